@@ -1,0 +1,28 @@
+"""Lightweight multi-task learning in JAX/Flax.
+
+Letters used everywhere: B rows of a batch, T tasks, E experts, D input
+features, H expert width, K outputs of a task, S seeds.
+"""
+
+from lplmtl import balancing as balancing
+from lplmtl import losses as losses
+from lplmtl import metrics as metrics
+from lplmtl import tables as tables
+from lplmtl import tasks as tasks
+from lplmtl.architectures import CGC as CGC
+from lplmtl.architectures import MMoE as MMoE
+from lplmtl.architectures import PLE as PLE
+from lplmtl.architectures import SPLE as SPLE
+from lplmtl.architectures import SharedBottom as SharedBottom
+from lplmtl.encoder import TabularEncoder as TabularEncoder
+from lplmtl.experts import MLP as MLP
+from lplmtl.experts import Experts as Experts
+from lplmtl.training import TrainState as TrainState
+from lplmtl.training import fit as fit
+from lplmtl.training import make_eval_step as make_eval_step
+from lplmtl.training import make_train_step as make_train_step
+from lplmtl.types import Balancer as Balancer
+from lplmtl.types import Batch as Batch
+from lplmtl.types import Task as Task
+
+__version__ = '0.1.0'

@@ -1,0 +1,58 @@
+"""Customized gate control: PLE's extraction level, once (Tang et al. 2020)."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from lplmtl import experts, extraction
+from lplmtl.architectures import common
+from lplmtl.types import Task
+
+
+class CGC(nn.Module):
+  """Shared and task-specific experts, a gate of each task over its own.
+
+  `g_k(x) = softmax(W_k x) [E_k ; E_s]`, `y_k = h_k(g_k(x))` (eq. 1 to 4). It
+  equals PLE with one level; without specific experts it is MMoE.
+
+  Shared parameters: `encoder` and `level_0/shared_experts`. A specific expert
+  receives no other task's gradient.
+
+  Attributes:
+    tasks: T tasks.
+    encoder: module from features to `[B, ...]`; None takes them as they are.
+    expert: template of an expert.
+    num_specific: experts of each task alone.
+    num_shared: experts of all tasks.
+    tower: template of the body of each tower h_k; its head is added.
+
+  References:
+    Tang et al. 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task
+    Learning Model for Personalized Recommendations".
+  """
+
+  tasks: tuple[Task, ...]
+  encoder: nn.Module | None = None
+  expert: nn.Module = experts.MLP((64,))
+  num_specific: int = 2
+  num_shared: int = 2
+  tower: nn.Module = experts.MLP((32,))
+
+  @nn.compact
+  def __call__(
+    self, features: Any, *, train: bool = False
+  ) -> common.Predictions:
+    """Returns `({task: [B, K] logits}, {'gates': ({task: [B, E]},)})`."""
+    names = common.task_names(self.tasks)
+    x = common.encode(self.encoder, features, train=train)
+    level = extraction.ExtractionLevel(
+      names,
+      experts.fresh(self.expert),
+      self.num_specific,
+      self.num_shared,
+      shared_gate=False,
+      name='level_0',
+    )
+    inputs, _, weights = level(dict.fromkeys(names, x), x, train=train)
+    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+    return predictions, {'gates': (weights,)}

@@ -1,0 +1,52 @@
+"""Multi-gate mixture of experts (Ma et al. 2018)."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from lplmtl import experts, gates
+from lplmtl.architectures import common
+from lplmtl.types import Task
+
+
+class MMoE(nn.Module):
+  """`y_k = h_k(sum_i g_k(x)_i f_i(x))`, `g_k(x) = softmax(W_k x)` (eq. 6 to 8).
+
+  Shared parameters: `encoder`, `experts`.
+
+  Attributes:
+    tasks: T tasks.
+    encoder: module from features to `[B, ...]`; None takes them as they are.
+    expert: template of an expert f_i.
+    num_experts: E.
+    tower: template of the body of each tower h_k; its head is added.
+
+  References:
+    Ma et al. 2018, "Modeling Task Relationships in Multi-task Learning with
+    Multi-gate Mixture-of-Experts".
+  """
+
+  tasks: tuple[Task, ...]
+  encoder: nn.Module | None = None
+  expert: nn.Module = experts.MLP((64,))
+  num_experts: int = 8
+  tower: nn.Module = experts.MLP((32,))
+
+  @nn.compact
+  def __call__(
+    self, features: Any, *, train: bool = False
+  ) -> common.Predictions:
+    """Returns `({task: [B, K] logits}, {'gates': ({task: [B, E]},)})`."""
+    names = common.task_names(self.tasks)
+    x = common.encode(self.encoder, features, train=train)
+    pool = experts.Experts(
+      experts.fresh(self.expert), self.num_experts, name='experts'
+    )
+    outputs = pool(x, train=train)
+    weights = {
+      name: gates.SoftmaxGate(self.num_experts, name=f'gate_{name}')(x)
+      for name in names
+    }
+    mixed = {name: gates.mix(weights[name], outputs) for name in names}
+    predictions = common.predict(self.tasks, self.tower, mixed, train=train)
+    return predictions, {'gates': (weights,)}

@@ -1,0 +1,107 @@
+"""Progressive layered extraction (Tang et al. 2020)."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from lplmtl import experts, extraction
+from lplmtl.architectures import common
+from lplmtl.types import Array, Task
+
+
+class PLE(nn.Module):
+  """Extraction levels on top of each other, separating tasks step by step.
+
+  Every level but the last also passes on g_s, a mixture of all experts, to the
+  shared experts above (eq. 5 to 8); the last level is a CGC.
+
+  Shared parameters: `encoder`, every `level_*/shared_experts` and
+  `level_*/shared_gate`, and below the last level also `specific_experts_*`:
+  their outputs reach the other tasks through the shared gate.
+
+  Attributes:
+    tasks: T tasks.
+    encoder: module from features to `[B, ...]`; None takes them as they are.
+    levels: template of an expert for each level, lowest first.
+    num_specific: experts of each task alone, at every level.
+    num_shared: experts of all tasks, at every level.
+    tower: template of the body of each tower; its head is added.
+
+  References:
+    Tang et al. 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task
+    Learning Model for Personalized Recommendations".
+  """
+
+  tasks: tuple[Task, ...]
+  encoder: nn.Module | None = None
+  levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
+  num_specific: int = 2
+  num_shared: int = 2
+  tower: nn.Module = experts.MLP((32,))
+
+  @nn.compact
+  def __call__(
+    self, features: Any, *, train: bool = False
+  ) -> common.Predictions:
+    """Returns `({task: [B, K] logits}, {'gates': one dict per level})`."""
+    names = common.task_names(self.tasks)
+    if not self.levels:
+      raise ValueError(
+        'PLE needs at least one level: one expert template per level in '
+        '`levels`; found none'
+      )
+    x = common.encode(self.encoder, features, train=train)
+    inputs, _, weights = extract(
+      names,
+      self.levels,
+      self.num_specific,
+      self.num_shared,
+      x,
+      shared_gate_on_top=False,
+      train=train,
+    )
+    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+    return predictions, {'gates': weights}
+
+
+def extract(
+  task_names: tuple[str, ...],
+  templates: tuple[nn.Module, ...],
+  num_specific: int,
+  num_shared: int,
+  x: Array,
+  *,
+  shared_gate_on_top: bool,
+  train: bool,
+) -> tuple[dict[str, Array], Array | None, tuple[dict[str, Array], ...]]:
+  """Extraction levels `level_0`, `level_1`, ... within the calling module.
+
+  Args:
+    task_names: T names.
+    templates: template of an expert for each level, lowest first.
+    num_specific: experts of each task alone, at every level.
+    num_shared: experts of all tasks, at every level.
+    x: `[B, ...]`, the input of the lowest level.
+    shared_gate_on_top: whether the topmost of these levels has a shared gate
+      (it does where something above reads it).
+    train: whether dropout acts.
+
+  Returns:
+    (task_outputs, shared_output, gate_weights): `{task: [B, H]}`, `[B, H]` or
+    None, and one dict per level.
+  """
+  task_inputs = dict.fromkeys(task_names, x)
+  shared: Array | None = x
+  weights = []
+  for i, template in enumerate(templates):
+    level = extraction.ExtractionLevel(
+      task_names,
+      experts.fresh(template),
+      num_specific,
+      num_shared,
+      shared_gate=shared_gate_on_top or i + 1 < len(templates),
+      name=f'level_{i}',
+    )
+    task_inputs, shared, level_weights = level(task_inputs, shared, train=train)
+    weights.append(level_weights)
+  return task_inputs, shared, tuple(weights)

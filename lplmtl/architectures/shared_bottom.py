@@ -1,0 +1,42 @@
+"""Shared-bottom (Caruana 1997): one trunk, one tower a task."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from lplmtl import experts
+from lplmtl.architectures import common
+from lplmtl.types import Task
+
+
+class SharedBottom(nn.Module):
+  """`y_k = h_k(f(x))` (Ma et al. 2018, eq. 1).
+
+  Shared parameters: `encoder`, `bottom`.
+
+  Attributes:
+    tasks: T tasks.
+    encoder: module from features to `[B, ...]`; None takes them as they are.
+    bottom: the trunk f, any Linen module.
+    tower: template of the body of each tower h_k; its head is added.
+
+  References:
+    Caruana 1997, "Multitask Learning".
+  """
+
+  tasks: tuple[Task, ...]
+  encoder: nn.Module | None = None
+  bottom: nn.Module = experts.MLP((128,))
+  tower: nn.Module = experts.MLP((32,))
+
+  @nn.compact
+  def __call__(
+    self, features: Any, *, train: bool = False
+  ) -> common.Predictions:
+    """Returns `({task: [B, K] logits}, {'gates': ()})`."""
+    names = common.task_names(self.tasks)
+    x = common.encode(self.encoder, features, train=train)
+    hidden = experts.call(self.bottom, x, train=train)
+    inputs = dict.fromkeys(names, hidden)
+    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+    return predictions, {'gates': ()}

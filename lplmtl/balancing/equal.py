@@ -1,0 +1,23 @@
+"""Equal weights: the baseline of every comparison."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from lplmtl.types import Array, Balancer
+
+
+def equal() -> Balancer:
+  """Weight 1 for every task: the weights sum to T."""
+
+  def init(key: Array, num_tasks: int) -> tuple[()]:
+    del key, num_tasks
+    return ()
+
+  def update(
+    losses: Array, state: tuple[()], **extra: Any
+  ) -> tuple[Array, tuple[()]]:
+    del extra
+    return jnp.ones_like(losses), state
+
+  return Balancer(init, update)

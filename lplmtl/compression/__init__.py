@@ -1,0 +1,4 @@
+"""Making models small, and counting how small they are."""
+
+from lplmtl.compression.cost import count_flops as count_flops
+from lplmtl.compression.cost import count_parameters as count_parameters

@@ -1,0 +1,137 @@
+"""What a model costs: parameters, and FLOPs counted from its traced program."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from lplmtl.types import PyTree
+
+# One operation for every output element. Comparisons and selections count too:
+# a relu is one `max`.
+_ELEMENTWISE = frozenset(
+  """
+  abs acos acosh add add_any asin asinh atan atan2 atanh cbrt ceil clamp cos
+  cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt
+  integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg
+  nextafter pow rem round rsqrt select_n sign sin sinh sqrt square sub tan tanh
+  and or xor not
+  """.split()
+)
+# One operation for every input element that is folded into another one.
+_REDUCTIONS = frozenset(
+  """
+  reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor
+  argmax argmin cumsum cumprod cummax cummin cumlogsumexp
+  """.split()
+)
+# Moves, renames or creates data.
+_FREE = frozenset(
+  """
+  bitcast_convert_type broadcast_in_dim concatenate convert_element_type copy
+  copy_p device_put dynamic_slice dynamic_update_slice gather iota
+  optimization_barrier pad random_bits random_fold_in random_seed random_split
+  random_unwrap random_wrap reduce_precision reshape rev scatter
+  sharding_constraint shift_left shift_right_logical shift_right_arithmetic
+  slice sort split squeeze stop_gradient threefry2x32 transpose
+  """.split()
+)
+
+
+def count_parameters(params: PyTree) -> int:
+  """The number of numbers in a pytree of parameters."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def count_flops(fn: Callable[..., Any], *args: Any) -> int:
+  """Floating-point operations of one call, counted from its traced program.
+
+  A multiply-add counts as 2. Contractions and convolutions are counted exactly;
+  every elementwise operation (a transcendental function too) as 1 for each
+  output element, a reduction as 1 for each element folded in, and moving data
+  (gathers of embeddings, concatenations, casts) as 0. The count is that of the
+  program as written, before the compiler fuses or removes anything, so it does
+  not depend on machine or version.
+
+  Args:
+    fn: a function that JAX can trace.
+    *args: its arguments; arrays or `jax.ShapeDtypeStruct`s.
+
+  Returns:
+    The count. For a model's cost per row, give it one row.
+
+  Raises:
+    NotImplementedError: a primitive whose cost is not known, or a `while`, whose
+      number of rounds is not.
+  """
+  return _count(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+  return sum(_count_equation(equation) for equation in jaxpr.eqns)
+
+
+def _count_equation(equation: Any) -> int:
+  name = equation.primitive.name
+  outputs = sum(_size(v) for v in equation.outvars)
+  inputs = sum(_size(v) for v in equation.invars)
+  if name == 'dot_general':
+    return _dot_general(equation)
+  if name == 'conv_general_dilated':
+    return _convolution(equation)
+  if name in _ELEMENTWISE:
+    return outputs
+  if name in _REDUCTIONS:
+    return inputs if name.startswith('cum') else inputs - outputs
+  if name in _FREE:
+    return 0
+  if name in ('scatter-add', 'scatter_add'):
+    return _size(equation.invars[2])
+  if name == 'while':
+    raise NotImplementedError(
+      'cannot count the FLOPs of a while loop: its number of rounds is not '
+      'known; use lax.scan or fori_loop with fixed bounds'
+    )
+  inner = _inner(equation.params)
+  if not inner:
+    raise NotImplementedError(
+      f'cannot count the FLOPs of the primitive {name!r}'
+    )
+  if name == 'cond':
+    return max(_count(branch) for branch in inner)
+  return equation.params.get('length', 1) * sum(map(_count, inner))
+
+
+def _inner(params: dict[str, Any]) -> list[Any]:
+  """The programs inside a call, a scan, a conditional or a remat.
+
+  A custom derivative's rules are functions, not programs: they do not count.
+  """
+  values = [
+    v
+    for value in params.values()
+    for v in (value if isinstance(value, tuple) else (value,))
+  ]
+  values = [getattr(v, 'jaxpr', v) for v in values]
+  return [v for v in values if hasattr(v, 'eqns')]
+
+
+def _dot_general(equation: Any) -> int:
+  (contracting, _), _ = equation.params['dimension_numbers']
+  left = equation.invars[0].aval.shape
+  folded = math.prod(left[axis] for axis in contracting)
+  return 2 * _size(equation.outvars[0]) * folded
+
+
+def _convolution(equation: Any) -> int:
+  kernel = equation.invars[1].aval.shape
+  numbers = equation.params['dimension_numbers']
+  # rhs_spec: output features, input features per group, spatial axes. Padding
+  # is multiplied like data.
+  folded = math.prod(kernel[axis] for axis in numbers.rhs_spec[1:])
+  return 2 * _size(equation.outvars[0]) * folded
+
+
+def _size(variable: Any) -> int:
+  return math.prod(variable.aval.shape)

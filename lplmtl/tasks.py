@@ -1,0 +1,38 @@
+"""The three common kinds of task, with their usual losses and metrics."""
+
+from lplmtl import losses, metrics
+from lplmtl.types import Task
+
+
+def binary(name: str) -> Task:
+  """A yes / no label: one logit, ROC AUC as the primary metric."""
+  return Task(
+    name=name,
+    loss_fn=losses.binary_cross_entropy,
+    metric_fns={
+      'auc': metrics.roc_auc,
+      'average_precision': metrics.average_precision,
+      'log_loss': metrics.log_loss,
+      'calibration_error': metrics.calibration_error,
+    },
+  )
+
+
+def multiclass(name: str, num_classes: int) -> Task:
+  """One of K classes: K logits, accuracy as the primary metric."""
+  return Task(
+    name=name,
+    loss_fn=losses.softmax_cross_entropy,
+    num_outputs=num_classes,
+    metric_fns={'accuracy': metrics.accuracy, 'log_loss': metrics.log_loss},
+  )
+
+
+def regression(name: str) -> Task:
+  """A number (standardise it first): squared error, R^2 as the metric."""
+  return Task(
+    name=name,
+    loss_fn=losses.squared_error,
+    metric_fns={'r2': metrics.r2},
+    is_regression=True,
+  )

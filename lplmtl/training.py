@@ -1,0 +1,510 @@
+"""Training: one step, a scanned chunk of steps, and the host loop over them.
+
+The walk of a batch: `fit` shuffles row numbers on the host and hands them to
+`train_chunk`, one program, which gathers each batch from the rows on the device
+and applies the step of `make_train_step`: losses of all tasks, weights from the
+balancer, one pull-back of the weighted sum, one optimiser update.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lplmtl import losses
+from lplmtl.types import Array, Balancer, Batch, Model, PyTree, Task
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """All that one training step reads and writes.
+
+  Attributes:
+    step: scalar int32, how many steps have been taken.
+    params: the model's parameters.
+    opt_state: the optimiser's state.
+    balancer_state: the balancer's state, learned loss weights among it.
+    key: the random key of this run; step n uses `fold_in(key, n)`.
+  """
+
+  step: Array
+  params: PyTree
+  opt_state: PyTree
+  balancer_state: PyTree
+  key: Array
+
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+
+
+class NonFiniteError(ArithmeticError):
+  """A training loss that is not finite; names the step and the task."""
+
+
+class FitResult(NamedTuple):
+  """What `fit` returns; arrays lead with S where several keys were given.
+
+  Attributes:
+    params: the chosen parameters, best on validation (else the last).
+    state: the TrainState after the last step.
+    best_epoch: `[S]` or scalar int, the epoch (from 1) of `params`.
+    history: one dict an epoch: `epoch`, `losses` `[S, T]` (mean over the
+      epoch), `loss_weights` `[S, T]` (at its last step), `active` `[S]` (False
+      once a seed has stopped: its figures stay as they were), and at evaluated
+      epochs `validation`, `{task: {metric: [S]}}`.
+    seconds: `compile` and `train`, wall time; the latter with evaluation.
+  """
+
+  params: PyTree
+  state: TrainState
+  best_epoch: np.ndarray
+  history: list[dict[str, Any]]
+  seconds: dict[str, float]
+
+
+def init_state(
+  key: Array,
+  model: Model,
+  tasks: Sequence[Task],
+  optimizer: optax.GradientTransformation,
+  balancer: Balancer,
+  features: PyTree,
+) -> TrainState:
+  """The state before the first step; fit for jit, and for vmap over keys.
+
+  Args:
+    key: scalar random key.
+    model: see `lplmtl.types.Model`.
+    tasks: T tasks.
+    optimizer: any optax transformation.
+    balancer: see `lplmtl.types.Balancer`.
+    features: pytree of `[B, ...]`, of which only shapes and dtypes matter.
+  """
+  params_key, balancer_key, run_key = jax.random.split(key, 3)
+  params = model.init({'params': params_key}, features)['params']
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=optimizer.init(params),
+    balancer_state=balancer.init(balancer_key, len(tasks)),
+    key=run_key,
+  )
+
+
+def make_train_step(
+  model: Model,
+  tasks: Sequence[Task],
+  optimizer: optax.GradientTransformation,
+  balancer: Balancer,
+) -> Step:
+  """A pure training step.
+
+  The gradient is that of `sum_k w_k L_k + penalty` with the weights w of the
+  balancer held constant, and the penalty, if any, from the model's aux.
+
+  Args:
+    model: see `lplmtl.types.Model`.
+    tasks: T tasks.
+    optimizer: any optax transformation.
+    balancer: see `lplmtl.types.Balancer`.
+
+  Returns:
+    `(state, batch) -> (state, metrics)`, scan-safe; metrics are `losses` and
+    `weights`, `[T]` float32, and `present`, `[T]` bool.
+  """
+
+  def step(
+    state: TrainState, batch: Batch
+  ) -> tuple[TrainState, dict[str, Array]]:
+    rngs = {'dropout': jax.random.fold_in(state.key, state.step)}
+
+    def loss_fn(params: PyTree) -> tuple[tuple[Array, Array], Array]:
+      predictions, aux = model.apply(
+        {'params': params}, batch.features, train=True, rngs=rngs
+      )
+      values, present = losses.task_losses(tasks, predictions, batch)
+      return (values, jnp.asarray(aux.get('penalty', 0.0))), present
+
+    (values, penalty), pull_back, present = jax.vjp(
+      loss_fn, state.params, has_aux=True
+    )
+    weights, balancer_state = balancer.update(
+      values, state.balancer_state, present=present
+    )
+    (gradient,) = pull_back((weights, jnp.ones_like(penalty)))
+    updates, opt_state = optimizer.update(
+      gradient, state.opt_state, state.params
+    )
+    new_state = TrainState(
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      opt_state=opt_state,
+      balancer_state=balancer_state,
+      key=state.key,
+    )
+    return new_state, {'losses': values, 'weights': weights, 'present': present}
+
+  return step
+
+
+def train_chunk(
+  step: Step, state: TrainState, data: Batch, indices: Array
+) -> tuple[TrainState, dict[str, Array]]:
+  """N steps as one scan; what is jitted and spread over seeds.
+
+  Args:
+    step: from `make_train_step`.
+    state: a TrainState.
+    data: all rows, as one Batch on the device.
+    indices: `[N, B]` int, the rows of each step.
+
+  Returns:
+    (state, metrics), metrics with a leading N axis.
+  """
+
+  def body(
+    state: TrainState, rows: Array
+  ) -> tuple[TrainState, dict[str, Array]]:
+    return step(state, jax.tree.map(lambda x: x[rows], data))
+
+  return jax.lax.scan(body, state, indices)
+
+
+def predict(
+  model: Model, params: PyTree, features: PyTree, *, chunk_size: int = 1024
+) -> dict[str, Array]:
+  """Predictions for a whole table, in chunks that fit the cache.
+
+  Args:
+    model: see `lplmtl.types.Model`.
+    params: its parameters.
+    features: pytree of `[N, ...]`.
+    chunk_size: rows at a time.
+
+  Returns:
+    `{task: [N, ..., K]}`.
+  """
+  num_rows = _num_rows(features)
+  chunk_size = min(chunk_size, num_rows)
+  num_chunks = -(-num_rows // chunk_size)
+  # The last chunk repeats the last row, so that no column is padded (copied).
+  rows = jnp.minimum(jnp.arange(num_chunks * chunk_size), num_rows - 1)
+
+  def score(rows: Array) -> dict[str, Array]:
+    chunk = jax.tree.map(lambda x: x[rows], features)
+    return model.apply({'params': params}, chunk)[0]
+
+  chunks = jax.lax.map(score, rows.reshape(num_chunks, chunk_size))
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_rows], chunks)
+
+
+def make_eval_step(
+  model: Model, tasks: Sequence[Task]
+) -> Callable[[PyTree, Batch], dict[str, dict[str, Array]]]:
+  """A pure function from parameters and rows to every task's metrics.
+
+  Returns:
+    `(params, batch) -> {task: {metric: scalar}}`: the metrics of each task in
+    their order, and `loss`, the mean loss (weighted as in training).
+  """
+
+  def evaluate(params: PyTree, batch: Batch) -> dict[str, dict[str, Array]]:
+    predictions = predict(model, params, batch.features)
+    values, _ = losses.task_losses(tasks, predictions, batch)
+    results = {}
+    for i, task in enumerate(tasks):
+      outputs = predictions[task.name]
+      where = (batch.where or {}).get(task.name)
+      labels = losses.mask_labels(batch.labels[task.name], where)
+      if where is None:
+        where = jnp.ones(outputs.shape[0], bool)
+      results[task.name] = {
+        'loss': values[i],
+        **{f: fn(outputs, labels, where) for f, fn in task.metric_fns.items()},
+      }
+    return results
+
+  return evaluate
+
+
+def fit(
+  key: Array,
+  model: Model,
+  tasks: Sequence[Task],
+  optimizer: optax.GradientTransformation,
+  balancer: Balancer,
+  data: Batch,
+  *,
+  validation: Batch | None = None,
+  batch_size: int = 256,
+  num_epochs: int = 10,
+  eval_every: int = 1,
+  patience: int | None = None,
+  on_chunk: Callable[[dict[str, Any]], None] | None = None,
+) -> FitResult:
+  """Trains one model a key.
+
+  A short host loop: shuffle, run an epoch as one program, look at it. Each
+  epoch takes `floor(N / batch_size)` steps; the rows left over differ from
+  epoch to epoch. A seed computes the same, up to rounding, alone or beside
+  others.
+
+  Chosen are the parameters with the best mean, over tasks, of each task's
+  primary validation metric (its loss, negated, where it has no metric); ties go
+  to the earlier epoch. With several seeds all run until the last one stops; a
+  stopped seed's choice and history stay frozen.
+
+  Args:
+    key: one random key, or `[S]` of them for S seeds at once; several keys give
+      every result a leading S axis.
+    model: see `lplmtl.types.Model`.
+    tasks: T tasks.
+    optimizer: any optax transformation.
+    balancer: see `lplmtl.types.Balancer`.
+    data: the training rows.
+    validation: rows to choose and to stop by; None keeps the last epoch.
+    batch_size: B, rows of a step.
+    num_epochs: passes over the data.
+    eval_every: epochs from one evaluation to the next (the last is always
+      evaluated).
+    patience: a seed stops after so many evaluations without improvement; None
+      never stops.
+    on_chunk: called with each epoch's entry of the history.
+
+  Returns:
+    FitResult.
+
+  Raises:
+    ValueError: sizes that do not fit the data, or labels that do not fit the
+      tasks.
+    NonFiniteError: a loss that is not finite.
+  """
+  num_rows = _num_rows(data.features)
+  if not 1 <= batch_size <= num_rows:
+    raise ValueError(
+      f'batch_size must be from 1 to the number of training rows, {num_rows}; '
+      f'found {batch_size}'
+    )
+  if (
+    num_epochs < 1 or eval_every < 1 or (patience is not None and patience < 1)
+  ):
+    raise ValueError(
+      'num_epochs, eval_every and patience must be at least 1, found '
+      f'{num_epochs}, {eval_every} and {patience}'
+    )
+  if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.ndim > 1:
+    raise ValueError(
+      'key must be one typed key, jax.random.key(seed), or a vector of them; '
+      f'found an array of shape {key.shape} and dtype {key.dtype}'
+    )
+  keys = jnp.atleast_1d(key)
+  num_seeds = len(keys)
+  data, validation = jax.device_put((data, validation))
+  shuffle = _make_shuffle(keys, num_rows, batch_size)
+
+  start = time.perf_counter()
+  init = functools.partial(
+    init_state,
+    model=model,
+    tasks=tasks,
+    optimizer=optimizer,
+    balancer=balancer,
+    features=jax.tree.map(lambda x: x[:1], data.features),
+  )
+  state = jax.jit(_over_seeds(init, num_seeds, (0,)))(keys)
+  chunk = functools.partial(
+    train_chunk, make_train_step(model, tasks, optimizer, balancer)
+  )
+  run_chunk = (
+    jax.jit(_over_seeds(chunk, num_seeds, (0, None, 0)), donate_argnums=0)
+    .lower(state, data, shuffle(0))
+    .compile()
+  )
+  if validation is not None:
+    evaluate = (
+      jax.jit(_over_seeds(make_eval_step(model, tasks), num_seeds, (0, None)))
+      .lower(state.params, validation)
+      .compile()
+    )
+  compiled = time.perf_counter()
+
+  choice = _Choice(num_seeds)
+  best_params = None
+  history: list[dict[str, Any]] = []
+  for epoch in range(1, num_epochs + 1):
+    state, metrics = run_chunk(state, data, shuffle(epoch - 1))
+    record = _summarise(jax.device_get(metrics), tasks, epoch, choice.active)
+    if validation is None:
+      choice.best_epoch[:] = epoch
+      best_params = state.params
+    elif epoch % eval_every == 0 or epoch == num_epochs:
+      scores = jax.device_get(evaluate(state.params, validation))
+      record['validation'] = _ordered(scores, tasks)
+      improved = choice.look(_selection_score(scores, tasks), epoch, patience)
+      # A copy: the next chunk takes over the state's own buffers.
+      best_params = _select(improved, state.params, best_params or state.params)
+    _freeze(record, history)
+    history.append(record)
+    if on_chunk is not None:
+      on_chunk(record)
+    if not choice.active.any():
+      break
+  seconds = {
+    'compile': compiled - start,
+    'train': time.perf_counter() - compiled,
+  }
+  result = (best_params, state, choice.best_epoch)
+  if not key.ndim:
+    result = jax.tree.map(lambda x: x[0], result)
+  return FitResult(*result, history=history, seconds=seconds)
+
+
+class _Choice:
+  """Which epoch is each seed's best so far, and which seeds still run."""
+
+  def __init__(self, num_seeds: int):
+    self.best_epoch = np.zeros(num_seeds, np.int32)
+    self.best_score = np.full(num_seeds, -np.inf)
+    self.stale = np.zeros(num_seeds, np.int32)
+    self.active = np.ones(num_seeds, bool)
+
+  def look(
+    self, scores: np.ndarray, epoch: int, patience: int | None
+  ) -> np.ndarray:
+    """Takes note of `[S]` scores; returns `[S]` bool, True where better."""
+    better = (scores > self.best_score) | (self.best_epoch == 0)
+    improved = better & self.active
+    self.best_score = np.where(improved, scores, self.best_score)
+    self.best_epoch = np.where(improved, epoch, self.best_epoch)
+    self.stale = np.where(improved, 0, self.stale + 1)
+    if patience is not None:
+      self.active &= self.stale < patience
+    return improved
+
+
+def _over_seeds(
+  fn: Callable, num_seeds: int, in_axes: tuple[int | None, ...]
+) -> Callable:
+  """Spreads a function of one seed over a leading S axis."""
+  if num_seeds > 1:
+    return jax.vmap(fn, in_axes)
+
+  def single(*args: Any) -> Any:
+    # A batch axis of 1 would cost time in every contraction.
+    args = tuple(
+      x if axis is None else jax.tree.map(lambda leaf: leaf[0], x)
+      for x, axis in zip(args, in_axes, strict=True)
+    )
+    return jax.tree.map(lambda leaf: leaf[None], fn(*args))
+
+  return single
+
+
+def _make_shuffle(
+  keys: Array, num_rows: int, batch_size: int
+) -> Callable[[int], np.ndarray]:
+  """Row numbers of an epoch, `[S, N, B]` int32, from the key and the epoch.
+
+  Shuffled on the host: a random permutation is a sort on the device, 10 % of an
+  epoch on a CPU.
+  """
+  seeds = np.asarray(jax.random.key_data(keys)).tolist()
+  num_steps = num_rows // batch_size
+
+  def shuffle(epoch: int) -> np.ndarray:
+    rows = [
+      np.random.default_rng([*seed, epoch]).permutation(num_rows)
+      for seed in seeds
+    ]
+    kept = np.stack(rows)[:, : num_steps * batch_size].astype(np.int32)
+    return kept.reshape(len(seeds), num_steps, batch_size)
+
+  return shuffle
+
+
+def _summarise(
+  metrics: Mapping[str, np.ndarray],
+  tasks: Sequence[Task],
+  epoch: int,
+  active: np.ndarray,
+) -> dict[str, Any]:
+  """One epoch's entry of the history, from `[S, N, T]` metrics."""
+  values, present = metrics['losses'], metrics['present']
+  bad = ~np.isfinite(values) & active[:, None, None]
+  if bad.any():
+    # The earliest step first, whichever seed it belongs to.
+    step, seed, task = np.argwhere(bad.transpose(1, 0, 2))[0]
+    raise NonFiniteError(
+      f'the loss of task {tasks[task].name!r} is '
+      f'{values[seed, step, task]} at step {step + 1} of epoch {epoch} '
+      f'(seed number {seed}): lower the learning rate, or look for '
+      'extreme values in the data'
+    )
+  steps = np.maximum(present.sum(axis=1), 1)
+  return {
+    'epoch': epoch,
+    'losses': (values * present).sum(axis=1) / steps,
+    'loss_weights': metrics['weights'][:, -1],
+    'active': active.copy(),
+  }
+
+
+def _selection_score(
+  scores: Mapping[str, Mapping[str, np.ndarray]], tasks: Sequence[Task]
+) -> np.ndarray:
+  """`[S]` mean of the primary metrics; worst of all where it is NaN."""
+  primary = []
+  for task in tasks:
+    name = next(iter(task.metric_fns), None)
+    found = scores[task.name]
+    primary.append(-found['loss'] if name is None else found[name])
+  mean = np.mean(primary, axis=0)
+  return np.where(np.isnan(mean), -np.inf, mean)
+
+
+def _ordered(
+  scores: Mapping[str, Mapping[str, np.ndarray]], tasks: Sequence[Task]
+) -> dict[str, dict[str, np.ndarray]]:
+  """Back to the tasks' own order: JAX sorts the keys of dicts."""
+  return {
+    task.name: {m: scores[task.name][m] for m in (*task.metric_fns, 'loss')}
+    for task in tasks
+  }
+
+
+def _freeze(record: dict[str, Any], history: list[dict[str, Any]]) -> None:
+  """Keeps the last figures of the seeds that have stopped."""
+  active = record['active']
+  if active.all():
+    return
+  last = next(r for r in reversed(history) if 'validation' in r)
+
+  def keep(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    mask = active.reshape(active.shape + (1,) * (new.ndim - 1))
+    return np.where(mask, new, old)
+
+  for name in ('losses', 'loss_weights'):
+    record[name] = keep(record[name], last[name])
+  for task, values in record.get('validation', {}).items():
+    for name, value in values.items():
+      values[name] = keep(value, last['validation'][task][name])
+
+
+@jax.jit
+def _select(improved: Array, new: PyTree, old: PyTree) -> PyTree:
+  def select(new: Array, old: Array) -> Array:
+    mask = improved.reshape(improved.shape + (1,) * (new.ndim - 1))
+    return jnp.where(mask, new, old)
+
+  return jax.tree.map(select, new, old)
+
+
+def _num_rows(features: PyTree) -> int:
+  return jax.tree.leaves(features)[0].shape[0]

@@ -1,0 +1,105 @@
+"""The shapes that everything else speaks of: tasks, batches, balancers.
+
+Letters used everywhere: B rows of a batch, T tasks, E experts, D input
+features, H expert width, K outputs of a task, S seeds.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Array = jax.Array
+PyTree = Any
+LossFn = Callable[[Array, Any], Array]
+MetricFn = Callable[[Array, Any, Array], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One thing to predict.
+
+  Attributes:
+    name: names the task in labels, predictions, parameters and results.
+    loss_fn: `(predictions [B, ..., K], labels [B, ...]) -> [B]` float, the loss
+      of each row, in nats for cross-entropies.
+    num_outputs: K, the number of outputs of the task's head.
+    metric_fns: `{name: (predictions, labels, where [B] bool) -> scalar}`. The
+      first one is the task's primary metric, by which epochs are compared:
+      larger must be better.
+    is_regression: the loss is a squared error; uncertainty weighting treats
+      such a loss by other constants than a log loss.
+  """
+
+  name: str
+  loss_fn: LossFn
+  num_outputs: int = 1
+  metric_fns: Mapping[str, MetricFn] = dataclasses.field(
+    default_factory=dict, hash=False
+  )
+  is_regression: bool = False
+
+  def __post_init__(self) -> None:
+    if not self.name:
+      raise ValueError('a task needs a name; found an empty one')
+    if self.num_outputs < 1:
+      raise ValueError(
+        f'task {self.name!r}: num_outputs must be at least 1, '
+        f'found {self.num_outputs}'
+      )
+
+
+class Batch(NamedTuple):
+  """Rows to learn from or to score.
+
+  Attributes:
+    features: pytree of `[B, ...]`.
+    labels: `{task: pytree of [B, ...]}`.
+    where: `{task: [B] bool}`, True where the row has a label for the task; a
+      task that is not named (or `where=None`) has all its labels. What stands
+      under False, a NaN too, has no effect.
+    weights: optional `[B]` float >= 0, the weight of each row in the losses.
+  """
+
+  features: PyTree
+  labels: Mapping[str, Any]
+  where: Mapping[str, Array] | None = None
+  weights: Array | None = None
+
+
+class Model(Protocol):
+  """What training asks of a model: every architecture here, or your own."""
+
+  def init(self, rngs: Any, features: PyTree) -> Mapping[str, Any]:
+    """Returns `{'params': parameters}`."""
+
+  def apply(
+    self,
+    variables: Mapping[str, Any],
+    features: PyTree,
+    *,
+    train: bool = False,
+    rngs: Any = None,
+  ) -> Any:
+    """Returns `({task: [B, K] logits}, aux)`.
+
+    `aux` is a dict: `gates`, a tuple with one `{selector: [B, E]}` per level,
+    and optionally `penalty`, a scalar that is added to the balanced loss.
+    """
+
+
+class Balancer(NamedTuple):
+  """How several losses become one: a pair of pure functions.
+
+  Attributes:
+    init: `(key, num_tasks) -> state`.
+    update: `(losses [T], state, *, gramian=None, **extra) ->
+      (weights [T], state)`. Training hands over `present`, `[T] bool`, True for
+      the tasks with a label in the batch. The gradient is that of
+      `sum(weights * losses)` with the weights held constant. Scan-safe: the new
+      state has the structure and dtypes of the old one.
+  """
+
+  init: Callable[[Array, int], PyTree]
+  update: Callable[..., tuple[Array, PyTree]]
