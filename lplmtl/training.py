@@ -318,18 +318,18 @@ def fit(
     balancer=balancer,
     features=jax.tree.map(lambda x: x[:1], data.features),
   )
-  state = jax.jit(_over_seeds(init, num_seeds, (0,)))(keys)
+  state = jax.jit(over_seeds(init, num_seeds, (0,)))(keys)
   chunk = functools.partial(
     train_chunk, make_train_step(model, tasks, optimizer, balancer)
   )
   run_chunk = (
-    jax.jit(_over_seeds(chunk, num_seeds, (0, None, 0)), donate_argnums=0)
+    jax.jit(over_seeds(chunk, num_seeds, (0, None, 0)), donate_argnums=0)
     .lower(state, data, shuffle(0))
     .compile()
   )
   if validation is not None:
     evaluate = (
-      jax.jit(_over_seeds(make_eval_step(model, tasks), num_seeds, (0, None)))
+      jax.jit(over_seeds(make_eval_step(model, tasks), num_seeds, (0, None)))
       .lower(state.params, validation)
       .compile()
     )
@@ -389,10 +389,20 @@ class _Choice:
     return improved
 
 
-def _over_seeds(
+def over_seeds(
   fn: Callable, num_seeds: int, in_axes: tuple[int | None, ...]
 ) -> Callable:
-  """Spreads a function of one seed over a leading S axis."""
+  """Spreads a function of one seed over a leading S axis.
+
+  Args:
+    fn: a function of arrays.
+    num_seeds: S.
+    in_axes: for each argument, 0 if it leads with S or None if it has no such
+      axis and serves all seeds.
+
+  Returns:
+    The function with S leading its results too.
+  """
   if num_seeds > 1:
     return jax.vmap(fn, in_axes)
 

@@ -73,7 +73,7 @@ def extract(
   *,
   shared_gate_on_top: bool,
   train: bool,
-) -> tuple[dict[str, Array], Array | None, tuple[dict[str, Array], ...]]:
+) -> tuple[dict[str, Array], Any, tuple[dict[str, Array], ...]]:
   """Extraction levels `level_0`, `level_1`, ... within the calling module.
 
   Args:
@@ -91,7 +91,7 @@ def extract(
     None, and one dict per level.
   """
   task_inputs = dict.fromkeys(task_names, x)
-  shared: Array | None = x
+  shared: Any = x
   weights = []
   for i, template in enumerate(templates):
     level = extraction.ExtractionLevel(

@@ -62,8 +62,8 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> int:
     The count. For a model's cost per row, give it one row.
 
   Raises:
-    NotImplementedError: a primitive whose cost is not known, or a `while`, whose
-      number of rounds is not.
+    NotImplementedError: a primitive whose cost is not known, or a `while`,
+      whose number of rounds is not.
   """
   return _count(jax.make_jaxpr(fn)(*args).jaxpr)
 

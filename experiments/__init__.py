@@ -1,0 +1,1 @@
+"""Launchers: programs around the library. Not part of the package."""

@@ -1,0 +1,242 @@
+"""The files of UCI Census-Income (KDD): find, download, verify, unpack."""
+
+import gzip
+import hashlib
+import http.client
+import io
+import os
+import pathlib
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO, NamedTuple
+
+from experiments.errors import InputError
+
+URL = 'https://archive.ics.uci.edu/static/public/117/census+income+kdd.zip'
+ARCHIVE = 'census+income+kdd.zip'
+INNER_ARCHIVE = 'census.tar.gz'
+SPLITS = {'train': 'census-income.data', 'test': 'census-income.test'}
+# Git's blob SHA-1 (of "blob <size>\0" and the content) of the official files.
+OFFICIAL_GIT_SHA1 = {
+  'train': '76c4fb3275a1d7bedac9b2a5d515eb9b87a38482',
+  'test': '583d3858ca5920be1fbc02f26e50eff45dd1a87a',
+}
+OFFICIAL_BYTES = {'train': 103_874_469, 'test': 51_918_813}
+# SHA-256 of the two halves of census66k (experiments/census_data.py builds the
+# same rows from the official test file).
+CENSUS66K_SHA256 = {
+  'train': 'c5e8dccc2936a024a071d014fc8813468d7885838c120a6f527e95388cd7fe15',
+  'test': '3d8d47c948d9ede4bb8b1d043174d7884e7ce1e4396b3ca28f91ec2c5b1701db',
+}
+MAX_BYTES = 512 * 2**20  # of text in one file: the official one has a fifth
+MAX_DOWNLOAD = 64 * 2**20
+TIMEOUT = 30.0  # seconds without an answer
+_CHUNK = 2**20
+
+Progress = Callable[[int, int | None], None]
+
+
+class Source(NamedTuple):
+  """One file of rows.
+
+  Attributes:
+    name: what to call it in messages.
+    content: its bytes.
+    sha256: of the content.
+    label: `official`, `census66k` or `other`, by the content.
+  """
+
+  name: str
+  content: bytes
+  sha256: str
+  label: str
+
+
+def find(data_dir: pathlib.Path, split: str) -> pathlib.Path | None:
+  """The file on disk that holds a split: text, .gz, .tar.gz or .zip."""
+  name = SPLITS[split]
+  for candidate in (name, f'{name}.gz', INNER_ARCHIVE, ARCHIVE):
+    path = data_dir / candidate
+    if path.is_file():
+      return path
+  return None
+
+
+def read(path: pathlib.Path, split: str) -> Source:
+  """Reads a split's rows out of a file that `find` found.
+
+  Raises:
+    InputError: the file is damaged, too large, or does not hold the split.
+  """
+  member = SPLITS[split]
+  try:
+    with path.open('rb') as file:
+      content = _unpack(file, path.name, member)
+  except OSError as error:
+    if isinstance(error, gzip.BadGzipFile):
+      raise InputError(f'{path}: not a whole gzip file ({error})') from error
+    raise InputError(f'{path}: cannot be read ({error.strerror})') from error
+  except (EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
+    raise InputError(
+      f'{path}: damaged or cut short ({error}); fetch it again'
+    ) from error
+  if content is None:
+    raise InputError(f'{path}: expected it to hold {member}, found none')
+  sha256 = hashlib.sha256(content).hexdigest()
+  return Source(str(path), content, sha256, label_of(split, content, sha256))
+
+
+def label_of(split: str, content: bytes, sha256: str) -> str:
+  """`official`, `census66k` or `other`."""
+  if sha256 == CENSUS66K_SHA256[split]:
+    return 'census66k'
+  if len(content) == OFFICIAL_BYTES[split]:
+    git = hashlib.sha1(b'blob %d\0' % len(content), usedforsecurity=False)
+    git.update(content)
+    if git.hexdigest() == OFFICIAL_GIT_SHA1[split]:
+      return 'official'
+  return 'other'
+
+
+def download(data_dir: pathlib.Path, progress: Progress) -> pathlib.Path:
+  """Fetches the official archive, verifies it, and only then puts it in place.
+
+  Args:
+    data_dir: an existing folder.
+    progress: called with bytes done and in all (None where not known).
+
+  Returns:
+    The archive's path.
+
+  Raises:
+    InputError: no network, or another content than the official one.
+  """
+  by_hand = (
+    f'fetch {URL} in some other way, put it into a folder, and pass '
+    '--data_dir=FOLDER; or try --dataset=sample'
+  )
+  try:
+    with tempfile.NamedTemporaryFile(
+      dir=data_dir, prefix='.download-', delete=False
+    ) as part:
+      path = pathlib.Path(part.name)
+      try:
+        _fetch(part, progress)
+        part.close()
+        _verify(path)
+        target = data_dir / ARCHIVE
+        path.replace(target)
+        return target
+      finally:
+        path.unlink(missing_ok=True)
+  except urllib.error.URLError as error:
+    raise InputError(
+      f'cannot download {URL} ({error.reason}): {by_hand}'
+    ) from error
+  except (OSError, http.client.HTTPException) as error:
+    raise InputError(f'cannot download {URL} ({error!r}): {by_hand}') from error
+
+
+def _fetch(part: IO[bytes], progress: Progress) -> None:
+  with urllib.request.urlopen(URL, timeout=TIMEOUT) as response:
+    if not response.geturl().startswith('https://'):
+      raise InputError(
+        f'the download was led away to {response.geturl()}, which is not https'
+      )
+    length = response.headers.get('Content-Length')
+    total = int(length) if length and length.isdigit() else None
+    done = 0
+    while chunk := response.read(_CHUNK):
+      done += len(chunk)
+      if done > MAX_DOWNLOAD:
+        raise InputError(
+          f'the download exceeds {MAX_DOWNLOAD} bytes, which the official '
+          'archive does not: not kept'
+        )
+      part.write(chunk)
+      progress(done, total)
+  if total is not None and done < total:
+    raise InputError(
+      f'the download broke off after {done} of {total} bytes: try again'
+    )
+  part.flush()
+  os.fsync(part.fileno())
+
+
+def _verify(path: pathlib.Path) -> None:
+  for split, member in SPLITS.items():
+    try:
+      with path.open('rb') as file:
+        content = _unpack(file, ARCHIVE, member)
+    except (
+      OSError,
+      EOFError,
+      zlib.error,
+      tarfile.TarError,
+      zipfile.BadZipFile,
+    ) as error:
+      raise InputError(
+        f'the download is no whole archive ({error}): not kept, try again'
+      ) from error
+    found = 'missing'
+    if content is not None:
+      sha256 = hashlib.sha256(content).hexdigest()
+      if label_of(split, content, sha256) == 'official':
+        continue
+      found = f'{len(content):,} bytes, SHA-256 {sha256}'
+    raise InputError(
+      f'wrong checksum: the downloaded {member} is not the official file '
+      f'(expected {OFFICIAL_BYTES[split]:,} bytes with git SHA-1 '
+      f'{OFFICIAL_GIT_SHA1[split]}, found {found}); not kept'
+    )
+
+
+def _unpack(file: IO[bytes], name: str, member: str) -> bytes | None:
+  """The content of `member` in a file that is called `name`.
+
+  Names inside an archive are only compared, never used as paths, and nothing is
+  written. None where the archive does not hold the member.
+  """
+  if name.endswith('.zip'):
+    with zipfile.ZipFile(file) as archive:
+      for info in archive.infolist():
+        inner = pathlib.PurePosixPath(info.filename).name
+        if inner in (INNER_ARCHIVE, member, f'{member}.gz'):
+          with archive.open(info) as stream:
+            data = io.BytesIO(_bounded(stream, inner))
+          return _unpack(data, inner, member)
+    return None
+  if name.endswith('.tar.gz'):
+    with tarfile.open(fileobj=file, mode='r:gz') as archive:
+      for entry in archive:
+        inner = pathlib.PurePosixPath(entry.name).name
+        if entry.isfile() and inner in (member, f'{member}.gz'):
+          extracted = archive.extractfile(entry)
+          assert extracted is not None  # it is a file
+          return _unpack(extracted, inner, member)
+    return None
+  if name.endswith('.gz'):
+    with gzip.open(file) as stream:
+      return _bounded(stream, name)
+  return _bounded(file, name)
+
+
+def _bounded(stream: IO[bytes], name: str) -> bytes:
+  return b''.join(_chunks(stream, name))
+
+
+def _chunks(stream: IO[bytes], name: str) -> Iterator[bytes]:
+  size = 0
+  while chunk := stream.read(_CHUNK):
+    size += len(chunk)
+    if size > MAX_BYTES:
+      raise InputError(
+        f'{name} unpacks to more than {MAX_BYTES} bytes; the official file has '
+        f'{OFFICIAL_BYTES["train"]}'
+      )
+    yield chunk

@@ -1,0 +1,122 @@
+"""What a person sees: progress while it runs, a table at the end."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import console as rich_console
+from rich import progress as rich_progress
+from rich import table as rich_table
+
+Console = rich_console.Console
+
+
+def make_console() -> Console:
+  """Standard output: colours and bars on a terminal, plain lines elsewhere."""
+  console = Console(highlight=False)
+  return console if console.is_terminal else Console(highlight=False, width=100)
+
+
+@contextlib.contextmanager
+def epochs(
+  console: Console, num_epochs: int, task_names: Sequence[str]
+) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+  """A line an epoch, below them a bar on a terminal.
+
+  Gives the function to call with each entry of the history.
+  """
+  columns = (
+    rich_progress.TextColumn('{task.description}'),
+    rich_progress.BarColumn(),
+    rich_progress.MofNCompleteColumn(),
+    rich_progress.TimeRemainingColumn(),
+  )
+  with rich_progress.Progress(
+    *columns, console=console, transient=True, disable=not console.is_terminal
+  ) as bar:
+    running = bar.add_task('compiling', total=num_epochs)
+
+    def show(record: Mapping[str, Any]) -> None:
+      line = epoch_line(record, num_epochs, task_names)
+      bar.console.print(line, markup=False, soft_wrap=True)
+      bar.update(running, completed=record['epoch'], description='training')
+
+    yield show
+
+
+def epoch_line(
+  record: Mapping[str, Any], num_epochs: int, task_names: Sequence[str]
+) -> str:
+  """Losses, validation AUC and loss weights, each the mean over the seeds."""
+  width = len(str(num_epochs))
+  parts = [f'epoch {record["epoch"]:{width}}/{num_epochs}']
+  losses = record['losses'].mean(axis=0)
+  weights = record['loss_weights'].mean(axis=0)
+  for i, name in enumerate(task_names):
+    text = f'{name} loss {losses[i]:.4f}'
+    if 'validation' in record:
+      metric, values = next(iter(record['validation'][name].items()))
+      text += f' val {metric} {values.mean():.4f}'
+    parts.append(f'{text} weight {weights[i]:.3f}')
+  return ' | '.join(parts)
+
+
+@contextlib.contextmanager
+def download(console: Console) -> Iterator[Callable[[int, int | None], None]]:
+  """A bar for a download, or a line per 5 MB; gives the function to call."""
+  columns = (
+    rich_progress.TextColumn('{task.description}'),
+    rich_progress.BarColumn(),
+    rich_progress.DownloadColumn(),
+    rich_progress.TransferSpeedColumn(),
+  )
+  with rich_progress.Progress(
+    *columns, console=console, transient=True, disable=not console.is_terminal
+  ) as bar:
+    running = None
+    shown = 0
+
+    def show(done: int, total: int | None) -> None:
+      nonlocal running, shown
+      if running is None:
+        console.print('downloading UCI Census-Income (KDD)')
+        running = bar.add_task('downloading', total=total)
+      bar.update(running, completed=done)
+      if not console.is_terminal and done - shown >= 5_000_000:
+        shown = done
+        of = f' of {total / 1e6:.0f}' if total else ''
+        console.print(f'downloaded {done / 1e6:.0f}{of} MB')
+
+    yield show
+
+
+def results_table(results: Mapping[str, Any]) -> rich_table.Table:
+  """AUC and log loss of every task on test, and AUC on validation."""
+  names = list(results['test'])
+  seeds = results['config']['num_seeds']
+  spread = f'mean ± std over {seeds} seeds' if seeds > 1 else '1 seed'
+  table = rich_table.Table(title=f'{results["title"]} ({spread})')
+  table.add_column('metric')
+  for name in names:
+    table.add_column(name, justify='right')
+  rows = (
+    ('test AUC', 'test', 'auc'),
+    ('test log loss', 'test', 'log_loss'),
+    ('test average precision', 'test', 'average_precision'),
+    ('test calibration error', 'test', 'calibration_error'),
+    ('validation AUC', 'validation', 'auc'),
+  )
+  for label, split, metric in rows:
+    cells = [plus_minus(results[split][name][metric]) for name in names]
+    table.add_row(label, *cells)
+  if 'loss_weights' in results:
+    weights = results['loss_weights']
+    cells = [plus_minus(weights[name]) for name in names]
+    table.add_row('final loss weight', *cells)
+  return table
+
+
+def plus_minus(value: Mapping[str, Any]) -> str:
+  """`0.9431 ± 0.0004`."""
+  mean, std = value['mean'], value['std']
+  return f'{mean:.4f}' if std is None else f'{mean:.4f} ± {std:.4f}'

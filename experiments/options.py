@@ -1,0 +1,238 @@
+"""What can be asked of a training run: one Config, and the flags that fill it.
+
+Light to import (no JAX), so that --help answers at once.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from experiments.errors import InputError
+
+Widths = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """A training run on Census-Income. Each field is a flag of the same name."""
+
+  # Data
+  dataset: str = 'census'
+  data_dir: str | None = None
+  tasks: tuple[str, ...] = ('income', 'marital')
+  validation: str = 'tenth'
+  split_seed: int = 0
+  num_rows: int = 20_000
+  # Model
+  architecture: str = 'sple'
+  embed_dim: int = 4
+  num_bins: int = 32
+  expert_widths: tuple[Widths, ...] = ((64,), (64,))
+  num_experts: int = 8
+  num_specific: int = 2
+  num_shared: int = 2
+  num_top: int = 2
+  top: str = 'concat'
+  bottom_widths: Widths = (128,)
+  tower_widths: Widths = (32,)
+  dropout: float = 0.0
+  # Optimisation
+  balancer: str = 'uncertainty'
+  loss_weight_learning_rate: float = 1e-2
+  optimizer: str = 'adam'
+  learning_rate: float = 1e-3
+  schedule: str = 'constant'
+  weight_decay: float = 0.0
+  batch_size: int = 256
+  epochs: int = 12
+  eval_every: int = 1
+  patience: int = 0
+  # Run
+  num_seeds: int = 1
+  seed: int = 0
+  out_dir: str | None = None
+  eval_only: bool = False
+
+  @property
+  def run_dir(self) -> pathlib.Path:
+    """Where the results go."""
+    name = f'{self.dataset}_{self.architecture}_{self.balancer}'
+    return pathlib.Path(self.out_dir or f'runs/{name}')
+
+  def to_json(self) -> dict[str, Any]:
+    """Plain data; `from_json` gives an equal Config back."""
+    return dataclasses.asdict(self)
+
+  @classmethod
+  def from_json(cls, data: dict[str, Any]) -> 'Config':
+    """The inverse of `to_json`, also after a trip through a JSON file."""
+    return cls(**{name: _as_tuple(value) for name, value in data.items()})
+
+
+def define_flags() -> None:
+  """Defines a flag for every field of Config."""
+  default = Config()
+  # Data
+  flags.DEFINE_enum(
+    'dataset', default.dataset, ['census', 'census66k', 'sample'],
+    'Data: UCI Census-Income (KDD), downloaded once; its smaller split made of '
+    'the official test rows; or a generated sample, offline.',
+  )  # fmt: skip
+  flags.DEFINE_string(
+    'data_dir', default.data_dir,
+    'Data: folder with the official files (.data and .test, plain, .gz, or the '
+    'archive as downloaded). Default: $XDG_CACHE_HOME/lplmtl/census-income.',
+  )  # fmt: skip
+  flags.DEFINE_list(
+    'tasks', list(default.tasks), 'Data: any of income, marital, education.'
+  )
+  flags.DEFINE_enum(
+    'validation', default.validation, ['tenth', 'test_half'],
+    'Data: validate on a tenth of the training rows, or on half of the test '
+    'rows, as the papers do.',
+  )  # fmt: skip
+  _integer('split_seed', 0, 'Data: seed of the validation split.')
+  _integer('num_rows', 1, 'Data: rows of --dataset=sample.')
+  # Model
+  flags.DEFINE_string(
+    'architecture', default.architecture,
+    'Model: a file name of lplmtl/architectures, such as shared_bottom, mmoe, '
+    'cgc, ple, sple.',
+  )  # fmt: skip
+  _integer('embed_dim', 1, 'Model: width of a category embedding.')
+  _integer(
+    'num_bins', 0,
+    'Model: quantile bins of each numeric column, embedded beside its '
+    'standardised value; 0 for none.',
+  )  # fmt: skip
+  flags.DEFINE_string(
+    'expert_widths', ','.join(map(_widths_text, default.expert_widths)),
+    'Model: units of an expert, one entry per extraction level, lowest first, '
+    'its layers joined by x (128x64,64). One-level architectures take the '
+    'first entry.',
+  )  # fmt: skip
+  _integer('num_experts', 1, 'Model: experts of mmoe.')
+  _integer(
+    'num_specific', 0, 'Model: experts of each task alone (cgc, ple, sple).'
+  )
+  _integer('num_shared', 1, 'Model: shared experts a level (cgc, ple, sple).')
+  _integer('num_top', 1, "Model: shared experts of sple's top level.")
+  flags.DEFINE_enum(
+    'top', default.top, ['concat', 'identity', 'shared'],
+    "Model: how a task's own features pass sple's top level.",
+  )  # fmt: skip
+  flags.DEFINE_string(
+    'bottom_widths',
+    _widths_text(default.bottom_widths),
+    'Model: layers of the shared bottom (128x64).',
+  )
+  flags.DEFINE_string(
+    'tower_widths',
+    _widths_text(default.tower_widths),
+    'Model: layers of each tower (64x32).',
+  )
+  _float('dropout', 0.0, 'Model: dropout rate in experts and towers.', 0.99)
+  # Optimisation
+  flags.DEFINE_string(
+    'balancer', default.balancer,
+    'Optimisation: a name of lplmtl.balancing, such as equal, uncertainty, '
+    'uncertainty_revised.',
+  )  # fmt: skip
+  _float(
+    'loss_weight_learning_rate', 0.0,
+    'Optimisation: learning rate of learned loss weights.',
+  )  # fmt: skip
+  flags.DEFINE_enum(
+    'optimizer', default.optimizer, ['adam', 'adamw', 'sgd'],
+    'Optimisation: the optax optimiser.',
+  )  # fmt: skip
+  _float('learning_rate', 0.0, 'Optimisation: its (highest) learning rate.')
+  flags.DEFINE_enum(
+    'schedule', default.schedule, ['constant', 'cosine'],
+    'Optimisation: learning rate over the epochs; cosine ends at 0.',
+  )  # fmt: skip
+  _float('weight_decay', 0.0, 'Optimisation: of adamw.')
+  _integer('batch_size', 1, 'Optimisation: rows a step.')
+  _integer('epochs', 1, 'Optimisation: passes over the training rows.')
+  _integer('eval_every', 1, 'Optimisation: epochs between validations.')
+  _integer(
+    'patience', 0,
+    'Optimisation: stop after so many validations without improvement; 0 '
+    'never stops.',
+  )  # fmt: skip
+  # Run
+  _integer('num_seeds', 1, 'Run: models to train at once.')
+  _integer('seed', 0, 'Run: the first seed.')
+  flags.DEFINE_string(
+    'out_dir', default.out_dir,
+    'Run: folder for results, curves and the model. Default: '
+    'runs/<dataset>_<architecture>_<balancer>.',
+  )  # fmt: skip
+  flags.DEFINE_boolean(
+    'eval_only', default.eval_only,
+    'Run: score the model in --out_dir again, with the configuration it was '
+    'trained with.',
+  )  # fmt: skip
+
+
+def from_flags(values: flags.FlagValues) -> Config:
+  """The Config that parsed flags ask for."""
+  parse = {
+    'tasks': tuple,
+    'expert_widths': parse_levels,
+    'bottom_widths': parse_widths,
+    'tower_widths': parse_widths,
+  }
+  return Config(
+    **{
+      field.name: parse.get(field.name, lambda value: value)(
+        getattr(values, field.name)
+      )
+      for field in dataclasses.fields(Config)
+    }
+  )
+
+
+def parse_widths(text: str) -> Widths:
+  """`'128x64' -> (128, 64)`; the empty text gives no layers."""
+  try:
+    widths = tuple(int(width) for width in text.split('x')) if text else ()
+  except ValueError:
+    widths = (0,)
+  if any(width < 1 for width in widths):
+    raise InputError(
+      f'expected layer widths such as 64 or 128x64, found {text!r}'
+    )
+  return widths
+
+
+def parse_levels(text: str) -> tuple[Widths, ...]:
+  """`'128x64,64' -> ((128, 64), (64,))`."""
+  levels = tuple(parse_widths(level) for level in text.split(','))
+  if not all(levels):
+    raise InputError(
+      f'expected widths for each level such as 64,64, found {text!r}'
+    )
+  return levels
+
+
+def _widths_text(widths: Widths) -> str:
+  return 'x'.join(map(str, widths))
+
+
+def _integer(name: str, lower: int, text: str) -> None:
+  flags.DEFINE_integer(name, getattr(Config, name), text, lower_bound=lower)
+
+
+def _float(name: str, lower: float, text: str, upper: float = 1e9) -> None:
+  flags.DEFINE_float(
+    name, getattr(Config, name), text, lower_bound=lower, upper_bound=upper
+  )
+
+
+def _as_tuple(value: Any) -> Any:
+  if isinstance(value, list | tuple):
+    return tuple(_as_tuple(v) for v in value)
+  return value

@@ -1,0 +1,233 @@
+"""What every launcher needs: from a Config to a model and to results.json."""
+
+import dataclasses
+import importlib.metadata
+import inspect
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.errors import InputError
+from experiments.options import Config
+from lplmtl import architectures, balancing, checkpoint, experts, training
+from lplmtl.compression import cost
+from lplmtl.types import Balancer, Batch, PyTree, Task
+
+# Mistakes of the user: one line instead of a traceback.
+USER_ERRORS = (
+  InputError,
+  checkpoint.CheckpointError,
+  training.NonFiniteError,
+)
+PACKAGES = (
+  'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'pandas',
+  'absl-py',
+)  # fmt: skip
+
+
+def make_model(
+  config: Config, tasks: Sequence[Task], encoder: nn.Module
+) -> nn.Module:
+  """The architecture that a Config names, with its sizes.
+
+  An architecture takes from the Config what it has fields for.
+  """
+  known = {
+    cls.__module__.rsplit('.', 1)[-1]: cls
+    for cls in vars(architectures).values()
+    if inspect.isclass(cls)
+  }
+  cls = pick('architecture', config.architecture, known)
+
+  def mlp(widths: tuple[int, ...]) -> experts.MLP:
+    return experts.MLP(widths, dropout_rate=config.dropout)
+
+  offered = {
+    'tasks': tuple(tasks),
+    'encoder': encoder,
+    'expert': mlp(config.expert_widths[0]),
+    'levels': tuple(mlp(widths) for widths in config.expert_widths),
+    'num_experts': config.num_experts,
+    'num_specific': config.num_specific,
+    'num_shared': config.num_shared,
+    'num_top': config.num_top,
+    'top': config.top,
+    'bottom': mlp(config.bottom_widths),
+    'tower': mlp(config.tower_widths),
+  }
+  wanted = {field.name for field in dataclasses.fields(cls)}
+  return cls(**{k: v for k, v in offered.items() if k in wanted})
+
+
+def make_balancer(config: Config, tasks: Sequence[Task]) -> Balancer:
+  """The balancer that a Config names, with the options it takes."""
+  known = {
+    name: value
+    for name, value in vars(balancing).items()
+    if inspect.isfunction(value) and not name.endswith('_loss')
+  }
+  constructor = pick('balancer', config.balancer, known)
+  offered = {
+    'learning_rate': config.loss_weight_learning_rate,
+    'is_regression': tuple(task.is_regression for task in tasks),
+  }
+  wanted = inspect.signature(constructor).parameters
+  return constructor(**{k: v for k, v in offered.items() if k in wanted})
+
+
+def make_optimizer(
+  config: Config, num_steps: int
+) -> optax.GradientTransformation:
+  """The optimiser that a Config names, its schedule over `num_steps` steps."""
+  rate: Any = config.learning_rate
+  if config.schedule == 'cosine':
+    rate = optax.cosine_decay_schedule(config.learning_rate, num_steps)
+  constructors: dict[str, Callable[[], optax.GradientTransformation]] = {
+    'adam': lambda: optax.adam(rate),
+    'adamw': lambda: optax.adamw(rate, weight_decay=config.weight_decay),
+    'sgd': lambda: optax.sgd(rate, momentum=0.9),
+  }
+  return pick('optimizer', config.optimizer, constructors)()
+
+
+def pick(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+  """`known[name]`, or an error that lists the valid names."""
+  if name not in known:
+    raise InputError(
+      f'unknown {kind} {name!r}: expected one of {", ".join(sorted(known))}'
+    )
+  return known[name]
+
+
+def check_model(model: nn.Module, features: PyTree) -> None:
+  """Traces the model once, so that sizes that do not fit show at once."""
+  try:
+    jax.eval_shape(model.init, jax.random.key(0), features)
+  except ValueError as error:
+    reason = str(error).split('\n')[0]
+    raise InputError(f'this model cannot be built: {reason}') from error
+
+
+def costs(model: nn.Module, params: PyTree, features: PyTree) -> dict[str, int]:
+  """Parameters of one seed, and FLOPs of scoring one row."""
+  one_seed = jax.eval_shape(lambda p: jax.tree.map(lambda x: x[0], p), params)
+  one_row = jax.tree.map(lambda x: x[:1], features)
+  return {
+    'parameters': cost.count_parameters(one_seed),
+    'flops_per_example': cost.count_flops(
+      lambda params, x: model.apply({'params': params}, x)[0], one_seed, one_row
+    ),
+  }
+
+
+def score(
+  model: nn.Module, tasks: Sequence[Task], params: PyTree, batch: Batch
+) -> dict[str, dict[str, Any]]:
+  """Every task's metrics of every seed: `{task: {metric: {mean, ...}}}`."""
+  num_seeds = len(jax.tree.leaves(params)[0])
+  evaluate = training.make_eval_step(model, tasks)
+  found = jax.jit(training.over_seeds(evaluate, num_seeds, (0, None)))(
+    params, batch
+  )
+  return {
+    task.name: {
+      metric: over_seeds(np.asarray(found[task.name][metric], np.float64))
+      for metric in (*task.metric_fns, 'loss')
+    }
+    for task in tasks
+  }
+
+
+def over_seeds(values: np.ndarray) -> dict[str, Any]:
+  """Mean and (sample) standard deviation of `[S]` values, and the values."""
+  std = float(values.std(ddof=1)) if len(values) > 1 else None
+  return {'mean': float(values.mean()), 'std': std, 'per_seed': values.tolist()}
+
+
+def seed_keys(config: Config) -> jax.Array:
+  """One key a seed: seed, seed + 1, ..."""
+  return jax.vmap(jax.random.key)(jnp.arange(config.num_seeds) + config.seed)
+
+
+def environment() -> dict[str, Any]:
+  """What a figure depends on beside the Config."""
+  devices = jax.devices()
+  return {
+    'versions': {
+      'python': platform.python_version(),
+      **{name: importlib.metadata.version(name) for name in PACKAGES},
+    },
+    'device': {
+      'platform': devices[0].platform,
+      'kind': devices[0].device_kind,
+      'count': len(devices),
+      'cpu_count': os.cpu_count(),
+    },
+    'commit': commit(),
+  }
+
+
+def commit() -> str | None:
+  """The checkout's commit, with a `+` where files differ from it."""
+  root = pathlib.Path(__file__).parent
+
+  def git(*args: str) -> str:
+    return subprocess.run(
+      ['git', *args],
+      cwd=root, capture_output=True, text=True, check=True, timeout=10,
+    ).stdout.strip()  # fmt: skip
+
+  try:
+    head = git('rev-parse', 'HEAD')
+    return head + ('+' if git('status', '--porcelain', '-uno') else '')
+  except (OSError, subprocess.SubprocessError):
+    return None
+
+
+def claim_folder(folder: pathlib.Path) -> bool:
+  """Makes sure that results can be written; returns whether it was made."""
+  is_new = not folder.exists()
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise InputError(
+      f'cannot write to --out_dir={folder} ({error.strerror}): choose a folder '
+      'that can be written'
+    ) from error
+  return is_new
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a whole file or none."""
+  part = path.with_name(f'.{path.name}.part')
+  part.write_text(text, encoding='utf-8')
+  part.replace(path)
+
+
+def write_json(path: pathlib.Path, data: Any) -> None:
+  """Writes JSON, atomically."""
+  write_text(path, json.dumps(data, indent=2) + '\n')
+
+
+def history_lines(history: Sequence[Mapping[str, Any]]) -> str:
+  """The history as JSON lines, one an epoch."""
+
+  def plain(value: Any) -> Any:
+    if isinstance(value, dict):
+      return {k: plain(v) for k, v in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+  return ''.join(json.dumps(plain(dict(record))) + '\n' for record in history)
