@@ -1,0 +1,94 @@
+"""The tables that every architecture is tested through, and shared helpers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import lplmtl
+from lplmtl import tasks
+
+TASKS = (
+  tasks.binary('zebra'),  # not in alphabetical order, as JAX sorts dicts
+  tasks.multiclass('apple', 3),
+  tasks.regression('mango'),
+)
+NAMES = tuple(task.name for task in TASKS)
+NUM_CATEGORIES = (3, 5)
+
+_SMALL = lplmtl.MLP((6,))
+_TOWER = lplmtl.MLP((4,))
+
+
+def architectures(tasks=TASKS, encoder=None):
+  """`{name: module}`, each small and without dropout."""
+  common = {'tasks': tasks, 'encoder': encoder, 'tower': _TOWER}
+  levels = {'levels': (lplmtl.MLP((5, 6)), _SMALL)}
+  counts = {'num_specific': 2, 'num_shared': 3}
+  sple = {**levels, **counts, 'num_top': 2}
+  return {
+    'shared_bottom': lplmtl.SharedBottom(bottom=_SMALL, **common),
+    'mmoe': lplmtl.MMoE(expert=_SMALL, num_experts=4, **common),
+    'cgc': lplmtl.CGC(expert=_SMALL, **counts, **common),
+    'ple': lplmtl.PLE(**levels, **counts, **common),
+    'sple_concat': lplmtl.SPLE(top='concat', **sple, **common),
+    'sple_identity': lplmtl.SPLE(top='identity', **sple, **common),
+    'sple_shared': lplmtl.SPLE(top='shared', **sple, **common),
+  }
+
+
+def encoder():
+  return lplmtl.TabularEncoder(NUM_CATEGORIES, embed_dim=2)
+
+
+def features(rows=7, seed=0):
+  """Encoded rows: two category columns and three numbers."""
+  rng = np.random.default_rng(seed)
+  categories = [rng.integers(0, n, rows) for n in NUM_CATEGORIES]
+  return {
+    'categories': jnp.asarray(np.stack(categories, axis=1), jnp.int32),
+    'numeric': jnp.asarray(rng.normal(size=(rows, 3)), jnp.float32),
+  }
+
+
+def batch(rows=7, seed=0):
+  rng = np.random.default_rng(seed + 1)
+  labels = {
+    'zebra': jnp.asarray(rng.integers(0, 2, rows)),
+    'apple': jnp.asarray(rng.integers(0, 3, rows)),
+    'mango': jnp.asarray(rng.normal(size=rows), jnp.float32),
+  }
+  return lplmtl.Batch(features(rows, seed), labels)
+
+
+def random_params(model, x, seed=0):
+  """Random parameters, drawn by NumPy.
+
+  `model.init` compiles a random draw for each shape: seconds a model, while
+  most tests do not care where their parameters come from.
+  """
+  shapes = jax.eval_shape(model.init, jax.random.key(0), x)['params']
+  rng = np.random.default_rng(seed)
+
+  def draw(leaf):
+    fan_in = leaf.shape[-2] if leaf.ndim > 1 else 4
+    values = rng.normal(size=leaf.shape) * fan_in**-0.5
+    return jnp.asarray(values, leaf.dtype)
+
+  return jax.tree.map(draw, shapes)
+
+
+def assert_trees_close(actual, expected, atol=1e-5, rtol=1e-5):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=atol, rtol=rtol),
+    actual,
+    expected,
+  )
+
+
+def assert_trees_equal(actual, expected):
+  jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def assert_same_structure(actual, expected):
+  describe = lambda x: (jnp.shape(x), jnp.asarray(x).dtype)  # noqa: E731
+  assert jax.tree.map(describe, actual) == jax.tree.map(describe, expected)

@@ -1,0 +1,358 @@
+"""Contracts, references and identities of all architectures."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lplmtl
+from lplmtl import experts, losses, tasks
+from tests import contracts, reference
+
+NAMES = tuple(contracts.architectures())
+CELLS = contracts.architectures(encoder=contracts.encoder())
+
+
+@pytest.fixture(scope='module')
+def variables():
+  """Parameters of every architecture, and its jitted forward pass."""
+  cache = {}
+
+  def get(name):
+    if name not in cache:
+      model = CELLS[name]
+      params = {'params': contracts.random_params(model, contracts.features())}
+      cache[name] = model, params, jax.jit(model.apply)
+    return cache[name]
+
+  return get
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_contract(name, variables):
+  model, params, apply = variables(name)
+  x = contracts.features()
+  predictions, aux = apply(params, x)
+  for task in contracts.TASKS:
+    assert predictions[task.name].shape == (7, task.num_outputs)
+    assert predictions[task.name].dtype == jnp.float32
+  for level in aux['gates']:
+    for weights in level.values():
+      assert weights.shape[0] == 7
+      np.testing.assert_allclose(weights.sum(axis=1), np.ones(7), atol=1e-6)
+      assert (weights > 0).all()
+  # jit = eager.
+  contracts.assert_trees_close((predictions, aux), model.apply(params, x))
+  # A row does not look at its neighbours.
+  fewer = jax.tree.map(lambda v: v[2:5], x)
+  alone = apply(params, fewer)[0]
+  contracts.assert_trees_close(
+    alone, jax.tree.map(lambda v: v[2:5], predictions)
+  )
+  # vmap over parameter sets = each alone.
+  two = jax.tree.map(lambda v: jnp.stack([v, 2 * v]), params)
+  both = jax.jit(jax.vmap(model.apply, (0, None)))(two, x)[0]
+  contracts.assert_trees_close(
+    jax.tree.map(lambda v: v[0], both), predictions
+  )
+  contracts.assert_trees_close(
+    jax.tree.map(lambda v: v[1], both),
+    apply(jax.tree.map(lambda v: 2 * v, params), x)[0],
+    atol=1e-4,
+    rtol=1e-4,
+  )
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_bfloat16(name, variables):
+  _, params, apply = variables(name)
+  x = contracts.features()
+  low = jax.tree.map(lambda v: v.astype(jnp.bfloat16), params)
+  rough = {**x, 'numeric': x['numeric'].astype(jnp.bfloat16)}
+  expected = apply(params, x)[0]
+  found, aux = apply(low, rough)
+  for task in contracts.NAMES:
+    assert found[task].dtype == jnp.float32
+    np.testing.assert_allclose(found[task], expected[task], atol=0.1, rtol=0.1)
+  assert all(g.dtype == jnp.float32 for g in jax.tree.leaves(aux))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_parameter_gets_a_gradient(name, variables):
+  model, params, _ = variables(name)
+
+  @jax.jit
+  def gradient(params, x):
+    def total(params):
+      predictions = model.apply(params, x)[0]
+      return sum(jnp.sum(jnp.sin(p)) for p in predictions.values())
+
+    return jax.grad(total)(params)
+
+  # Many rows: a relu unit may be off for seven of them.
+  found = gradient(params, contracts.features(rows=64))
+  for path, leaf in jax.tree_util.tree_flatten_with_path(found)[0]:
+    assert jnp.abs(leaf).sum() > 0, jax.tree_util.keystr(path)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_order_of_tasks_does_not_matter(name, variables):
+  model, params, apply = variables(name)
+  if name in ('ple', 'sple_concat', 'sple_identity', 'sple_shared'):
+    # The shared gate's columns follow the order of the tasks.
+    kernel = params['params']['level_0']['shared_gate']['logits']['kernel']
+    parts = jnp.split(kernel, [2, 4, 6], axis=1)
+    kernel = jnp.concatenate([parts[2], parts[1], parts[0], parts[3]], axis=1)
+  turned = dataclasses.replace(model, tasks=contracts.TASKS[::-1])
+  other = params
+  if 'level_0' in params['params'] and name != 'cgc':
+    level = {**params['params']['level_0']}
+    level['shared_gate'] = {'logits': {'kernel': kernel}}
+    other = {'params': {**params['params'], 'level_0': level}}
+  x = contracts.features()
+  found = jax.jit(turned.apply)(other, x)[0]
+  contracts.assert_trees_close(found, apply(params, x)[0])
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_reference(name, variables):
+  """Each row against a literal loop over the paper's equations."""
+  model, params, _ = variables(name)
+  bare = dataclasses.replace(model, encoder=None)
+  params = jax.tree.map(np.asarray, params['params'])
+  del params['encoder']
+  x = np.random.default_rng(3).normal(size=(4, 7)).astype(np.float32)
+  found = bare.apply({'params': params}, jnp.asarray(x))[0]
+  kind, _, top = name.partition('_')
+  if kind == 'sple':
+    slow = lambda row: reference.sple(params, contracts.NAMES, row, top)  # noqa: E731
+  else:
+    slow = lambda row: getattr(reference, name)(params, contracts.NAMES, row)  # noqa: E731
+  for i, row in enumerate(x):
+    for task, expected in slow(row.astype(np.float64)).items():
+      np.testing.assert_allclose(found[task][i], expected, atol=2e-5, rtol=2e-5)
+
+
+def _input(rows=5, width=7):
+  x = np.random.default_rng(0).normal(size=(rows, width))
+  return jnp.asarray(x, jnp.float32)
+
+
+def test_mmoe_with_one_expert_is_shared_bottom():
+  small = contracts.architectures()
+  mmoe = dataclasses.replace(small['mmoe'], num_experts=1)
+  x = _input()
+  params = contracts.random_params(mmoe, x, seed=0)
+  bottom = jax.tree.map(lambda v: v[0], params['experts']['expert'])
+  towers = {k: v for k, v in params.items() if k.startswith('tower')}
+  expected = small['shared_bottom'].apply(
+    {'params': {'bottom': bottom, **towers}}, x
+  )[0]
+  contracts.assert_trees_close(mmoe.apply({'params': params}, x)[0], expected)
+
+
+def test_one_level_ple_is_cgc():
+  small = contracts.architectures()
+  cgc = small['cgc']
+  ple = dataclasses.replace(small['ple'], levels=(cgc.expert,))
+  x = _input()
+  params = {'params': contracts.random_params(cgc, x)}
+  contracts.assert_trees_close(ple.apply(params, x)[0], cgc.apply(params, x)[0])
+
+
+def test_cgc_without_specific_experts_is_mmoe():
+  small = contracts.architectures()
+  cgc = dataclasses.replace(small['cgc'], num_specific=0, num_shared=4)
+  x = _input()
+  params = contracts.random_params(cgc, x, seed=0)
+  level = params['level_0']
+  others = {
+    'experts': level['shared_experts'],
+    **{k: v for k, v in level.items() if k.startswith('gate')},
+    **{k: v for k, v in params.items() if k.startswith('tower')},
+  }
+  contracts.assert_trees_close(
+    cgc.apply({'params': params}, x)[0],
+    small['mmoe'].apply({'params': others}, x)[0],
+  )
+
+
+def test_sple_shared_is_ple_with_its_top_experts_pruned():
+  """top='shared' = a PLE whose top gates give specific experts no weight."""
+  small = contracts.architectures()
+  ple, sple = small['ple'], small['sple_shared']
+  sple = dataclasses.replace(sple, num_top=ple.num_shared)
+  x = _input()
+  params = contracts.random_params(sple, x, seed=0)
+  whole = contracts.random_params(ple, x, seed=1)
+  top = {**whole['level_1'], 'shared_experts': params['level_1']['shared_experts']}
+  # A selector that is never negative (relu): -1e4 on its columns shuts a gate.
+  for name in contracts.NAMES:
+    kernel = params['level_1'][f'gate_{name}']['logits']['kernel']
+    shut = jnp.full((kernel.shape[0], ple.num_specific), -1e4)
+    top[f'gate_{name}'] = {
+      'logits': {'kernel': jnp.concatenate([shut, kernel], axis=1)}
+    }
+  contracts.assert_trees_close(
+    ple.apply({'params': {**params, 'level_1': top}}, x)[0],
+    sple.apply({'params': params}, x)[0],
+  )
+
+
+def _reaches(model, params, x):
+  """`{task: {top-level path: True where its loss has a gradient}}`."""
+
+  @jax.jit
+  def gradients(params):
+    def losses(params):
+      predictions = model.apply({'params': params}, x)[0]
+      return jnp.stack(
+        [jnp.sum(jnp.sin(predictions[n])) for n in contracts.NAMES]
+      )
+
+    return jax.jacrev(losses)(params)
+
+  found = {}
+  for path, leaf in jax.tree_util.tree_flatten_with_path(gradients(params))[0]:
+    keys = [k.key for k in path]
+    name = '/'.join(keys[:2]) if keys[0].startswith('level') else keys[0]
+    reached = np.abs(np.asarray(leaf)).reshape(len(leaf), -1).sum(axis=1) > 0
+    found[name] = found.get(name, False) | reached
+  return {
+    path: {n for n, r in zip(contracts.NAMES, reached, strict=True) if r}
+    for path, reached in found.items()
+  }
+
+
+@pytest.mark.parametrize('name', ['shared_bottom', 'mmoe', 'cgc', 'ple', 'sple_concat'])
+def test_which_parameters_are_shared(name, variables):
+  """The docstrings' lists, against numerically computed task gradients."""
+  model, params, _ = variables(name)
+  x = contracts.features(rows=64)
+  everyone = set(contracts.NAMES)
+  for path, reached in _reaches(model, params['params'], x).items():
+    own = path.rsplit('_', 1)[-1]
+    below_top = path.startswith('level_0/') and name != 'cgc'
+    if path in ('encoder', 'bottom', 'experts') or path.endswith(
+      ('shared_experts', 'shared_gate')
+    ):
+      assert reached == everyone, path
+    elif 'specific_experts' in path and below_top:
+      assert reached == everyone, path
+    else:
+      assert reached == {own}, path
+
+
+def test_any_module_can_be_the_expert():
+  """Convolutional experts and a tower with layers of its own."""
+  image = jnp.asarray(np.random.default_rng(0).normal(size=(3, 6, 6, 1)))
+  flatten = lambda x: x.reshape(x.shape[0], -1)  # noqa: E731
+  conv = nn.Sequential([nn.Conv(2, (3, 3)), nn.relu])
+  tower = nn.Sequential([flatten, nn.Dense(4), nn.relu])
+  pair = (tasks.binary('a'), tasks.binary('b'))
+  model = lplmtl.PLE(pair, levels=(conv, conv), num_shared=1, tower=tower)
+  params = contracts.random_params(model, image, seed=0)
+  kernel = params['level_0']['specific_experts_a']['expert']['layers_0']['kernel']
+  assert kernel.shape == (2, 3, 3, 1, 2)
+  assert not np.allclose(kernel[0], kernel[1])
+  # Towers do not share what their template holds.
+  assert set(params) == {'level_0', 'level_1', 'tower_a', 'tower_b'}
+  predictions, aux = model.apply({'params': params}, image)
+  assert predictions['a'].shape == (3, 1)
+  # The convolution of expert 1, by itself.
+  pool = experts.Experts(nn.Conv(2, (3, 3)), 3)
+  stack = pool.init(jax.random.key(1), image)
+  outputs = pool.apply(stack, image)
+  one = jax.tree.map(lambda v: v[1], stack['params']['expert'])
+  alone = nn.Conv(2, (3, 3)).apply({'params': one}, image)
+  assert outputs.shape == (3, 3, 6, 6, 2)
+  np.testing.assert_allclose(outputs[:, 1], alone, atol=1e-5)
+  assert aux['gates'][0]['shared'].shape == (3, 5)
+
+
+def test_initial_scale_follows_each_experts_own_fan_in():
+  pool = experts.Experts(lplmtl.MLP((400,)), 5)
+  params = pool.init(jax.random.key(0), jnp.zeros((1, 100)))['params']
+  kernel = params['expert']['layer_0']['kernel']
+  assert kernel.shape == (5, 100, 400)
+  np.testing.assert_allclose(kernel.std(), np.sqrt(2 / 100), rtol=0.02)
+
+
+def test_dropout_acts_in_training_only():
+  model = lplmtl.MMoE(contracts.TASKS, expert=lplmtl.MLP((32,), dropout_rate=0.5))
+  x = _input()
+  params = {'params': contracts.random_params(model, x)}
+  predict = lambda **kwargs: model.apply(params, x, **kwargs)[0]['zebra']  # noqa: E731
+  np.testing.assert_array_equal(predict(), predict())
+  noisy = [
+    predict(train=True, rngs={'dropout': jax.random.key(i)}) for i in (0, 0, 1)
+  ]
+  np.testing.assert_array_equal(noisy[0], noisy[1])
+  assert not np.allclose(noisy[0], noisy[2])
+  assert not np.allclose(noisy[0], predict())
+
+
+def test_models_with_equal_fields_are_equal():
+  """So that jit recognises a model that was built twice."""
+  first, second = contracts.architectures(), contracts.architectures()
+  for name in NAMES:
+    assert first[name] == second[name]
+    assert hash(first[name]) == hash(second[name])
+
+
+@pytest.mark.parametrize(
+  'change, complaint',
+  [
+    ({'num_shared': 0}, 'number of experts must be at least 1, found 0'),
+    ({'num_specific': -1}, 'must be at least 0, found -1'),
+    ({'levels': ()}, 'one expert template per level'),
+    ({'top': 'none'}, "'concat', 'identity' or 'shared', found 'none'"),
+    ({'levels': (lplmtl.MLP((0,)),) * 2}, r'widths must be at least 1, found \(0,\)'),
+    (
+      {'levels': (lplmtl.MLP((8,)), lplmtl.MLP((4,))), 'top': 'identity'},
+      r'equal widths; found \(8,\) below and \(4,\) on top',
+    ),
+    ({'tasks': ()}, 'at least one task'),
+    ({'tasks': (tasks.binary('a'), tasks.binary('a'))}, 'different names'),
+    ({'tasks': (tasks.binary('shared'),)}, "none of them 'shared'"),
+  ],
+)
+def test_sizes_that_make_no_sense(change, complaint):
+  model = lplmtl.SPLE(contracts.TASKS)
+  model = dataclasses.replace(model, **change)
+  with pytest.raises(ValueError, match=complaint):
+    jax.eval_shape(model.init, jax.random.key(0), _input())
+
+
+def test_encoder():
+  encoder = lplmtl.TabularEncoder((3, 4), embed_dim=2)
+  x = {
+    'categories': jnp.array([[2, 0], [1, 3]]),
+    'numeric': jnp.array([[0.5], [1.5]]),
+  }
+  params = encoder.init(jax.random.key(0), x)
+  table = params['params']['embedding']
+  assert table.shape == (7, 2)
+  expected = [
+    [*table[2], *table[3 + 0], 0.5],
+    [*table[1], *table[3 + 3], 1.5],
+  ]
+  np.testing.assert_array_equal(encoder.apply(params, x), np.array(expected))
+  with pytest.raises(ValueError, match=r'shape \[B, 2\], found \(2, 3\)'):
+    encoder.apply(params, {**x, 'categories': jnp.zeros((2, 3), jnp.int32)})
+  only_numbers = lplmtl.TabularEncoder(())
+  bare = {**x, 'categories': jnp.zeros((2, 0), jnp.int32)}
+  np.testing.assert_array_equal(only_numbers.apply({}, bare), x['numeric'])
+
+
+def test_losses_of_a_model_are_finite():
+  data = contracts.batch()
+  model = contracts.architectures(encoder=contracts.encoder())['ple']
+  params = {'params': contracts.random_params(model, data.features)}
+  values, present = losses.task_losses(
+    contracts.TASKS, model.apply(params, data.features)[0], data
+  )
+  assert values.shape == (3,) and present.all() and (values > 0).all()
