@@ -5,6 +5,7 @@ made (Ma et al. 2018 leave both of a group's columns out), nor instance_weight.
 Vocabularies, scalers and bins come from the training rows alone.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -194,10 +195,10 @@ def encode(
     split: _labels(found, task_names, split) for split, found in columns.items()
   }
   if fitted is None:
-    train = columns['train']
+    known = columns['train']
     fitted = tables.fit(
-      {name: train[name] for name in CATEGORIES},
-      {name: train[name] for name in census_reader.NUMERIC},
+      {name: known[name] for name in CATEGORIES},
+      {name: known[name] for name in census_reader.NUMERIC},
       log=MONEY,
       num_bins=num_bins,
     )
@@ -273,10 +274,9 @@ def _split(folder: pathlib.Path, split: str) -> tuple[Table, dict[str, Any]]:
     'sha256': source.sha256,
     'label': source.label,
   }
-  try:
+  # Where the folder is full, the next start reads the text again.
+  with contextlib.suppress(OSError):
     census_reader.write_cache(cache_file, path, table, facts)
-  except OSError:
-    pass  # read-only or full: the next start reads the text again
   return table, facts
 
 
@@ -293,15 +293,17 @@ def _census66k(folder: pathlib.Path) -> Raw:
   test, test_file = _split(folder, 'test')
   if test_file['label'] == 'official':
     part = np.arange(_num_rows(test)) % 6
-    train = {c: f.take(np.flatnonzero(part < 4)) for c, f in test.items()}
-    held = {c: f.take(np.flatnonzero(part == 4)) for c, f in test.items()}
+    kept, held = (
+      {c: f.take(np.flatnonzero(rows)) for c, f in test.items()}
+      for rows in (part < 4, part == 4)
+    )
     facts = {
       'dataset': 'census66k',
       'statement': 'census66k: 5/6 of the official test rows, not comparable '
       'with published figures',
       'files': {'test': test_file},
     }
-    return Raw(train, held, facts, {})
+    return Raw(kept, held, facts, {})
   train, train_file = _split(folder, 'train')
   return Raw(train, test, _facts(train_file, test_file), {})
 

@@ -13,7 +13,7 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 
 from experiments.errors import InputError
 
@@ -222,7 +222,7 @@ def _unpack(file: IO[bytes], name: str, member: str) -> bytes | None:
     return None
   if name.endswith('.gz'):
     with gzip.open(file) as stream:
-      return _bounded(stream, name)
+      return _bounded(cast(IO[bytes], stream), name)
   return _bounded(file, name)
 
 

@@ -84,7 +84,7 @@ def parse(content: bytes, name: str) -> Table:
   if not content:
     raise InputError(f'{name}: expected rows of 42 fields, found an empty file')
   good_lines, complaint = _check_structure(content)
-  table: Table = {}
+  table: dict[str, Factor] = {}
   if good_lines:
     table = _read_csv(content, good_lines)
     _check_values(table, name)
@@ -124,7 +124,7 @@ def _check_structure(content: bytes) -> tuple[int, str]:
   return len(ends), ''
 
 
-def _read_csv(content: bytes, num_rows: int) -> Table:
+def _read_csv(content: bytes, num_rows: int) -> dict[str, Factor]:
   kept = [column for column in COLUMNS if column != IGNORED]
   frame = pd.read_csv(
     io.BytesIO(content),

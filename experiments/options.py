@@ -5,6 +5,7 @@ Light to import (no JAX), so that --help answers at once.
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -179,7 +180,7 @@ def define_flags() -> None:
 
 def from_flags(values: flags.FlagValues) -> Config:
   """The Config that parsed flags ask for."""
-  parse = {
+  parse: dict[str, Callable[[Any], Any]] = {
     'tasks': tuple,
     'expert_widths': parse_levels,
     'bottom_widths': parse_widths,

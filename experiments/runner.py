@@ -20,7 +20,14 @@ import optax
 
 from experiments.errors import InputError
 from experiments.options import Config
-from lplmtl import architectures, balancing, checkpoint, experts, training
+from lplmtl import (
+  architectures,
+  balancing,
+  checkpoint,
+  experts,
+  steps,
+  training,
+)
 from lplmtl.compression import cost
 from lplmtl.types import Balancer, Batch, PyTree, Task
 
@@ -136,8 +143,8 @@ def score(
 ) -> dict[str, dict[str, Any]]:
   """Every task's metrics of every seed: `{task: {metric: {mean, ...}}}`."""
   num_seeds = len(jax.tree.leaves(params)[0])
-  evaluate = training.make_eval_step(model, tasks)
-  found = jax.jit(training.over_seeds(evaluate, num_seeds, (0, None)))(
+  evaluate = steps.make_eval_step(model, tasks)
+  found = jax.jit(steps.over_seeds(evaluate, num_seeds, (0, None)))(
     params, batch
   )
   return {

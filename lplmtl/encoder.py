@@ -59,7 +59,9 @@ class TabularEncoder(nn.Module):
       return numeric
     table = self.param(
       'embedding',
-      nn.initializers.normal(0.5),
+      # Small: rare values then start near their column's mean. On census66k
+      # 0.5 cost 0.003 of validation AUC against 0.05.
+      nn.initializers.normal(0.05),
       (sum(self.num_categories), self.embed_dim),
     )
     offsets = np.cumsum((0, *self.num_categories[:-1]), dtype=np.int32)

@@ -146,7 +146,9 @@ def accuracy(logits: Array, labels: Array, where: Array | None = None) -> Array:
     predicted = jnp.argmax(logits, axis=-1)
   else:
     predicted = (_column(logits) > 0).astype(jnp.int32)
-  return _mean((predicted == labels).astype(jnp.float32), where)
+  is_right = (predicted == labels).astype(jnp.float32)
+  is_nan = jnp.isnan(logits).reshape(logits.shape[0], -1).any(axis=1)
+  return _mean(jnp.where(is_nan, jnp.nan, is_right), where)
 
 
 def r2(predictions: Array, labels: Array, where: Array | None = None) -> Array:

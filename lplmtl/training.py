@@ -1,12 +1,12 @@
-"""Training: one step, a scanned chunk of steps, and the host loop over them.
+"""The host loop: shuffle, run an epoch as one program, look at it.
 
 The walk of a batch: `fit` shuffles row numbers on the host and hands them to
-`train_chunk`, one program, which gathers each batch from the rows on the device
-and applies the step of `make_train_step`: losses of all tasks, weights from the
-balancer, one pull-back of the weighted sum, one optimiser update.
+`steps.train_chunk`, one program, which gathers each batch from the rows on the
+device and applies the step of `steps.make_train_step`: losses of all tasks,
+weights from the balancer, one pull-back of the weighted sum, one optimiser
+update.
 """
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,31 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lplmtl import losses
+from lplmtl import steps
 from lplmtl.types import Array, Balancer, Batch, Model, PyTree, Task
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TrainState:
-  """All that one training step reads and writes.
-
-  Attributes:
-    step: scalar int32, how many steps have been taken.
-    params: the model's parameters.
-    opt_state: the optimiser's state.
-    balancer_state: the balancer's state, learned loss weights among it.
-    key: the random key of this run; step n uses `fold_in(key, n)`.
-  """
-
-  step: Array
-  params: PyTree
-  opt_state: PyTree
-  balancer_state: PyTree
-  key: Array
-
-
-Step = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 
 
 class NonFiniteError(ArithmeticError):
@@ -63,175 +40,10 @@ class FitResult(NamedTuple):
   """
 
   params: PyTree
-  state: TrainState
+  state: steps.TrainState
   best_epoch: np.ndarray
   history: list[dict[str, Any]]
   seconds: dict[str, float]
-
-
-def init_state(
-  key: Array,
-  model: Model,
-  tasks: Sequence[Task],
-  optimizer: optax.GradientTransformation,
-  balancer: Balancer,
-  features: PyTree,
-) -> TrainState:
-  """The state before the first step; fit for jit, and for vmap over keys.
-
-  Args:
-    key: scalar random key.
-    model: see `lplmtl.types.Model`.
-    tasks: T tasks.
-    optimizer: any optax transformation.
-    balancer: see `lplmtl.types.Balancer`.
-    features: pytree of `[B, ...]`, of which only shapes and dtypes matter.
-  """
-  params_key, balancer_key, run_key = jax.random.split(key, 3)
-  params = model.init({'params': params_key}, features)['params']
-  return TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=params,
-    opt_state=optimizer.init(params),
-    balancer_state=balancer.init(balancer_key, len(tasks)),
-    key=run_key,
-  )
-
-
-def make_train_step(
-  model: Model,
-  tasks: Sequence[Task],
-  optimizer: optax.GradientTransformation,
-  balancer: Balancer,
-) -> Step:
-  """A pure training step.
-
-  The gradient is that of `sum_k w_k L_k + penalty` with the weights w of the
-  balancer held constant, and the penalty, if any, from the model's aux.
-
-  Args:
-    model: see `lplmtl.types.Model`.
-    tasks: T tasks.
-    optimizer: any optax transformation.
-    balancer: see `lplmtl.types.Balancer`.
-
-  Returns:
-    `(state, batch) -> (state, metrics)`, scan-safe; metrics are `losses` and
-    `weights`, `[T]` float32, and `present`, `[T]` bool.
-  """
-
-  def step(
-    state: TrainState, batch: Batch
-  ) -> tuple[TrainState, dict[str, Array]]:
-    rngs = {'dropout': jax.random.fold_in(state.key, state.step)}
-
-    def loss_fn(params: PyTree) -> tuple[tuple[Array, Array], Array]:
-      predictions, aux = model.apply(
-        {'params': params}, batch.features, train=True, rngs=rngs
-      )
-      values, present = losses.task_losses(tasks, predictions, batch)
-      return (values, jnp.asarray(aux.get('penalty', 0.0))), present
-
-    (values, penalty), pull_back, present = jax.vjp(
-      loss_fn, state.params, has_aux=True
-    )
-    weights, balancer_state = balancer.update(
-      values, state.balancer_state, present=present
-    )
-    (gradient,) = pull_back((weights, jnp.ones_like(penalty)))
-    updates, opt_state = optimizer.update(
-      gradient, state.opt_state, state.params
-    )
-    new_state = TrainState(
-      step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
-      opt_state=opt_state,
-      balancer_state=balancer_state,
-      key=state.key,
-    )
-    return new_state, {'losses': values, 'weights': weights, 'present': present}
-
-  return step
-
-
-def train_chunk(
-  step: Step, state: TrainState, data: Batch, indices: Array
-) -> tuple[TrainState, dict[str, Array]]:
-  """N steps as one scan; what is jitted and spread over seeds.
-
-  Args:
-    step: from `make_train_step`.
-    state: a TrainState.
-    data: all rows, as one Batch on the device.
-    indices: `[N, B]` int, the rows of each step.
-
-  Returns:
-    (state, metrics), metrics with a leading N axis.
-  """
-
-  def body(
-    state: TrainState, rows: Array
-  ) -> tuple[TrainState, dict[str, Array]]:
-    return step(state, jax.tree.map(lambda x: x[rows], data))
-
-  return jax.lax.scan(body, state, indices)
-
-
-def predict(
-  model: Model, params: PyTree, features: PyTree, *, chunk_size: int = 1024
-) -> dict[str, Array]:
-  """Predictions for a whole table, in chunks that fit the cache.
-
-  Args:
-    model: see `lplmtl.types.Model`.
-    params: its parameters.
-    features: pytree of `[N, ...]`.
-    chunk_size: rows at a time.
-
-  Returns:
-    `{task: [N, ..., K]}`.
-  """
-  num_rows = _num_rows(features)
-  chunk_size = min(chunk_size, num_rows)
-  num_chunks = -(-num_rows // chunk_size)
-  # The last chunk repeats the last row, so that no column is padded (copied).
-  rows = jnp.minimum(jnp.arange(num_chunks * chunk_size), num_rows - 1)
-
-  def score(rows: Array) -> dict[str, Array]:
-    chunk = jax.tree.map(lambda x: x[rows], features)
-    return model.apply({'params': params}, chunk)[0]
-
-  chunks = jax.lax.map(score, rows.reshape(num_chunks, chunk_size))
-  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:num_rows], chunks)
-
-
-def make_eval_step(
-  model: Model, tasks: Sequence[Task]
-) -> Callable[[PyTree, Batch], dict[str, dict[str, Array]]]:
-  """A pure function from parameters and rows to every task's metrics.
-
-  Returns:
-    `(params, batch) -> {task: {metric: scalar}}`: the metrics of each task in
-    their order, and `loss`, the mean loss (weighted as in training).
-  """
-
-  def evaluate(params: PyTree, batch: Batch) -> dict[str, dict[str, Array]]:
-    predictions = predict(model, params, batch.features)
-    values, _ = losses.task_losses(tasks, predictions, batch)
-    results = {}
-    for i, task in enumerate(tasks):
-      outputs = predictions[task.name]
-      where = (batch.where or {}).get(task.name)
-      labels = losses.mask_labels(batch.labels[task.name], where)
-      if where is None:
-        where = jnp.ones(outputs.shape[0], bool)
-      results[task.name] = {
-        'loss': values[i],
-        **{f: fn(outputs, labels, where) for f, fn in task.metric_fns.items()},
-      }
-    return results
-
-  return evaluate
 
 
 def fit(
@@ -286,7 +98,7 @@ def fit(
       tasks.
     NonFiniteError: a loss that is not finite.
   """
-  num_rows = _num_rows(data.features)
+  num_rows = steps.num_rows(data.features)
   if not 1 <= batch_size <= num_rows:
     raise ValueError(
       f'batch_size must be from 1 to the number of training rows, {num_rows}; '
@@ -311,25 +123,29 @@ def fit(
 
   start = time.perf_counter()
   init = functools.partial(
-    init_state,
+    steps.init_state,
     model=model,
     tasks=tasks,
     optimizer=optimizer,
     balancer=balancer,
     features=jax.tree.map(lambda x: x[:1], data.features),
   )
-  state = jax.jit(over_seeds(init, num_seeds, (0,)))(keys)
+  state = jax.jit(steps.over_seeds(init, num_seeds, (0,)))(keys)
   chunk = functools.partial(
-    train_chunk, make_train_step(model, tasks, optimizer, balancer)
+    steps.train_chunk, steps.make_train_step(model, tasks, optimizer, balancer)
   )
   run_chunk = (
-    jax.jit(over_seeds(chunk, num_seeds, (0, None, 0)), donate_argnums=0)
+    jax.jit(steps.over_seeds(chunk, num_seeds, (0, None, 0)), donate_argnums=0)
     .lower(state, data, shuffle(0))
     .compile()
   )
   if validation is not None:
     evaluate = (
-      jax.jit(over_seeds(make_eval_step(model, tasks), num_seeds, (0, None)))
+      jax.jit(
+        steps.over_seeds(
+          steps.make_eval_step(model, tasks), num_seeds, (0, None)
+        )
+      )
       .lower(state.params, validation)
       .compile()
     )
@@ -387,34 +203,6 @@ class _Choice:
     if patience is not None:
       self.active &= self.stale < patience
     return improved
-
-
-def over_seeds(
-  fn: Callable, num_seeds: int, in_axes: tuple[int | None, ...]
-) -> Callable:
-  """Spreads a function of one seed over a leading S axis.
-
-  Args:
-    fn: a function of arrays.
-    num_seeds: S.
-    in_axes: for each argument, 0 if it leads with S or None if it has no such
-      axis and serves all seeds.
-
-  Returns:
-    The function with S leading its results too.
-  """
-  if num_seeds > 1:
-    return jax.vmap(fn, in_axes)
-
-  def single(*args: Any) -> Any:
-    # A batch axis of 1 would cost time in every contraction.
-    args = tuple(
-      x if axis is None else jax.tree.map(lambda leaf: leaf[0], x)
-      for x, axis in zip(args, in_axes, strict=True)
-    )
-    return jax.tree.map(lambda leaf: leaf[None], fn(*args))
-
-  return single
 
 
 def _make_shuffle(
@@ -514,7 +302,3 @@ def _select(improved: Array, new: PyTree, old: PyTree) -> PyTree:
     return jnp.where(mask, new, old)
 
   return jax.tree.map(select, new, old)
-
-
-def _num_rows(features: PyTree) -> int:
-  return jax.tree.leaves(features)[0].shape[0]

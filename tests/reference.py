@@ -59,9 +59,7 @@ def shared_bottom(params, names, x):
 def mmoe(params, names, x):
   outputs = expert_outputs(params['experts'], x)
   return {
-    k: tower(
-      params[f'tower_{k}'], mix(gate(params[f'gate_{k}'], x), outputs)
-    )
+    k: tower(params[f'tower_{k}'], mix(gate(params[f'gate_{k}'], x), outputs))
     for k in names
   }
 
@@ -140,8 +138,10 @@ def liebel_koerner(losses, log_vars):
 
 
 def binary_cross_entropy(logit, label):
-  probability = 1 / (1 + np.exp(-logit))
-  return -(label * np.log(probability) + (1 - label) * np.log(1 - probability))
+  def log_sigmoid(x):
+    return -np.log1p(np.exp(-x)) if x > 0 else x - np.log1p(np.exp(x))
+
+  return -(label * log_sigmoid(logit) + (1 - label) * log_sigmoid(-logit))
 
 
 def roc_auc(scores, labels):

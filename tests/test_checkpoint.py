@@ -1,0 +1,160 @@
+"""Saved models: exact round trip, damage, what may be named in them."""
+
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lplmtl
+from lplmtl import checkpoint, tables
+from tests import contracts
+
+TABLES = tables.fit(
+  {'a': ['x', 'y'], 'b': ['1', '2', '3', '4']}, {'n': [1.0, 2.5]}, num_bins=2
+)
+
+
+def _save(folder, model=None, **options):
+  model = model or contracts.architectures(encoder=contracts.encoder())['ple']
+  params = contracts.random_params(model, contracts.features())
+  params = jax.tree.map(lambda x: jnp.stack([x, x + 1]), params)
+  checkpoint.save(folder, model, params, TABLES, **options)
+  return model, params
+
+
+@pytest.mark.parametrize('name', contracts.architectures())
+def test_round_trip(name, tmp_path):
+  model = contracts.architectures(encoder=contracts.encoder())[name]
+  _, params = _save(tmp_path / 'model', model, extra={'note': [1, 'two']})
+  loaded, found, encoder_tables = checkpoint.load(tmp_path / 'model')
+  assert loaded == model
+  assert [t.metric_fns for t in loaded.tasks] == [
+    t.metric_fns for t in model.tasks
+  ]
+  contracts.assert_trees_equal(found, params)
+  contracts.assert_same_structure(found, params)
+  assert encoder_tables == TABLES
+  assert checkpoint.load_extra(tmp_path / 'model') == {'note': [1, 'two']}
+  assert [p.name for p in tmp_path.iterdir()] == ['model']
+  if name == 'sple_concat':
+    _, second, _ = checkpoint.load(tmp_path / 'model', seed=1)
+    contracts.assert_trees_equal(second, jax.tree.map(lambda x: x[1], params))
+    predictions, _ = loaded.apply({'params': second}, contracts.features())
+    assert set(predictions) == set(contracts.NAMES)
+    with pytest.raises(
+      checkpoint.CheckpointError, match='from 0 to 1 .* found 2'
+    ):
+      checkpoint.load(tmp_path / 'model', seed=2)
+
+
+def test_saving_again_replaces(tmp_path):
+  _save(tmp_path / 'model')
+  _save(tmp_path / 'model', extra={'second': True})
+  assert checkpoint.load_extra(tmp_path / 'model') == {'second': True}
+
+
+class OwnExpert(nn.Module):
+  """A user's module, with a user's function in a field."""
+
+  width: int = 3
+  activation: object = jnp.tanh
+
+  @nn.compact
+  def __call__(self, x):
+    return self.activation(nn.Dense(self.width, dtype=jnp.bfloat16)(x))
+
+
+def own_activation(x):
+  return x * 2
+
+
+def test_modules_of_the_users_own(tmp_path):
+  here = sys.modules[__name__]
+  expert = OwnExpert(activation=own_activation)
+  model = lplmtl.MMoE(contracts.TASKS, expert=expert)
+  with pytest.raises(ValueError, match='cannot save .*own_activation'):
+    checkpoint.save(tmp_path / 'model', model, {'w': jnp.ones(2)})
+  assert list(tmp_path.iterdir()) == []
+  checkpoint.save(
+    tmp_path / 'model', model, {'w': jnp.ones(2)}, modules=(here,)
+  )
+  assert checkpoint.load(tmp_path / 'model', modules=(here,))[0] == model
+  with pytest.raises(
+    checkpoint.CheckpointError, match='hand its Python module'
+  ):
+    checkpoint.load(tmp_path / 'model')
+
+
+def test_dtypes_are_data(tmp_path):
+  model = nn.Dense(3, dtype=jnp.bfloat16, kernel_init=nn.initializers.zeros)
+  with pytest.raises(ValueError, match='cannot save'):
+    checkpoint.save(tmp_path / 'model', model, {'w': jnp.ones(2)})
+  mlp = lplmtl.MLP((3,), dtype=jnp.bfloat16)
+  checkpoint.save(tmp_path / 'model', mlp, {'w': jnp.ones(2)})
+  loaded = checkpoint.load(tmp_path / 'model')[0]
+  assert loaded.dtype == jnp.bfloat16
+
+
+def _largest(folder):
+  return max(
+    (p for p in folder.rglob('*') if p.is_file()),
+    key=lambda p: p.stat().st_size,
+  )
+
+
+@pytest.mark.parametrize(
+  'damage', ['truncate', 'flip', 'delete', 'meta', 'empty']
+)
+def test_damage_is_noticed(damage, tmp_path, capfd):
+  folder = tmp_path / 'model'
+  _save(folder)
+  file = _largest(folder / 'params')
+  content = bytearray(file.read_bytes())
+  if damage == 'truncate':
+    file.write_bytes(content[: len(content) // 2])
+  elif damage == 'flip':
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+  elif damage == 'delete':
+    file.unlink()
+  elif damage == 'meta':
+    next(p for p in (folder / 'meta').rglob('*') if p.is_file()).write_text('{')
+  else:
+    for path in sorted(folder.rglob('*'), reverse=True):
+      path.unlink() if path.is_file() else path.rmdir()
+  with pytest.raises(checkpoint.CheckpointError, match=r'damaged') as error:
+    checkpoint.load(folder)
+  assert '\n' not in str(error.value)
+
+
+def test_no_folder(tmp_path):
+  with pytest.raises(
+    checkpoint.CheckpointError, match='expected a model folder'
+  ):
+    checkpoint.load(tmp_path / 'nothing')
+
+
+@pytest.mark.parametrize(
+  'name', ['lplmtl.checkpoint:save', 'os:system', 'jax.nn:relu']
+)
+def test_a_model_file_cannot_name_other_code(name):
+  lookup = checkpoint._lookup(())
+  with pytest.raises(
+    checkpoint.CheckpointError, match='not known|expected a Linen'
+  ):
+    checkpoint._from_data({'class': name, 'fields': {}}, lookup)
+
+
+def test_digest_tells_values_names_and_dtypes_apart():
+  base = checkpoint.digest({'a': jnp.ones(3)})
+  assert base == checkpoint.digest({'a': np.ones(3, np.float32)})
+  others = [
+    {'b': jnp.ones(3)},
+    {'a': jnp.ones(3, jnp.bfloat16)},
+    {'a': jnp.ones((3, 1))},
+    {'a': jnp.ones(3).at[0].set(1.0000001)},
+  ]
+  assert len({base, *map(checkpoint.digest, others)}) == 5

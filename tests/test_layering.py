@@ -1,0 +1,136 @@
+"""What may lean on what, what importing costs, and small rules of the tree."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+SOURCES = sorted((ROOT / 'lplmtl').rglob('*.py'))
+
+# Each part of the library, and the parts it may import. `types` is free to all.
+ALLOWED = {
+  'types': set(),
+  'losses': set(),
+  'metrics': set(),
+  'tables': set(),
+  'tasks': {'losses', 'metrics'},
+  'experts': set(),
+  'gates': set(),
+  'encoder': set(),
+  'towers': {'experts'},
+  'extraction': {'experts', 'gates'},
+  'architectures': {'experts', 'gates', 'towers', 'extraction'},
+  'balancing': set(),
+  'compression': set(),
+  'steps': {'losses'},
+  'training': {'steps'},
+  'checkpoint': {'tables'},
+}
+FORBIDDEN = {
+  'balancing': {'flax'},
+  'compression': {'flax'},
+  'tables': {'flax', 'jax', 'optax'},
+}
+
+
+def _imports(path):
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path}: relative import'
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def _part(path):
+  return path.relative_to(ROOT / 'lplmtl').parts[0].removesuffix('.py')
+
+
+@pytest.mark.parametrize(
+  'path', SOURCES, ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_arrows_point_one_way(path):
+  part = _part(path)
+  if part == '__init__':
+    return
+  for name in _imports(path):
+    top, _, rest = name.partition('.')
+    assert top not in FORBIDDEN.get(part, set()), name
+    assert top not in ('experiments', 'tests', 'absl', 'pandas'), name
+    if top == 'orbax':
+      assert part == 'checkpoint'
+    if top == 'lplmtl':
+      used = rest.split('.')[0]
+      assert used in ALLOWED[part] | {part, 'types'}, f'{path.name}: {name}'
+
+
+def test_every_part_has_its_row():
+  assert {_part(path) for path in SOURCES} == {*ALLOWED, '__init__'}
+
+
+@pytest.mark.parametrize(
+  'path', SOURCES, ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_library_is_silent_and_portable(path):
+  """No printing, flags, environment, global options; no outgoing API."""
+  text = path.read_text()
+  for word in (
+    r'\bprint\(', r'os\.environ', r'jax\.config', r'jnp\.empty', r'\bpmap\b',
+    r'with mesh', r'jax\._src', r'jax\.core', r'\bpickle\b',
+  ):  # fmt: skip
+    assert not re.search(word, text), word
+
+
+def test_launchers_do_not_import_each_other():
+  for path in (ROOT / 'experiments').glob('*.py'):
+    is_launcher = "__name__ == '__main__'" in path.read_text()
+    if is_launcher:
+      continue
+    assert 'experiments.census' not in set(_imports(path)), path
+
+
+def test_files_are_short():
+  for folder in ('lplmtl', 'experiments'):
+    for path in (ROOT / folder).rglob('*.py'):
+      assert len(path.read_text().splitlines()) <= 500, path
+
+
+def _loaded_by(statement):
+  code = f'{statement}; import sys; print(*sys.modules)'
+  found = subprocess.run(
+    [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True
+  )
+  assert found.returncode == 0, found.stderr
+  return {name.split('.')[0] for name in found.stdout.split()}
+
+
+def test_importing_the_library_pulls_in_nothing_heavy():
+  loaded = _loaded_by('import lplmtl')
+  assert not loaded & {
+    'pandas',
+    'matplotlib',
+    'orbax',
+    'sklearn',
+    'experiments',
+  }
+
+
+def test_help_is_light():
+  """Flags are defined without JAX, NumPy or pandas: --help answers at once."""
+  loaded = _loaded_by('import experiments.census')
+  assert not loaded & {'jax', 'flax', 'pandas', 'numpy', 'rich'}
+
+
+def test_public_names_are_documented():
+  for path in SOURCES:
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        nested = node.name.startswith('_') or node.name in (
+          'init', 'update', 'step', 'loss_fn', 'body', 'score', 'evaluate',
+          'shuffle', 'select', 'keep', 'single', 'draw', 'look',
+        )  # fmt: skip
+        assert nested or ast.get_docstring(node), f'{path.name}: {node.name}'

@@ -1,0 +1,254 @@
+"""Losses and metrics against loops and scikit-learn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+import lplmtl
+from lplmtl import losses, metrics, tasks
+from tests import contracts, reference
+
+LOSSES = {
+  'binary': (losses.binary_cross_entropy, 1, lambda r, n: r.integers(0, 2, n)),
+  'multiclass': (
+    losses.softmax_cross_entropy,
+    3,
+    lambda r, n: r.integers(0, 3, n),
+  ),
+  'regression': (losses.squared_error, 1, lambda r, n: r.normal(size=n)),
+}
+
+
+def _rows(name, rows=9):
+  rng = np.random.default_rng(4)
+  loss_fn, outputs, draw = LOSSES[name]
+  predictions = jnp.asarray(rng.normal(size=(rows, outputs)), jnp.float32)
+  return loss_fn, predictions, jnp.asarray(draw(rng, rows))
+
+
+@pytest.mark.parametrize('name', LOSSES)
+def test_loss_contract(name):
+  loss_fn, predictions, labels = _rows(name)
+  values = loss_fn(predictions, labels)
+  assert values.shape == (9,) and values.dtype == jnp.float32
+  np.testing.assert_allclose(
+    jax.jit(loss_fn)(predictions, labels), values, rtol=1e-6
+  )
+  one_by_one = jax.vmap(lambda p, y: loss_fn(p[None], y[None])[0])
+  np.testing.assert_allclose(one_by_one(predictions, labels), values, rtol=1e-6)
+  low = loss_fn(predictions.astype(jnp.bfloat16), labels)
+  assert low.dtype == jnp.float32
+  np.testing.assert_allclose(low, values, atol=0.05, rtol=0.05)
+  # Dense labels are averaged within the row.
+  wide = loss_fn(
+    jnp.stack([predictions, predictions], axis=1),
+    jnp.stack([labels, labels], axis=1),
+  )
+  np.testing.assert_allclose(wide, values, rtol=1e-6)
+  with pytest.raises(ValueError, match=r'found \(9, \d\) and \(8,\)'):
+    loss_fn(predictions, labels[:-1])
+
+
+def test_loss_values():
+  logits = np.array([-40.0, -1.0, 0.0, 2.0, 40.0])
+  labels = np.array([0, 1, 1, 0, 1])
+  found = losses.binary_cross_entropy(
+    jnp.asarray(logits)[:, None], jnp.asarray(labels)
+  )
+  expected = [
+    reference.binary_cross_entropy(s, y)
+    for s, y in zip(logits, labels, strict=True)
+  ]
+  np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
+  classes = jnp.log(jnp.array([[0.2, 0.3, 0.5]]))
+  np.testing.assert_allclose(
+    losses.softmax_cross_entropy(classes, jnp.array([1])),
+    -np.log([0.3]),
+    rtol=1e-6,
+  )
+  np.testing.assert_allclose(
+    losses.squared_error(jnp.array([[3.0]]), jnp.array([1.0])), [4.0]
+  )
+  with pytest.raises(ValueError, match=r'predictions \[B, \.\.\., 1\]'):
+    losses.binary_cross_entropy(jnp.zeros((2, 2)), jnp.zeros(2))
+
+
+def test_masked_mean_uses_each_tasks_own_rows():
+  values = jnp.array([1.0, 2.0, 4.0, 8.0])
+  where = jnp.array([True, False, True, True])
+  weights = jnp.array([1.0, 9.0, 2.0, 0.0])
+  mean, present = losses.masked_mean(values, where, weights)
+  np.testing.assert_allclose(mean, (1 * 1 + 2 * 4) / (1 + 2))
+  assert present
+  mean, present = losses.masked_mean(values, jnp.zeros(4, bool))
+  assert mean == 0 and not present
+  mean, present = losses.masked_mean(values, None, jnp.zeros(4))
+  assert mean == 0 and not present
+
+
+def test_task_losses_with_missing_labels_and_weights():
+  """A NaN label under the mask has no effect, not even on gradients."""
+  data = contracts.batch(rows=6)
+  labels = {**data.labels, 'mango': data.labels['mango'].at[2].set(jnp.nan)}
+  where = {
+    'mango': jnp.array([1, 1, 0, 1, 0, 1], bool),
+    'apple': jnp.zeros(6, bool),
+  }
+  weights = jnp.array([1.0, 2.0, 3.0, 0.5, 1.0, 0.0])
+  masked = lplmtl.Batch(data.features, labels, where, weights)
+  rng = np.random.default_rng(0)
+  predictions = {
+    t.name: jnp.asarray(rng.normal(size=(6, t.num_outputs)), jnp.float32)
+    for t in contracts.TASKS
+  }
+
+  def total(predictions):
+    values, present = losses.task_losses(contracts.TASKS, predictions, masked)
+    return jnp.sum(values), (values, present)
+
+  gradient, (values, present) = jax.jit(jax.grad(total, has_aux=True))(
+    predictions
+  )
+  np.testing.assert_array_equal(present, [True, False, True])
+  kept = np.array([0, 1, 3, 5])
+  errors = np.square(predictions['mango'][kept, 0] - labels['mango'][kept])
+  np.testing.assert_allclose(
+    values[2], np.average(errors, weights=weights[kept]), rtol=1e-5
+  )
+  assert values[1] == 0
+  assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradient))
+  assert (gradient['mango'][jnp.array([2, 4, 5])] == 0).all()
+  assert (gradient['apple'] == 0).all()
+
+
+def test_task_losses_name_what_is_missing():
+  data = contracts.batch()
+  with pytest.raises(ValueError, match="no prediction for task 'zebra'"):
+    losses.task_losses(contracts.TASKS, {}, data)
+  scalar = lplmtl.Task('zebra', lambda p, y: jnp.mean(p))
+  with pytest.raises(
+    ValueError, match=r"'zebra': loss_fn must return one value per row"
+  ):
+    losses.task_losses([scalar], {'zebra': jnp.zeros((7, 1))}, data)
+
+
+@pytest.mark.parametrize(
+  'make', [lambda: tasks.binary(''), lambda: tasks.multiclass('a', 0)]
+)
+def test_bad_tasks(make):
+  with pytest.raises(ValueError, match='needs a name|at least 1'):
+    make()
+
+
+def _scores(rows, seed=0, decimals=2):
+  rng = np.random.default_rng(seed)
+  labels = (rng.random(rows) < 0.1).astype(np.int32)
+  scores = np.round(rng.normal(size=rows) + labels, decimals)
+  return scores.astype(np.float32), labels
+
+
+def test_roc_auc_is_exact_on_100_000_rows_with_ties():
+  for decimals in (1, 2, 6):
+    scores, labels = _scores(100_000, decimals=decimals)
+    expected = sklearn_metrics.roc_auc_score(labels, scores)
+    found = jax.jit(metrics.roc_auc)(scores, labels)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    expected = sklearn_metrics.average_precision_score(labels, scores)
+    found = jax.jit(metrics.average_precision)(scores, labels)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_roc_auc_pairs():
+  scores, labels = _scores(60, decimals=1)
+  expected = reference.roc_auc(scores, labels)
+  np.testing.assert_allclose(
+    metrics.roc_auc(scores, labels), expected, rtol=1e-6
+  )
+  np.testing.assert_allclose(
+    metrics.roc_auc(scores[:, None], labels), expected, rtol=1e-6
+  )
+  assert metrics.roc_auc(jnp.zeros(10), jnp.arange(10) % 2) == 0.5
+  # A million rows: the number of pairs does not fit into 32 bits.
+  scores, labels = _scores(1_000_000, decimals=3)
+  expected = sklearn_metrics.roc_auc_score(labels, scores)
+  np.testing.assert_allclose(
+    jax.jit(metrics.roc_auc)(scores, labels), expected, atol=1e-6
+  )
+
+
+METRICS = {
+  'roc_auc': metrics.roc_auc,
+  'average_precision': metrics.average_precision,
+  'log_loss': metrics.log_loss,
+  'calibration_error': metrics.calibration_error,
+  'accuracy': metrics.accuracy,
+  'r2': metrics.r2,
+}
+
+
+@pytest.mark.parametrize('name', METRICS)
+def test_metric_contract(name):
+  fn = METRICS[name]
+  scores, labels = _scores(200)
+  where = np.random.default_rng(1).random(200) < 0.7
+  masked = np.where(where, scores, np.nan)
+  expected = fn(scores[where], labels[where])
+  np.testing.assert_allclose(
+    jax.jit(fn)(masked, labels, where), expected, rtol=1e-5
+  )
+  batched = jax.vmap(fn)(
+    np.stack([scores, -scores]), np.stack([labels, labels])
+  )
+  np.testing.assert_allclose(batched[1], fn(-scores, labels), rtol=1e-5)
+  assert np.isnan(fn(scores, labels, np.zeros(200, bool)))
+  assert np.isnan(fn(np.full(200, np.nan, np.float32), labels))
+
+
+def test_undefined_metrics_are_nan():
+  ones = jnp.ones(5)
+  assert jnp.isnan(metrics.roc_auc(jnp.arange(5.0), ones))
+  assert jnp.isnan(metrics.average_precision(jnp.arange(5.0), 0 * ones))
+  assert jnp.isnan(metrics.r2(jnp.arange(5.0), ones))
+
+
+def test_metrics_equal_scikit_learn():
+  scores, labels = _scores(500)
+  probability = 1 / (1 + np.exp(-scores.astype(np.float64)))
+  np.testing.assert_allclose(
+    metrics.log_loss(scores, labels),
+    sklearn_metrics.log_loss(labels, probability),
+    rtol=1e-5,
+  )
+  np.testing.assert_allclose(
+    metrics.accuracy(scores[:, None], labels),
+    sklearn_metrics.accuracy_score(labels, probability > 0.5),
+  )
+  np.testing.assert_allclose(
+    metrics.calibration_error(scores, labels),
+    reference.calibration_error(probability, labels, 15),
+    rtol=1e-4,
+  )
+  classes = np.random.default_rng(2).normal(size=(500, 4)).astype(np.float32)
+  kinds = np.random.default_rng(3).integers(0, 4, 500)
+  shares = np.exp(classes) / np.exp(classes).sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(
+    metrics.log_loss(classes, kinds),
+    sklearn_metrics.log_loss(kinds, shares),
+    rtol=1e-5,
+  )
+  np.testing.assert_allclose(
+    metrics.accuracy(classes, kinds),
+    sklearn_metrics.accuracy_score(kinds, classes.argmax(axis=1)),
+  )
+  truth = scores + np.random.default_rng(5).normal(size=500)
+  np.testing.assert_allclose(
+    metrics.r2(scores, truth),
+    sklearn_metrics.r2_score(truth, scores),
+    rtol=1e-4,
+  )
+  with pytest.raises(ValueError, match=r'expected shape \[N\] or \[N, 1\]'):
+    metrics.roc_auc(classes, kinds)
+  with pytest.raises(ValueError, match='expected labels of shape'):
+    metrics.roc_auc(scores, labels[:-1])

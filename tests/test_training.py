@@ -1,0 +1,385 @@
+"""Steps, chunks, seeds, selection and early stopping."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lplmtl
+from lplmtl import balancing, steps, tasks, training
+from tests import contracts
+
+TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
+MODEL = lplmtl.MMoE(
+  TASKS, expert=lplmtl.MLP((8,)), num_experts=2, tower=lplmtl.MLP((4,))
+)
+OPTIMIZER = optax.adam(1e-2)
+BALANCER = balancing.uncertainty(is_regression=(False, True))
+BATCH = 16
+
+
+def _data(rows=160, seed=0):
+  rng = np.random.default_rng(seed)
+  x = rng.normal(size=(rows, 5)).astype(np.float32)
+  hidden = x[:, 0] - x[:, 1] * x[:, 2]
+  labels = {
+    'zebra': (hidden + 0.5 * rng.normal(size=rows) > 0).astype(np.int32),
+    'apple': (hidden + rng.normal(size=rows)).astype(np.float32),
+  }
+  return lplmtl.Batch(x, labels)
+
+
+def _state(key, model=MODEL, tasks=TASKS, balancer=BALANCER):
+  return steps.init_state(
+    key, model, tasks, OPTIMIZER, balancer, _data().features
+  )
+
+
+def _fit(key=None, **changes):
+  arguments = {
+    'model': MODEL,
+    'tasks': TASKS,
+    'optimizer': OPTIMIZER,
+    'balancer': BALANCER,
+    'data': _data(),
+    'validation': _data(rows=80, seed=1),
+    'batch_size': BATCH,
+    'num_epochs': 3,
+    **changes,
+  }
+  return lplmtl.fit(jax.random.key(0) if key is None else key, **arguments)
+
+
+def _keys(num_seeds):
+  return jax.vmap(jax.random.key)(jnp.arange(num_seeds))
+
+
+@pytest.fixture(scope='module')
+def three_seeds():
+  return _fit(_keys(3))
+
+
+def test_one_step_by_hand():
+  """Loss, weights, gradient and update of one step, spelled out."""
+  step = jax.jit(lplmtl.make_train_step(MODEL, TASKS, optax.sgd(0.1), BALANCER))
+  batch = jax.tree.map(lambda x: jnp.asarray(x[:BATCH]), _data())
+  params = contracts.random_params(MODEL, batch.features)
+  state = steps.TrainState(
+    jnp.int32(0),
+    params,
+    optax.sgd(0.1).init(params),
+    BALANCER.init(jax.random.key(0), 2),
+    jax.random.key(0),
+  )
+  new, metrics = step(state, batch)
+
+  def total(params):
+    predictions = MODEL.apply({'params': params}, batch.features)[0]
+    log_odds, mean = predictions['zebra'][:, 0], predictions['apple'][:, 0]
+    y = batch.labels['zebra']
+    cross_entropy = jnp.mean(jnp.log1p(jnp.exp(log_odds)) - y * log_odds)
+    squared = jnp.mean((mean - batch.labels['apple']) ** 2)
+    return 1.0 * cross_entropy + 0.5 * squared, (cross_entropy, squared)
+
+  gradient, losses = jax.jit(jax.grad(total, has_aux=True))(params)
+  np.testing.assert_allclose(metrics['losses'], losses, rtol=1e-5)
+  np.testing.assert_allclose(metrics['weights'], [1.0, 0.5])
+  expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
+  contracts.assert_trees_close(new.params, expected, atol=1e-6)
+  assert new.step == 1
+  contracts.assert_same_structure(new, state)
+
+
+def test_golden_step():
+  """A change of these numbers is a change of the training that users get.
+
+  If it is meant, update them and say so in CHANGELOG.md.
+  """
+  step = jax.jit(lplmtl.make_train_step(MODEL, TASKS, OPTIMIZER, BALANCER))
+  batch = jax.tree.map(lambda x: jnp.asarray(x[:BATCH]), _data())
+  params = contracts.random_params(MODEL, batch.features)
+  state = steps.TrainState(
+    jnp.int32(0),
+    params,
+    OPTIMIZER.init(params),
+    BALANCER.init(jax.random.key(0), 2),
+    jax.random.key(0),
+  )
+  for _ in range(5):
+    state, metrics = step(state, batch)
+  np.testing.assert_allclose(metrics['losses'], GOLDEN_LOSSES, rtol=1e-4)
+  np.testing.assert_allclose(metrics['weights'], GOLDEN_WEIGHTS, rtol=1e-4)
+
+
+GOLDEN_LOSSES = [0.5839559, 2.3242147]
+GOLDEN_WEIGHTS = [0.9612215, 0.4805033]
+
+
+def test_scan_is_a_loop():
+  step = lplmtl.make_train_step(MODEL, TASKS, OPTIMIZER, BALANCER)
+  data = jax.device_put(_data())
+  rows = np.random.default_rng(0).permutation(160)[:80].reshape(5, BATCH)
+  state = jax.jit(_state)(jax.random.key(0))
+  scanned, metrics = jax.jit(
+    lambda state, rows: steps.train_chunk(step, state, data, rows)
+  )(state, rows)
+  one = jax.jit(step)
+  for i, row in enumerate(rows):
+    state, now = one(state, jax.tree.map(lambda x, row=row: x[row], data))
+    contracts.assert_trees_close(
+      jax.tree.map(lambda x, i=i: x[i], metrics), now, atol=1e-5
+    )
+  contracts.assert_trees_close(scanned.params, state.params, atol=1e-5)
+  contracts.assert_same_structure(scanned, state)
+
+
+def test_a_seed_alone_equals_that_seed_among_others():
+  """50 steps, to 1e-5."""
+  step = lplmtl.make_train_step(MODEL, TASKS, OPTIMIZER, BALANCER)
+  data = jax.device_put(_data())
+  keys = _keys(3)
+  rows = training._make_shuffle(keys, 160, BATCH)
+  rows = np.concatenate([rows(epoch) for epoch in range(5)], axis=1)
+  assert rows.shape == (3, 50, BATCH)
+
+  def run(keys, rows):
+    count = len(keys)
+    state = jax.jit(steps.over_seeds(_state, count, (0,)))(keys)
+    chunk = lambda s, r: steps.train_chunk(step, s, data, r)  # noqa: E731
+    return jax.jit(steps.over_seeds(chunk, count, (0, 0)))(state, rows)
+
+  state, metrics = run(keys, rows)
+  alone, metrics_alone = run(keys[1:2], rows[1:2])
+  for many, one in ((metrics, metrics_alone), (state.params, alone.params)):
+    contracts.assert_trees_close(
+      jax.tree.map(lambda x: x[1:2], many), one, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_fit_repeats_bit_for_bit(three_seeds):
+  again = _fit(_keys(3))
+  contracts.assert_trees_equal(again.params, three_seeds.params)
+  contracts.assert_trees_equal(again.history, three_seeds.history)
+
+
+def test_fit_learns_and_reports(three_seeds):
+  history = three_seeds.history
+  assert [record['epoch'] for record in history] == [1, 2, 3]
+  losses = np.stack([record['losses'] for record in history])
+  assert losses.shape == (3, 3, 2)
+  assert (losses[-1] < losses[0]).all()
+  assert list(history[0]['validation']) == ['zebra', 'apple']
+  assert next(iter(history[0]['validation']['zebra'])) == 'auc'
+  assert history[-1]['validation']['zebra']['auc'].mean() > 0.7
+  assert (three_seeds.state.step == 30).all()
+  assert three_seeds.seconds['compile'] > 0 and three_seeds.seconds['train'] > 0
+  # The seeds differ in their initial parameters and in their shuffling.
+  kernel = three_seeds.params['tower_zebra']['head']['kernel']
+  assert kernel.shape == (3, 4, 1)
+  assert not np.allclose(kernel[0], kernel[1])
+
+
+def test_fit_with_one_key_has_no_seed_axis(three_seeds):
+  one = _fit(jax.random.key(1))
+  assert one.params['tower_zebra']['head']['kernel'].shape == (4, 1)
+  assert one.best_epoch.shape == ()
+  contracts.assert_trees_close(
+    one.params,
+    jax.tree.map(lambda x: x[1], three_seeds.params),
+    atol=1e-4,
+    rtol=1e-4,
+  )
+
+
+def test_selection_is_by_the_mean_primary_metric(three_seeds):
+  scores = np.stack(
+    [
+      (r['validation']['zebra']['auc'] + r['validation']['apple']['r2']) / 2
+      for r in three_seeds.history
+    ]
+  )
+  np.testing.assert_array_equal(
+    three_seeds.best_epoch, scores.argmax(axis=0) + 1
+  )
+  evaluate = jax.vmap(lplmtl.make_eval_step(MODEL, TASKS), (0, None))
+  found = jax.jit(evaluate)(three_seeds.params, jax.device_put(_data(80, 1)))
+  for seed, epoch in enumerate(three_seeds.best_epoch):
+    expected = three_seeds.history[epoch - 1]['validation']['zebra']['auc']
+    np.testing.assert_allclose(
+      found['zebra']['auc'][seed], expected[seed], rtol=1e-5
+    )
+
+
+def test_choice_and_early_stopping():
+  """Ties go to the earlier epoch; a stopped seed's choice stays."""
+  choice = training._Choice(3)
+  scores = [
+    [0.5, -np.inf, 0.9],
+    [0.5, -np.inf, 0.8],
+    [0.6, 0.1, 0.7],
+    [0.9, 0.2, 1.0],
+  ]
+  improved = [
+    choice.look(np.array(s), epoch, patience=2)
+    for epoch, s in enumerate(scores, 1)
+  ]
+  np.testing.assert_array_equal(
+    improved,
+    [[1, 1, 1], [0, 0, 0], [1, 1, 0], [1, 1, 0]],
+  )
+  np.testing.assert_array_equal(choice.best_epoch, [4, 4, 1])
+  np.testing.assert_array_equal(choice.active, [True, True, False])
+  np.testing.assert_array_equal(choice.best_score, [0.9, 0.2, 0.9])
+
+
+def test_stopped_seeds_are_frozen_until_the_last_one_stops():
+  """A learning rate that is far too high: seeds stop at different epochs."""
+  found = _fit(_keys(3), optimizer=optax.adam(0.3), num_epochs=30, patience=1)
+  stops = []
+  for seed in range(3):
+    active = np.array([record['active'][seed] for record in found.history])
+    last = int(active.sum())
+    stops.append(last)
+    assert active[:last].all()
+    assert found.best_epoch[seed] == last - 1 or last == 30
+    for record in found.history[last:]:
+      frozen = found.history[last - 1]
+      assert record['losses'][seed].tolist() == frozen['losses'][seed].tolist()
+      for task in ('zebra', 'apple'):
+        for name, values in record['validation'][task].items():
+          assert values[seed] == frozen['validation'][task][name][seed]
+  assert len(set(stops)) > 1, 'choose a setting where the seeds differ'
+  assert len(found.history) == max(stops) < 30
+
+
+def test_one_compilation_a_program():
+  """No recompilation from epoch to epoch."""
+  traces = []
+
+  class Counted(lplmtl.MMoE):
+    def __call__(self, features, *, train=False):
+      traces.append(train)
+      return super().__call__(features, train=train)
+
+  fields = {'expert': MODEL.expert, 'num_experts': 2, 'tower': MODEL.tower}
+  _fit(model=Counted(TASKS, **fields), num_epochs=4)
+  assert traces.count(True) == 1
+  # Initialisation and evaluation.
+  assert traces.count(False) == 2
+
+
+def test_missing_labels_and_row_weights():
+  """Rows without a label or with weight 0 do not matter to a task."""
+  data = _data()
+  known = np.arange(160) % 3 > 0
+  spoiled = np.where(known, data.labels['apple'], np.nan).astype(np.float32)
+  weights = (np.arange(160) % 5 > 0).astype(np.float32)
+  masked = lplmtl.Batch(
+    data.features,
+    {**data.labels, 'apple': spoiled},
+    {'apple': known},
+    weights,
+  )
+  found = _fit(data=masked, num_epochs=2, validation=masked)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(found.params))
+  used = known & (weights > 0)
+  kept = lplmtl.Batch(
+    data.features[used], {k: v[used] for k, v in data.labels.items()}
+  )
+  evaluate = jax.jit(lplmtl.make_eval_step(MODEL, TASKS))
+  np.testing.assert_allclose(
+    found.history[-1]['validation']['apple']['loss'][0],
+    evaluate(jax.tree.map(lambda x: x, found.state.params), kept)['apple'][
+      'loss'
+    ],
+    rtol=1e-4,
+  )
+
+
+def test_penalty_is_added_outside_of_the_balancing():
+  class Penalised(lplmtl.SharedBottom):
+    def __call__(self, features, *, train=False):
+      predictions, aux = super().__call__(features, train=train)
+      # Acts on nothing but the bottom's bias.
+      bias = self.variables['params']['bottom']['layer_0']['bias']
+      return predictions, {**aux, 'penalty': 3.0 * jnp.sum(bias)}
+
+  fields = {'bottom': lplmtl.MLP((6,)), 'tower': lplmtl.MLP((4,))}
+  batch = jax.tree.map(lambda x: jnp.asarray(x[:BATCH]), _data())
+  plain = lplmtl.SharedBottom(TASKS, **fields)
+  params = contracts.random_params(plain, batch.features)
+  biases = []
+  for cls in (lplmtl.SharedBottom, Penalised):
+    model = cls(TASKS, **fields)
+    step = lplmtl.make_train_step(model, TASKS, optax.sgd(0.1), BALANCER)
+    state = steps.TrainState(
+      jnp.int32(0),
+      params,
+      optax.sgd(0.1).init(params),
+      BALANCER.init(jax.random.key(0), 2),
+      jax.random.key(0),
+    )
+    new, _ = jax.jit(step)(state, batch)
+    biases.append(new.params['bottom']['layer_0']['bias'])
+  np.testing.assert_allclose(biases[0] - biases[1], 0.3, rtol=1e-4)
+
+
+def test_predict_in_chunks():
+  x = _data(rows=53).features
+  params = contracts.random_params(MODEL, x)
+  whole = MODEL.apply({'params': params}, x)[0]
+  for size in (10, 53, 1000):
+    found = jax.jit(
+      steps.predict, static_argnums=0, static_argnames='chunk_size'
+    )(MODEL, params, x, chunk_size=size)
+    contracts.assert_trees_close(found, whole)
+
+
+def test_a_loss_that_is_not_finite_names_step_and_task():
+  data = _data()
+  labels = {**data.labels, 'apple': data.labels['apple'].copy()}
+  labels['apple'][7] = np.inf
+  row = np.argwhere(training._make_shuffle(_keys(1), 160, BATCH)(0)[0] == 7)[0]
+  with pytest.raises(
+    training.NonFiniteError,
+    match=f"task 'apple' is inf at step {row[0] + 1} of epoch 1",
+  ):
+    _fit(data=lplmtl.Batch(data.features, labels), num_epochs=1)
+
+
+@pytest.mark.parametrize(
+  'change, complaint',
+  [
+    (
+      {'batch_size': 161},
+      'from 1 to the number of training rows, 160; found 161',
+    ),
+    ({'batch_size': 0}, 'found 0'),
+    ({'num_epochs': 0}, 'must be at least 1, found 0, 1 and None'),
+    ({'patience': 0}, 'must be at least 1'),
+    ({'key': jnp.zeros(2, jnp.uint32)}, 'one typed key'),
+  ],
+)
+def test_bad_arguments(change, complaint):
+  with pytest.raises(ValueError, match=complaint):
+    _fit(**change)
+
+
+def test_without_validation_the_last_epoch_is_kept():
+  found = _fit(validation=None, num_epochs=2)
+  assert found.best_epoch == 2
+  contracts.assert_trees_equal(found.params, found.state.params)
+  assert 'validation' not in found.history[-1]
+
+
+def test_uncertainty_weights_train_with_the_parameters():
+  """The balanced step descends Kendall's total loss in both."""
+  found = _fit(num_epochs=20, validation=None)
+  log_vars = found.state.balancer_state.log_vars
+  weights = found.history[-1]['loss_weights'][0]
+  # The last weights were given before the last update.
+  np.testing.assert_allclose(
+    weights, np.array([1.0, 0.5]) * np.exp(-log_vars), rtol=0.03
+  )
+  assert (np.abs(log_vars) > 0.01).all()
