@@ -132,7 +132,7 @@ def _read_csv(content: bytes, num_rows: int) -> dict[str, Factor]:
     names=list(COLUMNS),
     usecols=kept,
     nrows=num_rows,
-    dtype='category',
+    dtype=str,  # 'category' reads 01 as the number 1 in pandas 3
     skipinitialspace=True,
     skip_blank_lines=False,
     na_filter=False,
@@ -140,13 +140,14 @@ def _read_csv(content: bytes, num_rows: int) -> dict[str, Factor]:
     engine='c',
   )
   assert len(frame) == num_rows  # checked line by line before
-  return {
-    column: Factor(
-      np.asarray(frame[column].cat.codes),
-      np.asarray(frame[column].cat.categories, dtype=np.str_),
+  table = {}
+  for column in kept:
+    codes, values = pd.factorize(frame[column], sort=True)
+    smallest = np.min_scalar_type(len(values))
+    table[column] = Factor(
+      codes.astype(smallest), np.asarray(values, dtype=np.str_)
     )
-    for column in kept
-  }
+  return table
 
 
 def _check_values(table: dict[str, Factor], name: str) -> None:
@@ -190,7 +191,10 @@ def cached(
 ) -> tuple[Table, dict[str, Any]] | None:
   """Parsed columns of a source file that has not changed, and their facts."""
   try:
-    with np.load(cache_file, allow_pickle=False) as arrays:
+    with (
+      cache_file.open('rb') as file,  # np.load leaks it where it fails
+      np.load(file, allow_pickle=False) as arrays,
+    ):
       facts = json.loads(str(arrays['facts']))
       if facts.pop('stamp') != _stamp(source):
         return None

@@ -1,0 +1,52 @@
+"""A slow, obvious reader of Census-Income rows: the oracle of the fast one."""
+
+import math
+
+from experiments import census_reader
+
+
+def read(content):
+  """Rows as `{column: value}`, or the number and complaint of a bad line."""
+  rows = []
+  lines = content.split(b'\n')
+  if lines[-1] == b'':
+    lines.pop()
+  for number, line in enumerate(lines, 1):
+    if line.endswith(b'\r') and number <= content.count(b'\n'):
+      line = line[:-1]
+    if any(not 0x20 <= byte <= 0x7E for byte in line):
+      return rows, number, 'expected printable ASCII'
+    fields = line.decode('ascii').split(',')
+    if len(fields) != 42:
+      return rows, number, 'expected 42 fields'
+    row = {}
+    for column, field in zip(census_reader.COLUMNS, fields, strict=True):
+      value = field.lstrip(' ')
+      if column == 'instance_weight':
+        continue
+      if column in census_reader.NUMERIC:
+        value = _number(value)
+        if value is None:
+          return rows, number, f'expected a finite number in {column}'
+      if column in census_reader.LABEL_VALUES:
+        if value not in census_reader.LABEL_VALUES[column]:
+          return rows, number, f'in {column}'
+      row[column] = value
+    rows.append(row)
+  if not rows:
+    return rows, 1, 'empty'
+  return rows, 0, ''
+
+
+def _number(text):
+  digits = text[1:] if text[:1] in ('+', '-') else text
+  mantissa, mark, exponent = digits.replace('E', 'e').partition('e')
+  whole, _, part = mantissa.partition('.')
+  if not (whole + part) or not (whole + part).isdecimal():
+    return None
+  if mark and not exponent.removeprefix('-').removeprefix('+').isdecimal():
+    return None
+  if exponent.startswith(('+-', '-+')):
+    return None
+  value = float(text)
+  return value if math.isfinite(value) else None

@@ -1,0 +1,613 @@
+"""Reading, verifying, splitting and encoding Census-Income."""
+
+import gzip
+import hashlib
+import io
+import os
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+
+import numpy as np
+import pytest
+
+from experiments import census_data, census_files, census_reader, census_sample
+from experiments.errors import InputError
+from lplmtl.tables import Factor
+from tests import slow_reader
+
+INCOME = census_reader.COLUMNS.index('income_50k')
+
+
+def _text(rows=60, seed=0):
+  """Rows in the official format, as lines of fields."""
+  table = census_sample.make(max(rows * 2, 100), seed).train
+  columns = [table[c] for c in census_reader.COLUMNS]
+  fields = [[_plain(v) for v in f.values[f.codes][:rows]] for f in columns]
+  return [list(row) for row in zip(*fields, strict=True)]
+
+
+def _plain(value):
+  return f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def _join(lines, end='\n'):
+  return ''.join(', '.join(fields) + end for fields in lines).encode()
+
+
+CONTENT = _join(_text())
+
+
+def _write(folder, train=CONTENT, test=None):
+  (folder / 'census-income.data').write_bytes(train)
+  (folder / 'census-income.test').write_bytes(CONTENT if test is None else test)
+  return folder
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+
+
+def _rows_of(table):
+  return [
+    dict(zip(table, values, strict=True))
+    for values in zip(*(f.values[f.codes] for f in table.values()), strict=True)
+  ]
+
+
+def _assert_equal_to_oracle(content):
+  rows, line, complaint = slow_reader.read(content)
+  if line:
+    with pytest.raises(InputError) as error:
+      census_reader.parse(content, 'FILE')
+    message = str(error.value)
+    assert '\n' not in message and message.startswith('FILE')
+    assert complaint in message
+    if content:
+      assert f'line {line}:' in message
+  else:
+    assert _rows_of(census_reader.parse(content, 'FILE')) == rows
+
+
+def test_reader_equals_the_slow_one():
+  _assert_equal_to_oracle(CONTENT)
+  _assert_equal_to_oracle(_join(_text(), end='\r\n'))
+  _assert_equal_to_oracle(CONTENT.rstrip(b'\n'))
+  _assert_equal_to_oracle(CONTENT.replace(b', ', b','))
+  _assert_equal_to_oracle(CONTENT.replace(b', ', b',   '))
+
+
+def test_reader_on_real_rows(census_dir):
+  source = census_files.read(census_files.find(census_dir, 'test'), 'test')
+  assert source.label == 'census66k'
+  _assert_equal_to_oracle(
+    source.content[: source.content.index(b'\n', 10**6) + 1]
+  )
+
+
+ODD_FIELDS = (
+  '', ' ', '"', '"a', "'", '?', 'NA', 'nan', 'inf', '-1', '+2.5', '1e3', '1e999',
+  '1_000', '0x10', '02', '2.0', '.5', '5.', '.', '1e', '1e+', 'e5', 'None', '#', '\\', 'a b ',
+  '\t', '\r', '\x00', '\x7f', 'é', '50000+. ', '- 50000', '+-3', '1e+-3',
+  '9' * 400, '٣',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('seed', range(150))
+def test_reader_on_odd_input(seed):
+  """Fields, line ends and bytes that are wrong, or only look so."""
+  rng = np.random.default_rng(seed)
+  lines = _text(rows=6)
+  for _ in range(rng.integers(1, 3)):
+    row, column = rng.integers(0, 6), rng.integers(0, 42)
+    kind = rng.integers(0, 5)
+    if column >= len(lines[row]):
+      continue
+    if kind <= 2:
+      lines[row][column] = ODD_FIELDS[rng.integers(0, len(ODD_FIELDS))]
+    elif kind == 3:
+      del lines[row][column:]
+    else:
+      lines[row].insert(column, 'more')
+  content = '\n'.join(', '.join(fields) for fields in lines).encode()
+  content += (b'', b'\n', b'\n\n', b'\r\n')[rng.integers(0, 4)]
+  if rng.random() < 0.3:
+    position = rng.integers(0, len(content))
+    junk = bytes([rng.integers(0, 256)])
+    content = content[:position] + junk + content[position + 1 :]
+  _assert_equal_to_oracle(content)
+
+
+@pytest.mark.parametrize(
+  'content, complaint',
+  [
+    (b'', 'FILE: expected rows of 42 fields, found an empty file'),
+    (
+      _join(_text(3)[:2] + [_text(3)[2][:41]]),
+      'FILE, line 3: expected 42 fields separated by commas, found 41',
+    ),
+    (
+      _join([_text(2)[0], ['young', *_text(2)[1][1:]]]),
+      "FILE, line 2: expected a finite number in age, found 'young'",
+    ),
+    (
+      _join([[*_text(1)[0][:INCOME], '50000']]),
+      "FILE, line 1: expected '- 50000.' or '50000+.' in income_50k, found",
+    ),
+    (b'\xef\xbb\xbf' + CONTENT, 'line 1: expected printable ASCII, found byte 0xef'),
+    (CONTENT + b'\n' + CONTENT, 'line 61: expected 42 fields'),
+    # A quote is a character like any other.
+    (CONTENT.replace(b'race 1', b'"race, 1"', 1), 'found 43'),
+  ],
+)  # fmt: skip
+def test_bad_rows_name_file_and_line(content, complaint):
+  with pytest.raises(InputError) as error:
+    census_reader.parse(content, 'FILE')
+  assert complaint in str(error.value)
+
+
+def _tar(members):
+  buffer = io.BytesIO()
+  with tarfile.open(fileobj=buffer, mode='w:gz') as archive:
+    for name, content in members.items():
+      info = tarfile.TarInfo(name)
+      info.size = len(content)
+      archive.addfile(info, io.BytesIO(content))
+  return buffer.getvalue()
+
+
+def _zip(members):
+  buffer = io.BytesIO()
+  with zipfile.ZipFile(buffer, 'w') as archive:
+    for name, content in members.items():
+      archive.writestr(name, content)
+  return buffer.getvalue()
+
+
+TAR = _tar(
+  {
+    '../../census-income.names': b'not read',
+    '../../census-income.data': CONTENT,
+    'a/b/census-income.test': CONTENT,
+  }
+)
+
+
+@pytest.mark.parametrize('form', ['plain', 'gz', 'tar.gz', 'zip', 'zip of gz'])
+def test_every_packing_reads_the_same(form, tmp_path):
+  folder = tmp_path / 'files'
+  folder.mkdir()
+  if form == 'plain':
+    _write(folder)
+  elif form == 'gz':
+    for name in census_files.SPLITS.values():
+      (folder / f'{name}.gz').write_bytes(gzip.compress(CONTENT))
+  elif form == 'tar.gz':
+    (folder / 'census.tar.gz').write_bytes(TAR)
+  elif form == 'zip':
+    (folder / census_files.ARCHIVE).write_bytes(_zip({'/x/census.tar.gz': TAR}))
+  else:
+    members = {
+      f'{n}.gz': gzip.compress(CONTENT) for n in census_files.SPLITS.values()
+    }
+    (folder / census_files.ARCHIVE).write_bytes(_zip(members))
+  raw = census_data.read('census', folder)
+  rows = slow_reader.read(CONTENT)[0]
+  assert _rows_of(raw.train) == rows and _rows_of(raw.test) == rows
+  assert raw.facts['dataset'] == 'other'
+  assert 'neither the official ones nor census66k' in raw.facts['statement']
+  assert (
+    raw.facts['files']['train']['sha256'] == hashlib.sha256(CONTENT).hexdigest()
+  )
+  # Nothing was written but the cache.
+  assert {p.name for p in folder.iterdir()} >= {'lplmtl-cache'}
+  assert not (tmp_path / 'census-income.data').exists()
+
+
+def test_cache_is_used_until_the_file_changes(tmp_path, monkeypatch):
+  folder = tmp_path / 'files'
+  folder.mkdir()
+  _write(folder)
+  parsed = []
+  parse = census_reader.parse
+  monkeypatch.setattr(
+    census_reader, 'parse', lambda *a: parsed.append(a[1]) or parse(*a)
+  )
+  first = census_data.read('census', folder)
+  assert len(parsed) == 2
+  again = census_data.read('census', folder)
+  assert len(parsed) == 2
+  assert again.facts == first.facts
+  for column, factor in first.train.items():
+    np.testing.assert_array_equal(again.train[column].codes, factor.codes)
+    np.testing.assert_array_equal(again.train[column].values, factor.values)
+  other = _join(_text(seed=1))
+  (folder / 'census-income.data').write_bytes(other)
+  changed = census_data.read('census', folder)
+  assert len(parsed) == 3
+  assert _rows_of(changed.train) == slow_reader.read(other)[0]
+  # A damaged cache is read past.
+  cache = folder / 'lplmtl-cache' / 'train.npz'
+  cache.write_bytes(cache.read_bytes()[:1000])
+  assert _rows_of(census_data.read('census', folder).train) == _rows_of(
+    changed.train
+  )
+  assert len(parsed) == 4
+
+
+def test_a_read_only_folder_is_left_alone(tmp_path):
+  folder = tmp_path / 'files'
+  folder.mkdir()
+  _write(folder)
+  folder.chmod(0o555)
+  census_data.read('census', folder)
+  assert len(list(folder.iterdir())) == 2
+  cached = list((tmp_path / 'cache').rglob('train.npz'))
+  assert len(cached) == 1
+  folder.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+  'damage, complaint',
+  [
+    (lambda d: d[: len(d) // 2], 'damaged or cut short'),
+    (lambda d: b'junk' + d, 'not a whole gzip file'),
+    (
+      lambda d: d[:200] + b'\xff\xff\xff\xff' + d[204:],
+      'damaged or cut short|gzip',
+    ),
+  ],
+)
+def test_damaged_gz(damage, complaint, tmp_path):
+  for name in census_files.SPLITS.values():
+    (tmp_path / f'{name}.gz').write_bytes(damage(gzip.compress(CONTENT)))
+  with pytest.raises(InputError, match=complaint) as error:
+    census_data.read('census', tmp_path)
+  assert 'census-income.data.gz' in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'name, content, complaint',
+  [
+    ('census.tar.gz', b'junk', 'damaged or cut short'),
+    ('census.tar.gz', TAR[:500], 'damaged or cut short'),
+    (
+      'census.tar.gz',
+      _tar({'other': b''}),
+      'expected it to hold census-income.data',
+    ),
+    (census_files.ARCHIVE, b'junk', 'damaged or cut short'),
+    (census_files.ARCHIVE, _zip({'other': b''}), 'expected it to hold'),
+  ],
+)
+def test_damaged_archives(name, content, complaint, tmp_path):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(InputError, match=complaint):
+    census_data.read('census', tmp_path)
+
+
+def test_sizes_are_bounded(tmp_path, monkeypatch):
+  monkeypatch.setattr(census_files, 'MAX_BYTES', 10_000)
+  (tmp_path / 'census-income.data.gz').write_bytes(gzip.compress(bytes(10**6)))
+  with pytest.raises(InputError, match='unpacks to more than 10000 bytes'):
+    census_data.read('census', tmp_path)
+
+
+def test_half_of_the_files(tmp_path):
+  (tmp_path / 'census-income.test').write_bytes(CONTENT)
+  with pytest.raises(InputError, match='holds no census-income.data'):
+    census_data.read('census', tmp_path)
+
+
+def test_no_such_folder(tmp_path):
+  with pytest.raises(InputError, match='is no folder'):
+    census_data.read('census', tmp_path / 'nothing')
+
+
+# Download: a stand-in for the one call that reaches for the network.
+
+
+class _Response(io.BytesIO):
+  def __init__(self, content, url=census_files.URL, length=None):
+    super().__init__(content)
+    self.url = url
+    self.headers = {'Content-Length': str(length or len(content))}
+
+  def geturl(self):
+    return self.url
+
+
+def _serve(monkeypatch, response):
+  def urlopen(url, timeout):
+    assert url.startswith('https://') and timeout > 0
+    if isinstance(response, Exception):
+      raise response
+    return response
+
+  monkeypatch.setattr(urllib.request, 'urlopen', urlopen)
+
+
+def _official(monkeypatch, content):
+  """Takes `content` for the official one."""
+  git = hashlib.sha1(b'blob %d\0' % len(content) + content).hexdigest()
+  for split in census_files.SPLITS:
+    monkeypatch.setitem(census_files.OFFICIAL_GIT_SHA1, split, git)
+    monkeypatch.setitem(census_files.OFFICIAL_BYTES, split, len(content))
+
+
+def test_download(tmp_path, monkeypatch):
+  _official(monkeypatch, CONTENT)
+  archive = _zip({'census.tar.gz': TAR})
+  _serve(monkeypatch, _Response(archive))
+  calls = []
+  raw = census_data.read('census', progress=lambda *args: calls.append(args))
+  assert calls[-1] == (len(archive), len(archive))
+  assert raw.facts['dataset'] == 'census'[:0] + 'official'
+  assert 'the official files' in raw.facts['statement']
+  folder = tmp_path / 'cache' / 'lplmtl' / 'census-income'
+  assert {p.name for p in folder.iterdir()} == {
+    census_files.ARCHIVE,
+    'lplmtl-cache',
+  }
+  # The second time nothing is fetched.
+  _serve(monkeypatch, AssertionError('fetched again'))
+  assert _rows_of(census_data.read('census').test) == _rows_of(raw.test)
+
+
+@pytest.mark.parametrize(
+  'response, complaint',
+  [
+    (
+      urllib.error.URLError('no route to host'),
+      'cannot download .*no route to host',
+    ),
+    (TimeoutError('timed out'), 'cannot download .*timed out'),
+    (_Response(_zip({'census.tar.gz': TAR})), 'wrong checksum'),
+    (_Response(b'<html>'), 'no whole archive'),
+    (_Response(b'PK', length=99), 'broke off after 2 of 99 bytes'),
+    (_Response(b'', url='http://elsewhere'), 'not https'),
+    (_Response(_zip({'other': b''})), 'found missing'),
+  ],
+)
+def test_download_that_fails_leaves_nothing(
+  response, complaint, tmp_path, monkeypatch
+):
+  _serve(monkeypatch, response)
+  with pytest.raises(InputError, match=complaint):
+    census_data.read('census')
+  assert list((tmp_path / 'cache' / 'lplmtl' / 'census-income').iterdir()) == []
+
+
+def test_downloads_are_bounded(tmp_path, monkeypatch):
+  monkeypatch.setattr(census_files, 'MAX_DOWNLOAD', 10)
+  _serve(monkeypatch, _Response(bytes(100)))
+  with pytest.raises(InputError, match='exceeds 10 bytes'):
+    census_data.read('census')
+
+
+def test_census66k_is_made_of_the_official_test_rows(tmp_path, monkeypatch):
+  _official(monkeypatch, CONTENT)
+  (tmp_path / 'census-income.test').write_bytes(CONTENT)
+  raw = census_data.read('census66k', tmp_path)
+  rows = slow_reader.read(CONTENT)[0]
+  assert _rows_of(raw.train) == [r for i, r in enumerate(rows) if i % 6 <= 3]
+  assert _rows_of(raw.test) == rows[4::6]
+  assert raw.facts['dataset'] == 'census66k'
+
+
+def test_census66k_as_a_folder(census_dir):
+  raw = census_data.read('census66k', census_dir)
+  assert raw.facts['dataset'] == 'census66k'
+  assert raw.facts['files']['train']['rows'] == 66_508
+  assert census_data.read('census', census_dir).facts == raw.facts
+  data = census_data.encode(raw, ('income', 'marital', 'education'))
+  assert data.facts['rows'] == {
+    'train': 59_858,
+    'validation': 6_650,
+    'test': 16_627,
+  }
+  labels = [data.test.labels[t] for t in ('income', 'marital', 'education')]
+  np.testing.assert_allclose(labels[0].mean(), 0.062, atol=2e-3)
+  # Label correlations as Ma et al. report them: .1768 and .2373.
+  everything = [
+    np.concatenate([d.labels[t] for d in (data.train, data.validation)])
+    for t in ('income', 'marital', 'education')
+  ]
+  correlation = np.abs(np.corrcoef(everything))
+  np.testing.assert_allclose(correlation[0, 1], 0.179, atol=2e-3)
+  np.testing.assert_allclose(correlation[1, 2], 0.238, atol=2e-3)
+
+
+def _sample(rows=600):
+  return census_data.read('sample', num_rows=rows)
+
+
+def test_inputs_hold_no_label():
+  forbidden = {'education', 'marital_stat', 'income_50k', 'instance_weight'}
+  assert not forbidden & set(census_data.INPUTS)
+  assert len(census_data.INPUTS) == 38 and len(census_data.CATEGORIES) == 31
+  data = census_data.encode(_sample(2000), ('income',), num_bins=8)
+  assert list(data.tables.vocabularies) == list(census_data.CATEGORIES)
+  assert list(data.tables.numerics) == list(census_reader.NUMERIC)
+  assert {c for c, n in data.tables.numerics.items() if n.log} == set(
+    census_data.MONEY
+  )
+  assert data.train.features['numeric'].shape[1] == 7
+
+
+def test_labels():
+  raw = _sample(2000)
+  data = census_data.encode(raw, ('education', 'income', 'marital'))
+  for task, column, positive in (
+    ('income', 'income_50k', ['50000+.']),
+    ('marital', 'marital_stat', ['Never married']),
+    (
+      'education',
+      'education',
+      [
+        'Associates degree-occup /vocational',
+        'Associates degree-academic program',
+        'Bachelors degree(BA AB BS)',
+        'Masters degree(MA MS MEng MEd MSW MBA)',
+        'Prof school degree (MD DDS DVM LLB JD)',
+        'Doctorate degree(PhD EdD)',
+      ],
+    ),
+  ):
+    values = raw.test[column].values[raw.test[column].codes]
+    np.testing.assert_array_equal(
+      data.test.labels[task], np.isin(values, positive)
+    )
+
+
+def test_validation_splits():
+  raw = _sample()
+  assert len(raw.train['age'].codes) == 400
+  tenth = census_data.encode(raw, ('marital',))
+  assert tenth.facts['rows'] == {'train': 360, 'validation': 40, 'test': 200}
+  half = census_data.encode(raw, ('marital',), validation='test_half')
+  assert half.facts['rows'] == {'train': 400, 'validation': 100, 'test': 100}
+  # Every row once, training rows apart from the others.
+  ages = raw.train['age'].values[raw.train['age'].codes]
+  back = np.concatenate(
+    [
+      batch.features['numeric'][:, 0] * tenth.tables.numerics['age'].std
+      + tenth.tables.numerics['age'].mean
+      for batch in (tenth.train, tenth.validation)
+    ]
+  )
+  np.testing.assert_allclose(np.sort(back), np.sort(ages), atol=1e-3)
+  other = census_data.encode(raw, ('marital',), split_seed=1)
+  same = census_data.encode(raw, ('marital',))
+  first = tenth.validation.features['numeric']
+  np.testing.assert_array_equal(same.validation.features['numeric'], first)
+  assert not np.array_equal(other.validation.features['numeric'], first)
+
+
+def test_tables_come_from_training_rows_alone():
+  raw = _sample()
+  data = census_data.encode(raw, ('marital',))
+  spoiled = dict(raw.test)
+  spoiled['race'] = Factor(
+    np.zeros_like(raw.test['race'].codes),
+    np.array(['new', *raw.test['race'].values[1:]]),
+  )
+  spoiled['age'] = Factor(raw.test['age'].codes, raw.test['age'].values + 1000)
+  changed = census_data.encode(raw._replace(test=spoiled), ('marital',))
+  assert changed.tables == data.tables
+  # An unseen category takes the reserved id, and is counted.
+  assert changed.facts['unseen']['test']['race'] == 200
+  column = census_data.CATEGORIES.index('race')
+  assert (changed.test.features['categories'][:, column] == 0).all()
+
+
+def test_one_class_only():
+  raw = _sample()
+  column = raw.train['income_50k']
+  flat = {
+    **raw.train,
+    'income_50k': Factor(np.zeros_like(column.codes), column.values),
+  }
+  with pytest.raises(
+    InputError, match='task income: the 360 train rows hold one class'
+  ):
+    census_data.encode(raw._replace(train=flat), ('marital', 'income'))
+
+
+@pytest.mark.parametrize(
+  'names, complaint',
+  [((), 'found none'), (('income', 'age'), 'different ones of income, marital'),
+   (('income', 'income'), 'different ones')],
+)  # fmt: skip
+def test_bad_tasks(names, complaint):
+  with pytest.raises(InputError, match=complaint):
+    census_data.make_tasks(names)
+
+
+def test_unknown_choices():
+  with pytest.raises(
+    InputError, match='one of census, census66k, sample; found'
+  ):
+    census_data.read('adult')
+  with pytest.raises(InputError, match="one of tenth, test_half; found 'none'"):
+    census_data.encode(_sample(), ('income',), validation='none')
+
+
+# The generated sample.
+
+
+def test_sample_is_reproducible_and_bounded():
+  first, again = (
+    census_sample.make(3000, seed=3),
+    census_sample.make(3000, seed=3),
+  )
+  assert first.optimum == again.optimum
+  for column, factor in first.train.items():
+    np.testing.assert_array_equal(factor.codes, again.train[column].codes)
+  other = census_sample.make(3000, seed=4)
+  assert not np.array_equal(first.train['age'].codes, other.train['age'].codes)
+  for rows in (99, 299_286):
+    with pytest.raises(InputError, match='from 100 to 299,285'):
+      census_sample.make(rows)
+
+
+def test_sample_has_the_real_schema(tmp_path):
+  sample = census_sample.make(20_000)
+  assert tuple(sample.train) == census_reader.COLUMNS
+  path = tmp_path / 'rows'
+  census_sample.write_text(sample.test, path)
+  content = path.read_bytes()
+  assert census_sample.make(20_000).optimum == sample.optimum
+  assert 100 < len(content) / 6667 < 700
+  parsed = census_reader.parse(content, 'rows')
+  kept = {c: f for c, f in sample.test.items() if c != 'instance_weight'}
+  assert _rows_of(parsed) == _rows_of(kept)
+  income = census_data.encode(_sample(20_000), ('income',)).train.labels[
+    'income'
+  ]
+  np.testing.assert_allclose(income.mean(), 0.062, atol=0.005)
+
+
+def test_sample_looks_like_the_real_table(census_dir):
+  real = census_data.read('census66k', census_dir).train
+  made = census_sample.make(20_000).train
+  for column in census_data.CATEGORIES:
+    shares = []
+    for table in (real, made):
+      counts = np.bincount(table[column].codes)
+      shares.append(counts.max() / counts.sum())
+      assert 0.8 < len(made[column].values) / len(real[column].values) < 1.25
+    np.testing.assert_allclose(shares[1], shares[0], atol=0.1, err_msg=column)
+
+
+def test_sample_optimum_cannot_be_beaten_by_the_inputs_alone():
+  """The generator's own probabilities rank the labels as it says."""
+  sample = census_sample.make(20_000)
+  assert 0.90 < sample.optimum['income'] < 0.97
+  from sklearn import linear_model, metrics
+
+  raw = _sample(20_000)
+  data = census_data.encode(raw, ('income',), num_bins=16)
+  one_hot = lambda b: np.concatenate(  # noqa: E731
+    [
+      np.eye(n)[c]
+      for n, c in zip(
+        data.tables.num_categories, b.features['categories'].T, strict=True
+      )
+    ],
+    axis=1,
+  )
+  model = linear_model.LogisticRegression(C=0.03, max_iter=200)
+  model.fit(one_hot(data.train), data.train.labels['income'])
+  scores = model.decision_function(one_hot(data.test))
+  found = metrics.roc_auc_score(data.test.labels['income'], scores)
+  assert 0.80 < found < sample.optimum['income'] - 0.01
+
+
+def test_os_independent_cache_location(monkeypatch, tmp_path):
+  monkeypatch.delenv('XDG_CACHE_HOME')
+  monkeypatch.setenv('HOME', str(tmp_path))
+  expected = os.path.join(str(tmp_path), '.cache', 'lplmtl', 'census-income')
+  assert str(census_data.default_data_dir()) == expected
