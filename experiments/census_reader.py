@@ -83,18 +83,18 @@ def parse(content: bytes, name: str) -> Table:
   """
   if not content:
     raise InputError(f'{name}: expected rows of 42 fields, found an empty file')
-  good_lines, complaint = _check_structure(content)
+  good_lines, good_bytes, complaint = _check_structure(content)
   table: dict[str, Factor] = {}
   if good_lines:
-    table = _read_csv(content, good_lines)
+    table = _read_csv(content[:good_bytes], good_lines)
     _check_values(table, name)
   if complaint:
     raise InputError(f'{name}, line {good_lines + 1}: {complaint}')
   return table
 
 
-def _check_structure(content: bytes) -> tuple[int, str]:
-  """How many lines from the start are whole, and what is wrong after them."""
+def _check_structure(content: bytes) -> tuple[int, int, str]:
+  """Lines from the start that are whole, their bytes, and what ends them."""
   text = np.frombuffer(content, np.uint8)
   ends = np.flatnonzero(text == 0x0A)
   if content[-1] != 0x0A:
@@ -112,16 +112,17 @@ def _check_structure(content: bytes) -> tuple[int, str]:
     odd = odd[~is_crlf]
   first_odd = int(np.searchsorted(ends, odd[0])) if len(odd) else len(ends)
 
-  if first_odd < len(ends) and first_odd <= first_wrong:
-    return first_odd, (
+  good = min(first_odd, first_wrong)
+  complaint = ''
+  if good < len(ends):
+    complaint = (
       f'expected printable ASCII, found byte 0x{text[odd[0]]:02x}'
+      if first_odd == good
+      else f'expected {len(COLUMNS)} fields separated by commas, found '
+      f'{fields[good]}'
     )
-  if first_wrong < len(ends):
-    return first_wrong, (
-      f'expected {len(COLUMNS)} fields separated by commas, found '
-      f'{fields[first_wrong]}'
-    )
-  return len(ends), ''
+  good_bytes = int(ends[good - 1]) + 1 if good else 0
+  return good, good_bytes, complaint
 
 
 def _read_csv(content: bytes, num_rows: int) -> dict[str, Factor]:
@@ -131,7 +132,6 @@ def _read_csv(content: bytes, num_rows: int) -> dict[str, Factor]:
     header=None,
     names=list(COLUMNS),
     usecols=kept,
-    nrows=num_rows,
     dtype=str,  # 'category' reads 01 as the number 1 in pandas 3
     skipinitialspace=True,
     skip_blank_lines=False,

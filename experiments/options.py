@@ -30,7 +30,7 @@ class Config:
   architecture: str = 'sple'
   embed_dim: int = 4
   num_bins: int = 32
-  expert_widths: tuple[Widths, ...] = ((64,), (64,))
+  expert_widths: tuple[Widths, ...] = ((32,), (32,))
   num_experts: int = 8
   num_specific: int = 2
   num_shared: int = 2
@@ -38,7 +38,7 @@ class Config:
   top: str = 'concat'
   bottom_widths: Widths = (128,)
   tower_widths: Widths = (32,)
-  dropout: float = 0.0
+  dropout: float = 0.2
   # Optimisation
   balancer: str = 'uncertainty'
   loss_weight_learning_rate: float = 1e-2

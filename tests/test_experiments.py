@@ -1,0 +1,401 @@
+"""The launcher: a whole run, its files, and every mistake a user can make."""
+
+import dataclasses
+import gzip
+import json
+import pathlib
+import subprocess
+import sys
+
+from absl import flags
+import jax
+import numpy as np
+import pytest
+
+from experiments import census, census_data, census_files, census_sample
+from experiments import display, options, runner
+from experiments.errors import InputError
+from experiments.options import Config
+from lplmtl import architectures, checkpoint, tasks
+
+ROOT = pathlib.Path(__file__).parent.parent
+FLAG_FILES = sorted((ROOT / 'experiments' / 'flags').glob('*.flags'))
+TINY = (
+  '--dataset=sample', '--num_rows=2000', '--epochs=2', '--expert_widths=8,8',
+  '--tower_widths=4', '--num_bins=8',
+)  # fmt: skip
+
+
+def launch(*arguments):
+  """`python -m experiments.census` in this process; returns the exit code."""
+  flags.FLAGS.unparse_flags()
+  for name in flags.FLAGS:
+    flags.FLAGS[name].unparse()
+  rest = flags.FLAGS(['census', *arguments])
+  try:
+    census.main(rest)
+  except SystemExit as stop:
+    if isinstance(stop.code, str):
+      print(stop.code, file=sys.stderr)
+      return 1
+    return stop.code
+  return 0
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A finished run: its folder."""
+  folder = tmp_path_factory.mktemp('runs') / 'a'
+  assert launch(*TINY, '--num_seeds=2', f'--out_dir={folder}') == 0
+  return folder
+
+
+def test_a_run_writes_what_it_should(finished):
+  names = {path.name for path in finished.iterdir()}
+  assert names == {'results.json', 'history.jsonl', 'curves.png', 'model'}
+  results = json.loads((finished / 'results.json').read_text())
+  for split in ('test', 'validation'):
+    for task in ('income', 'marital'):
+      for metric in (
+        'auc',
+        'log_loss',
+        'average_precision',
+        'calibration_error',
+      ):
+        value = results[split][task][metric]
+        assert len(value['per_seed']) == 2
+        np.testing.assert_allclose(value['mean'], np.mean(value['per_seed']))
+        np.testing.assert_allclose(
+          value['std'], np.std(value['per_seed'], ddof=1)
+        )
+  assert 0.5 < results['test']['marital']['auc']['mean'] < 1
+  assert set(results['loss_weights']) == {'income', 'marital'}
+  assert results['parameters'] > 0 and results['flops_per_example'] > 0
+  assert results['config']['architecture'] == 'sple'
+  assert results['data']['rows']['test'] == 667
+  assert 'not UCI data' in results['data']['statement']
+  assert (
+    results['data']['optimum']['income']
+    > results['test']['income']['auc']['mean']
+  )
+  assert results['versions']['jax'] == jax.__version__
+  assert results['device']['platform'] == 'cpu'
+  assert set(results['seconds']) == {'data', 'compile', 'train', 'total'}
+  lines = (finished / 'history.jsonl').read_text().splitlines()
+  history = [json.loads(line) for line in lines]
+  assert [record['epoch'] for record in history] == [1, 2]
+  # The validation figures are those of each seed's chosen epoch.
+  for seed, epoch in enumerate(results['best_epoch']):
+    record = history[epoch - 1]['validation']['income']['auc'][seed]
+    found = results['validation']['income']['auc']['per_seed'][seed]
+    np.testing.assert_allclose(found, record, rtol=1e-5)
+  png = (finished / 'curves.png').read_bytes()
+  assert png.startswith(b'\x89PNG') and len(png) > 20_000
+
+
+def test_the_same_command_gives_the_same_numbers(finished, tmp_path):
+  assert launch(*TINY, '--num_seeds=2', f'--out_dir={tmp_path / "b"}') == 0
+  first = json.loads((finished / 'results.json').read_text())
+  again = json.loads((tmp_path / 'b' / 'results.json').read_text())
+  for key in ('test', 'validation', 'loss_weights', 'best_epoch'):
+    assert again[key] == first[key]
+  for name in ('history.jsonl', 'curves.png'):
+    assert (tmp_path / 'b' / name).read_bytes() == (
+      finished / name
+    ).read_bytes()
+
+
+def test_the_saved_model_scores_the_same(finished, capsys):
+  before = {p: p.read_bytes() for p in finished.iterdir() if p.is_file()}
+  results = json.loads((finished / 'results.json').read_text())
+  capsys.readouterr()
+  again = census.run(Config(out_dir=str(finished), eval_only=True))
+  for split in ('test', 'validation'):
+    assert again[split] == results[split]
+  auc = display.plus_minus(results['test']['income']['auc'])
+  assert auc in capsys.readouterr().out
+  assert {
+    p: p.read_bytes() for p in finished.iterdir() if p.is_file()
+  } == before
+  model, params, tables = checkpoint.load(finished / 'model', seed=1)
+  raw = census_data.read('sample', num_rows=2000)
+  rows = {c: f.take(np.arange(5)) for c, f in raw.test.items()}
+  predictions, _ = model.apply({'params': params}, tables.encode(rows))
+  assert predictions['income'].shape == (5, 1)
+
+
+def test_one_plain_line_an_epoch(capsys, tmp_path):
+  census.run(
+    Config(
+      dataset='sample', num_rows=1000, epochs=2, batch_size=64, tasks=('marital',),
+      architecture='shared_bottom', bottom_widths=(8,), balancer='equal',
+      schedule='cosine', optimizer='adamw', out_dir=str(tmp_path / 'run'),
+    )
+  )  # fmt: skip
+  out = capsys.readouterr().out
+  lines = [line for line in out.splitlines() if line.startswith('epoch')]
+  assert len(lines) == 2
+  assert lines[1].startswith('epoch 2/2 | marital loss 0.')
+  assert 'val auc 0.' in lines[1] and 'weight 1.000' in lines[1]
+  assert '\x1b' not in out
+  assert 'generated sample, not UCI data' in out
+  assert "the generator's own optimum: test AUC" in out
+
+
+def test_every_architecture_and_balancer_by_one_flag():
+  pair = (tasks.binary('a'), tasks.regression('b'))
+  names = ('shared_bottom', 'mmoe', 'cgc', 'ple', 'sple')
+  for name in names:
+    config = Config(architecture=name, dropout=0.25)
+    model = runner.make_model(config, pair, None)
+    assert type(model).__module__ == f'lplmtl.architectures.{name}'
+    assert model.tower.dropout_rate == 0.25
+  assert len(
+    [c for c in vars(architectures).values() if isinstance(c, type)]
+  ) == len(names)
+  unequal = runner.make_model(Config(expert_widths=((9, 8), (4,))), pair, None)
+  assert [level.widths for level in unequal.levels] == [(9, 8), (4,)]
+  for name in ('equal', 'uncertainty', 'uncertainty_revised'):
+    balancer = runner.make_balancer(Config(balancer=name), pair)
+    weights, _ = balancer.update(
+      np.ones(2, np.float32), balancer.init(jax.random.key(0), 2)
+    )
+    assert weights.shape == (2,)
+  # The launcher tells which tasks are regressions.
+  kendall = runner.make_balancer(Config(balancer='uncertainty'), pair)
+  weights, _ = kendall.update(
+    np.ones(2, np.float32), kendall.init(jax.random.key(0), 2)
+  )
+  np.testing.assert_allclose(weights, [1.0, 0.5])
+
+
+def test_config_and_flags_say_the_same(tmp_path):
+  flags.FLAGS.unparse_flags()
+  for name in flags.FLAGS:
+    flags.FLAGS[name].unparse()
+  flags.FLAGS(['census'])
+  assert options.from_flags(flags.FLAGS) == Config()
+  config = Config(expert_widths=((128, 64), (64,)), tasks=('marital',))
+  assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+  fields = {field.name for field in dataclasses.fields(Config)}
+  assert fields <= set(flags.FLAGS)
+
+
+@pytest.mark.parametrize('path', FLAG_FILES, ids=lambda p: p.name)
+def test_flag_files_parse(path):
+  flags.FLAGS.unparse_flags()
+  for name in flags.FLAGS:
+    flags.FLAGS[name].unparse()
+  rest = flags.FLAGS(['census', f'--flagfile={path}'])
+  assert rest == ['census']
+  config = options.from_flags(flags.FLAGS)
+  encoder = None
+  runner.make_model(config, (tasks.binary('a'),), encoder)
+  header = path.read_text().splitlines()[0]
+  assert header.startswith('# ') and len(header) > 20
+
+
+@pytest.mark.parametrize(
+  'text, widths',
+  [('64', (64,)), ('128x64', (128, 64)), ('', ())],
+)
+def test_widths(text, widths):
+  assert options.parse_widths(text) == widths
+
+
+@pytest.mark.parametrize('text', ['x', '64x', '0', '-3', '64;32', '1.5'])
+def test_bad_widths(text):
+  with pytest.raises(InputError, match='expected layer widths such as'):
+    options.parse_widths(text)
+  with pytest.raises(InputError, match='expected'):
+    options.parse_levels(f'64,{text}')
+
+
+# Mistakes: one line, exit code 1, nothing left behind.
+
+
+def _content(rows=40):
+  table = census_sample.make(100).train
+  columns = [
+    [str(v) for v in table[c].values[table[c].codes][:rows]] for c in table
+  ]
+  return '\n'.join(
+    ', '.join(row) for row in zip(*columns, strict=True)
+  ).encode()
+
+
+def _folder(tmp_path, change):
+  folder = tmp_path / 'files'
+  folder.mkdir()
+  good = _content()
+  for name in census_files.SPLITS.values():
+    (folder / f'{name}.gz').write_bytes(change(good))
+  return folder
+
+
+def _drop_a_field(content):
+  lines = content.split(b'\n')
+  lines[4] = lines[4].rsplit(b',', 1)[0]
+  return gzip.compress(b'\n'.join(lines))
+
+
+def _misspell_a_number(content):
+  lines = content.split(b'\n')
+  lines[6] = b'old' + lines[6][2:]
+  return gzip.compress(b'\n'.join(lines))
+
+
+def _one_class(content):
+  return gzip.compress(content.replace(b'50000+.', b'- 50000.'))
+
+
+@pytest.mark.parametrize(
+  'arguments, complaint',
+  [
+    (['--architecture=resnet'], "unknown architecture 'resnet': expected one of cgc, mmoe"),
+    (['--balancer=magic'], "unknown balancer 'magic': expected one of equal, uncertainty"),
+    (['--tasks=income,age'], 'different ones of income, marital, education'),
+    (['--tasks='], 'at least one; found none'),
+    (['--batch_size=100000'], 'larger than the data: 1,200 training rows'),
+    (['--expert_widths=8,4', '--top=identity'], r'needs equal widths; found (8,) below'),
+    (['--expert_widths=0'], "found '0'"),
+    (['--num_rows=10'], 'num_rows must be from 100'),
+    (['--num_rows=100'], 'hold one class only'),
+    (['--learning_rate=1e9'], "the loss of task 'income' is nan at step 2 of epoch 1"),
+    (['quickstart.flags'], "unexpected argument 'quickstart.flags'"),
+    (['--dataset=census', '--data_dir=nowhere'], '--data_dir=nowhere is no folder'),
+    (['--eval_only'], 'expected a model folder'),
+  ],
+)  # fmt: skip
+def test_mistakes_in_flags(arguments, complaint, tmp_path, capsys):
+  folder = tmp_path / 'run'
+  assert launch(*TINY, f'--out_dir={folder}', *arguments) == 1
+  last = capsys.readouterr().err.strip().splitlines()[-1]
+  assert last.startswith('error: ')
+  assert complaint in last
+  assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+  'change, complaint',
+  [
+    (lambda c: gzip.compress(c)[:-20], 'damaged or cut short'),
+    (_drop_a_field, 'census-income.data.gz, line 5: expected 42 fields'),
+    (_misspell_a_number, 'line 7: expected a finite number in age'),
+    (_one_class, 'hold one class only'),
+  ],
+)
+def test_mistakes_in_files(change, complaint, tmp_path, capsys):
+  data_dir = _folder(tmp_path, change)
+  folder = tmp_path / 'run'
+  arguments = (
+    '--dataset=census',
+    f'--data_dir={data_dir}',
+    f'--out_dir={folder}',
+  )
+  assert launch(*arguments, '--batch_size=8') == 1
+  error = capsys.readouterr().err.strip()
+  assert complaint in error and '\n' not in error
+  assert not folder.exists()
+
+
+def test_no_network(tmp_path, capsys, monkeypatch):
+  import urllib.error
+  import urllib.request
+
+  def urlopen(url, timeout):
+    raise urllib.error.URLError('Name or service not known')
+
+  monkeypatch.setattr(urllib.request, 'urlopen', urlopen)
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  assert launch('--dataset=census', f'--out_dir={tmp_path / "run"}') == 1
+  error = capsys.readouterr().err
+  assert 'cannot download https://' in error and '--data_dir=FOLDER' in error
+  assert not (tmp_path / 'run').exists()
+
+
+def test_out_dir_that_cannot_be_written(tmp_path, capsys):
+  (tmp_path / 'file').write_text('')
+  assert launch(*TINY, f'--out_dir={tmp_path / "file" / "run"}') == 1
+  assert 'cannot write to --out_dir' in capsys.readouterr().err
+
+
+def test_unseen_categories_are_reported(tmp_path, capsys):
+  """They take the reserved id; the run goes on."""
+  data_dir = tmp_path / 'files'
+  data_dir.mkdir()
+  sample = census_sample.make(1000)
+  census_sample.write_text(sample.train, data_dir / 'census-income.data')
+  census_sample.write_text(sample.test, data_dir / 'census-income.test')
+  test = data_dir / 'census-income.test'
+  test.write_text(test.read_text().replace('race 0', 'race new'))
+  code = launch(
+    '--dataset=census', f'--data_dir={data_dir}', f'--out_dir={tmp_path / "run"}',
+    '--architecture=shared_bottom', '--bottom_widths=4', '--epochs=1',
+  )  # fmt: skip
+  assert code == 0
+  out = capsys.readouterr().out
+  assert 'test rows hold a value of race that no training row holds' in out
+  assert 'neither the official ones nor census66k' in out
+  results = json.loads((tmp_path / 'run' / 'results.json').read_text())
+  assert results['data']['unseen']['test']['race'] > 200
+
+
+def _command(*arguments):
+  return subprocess.run(
+    [sys.executable, '-m', 'experiments.census', *arguments],
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  'flag, complaint',
+  [
+    ('--top=none', 'value should be one of <concat|identity|shared>'),
+    ('--num_shared=0', '--num_shared=0: 0 is not a positive integer'),
+    ('--no_such_flag=1', 'Unknown command line flag'),
+    ('--dataset=adult', 'one of <census|census66k|sample>'),
+    ('--flagfile=nowhere.flags', 'nowhere.flags'),
+  ],
+)
+def test_flags_that_absl_refuses(flag, complaint):
+  found = _command(flag)
+  assert found.returncode in (1, 2)
+  assert complaint in found.stderr
+  assert 'Traceback' not in found.stderr
+
+
+def test_help():
+  found = _command('--help')
+  assert found.returncode == 1  # absl's way
+  for field in dataclasses.fields(Config):
+    assert f'{field.name}:' in found.stdout
+
+
+@pytest.mark.slow
+def test_quickstart_as_a_user_runs_it(tmp_path):
+  """Compiled in full, in a process of its own."""
+  flag_file = ROOT / 'experiments' / 'flags' / 'quickstart.flags'
+  found = _command(f'--flagfile={flag_file}', f'--out_dir={tmp_path / "run"}')
+  assert found.returncode == 0, found.stderr
+  assert found.stderr == ''
+  results = json.loads((tmp_path / 'run' / 'results.json').read_text())
+  assert results['seconds']['total'] < 120
+  for task, optimum in results['data']['optimum'].items():
+    if task in results['test']:
+      assert 0.75 < results['test'][task]['auc']['mean'] < optimum
+
+
+@pytest.mark.slow
+def test_sample_is_learnable_but_not_trivial(tmp_path):
+  """Shared-bottom: between .80 and .95, below the generator's optimum."""
+  results = census.run(
+    Config(
+      dataset='sample', architecture='shared_bottom', balancer='equal', epochs=6,
+      out_dir=str(tmp_path / 'run'),
+    )
+  )  # fmt: skip
+  for task in ('income', 'marital'):
+    auc = results['test'][task]['auc']['mean']
+    assert 0.80 < auc < 0.95
+    assert auc < results['data']['optimum'][task]
