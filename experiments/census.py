@@ -52,16 +52,12 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
-  import jax
-  import numpy as np
-
-  from experiments import census_data, display, plots, runner
-  from lplmtl import checkpoint, encoder, training
+  from experiments import census_data, display, runner
+  from lplmtl import training
 
   start = time.perf_counter()
   console = display.make_console()
   tasks = census_data.make_tasks(config.tasks)
-  names = [task.name for task in tasks]
   raw = _read(config, console)
   data = census_data.encode(
     raw,
@@ -70,33 +66,20 @@ def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     split_seed=config.split_seed,
     num_bins=config.num_bins,
   )
-  num_train = data.facts['rows']['train']
-  if config.batch_size > num_train:
-    raise InputError(
-      f'--batch_size={config.batch_size} is larger than the data: '
-      f'{num_train:,} training rows'
-    )
-  balancer = runner.make_balancer(config, tasks)
-  optimizer = runner.make_optimizer(
-    config, config.epochs * (num_train // config.batch_size)
+  _check_batch_size(config, data)
+  parts = runner.make_parts(
+    config, tasks, data.tables, data.facts['rows']['train']
   )
-  model = runner.make_model(
-    config,
-    tasks,
-    encoder.TabularEncoder(data.tables.num_categories, config.embed_dim),
-  )
-  example = jax.tree.map(lambda x: x[:1], data.train.features)
-  runner.check_model(model, example)
+  runner.check_model(parts.model, _example(data))
   data_seconds = time.perf_counter() - start
   _print_data(console, data.facts)
-
-  with display.epochs(console, config.epochs, names) as show:
+  with display.epochs(console, config.epochs, config.tasks) as show:
     fitted = training.fit(
       runner.seed_keys(config),
-      model,
+      parts.model,
       tasks,
-      optimizer,
-      balancer,
+      parts.optimizer,
+      parts.balancer,
       data.train,
       validation=data.validation,
       batch_size=config.batch_size,
@@ -105,30 +88,61 @@ def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
       patience=config.patience or None,
       on_chunk=show,
     )
-  title = f'{config.architecture}, {config.balancer}, {data.facts["dataset"]}'
-  weights = fitted.history[-1]['loss_weights']
+  results = {
+    **_score_all(config, parts.model, fitted.params, raw, data),
+    **_training_facts(config, fitted),
+    **runner.environment(),
+    'command': sys.argv,
+  }
+  results['seconds'] |= {
+    'data': data_seconds,
+    'total': time.perf_counter() - start,
+  }
+  _write(config, folder, parts.model, fitted, data, results)
+  _print_results(console, results, folder)
+  return results
+
+
+def _check_batch_size(config: Config, data: Any) -> None:
+  num_train = data.facts['rows']['train']
+  if config.batch_size > num_train:
+    raise InputError(
+      f'--batch_size={config.batch_size} is larger than the data: '
+      f'{num_train:,} training rows'
+    )
+
+
+def _training_facts(config: Config, fitted: Any) -> dict[str, Any]:
+  import numpy as np
+
+  from experiments import runner
+
+  weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
   steps = int(fitted.state.step[0])
   rows_seen = steps * config.batch_size * config.num_seeds
-  results = {
-    'title': title,
-    **_scores(model, tasks, fitted.params, data),
+  return {
     'best_epoch': fitted.best_epoch.tolist(),
     'loss_weights': {
-      name: runner.over_seeds(np.asarray(weights[:, i], np.float64))
-      for i, name in enumerate(names)
+      name: runner.over_seeds(weights[:, i])
+      for i, name in enumerate(config.tasks)
     },
-    **runner.costs(model, fitted.params, example),
-    'config': config.to_json(),
-    'command': sys.argv,
-    **runner.environment(),
-    'data': {**data.facts, 'optimum': raw.optimum},
-    'seconds': {
-      'data': data_seconds,
-      **fitted.seconds,
-      'total': time.perf_counter() - start,
-    },
+    'seconds': dict(fitted.seconds),
     'examples_per_second': rows_seen / fitted.seconds['train'],
   }
+
+
+def _write(
+  config: Config,
+  folder: pathlib.Path,
+  model: Any,
+  fitted: Any,
+  data: Any,
+  results: dict[str, Any],
+) -> None:
+  """Writes the model, the history, the picture, and last results.json."""
+  from experiments import plots, runner
+  from lplmtl import checkpoint
+
   checkpoint.save(
     folder / 'model',
     model,
@@ -140,17 +154,15 @@ def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     folder / 'history.jsonl', runner.history_lines(fitted.history)
   )
   if plots.is_available():
-    plots.curves(folder / 'curves.png', fitted.history, names, title)
+    plots.curves(
+      folder / 'curves.png', fitted.history, config.tasks, results['title']
+    )
   runner.write_json(folder / 'results.json', results)
-  _print_results(console, results, folder)
-  if not plots.is_available():
-    console.print("no curves.png: pip install 'lplmtl[plots]' for pictures")
-  return results
 
 
 def _evaluate(config: Config) -> dict[str, Any]:
   """Scores the saved model again; only data_dir and out_dir are looked at."""
-  from experiments import census_data, display, runner
+  from experiments import census_data, display
   from lplmtl import checkpoint
 
   console = display.make_console()
@@ -170,14 +182,7 @@ def _evaluate(config: Config) -> dict[str, Any]:
   _print_data(console, data.facts)
   if data.facts['files'] != extra['data']['files']:
     console.print('note: these are not the files the model was trained on')
-  example = _example(data)
-  results = {
-    'title': f'{saved.architecture}, {saved.balancer}, {data.facts["dataset"]}',
-    **_scores(model, model.tasks, params, data),
-    **runner.costs(model, params, example),
-    'config': saved.to_json(),
-    'data': {**data.facts, 'optimum': raw.optimum},
-  }
+  results = _score_all(saved, model, params, raw, data)
   console.print(display.results_table(results))
   return results
 
@@ -200,12 +205,22 @@ def _example(data: Any) -> Any:
   return {name: x[:1] for name, x in data.test.features.items()}
 
 
-def _scores(model: Any, tasks: Any, params: Any, data: Any) -> dict[str, Any]:
+def _score_all(
+  config: Config, model: Any, params: Any, raw: Any, data: Any
+) -> dict[str, Any]:
+  """What can be said of a trained model, now or when it is loaded again."""
   from experiments import runner
 
   return {
-    split: runner.score(model, tasks, params, getattr(data, split))
-    for split in ('test', 'validation')
+    'title': f'{config.architecture}, {config.balancer}, '
+    f'{data.facts["dataset"]}',
+    **{
+      split: runner.score(model, model.tasks, params, getattr(data, split))
+      for split in ('test', 'validation')
+    },
+    **runner.costs(model, params, _example(data)),
+    'config': config.to_json(),
+    'data': {**data.facts, 'optimum': raw.optimum},
   }
 
 
@@ -224,7 +239,7 @@ def _print_data(console: Any, facts: dict[str, Any]) -> None:
 def _print_results(
   console: Any, results: dict[str, Any], folder: pathlib.Path
 ) -> None:
-  from experiments import display
+  from experiments import display, plots
 
   console.print(display.results_table(results))
   for task, auc in results['data']['optimum'].items():
@@ -242,6 +257,8 @@ def _print_results(
     f'written to {folder}',
     soft_wrap=True,
   )
+  if not plots.is_available():
+    console.print("no curves.png: pip install 'lplmtl[plots]' for pictures")
 
 
 def main(argv: list[str]) -> None:

@@ -10,7 +10,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -24,11 +24,13 @@ from lplmtl import (
   architectures,
   balancing,
   checkpoint,
+  encoder,
   experts,
   steps,
   training,
 )
 from lplmtl.compression import cost
+from lplmtl.tables import Tables
 from lplmtl.types import Balancer, Batch, PyTree, Task
 
 # Mistakes of the user: one line instead of a traceback.
@@ -43,12 +45,34 @@ PACKAGES = (
 )  # fmt: skip
 
 
+class Parts(NamedTuple):
+  """What `fit` puts together."""
+
+  model: nn.Module
+  optimizer: optax.GradientTransformation
+  balancer: Balancer
+
+
+def make_parts(
+  config: Config, tasks: Sequence[Task], tables: Tables, num_rows: int
+) -> Parts:
+  """All that a Config names, for so many training rows."""
+  num_steps = config.epochs * (num_rows // config.batch_size)
+  features = encoder.TabularEncoder(tables.num_categories, config.embed_dim)
+  return Parts(
+    make_model(config, tasks, features),
+    make_optimizer(config, num_steps),
+    make_balancer(config, tasks),
+  )
+
+
 def make_model(
-  config: Config, tasks: Sequence[Task], encoder: nn.Module
+  config: Config, tasks: Sequence[Task], features: nn.Module | None
 ) -> nn.Module:
   """The architecture that a Config names, with its sizes.
 
-  An architecture takes from the Config what it has fields for.
+  An architecture takes from the Config what it has fields for; `features` is
+  its encoder.
   """
   known = {
     cls.__module__.rsplit('.', 1)[-1]: cls
@@ -62,7 +86,7 @@ def make_model(
 
   offered = {
     'tasks': tuple(tasks),
-    'encoder': encoder,
+    'encoder': features,
     'expert': mlp(config.expert_widths[0]),
     'levels': tuple(mlp(widths) for widths in config.expert_widths),
     'num_experts': config.num_experts,

@@ -28,9 +28,9 @@ def read(content):
         value = _number(value)
         if value is None:
           return rows, number, f'expected a finite number in {column}'
-      if column in census_reader.LABEL_VALUES:
-        if value not in census_reader.LABEL_VALUES[column]:
-          return rows, number, f'in {column}'
+      allowed = census_reader.LABEL_VALUES.get(column)
+      if allowed and value not in allowed:
+        return rows, number, f'in {column}'
       row[column] = value
     rows.append(row)
   if not rows:

@@ -125,7 +125,7 @@ def test_reader_on_odd_input(seed):
   [
     (b'', 'FILE: expected rows of 42 fields, found an empty file'),
     (
-      _join(_text(3)[:2] + [_text(3)[2][:41]]),
+      _join([*_text(3)[:2], _text(3)[2][:41]]),
       'FILE, line 3: expected 42 fields separated by commas, found 41',
     ),
     (

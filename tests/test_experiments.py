@@ -7,13 +7,20 @@ import pathlib
 import subprocess
 import sys
 
-from absl import flags
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
-from experiments import census, census_data, census_files, census_sample
-from experiments import display, options, runner
+from experiments import (
+  census,
+  census_data,
+  census_files,
+  census_sample,
+  display,
+  options,
+  runner,
+)
 from experiments.errors import InputError
 from experiments.options import Config
 from lplmtl import architectures, checkpoint, tasks
