@@ -21,7 +21,7 @@ def test_snippets_run(number, tmp_path, monkeypatch, capsys):
 def test_there_are_snippets():
   assert PYTHON
   longest = max(len(text.strip().splitlines()) for text in PYTHON)
-  assert longest <= 20
+  assert longest <= 15
 
 
 def test_commands_name_files_that_exist():
