@@ -58,6 +58,7 @@ def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
   start = time.perf_counter()
   console = display.make_console()
   tasks = census_data.make_tasks(config.tasks)
+  runner.check_names(config)  # before any data is fetched
   raw = _read(config, console)
   data = census_data.encode(
     raw,
@@ -94,9 +95,12 @@ def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     **runner.environment(),
     'command': sys.argv,
   }
+  total = time.perf_counter() - start
+  spent = data_seconds + sum(fitted.seconds.values())
   results['seconds'] |= {
     'data': data_seconds,
-    'total': time.perf_counter() - start,
+    'scoring': total - spent,
+    'total': total,
   }
   _write(config, folder, parts.model, fitted, data, results)
   _print_results(console, results, folder)
@@ -148,6 +152,7 @@ def _write(
     model,
     fitted.params,
     data.tables,
+    num_seeds=config.num_seeds,
     extra={'config': config.to_json(), 'data': data.facts},
   )
   runner.write_text(
@@ -228,10 +233,11 @@ def _print_data(console: Any, facts: dict[str, Any]) -> None:
   rows = ', '.join(f'{n:,} {split}' for split, n in facts['rows'].items())
   console.print(f'data: {facts["statement"]}\nrows: {rows}', soft_wrap=True)
   for split, counts in facts['unseen'].items():
-    for column, count in counts.items():
+    if counts:
+      columns = ', '.join(f'{name} in {n:,}' for name, n in counts.items())
       console.print(
-        f'unseen: {count} {split} rows hold a value of {column} that no '
-        'training row holds; it takes the reserved id',
+        f'{split} rows hold values that no training row holds, which take the '
+        f'reserved id: {columns}',
         soft_wrap=True,
       )
 
@@ -251,14 +257,15 @@ def _print_results(
     f'{results["flops_per_example"]:,} FLOPs per example, '
     f'best epochs {results["best_epoch"]}\n'
     f'{seconds["total"]:.1f} s in all: data {seconds["data"]:.1f}, '
-    f'compilation {seconds["compile"]:.1f}, training {seconds["train"]:.1f} '
-    f'({results["examples_per_second"]:,.0f} examples/s)\n'
+    f'compilation {seconds["compile"]:.1f}, training {seconds["train"]:.1f}, '
+    f'scoring {seconds["scoring"]:.1f} '
+    f'({results["examples_per_second"]:,.0f} training examples/s)\n'
     f'{results["data"]["statement"]}\n'
     f'written to {folder}',
     soft_wrap=True,
   )
   if not plots.is_available():
-    console.print("no curves.png: pip install 'lplmtl[plots]' for pictures")
+    console.print("no curves.png: pip install -e '.[plots]' for pictures")
 
 
 def main(argv: list[str]) -> None:
@@ -277,6 +284,9 @@ def main(argv: list[str]) -> None:
     sys.exit(f'error: {error}')
   try:
     run(config)
+  except KeyboardInterrupt:
+    print('interrupted: nothing of this run was kept', file=sys.stderr)
+    sys.exit(130)
   except runner.USER_ERRORS as error:
     sys.exit(f'error: {error}')
 

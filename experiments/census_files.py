@@ -117,7 +117,7 @@ def download(data_dir: pathlib.Path, progress: Progress) -> pathlib.Path:
     InputError: no network, or another content than the official one.
   """
   by_hand = (
-    f'fetch {URL} in some other way, put it into a folder, and pass '
+    'fetch it in some other way, put it into a folder, and pass '
     '--data_dir=FOLDER; or try --dataset=sample'
   )
   try:

@@ -7,14 +7,17 @@ from typing import Any
 from rich import console as rich_console
 from rich import progress as rich_progress
 from rich import table as rich_table
+from rich.text import Text
 
 Console = rich_console.Console
 
 
 def make_console() -> Console:
   """Standard output: colours and bars on a terminal, plain lines elsewhere."""
-  console = Console(highlight=False)
-  return console if console.is_terminal else Console(highlight=False, width=100)
+  console = Console(highlight=False, markup=False)
+  if console.is_terminal:
+    return console
+  return Console(highlight=False, markup=False, width=100)
 
 
 @contextlib.contextmanager
@@ -38,7 +41,7 @@ def epochs(
 
     def show(record: Mapping[str, Any]) -> None:
       line = epoch_line(record, num_epochs, task_names)
-      bar.console.print(line, markup=False, soft_wrap=True)
+      bar.console.print(line, soft_wrap=True)
       bar.update(running, completed=record['epoch'], description='training')
 
     yield show
@@ -95,7 +98,7 @@ def results_table(results: Mapping[str, Any]) -> rich_table.Table:
   names = list(results['test'])
   seeds = results['config']['num_seeds']
   spread = f'mean ± std over {seeds} seeds' if seeds > 1 else '1 seed'
-  table = rich_table.Table(title=f'{results["title"]} ({spread})')
+  table = rich_table.Table(title=Text(f'{results["title"]} ({spread})'))
   table.add_column('metric')
   for name in names:
     table.add_column(name, justify='right')

@@ -4,6 +4,7 @@ Light to import (no JAX), so that --help answers at once.
 """
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -55,6 +56,14 @@ class Config:
   seed: int = 0
   out_dir: str | None = None
   eval_only: bool = False
+
+  def __post_init__(self) -> None:
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f'{field.name} must be finite, found {value}')
+    if self.num_bins == 1:
+      raise InputError('num_bins must be 0 or at least 2, found 1')
 
   @property
   def run_dir(self) -> pathlib.Path:
@@ -127,12 +136,12 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'bottom_widths',
     _widths_text(default.bottom_widths),
-    'Model: layers of the shared bottom (128x64).',
+    'Model: layers of the shared bottom, joined by x.',
   )
   flags.DEFINE_string(
     'tower_widths',
     _widths_text(default.tower_widths),
-    'Model: layers of each tower (64x32).',
+    'Model: layers of each tower, joined by x.',
   )
   _float('dropout', 0.0, 'Model: dropout rate in experts and towers.', 0.99)
   # Optimisation
@@ -164,8 +173,8 @@ def define_flags() -> None:
     'never stops.',
   )  # fmt: skip
   # Run
-  _integer('num_seeds', 1, 'Run: models to train at once.')
-  _integer('seed', 0, 'Run: the first seed.')
+  _integer('num_seeds', 1, 'Run: models to train at once.', 10_000)
+  _integer('seed', 0, 'Run: the first seed.', 2_000_000_000)
   flags.DEFINE_string(
     'out_dir', default.out_dir,
     'Run: folder for results, curves and the model. Default: '
@@ -174,7 +183,7 @@ def define_flags() -> None:
   flags.DEFINE_boolean(
     'eval_only', default.eval_only,
     'Run: score the model in --out_dir again, with the configuration it was '
-    'trained with.',
+    'trained with; of the other flags only --data_dir counts.',
   )  # fmt: skip
 
 
@@ -223,8 +232,12 @@ def _widths_text(widths: Widths) -> str:
   return 'x'.join(map(str, widths))
 
 
-def _integer(name: str, lower: int, text: str) -> None:
-  flags.DEFINE_integer(name, getattr(Config, name), text, lower_bound=lower)
+def _integer(
+  name: str, lower: int, text: str, upper: int | None = None
+) -> None:
+  flags.DEFINE_integer(
+    name, getattr(Config, name), text, lower_bound=lower, upper_bound=upper
+  )
 
 
 def _float(name: str, lower: float, text: str, upper: float = 1e9) -> None:

@@ -66,6 +66,28 @@ def make_parts(
   )
 
 
+def check_names(config: Config) -> None:
+  """Raises an InputError for an architecture or a balancer that is not."""
+  pick('architecture', config.architecture, _architectures())
+  pick('balancer', config.balancer, _balancers())
+
+
+def _architectures() -> dict[str, type[nn.Module]]:
+  return {
+    cls.__module__.rsplit('.', 1)[-1]: cls
+    for cls in vars(architectures).values()
+    if inspect.isclass(cls) and issubclass(cls, nn.Module)
+  }
+
+
+def _balancers() -> dict[str, Callable[..., Balancer]]:
+  return {
+    name: value
+    for name, value in vars(balancing).items()
+    if inspect.isfunction(value) and not name.endswith('_loss')
+  }
+
+
 def make_model(
   config: Config, tasks: Sequence[Task], features: nn.Module | None
 ) -> nn.Module:
@@ -74,12 +96,7 @@ def make_model(
   An architecture takes from the Config what it has fields for; `features` is
   its encoder.
   """
-  known = {
-    cls.__module__.rsplit('.', 1)[-1]: cls
-    for cls in vars(architectures).values()
-    if inspect.isclass(cls)
-  }
-  cls = pick('architecture', config.architecture, known)
+  cls = pick('architecture', config.architecture, _architectures())
 
   def mlp(widths: tuple[int, ...]) -> experts.MLP:
     return experts.MLP(widths, dropout_rate=config.dropout)
@@ -103,12 +120,7 @@ def make_model(
 
 def make_balancer(config: Config, tasks: Sequence[Task]) -> Balancer:
   """The balancer that a Config names, with the options it takes."""
-  known = {
-    name: value
-    for name, value in vars(balancing).items()
-    if inspect.isfunction(value) and not name.endswith('_loss')
-  }
-  constructor = pick('balancer', config.balancer, known)
+  constructor = pick('balancer', config.balancer, _balancers())
   offered = {
     'learning_rate': config.loss_weight_learning_rate,
     'is_regression': tuple(task.is_regression for task in tasks),
@@ -229,6 +241,10 @@ def commit() -> str | None:
 def claim_folder(folder: pathlib.Path) -> bool:
   """Makes sure that results can be written; returns whether it was made."""
   is_new = not folder.exists()
+  try:
+    checkpoint.check_path(folder.absolute() / 'model')
+  except ValueError as error:
+    raise InputError(f'--out_dir={folder}: {error}') from error
   try:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):

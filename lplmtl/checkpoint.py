@@ -1,8 +1,8 @@
 """Saved models: parameters, configuration and encoder tables in one folder.
 
 The only file of the library that touches the disk. Orbax writes the folder
-whole or not at all; a SHA-256 over all leaves, which Orbax does not have, tells
-a damaged one.
+whole or not at all; checksums of its files, which Orbax does not have, tell a
+damaged one.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
 from lplmtl.tables import Tables
 from lplmtl.types import PyTree, Task
 
 FORMAT = 1
+CHECKSUMS = 'SHA256SUMS'
 # Where the modules and functions of a saved model may come from. Nothing else
 # is ever looked up: a model file is data, not code.
 _MODULES = (
@@ -48,34 +48,43 @@ def save(
   params: PyTree,
   tables: Tables | None = None,
   *,
+  num_seeds: int | None = None,
   extra: Mapping[str, Any] | None = None,
   modules: tuple[ModuleType, ...] = (),
 ) -> None:
-  """Writes a model folder, atomically; an older one there is replaced.
+  """Writes a model folder; an older model there is replaced.
+
+  The new folder is whole before the old one goes.
 
   Args:
-    directory: the folder; its parent must exist.
+    directory: the folder; missing parents are made. What is there and is no
+      model folder is left alone.
     model: a Linen module whose fields are modules, tasks, numbers, strings,
       dtypes, tuples of these, or named functions of `jax.nn` and `lplmtl`.
-    params: its parameters, with a leading S axis for S seeds if you like.
+    params: its parameters.
     tables: the encoder tables, if the model reads encoded columns.
+    num_seeds: S, if every leaf of `params` leads with an axis of S seeds.
     extra: more JSON data to keep beside it.
     modules: your own Python modules that hold classes or functions which the
       model uses; name them to `load` too.
 
   Raises:
-    ValueError: a field of the model that cannot be written as data.
+    ValueError: a field of the model that cannot be written as data, or a path
+      that cannot be a model folder.
   """
   directory = pathlib.Path(directory).absolute()
+  check_path(directory)
   meta = {
     'format': FORMAT,
     'model': _to_data(model, _lookup(modules)),
     'tables': None if tables is None else tables.to_json(),
+    'num_seeds': num_seeds,
     'extra': dict(extra or {}),
-    'digest': digest(params),
   }
   part = directory.with_name(f'.{directory.name}.part')
-  shutil.rmtree(part, ignore_errors=True)
+  old = directory.with_name(f'.{directory.name}.old')
+  for path in (part, old):
+    shutil.rmtree(path, ignore_errors=True)
   with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
     checkpointer.save(
       part,
@@ -83,9 +92,27 @@ def save(
         params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta)
       ),
     )
+  (part / CHECKSUMS).write_text(_checksums(part))
   if directory.exists():
-    shutil.rmtree(directory)
+    directory.rename(old)
   part.rename(directory)
+  shutil.rmtree(old, ignore_errors=True)
+
+
+def check_path(directory: pathlib.Path) -> None:
+  """Raises a ValueError where no model folder can be (re)written."""
+  if set('[]') & set(str(directory)):
+    raise ValueError(
+      f'a model folder cannot have brackets in its path, found {directory}: '
+      'Orbax takes them for a pattern'
+    )
+  is_model = (directory / CHECKSUMS).is_file()
+  is_empty = directory.is_dir() and not any(directory.iterdir())
+  if directory.exists() and not is_model and not is_empty:
+    raise ValueError(
+      f'{directory} is there and is no model folder: remove it or choose '
+      'another name'
+    )
 
 
 def load(
@@ -98,7 +125,8 @@ def load(
 
   Args:
     directory: what `save` wrote.
-    seed: takes one seed of parameters that were saved with a leading S axis.
+    seed: takes one seed of parameters that were saved with `num_seeds`; without
+      it they come with their leading S axis.
     modules: as for `save`.
 
   Returns:
@@ -108,13 +136,19 @@ def load(
     CheckpointError: not a model folder, or a damaged one.
   """
   meta, params = _read(directory)
-  model = _from_data(meta['model'], _lookup(modules))
+  try:
+    model = _from_data(meta['model'], _lookup(modules))
+  except TypeError as error:
+    raise CheckpointError(
+      f'the model in {directory} does not fit this release: {error}'
+    ) from error
   tables = None if meta['tables'] is None else Tables.from_json(meta['tables'])
   if seed is not None:
-    num_seeds = len(jax.tree.leaves(params)[0])
+    num_seeds = meta['num_seeds'] or 0
     if not 0 <= seed < num_seeds:
       raise CheckpointError(
-        f'seed must be from 0 to {num_seeds - 1} in {directory}, found {seed}'
+        f'the model in {directory} was saved with {num_seeds or "no"} seeds; '
+        f'found seed={seed}'
       )
     params = jax.tree.map(lambda x: x[seed], params)
   return model, params, tables
@@ -125,51 +159,59 @@ def load_extra(directory: str | pathlib.Path) -> dict[str, Any]:
   return _read(directory)[0]['extra']
 
 
-def digest(tree: PyTree) -> str:
-  """SHA-256 over the paths, dtypes, shapes and bytes of all leaves."""
-  sha = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-    array = np.ascontiguousarray(leaf)
-    name = jax.tree_util.keystr(path)
-    sha.update(f'{name}:{array.dtype}:{array.shape}'.encode())
-    sha.update(array.tobytes())
-  return sha.hexdigest()
-
-
 def _read(directory: str | pathlib.Path) -> tuple[dict[str, Any], PyTree]:
   directory = pathlib.Path(directory).absolute()
-  if not directory.is_dir():
-    raise CheckpointError(
-      f'expected a model folder, found none at {directory}: train one first, '
-      'or check the path'
+  _verify(directory)
+  with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    found = checkpointer.restore(
+      directory,
+      ocp.args.Composite(
+        params=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()
+      ),
     )
-  try:
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-      found = checkpointer.restore(
-        directory,
-        ocp.args.Composite(
-          params=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()
-        ),
-      )
-    meta, params = found['meta'], found['params']
-    is_whole = meta['digest'] == digest(params)
-  except Exception as error:  # Orbax raises bare Exceptions on damaged files.
-    reason = str(error).split('\n')[0][:200]
-    raise CheckpointError(
-      f'the model in {directory} cannot be read ({reason}): it is damaged or '
-      'not a model folder'
-    ) from error
-  if not is_whole:
-    raise CheckpointError(
-      f'the model in {directory} is damaged: its parameters do not have the '
-      'digest they were saved with'
-    )
+  meta = found['meta']
   if meta['format'] != FORMAT:
     raise CheckpointError(
       f'the model in {directory} has format {meta["format"]}, and this release '
       f'reads format {FORMAT}'
     )
-  return meta, jax.tree.map(jnp.asarray, params)
+  return meta, jax.tree.map(jnp.asarray, found['params'])
+
+
+def _verify(directory: pathlib.Path) -> None:
+  """Compares every file with its checksum, before Orbax opens any of them.
+
+  Orbax does not notice a flipped bit, and answers a missing file with hundreds
+  of lines from its background threads.
+  """
+  path = directory / CHECKSUMS
+  if not path.is_file():
+    raise CheckpointError(
+      f'expected a model folder, found none at {directory}: train one first, '
+      'or check the path'
+    )
+  lines = path.read_text(errors='replace').splitlines()
+  expected = dict(line.split('  ', 1)[::-1] for line in lines if '  ' in line)
+  found = dict(
+    line.split('  ', 1)[::-1] for line in _checksums(directory).splitlines()
+  )
+  changed = [name for name, sha in expected.items() if found.get(name) != sha]
+  if changed or not expected:
+    raise CheckpointError(
+      f'the model in {directory} is damaged: {changed[0] if changed else path} '
+      'is missing or has changed since it was saved'
+    )
+
+
+def _checksums(directory: pathlib.Path) -> str:
+  """What `sha256sum` prints for every file below a folder."""
+  files = sorted(p for p in directory.rglob('*') if p.is_file())
+  return ''.join(
+    f'{hashlib.sha256(path.read_bytes()).hexdigest()}  '
+    f'{path.relative_to(directory).as_posix()}\n'
+    for path in files
+    if path.name != CHECKSUMS
+  )
 
 
 def _lookup(modules: tuple[ModuleType, ...]) -> dict[str, Any]:

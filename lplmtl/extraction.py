@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from lplmtl import experts, gates
+from lplmtl import mixture
 from lplmtl.types import Array
 
 
@@ -63,37 +62,30 @@ class ExtractionLevel(nn.Module):
         'the number of task-specific experts must be at least 0, found '
         f'{self.num_specific}'
       )
-    specific = {}
+    names = self.task_names
+    own = {name: f'specific_experts_{name}' for name in names}
+    pools = []
     if self.num_specific:
-      for name in self.task_names:
-        copies = experts.Experts(
-          experts.fresh(self.expert),
-          self.num_specific,
-          name=f'specific_experts_{name}',
-        )
-        specific[name] = copies(task_inputs[name], train=train)
-    shared = experts.Experts(
-      experts.fresh(self.expert), self.num_shared, name='shared_experts'
-    )(shared_input, train=train)
-
-    outputs, weights = {}, {}
-    for name in self.task_names:
-      pool = [specific[name], shared] if specific else [shared]
-      outputs[name], weights[name] = self._select(
-        f'gate_{name}', task_inputs[name], pool
+      pools = [
+        mixture.Pool(own[name], self.num_specific, task_inputs[name])
+        for name in names
+      ]
+    pools.append(mixture.Pool('shared_experts', self.num_shared, shared_input))
+    selectors = [
+      mixture.Selector(
+        f'gate_{name}', task_inputs[name], (own[name], 'shared_experts')
       )
-    shared_output = None
+      for name in names
+    ]
     if self.shared_gate:
-      pool = [*specific.values(), shared]
-      shared_output, weights['shared'] = self._select(
-        'shared_gate', shared_input, pool
+      everything = tuple(pool.name for pool in pools)
+      selectors.append(
+        mixture.Selector('shared_gate', shared_input, everything)
       )
-    return outputs, shared_output, weights
-
-  def _select(
-    self, name: str, selector: Array, pool: list[Array]
-  ) -> tuple[Array, Array]:
-    outputs = jnp.concatenate(pool, axis=1)
-    gate = gates.SoftmaxGate(outputs.shape[1], name=name)
-    weights = gate(selector)
-    return gates.mix(weights, outputs), weights
+    mixed, weights = mixture.mix(
+      self, self.expert, pools, selectors, train=train
+    )
+    keys = (*names, 'shared')[: len(selectors)]
+    outputs = dict(zip(keys, mixed, strict=True))
+    shared_output = outputs.pop('shared', None)
+    return outputs, shared_output, dict(zip(keys, weights, strict=True))

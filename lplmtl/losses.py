@@ -124,7 +124,10 @@ def task_losses(
     # Masked before the maths: a NaN that is masked after it still gives a NaN
     # gradient.
     labels = mask_labels(batch.labels[task.name], where)
-    values = task.loss_fn(predictions[task.name], labels)
+    try:
+      values = task.loss_fn(predictions[task.name], labels)
+    except ValueError as error:
+      raise ValueError(f'task {task.name!r}: {error}') from error
     if values.ndim != 1:
       raise ValueError(
         f'task {task.name!r}: loss_fn must return one value per row, [B]; '

@@ -161,7 +161,10 @@ def predict(
   Returns:
     `{task: [N, ..., K]}`.
   """
+  features = jax.tree.map(jnp.asarray, features)
   count = num_rows(features)
+  if not count:
+    raise ValueError('expected at least one row to predict, found none')
   chunk_size = min(chunk_size, count)
   num_chunks = -(-count // chunk_size)
   # The last chunk repeats the last row, so that no column is padded (copied).
@@ -186,6 +189,7 @@ def make_eval_step(
   """
 
   def evaluate(params: PyTree, batch: Batch) -> dict[str, dict[str, Array]]:
+    batch = jax.tree.map(jnp.asarray, batch)
     predictions = predict(model, params, batch.features)
     values, _ = losses.task_losses(tasks, predictions, batch)
     results = {}

@@ -97,7 +97,8 @@ class Tables:
         f'columns {missing} are missing; found {sorted(columns)}'
       )
     ids = [
-      _ids(columns[name], values) for name, values in self.vocabularies.items()
+      _ids(name, columns[name], values)
+      for name, values in self.vocabularies.items()
     ]
     numbers = []
     for name, numeric in self.numerics.items():
@@ -175,7 +176,7 @@ def fit(
     raise ValueError(f'num_bins must be 0 or at least 2, found {num_bins}')
   vocabularies = {}
   for name, column in categories.items():
-    factor = _factor(column)
+    factor = _factor(name, column)
     used = np.unique(factor.codes)
     vocabularies[name] = tuple(
       sorted(str(value) for value in factor.values[used])
@@ -237,7 +238,15 @@ def numbers_of(name: str, column: Column) -> np.ndarray:
   if isinstance(column, Factor):
     values = np.asarray(column.values, np.float64)[column.codes]
   else:
-    values = np.asarray(column, np.float64)
+    try:
+      values = np.asarray(column, np.float64)
+    except ValueError as error:
+      raise ValueError(f'column {name!r} must hold numbers: {error}') from error
+  if values.ndim != 1:
+    raise ValueError(
+      f'column {name!r} must be a list or [N] array of values, found shape '
+      f'{values.shape}: a single row is a list of one'
+    )
   if not np.isfinite(values).all():
     row = int(np.argmin(np.isfinite(values)))
     raise ValueError(
@@ -251,15 +260,21 @@ def _maybe_log(values: np.ndarray, log: bool) -> np.ndarray:
   return np.sign(values) * np.log1p(np.abs(values)) if log else values
 
 
-def _factor(column: Column) -> Factor:
+def _factor(name: str, column: Column) -> Factor:
   if isinstance(column, Factor):
     return column
-  values, codes = np.unique(np.asarray(column).astype(str), return_inverse=True)
+  texts = np.asarray(column).astype(str)
+  if texts.ndim != 1:
+    raise ValueError(
+      f'column {name!r} must be a list or [N] array of values, found shape '
+      f'{texts.shape}: a single row is a list of one'
+    )
+  values, codes = np.unique(texts, return_inverse=True)
   return Factor(codes, values)
 
 
-def _ids(column: Column, vocabulary: tuple[str, ...]) -> np.ndarray:
-  factor = _factor(column)
+def _ids(name: str, column: Column, vocabulary: tuple[str, ...]) -> np.ndarray:
+  factor = _factor(name, column)
   id_of = {value: i + 1 for i, value in enumerate(vocabulary)}
   ids = [id_of.get(str(value), UNSEEN) for value in factor.values]
   return np.asarray(ids, np.int32)[factor.codes]

@@ -15,6 +15,7 @@ def binary(name: str) -> Task:
       'log_loss': metrics.log_loss,
       'calibration_error': metrics.calibration_error,
     },
+    label_range=(0, 1),
   )
 
 
@@ -25,6 +26,7 @@ def multiclass(name: str, num_classes: int) -> Task:
     loss_fn=losses.softmax_cross_entropy,
     num_outputs=num_classes,
     metric_fns={'accuracy': metrics.accuracy, 'log_loss': metrics.log_loss},
+    label_range=(0, num_classes - 1),
   )
 
 

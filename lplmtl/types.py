@@ -28,6 +28,8 @@ class Task:
     metric_fns: `{name: (predictions, labels, where [B] bool) -> scalar}`. The
       first one is the task's primary metric, by which epochs are compared:
       larger must be better.
+    label_range: smallest and largest label that makes sense, None for any;
+      `fit` refuses others.
     is_regression: the loss is a squared error; uncertainty weighting treats
       such a loss by other constants than a log loss.
   """
@@ -38,6 +40,7 @@ class Task:
   metric_fns: Mapping[str, MetricFn] = dataclasses.field(
     default_factory=dict, hash=False
   )
+  label_range: tuple[float, float] | None = None
   is_regression: bool = False
 
   def __post_init__(self) -> None:

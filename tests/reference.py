@@ -30,14 +30,13 @@ def copy(params, index):
   return np.asarray(params)[index]
 
 
-def expert_outputs(params, x):
-  stack = params['expert']
+def expert_outputs(stack, x):
   count = len(stack['layer_0']['bias'])
   return [mlp(copy(stack, i), x) for i in range(count)]
 
 
-def gate(params, x):
-  return softmax(dense(params['logits'], x))
+def gate(kernel, x):
+  return softmax(dense({'kernel': kernel}, x))
 
 
 def mix(weights, outputs):

@@ -101,14 +101,14 @@ def test_order_of_tasks_does_not_matter(name, variables):
   model, params, apply = variables(name)
   if name in ('ple', 'sple_concat', 'sple_identity', 'sple_shared'):
     # The shared gate's columns follow the order of the tasks.
-    kernel = params['params']['level_0']['shared_gate']['logits']['kernel']
+    kernel = params['params']['level_0']['shared_gate']
     parts = jnp.split(kernel, [2, 4, 6], axis=1)
     kernel = jnp.concatenate([parts[2], parts[1], parts[0], parts[3]], axis=1)
   turned = dataclasses.replace(model, tasks=contracts.TASKS[::-1])
   other = params
   if 'level_0' in params['params'] and name != 'cgc':
     level = {**params['params']['level_0']}
-    level['shared_gate'] = {'logits': {'kernel': kernel}}
+    level['shared_gate'] = kernel
     other = {'params': {**params['params'], 'level_0': level}}
   x = contracts.features()
   found = jax.jit(turned.apply)(other, x)[0]
@@ -144,7 +144,7 @@ def test_mmoe_with_one_expert_is_shared_bottom():
   mmoe = dataclasses.replace(small['mmoe'], num_experts=1)
   x = _input()
   params = contracts.random_params(mmoe, x, seed=0)
-  bottom = jax.tree.map(lambda v: v[0], params['experts']['expert'])
+  bottom = jax.tree.map(lambda v: v[0], params['experts'])
   towers = {k: v for k, v in params.items() if k.startswith('tower')}
   expected = small['shared_bottom'].apply(
     {'params': {'bottom': bottom, **towers}}, x
@@ -192,11 +192,9 @@ def test_sple_shared_is_ple_with_its_top_experts_pruned():
   }
   # A selector that is never negative (relu): -1e4 on its columns shuts a gate.
   for name in contracts.NAMES:
-    kernel = params['level_1'][f'gate_{name}']['logits']['kernel']
+    kernel = params['level_1'][f'gate_{name}']
     shut = jnp.full((kernel.shape[0], ple.num_specific), -1e4)
-    top[f'gate_{name}'] = {
-      'logits': {'kernel': jnp.concatenate([shut, kernel], axis=1)}
-    }
+    top[f'gate_{name}'] = jnp.concatenate([shut, kernel], axis=1)
   contracts.assert_trees_close(
     ple.apply({'params': {**params, 'level_1': top}}, x)[0],
     sple.apply({'params': params}, x)[0],
@@ -258,9 +256,7 @@ def test_any_module_can_be_the_expert():
   pair = (tasks.binary('a'), tasks.binary('b'))
   model = lplmtl.PLE(pair, levels=(conv, conv), num_shared=1, tower=tower)
   params = contracts.random_params(model, image, seed=0)
-  kernel = params['level_0']['specific_experts_a']['expert']['layers_0'][
-    'kernel'
-  ]
+  kernel = params['level_0']['specific_experts_a']['layers_0']['kernel']
   assert kernel.shape == (2, 3, 3, 1, 2)
   assert not np.allclose(kernel[0], kernel[1])
   # Towers do not share what their template holds.
@@ -271,17 +267,49 @@ def test_any_module_can_be_the_expert():
   pool = experts.Experts(nn.Conv(2, (3, 3)), 3)
   stack = pool.init(jax.random.key(1), image)
   outputs = pool.apply(stack, image)
-  one = jax.tree.map(lambda v: v[1], stack['params']['expert'])
+  one = jax.tree.map(lambda v: v[1], stack['params']['stack'])
   alone = nn.Conv(2, (3, 3)).apply({'params': one}, image)
   assert outputs.shape == (3, 3, 6, 6, 2)
   np.testing.assert_allclose(outputs[:, 1], alone, atol=1e-5)
   assert aux['gates'][0]['shared'].shape == (3, 5)
 
 
+def test_experts_may_not_have_other_collections():
+  pool = experts.Experts(nn.BatchNorm(use_running_average=True), 2)
+  with pytest.raises(
+    ValueError, match=r"found the collections \['batch_stats'\]"
+  ):
+    jax.eval_shape(pool.init, jax.random.key(0), _input())
+
+
+def test_mlps_of_several_layers_run_as_each_alone():
+  """The joint contraction of a pool, expert by expert."""
+  expert = lplmtl.MLP((5, 4), activation=jnp.tanh)
+  pool = experts.Experts(expert, 3)
+  x = _input()
+  stack = contracts.random_params(pool, x)['stack']
+  outputs = pool.apply({'params': {'stack': stack}}, x)
+  for i in range(3):
+    one = jax.tree.map(lambda v, i=i: v[i], stack)
+    np.testing.assert_allclose(
+      outputs[:, i], expert.apply({'params': one}, x), atol=1e-6
+    )
+
+
+def test_dropout_keeps_the_mean():
+  x = jnp.ones((1000, 100))
+  for rate in (0.0, 0.2, 0.5, 0.9):
+    found = np.asarray(experts.dropout(jax.random.key(0), x, rate))
+    np.testing.assert_allclose((found == 0).mean(), rate, atol=0.01)
+    np.testing.assert_allclose(found.mean(), 1.0, atol=0.02)
+    kept = found[found > 0]
+    assert (kept == kept[0]).all()
+
+
 def test_initial_scale_follows_each_experts_own_fan_in():
   pool = experts.Experts(lplmtl.MLP((400,)), 5)
   params = pool.init(jax.random.key(0), jnp.zeros((1, 100)))['params']
-  kernel = params['expert']['layer_0']['kernel']
+  kernel = params['stack']['layer_0']['kernel']
   assert kernel.shape == (5, 100, 400)
   np.testing.assert_allclose(kernel.std(), np.sqrt(2 / 100), rtol=0.02)
 
@@ -316,6 +344,8 @@ def test_models_with_equal_fields_are_equal():
     ({'num_shared': 0}, 'number of experts must be at least 1, found 0'),
     ({'num_specific': -1}, 'must be at least 0, found -1'),
     ({'levels': ()}, 'one expert template per level'),
+    ({'levels': lplmtl.MLP((4,))}, 'one expert template per level'),
+    ({'levels': (16, 16)}, 'one expert template per level'),
     ({'top': 'none'}, "'concat', 'identity' or 'shared', found 'none'"),
     (
       {'levels': (lplmtl.MLP((0,)),) * 2},

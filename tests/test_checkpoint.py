@@ -5,7 +5,6 @@ import sys
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import lplmtl
@@ -21,7 +20,7 @@ def _save(folder, model=None, **options):
   model = model or contracts.architectures(encoder=contracts.encoder())['ple']
   params = contracts.random_params(model, contracts.features())
   params = jax.tree.map(lambda x: jnp.stack([x, x + 1]), params)
-  checkpoint.save(folder, model, params, TABLES, **options)
+  checkpoint.save(folder, model, params, TABLES, num_seeds=2, **options)
   return model, params
 
 
@@ -45,7 +44,7 @@ def test_round_trip(name, tmp_path):
     predictions, _ = loaded.apply({'params': second}, contracts.features())
     assert set(predictions) == set(contracts.NAMES)
     with pytest.raises(
-      checkpoint.CheckpointError, match='from 0 to 1 .* found 2'
+      checkpoint.CheckpointError, match='with 2 seeds; found seed=2'
     ):
       checkpoint.load(tmp_path / 'model', seed=2)
 
@@ -125,9 +124,12 @@ def test_damage_is_noticed(damage, tmp_path, capfd):
   else:
     for path in sorted(folder.rglob('*'), reverse=True):
       path.unlink() if path.is_file() else path.rmdir()
-  with pytest.raises(checkpoint.CheckpointError, match=r'damaged') as error:
+  with pytest.raises(
+    checkpoint.CheckpointError, match=r'damaged|expected a model folder'
+  ) as error:
     checkpoint.load(folder)
   assert '\n' not in str(error.value)
+  assert capfd.readouterr().err == ''
 
 
 def test_no_folder(tmp_path):
@@ -148,13 +150,33 @@ def test_a_model_file_cannot_name_other_code(name):
     checkpoint._from_data({'class': name, 'fields': {}}, lookup)
 
 
-def test_digest_tells_values_names_and_dtypes_apart():
-  base = checkpoint.digest({'a': jnp.ones(3)})
-  assert base == checkpoint.digest({'a': np.ones(3, np.float32)})
-  others = [
-    {'b': jnp.ones(3)},
-    {'a': jnp.ones(3, jnp.bfloat16)},
-    {'a': jnp.ones((3, 1))},
-    {'a': jnp.ones(3).at[0].set(1.0000001)},
-  ]
-  assert len({base, *map(checkpoint.digest, others)}) == 5
+def test_tables_and_configuration_are_guarded_too(tmp_path):
+  folder = tmp_path / 'model'
+  _save(folder)
+  meta = next(p for p in (folder / 'meta').rglob('*') if p.is_file())
+  meta.write_text(meta.read_text().replace('1.75', '1.76'))
+  with pytest.raises(checkpoint.CheckpointError, match='meta/.* has changed'):
+    checkpoint.load(folder)
+
+
+def test_other_folders_and_files_are_left_alone(tmp_path):
+  (tmp_path / 'folder').mkdir()
+  (tmp_path / 'folder' / 'keep').write_text('mine')
+  (tmp_path / 'file').write_text('mine')
+  for name in ('folder', 'file'):
+    with pytest.raises(ValueError, match='is no model folder'):
+      _save(tmp_path / name)
+  with pytest.raises(ValueError, match='brackets'):
+    _save(tmp_path / 'a[1]')
+  assert (tmp_path / 'folder' / 'keep').read_text() == 'mine'
+  assert (tmp_path / 'file').read_text() == 'mine'
+  assert len(list(tmp_path.iterdir())) == 2
+  (tmp_path / 'empty').mkdir()
+  _save(tmp_path / 'empty')
+  checkpoint.load(tmp_path / 'empty')
+
+
+def test_a_model_without_seeds_has_none_to_choose(tmp_path):
+  checkpoint.save(tmp_path / 'model', lplmtl.MLP((3,)), {'w': jnp.ones(2)})
+  with pytest.raises(checkpoint.CheckpointError, match='saved with no seeds'):
+    checkpoint.load(tmp_path / 'model', seed=0)

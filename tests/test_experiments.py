@@ -87,7 +87,13 @@ def test_a_run_writes_what_it_should(finished):
   )
   assert results['versions']['jax'] == jax.__version__
   assert results['device']['platform'] == 'cpu'
-  assert set(results['seconds']) == {'data', 'compile', 'train', 'total'}
+  assert set(results['seconds']) == {
+    'data',
+    'compile',
+    'train',
+    'scoring',
+    'total',
+  }
   lines = (finished / 'history.jsonl').read_text().splitlines()
   history = [json.loads(line) for line in lines]
   assert [record['epoch'] for record in history] == [1, 2]
@@ -272,6 +278,10 @@ def _one_class(content):
     (['quickstart.flags'], "unexpected argument 'quickstart.flags'"),
     (['--dataset=census', '--data_dir=nowhere'], '--data_dir=nowhere is no folder'),
     (['--eval_only'], 'expected a model folder'),
+    (['--num_bins=1'], 'num_bins must be 0 or at least 2'),
+    (['--learning_rate=nan'], 'learning_rate must be finite'),
+    (['--out_dir=a[1]'], 'cannot have brackets'),
+    (['--architecture=x', '--dataset=census'], "unknown architecture 'x'"),
   ],
 )  # fmt: skip
 def test_mistakes_in_flags(arguments, complaint, tmp_path, capsys):
@@ -321,6 +331,18 @@ def test_no_network(tmp_path, capsys, monkeypatch):
   assert not (tmp_path / 'run').exists()
 
 
+def test_ctrl_c(tmp_path, capsys, monkeypatch):
+  def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr('lplmtl.training.fit', interrupt)
+  assert launch(*TINY, f'--out_dir={tmp_path / "run"}') == 130
+  assert (
+    capsys.readouterr().err == 'interrupted: nothing of this run was kept\n'
+  )
+  assert not (tmp_path / 'run').exists()
+
+
 def test_out_dir_that_cannot_be_written(tmp_path, capsys):
   (tmp_path / 'file').write_text('')
   assert launch(*TINY, f'--out_dir={tmp_path / "file" / "run"}') == 1
@@ -342,7 +364,8 @@ def test_unseen_categories_are_reported(tmp_path, capsys):
   )  # fmt: skip
   assert code == 0
   out = capsys.readouterr().out
-  assert 'test rows hold a value of race that no training row holds' in out
+  assert 'test rows hold values that no training row holds' in out
+  assert 'race in ' in out
   assert 'neither the official ones nor census66k' in out
   results = json.loads((tmp_path / 'run' / 'results.json').read_text())
   assert results['data']['unseen']['test']['race'] > 200
@@ -361,6 +384,7 @@ def _command(*arguments):
     ('--top=none', 'value should be one of <concat|identity|shared>'),
     ('--num_shared=0', '--num_shared=0: 0 is not a positive integer'),
     ('--no_such_flag=1', 'Unknown command line flag'),
+    ('--seed=3000000000', 'seed=3000000000'),
     ('--dataset=adult', 'one of <census|census66k|sample>'),
     ('--flagfile=nowhere.flags', 'nowhere.flags'),
   ],
@@ -368,7 +392,7 @@ def _command(*arguments):
 def test_flags_that_absl_refuses(flag, complaint):
   found = _command(flag)
   assert found.returncode in (1, 2)
-  assert complaint in found.stderr
+  assert complaint in found.stderr, found.stderr
   assert 'Traceback' not in found.stderr
 
 

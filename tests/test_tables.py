@@ -137,5 +137,11 @@ def test_bad_columns():
     fitted.encode({**COLUMNS, 'pay': [0, np.nan, 1, 1]})
   with pytest.raises(ValueError, match=r'same number of rows, found \[3, 4\]'):
     fitted.encode({**COLUMNS, 'age': [1, 2, 3]})
+  with pytest.raises(
+    ValueError, match="'colour' .* a single row is a list of one"
+  ):
+    fitted.encode({name: column[0] for name, column in COLUMNS.items()})
+  with pytest.raises(ValueError, match="'pay' must hold numbers"):
+    fitted.encode({**COLUMNS, 'pay': ['big'] * 4})
   with pytest.raises(ValueError, match='0 or at least 2, found 1'):
     _fit(num_bins=1)

@@ -234,8 +234,8 @@ def test_choice_and_early_stopping():
 
 
 def test_stopped_seeds_are_frozen_until_the_last_one_stops():
-  """A learning rate that is far too high: seeds stop at different epochs."""
-  found = _fit(_keys(3), optimizer=optax.adam(0.3), num_epochs=30, patience=1)
+  """A learning rate that is too high: seeds stop at different epochs."""
+  found = _fit(_keys(3), optimizer=optax.adam(0.06), num_epochs=30, patience=1)
   stops = []
   for seed in range(3):
     active = np.array([record['active'][seed] for record in found.history])
@@ -339,7 +339,7 @@ def test_predict_in_chunks():
 def test_a_loss_that_is_not_finite_names_step_and_task():
   data = _data()
   labels = {**data.labels, 'apple': data.labels['apple'].copy()}
-  labels['apple'][7] = np.inf
+  labels['apple'][7] = 3e38  # its square is not a float
   row = np.argwhere(training._make_shuffle(_keys(1), 160, BATCH)(0)[0] == 7)[0]
   with pytest.raises(
     training.NonFiniteError,
@@ -359,11 +359,83 @@ def test_a_loss_that_is_not_finite_names_step_and_task():
     ({'num_epochs': 0}, 'must be at least 1, found 0, 1 and None'),
     ({'patience': 0}, 'must be at least 1'),
     ({'key': jnp.zeros(2, jnp.uint32)}, 'one typed key'),
+    ({'key': 3}, 'one typed key'),
+    ({'validation': None, 'patience': 1}, 'patience needs validation rows'),
+    (
+      {'balancer': balancing.equal},
+      r'such as balancing.equal\(\), found <function',
+    ),
+    ({'optimizer': 1e-3}, 'optimizer must be a pair of functions'),
   ],
 )
 def test_bad_arguments(change, complaint):
   with pytest.raises(ValueError, match=complaint):
     _fit(**change)
+
+
+def _change(**changes):
+  return _data()._replace(**changes)
+
+
+@pytest.mark.parametrize(
+  'data, complaint',
+  [
+    (
+      _change(labels={**_data().labels, 'zebra': _data().labels['zebra'][:-1]}),
+      r"data.labels\['zebra'\] must have the 160 rows .* found shape \(159,\)",
+    ),
+    (
+      _change(labels={'zebra': _data().labels['zebra']}),
+      "no label for task 'apple'",
+    ),
+    (
+      _change(labels={**_data().labels, 'zebra': _data().labels['zebra'] * 2}),
+      "labels of task 'zebra' in data must be from 0 to 1, found 0 to 2",
+    ),
+    (
+      _change(labels={**_data().labels, 'apple': np.full(160, np.nan)}),
+      "labels of task 'apple' in data are not all finite: mark .* Batch.where",
+    ),
+    (_change(features=_data().features * np.nan), 'data.features holds values'),
+    (
+      _change(labels={**_data().labels, 'apple': np.array(['a'] * 160)}),
+      'must hold numbers',
+    ),
+    (
+      _change(where={'apples': np.ones(160, bool)}),
+      r"names \['apples'\], which are",
+    ),
+    (
+      _change(where={'apple': np.ones(160)}),
+      r'must be \[N\] bool, found float64',
+    ),
+    (_change(where={'apple': np.ones(10, bool)}), 'must have the 160 rows'),
+    (_change(weights=np.ones((160, 1))), r'must be \[160\] numbers >= 0'),
+    (_change(weights=-np.ones(160)), 'from -1.0 to -1.0'),
+    (_change(weights=np.zeros(160)), 'not all of them 0'),
+    (
+      _change(labels={**_data().labels, 'apple': np.ones((160, 1))}),
+      r"task 'apple': squared_error expects",
+    ),
+  ],
+)
+def test_rows_that_could_only_train_a_wrong_model(data, complaint):
+  with pytest.raises(ValueError, match=complaint):
+    _fit(data=data)
+
+
+def test_validation_rows_are_looked_at_too():
+  with pytest.raises(ValueError, match='validation.features holds values'):
+    _fit(validation=_change(features=_data().features * np.inf))
+
+
+def test_predict_takes_numpy_and_wants_rows():
+  x = _data().features
+  params = contracts.random_params(MODEL, x)
+  found = lplmtl.predict(MODEL, params, x)
+  contracts.assert_trees_close(found, MODEL.apply({'params': params}, x)[0])
+  with pytest.raises(ValueError, match='at least one row'):
+    lplmtl.predict(MODEL, params, x[:0])
 
 
 def test_without_validation_the_last_epoch_is_kept():

@@ -43,4 +43,14 @@ def predict(
   return predictions
 
 
+def check_levels(levels: Any) -> None:
+  """`levels` must be a tuple of expert templates, one per level."""
+  is_tuple = isinstance(levels, tuple | list) and len(levels) > 0
+  if not is_tuple or not all(isinstance(x, nn.Module) for x in levels):
+    raise ValueError(
+      '`levels` must hold one expert template per level, such as '
+      f'(MLP((64,)), MLP((64,))); found {levels!r}'
+    )
+
+
 Predictions = tuple[dict[str, Array], dict[str, Any]]

@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl import experts, gates
+from lplmtl import experts, mixture
 from lplmtl.architectures import common
 from lplmtl.types import Task
 
@@ -39,14 +39,13 @@ class MMoE(nn.Module):
     """Returns `({task: [B, K] logits}, {'gates': ({task: [B, E]},)})`."""
     names = common.task_names(self.tasks)
     x = common.encode(self.encoder, features, train=train)
-    pool = experts.Experts(
-      experts.fresh(self.expert), self.num_experts, name='experts'
+    mixed, weights = mixture.mix(
+      self,
+      self.expert,
+      [mixture.Pool('experts', self.num_experts, x)],
+      [mixture.Selector(f'gate_{name}', x, ('experts',)) for name in names],
+      train=train,
     )
-    outputs = pool(x, train=train)
-    weights = {
-      name: gates.SoftmaxGate(self.num_experts, name=f'gate_{name}')(x)
-      for name in names
-    }
-    mixed = {name: gates.mix(weights[name], outputs) for name in names}
-    predictions = common.predict(self.tasks, self.tower, mixed, train=train)
-    return predictions, {'gates': (weights,)}
+    inputs = dict(zip(names, mixed, strict=True))
+    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+    return predictions, {'gates': (dict(zip(names, weights, strict=True)),)}

@@ -45,11 +45,7 @@ class PLE(nn.Module):
   ) -> common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': one dict per level})`."""
     names = common.task_names(self.tasks)
-    if not self.levels:
-      raise ValueError(
-        'PLE needs at least one level: one expert template per level in '
-        '`levels`; found none'
-      )
+    common.check_levels(self.levels)
     x = common.encode(self.encoder, features, train=train)
     inputs, _, weights = extract(
       names,

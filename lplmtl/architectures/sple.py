@@ -3,9 +3,10 @@
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from lplmtl import experts, gates
+from lplmtl import experts, mixture
 from lplmtl.architectures import common, ple
 from lplmtl.types import Array, Task
 
@@ -62,11 +63,7 @@ class SPLE(nn.Module):
       raise ValueError(
         f"top must be 'concat', 'identity' or 'shared', found {self.top!r}"
       )
-    if not self.levels:
-      raise ValueError(
-        'SPLE needs at least one level: one expert template per level in '
-        '`levels`; found none'
-      )
+    common.check_levels(self.levels)
     x = common.encode(self.encoder, features, train=train)
     own, shared, weights = ple.extract(
       names,
@@ -105,25 +102,37 @@ class TopLevel(nn.Module):
     self, own: dict[str, Array], shared: Array, *, train: bool = False
   ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Maps `{task: [B, H']}` and `[B, H']` to the towers' inputs."""
-    outputs = experts.Experts(
-      experts.fresh(self.expert), self.num_experts, name='shared_experts'
-    )(shared, train=train)
-    inputs, weights = {}, {}
-    for name, g in own.items():
-      pool = outputs
-      if self.top == 'identity':
-        if g.shape[1:] != outputs.shape[2:]:
-          raise ValueError(
-            "top='identity' mixes the level below with the top experts and "
-            f'needs equal widths; found {g.shape[1:]} below and '
-            f'{outputs.shape[2:]} on top: make them equal or take '
-            "top='concat'"
-          )
-        pool = jnp.concatenate([g[:, None], outputs], axis=1)
-      gate = gates.SoftmaxGate(pool.shape[1], name=f'gate_{name}')
-      weights[name] = gate(g)
-      mixed = gates.mix(weights[name], pool)
-      if self.top == 'concat':
-        mixed = jnp.concatenate([g, mixed], axis=-1)
-      inputs[name] = mixed
-    return inputs, weights
+    names = tuple(own)
+    below: list[mixture.Given] = []
+    if self.top == 'identity':
+      self._check_widths(own[names[0]], shared)
+      below = [mixture.Given(name, own[name][:, None]) for name in names]
+    mixed, weights = mixture.mix(
+      self,
+      self.expert,
+      [*below, mixture.Pool('shared_experts', self.num_experts, shared)],
+      [
+        mixture.Selector(f'gate_{name}', own[name], (name, 'shared_experts'))
+        for name in names
+      ],
+      train=train,
+    )
+    inputs = dict(zip(names, mixed, strict=True))
+    if self.top == 'concat':
+      inputs = {
+        name: jnp.concatenate([own[name], inputs[name]], axis=-1)
+        for name in names
+      }
+    return inputs, dict(zip(names, weights, strict=True))
+
+  def _check_widths(self, own: Array, shared: Array) -> None:
+    template = experts.fresh(self.expert)
+    output = jax.eval_shape(
+      lambda x: template.init_with_output(jax.random.key(0), x)[0], shared
+    )
+    if own.shape[1:] != output.shape[1:]:
+      raise ValueError(
+        "top='identity' mixes the level below with the top experts and needs "
+        f'equal widths; found {own.shape[1:]} below and {output.shape[1:]} on '
+        "top: make them equal or take top='concat'"
+      )

@@ -34,7 +34,7 @@ _FREE = frozenset(
   optimization_barrier pad random_bits random_fold_in random_seed random_split
   random_unwrap random_wrap reduce_precision reshape rev scatter
   sharding_constraint shift_left shift_right_logical shift_right_arithmetic
-  slice sort split squeeze stop_gradient threefry2x32 transpose
+  slice sort split stack unstack squeeze stop_gradient threefry2x32 transpose
   """.split()
 )
 
