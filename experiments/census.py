@@ -282,6 +282,7 @@ def main(argv: list[str]) -> None:
     from experiments import runner
   except InputError as error:
     sys.exit(f'error: {error}')
+  runner.start(config)
   try:
     run(config)
   except KeyboardInterrupt:

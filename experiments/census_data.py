@@ -15,7 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import census_files, census_reader, census_sample
+from experiments import (
+  census_files,
+  census_reader,
+  census_sample,
+  options,
+)
 from experiments.census_reader import Table
 from experiments.errors import InputError
 from lplmtl import tables, types
@@ -78,8 +83,7 @@ class CensusData(NamedTuple):
 
 def default_data_dir() -> pathlib.Path:
   """`$XDG_CACHE_HOME/lplmtl/census-income`, or the same under ~/.cache."""
-  base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-  return pathlib.Path(base) / 'lplmtl' / 'census-income'
+  return options.cache_dir() / 'census-income'
 
 
 def make_tasks(names: Sequence[str]) -> tuple[types.Task, ...]:

@@ -5,6 +5,7 @@ Light to import (no JAX), so that --help answers at once.
 
 import dataclasses
 import math
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +55,8 @@ class Config:
   # Run
   num_seeds: int = 1
   seed: int = 0
+  cpu_devices: int = 1
+  compilation_cache: str = ''
   out_dir: str | None = None
   eval_only: bool = False
 
@@ -79,6 +82,12 @@ class Config:
   def from_json(cls, data: dict[str, Any]) -> 'Config':
     """The inverse of `to_json`, also after a trip through a JSON file."""
     return cls(**{name: _as_tuple(value) for name, value in data.items()})
+
+
+def cache_dir() -> pathlib.Path:
+  """`$XDG_CACHE_HOME/lplmtl`, or the same under ~/.cache."""
+  base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  return pathlib.Path(base) / 'lplmtl'
 
 
 def define_flags() -> None:
@@ -175,6 +184,19 @@ def define_flags() -> None:
   # Run
   _integer('num_seeds', 1, 'Run: models to train at once.', 10_000)
   _integer('seed', 0, 'Run: the first seed.', 2_000_000_000)
+  _integer(
+    'cpu_devices',
+    1,
+    'Run: host devices on a CPU, among which the seeds, or the rows of a '
+    'batch, are spread.',
+    1024,
+  )
+  flags.DEFINE_string(
+    'compilation_cache',
+    default.compilation_cache,
+    'Run: folder for compiled programs, "none" for none. Default: '
+    '$XDG_CACHE_HOME/lplmtl/jax.',
+  )
   flags.DEFINE_string(
     'out_dir', default.out_dir,
     'Run: folder for results, curves and the model. Default: '

@@ -1,5 +1,6 @@
 """What every launcher needs: from a Config to a model and to results.json."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import inspect
@@ -19,13 +20,14 @@ import numpy as np
 import optax
 
 from experiments.errors import InputError
-from experiments.options import Config
+from experiments.options import Config, cache_dir
 from lplmtl import (
   architectures,
   balancing,
   checkpoint,
   encoder,
   experts,
+  parallel,
   steps,
   training,
 )
@@ -64,6 +66,21 @@ def make_parts(
     make_optimizer(config, num_steps),
     make_balancer(config, tasks),
   )
+
+
+def start(config: Config) -> None:
+  """Settings of JAX that must be made before it starts.
+
+  Programs that were compiled once are kept on disk, the small ones too. In a
+  notebook, where JAX may run already, the number of devices stays as it is.
+  """
+  if config.compilation_cache != 'none':
+    folder = config.compilation_cache or str(cache_dir() / 'jax')
+    jax.config.update('jax_compilation_cache_dir', folder)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  with contextlib.suppress(RuntimeError):
+    jax.config.update('jax_num_cpu_devices', config.cpu_devices)
 
 
 def check_names(config: Config) -> None:
@@ -180,8 +197,11 @@ def score(
   """Every task's metrics of every seed: `{task: {metric: {mean, ...}}}`."""
   num_seeds = len(jax.tree.leaves(params)[0])
   evaluate = steps.make_eval_step(model, tasks)
-  found = jax.jit(steps.over_seeds(evaluate, num_seeds, (0, None)))(
-    params, batch
+  mesh = parallel.make_mesh(num_seeds)
+  spread = parallel.over_seeds(evaluate, num_seeds, (0, None), mesh)
+  # By way of the host: training may have left them on other devices.
+  found = jax.jit(spread)(
+    jax.device_get(params), parallel.replicate(batch, mesh)
   )
   return {
     task.name: {

@@ -99,7 +99,7 @@ def mix(
     for p in pools
     if isinstance(p, Pool)
   }
-  mask, kernels = _gates(module, pools, selectors)
+  kernels = _kernels(module, pools, selectors)
   key = experts.dropout_key(module, expert, train=train)
   outputs = {p.name: p.outputs for p in pools if isinstance(p, Given)}
   logits: dict[str, Array] = {}
@@ -117,19 +117,26 @@ def mix(
     logits |= zip(gates, scores, strict=True)
   return _weigh(
     jnp.stack([logits[s.name] for s in selectors], axis=1),
-    mask,
     jnp.concatenate([outputs[p.name] for p in pools], axis=1),
+    np.array([[p.name in s.pools for p in pools] for s in selectors]),
+    [p.num_experts for p in pools],
   )
 
 
 def _weigh(
-  logits: Array, mask: np.ndarray, outputs: Array
+  logits: Array, outputs: Array, allowed: np.ndarray, counts: list[int]
 ) -> tuple[list[Array], list[Array]]:
-  """`[B, G, E]` logits, `[G, E]` bool and `[B, E, ...]` outputs, mixed."""
-  logits = jnp.where(mask[None], logits.astype(jnp.float32), -jnp.inf)
+  """Mixes `[B, E, ...]` by `[B, G, E]` logits of the `[G, P]` allowed pools."""
+  logits = logits.astype(jnp.float32)
+  if not allowed.all():
+    mask = np.repeat(allowed, counts, axis=1)
+    logits = jnp.where(mask[None], logits, -jnp.inf)
   weights = jax.nn.softmax(logits, axis=-1)
   mixed = jnp.einsum('bge,be...->bg...', weights.astype(outputs.dtype), outputs)
-  chosen = [w[:, m] for w, m in zip(unstack(weights), mask, strict=True)]
+  chosen = []
+  for own, mine in zip(unstack(weights), allowed, strict=True):
+    parts = zip(experts.split(own, counts), mine, strict=True)
+    chosen.append(jnp.concatenate([w for w, ok in parts if ok], axis=1))
   return unstack(mixed), chosen
 
 
@@ -138,36 +145,32 @@ def unstack(x: Array) -> list[Array]:
   return [part.squeeze(1) for part in experts.split(x, (1,) * x.shape[1])]
 
 
-def _gates(
+def _kernels(
   module: nn.Module,
   pools: Sequence[Pool | Given],
   selectors: Sequence[Selector],
-) -> tuple[np.ndarray, dict[str, Array]]:
-  """Who may choose what, `[G, E]`, and kernels with a column for every expert.
+) -> dict[str, Array]:
+  """Each selector's kernel, with a column for every expert, `[D, E]`.
 
-  The columns of experts that a selector may not choose are zeros, and are
-  masked: all selectors then mix in one contraction.
+  The columns of experts that it may not choose are zeros, and will be masked:
+  all selectors then mix in one contraction.
   """
-  rows, kernels = [], {}
+  kernels = {}
   for selector in selectors:
-    allowed = [p.name in selector.pools for p in pools]
-    counts = [p.num_experts for p in pools]
-    rows.append(np.repeat(allowed, counts))
     width = int(np.prod(selector.x.shape[1:]))
+    chosen = [p.num_experts for p in pools if p.name in selector.pools]
     kernel = module.param(
-      selector.name,
-      nn.initializers.lecun_normal(),
-      (width, int(rows[-1].sum())),
+      selector.name, nn.initializers.lecun_normal(), (width, sum(chosen))
     )
-    columns, start = [], 0
-    for is_allowed, count in zip(allowed, counts, strict=True):
-      if is_allowed:
-        columns.append(kernel[:, start : start + count])
-        start += count
-      else:
-        columns.append(jnp.zeros((width, count), kernel.dtype))
+    own = iter(experts.split(kernel, chosen))
+    columns = [
+      next(own)
+      if p.name in selector.pools
+      else jnp.zeros((width, p.num_experts), kernel.dtype)
+      for p in pools
+    ]
     kernels[selector.name] = jnp.concatenate(columns, axis=1)
-  return np.stack(rows), kernels
+  return kernels
 
 
 def _inputs(

@@ -6,7 +6,6 @@ jitted, scanned, and spread over seeds.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -206,34 +205,6 @@ def make_eval_step(
     return results
 
   return evaluate
-
-
-def over_seeds(
-  fn: Callable, num_seeds: int, in_axes: tuple[int | None, ...]
-) -> Callable:
-  """Spreads a function of one seed over a leading S axis.
-
-  Args:
-    fn: a function of arrays.
-    num_seeds: S.
-    in_axes: for each argument, 0 if it leads with S or None if it has no such
-      axis and serves all seeds.
-
-  Returns:
-    The function with S leading its results too.
-  """
-  if num_seeds > 1:
-    return jax.vmap(fn, in_axes)
-
-  def single(*args: Any) -> Any:
-    # A batch axis of 1 would cost time in every contraction.
-    args = tuple(
-      x if axis is None else jax.tree.map(lambda leaf: leaf[0], x)
-      for x, axis in zip(args, in_axes, strict=True)
-    )
-    return jax.tree.map(lambda leaf: leaf[None], fn(*args))
-
-  return single
 
 
 def num_rows(features: PyTree) -> int:

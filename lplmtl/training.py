@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lplmtl import steps
+from lplmtl import parallel, steps
 from lplmtl.types import Array, Balancer, Batch, Model, PyTree, Task
 
 
@@ -59,6 +59,7 @@ def fit(
   num_epochs: int = 10,
   eval_every: int = 1,
   patience: int | None = None,
+  devices: Sequence[jax.Device] | None = None,
   on_chunk: Callable[[dict[str, Any]], None] | None = None,
 ) -> FitResult:
   """Trains one model a key.
@@ -88,6 +89,8 @@ def fit(
       evaluated).
     patience: a seed stops after so many evaluations without improvement; None
       never stops.
+    devices: what to train on, None for all local devices: several seeds take a
+      device each, a single one splits its batches.
     on_chunk: called with each epoch's entry of the history.
 
   Returns:
@@ -119,7 +122,8 @@ def fit(
     )
   keys = jnp.atleast_1d(key)
   num_seeds = len(keys)
-  data, validation = jax.device_put((data, validation))
+  mesh = parallel.make_mesh(num_seeds, batch_size, devices)
+  data, validation = parallel.replicate((data, validation), mesh)
   shuffle = _make_shuffle(keys, num_rows, batch_size)
 
   start = time.perf_counter()
@@ -129,23 +133,32 @@ def fit(
     tasks=tasks,
     optimizer=optimizer,
     balancer=balancer,
-    features=jax.tree.map(lambda x: x[:1], data.features),
+    features=jax.tree.map(_one_row, data.features),
   )
-  state = jax.jit(steps.over_seeds(init, num_seeds, (0,)))(keys)
+  spread = functools.partial(
+    parallel.over_seeds, num_seeds=num_seeds, mesh=mesh
+  )
+  home = parallel.leading(num_seeds, mesh)
+  everywhere = parallel.leading(1, mesh)
+  state = jax.jit(spread(init, in_axes=(0,)), out_shardings=home)(keys)
   chunk = functools.partial(
     steps.train_chunk, steps.make_train_step(model, tasks, optimizer, balancer)
   )
+  rows = parallel.split_batches(shuffle(0), mesh)
   run_chunk = (
-    jax.jit(steps.over_seeds(chunk, num_seeds, (0, None, 0)), donate_argnums=0)
-    .lower(state, data, shuffle(0))
+    jax.jit(
+      spread(chunk, in_axes=(0, None, 0)),
+      donate_argnums=0,
+      out_shardings=(home, everywhere),
+    )
+    .lower(state, data, rows)
     .compile()
   )
   if validation is not None:
     evaluate = (
       jax.jit(
-        steps.over_seeds(
-          steps.make_eval_step(model, tasks), num_seeds, (0, None)
-        )
+        spread(steps.make_eval_step(model, tasks), in_axes=(0, None)),
+        out_shardings=everywhere,
       )
       .lower(state.params, validation)
       .compile()
@@ -156,7 +169,8 @@ def fit(
   best_params = None
   history: list[dict[str, Any]] = []
   for epoch in range(1, num_epochs + 1):
-    state, metrics = run_chunk(state, data, shuffle(epoch - 1))
+    rows = parallel.split_batches(shuffle(epoch - 1), mesh)
+    state, metrics = run_chunk(state, data, rows)
     record = _summarise(jax.device_get(metrics), tasks, epoch, choice.active)
     if validation is None:
       choice.best_epoch[:] = epoch
@@ -276,6 +290,11 @@ def _check_arguments(key: Array, optimizer: Any, balancer: Any) -> None:
       raise ValueError(
         f'{name} must be a pair of functions such as {example}, found {value!r}'
       )
+
+
+def _one_row(x: Array) -> np.ndarray:
+  """A row of zeros on the host: initialisation looks at shapes alone."""
+  return np.zeros((1, *x.shape[1:]), x.dtype)
 
 
 class _Choice:

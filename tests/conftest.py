@@ -2,9 +2,13 @@
 
 import os
 import pathlib
+import tempfile
 
 import jax
 import pytest
+
+# Nothing that a test writes goes under the user's home.
+os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='lplmtl-tests-')
 
 # Compilation is most of the time; the launcher's tests, in processes of their
 # own, compile as users do.

@@ -331,6 +331,21 @@ def test_no_network(tmp_path, capsys, monkeypatch):
   assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.slow
+def test_compiled_programs_are_kept(tmp_path):
+  """The second start finds every program in the cache, and adds none."""
+  folder = tmp_path / 'programs'
+  kept = []
+  for _ in range(2):
+    found = _command(
+      *TINY, '--architecture=shared_bottom', '--bottom_widths=4', '--epochs=1',
+      f'--compilation_cache={folder}', f'--out_dir={tmp_path / "run"}',
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    kept.append({p.name for p in folder.iterdir() if p.name.endswith('-cache')})
+  assert kept[0] and kept[1] == kept[0]
+
+
 def test_ctrl_c(tmp_path, capsys, monkeypatch):
   def interrupt(*args, **kwargs):
     raise KeyboardInterrupt

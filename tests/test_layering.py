@@ -27,7 +27,8 @@ ALLOWED = {
   'balancing': set(),
   'compression': set(),
   'steps': {'losses'},
-  'training': {'steps'},
+  'parallel': set(),
+  'training': {'parallel', 'steps'},
   'checkpoint': {'tables'},
 }
 FORBIDDEN = {

@@ -1,5 +1,7 @@
 """Steps, chunks, seeds, selection and early stopping."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, steps, tasks, training
+from lplmtl import balancing, parallel, steps, tasks, training
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
@@ -145,9 +147,11 @@ def test_a_seed_alone_equals_that_seed_among_others():
 
   def run(keys, rows):
     count = len(keys)
-    state = jax.jit(steps.over_seeds(_state, count, (0,)))(keys)
+    mesh = parallel.make_mesh(count)
+    spread = functools.partial(parallel.over_seeds, num_seeds=count, mesh=mesh)
+    state = jax.jit(spread(_state, in_axes=(0,)))(keys)
     chunk = lambda s, r: steps.train_chunk(step, s, data, r)  # noqa: E731
-    return jax.jit(steps.over_seeds(chunk, count, (0, 0)))(state, rows)
+    return jax.jit(spread(chunk, in_axes=(0, 0)))(state, rows)
 
   state, metrics = run(keys, rows)
   alone, metrics_alone = run(keys[1:2], rows[1:2])

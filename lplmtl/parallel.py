@@ -1,0 +1,142 @@
+"""Several devices, several seeds: how one function becomes many."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lplmtl.types import PyTree
+
+SEEDS, DATA = 'seeds', 'data'
+
+
+def make_mesh(
+  num_seeds: int,
+  batch_size: int | None = None,
+  devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
+  """Devices, for seeds or for the rows of a batch.
+
+  Several seeds take a device each (or share one); a single seed splits its
+  batches instead, over as many devices as divide the batch.
+
+  Args:
+    num_seeds: S.
+    batch_size: B; None for a mesh of one device when S is 1.
+    devices: None for all local ones.
+
+  Returns:
+    A mesh with the axis `seeds` or `data`.
+  """
+  devices = list(devices or jax.local_devices())
+  if num_seeds > 1:
+    count, axis = min(num_seeds, len(devices)), SEEDS
+  else:
+    rows = batch_size or 1
+    fits = [n for n in range(1, len(devices) + 1) if rows % n == 0]
+    count, axis = fits[-1], DATA
+  return jax.make_mesh(
+    (count,), (axis,), devices=devices[:count], axis_types=(AxisType.Auto,)
+  )
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+  """Arrays that every device holds whole."""
+  return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def split_batches(indices: Any, mesh: Mesh) -> jax.Array:
+  """`[S, N, B]` row numbers; a mesh over rows holds B in parts.
+
+  The compiler follows: each device gathers and computes its own rows, and the
+  sums over a batch, denominators too, are those of the whole batch.
+  """
+  spec = P(None, None, DATA) if DATA in mesh.axis_names else P()
+  return jax.device_put(indices, NamedSharding(mesh, spec))
+
+
+def over_seeds(
+  fn: Callable, num_seeds: int, in_axes: tuple[int | None, ...], mesh: Mesh
+) -> Callable:
+  """Spreads a function of one seed over a leading S axis.
+
+  Each device of a mesh over seeds works on its own seeds: one after the other
+  on a CPU, where batching several small models makes each slower (by a tenth
+  here, by 20 to 30 % for larger ones), all at once on an accelerator.
+
+  Args:
+    fn: a function of arrays.
+    num_seeds: S.
+    in_axes: for each argument, 0 if it leads with S or None if it has no such
+      axis and serves all seeds.
+    mesh: from `make_mesh`.
+
+  Returns:
+    The function with S leading its results too.
+  """
+  if num_seeds == 1:
+    # A batch axis of 1 would cost time in every contraction.
+    return _with_axis(fn, in_axes)
+  is_cpu = mesh.devices.flat[0].platform == 'cpu'
+  many = _one_by_one(fn, in_axes) if is_cpu else jax.vmap(fn, in_axes)
+  if mesh.size == 1:
+    return many
+  sharded = jax.shard_map(
+    many,
+    mesh=mesh,
+    in_specs=tuple(P() if axis is None else P(SEEDS) for axis in in_axes),
+    out_specs=P(SEEDS),
+    check_vma=False,
+  )
+  extra = -num_seeds % mesh.size
+
+  def padded(*args: Any) -> Any:
+    """The last seed stands in where the seeds do not fill the devices."""
+    args = tuple(
+      x if axis is None else jax.tree.map(_repeat_last(extra), x)
+      for x, axis in zip(args, in_axes, strict=True)
+    )
+    return jax.tree.map(lambda leaf: leaf[:num_seeds], sharded(*args))
+
+  return padded if extra else sharded
+
+
+def _with_axis(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
+  def single(*args: Any) -> Any:
+    args = tuple(
+      x if axis is None else jax.tree.map(lambda leaf: leaf[0], x)
+      for x, axis in zip(args, in_axes, strict=True)
+    )
+    return jax.tree.map(lambda leaf: leaf[None], fn(*args))
+
+  return single
+
+
+def _one_by_one(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
+  def many(*args: Any) -> Any:
+    def one(own: tuple[Any, ...]) -> Any:
+      leading = iter(own)
+      return fn(
+        *(
+          x if axis is None else next(leading)
+          for x, axis in zip(args, in_axes, strict=True)
+        )
+      )
+
+    pairs = zip(args, in_axes, strict=True)
+    return jax.lax.map(one, tuple(x for x, axis in pairs if axis == 0))
+
+  return many
+
+
+def _repeat_last(count: int) -> Callable[[jax.Array], jax.Array]:
+  return lambda x: jnp.concatenate([x, jnp.repeat(x[-1:], count, axis=0)])
+
+
+def leading(num_seeds: int, mesh: Mesh) -> NamedSharding:
+  """Where arrays that lead with S live: apart if that comes out even."""
+  is_even = SEEDS in mesh.axis_names and num_seeds % mesh.size == 0
+  return NamedSharding(mesh, P(SEEDS) if is_even else P())

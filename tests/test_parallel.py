@@ -1,0 +1,53 @@
+"""Eight devices compute what one computes."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from lplmtl import parallel
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope='module')
+def found():
+  environment = {
+    **os.environ,
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+  }
+  process = subprocess.run(
+    [sys.executable, '-m', 'tests.parallel_check'],
+    cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert process.returncode == 0, process.stderr
+  results = json.loads(process.stdout)
+  assert results.pop('devices') == 8
+  return results
+
+
+@pytest.mark.parametrize('seeds', ['1', '5', '8'])
+def test_losses_of_50_steps(seeds, found):
+  one, many = (np.array(found[seeds][key]) for key in ('one', 'many'))
+  assert one.shape == (int(seeds), 50, 2)
+  np.testing.assert_allclose(many, one, atol=1e-5, rtol=1e-5)
+  assert not np.allclose(one[0, 0], one[0, -1])
+
+
+def test_a_single_seed_splits_its_batches(found):
+  """Each of the eight devices holds an eighth of the rows of every step."""
+  assert found['1']['held'] == [[1, 50, 8]] * 8
+  assert found['8']['held'] == [[8, 50, 64]] * 8
+
+
+def test_mesh_sizes():
+  devices = jax.devices() * 8  # only counted here
+  assert parallel.make_mesh(1, None, devices[:1]).size == 1
+  assert parallel.make_mesh(3, 64, devices[:1]).axis_names == ('seeds',)
+  assert parallel.make_mesh(1, 64, devices[:1]).axis_names == ('data',)
