@@ -28,7 +28,8 @@ ALLOWED = {
   'compression': set(),
   'steps': {'losses'},
   'parallel': set(),
-  'training': {'parallel', 'steps'},
+  'checks': set(),
+  'training': {'checks', 'parallel', 'steps'},
   'checkpoint': {'tables'},
 }
 FORBIDDEN = {

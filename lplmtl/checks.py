@@ -1,0 +1,106 @@
+"""What `fit` looks at before it starts: arguments, and rows on the host."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lplmtl.types import Batch, Task
+
+
+def check_data(tasks: Sequence[Task], batch: Batch, name: str) -> None:
+  """Refuses rows that could only train a wrong model.
+
+  Inside a program a row number out of range is clipped and a label out of range
+  gives a loss that means nothing, so `fit` looks at the arrays on the host.
+
+  Args:
+    tasks: T tasks.
+    batch: all rows; leaves are arrays.
+    name: what to call them.
+
+  Raises:
+    ValueError: different numbers of rows, values that are not finite, labels
+      that a task does not know, a mask of no task, weights below 0.
+  """
+  num_rows = jax.tree.leaves(batch.features)[0].shape[0]
+  for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
+    where = f'{name}{jax.tree_util.keystr(path)}'
+    if jnp.shape(leaf)[:1] != (num_rows,):
+      raise ValueError(
+        f'{where} must have the {num_rows} rows of the features, found shape '
+        f'{jnp.shape(leaf)}'
+      )
+    if not np.issubdtype(leaf.dtype, np.number) and leaf.dtype != bool:
+      raise ValueError(f'{where} must hold numbers, found {leaf.dtype}')
+    if path[0] == _FEATURES and not np.isfinite(leaf).all():
+      raise ValueError(f'{where} holds values that are not finite')
+  masks = batch.where or {}
+  names = [task.name for task in tasks]
+  if set(masks) - set(names):
+    raise ValueError(
+      f'{name}.where names {sorted(set(masks) - set(names))}, which are no '
+      f'tasks; the tasks are {names}'
+    )
+  if batch.weights is not None:
+    weights = np.asarray(batch.weights)
+    if weights.ndim != 1 or not (weights >= 0).all() or not weights.any():
+      raise ValueError(
+        f'{name}.weights must be [{num_rows}] numbers >= 0, not all of them 0; '
+        f'found shape {weights.shape}, from {weights.min()} to {weights.max()}'
+      )
+  for task in tasks:
+    if task.name not in batch.labels:
+      raise ValueError(
+        f'{name}: no label for task {task.name!r}; found {sorted(batch.labels)}'
+      )
+    _check_labels(task, batch, name)
+
+
+_FEATURES = jax.tree_util.GetAttrKey('features')
+
+
+def _check_labels(task: Task, batch: Batch, name: str) -> None:
+  mask = (batch.where or {}).get(task.name)
+  if mask is not None and (np.ndim(mask) != 1 or mask.dtype != bool):
+    raise ValueError(
+      f'{name}.where[{task.name!r}] must be [N] bool, found {mask.dtype} of '
+      f'shape {np.shape(mask)}'
+    )
+  for leaf in jax.tree.leaves(batch.labels[task.name]):
+    labels = np.asarray(leaf if mask is None else leaf[mask])
+    if not np.isfinite(labels).all():
+      raise ValueError(
+        f'the labels of task {task.name!r} in {name} are not all finite: mark '
+        'the rows without a label in Batch.where'
+      )
+    if task.label_range is None or not labels.size:
+      continue
+    low, high = task.label_range
+    if labels.min() < low or labels.max() > high:
+      raise ValueError(
+        f'the labels of task {task.name!r} in {name} must be from {low} to '
+        f'{high}, found {labels.min()} to {labels.max()}'
+      )
+
+
+def check_arguments(key: Any, optimizer: Any, balancer: Any) -> None:
+  """Refuses a key, an optimiser or a balancer that is none."""
+  is_key = isinstance(key, jax.Array) and jnp.issubdtype(
+    key.dtype, jax.dtypes.prng_key
+  )
+  if not is_key or key.ndim > 1:
+    raise ValueError(
+      'key must be one typed key, jax.random.key(seed), or a vector of them; '
+      f'found {key!r}'
+    )
+  for name, value, example in (
+    ('optimizer', optimizer, 'optax.adam(1e-3)'),
+    ('balancer', balancer, 'balancing.equal()'),
+  ):
+    if not (hasattr(value, 'init') and hasattr(value, 'update')):
+      raise ValueError(
+        f'{name} must be a pair of functions such as {example}, found {value!r}'
+      )
