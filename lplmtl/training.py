@@ -125,11 +125,11 @@ def fit(
   num_seeds = len(keys)
   mesh = parallel.make_mesh(num_seeds, batch_size, devices)
   data, validation = parallel.replicate((data, validation), mesh)
-  shuffle = _make_shuffle(keys, num_rows, batch_size)
+  shuffle = make_shuffle(keys, num_rows, batch_size)
 
   start = time.perf_counter()
   rows = parallel.split_batches(shuffle(0), mesh)
-  state, run_chunk, evaluate = _compile(
+  state, run_chunk, evaluate = compile_programs(
     keys, model, tasks, optimizer, balancer, data, validation, rows, mesh
   )
   compiled = time.perf_counter()
@@ -166,7 +166,7 @@ def fit(
   return FitResult(*result, history=history, seconds=seconds)
 
 
-def _compile(
+def compile_programs(
   keys: Array,
   model: Model,
   tasks: Sequence[Task],
@@ -177,7 +177,24 @@ def _compile(
   rows: Array,
   mesh: Mesh,
 ) -> tuple[steps.TrainState, Callable[..., Any], Any]:
-  """The first state, and the compiled programs of a chunk and a validation."""
+  """The first state, and the compiled programs of a chunk and a validation.
+
+  Args:
+    keys: `[S]` random keys.
+    model: as for `fit`; so are the next five.
+    tasks: T tasks.
+    optimizer: any optax transformation.
+    balancer: see `lplmtl.types.Balancer`.
+    data: the training rows, on the devices of the mesh.
+    validation: likewise, or None.
+    rows: `[S, N, B]` row numbers of a chunk.
+    mesh: from `parallel.make_mesh`.
+
+  Returns:
+    (state, run_chunk, evaluate): a TrainState that leads with S;
+    `(state, data, rows) -> (state, metrics)`, which takes over the state's
+    buffers; `(params, validation) -> {task: {metric: [S]}}` or None.
+  """
   init = functools.partial(
     steps.init_state,
     model=model,
@@ -245,7 +262,7 @@ class _Choice:
     return improved
 
 
-def _make_shuffle(
+def make_shuffle(
   keys: Array, num_rows: int, batch_size: int
 ) -> Callable[[int], np.ndarray]:
   """Row numbers of an epoch, `[S, N, B]` int32, from the key and the epoch.

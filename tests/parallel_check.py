@@ -44,7 +44,7 @@ def run(num_seeds, devices):
   balancer = balancing.uncertainty(is_regression=(False, True))
   keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
   data = parallel.replicate(make_data(), mesh)
-  shuffle = training._make_shuffle(keys, ROWS, BATCH)
+  shuffle = training.make_shuffle(keys, ROWS, BATCH)
   rows = np.concatenate([shuffle(e) for e in range(10)], axis=1)
   init = functools.partial(
     steps.init_state,

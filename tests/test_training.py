@@ -141,7 +141,7 @@ def test_a_seed_alone_equals_that_seed_among_others():
   step = lplmtl.make_train_step(MODEL, TASKS, OPTIMIZER, BALANCER)
   data = jax.device_put(_data())
   keys = _keys(3)
-  rows = training._make_shuffle(keys, 160, BATCH)
+  rows = training.make_shuffle(keys, 160, BATCH)
   rows = np.concatenate([rows(epoch) for epoch in range(5)], axis=1)
   assert rows.shape == (3, 50, BATCH)
 
@@ -344,7 +344,7 @@ def test_a_loss_that_is_not_finite_names_step_and_task():
   data = _data()
   labels = {**data.labels, 'apple': data.labels['apple'].copy()}
   labels['apple'][7] = 3e38  # its square is not a float
-  row = np.argwhere(training._make_shuffle(_keys(1), 160, BATCH)(0)[0] == 7)[0]
+  row = np.argwhere(training.make_shuffle(_keys(1), 160, BATCH)(0)[0] == 7)[0]
   with pytest.raises(
     training.NonFiniteError,
     match=f"task 'apple' is inf at step {row[0] + 1} of epoch 1",

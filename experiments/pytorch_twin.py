@@ -1,0 +1,217 @@
+"""A plain, careful PyTorch twin of three architectures, to be measured against.
+
+Same sizes, same encoder, same loss; tensors resident, no DataLoader, fused
+Adam; experts and gates that read the same input are one Linear. Needs the extra
+`bench`; used by experiments/throughput.py alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+Tensor = torch.Tensor
+
+
+class Encoder(nn.Module):
+  """One embedding table for all category columns, numbers appended."""
+
+  def __init__(self, num_categories: Sequence[int], embed_dim: int):
+    super().__init__()
+    sizes = torch.tensor([0, *num_categories[:-1]])
+    self.offsets = torch.cumsum(sizes, 0)
+    self.table = nn.Embedding(sum(num_categories), embed_dim)
+
+  def forward(self, categories: Tensor, numeric: Tensor) -> Tensor:
+    embedded = self.table(categories + self.offsets)
+    return torch.cat([embedded.flatten(1), numeric], dim=1)
+
+
+class Fused(nn.Module):
+  """`groups` of experts and gates that read one input, as one Linear.
+
+  Gates have biases that a linear gate would not have; they cost nothing.
+  """
+
+  def __init__(
+    self, width: int, num_experts: int, hidden: int, gates: list[int]
+  ):
+    super().__init__()
+    self.num_experts, self.hidden, self.gates = num_experts, hidden, gates
+    self.linear = nn.Linear(width, num_experts * hidden + sum(gates))
+
+  def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    out = self.linear(x)
+    split = self.num_experts * self.hidden
+    outputs = functional.relu(out[:, :split])
+    gates = torch.split(out[:, split:], self.gates, dim=1)
+    shape = (len(x), self.num_experts, self.hidden)
+    return outputs.view(shape), [torch.softmax(g, dim=1) for g in gates]
+
+
+def mix(weights: Tensor, outputs: Tensor) -> Tensor:
+  """`[B, E]` and `[B, E, H]` to `[B, H]`."""
+  return torch.bmm(weights.unsqueeze(1).to(outputs.dtype), outputs).squeeze(1)
+
+
+def tower(width: int, hidden: int) -> nn.Module:
+  """The tower of one task."""
+  return nn.Sequential(
+    nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+  )
+
+
+class SharedBottom(nn.Module):
+  """One trunk."""
+
+  def __init__(self, width: int, tasks: int, bottom: int, tower_width: int):
+    super().__init__()
+    self.bottom = nn.Linear(width, bottom)
+    self.towers = nn.ModuleList(
+      [tower(bottom, tower_width) for _ in range(tasks)]
+    )
+
+  def forward(self, x: Tensor) -> list[Tensor]:
+    hidden = functional.relu(self.bottom(x))
+    return [head(hidden) for head in self.towers]
+
+
+class MMoE(nn.Module):
+  """All experts and gates as one Linear."""
+
+  def __init__(
+    self, width: int, tasks: int, experts: int, hidden: int, tower_width: int
+  ):
+    super().__init__()
+    self.level = Fused(width, experts, hidden, [experts] * tasks)
+    self.towers = nn.ModuleList(
+      [tower(hidden, tower_width) for _ in range(tasks)]
+    )
+
+  def forward(self, x: Tensor) -> list[Tensor]:
+    outputs, gates = self.level(x)
+    return [h(mix(g, outputs)) for h, g in zip(self.towers, gates, strict=True)]
+
+
+class PLE(nn.Module):
+  """Two levels; the first one as one Linear, above it one for each input."""
+
+  def __init__(
+    self,
+    width: int,
+    tasks: int,
+    specific: int,
+    shared: int,
+    hidden: int,
+    tower_width: int,
+  ):
+    super().__init__()
+    self.tasks, self.specific = tasks, specific
+    pool, everyone = specific + shared, tasks * specific + shared
+    self.first = Fused(width, everyone, hidden, [pool] * tasks + [everyone])
+    self.own = nn.ModuleList(
+      [Fused(hidden, specific, hidden, [pool]) for _ in range(tasks)]
+    )
+    self.shared = nn.Linear(hidden, shared * hidden)
+    self.hidden = hidden
+    self.towers = nn.ModuleList(
+      [tower(hidden, tower_width) for _ in range(tasks)]
+    )
+
+  def forward(self, x: Tensor) -> list[Tensor]:
+    outputs, gates = self.first(x)
+    split = self.tasks * self.specific
+    common = outputs[:, split:]
+    inputs = []
+    for k in range(self.tasks):
+      own = outputs[:, k * self.specific : (k + 1) * self.specific]
+      inputs.append(mix(gates[k], torch.cat([own, common], dim=1)))
+    shared = functional.relu(self.shared(mix(gates[-1], outputs)))
+    shared = shared.view(len(x), -1, self.hidden)
+    predictions = []
+    for level, head, g in zip(self.own, self.towers, inputs, strict=True):
+      own, (weights,) = level(g)
+      predictions.append(head(mix(weights, torch.cat([own, shared], dim=1))))
+    return predictions
+
+
+class Twin:
+  """A model, its data and its optimiser; what throughput.py times."""
+
+  def __init__(self, config: dict[str, Any], features: Any, labels: Any):
+    torch.set_num_threads(config['threads'])
+    torch.manual_seed(0)
+    self.batch = config['batch_size']
+    self.dtype = torch.bfloat16 if config['dtype'] == 'bfloat16' else None
+    self.categories = torch.from_numpy(features['categories']).long()
+    self.numeric = torch.from_numpy(features['numeric'])
+    self.labels = torch.from_numpy(labels).float()
+    tasks = self.labels.shape[1]
+    self.encoder = Encoder(config['num_categories'], config['embed_dim'])
+    width = len(config['num_categories']) * config['embed_dim']
+    width += self.numeric.shape[1]
+    hidden, top = config['expert_width'], config['tower_width']
+    self.model: nn.Module
+    if config['architecture'] == 'mmoe':
+      self.model = MMoE(width, tasks, config['num_experts'], hidden, top)
+    elif config['architecture'] == 'ple':
+      specific, shared = config['num_specific'], config['num_shared']
+      self.model = PLE(width, tasks, specific, shared, hidden, top)
+    else:
+      self.model = SharedBottom(width, tasks, config['bottom_width'], top)
+    parameters = [*self.encoder.parameters(), *self.model.parameters()]
+    self.optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
+
+  def _logits(self, rows: Tensor | slice) -> Tensor:
+    enabled = self.dtype is not None
+    with torch.autocast(
+      'cpu', dtype=self.dtype or torch.bfloat16, enabled=enabled
+    ):
+      x = self.encoder(self.categories[rows], self.numeric[rows])
+      return torch.cat(self.model(x), dim=1)
+
+  def train(self) -> int:
+    """One epoch; returns the rows seen."""
+    order = torch.randperm(len(self.labels))
+    steps = len(order) // self.batch
+    for i in range(steps):
+      rows = order[i * self.batch : (i + 1) * self.batch]
+      loss = functional.binary_cross_entropy_with_logits(
+        self._logits(rows).float(), self.labels[rows]
+      )
+      loss = loss * self.labels.shape[1]  # the sum over tasks
+      self.optimizer.zero_grad(set_to_none=True)
+      loss.backward()
+      self.optimizer.step()
+    return steps * self.batch
+
+  def score(self) -> int:
+    """The whole table, in chunks; returns the rows seen."""
+    with torch.inference_mode():
+      for start in range(0, len(self.labels), 1024):
+        self._logits(slice(start, start + 1024))
+    return len(self.labels)
+
+  def latency(self, calls: int) -> int:
+    """So many calls with one row each."""
+    with torch.inference_mode():
+      for i in range(calls):
+        self._logits(slice(i, i + 1)).float().numpy()
+    return calls
+
+  def flops(self) -> int:
+    """Not counted here: the same model's count is taken for both."""
+    return 0
+
+  def matmul(self, shape: tuple[int, int, int], calls: int) -> int:
+    """So many matrix products; returns their floating-point operations."""
+    m, k, n = shape
+    dtype = self.dtype or torch.float32
+    a, b = torch.randn(m, k, dtype=dtype), torch.randn(k, n, dtype=dtype)
+    out = torch.empty(m, n, dtype=dtype)
+    with torch.inference_mode():
+      for _ in range(calls):
+        torch.mm(a, b, out=out)
+    return 2 * m * k * n * calls

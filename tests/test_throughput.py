@@ -1,0 +1,91 @@
+"""The benchmark runs, and refuses what it cannot do."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def _run(*arguments):
+  return subprocess.run(
+    [sys.executable, '-m', 'experiments.throughput', *arguments],
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_figures_of_a_small_model(tmp_path):
+  out = tmp_path / 'figures.json'
+  found = _run(
+    '--architectures=shared_bottom', '--batch_sizes=64', '--num_rows=2000',
+    '--bottom_width=8', '--alternations=2', f'--out={out}',
+  )  # fmt: skip
+  assert found.returncode == 0, found.stderr
+  assert 'shared_bottom, batch 64' in found.stdout
+  (measured,) = json.loads(out.read_text())['measured']
+  assert measured['flops_per_example'] > 0
+  rates = measured['rates']['lplmtl']
+  assert set(rates) == {'train', 'score', 'latency', 'square'}
+  for values in rates.values():
+    assert len(values) == 2 and all(v > 0 for v in values)
+
+
+def test_the_twin_has_our_size():
+  """As many parameters, but for the biases of its gates."""
+  torch = pytest.importorskip('torch')
+  import jax
+  import numpy as np
+
+  import lplmtl
+  from experiments import pytorch_twin
+  from lplmtl import tasks
+  from lplmtl.compression import count_parameters
+
+  todo = (tasks.binary('a'), tasks.binary('b'))
+  config = {
+    'threads': 1, 'batch_size': 4, 'dtype': 'float32', 'num_categories': (3, 5),
+    'embed_dim': 2, 'expert_width': 6, 'tower_width': 4, 'num_experts': 3,
+    'num_specific': 2, 'num_shared': 1, 'bottom_width': 7,
+  }  # fmt: skip
+  features = {
+    'categories': np.zeros((8, 2), np.int32),
+    'numeric': np.ones((8, 3), np.float32),
+  }
+  encoder = lplmtl.TabularEncoder((3, 5), 2)
+  expert, tower = lplmtl.MLP((6,)), lplmtl.MLP((4,))
+  models = {
+    'shared_bottom': (
+      lplmtl.SharedBottom(todo, encoder, lplmtl.MLP((7,)), tower), 0,
+    ),
+    'mmoe': (lplmtl.MMoE(todo, encoder, expert, 3, tower), 2 * 3),
+    'ple': (
+      lplmtl.PLE(todo, encoder, (expert, expert), 2, 1, tower), 2 * 3 + 5 + 2 * 3,
+    ),
+  }  # fmt: skip
+  for name, (model, gate_biases) in models.items():
+    labels = np.zeros((8, 2), np.float32)
+    twin = pytorch_twin.Twin({**config, 'architecture': name}, features, labels)
+    parts = [*twin.encoder.parameters(), *twin.model.parameters()]
+    theirs = sum(p.numel() for p in parts)
+    ours = jax.eval_shape(model.init, jax.random.key(0), features)
+    assert theirs - gate_biases == count_parameters(ours)
+    assert twin.train() == 8 and twin.score() == 8
+    assert all(torch.isfinite(p).all() for p in parts)
+
+
+@pytest.mark.parametrize(
+  'arguments, complaint',
+  [
+    (('--architectures=resnet',), 'architectures must be among shared_bottom'),
+    (('--batch_sizes=0',), 'must be whole numbers'),
+    (('more',), "unexpected argument 'more'"),
+  ],
+)
+def test_mistakes(arguments, complaint):
+  found = _run(*arguments)
+  assert found.returncode == 1
+  assert complaint in found.stderr and 'Traceback' not in found.stderr
