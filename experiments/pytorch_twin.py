@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-Tensor = torch.Tensor
+Tensor = Any  # torch.Tensor; types are checked without the extra, too
 
 
 class Encoder(nn.Module):
