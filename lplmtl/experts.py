@@ -66,7 +66,7 @@ class Experts(nn.Module):
   def __call__(self, x: Array, *, train: bool = False) -> Array:
     """Maps `[B, ...]` to `[B, E, ...]`."""
     stack = declare(self, 'stack', self.expert, self.num_experts, x)
-    key = dropout_key(self, self.expert, train=train)
+    key = dropout_key(self, train=train)
     return run(self.expert, [stack], [], x, key=key)[0][0]
 
 
@@ -219,10 +219,8 @@ def dropout(key: Array, x: Array, rate: float) -> Array:
   return jnp.where(bits < kept.astype(jnp.int32), x * scale, 0)
 
 
-def dropout_key(
-  module: nn.Module, expert: nn.Module, *, train: bool
-) -> Array | None:
-  """The key for an expert's dropout, or None where there is none to draw."""
+def dropout_key(module: nn.Module, *, train: bool) -> Array | None:
+  """The key for the experts' dropout, or None where there is none to draw."""
   if not train or not module.has_rng('dropout'):
     return None
   return module.make_rng('dropout')

@@ -100,7 +100,7 @@ def mix(
     if isinstance(p, Pool)
   }
   kernels = _kernels(module, pools, selectors)
-  key = experts.dropout_key(module, expert, train=train)
+  key = experts.dropout_key(module, train=train)
   outputs = {p.name: p.outputs for p in pools if isinstance(p, Given)}
   logits: dict[str, Array] = {}
   for i, x in enumerate(_inputs(pools, selectors)):
