@@ -92,6 +92,7 @@ class Ours:
       todo,
       optimizer,
       balancer,
+      None,
       self.data,
       None,
       self.place(self.shuffle(0)),
@@ -124,7 +125,7 @@ class Ours:
     """One epoch; returns the rows seen."""
     rows = self.place(self.shuffle(self.epoch))
     self.epoch += 1
-    self.state, metrics = self.run(self.state, self.data, rows)
+    self.state, metrics = self.run(self.state, None, self.data, rows)
     np.asarray(metrics['losses'])
     return rows.size
 

@@ -86,8 +86,10 @@ def _check_labels(task: Task, batch: Batch, name: str) -> None:
       )
 
 
-def check_arguments(key: Any, optimizer: Any, balancer: Any) -> None:
-  """Refuses a key, an optimiser or a balancer that is none."""
+def check_arguments(
+  key: Any, model: Any, optimizer: Any, balancer: Any, hyperparams: Any
+) -> None:
+  """Refuses a key, a model, an optimiser or a balancer that is none."""
   is_key = isinstance(key, jax.Array) and jnp.issubdtype(
     key.dtype, jax.dtypes.prng_key
   )
@@ -96,11 +98,22 @@ def check_arguments(key: Any, optimizer: Any, balancer: Any) -> None:
       'key must be one typed key, jax.random.key(seed), or a vector of them; '
       f'found {key!r}'
     )
-  for name, value, example in (
-    ('optimizer', optimizer, 'optax.adam(1e-3)'),
-    ('balancer', balancer, 'balancing.equal()'),
-  ):
-    if not (hasattr(value, 'init') and hasattr(value, 'update')):
+  parts = (
+    ('model', model, 'apply', 'an architecture'),
+    ('optimizer', optimizer, 'update', 'optax.adam(1e-3)'),
+    ('balancer', balancer, 'update', 'balancing.equal()'),
+  )
+  for name, value, other, example in parts:
+    is_part = hasattr(value, 'init') and hasattr(value, other)
+    if not is_part and (hyperparams is None or not callable(value)):
       raise ValueError(
-        f'{name} must be a pair of functions such as {example}, found {value!r}'
+        f'{name} must be a pair of functions, init and {other}, such as '
+        f'{example} (or with hyperparams a function that makes it); found '
+        f'{value!r}'
+      )
+  for path, leaf in jax.tree_util.tree_flatten_with_path(hyperparams)[0]:
+    if jnp.shape(leaf) != key.shape:
+      raise ValueError(
+        f'hyperparams{jax.tree_util.keystr(path)} must have the shape of the '
+        f'keys, {key.shape}; found {jnp.shape(leaf)}'
       )

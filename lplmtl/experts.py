@@ -17,13 +17,14 @@ class MLP(nn.Module):
   Attributes:
     widths: units of each layer, `()` for the identity.
     activation: elementwise function.
-    dropout_rate: share of units dropped after each activation, in [0, 1).
+    dropout_rate: share of units dropped after each activation, in [0, 1); may
+      be a traced scalar.
     dtype: compute dtype; None takes that of the input and the parameters.
   """
 
   widths: tuple[int, ...] = (64,)
   activation: Any = nn.relu
-  dropout_rate: float = 0.0
+  dropout_rate: Any = 0.0
   dtype: Any = None
 
   @nn.compact
@@ -41,7 +42,7 @@ class MLP(nn.Module):
         name=f'layer_{i}',
       )
       x = self.activation(layer(x))
-      if train and self.dropout_rate > 0:
+      if train and not is_zero(self.dropout_rate):
         x = dropout(self.make_rng('dropout'), x, self.dropout_rate)
     return x
 
@@ -186,7 +187,7 @@ def _run_mlps(
 
 def _finish(expert: MLP, x: Array, key: Array | None, layer: int) -> Array:
   x = expert.activation(x)
-  if key is None or expert.dropout_rate == 0:
+  if key is None or is_zero(expert.dropout_rate):
     return x
   return dropout(jax.random.fold_in(key, layer), x, expert.dropout_rate)
 
@@ -211,12 +212,17 @@ def dropout(key: Array, x: Array, rate: float) -> Array:
   Args:
     key: random key.
     x: any array.
-    rate: share of units to drop, in [0, 1).
+    rate: share of units to drop, in [0, 1); may be traced.
   """
   kept = jnp.clip(jnp.round(256 * (1 - jnp.asarray(rate))), 1, 256)
   bits = jax.random.bits(key, x.shape, jnp.uint8)
   scale = (256 / kept).astype(x.dtype)
   return jnp.where(bits < kept.astype(jnp.int32), x * scale, 0)
+
+
+def is_zero(rate: Any) -> bool:
+  """Whether a rate is known to be 0; a traced one is not known."""
+  return not isinstance(rate, jax.Array) and rate == 0
 
 
 def dropout_key(module: nn.Module, *, train: bool) -> Array | None:

@@ -89,3 +89,25 @@ class ExtractionLevel(nn.Module):
     outputs = dict(zip(keys, mixed, strict=True))
     shared_output = outputs.pop('shared', None)
     return outputs, shared_output, dict(zip(keys, weights, strict=True))
+
+
+def is_shared(path: tuple[str, ...], num_levels: int) -> bool:
+  """Whether a parameter of extraction levels serves more than one task.
+
+  With a shared gate at every level but the last, a specific expert below the
+  last reaches the other tasks through that gate, and a task's gate does so
+  through the specific experts above it that have one.
+
+  Args:
+    path: names from the top of an architecture's parameters down to a leaf.
+    num_levels: N levels, the last without a shared gate.
+  """
+  if path[0] == 'encoder':
+    return True
+  kind, _, level = path[0].partition('_')
+  if kind != 'level':
+    return False
+  if path[1] in ('shared_experts', 'shared_gate'):
+    return True
+  is_gate = path[1].startswith('gate_')
+  return int(level) + is_gate < num_levels - 1

@@ -70,7 +70,10 @@ def squared_error(predictions: Array, labels: Array) -> Array:
 
 
 def masked_mean(
-  values: Array, where: Array | None = None, weights: Array | None = None
+  values: Array,
+  where: Array | None = None,
+  weights: Array | None = None,
+  total: Array | None = None,
 ) -> tuple[Array, Array]:
   """Weighted mean of the rows that count: `sum(w v) / sum(w)`.
 
@@ -81,23 +84,44 @@ def masked_mean(
     values: `[B]` float; rows under `where == False` must be finite.
     where: `[B]` bool, None for all rows.
     weights: `[B]` float >= 0, None for ones.
+    total: the `sum(w)` to divide by, where these rows are a part of those that
+      are averaged; None for their own.
 
   Returns:
     (mean, present): scalars; present is False, and the mean 0, where no row
     counts.
   """
-  scale = jnp.ones_like(values) if weights is None else weights
-  scale = scale.astype(values.dtype)
-  if where is not None:
-    scale = jnp.where(where, scale, 0)
-  total = jnp.sum(scale)
+  scale = _scale(values, where, weights)
+  if total is None:
+    total = jnp.sum(scale)
   present = total > 0
   mean = jnp.sum(scale * values) / jnp.where(present, total, 1)
   return mean, present
 
 
+def _scale(values: Array, where: Array | None, weights: Array | None) -> Array:
+  scale = jnp.ones_like(values) if weights is None else weights
+  scale = scale.astype(values.dtype)
+  return scale if where is None else jnp.where(where, scale, 0)
+
+
+def row_totals(tasks: Sequence[Task], batch: Batch) -> Array:
+  """`[T]` float32, the weight of the rows that have a label for each task."""
+  ones = jnp.ones(jax.tree.leaves(batch.features)[0].shape[0], jnp.float32)
+  masks = batch.where or {}
+  return jnp.stack(
+    [
+      jnp.sum(_scale(ones, masks.get(task.name), batch.weights))
+      for task in tasks
+    ]
+  )
+
+
 def task_losses(
-  tasks: Sequence[Task], predictions: Any, batch: Batch
+  tasks: Sequence[Task],
+  predictions: Any,
+  batch: Batch,
+  totals: Array | None = None,
 ) -> tuple[Array, Array]:
   """The mean loss of each task over its own labelled rows.
 
@@ -105,6 +129,8 @@ def task_losses(
     tasks: T tasks; their order is the order of the result.
     predictions: `{task: [B, ..., K]}`.
     batch: see `lplmtl.types.Batch`.
+    totals: `[T]`, the `row_totals` of a larger batch of which these rows are a
+      part: the sum over the parts is then the loss of the whole.
 
   Returns:
     (losses, present): `[T]` float32, 0 for a task without a label in the batch,
@@ -114,7 +140,7 @@ def task_losses(
     ValueError: a label or a prediction is missing, or shapes do not fit.
   """
   means, present = [], []
-  for task in tasks:
+  for i, task in enumerate(tasks):
     for kind, found in (('label', batch.labels), ('prediction', predictions)):
       if task.name not in found:
         raise ValueError(
@@ -134,7 +160,10 @@ def task_losses(
         f'found shape {values.shape}'
       )
     mean, is_present = masked_mean(
-      values.astype(jnp.float32), where, batch.weights
+      values.astype(jnp.float32),
+      where,
+      batch.weights,
+      None if totals is None else totals[i],
     )
     means.append(mean)
     present.append(is_present)

@@ -5,13 +5,14 @@ jitted, scanned, and spread over seeds.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl import losses
+from lplmtl import gradients, losses
 from lplmtl.types import Array, Balancer, Batch, Model, PyTree, Task
 
 
@@ -72,6 +73,8 @@ def make_train_step(
   tasks: Sequence[Task],
   optimizer: optax.GradientTransformation,
   balancer: Balancer,
+  *,
+  num_parts: int = 1,
 ) -> Step:
   """A pure training step.
 
@@ -83,31 +86,31 @@ def make_train_step(
     tasks: T tasks.
     optimizer: any optax transformation.
     balancer: see `lplmtl.types.Balancer`.
+    num_parts: a divisor of B: the rows are worked through in so many parts,
+      to the same gradient (see `lplmtl.gradients.balanced_in_parts`). Balancers
+      that need this step's losses take them whole all the same.
 
   Returns:
     `(state, batch) -> (state, metrics)`, scan-safe; metrics are `losses` and
     `weights`, `[T]` float32, and `present`, `[T]` bool.
   """
+  balance = functools.partial(gradients.balanced, model, tasks, balancer)
+  if num_parts > 1 and not (balancer.needs_losses or balancer.needs_gramian):
+    balance = functools.partial(
+      gradients.balanced_in_parts,
+      model,
+      tasks,
+      balancer,
+      num_parts=num_parts,
+    )
 
   def step(
     state: TrainState, batch: Batch
   ) -> tuple[TrainState, dict[str, Array]]:
-    rngs = {'dropout': jax.random.fold_in(state.key, state.step)}
-
-    def loss_fn(params: PyTree) -> tuple[tuple[Array, Array], Array]:
-      predictions, aux = model.apply(
-        {'params': params}, batch.features, train=True, rngs=rngs
-      )
-      values, present = losses.task_losses(tasks, predictions, batch)
-      return (values, jnp.asarray(aux.get('penalty', 0.0))), present
-
-    (values, penalty), pull_back, present = jax.vjp(
-      loss_fn, state.params, has_aux=True
+    key = jax.random.fold_in(state.key, state.step)
+    gradient, balancer_state, metrics = balance(
+      state.balancer_state, state.params, batch, key=key
     )
-    weights, balancer_state = balancer.update(
-      values, state.balancer_state, present=present
-    )
-    (gradient,) = pull_back((weights, jnp.ones_like(penalty)))
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params
     )
@@ -118,9 +121,19 @@ def make_train_step(
       balancer_state=balancer_state,
       key=state.key,
     )
-    return new_state, {'losses': values, 'weights': weights, 'present': present}
+    return new_state, metrics
 
   return step
+
+
+def parts_of(batch_size: int) -> int:
+  """How many parts of a batch suit a CPU's cache: 256 rows each, or nearly."""
+  fits = [
+    n for n in range(1, batch_size + 1)
+    if batch_size % n == 0 and batch_size // n <= 256
+  ]  # fmt: skip
+  parts = fits[0]
+  return parts if batch_size // parts >= 128 else 1
 
 
 def train_chunk(

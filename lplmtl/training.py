@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from lplmtl import checks, parallel, steps
-from lplmtl.types import Array, Balancer, Batch, Model, PyTree, Task
+from lplmtl.types import Array, Batch, PyTree, Task
 
 
 class NonFiniteError(ArithmeticError):
@@ -49,12 +48,13 @@ class FitResult(NamedTuple):
 
 def fit(
   key: Array,
-  model: Model,
+  model: Any,
   tasks: Sequence[Task],
-  optimizer: optax.GradientTransformation,
-  balancer: Balancer,
+  optimizer: Any,
+  balancer: Any,
   data: Batch,
   *,
+  hyperparams: PyTree = None,
   validation: Batch | None = None,
   batch_size: int = 256,
   num_epochs: int = 10,
@@ -70,6 +70,16 @@ def fit(
   epoch to epoch. A seed computes the same, up to rounding, alone or beside
   others.
 
+  A population over settings that are numbers is one program too: give
+  `hyperparams`, and in the place of the model, the optimiser or the balancer a
+  function that makes it from one seed's settings:
+
+      fit(keys, model, tasks, lambda h: optax.adam(h['learning_rate']),
+          balancer, data, hyperparams={'learning_rate': jnp.array(rates)})
+
+  Learning rates, weight decay, dropout rates and the learning rate of loss
+  weights may be such settings; sizes may not.
+
   Chosen are the parameters with the best mean, over tasks, of each task's
   primary validation metric (its loss, negated, where it has no metric); ties go
   to the earlier epoch. With several seeds all run until the last one stops; a
@@ -78,11 +88,13 @@ def fit(
   Args:
     key: one random key, or `[S]` of them for S seeds at once; several keys give
       every result a leading S axis.
-    model: see `lplmtl.types.Model`.
+    model: see `lplmtl.types.Model`; or a function of hyperparams.
     tasks: T tasks.
-    optimizer: any optax transformation.
-    balancer: see `lplmtl.types.Balancer`.
+    optimizer: any optax transformation; or a function of hyperparams.
+    balancer: see `lplmtl.types.Balancer`; or a function of hyperparams.
     data: the training rows.
+    hyperparams: pytree of numbers, `[S]` each with `[S]` keys, scalars with
+      one; None where everything is fixed.
     validation: rows to choose and to stop by; None keeps the last epoch.
     batch_size: B, rows of a step.
     num_epochs: passes over the data.
@@ -102,7 +114,7 @@ def fit(
       tasks.
     NonFiniteError: a loss that is not finite.
   """
-  checks.check_arguments(key, optimizer, balancer)
+  checks.check_arguments(key, model, optimizer, balancer, hyperparams)
   checks.check_data(tasks, data, 'data')
   if validation is not None:
     checks.check_data(tasks, validation, 'validation')
@@ -122,6 +134,7 @@ def fit(
       f'{num_epochs}, {eval_every} and {patience}'
     )
   keys = jnp.atleast_1d(key)
+  hyperparams = jax.tree.map(jnp.atleast_1d, hyperparams)
   num_seeds = len(keys)
   mesh = parallel.make_mesh(num_seeds, batch_size, devices)
   data, validation = parallel.replicate((data, validation), mesh)
@@ -130,8 +143,9 @@ def fit(
   start = time.perf_counter()
   rows = parallel.split_batches(shuffle(0), mesh)
   state, run_chunk, evaluate = compile_programs(
-    keys, model, tasks, optimizer, balancer, data, validation, rows, mesh
-  )
+    keys, model, tasks, optimizer, balancer, hyperparams, data, validation,
+    rows, mesh,
+  )  # fmt: skip
   compiled = time.perf_counter()
 
   choice = _Choice(num_seeds)
@@ -139,13 +153,13 @@ def fit(
   history: list[dict[str, Any]] = []
   for epoch in range(1, num_epochs + 1):
     rows = parallel.split_batches(shuffle(epoch - 1), mesh)
-    state, metrics = run_chunk(state, data, rows)
+    state, metrics = run_chunk(state, hyperparams, data, rows)
     record = _summarise(jax.device_get(metrics), tasks, epoch, choice.active)
     if validation is None:
       choice.best_epoch[:] = epoch
       best_params = state.params
     elif epoch % eval_every == 0 or epoch == num_epochs:
-      scores = jax.device_get(evaluate(state.params, validation))
+      scores = jax.device_get(evaluate(state.params, hyperparams, validation))
       record['validation'] = _ordered(scores, tasks)
       improved = choice.look(_selection_score(scores, tasks), epoch, patience)
       # A copy: the next chunk takes over the state's own buffers.
@@ -168,10 +182,11 @@ def fit(
 
 def compile_programs(
   keys: Array,
-  model: Model,
+  model: Any,
   tasks: Sequence[Task],
-  optimizer: optax.GradientTransformation,
-  balancer: Balancer,
+  optimizer: Any,
+  balancer: Any,
+  hyperparams: PyTree,
   data: Batch,
   validation: Batch | None,
   rows: Array,
@@ -181,57 +196,69 @@ def compile_programs(
 
   Args:
     keys: `[S]` random keys.
-    model: as for `fit`; so are the next five.
+    model: as for `fit`; so are the next six, but that the rows are on the
+      devices of the mesh and hyperparams have their `[S]`.
     tasks: T tasks.
     optimizer: any optax transformation.
     balancer: see `lplmtl.types.Balancer`.
-    data: the training rows, on the devices of the mesh.
+    hyperparams: pytree of `[S]`, or None.
+    data: the training rows.
     validation: likewise, or None.
     rows: `[S, N, B]` row numbers of a chunk.
     mesh: from `parallel.make_mesh`.
 
   Returns:
     (state, run_chunk, evaluate): a TrainState that leads with S;
-    `(state, data, rows) -> (state, metrics)`, which takes over the state's
-    buffers; `(params, validation) -> {task: {metric: [S]}}` or None.
+    `(state, hyperparams, data, rows) -> (state, metrics)`, which takes over the
+    state's buffers; `(params, hyperparams, validation) -> {task: {metric:
+    [S]}}` or None.
   """
-  init = functools.partial(
-    steps.init_state,
-    model=model,
-    tasks=tasks,
-    optimizer=optimizer,
-    balancer=balancer,
-    features=jax.tree.map(_one_row, data.features),
-  )
+  parts = functools.partial(_make, (model, optimizer, balancer))
+  example = jax.tree.map(_one_row, data.features)
+  num_parts = steps.parts_of(rows.shape[-1]) if parallel.on_cpu(mesh) else 1
+
+  def init(key: Array, hyperparams: PyTree) -> steps.TrainState:
+    model, optimizer, balancer = parts(hyperparams)
+    return steps.init_state(key, model, tasks, optimizer, balancer, example)
+
+  def chunk(
+    state: steps.TrainState, hyperparams: PyTree, data: Batch, rows: Array
+  ) -> Any:
+    model, optimizer, balancer = parts(hyperparams)
+    step = steps.make_train_step(
+      model, tasks, optimizer, balancer, num_parts=num_parts
+    )
+    return steps.train_chunk(step, state, data, rows)
+
+  def evaluate(params: PyTree, hyperparams: PyTree, rows: Batch) -> Any:
+    return steps.make_eval_step(parts(hyperparams)[0], tasks)(params, rows)
+
   spread = functools.partial(
     parallel.over_seeds, num_seeds=len(keys), mesh=mesh
   )
   home = parallel.leading(len(keys), mesh)
   everywhere = parallel.leading(1, mesh)
-  state = jax.jit(spread(init, in_axes=(0,)), out_shardings=home)(keys)
-  chunk = functools.partial(
-    steps.train_chunk, steps.make_train_step(model, tasks, optimizer, balancer)
+  state = jax.jit(spread(init, in_axes=(0, 0)), out_shardings=home)(
+    keys, hyperparams
   )
-  run_chunk = (
-    jax.jit(
-      spread(chunk, in_axes=(0, None, 0)),
-      donate_argnums=0,
-      out_shardings=(home, everywhere),
-    )
-    .lower(state, data, rows)
-    .compile()
+  run_chunk = jax.jit(
+    spread(chunk, in_axes=(0, 0, None, 0)),
+    donate_argnums=0,
+    out_shardings=(home, everywhere),
+  ).lower(state, hyperparams, data, rows)
+  if validation is None:
+    return state, run_chunk.compile(), None
+  evaluation = jax.jit(
+    spread(evaluate, in_axes=(0, 0, None)), out_shardings=everywhere
+  ).lower(state.params, hyperparams, validation)
+  return state, run_chunk.compile(), evaluation.compile()
+
+
+def _make(parts: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
+  """Calls those that are functions of the hyper-parameters."""
+  return tuple(
+    part if hasattr(part, 'init') else part(hyperparams) for part in parts
   )
-  evaluate = None
-  if validation is not None:
-    evaluate = (
-      jax.jit(
-        spread(steps.make_eval_step(model, tasks), in_axes=(0, None)),
-        out_shardings=everywhere,
-      )
-      .lower(state.params, validation)
-      .compile()
-    )
-  return state, run_chunk, evaluate
 
 
 def _one_row(x: Array) -> np.ndarray:

@@ -6,7 +6,7 @@ features, H expert width, K outputs of a task, S seeds.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 
@@ -99,10 +99,21 @@ class Balancer(NamedTuple):
     init: `(key, num_tasks) -> state`.
     update: `(losses [T], state, *, gramian=None, **extra) ->
       (weights [T], state)`. Training hands over `present`, `[T] bool`, True for
-      the tasks with a label in the batch. The gradient is that of
-      `sum(weights * losses)` with the weights held constant. Scan-safe: the new
-      state has the structure and dtypes of the old one.
+      the tasks with a label in the batch, and `gramian`, `[T, T]`, the inner
+      products of the task gradients, to those that need it. The gradient is
+      that of `sum(weights * losses)` with the weights held constant. Scan-safe:
+      the new state has the structure and dtypes of the old one.
+    needs_losses: whether the weights depend on this step's losses. Where they
+      come from the state alone, a step may work through its rows in parts.
+    needs_gramian: whether `update` must be given the Gramian. A step then
+      takes T pull-backs instead of one.
+    scope: what the weights act on: `all` parameters, or only those that are
+      `shared` between tasks, the others keeping their plain gradient. The
+      Gramian is that of the same parameters.
   """
 
   init: Callable[[Array, int], PyTree]
   update: Callable[..., tuple[Array, PyTree]]
+  needs_losses: bool = True
+  needs_gramian: bool = False
+  scope: Literal['all', 'shared'] = 'all'

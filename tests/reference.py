@@ -179,3 +179,19 @@ def adam(gradients, learning_rate):
     m_hat, v_hat = m / (1 - 0.9**t), v / (1 - 0.999**t)
     steps.append(-learning_rate * m_hat / (np.sqrt(v_hat) + 1e-8))
   return steps
+
+
+def pcgrad(gradients, orders):
+  """Yu et al. 2020, Algorithm 1: `[T, P]` gradients, T orders of the tasks."""
+  projected = [g.copy() for g in gradients]
+  for i, order in enumerate(orders):
+    for j in order:
+      if j == i:
+        continue
+      inner = 0.0
+      for a, b in zip(projected[i], gradients[j], strict=True):
+        inner += a * b
+      if inner < 0:
+        length = sum(b * b for b in gradients[j])
+        projected[i] = projected[i] - inner / length * gradients[j]
+  return sum(projected)

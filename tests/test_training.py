@@ -161,6 +161,62 @@ def test_a_seed_alone_equals_that_seed_among_others():
     )
 
 
+def test_a_batched_program_equals_one_seed_after_the_other():
+  """What runs on accelerators is vmapped; here seeds take turns."""
+  step = lplmtl.make_train_step(MODEL, TASKS, OPTIMIZER, BALANCER)
+  data, keys = jax.device_put(_data()), _keys(2)
+  rows = training.make_shuffle(keys, 160, BATCH)(0)
+  state = jax.jit(jax.vmap(_state))(keys)
+  chunk = lambda s, r: steps.train_chunk(step, s, data, r)  # noqa: E731
+  batched = jax.jit(jax.vmap(chunk))(state, rows)
+  mesh = parallel.make_mesh(2)
+  in_turn = jax.jit(parallel.over_seeds(chunk, 2, (0, 0), mesh))(state, rows)
+  contracts.assert_trees_close(batched[1], in_turn[1])
+  contracts.assert_trees_close(batched[0].params, in_turn[0].params)
+
+
+def test_a_population_equals_its_members():
+  """Numbers as traced values: all four kinds, on dropout too."""
+
+  def parts(h):
+    widths = {'widths': (8,), 'dropout_rate': h['dropout']}
+    return (
+      lplmtl.MMoE(
+        TASKS,
+        expert=lplmtl.MLP(**widths),
+        num_experts=2,
+        tower=lplmtl.MLP((4,), dropout_rate=h['dropout']),
+      ),
+      optax.adamw(h['rate'], weight_decay=h['decay']),
+      balancing.uncertainty(h['weight_rate'], is_regression=(False, True)),
+    )
+
+  settings = {
+    'dropout': [0.0, 0.25, 0.5],
+    'rate': [1e-3, 1e-2, 3e-3],
+    'decay': [0.0, 0.1, 0.01],
+    'weight_rate': [1e-2, 1e-1, 0.0],
+  }
+  keys = _keys(3)
+  together = _fit(
+    keys,
+    model=lambda h: parts(h)[0],
+    optimizer=lambda h: parts(h)[1],
+    balancer=lambda h: parts(h)[2],
+    hyperparams=jax.tree.map(
+      jnp.float32, settings, is_leaf=lambda x: isinstance(x, list)
+    ),
+  )
+  model, optimizer, balancer = parts({n: v[1] for n, v in settings.items()})
+  alone = _fit(keys[1], model=model, optimizer=optimizer, balancer=balancer)
+  for many, one in zip(together.history, alone.history, strict=True):
+    for name in ('losses', 'loss_weights'):
+      np.testing.assert_allclose(many[name][1], one[name][0], atol=1e-5)
+  contracts.assert_trees_close(
+    jax.tree.map(lambda x: x[1], together.params), alone.params, atol=1e-4
+  )
+
+
 def test_fit_repeats_bit_for_bit(three_seeds):
   again = _fit(_keys(3))
   contracts.assert_trees_equal(again.params, three_seeds.params)
@@ -367,9 +423,13 @@ def test_a_loss_that_is_not_finite_names_step_and_task():
     ({'validation': None, 'patience': 1}, 'patience needs validation rows'),
     (
       {'balancer': balancing.equal},
-      r'such as balancing.equal\(\), found <function',
+      r'such as balancing.equal\(\).*found <function',
     ),
     ({'optimizer': 1e-3}, 'optimizer must be a pair of functions'),
+    (
+      {'hyperparams': {'rate': jnp.ones(2)}},
+      r"hyperparams\['rate'\] must have the shape of the keys, \(\); found",
+    ),
   ],
 )
 def test_bad_arguments(change, complaint):

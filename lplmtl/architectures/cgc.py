@@ -38,6 +38,10 @@ class CGC(nn.Module):
   num_shared: int = 2
   tower: nn.Module = experts.MLP((32,))
 
+  def is_shared(self, path: tuple[str, ...]) -> bool:
+    """Whether a parameter receives more than one task's gradient."""
+    return extraction.is_shared(path, num_levels=1)
+
   @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False

@@ -32,6 +32,10 @@ class MMoE(nn.Module):
   num_experts: int = 8
   tower: nn.Module = experts.MLP((32,))
 
+  def is_shared(self, path: tuple[str, ...]) -> bool:
+    """Whether a parameter receives more than one task's gradient."""
+    return path[0] in ('encoder', 'experts')
+
   @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False

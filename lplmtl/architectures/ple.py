@@ -16,8 +16,9 @@ class PLE(nn.Module):
   shared experts above (eq. 5 to 8); the last level is a CGC.
 
   Shared parameters: `encoder`, every `level_*/shared_experts` and
-  `level_*/shared_gate`, and below the last level also `specific_experts_*`:
-  their outputs reach the other tasks through the shared gate.
+  `level_*/shared_gate`; below the last level also `specific_experts_*`, whose
+  outputs reach the other tasks through the shared gate; and below the last but
+  one also `gate_*`, through the specific experts above.
 
   Attributes:
     tasks: T tasks.
@@ -38,6 +39,10 @@ class PLE(nn.Module):
   num_specific: int = 2
   num_shared: int = 2
   tower: nn.Module = experts.MLP((32,))
+
+  def is_shared(self, path: tuple[str, ...]) -> bool:
+    """Whether a parameter receives more than one task's gradient."""
+    return extraction.is_shared(path, len(self.levels))
 
   @nn.compact
   def __call__(

@@ -29,6 +29,10 @@ class SharedBottom(nn.Module):
   bottom: nn.Module = experts.MLP((128,))
   tower: nn.Module = experts.MLP((32,))
 
+  def is_shared(self, path: tuple[str, ...]) -> bool:
+    """Whether a parameter receives more than one task's gradient."""
+    return path[0] in ('encoder', 'bottom')
+
   @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lplmtl import experts, mixture
+from lplmtl import experts, extraction, mixture
 from lplmtl.architectures import common, ple
 from lplmtl.types import Array, Task
 
@@ -26,8 +26,9 @@ class SPLE(nn.Module):
     its top computes.
 
   Shared parameters: `encoder`, every `level_*/shared_experts` and
-  `level_*/shared_gate`, and the `specific_experts_*`: all of them stand below
-  the top, where the shared gate hands their outputs to the other tasks.
+  `level_*/shared_gate`; the `specific_experts_*`, for all of them stand below
+  the top, where the shared gate hands their outputs to the other tasks; and
+  below the last but one also `gate_*`, through the specific experts above.
 
   Attributes:
     tasks: T tasks.
@@ -49,6 +50,10 @@ class SPLE(nn.Module):
   num_top: int = 2
   tower: nn.Module = experts.MLP((32,))
   top: Literal['concat', 'identity', 'shared'] = 'concat'
+
+  def is_shared(self, path: tuple[str, ...]) -> bool:
+    """Whether a parameter receives more than one task's gradient."""
+    return extraction.is_shared(path, len(self.levels))
 
   @nn.compact
   def __call__(

@@ -20,4 +20,4 @@ def equal() -> Balancer:
     del extra
     return jnp.ones_like(losses), state
 
-  return Balancer(init, update)
+  return Balancer(init, update, needs_losses=False)

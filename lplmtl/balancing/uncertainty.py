@@ -152,7 +152,7 @@ def _balancer(
       )
     return weights, new
 
-  return Balancer(init, update)
+  return Balancer(init, update, needs_losses=False)
 
 
 def _factor(

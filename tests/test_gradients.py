@@ -1,0 +1,273 @@
+"""Task gradients, the Gramian, what is shared, and batches in parts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lplmtl
+from lplmtl import balancing, gradients, steps
+from tests import contracts, reference
+
+MODELS = contracts.architectures(encoder=contracts.encoder())
+MODELS['ple_3_levels'] = dataclasses.replace(
+  MODELS['ple'], levels=(lplmtl.MLP((6,)),) * 3
+)
+MODELS['sple_4_levels'] = dataclasses.replace(
+  MODELS['sple_concat'], levels=(lplmtl.MLP((6,)),) * 4
+)
+KEY = jax.random.key(0)
+NUM_TASKS = len(contracts.TASKS)
+
+
+def _example(name='ple', rows=8):
+  batch = contracts.batch(rows)
+  return (
+    MODELS[name],
+    contracts.random_params(MODELS[name], batch.features),
+    batch,
+  )
+
+
+def _state(model, params, balancer, optimizer):
+  return steps.TrainState(
+    jnp.int32(0),
+    params,
+    optimizer.init(params),
+    balancer.init(KEY, NUM_TASKS),
+    KEY,
+  )
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_what_is_shared_receives_more_than_one_tasks_gradient(name):
+  """The predicate against the gradients themselves, on several draws."""
+  model, _, batch = _example(name)
+  each = jax.jit(
+    lambda params: gradients.task_gradients(
+      model, contracts.TASKS, params, batch
+    )[1]
+  )
+  reached = None
+  for seed in range(3):
+    found = each(contracts.random_params(model, batch.features, seed))
+    now = jax.tree.map(
+      lambda g: np.abs(g).reshape(NUM_TASKS, -1).max(axis=1) > 0, found
+    )
+    reached = (
+      now if reached is None else jax.tree.map(np.logical_or, reached, now)
+    )
+  shared = gradients.shared_leaves(model, jax.tree.map(lambda g: g[0], found))
+  actual = jax.tree.map(lambda tasks: bool(tasks.sum() > 1), reached)
+  assert shared == actual
+
+
+def test_task_gradients():
+  model, params, batch = _example()
+  values, found = jax.jit(
+    lambda p: gradients.task_gradients(model, contracts.TASKS, p, batch)
+  )(params)
+
+  def loss(params, i):
+    predictions = model.apply({'params': params}, batch.features)[0]
+    return lplmtl.losses.task_losses(contracts.TASKS, predictions, batch)[0][i]
+
+  for i in range(NUM_TASKS):
+    value, expected = jax.jit(jax.value_and_grad(loss), static_argnums=1)(
+      params, i
+    )
+    np.testing.assert_allclose(values[i], value, rtol=1e-5)
+    contracts.assert_trees_close(
+      jax.tree.map(lambda g, i=i: g[i], found), expected, atol=1e-6
+    )
+
+
+def test_gramian_of_some_leaves():
+  rng = np.random.default_rng(0)
+  trees = [
+    {'a': rng.normal(size=(2, 3)), 'b': rng.normal(size=4)} for _ in range(3)
+  ]
+  flat = np.stack([np.concatenate([t['a'].ravel(), t['b']]) for t in trees])
+  np.testing.assert_allclose(gradients.gramian(trees), flat @ flat.T, rtol=1e-5)
+  some = gradients.gramian(trees, {'a': False, 'b': True})
+  np.testing.assert_allclose(some, flat[:, 6:] @ flat[:, 6:].T, rtol=1e-5)
+
+
+@pytest.mark.parametrize('scope', ['all', 'shared'])
+def test_a_gramian_step_by_hand(scope):
+  """Weights from PCGrad's own definition, on whole gradient vectors."""
+  model, params, batch = _example('cgc')
+  balancer = balancing.pcgrad(scope)
+  optimizer = optax.sgd(0.1)
+  state = _state(model, params, balancer, optimizer)
+  step = jax.jit(
+    steps.make_train_step(model, contracts.TASKS, optimizer, balancer)
+  )
+  new, metrics = step(state, batch)
+  _, found = jax.jit(
+    lambda p: gradients.task_gradients(model, contracts.TASKS, p, batch)
+  )(params)
+  shared = gradients.shared_leaves(model, params)
+  if scope == 'all':
+    shared = jax.tree.map(lambda _: True, shared)
+  acted = [
+    g
+    for g, ok in zip(
+      jax.tree.leaves(found), jax.tree.leaves(shared), strict=True
+    )
+    if ok
+  ]
+  flat = np.concatenate([np.reshape(g, (NUM_TASKS, -1)) for g in acted], axis=1)
+  _, order_key = jax.random.split(KEY)
+  orders = [
+    np.asarray(jax.random.permutation(k, NUM_TASKS))
+    for k in jax.random.split(order_key, NUM_TASKS)
+  ]
+  expected = reference.pcgrad(flat.astype(np.float64), orders)
+  np.testing.assert_allclose(
+    np.asarray(metrics['weights']) @ flat, expected, atol=1e-5, rtol=1e-4
+  )
+  weights = metrics['weights']
+  moved = jax.tree.map(
+    lambda p, g, acts: (
+      p - 0.1 * jnp.tensordot(weights if acts else jnp.ones(NUM_TASKS), g, 1)
+    ),
+    params,
+    found,
+    shared,
+  )
+  contracts.assert_trees_close(new.params, moved, atol=1e-5)
+  contracts.assert_same_structure(new, state)
+
+
+def test_pcgrad_meets_conflict():
+  """Two opposed gradients: the conflict is taken out of both."""
+  balancer = balancing.pcgrad()
+  gramian = jnp.array([[4.0, -2.0], [-2.0, 2.0]])
+  weights, _ = jax.jit(balancer.update)(jnp.ones(2), KEY, gramian=gramian)
+  np.testing.assert_allclose(weights, [1 + 2 / 4, 1 + 2 / 2])
+  for calm in (jnp.eye(2), jnp.zeros((2, 2))):
+    weights, _ = jax.jit(balancer.update)(jnp.ones(2), KEY, gramian=calm)
+    np.testing.assert_array_equal(weights, [1, 1])
+
+
+def test_weights_for_shared_parameters_without_a_gramian():
+  model, params, batch = _example('mmoe')
+  plain = lplmtl.Balancer(
+    lambda key, num_tasks: (),
+    lambda losses, state, **extra: (jnp.array([2.0, 0.0, 0.5]), state),
+    needs_losses=False,
+  )
+  found = {}
+  for scope in ('all', 'shared'):
+    found[scope], _, _ = jax.jit(
+      lambda p, scope=scope: gradients.balanced(
+        model, contracts.TASKS, plain._replace(scope=scope), (), p, batch,
+        key=KEY,
+      )
+    )(params)  # fmt: skip
+  _, each = jax.jit(
+    lambda p: gradients.task_gradients(model, contracts.TASKS, p, batch)
+  )(params)
+  contracts.assert_trees_close(
+    found['shared']['experts'], found['all']['experts'], atol=1e-6
+  )
+  contracts.assert_trees_close(
+    found['shared']['tower_apple'],
+    jax.tree.map(lambda g: g.sum(axis=0), each['tower_apple']),
+    atol=1e-6,
+  )
+
+
+@pytest.mark.parametrize('scope', ['all', 'shared'])
+def test_parts_give_the_gradient_of_the_whole(scope):
+  """Also where labels are missing unevenly and rows have weights."""
+  model, params, batch = _example(rows=12)
+  batch = batch._replace(
+    where={'zebra': jnp.arange(12) % 5 > 1, 'mango': jnp.zeros(12, bool)},
+    weights=jnp.linspace(0.0, 2.0, 12),
+  )
+  balancer = balancing.uncertainty()._replace(scope=scope)
+  state = balancer.init(KEY, NUM_TASKS)
+  whole, parts = (
+    jax.jit(
+      lambda p, kind=kind, more=more: kind(
+        model, contracts.TASKS, balancer, state, p, batch, key=KEY, **more
+      )
+    )(params)
+    for kind, more in (
+      (gradients.balanced, {}),
+      (gradients.balanced_in_parts, {'num_parts': 3}),
+    )
+  )
+  contracts.assert_trees_close(parts, whole, atol=1e-6)
+  assert whole[2]['present'].tolist() == [True, True, False]
+
+
+class _Penalised:
+  """A model with a penalty: half the squared length of its parameters."""
+
+  def init(self, rngs, features):
+    raise NotImplementedError
+
+  def apply(self, variables, features, *, train=False, rngs=None):
+    predictions, aux = MODELS['mmoe'].apply(variables, features)
+    squares = jax.tree.map(lambda x: jnp.sum(x**2), variables['params'])
+    penalty = sum(jax.tree.leaves(squares)) / 2
+    return predictions, {**aux, 'penalty': penalty}
+
+  def is_shared(self, path):
+    return MODELS['mmoe'].is_shared(path)
+
+
+@pytest.mark.parametrize('method', ['equal', 'pcgrad', 'parts'])
+def test_a_penalty_is_added_once_and_not_weighted(method):
+  _, params, batch = _example('mmoe')
+  balancer = getattr(balancing, 'pcgrad' if method == 'pcgrad' else 'equal')()
+  kind, more = gradients.balanced, {}
+  if method == 'parts':
+    kind, more = gradients.balanced_in_parts, {'num_parts': 2}
+
+  def run(model):
+    return jax.jit(
+      lambda p: kind(
+        model, contracts.TASKS, balancer, balancer.init(KEY, NUM_TASKS), p,
+        batch, key=KEY, **more,
+      )[0]
+    )(params)  # fmt: skip
+
+  added = jax.tree.map(jnp.subtract, run(_Penalised()), run(MODELS['mmoe']))
+  contracts.assert_trees_close(added, params, atol=1e-5)
+
+
+def test_models_that_do_not_say_or_do_not_share():
+  _, params, batch = _example('mmoe')
+
+  class Silent:
+    pass
+
+  with pytest.raises(ValueError, match=r'is_shared\(path\); found Silent'):
+    gradients.shared_leaves(Silent(), params)
+
+  class Alone:
+    def is_shared(self, path):
+      return False
+
+  with pytest.raises(ValueError, match='Alone shares no parameters'):
+    gradients.shared_leaves(Alone(), params)
+  with pytest.raises(ValueError, match="'all' or 'shared', found 'some'"):
+    gradients.balanced(
+      MODELS['mmoe'], contracts.TASKS, balancing.equal()._replace(scope='some'),
+      (), params, batch, key=KEY,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('batch_size', 'parts'),
+  [(16, 1), (256, 1), (257, 1), (512, 2), (1000, 4), (1024, 4), (1021, 1)],
+)
+def test_parts_of(batch_size, parts):
+  assert steps.parts_of(batch_size) == parts
