@@ -86,23 +86,16 @@ def make_train_step(
     tasks: T tasks.
     optimizer: any optax transformation.
     balancer: see `lplmtl.types.Balancer`.
-    num_parts: a divisor of B: the rows are worked through in so many parts,
-      to the same gradient (see `lplmtl.gradients.balanced_in_parts`). Balancers
-      that need this step's losses take them whole all the same.
+    num_parts: a divisor of B, how many parts the rows are worked through in,
+      to the same gradient (see `lplmtl.gradients.balanced`).
 
   Returns:
     `(state, batch) -> (state, metrics)`, scan-safe; metrics are `losses` and
     `weights`, `[T]` float32, and `present`, `[T]` bool.
   """
-  balance = functools.partial(gradients.balanced, model, tasks, balancer)
-  if num_parts > 1 and not (balancer.needs_losses or balancer.needs_gramian):
-    balance = functools.partial(
-      gradients.balanced_in_parts,
-      model,
-      tasks,
-      balancer,
-      num_parts=num_parts,
-    )
+  balance = functools.partial(
+    gradients.balanced, model, tasks, balancer, num_parts=num_parts
+  )
 
   def step(
     state: TrainState, batch: Batch

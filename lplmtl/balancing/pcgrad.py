@@ -43,22 +43,16 @@ def pcgrad(scope: Literal['all', 'shared'] = 'shared') -> Balancer:
     del extra
     num_tasks = len(losses)
     key, order_key = jax.random.split(state)
-    basis = jnp.eye(num_tasks, dtype=gramian.dtype)
-
-    def surgery(own: Array, key: Array) -> Array:
-      """Coefficients `[T]` of one task's projected gradient."""
-
-      def project(found: Array, j: Array) -> tuple[Array, None]:
-        inner = found @ gramian[:, j]
-        # Not with itself; a conflict also rules out that ||g_j|| is 0.
-        conflict = (inner < 0) & (own[j] == 0)
-        length = jnp.where(conflict, gramian[j, j], 1)
-        return found - jnp.where(conflict, inner / length, 0) * basis[j], None
-
-      order = jax.random.permutation(key, num_tasks)
-      return jax.lax.scan(project, own, order)[0]
-
-    projected = jax.vmap(surgery)(basis, jax.random.split(order_key, num_tasks))
-    return projected.sum(axis=0).astype(losses.dtype), key
+    order = jnp.argsort(jax.random.uniform(order_key, (num_tasks,) * 2), axis=1)
+    tasks = jnp.arange(num_tasks)
+    # [i, k]: the coefficient of g_k in task i's projected gradient.
+    found = jnp.eye(num_tasks, dtype=gramian.dtype)
+    for j in order.T:
+      inner = jnp.sum(found * gramian[j], axis=1)
+      # A conflict also rules out that ||g_j|| is 0.
+      conflict = (inner < 0) & (j != tasks)
+      length = jnp.where(conflict, gramian[j, j], 1)
+      found = found.at[tasks, j].add(-jnp.where(conflict, inner / length, 0))
+    return found.sum(axis=0).astype(losses.dtype), key
 
   return Balancer(init, update, needs_gramian=True, scope=scope)
