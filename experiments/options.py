@@ -41,6 +41,7 @@ class Config:
   bottom_widths: Widths = (128,)
   tower_widths: Widths = (32,)
   dropout: float = 0.2
+  compute_dtype: str = 'float32'
   # Optimisation
   balancer: str = 'uncertainty'
   loss_weight_learning_rate: float = 1e-2
@@ -55,7 +56,7 @@ class Config:
   # Run
   num_seeds: int = 1
   seed: int = 0
-  cpu_devices: int = 1
+  cpu_devices: int = 0
   compilation_cache: str = ''
   out_dir: str | None = None
   eval_only: bool = False
@@ -153,6 +154,12 @@ def define_flags() -> None:
     'Model: layers of each tower, joined by x.',
   )
   _float('dropout', 0.0, 'Model: dropout rate in experts and towers.', 0.99)
+  flags.DEFINE_enum(
+    'compute_dtype', default.compute_dtype, ['float32', 'bfloat16'],
+    'Model: precision of the products in experts and towers; parameters, '
+    'gates, losses and metrics are float32 either way. bfloat16 is for '
+    'accelerators: CPUs are slower with it.',
+  )  # fmt: skip
   # Optimisation
   flags.DEFINE_string(
     'balancer', default.balancer,
@@ -186,9 +193,9 @@ def define_flags() -> None:
   _integer('seed', 0, 'Run: the first seed.', 2_000_000_000)
   _integer(
     'cpu_devices',
-    1,
+    0,
     'Run: host devices on a CPU, among which the seeds, or the rows of a '
-    'batch, are spread.',
+    'batch, are spread; 0 for one a core, as far as there are seeds.',
     1024,
   )
   flags.DEFINE_string(

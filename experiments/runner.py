@@ -80,7 +80,16 @@ def start(config: Config) -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
   with contextlib.suppress(RuntimeError):
-    jax.config.update('jax_num_cpu_devices', config.cpu_devices)
+    jax.config.update('jax_num_cpu_devices', _cpu_devices(config))
+
+
+def _cpu_devices(config: Config) -> int:
+  """Two seeds on a core each train 1.3 times as fast as in turn on both."""
+  if config.cpu_devices:
+    return config.cpu_devices
+  affinity = getattr(os, 'sched_getaffinity', None)  # Linux alone has it
+  cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+  return min(cores, config.num_seeds)
 
 
 def check_names(config: Config) -> None:
@@ -116,7 +125,9 @@ def make_model(
   cls = pick('architecture', config.architecture, _architectures())
 
   def mlp(widths: tuple[int, ...]) -> experts.MLP:
-    return experts.MLP(widths, dropout_rate=config.dropout)
+    return experts.MLP(
+      widths, dropout_rate=config.dropout, dtype=config.compute_dtype
+    )
 
   offered = {
     'tasks': tuple(tasks),
@@ -198,11 +209,11 @@ def score(
   num_seeds = len(jax.tree.leaves(params)[0])
   evaluate = steps.make_eval_step(model, tasks)
   mesh = parallel.make_mesh(num_seeds)
-  spread = parallel.over_seeds(evaluate, num_seeds, (0, None), mesh)
   # By way of the host: training may have left them on other devices.
-  found = jax.jit(spread)(
-    jax.device_get(params), parallel.replicate(batch, mesh)
-  )
+  params = parallel.fill(jax.device_get(params), mesh)
+  spread = parallel.over_seeds(evaluate, num_seeds, (0, None), mesh)
+  found = jax.jit(spread)(params, parallel.replicate(batch, mesh))
+  found = jax.tree.map(lambda x: x[:num_seeds], jax.device_get(found))
   return {
     task.name: {
       metric: over_seeds(np.asarray(found[task.name][metric], np.float64))

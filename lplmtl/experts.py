@@ -19,7 +19,8 @@ class MLP(nn.Module):
     activation: elementwise function.
     dropout_rate: share of units dropped after each activation, in [0, 1); may
       be a traced scalar.
-    dtype: compute dtype; None takes that of the input and the parameters.
+    dtype: compute dtype, such as 'bfloat16'; None takes that of the input and
+      the parameters, which are float32 either way.
   """
 
   widths: tuple[int, ...] = (64,)

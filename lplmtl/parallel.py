@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -45,7 +45,7 @@ def make_mesh(
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
   """Arrays that every device holds whole."""
-  return jax.device_put(tree, NamedSharding(mesh, P()))
+  return jax.device_put(tree, everywhere(mesh))
 
 
 def split_batches(indices: Any, mesh: Mesh) -> jax.Array:
@@ -69,7 +69,7 @@ def over_seeds(
 
   Args:
     fn: a function of pytrees of arrays.
-    num_seeds: S.
+    num_seeds: S, on several devices a multiple of their number (see `fill`).
     in_axes: for each argument, 0 if it leads with S or None if it has no such
       axis and serves all seeds.
     mesh: from `make_mesh`.
@@ -83,24 +83,23 @@ def over_seeds(
   many = _in_turn(fn, in_axes) if on_cpu(mesh) else jax.vmap(fn, in_axes)
   if mesh.size == 1:
     return many
-  sharded = jax.shard_map(
+  return jax.shard_map(
     many,
     mesh=mesh,
     in_specs=tuple(P() if axis is None else P(SEEDS) for axis in in_axes),
     out_specs=P(SEEDS),
     check_vma=False,
   )
-  extra = -num_seeds % mesh.size
 
-  def padded(*args: Any) -> Any:
-    """The last seed stands in where the seeds do not fill the devices."""
-    args = tuple(
-      x if axis is None else jax.tree.map(_repeat_last(extra), x)
-      for x, axis in zip(args, in_axes, strict=True)
-    )
-    return jax.tree.map(lambda leaf: leaf[:num_seeds], sharded(*args))
 
-  return padded if extra else sharded
+def fill(tree: PyTree, mesh: Mesh) -> PyTree:
+  """Repeats the last seed until all devices of a mesh have equally many."""
+
+  def repeat(x: Any) -> Any:
+    extra = -len(x) % mesh.size if SEEDS in mesh.axis_names else 0
+    return x[np.minimum(np.arange(len(x) + extra), len(x) - 1)] if extra else x
+
+  return jax.tree.map(repeat, tree)
 
 
 def on_cpu(mesh: Mesh) -> bool:
@@ -137,11 +136,11 @@ def _with_axis(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
   return single
 
 
-def _repeat_last(count: int) -> Callable[[jax.Array], jax.Array]:
-  return lambda x: jnp.concatenate([x, jnp.repeat(x[-1:], count, axis=0)])
+def leading(mesh: Mesh) -> NamedSharding:
+  """Where arrays that lead with S live."""
+  return NamedSharding(mesh, P(SEEDS) if SEEDS in mesh.axis_names else P())
 
 
-def leading(num_seeds: int, mesh: Mesh) -> NamedSharding:
-  """Where arrays that lead with S live: apart if that comes out even."""
-  is_even = SEEDS in mesh.axis_names and num_seeds % mesh.size == 0
-  return NamedSharding(mesh, P(SEEDS) if is_even else P())
+def everywhere(mesh: Mesh) -> NamedSharding:
+  """Where arrays live that every device holds whole."""
+  return NamedSharding(mesh, P())

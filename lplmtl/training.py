@@ -138,7 +138,11 @@ def fit(
   num_seeds = len(keys)
   mesh = parallel.make_mesh(num_seeds, batch_size, devices)
   data, validation = parallel.replicate((data, validation), mesh)
+  keys, hyperparams = parallel.fill((keys, hyperparams), mesh)
   shuffle = make_shuffle(keys, num_rows, batch_size)
+
+  def on_host(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: x[:num_seeds], jax.device_get(tree))
 
   start = time.perf_counter()
   rows = parallel.split_batches(shuffle(0), mesh)
@@ -154,16 +158,18 @@ def fit(
   for epoch in range(1, num_epochs + 1):
     rows = parallel.split_batches(shuffle(epoch - 1), mesh)
     state, metrics = run_chunk(state, hyperparams, data, rows)
-    record = _summarise(jax.device_get(metrics), tasks, epoch, choice.active)
+    record = _summarise(on_host(metrics), tasks, epoch, choice.active)
     if validation is None:
       choice.best_epoch[:] = epoch
       best_params = state.params
     elif epoch % eval_every == 0 or epoch == num_epochs:
-      scores = jax.device_get(evaluate(state.params, hyperparams, validation))
+      scores = on_host(evaluate(state.params, hyperparams, validation))
       record['validation'] = _ordered(scores, tasks)
       improved = choice.look(_selection_score(scores, tasks), epoch, patience)
       # A copy: the next chunk takes over the state's own buffers.
-      best_params = _select(improved, state.params, best_params or state.params)
+      best_params = _select(
+        parallel.fill(improved, mesh), state.params, best_params or state.params
+      )
     _freeze(record, history)
     history.append(record)
     if on_chunk is not None:
@@ -174,10 +180,9 @@ def fit(
     'compile': compiled - start,
     'train': time.perf_counter() - compiled,
   }
-  result = (best_params, state, choice.best_epoch)
-  if not key.ndim:
-    result = jax.tree.map(lambda x: x[0], result)
-  return FitResult(*result, history=history, seconds=seconds)
+  params, state = _take((best_params, state), num_seeds if key.ndim else None)
+  best_epoch = choice.best_epoch if key.ndim else choice.best_epoch[0]
+  return FitResult(params, state, best_epoch, history, seconds)
 
 
 def compile_programs(
@@ -195,7 +200,7 @@ def compile_programs(
   """The first state, and the compiled programs of a chunk and a validation.
 
   Args:
-    keys: `[S]` random keys.
+    keys: `[S]` random keys, S as `parallel.over_seeds` wants it.
     model: as for `fit`; so are the next six, but that the rows are on the
       devices of the mesh and hyperparams have their `[S]`.
     tasks: T tasks.
@@ -215,7 +220,8 @@ def compile_programs(
   """
   parts = functools.partial(_make, (model, optimizer, balancer))
   example = jax.tree.map(_one_row, data.features)
-  num_parts = steps.parts_of(rows.shape[-1]) if parallel.on_cpu(mesh) else 1
+  on_cpu = parallel.on_cpu(mesh)
+  num_parts = steps.parts_of(rows.shape[-1]) if on_cpu else 1
 
   def init(key: Array, hyperparams: PyTree) -> steps.TrainState:
     model, optimizer, balancer = parts(hyperparams)
@@ -236,11 +242,12 @@ def compile_programs(
   spread = functools.partial(
     parallel.over_seeds, num_seeds=len(keys), mesh=mesh
   )
-  home = parallel.leading(len(keys), mesh)
-  everywhere = parallel.leading(1, mesh)
-  state = jax.jit(spread(init, in_axes=(0, 0)), out_shardings=home)(
-    keys, hyperparams
-  )
+  home, everywhere = parallel.leading(mesh), parallel.everywhere(mesh)
+  # Random draws are slow to optimise, and these run once.
+  options = {'xla_backend_optimization_level': 0} if on_cpu else None
+  state = jax.jit(
+    spread(init, in_axes=(0, 0)), out_shardings=home, compiler_options=options
+  )(keys, hyperparams)
   run_chunk = jax.jit(
     spread(chunk, in_axes=(0, 0, None, 0)),
     donate_argnums=0,
@@ -386,3 +393,9 @@ def _select(improved: Array, new: PyTree, old: PyTree) -> PyTree:
     return jnp.where(mask, new, old)
 
   return jax.tree.map(select, new, old)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _take(tree: PyTree, num_seeds: int | None) -> PyTree:
+  """The first seeds; or, with None, the first one without its axis."""
+  return jax.tree.map(lambda x: x[:num_seeds] if num_seeds else x[0], tree)

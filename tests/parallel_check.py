@@ -43,6 +43,7 @@ def run(num_seeds, devices):
   optimizer = optax.adam(1e-3)
   balancer = balancing.uncertainty(is_regression=(False, True))
   keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
+  keys = parallel.fill(keys, mesh)
   data = parallel.replicate(make_data(), mesh)
   shuffle = training.make_shuffle(keys, ROWS, BATCH)
   rows = np.concatenate([shuffle(e) for e in range(10)], axis=1)
@@ -57,7 +58,7 @@ def run(num_seeds, devices):
   spread = functools.partial(
     parallel.over_seeds, num_seeds=num_seeds, mesh=mesh
   )
-  home = parallel.leading(num_seeds, mesh)
+  home = parallel.leading(mesh)
   state = jax.jit(spread(init, in_axes=(0,)), out_shardings=home)(keys)
   step = steps.make_train_step(MODEL, TASKS, optimizer, balancer)
   chunk = functools.partial(steps.train_chunk, step)
@@ -66,7 +67,7 @@ def run(num_seeds, devices):
     state, data, indices
   )
   held = [shard.data.shape for shard in indices.addressable_shards]
-  return np.asarray(metrics['losses']).tolist(), held
+  return np.asarray(metrics['losses'])[:num_seeds].tolist(), held
 
 
 def main():

@@ -266,7 +266,7 @@ def _one_class(content):
   'arguments, complaint',
   [
     (['--architecture=resnet'], "unknown architecture 'resnet': expected one of cgc, mmoe"),
-    (['--balancer=magic'], "unknown balancer 'magic': expected one of equal, uncertainty"),
+    (['--balancer=magic'], "unknown balancer 'magic': expected one of equal, "),
     (['--tasks=income,age'], 'different ones of income, marital, education'),
     (['--tasks='], 'at least one; found none'),
     (['--batch_size=100000'], 'larger than the data: 1,200 training rows'),
