@@ -257,6 +257,7 @@ def _print_results(
     f'{results["flops_per_example"]:,} FLOPs per example, '
     f'best epochs {results["best_epoch"]}\n'
     f'{seconds["total"]:.1f} s in all: data {seconds["data"]:.1f}, '
+    f'initialisation {seconds["init"]:.1f}, '
     f'compilation {seconds["compile"]:.1f}, training {seconds["train"]:.1f}, '
     f'scoring {seconds["scoring"]:.1f} '
     f'({results["examples_per_second"]:,.0f} training examples/s)\n'

@@ -5,13 +5,22 @@ Adam; experts and gates that read the same input are one Linear. Needs the extra
 `bench`; used by experiments/throughput.py alone.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import time
 
-import torch
-from torch import nn
-from torch.nn import functional
+START = time.perf_counter()  # before the imports that are to be timed
 
+import json  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
+
+from experiments import throughput_worker as worker  # noqa: E402
+
+ARCHITECTURES = ('shared_bottom', 'mmoe', 'ple')
 Tensor = Any  # torch.Tensor; types are checked without the extra, too
 
 
@@ -43,16 +52,20 @@ class Fused(nn.Module):
     self.linear = nn.Linear(width, num_experts * hidden + sum(gates))
 
   def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    out = self.linear(x)
-    split = self.num_experts * self.hidden
-    outputs = functional.relu(out[:, :split])
-    gates = torch.split(out[:, split:], self.gates, dim=1)
+    # A split, whose gradient is a concatenation; that of slices would be as
+    # many padded arrays and their sum.
+    outputs, *gates = torch.split(
+      self.linear(x), [self.num_experts * self.hidden, *self.gates], dim=1
+    )
+    outputs = functional.relu(outputs)
     shape = (len(x), self.num_experts, self.hidden)
     return outputs.view(shape), [torch.softmax(g, dim=1) for g in gates]
 
 
 def mix(weights: Tensor, outputs: Tensor) -> Tensor:
-  """`[B, E]` and `[B, E, H]` to `[B, H]`."""
+  """`[B, E]` and `[B, E, H]` to `[B, H]`, in the way that is faster."""
+  if outputs.dtype == torch.float32:
+    return (weights.unsqueeze(2) * outputs).sum(1)
   return torch.bmm(weights.unsqueeze(1).to(outputs.dtype), outputs).squeeze(1)
 
 
@@ -122,12 +135,14 @@ class PLE(nn.Module):
 
   def forward(self, x: Tensor) -> list[Tensor]:
     outputs, gates = self.first(x)
-    split = self.tasks * self.specific
-    common = outputs[:, split:]
-    inputs = []
-    for k in range(self.tasks):
-      own = outputs[:, k * self.specific : (k + 1) * self.specific]
-      inputs.append(mix(gates[k], torch.cat([own, common], dim=1)))
+    sizes = [self.specific] * self.tasks
+    *owns, common = torch.split(
+      outputs, [*sizes, outputs.shape[1] - sum(sizes)], dim=1
+    )
+    inputs = [
+      mix(gate, torch.cat([own, common], dim=1))
+      for gate, own in zip(gates[:-1], owns, strict=True)
+    ]
     shared = functional.relu(self.shared(mix(gates[-1], outputs)))
     shared = shared.view(len(x), -1, self.hidden)
     predictions = []
@@ -172,27 +187,30 @@ class Twin:
       x = self.encoder(self.categories[rows], self.numeric[rows])
       return torch.cat(self.model(x), dim=1)
 
-  def train(self) -> int:
-    """One epoch; returns the rows seen."""
-    order = torch.randperm(len(self.labels))
-    steps = len(order) // self.batch
-    for i in range(steps):
-      rows = order[i * self.batch : (i + 1) * self.batch]
-      loss = functional.binary_cross_entropy_with_logits(
-        self._logits(rows).float(), self.labels[rows]
-      )
-      loss = loss * self.labels.shape[1]  # the sum over tasks
-      self.optimizer.zero_grad(set_to_none=True)
-      loss.backward()
-      self.optimizer.step()
-    return steps * self.batch
+  def train(self, calls: int) -> int:
+    """So many epochs; returns the rows seen."""
+    seen = 0
+    for _ in range(calls):
+      order = torch.randperm(len(self.labels))
+      for i in range(len(order) // self.batch):
+        rows = order[i * self.batch : (i + 1) * self.batch]
+        loss = functional.binary_cross_entropy_with_logits(
+          self._logits(rows).float(), self.labels[rows]
+        )
+        loss = loss * self.labels.shape[1]  # the sum over tasks
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        seen += self.batch
+    return seen
 
-  def score(self) -> int:
-    """The whole table, in chunks; returns the rows seen."""
+  def score(self, calls: int) -> int:
+    """The whole table, in chunks, so many times; returns the rows seen."""
     with torch.inference_mode():
-      for start in range(0, len(self.labels), 1024):
-        self._logits(slice(start, start + 1024))
-    return len(self.labels)
+      for _ in range(calls):
+        for start in range(0, len(self.labels), 1024):
+          self._logits(slice(start, start + 1024)).float().numpy()
+    return len(self.labels) * calls
 
   def latency(self, calls: int) -> int:
     """So many calls with one row each."""
@@ -201,17 +219,43 @@ class Twin:
         self._logits(slice(i, i + 1)).float().numpy()
     return calls
 
-  def flops(self) -> int:
-    """Not counted here: the same model's count is taken for both."""
-    return 0
+  def facts(self) -> dict[str, Any]:
+    """Nothing: the count of the same model is taken for both."""
+    return {}
 
-  def matmul(self, shape: tuple[int, int, int], calls: int) -> int:
-    """So many matrix products; returns their floating-point operations."""
-    m, k, n = shape
+  def square(self, calls: int) -> int:
+    """Large matrix products; returns their floating-point operations."""
+    m, k, n = worker.SQUARE
     dtype = self.dtype or torch.float32
-    a, b = torch.randn(m, k, dtype=dtype), torch.randn(k, n, dtype=dtype)
+    a, b = torch.ones(m, k, dtype=dtype), torch.ones(k, n, dtype=dtype)
     out = torch.empty(m, n, dtype=dtype)
     with torch.inference_mode():
       for _ in range(calls):
         torch.mm(a, b, out=out)
     return 2 * m * k * n * calls
+
+
+def main(config: dict[str, Any]) -> None:
+  """As throughput_worker.main."""
+  worker.pin(config['threads'])
+  imported = time.perf_counter()
+  features, labels, config['num_categories'] = worker.load(config['data'])
+  read = time.perf_counter()
+  twin = Twin(config, features, labels)
+  if not config['epochs']:
+    worker.serve(twin)
+    return
+  built = time.perf_counter()
+  twin.train(config['epochs'])
+  spent = {
+    'import': imported - START,
+    'data': read - imported,
+    'init': built - read,
+    'compile': 0.0,
+    'train': time.perf_counter() - built,
+  }
+  print(json.dumps(spent), flush=True)
+
+
+if __name__ == '__main__':
+  main(json.loads(sys.argv[1]))

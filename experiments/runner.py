@@ -98,6 +98,11 @@ def check_names(config: Config) -> None:
   pick('balancer', config.balancer, _balancers())
 
 
+def architecture_names() -> tuple[str, ...]:
+  """What --architecture may be."""
+  return tuple(sorted(_architectures()))
+
+
 def _architectures() -> dict[str, type[nn.Module]]:
   return {
     cls.__module__.rsplit('.', 1)[-1]: cls

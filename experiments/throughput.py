@@ -4,7 +4,8 @@
 
 Every contestant is a persistent process; they take turns, in an order that is
 reversed each time, so that a machine whose speed drifts does not favour one.
-Figures are medians over the turns, ratios are taken within a turn.
+Figures are medians over the turns, ratios are taken within a turn. With
+`--epochs`, whole processes are timed instead, from the start to the exit.
 """
 
 import json
@@ -13,69 +14,109 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import app, flags
 
 from experiments.errors import InputError
 
-ARCHITECTURES = ('shared_bottom', 'mmoe', 'ple')
-
 flags.DEFINE_list(
-  'architectures',
-  ['mmoe', 'ple'],
-  f'Which: any of {", ".join(ARCHITECTURES)}.',
+  'architectures', ['mmoe', 'ple'], 'File names of lplmtl/architectures.'
 )
 flags.DEFINE_list('batch_sizes', ['256', '1024'], 'Rows of a training step.')
+flags.DEFINE_list('precisions', ['float32'], 'Ours: float32, bfloat16 or both.')
 flags.DEFINE_enum(
-  'rival', 'none', ['none', 'pytorch'], 'Whom to measure against (extra bench).'
-)
+  'rival', 'none', ['none', 'pytorch'],
+  'Whom to measure against (extra bench), in both precisions.',
+)  # fmt: skip
 flags.DEFINE_integer('alternations', 5, 'Turns of each.', lower_bound=2)
+flags.DEFINE_integer('threads', 1, 'Cores of each contestant.', lower_bound=1)
+flags.DEFINE_integer('num_seeds', 1, 'Ours: models at once.', lower_bound=1)
 flags.DEFINE_integer(
-  'threads', 1, 'Threads of each; 1 pins it to one core.', lower_bound=1
+  'devices', 1,
+  'Ours: host devices, for seeds or the rows of a batch. On an accelerator all '
+  'of its devices are taken.',
+  lower_bound=1,
+)  # fmt: skip
+flags.DEFINE_integer(
+  'epochs', 0,
+  'Time whole processes of so many epochs (cold and warm compilation cache), '
+  'not rates; 0 for rates.',
+  lower_bound=0,
+)  # fmt: skip
+flags.DEFINE_enum(
+  'dataset', 'sample', ['sample', 'census', 'census66k'], 'As for census.'
 )
+flags.DEFINE_string('data_dir', None, 'As for census.')
 flags.DEFINE_integer('num_rows', 99_762, 'Rows of the generated sample.')
-flags.DEFINE_integer('expert_width', 64, 'Units of an expert.', lower_bound=1)
-flags.DEFINE_integer('tower_width', 32, 'Units of a tower.', lower_bound=1)
-flags.DEFINE_integer('bottom_width', 128, 'Units of the trunk.', lower_bound=1)
-flags.DEFINE_integer('num_experts', 8, 'Experts of mmoe.', lower_bound=1)
-flags.DEFINE_integer('num_specific', 2, 'A level, each task.', lower_bound=1)
-flags.DEFINE_integer('num_shared', 2, 'A level.', lower_bound=1)
-flags.DEFINE_integer('embed_dim', 4, 'Of a category.', lower_bound=1)
+SIZES = {
+  'expert_width': (64, 'Units of an expert.'),
+  'tower_width': (32, 'Units of a tower.'),
+  'bottom_width': (128, 'Units of the trunk.'),
+  'num_experts': (8, 'Experts of mmoe.'),
+  'num_specific': (2, 'Experts a level, each task.'),
+  'num_shared': (2, 'Shared experts a level.'),
+  'embed_dim': (4, 'Width of a category embedding.'),
+}
+for _name, (_value, _text) in SIZES.items():
+  flags.DEFINE_integer(_name, _value, _text, lower_bound=1)
 flags.DEFINE_string('out', '', 'JSON file for the figures; none by default.')
 
-CALLS = {'train': 1, 'score': 1, 'latency': 2000, 'square': 3}
+CALLS = {'train': 1, 'score': 1, 'latency': 2000, 'square': 3, 'own': 2}
+OURS = 'experiments.throughput_worker'
+TWIN = 'experiments.pytorch_twin'
+Config = dict[str, Any]
+
+
+def contestants(config: Config, options: Any) -> dict[str, tuple[str, Config]]:
+  """`{name: (module, configuration)}`, ours first."""
+  found = {
+    f'lplmtl {dtype}': (OURS, {**config, 'dtype': dtype})
+    for dtype in options.precisions
+  }
+  if options.rival == 'pytorch':
+    for dtype in ('float32', 'bfloat16'):
+      found[f'torch {dtype}'] = (TWIN, {**config, 'dtype': dtype})
+  return found
+
+
+def _command(module: str, config: Config) -> tuple[list[str], dict[str, str]]:
+  environment = dict(os.environ)
+  if config['threads'] == 1:
+    known = environment.get('XLA_FLAGS', '')
+    single = '--xla_cpu_multi_thread_eigen=false'
+    environment['XLA_FLAGS'] = f'{known} {single}'
+  return [sys.executable, '-m', module, json.dumps(config)], environment
 
 
 class Contestant:
-  """A worker process and what it has answered."""
+  """A worker process and what it answers."""
 
-  def __init__(self, name: str, config: dict[str, Any]):
-    self.name = name
-    environment = dict(os.environ)
-    if config['threads'] == 1:
-      environment['XLA_FLAGS'] = '--xla_cpu_multi_thread_eigen=false'
+  def __init__(self, name: str, module: str, config: Config):
+    self.name, self.module = name, module
+    command, environment = _command(module, config)
     self.process = subprocess.Popen(
-      [
-        sys.executable,
-        '-m',
-        'experiments.throughput_worker',
-        json.dumps(config),
-      ],
+      command,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
       env=environment,
     )
-    self.flops = self._answer()
+
+  def wait(self) -> Config:
+    """Until it is ready; returns its facts."""
+    return self._answer()
 
   def ask(self, what: str) -> float:
     """Units a second."""
     assert self.process.stdin is not None
     self.process.stdin.write(f'{what} {CALLS[what]}\n')
     self.process.stdin.flush()
-    units, wall, _ = self._answer()
-    return units / wall
+    units, seconds = self._answer()
+    return units / seconds
 
   def _answer(self) -> Any:
     assert self.process.stdout is not None
@@ -91,111 +132,184 @@ class Contestant:
     self.process.wait()
 
 
-def compare(config: dict[str, Any], rival: str, turns: int) -> dict[str, Any]:
-  """Rates of every contestant, `{contestant: {what: [turns]}}`."""
-  wanted = {'lplmtl': {'engine': 'jax', 'dtype': 'float32'}}
-  if rival == 'pytorch':
-    wanted['torch f32'] = {'engine': 'pytorch', 'dtype': 'float32'}
-    wanted['torch bf16'] = {'engine': 'pytorch', 'dtype': 'bfloat16'}
-  contestants = [Contestant(n, {**config, **own}) for n, own in wanted.items()]
-  rates: dict[str, Any] = {
-    c.name: {what: [] for what in CALLS} for c in contestants
-  }
-  for turn in range(turns):
-    for contestant in contestants[:: 1 if turn % 2 == 0 else -1]:
-      for what in CALLS:
-        rates[contestant.name][what].append(contestant.ask(what))
-  for contestant in contestants:
-    contestant.close()
-  return {'flops_per_example': contestants[0].flops, 'rates': rates}
+def rates(config: Config, options: Any) -> Config:
+  """`{'facts': ..., 'rates': {contestant: {what: [turns]}}}`."""
+  found: Config = {'facts': {}, 'rates': {}}
+  started = [
+    Contestant(name, *own) for name, own in contestants(config, options).items()
+  ]
+  try:
+    for one in started:
+      found['facts'] |= one.wait()
+      found['rates'][one.name] = {what: [] for what in CALLS}
+    for turn in range(options.alternations):
+      for one in started[:: 1 if turn % 2 == 0 else -1]:
+        for what in CALLS:
+          if what != 'own' or one.module == OURS:
+            found['rates'][one.name][what].append(one.ask(what))
+  finally:
+    for one in started:
+      one.close()
+  return found
 
 
-def summary(found: dict[str, Any]) -> list[tuple[str, ...]]:
-  """A row for each contestant: rates, share of the matrix-multiply rate, ratio.
-
-  A training step is counted as three forward passes.
-  """
-  rows: list[tuple[str, ...]] = []
-  ours = found['rates']['lplmtl']
-  for name, rates in found['rates'].items():
-    middle = {what: statistics.median(values) for what, values in rates.items()}
-    share = 3 * found['flops_per_example'] * middle['train'] / middle['square']
-    ratios = [a / b for a, b in zip(ours['train'], rates['train'], strict=True)]
-    rows.append(
-      (
-        name,
-        f'{middle["train"] / 1e3:.1f}',
-        f'{share:.0%} of {middle["square"] / 1e9:.0f} GF/s',
-        f'{middle["score"] / 1e3:.0f}',
-        f'{1e6 / middle["latency"]:.0f}',
-        f'{statistics.median(ratios):.2f} '
-        f'[{min(ratios):.2f}..{max(ratios):.2f}]',
-      )
+def rate_rows(found: Config) -> Iterator[tuple[str, ...]]:
+  """A row a contestant. A training step is counted as three forward passes."""
+  first = next(iter(found['rates'].values()))
+  for name, turns in found['rates'].items():
+    middle = {w: statistics.median(v) for w, v in turns.items() if v}
+    flops = 3 * found['facts']['flops_per_example'] * middle['train']
+    own = f'{middle["train"] / middle["own"]:.0%}' if 'own' in middle else ''
+    yield (
+      name,
+      f'{middle["train"] / 1e3:.1f}',
+      f'{flops / middle["square"]:.0%} of {middle["square"] / 1e9:.0f}',
+      own,
+      f'{middle["score"] / 1e3:.0f}',
+      f'{1e6 / middle["latency"]:.0f}',
+      *(
+        ratio(first[what], turns[what])
+        for what in ('train', 'score', 'latency')
+      ),
     )
-  return rows
 
 
-def run(config: dict[str, Any], options: Any) -> list[dict[str, Any]]:
+RATE_HEADS = (
+  'contestant', 'train, k rows/s', 'of the matmul rate, GF/s',
+  'of its own products', 'score, k rows/s', 'one row, us', 'train: x',
+  'score: x', 'one row: x',
+)  # fmt: skip
+
+
+def ratio(ours: list[float], theirs: list[float]) -> str:
+  """Median and range of the ratio within a turn."""
+  found = [a / b for a, b in zip(ours, theirs, strict=True)]
+  middle = statistics.median(found)
+  return f'{middle:.2f} [{min(found):.2f}..{max(found):.2f}]'
+
+
+def processes(config: Config, options: Any) -> Config:
+  """`{'processes': {contestant: {part: [turns]}}}`, seconds."""
+  found: Config = {}
+  for turn in range(options.alternations):
+    jobs = []
+    for name, (module, own) in contestants(config, options).items():
+      cache = os.path.join(config['scratch'], f'{name}-{turn}')
+      own = {**own, 'cache': cache}
+      if module == OURS:
+        jobs.append((f'{name}, cold', module, own))
+      jobs.append((f'{name}, warm' if module == OURS else name, module, own))
+    if turn % 2:  # a warm start still comes after its cold one
+      jobs = jobs[-2:] + jobs[:-2] if options.rival != 'none' else jobs
+    for name, module, own in jobs:
+      spent = found.setdefault(name, {})
+      for part, seconds in _whole(name, module, own).items():
+        spent.setdefault(part, []).append(seconds)
+  return {'processes': found}
+
+
+def _whole(name: str, module: str, config: Config) -> dict[str, float]:
+  command, environment = _command(module, config)
+  start = time.perf_counter()
+  done = subprocess.run(
+    command, stdout=subprocess.PIPE, text=True, env=environment, check=False
+  )
+  total = time.perf_counter() - start
+  if done.returncode:
+    raise InputError(f'{name} stopped: see what it printed above')
+  return {**json.loads(done.stdout), 'total': total}
+
+
+def process_rows(found: Config) -> Iterator[tuple[str, ...]]:
+  """A row a contestant: seconds of each part, and all of it as a ratio."""
+  ours = [v['total'] for n, v in found['processes'].items() if ', ' in n][:2]
+  for name, spent in found['processes'].items():
+    yield (
+      name,
+      *(f'{statistics.median(values):.1f}' for values in spent.values()),
+      *(ratio(spent['total'], own) for own in ours),
+    )
+
+
+PROCESS_HEADS = (
+  'contestant', 'import, s', 'data', 'init', 'compile', 'train', 'total',
+  'x our cold', 'x our warm',
+)  # fmt: skip
+
+
+def run(config: Config, options: Any) -> list[Config]:
   """Measures every architecture at every batch size; prints as it goes."""
   from rich import table as rich_table
 
   from experiments import display
 
   console = display.make_console()
+  measure: Callable[[Config, Any], Config] = rates
+  make_rows, heads = rate_rows, RATE_HEADS
+  if options.epochs:
+    measure, make_rows, heads = processes, process_rows, PROCESS_HEADS
   measured = []
   for architecture in options.architectures:
     for batch_size in map(int, options.batch_sizes):
       setting = {'architecture': architecture, 'batch_size': batch_size}
-      found = compare(
-        {**config, **setting}, options.rival, options.alternations
-      )
+      found = measure({**config, **setting}, options)
       table = rich_table.Table(
-        title=f'{architecture}, batch {batch_size}, threads {options.threads}'
+        title=f'{architecture}, batch {batch_size}, cores {options.threads}'
+        + (f', {options.epochs} epochs' if options.epochs else '')
       )
-      heads = (
-        'contestant', 'train k rows/s', 'matmul share',
-        'score k rows/s', 'one row us', 'lplmtl trains x faster',
-      )  # fmt: skip
       for head in heads:
         table.add_column(head, justify='left' if head == heads[0] else 'right')
-      for row in summary(found):
+      for row in make_rows(found):
         table.add_row(*row)
       console.print(table)
       measured.append({**setting, **found})
   return measured
 
 
-def main(argv: list[str]) -> None:
-  """Flags to tables; a user's mistake ends in one line and exit code 1."""
-  options = flags.FLAGS
-  names = (
-    'threads', 'num_rows', 'expert_width', 'tower_width', 'bottom_width',
-    'num_experts', 'num_specific', 'num_shared', 'embed_dim',
-  )  # fmt: skip
-  try:
-    if argv[1:]:
-      raise InputError(f'unexpected argument {argv[1]!r}')
-    unknown = set(options.architectures) - set(ARCHITECTURES)
-    if unknown:
+def write_rows(options: Any, path: str) -> int:
+  """Encodes the data once, for all contestants; returns the training rows."""
+  import numpy as np
+
+  from experiments import census_data
+
+  folder = pathlib.Path(options.data_dir) if options.data_dir else None
+  raw = census_data.read(options.dataset, folder, num_rows=options.num_rows)
+  data = census_data.encode(raw, ('income', 'marital'), num_bins=0)
+  labels = np.stack(list(data.train.labels.values()), axis=1)
+  np.savez(
+    path,
+    labels=labels,
+    num_categories=data.tables.num_categories,
+    **data.train.features,
+  )
+  return len(labels)
+
+
+def check(options: Any) -> None:
+  """Refuses what cannot be measured, before anything is."""
+  from experiments import runner
+
+  known = runner.architecture_names()
+  if options.rival == 'pytorch':
+    _check_pytorch()
+    known = ('mmoe', 'ple', 'shared_bottom')
+  for flag, allowed in (
+    ('architectures', known),
+    ('precisions', ('float32', 'bfloat16')),
+  ):
+    given = getattr(options, flag)
+    if not given or set(given) - set(allowed):
       raise InputError(
-        f'architectures must be among {", ".join(ARCHITECTURES)}; found '
-        f'{", ".join(sorted(unknown))}'
+        f'{flag} must be among {", ".join(allowed)}'
+        + (' beside the twin' if options.rival != 'none' else '')
+        + f'; found {", ".join(given) or "none"}'
       )
-    if not all(
-      size.isdigit() and int(size) > 0 for size in options.batch_sizes
-    ):
-      raise InputError(
-        f'batch_sizes must be whole numbers, found {options.batch_sizes}'
-      )
-    if options.rival == 'pytorch':
-      _check_pytorch()
-    config = {name: getattr(options, name) for name in names}
-    measured = run(config, options)
-  except InputError as error:
-    sys.exit(f'error: {error}')
-  if options.out:
-    text = json.dumps({'config': config, 'measured': measured}, indent=2)
-    pathlib.Path(options.out).write_text(text + '\n', encoding='utf-8')
+  if not options.batch_sizes or not all(
+    size.isdigit() and int(size) > 0 for size in options.batch_sizes
+  ):
+    raise InputError(
+      f'batch_sizes must be whole numbers, found {options.batch_sizes}'
+    )
 
 
 def _check_pytorch() -> None:
@@ -205,6 +319,38 @@ def _check_pytorch() -> None:
     raise InputError(
       "--rival=pytorch needs PyTorch: pip install -e '.[bench]' (a CPU build "
       'will do)'
+    )
+
+
+def main(argv: list[str]) -> None:
+  """Flags to tables; a user's mistake ends in one line and exit code 1."""
+  options = flags.FLAGS
+  names = ('threads', 'num_seeds', 'devices', 'epochs', *SIZES)
+  config = {name: getattr(options, name) for name in names}
+  try:
+    if argv[1:]:
+      raise InputError(f'unexpected argument {argv[1]!r}')
+    check(options)
+    from experiments import runner
+
+    with tempfile.TemporaryDirectory() as scratch:
+      path = os.path.join(scratch, 'rows.npz')
+      num_rows = write_rows(options, path)
+      largest = max(map(int, options.batch_sizes))
+      if largest > num_rows:
+        raise InputError(
+          f'batch_sizes go up to {largest}, found {num_rows} training rows'
+        )
+      places = {'scratch': scratch, 'data': path}
+      measured = run({**config, **places}, options)
+  except InputError as error:
+    sys.exit(f'error: {error}')
+  except KeyboardInterrupt:
+    sys.exit(130)
+  if options.out:
+    facts = {'config': config, 'command': sys.argv, **runner.environment()}
+    runner.write_json(
+      pathlib.Path(options.out), {'measured': measured, **facts}
     )
 
 

@@ -1,140 +1,145 @@
 """One contestant of experiments/throughput.py, in a process of its own.
 
-Reads a line `<what> <calls>` at a time from standard input, does it, and
-answers with a JSON list: units done, wall seconds, CPU seconds.
+`serve` reads a line `<what> <calls>` at a time from standard input, does it,
+and answers with a JSON list: units done, wall seconds. `whole` trains once and
+answers with the seconds of each part. The twin, in pytorch_twin.py, does the
+same without importing JAX.
 """
 
-import functools
-import json
-import os
-import sys
 import time
-from typing import Any
 
-import numpy as np
+START = time.perf_counter()  # before the imports that are to be timed
 
-MATMULS = {'square': (2048, 2048, 2048)}
+import functools  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+from typing import Any  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+Shape = tuple[int, int, int]
+SQUARE: Shape = (2048, 2048, 2048)
+LOOPS = 20  # products in one call, where they are small
 
 
-def main(config: dict[str, Any]) -> None:
-  """Builds the contestant, warms it up, and serves requests."""
-  if config['threads'] == 1 and hasattr(os, 'sched_setaffinity'):
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-  from experiments import census_data
+def pin(threads: int) -> None:
+  """Keeps this process on so many cores, the last ones."""
+  if hasattr(os, 'sched_setaffinity'):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, set(cores[-threads:]))
 
-  raw = census_data.read('sample', num_rows=config['num_rows'])
-  data = census_data.encode(raw, ('income', 'marital'), num_bins=0)
-  config['num_categories'] = data.tables.num_categories
-  if config['engine'] == 'pytorch':
-    from experiments import pytorch_twin
 
-    labels = np.stack(list(data.train.labels.values()), axis=1)
-    engine: Any = pytorch_twin.Twin(config, data.train.features, labels)
-  else:
-    engine = Ours(config, data.train)
+def load(path: str) -> tuple[dict[str, Any], np.ndarray, list[int]]:
+  """Encoded rows that throughput.py wrote: features, labels, vocabularies."""
+  with np.load(path, allow_pickle=False) as arrays:
+    features = {name: arrays[name] for name in ('categories', 'numeric')}
+    return features, arrays['labels'], arrays['num_categories'].tolist()
+
+
+def serve(engine: Any) -> None:
+  """Warms a contestant up and does what it is asked for."""
   for what in ('train', 'score', 'latency'):
-    _do(engine, what, 10)
-  print(json.dumps(engine.flops()), flush=True)
+    getattr(engine, what)(1)
+  print(json.dumps(engine.facts()), flush=True)
   for line in sys.stdin:
     what, calls = line.split()
-    wall, cpu = time.perf_counter(), time.process_time()
-    units = _do(engine, what, int(calls))
-    spent = time.perf_counter() - wall, time.process_time() - cpu
-    print(json.dumps([units, *spent]), flush=True)
-
-
-def _do(engine: Any, what: str, calls: int) -> int:
-  if what in ('train', 'score'):
-    return getattr(engine, what)()
-  if what == 'latency':
-    return engine.latency(calls)
-  return engine.matmul(MATMULS[what], calls)
+    start = time.perf_counter()
+    units = getattr(engine, what)(int(calls))
+    print(json.dumps([units, time.perf_counter() - start]), flush=True)
 
 
 class Ours:
   """The library, as `fit` runs it."""
 
-  def __init__(self, config: dict[str, Any], train: Any):
+  def __init__(self, config: dict[str, Any]):
     import jax
     import jax.numpy as jnp
     import optax
 
-    import lplmtl
-    from experiments import options, runner
-    from lplmtl import balancing, parallel, steps, tasks, training
+    from lplmtl import balancing, parallel, programs, steps, training
 
-    todo = (tasks.binary('income'), tasks.binary('marital'))
-    width = (config['expert_width'],)
-    settings = options.Config(
-      architecture=config['architecture'],
-      expert_widths=(width, width),
-      num_experts=config['num_experts'],
-      num_specific=config['num_specific'],
-      num_shared=config['num_shared'],
-      bottom_widths=(config['bottom_width'],),
-      tower_widths=(config['tower_width'],),
-      dropout=0.0,
+    self.config = config
+    rows, self.todo, self.model = make(config)
+    keys = jax.vmap(jax.random.key)(jnp.arange(config['num_seeds']))
+    mesh = parallel.make_mesh(len(keys), config['batch_size'])
+    self.mesh = mesh
+    keys = parallel.fill(keys, mesh)
+    self.data = parallel.replicate(rows, mesh)
+    self.num_rows = len(rows.labels['income'])
+    self.shuffle = training.make_shuffle(
+      keys, self.num_rows, config['batch_size']
     )
-    encoder = lplmtl.TabularEncoder(
-      config['num_categories'], config['embed_dim']
-    )
-    model = runner.make_model(settings, todo, encoder)
-    optimizer, balancer = optax.adam(1e-3), balancing.equal()
-    keys = jax.random.key(0)[None]
-    mesh = parallel.make_mesh(1)
-    self.data = parallel.replicate(train, mesh)
-    self.rows = len(train.labels['income'])
-    self.shuffle = training.make_shuffle(keys, self.rows, config['batch_size'])
     self.place = functools.partial(parallel.split_batches, mesh=mesh)
-    self.state, self.run, _ = training.compile_programs(
-      keys,
-      model,
-      todo,
-      optimizer,
-      balancer,
-      None,
-      self.data,
-      None,
-      self.place(self.shuffle(0)),
-      mesh,
+    init, self.run, _ = programs.make(
+      self.model,
+      self.todo,
+      optax.adam(1e-3),
+      balancing.equal(),
+      num_seeds=len(keys),
+      batch_size=config['batch_size'],
+      mesh=mesh,
     )
-    self.epoch = 0
     self.one_row = [
-      jax.tree.map(lambda x, i=i: x[i : i + 1], train.features)
+      jax.tree.map(lambda x, i=i: x[i : i + 1], rows.features)
       for i in range(100)
     ]
-    self.predict = jax.jit(functools.partial(steps.predict, model))
+    self.state = init(keys, None, self.one_row[0])
+    self.epoch = 0
+    self.predict = jax.jit(functools.partial(steps.predict, self.model))
     self.forward = jax.jit(
       lambda params, x: jnp.concatenate(
-        list(model.apply({'params': params}, x)[0].values()), axis=1
+        list(self.model.apply({'params': params}, x)[0].values()), axis=1
       )
     )
+
+  @functools.cached_property
+  def _products(self) -> list[Any]:
+    """Compiled: the three products of every layer, at the size of a part."""
+    import jax
+
+    from lplmtl import parallel, steps
+
+    batch = self.config['batch_size']
+    rows = batch // steps.parts_of(batch, parallel.rows_at_a_time(self.mesh))
+    features = jax.tree.map(lambda x: x[:rows], self.data.features)
+    jaxpr = jax.make_jaxpr(self.forward)(self._params(), features)
+    found = []
+    for m, k, n in _shapes(jaxpr.jaxpr):
+      found += [_product(m, k, n), _product(m, n, k), _product(k, m, n)]
+    self.part = rows
+    return found
 
   def _params(self) -> Any:
     import jax
 
     return jax.tree.map(lambda x: x[0], self.state.params)
 
-  def flops(self) -> int:
-    """Of one row's forward pass."""
+  def facts(self) -> dict[str, Any]:
+    """FLOPs of one row's forward pass."""
     from lplmtl.compression import cost
 
-    return cost.count_flops(self.forward, self._params(), self.one_row[0])
+    flops = cost.count_flops(self.forward, self._params(), self.one_row[0])
+    return {'flops_per_example': flops}
 
-  def train(self) -> int:
-    """One epoch; returns the rows seen."""
-    rows = self.place(self.shuffle(self.epoch))
-    self.epoch += 1
-    self.state, metrics = self.run(self.state, None, self.data, rows)
-    np.asarray(metrics['losses'])
-    return rows.size
+  def train(self, calls: int) -> int:
+    """So many epochs; returns the rows seen, of all seeds."""
+    seen = 0
+    for _ in range(calls):
+      rows = self.place(self.shuffle(self.epoch))
+      self.epoch += 1
+      self.state, metrics = self.run(self.state, None, self.data, rows)
+      np.asarray(metrics['losses'])
+      seen += self.config['num_seeds'] * rows[0].size
+    return seen
 
-  def score(self) -> int:
-    """The whole table; returns the rows seen."""
-    found = self.predict(self._params(), self.data.features)
-    for logits in found.values():
-      np.asarray(logits)
-    return self.rows
+  def score(self, calls: int) -> int:
+    """The whole table, so many times; returns the rows seen."""
+    for _ in range(calls):
+      found = self.predict(self._params(), self.data.features)
+      for logits in found.values():
+        np.asarray(logits)
+    return self.num_rows * calls
 
   def latency(self, calls: int) -> int:
     """So many calls with one row each."""
@@ -143,17 +148,136 @@ class Ours:
       np.asarray(self.forward(params, self.one_row[i % len(self.one_row)]))
     return calls
 
-  def matmul(self, shape: tuple[int, int, int], calls: int) -> int:
-    """So many matrix products; returns their floating-point operations."""
+  def square(self, calls: int) -> int:
+    """Large matrix products; returns their floating-point operations."""
     import jax
 
-    m, k, n = shape
-    a, b = np.ones((m, k), np.float32), np.ones((k, n), np.float32)
-    a, b = jax.device_put((a, b))
-    product = jax.jit(lambda a, b: a @ b)
+    if not hasattr(self, 'large'):
+      m, k, n = SQUARE
+      self.factors = jax.device_put(
+        (np.ones((m, k), np.float32), np.ones((k, n), np.float32))
+      )
+      self.large = jax.jit(lambda a, b: a @ b).lower(*self.factors).compile()
     for _ in range(calls):
-      product(a, b).block_until_ready()
-    return 2 * m * k * n * calls
+      self.large(*self.factors).block_until_ready()
+    return 2 * int(np.prod(SQUARE)) * calls
+
+  def own(self, calls: int) -> int:
+    """All products of a step, by themselves; returns the rows of the steps."""
+    products = self._products
+    for _ in range(calls):
+      for product, factors in products:
+        product(*factors).block_until_ready()
+    return self.part * LOOPS * calls
+
+
+def make(config: dict[str, Any]) -> tuple[Any, Any, Any]:
+  """Rows, tasks and the model that a configuration asks for."""
+  import lplmtl
+  from experiments import options, runner
+  from lplmtl import tasks
+
+  features, labels, num_categories = load(config['data'])
+  todo = (tasks.binary('income'), tasks.binary('marital'))
+  rows = lplmtl.Batch(
+    features,
+    {task.name: labels[:, i] for i, task in enumerate(todo)},
+  )
+  width = (config['expert_width'],)
+  settings = options.Config(
+    architecture=config['architecture'],
+    expert_widths=(width, width),
+    num_experts=config['num_experts'],
+    num_specific=config['num_specific'],
+    num_shared=config['num_shared'],
+    num_top=config['num_shared'],
+    bottom_widths=(config['bottom_width'],),
+    tower_widths=(config['tower_width'],),
+    compute_dtype=config['dtype'],
+    dropout=0.0,
+  )
+  encoder = lplmtl.TabularEncoder(tuple(num_categories), config['embed_dim'])
+  return rows, todo, runner.make_model(settings, todo, encoder)
+
+
+def _shapes(jaxpr: Any) -> list[Shape]:
+  """(m, k, n) of every plain matrix product in a traced program."""
+  import jax
+
+  found: list[Shape] = []
+  for equation in jaxpr.eqns:
+    for inner in jax.tree.leaves(
+      list(equation.params.values()), is_leaf=lambda x: hasattr(x, 'eqns')
+    ):
+      if hasattr(inner, 'eqns'):
+        found += _shapes(inner)
+      elif hasattr(inner, 'jaxpr'):
+        found += _shapes(inner.jaxpr)
+    if equation.primitive.name == 'dot_general':
+      left, right = (v.aval.shape for v in equation.invars)
+      if len(left) == len(right) == 2:
+        found.append((left[0], left[1], right[1]))
+  return found
+
+
+def _product(m: int, k: int, n: int) -> tuple[Any, Any]:
+  """A compiled loop of one product, and its factors."""
+  import jax
+  import jax.numpy as jnp
+
+  def loop(a: Any, b: Any) -> Any:
+    # Each product waits for the one before, so that none can be left out.
+    def body(shift: Any, _: None) -> tuple[Any, None]:
+      product = jax.lax.optimization_barrier(a @ (b + shift))
+      return product[0, 0] * 1e-30, None
+
+    return jax.lax.scan(body, jnp.float32(0), length=LOOPS)[0]
+
+  factors = jnp.ones((m, k)), jnp.ones((k, n))
+  return jax.jit(loop).lower(*factors).compile(), factors
+
+
+def whole(config: dict[str, Any]) -> dict[str, float]:
+  """Imports, reads, trains for some epochs; returns the seconds of each."""
+  import jax
+  import optax
+
+  import lplmtl
+  from experiments import options, runner
+  from lplmtl import balancing
+
+  runner.start(options.Config(compilation_cache=config['cache']))
+  imported = time.perf_counter()
+  rows, todo, model = make(config)
+  read = time.perf_counter()
+  result = lplmtl.fit(
+    jax.random.key(0),
+    model,
+    todo,
+    optax.adam(1e-3),
+    balancing.equal(),
+    rows,
+    batch_size=config['batch_size'],
+    num_epochs=config['epochs'],
+  )
+  return {
+    'import': imported - START,
+    'data': read - imported,
+    **result.seconds,
+  }
+
+
+def main(config: dict[str, Any]) -> None:
+  """Serves or trains once, as the configuration asks."""
+  pin(config['threads'])
+  if config['epochs']:
+    print(json.dumps(whole(config)), flush=True)
+    return
+  import jax
+
+  if config['devices'] > 1:
+    jax.config.update('jax_num_cpu_devices', config['devices'])
+  serve(Ours(config))
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lplmtl import dropout
 from lplmtl.types import Array, PyTree
 
 
@@ -43,8 +44,8 @@ class MLP(nn.Module):
         name=f'layer_{i}',
       )
       x = self.activation(layer(x))
-      if train and not is_zero(self.dropout_rate):
-        x = dropout(self.make_rng('dropout'), x, self.dropout_rate)
+      if train and not dropout.is_zero(self.dropout_rate):
+        x = dropout.dropout(self.make_rng('dropout'), x, self.dropout_rate)
     return x
 
 
@@ -188,9 +189,9 @@ def _run_mlps(
 
 def _finish(expert: MLP, x: Array, key: Array | None, layer: int) -> Array:
   x = expert.activation(x)
-  if key is None or is_zero(expert.dropout_rate):
+  if key is None or dropout.is_zero(expert.dropout_rate):
     return x
-  return dropout(jax.random.fold_in(key, layer), x, expert.dropout_rate)
+  return dropout.dropout(jax.random.fold_in(key, layer), x, expert.dropout_rate)
 
 
 def _products(
@@ -202,28 +203,6 @@ def _products(
   x, *kernels = nn.dtypes.promote_dtype(x, *kernels, dtype=dtype)
   joined = x @ _join(kernels, axis=1)
   return split(joined, [kernel.shape[1] for kernel in kernels])
-
-
-def dropout(key: Array, x: Array, rate: float) -> Array:
-  """Drops units and scales the others up, so that the mean stays.
-
-  The rate is rounded to 1/256: eight random bits a unit cost a quarter of what
-  the usual 32 cost, and on a CPU that is what dropout costs.
-
-  Args:
-    key: random key.
-    x: any array.
-    rate: share of units to drop, in [0, 1); may be traced.
-  """
-  kept = jnp.clip(jnp.round(256 * (1 - jnp.asarray(rate))), 1, 256)
-  bits = jax.random.bits(key, x.shape, jnp.uint8)
-  scale = (256 / kept).astype(x.dtype)
-  return jnp.where(bits < kept.astype(jnp.int32), x * scale, 0)
-
-
-def is_zero(rate: Any) -> bool:
-  """Whether a rate is known to be 0; a traced one is not known."""
-  return not isinstance(rate, jax.Array) and rate == 0
 
 
 def dropout_key(module: nn.Module, *, train: bool) -> Array | None:

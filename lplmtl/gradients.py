@@ -97,8 +97,8 @@ def balanced(
 ) -> tuple[PyTree, PyTree, dict[str, Array]]:
   """The gradient of the balanced loss.
 
-  What a few hundred rows need stays in a core's cache: on a CPU, 256 rows at a
-  time train a PLE 1.2 times as fast at a batch of 1024 and 1.5 times at 4096.
+  What a few hundred rows need stays in a core's cache: on one core, 256 rows at
+  a time train a PLE 1.2 times as fast at a batch of 1024, 1.5 times at 4096.
   The gradient is that of the whole batch, over whose rows each mean is taken;
   each part draws its own dropout, and a penalty is averaged over the parts.
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl import gradients, losses
+from lplmtl import dropout, gradients, losses
 from lplmtl.types import Array, Balancer, Batch, Model, PyTree, Task
 
 
@@ -58,6 +58,7 @@ def init_state(
     features: pytree of `[B, ...]`, of which only shapes and dtypes matter.
   """
   params_key, balancer_key, run_key = jax.random.split(key, 3)
+  params_key = dropout.cheap_key(params_key)
   params = model.init({'params': params_key}, features)['params']
   return TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -119,14 +120,15 @@ def make_train_step(
   return step
 
 
-def parts_of(batch_size: int) -> int:
-  """How many parts of a batch suit a CPU's cache: 256 rows each, or nearly."""
-  fits = [
+def parts_of(batch_size: int, limit: int | None) -> int:
+  """How many equal parts of a batch have at most `limit` rows, but not few."""
+  if limit is None:
+    return 1
+  count = next(
     n for n in range(1, batch_size + 1)
-    if batch_size % n == 0 and batch_size // n <= 256
-  ]  # fmt: skip
-  parts = fits[0]
-  return parts if batch_size // parts >= 128 else 1
+    if batch_size % n == 0 and batch_size // n <= limit
+  )  # fmt: skip
+  return count if 2 * batch_size // count >= limit else 1
 
 
 def train_chunk(

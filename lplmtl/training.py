@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from lplmtl import checks, parallel, steps
+from lplmtl import checks, parallel, programs, steps
 from lplmtl.types import Array, Batch, PyTree, Task
 
 
@@ -36,7 +35,8 @@ class FitResult(NamedTuple):
       epoch), `loss_weights` `[S, T]` (at its last step), `active` `[S]` (False
       once a seed has stopped: its figures stay as they were), and at evaluated
       epochs `validation`, `{task: {metric: [S]}}`.
-    seconds: `compile` and `train`, wall time; the latter with evaluation.
+    seconds: wall time: `init` (the first state, compilation included),
+      `compile` and `train` (evaluation included).
   """
 
   params: PyTree
@@ -144,20 +144,31 @@ def fit(
   def on_host(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: x[:num_seeds], jax.device_get(tree))
 
-  start = time.perf_counter()
+  make, run, evaluate = programs.make(
+    model,
+    tasks,
+    optimizer,
+    balancer,
+    num_seeds=len(keys),
+    batch_size=batch_size,
+    mesh=mesh,
+  )
+  clock = [time.perf_counter()]
+  state = make(keys, hyperparams, jax.tree.map(_one_row, data.features))
+  jax.block_until_ready(state)
+  clock.append(time.perf_counter())
   rows = parallel.split_batches(shuffle(0), mesh)
-  state, run_chunk, evaluate = compile_programs(
-    keys, model, tasks, optimizer, balancer, hyperparams, data, validation,
-    rows, mesh,
-  )  # fmt: skip
-  compiled = time.perf_counter()
+  run = run.lower(state, hyperparams, data, rows).compile()
+  if validation is not None:
+    evaluate = evaluate.lower(state.params, hyperparams, validation).compile()
+  clock.append(time.perf_counter())
 
   choice = _Choice(num_seeds)
   best_params = None
   history: list[dict[str, Any]] = []
   for epoch in range(1, num_epochs + 1):
     rows = parallel.split_batches(shuffle(epoch - 1), mesh)
-    state, metrics = run_chunk(state, hyperparams, data, rows)
+    state, metrics = run(state, hyperparams, data, rows)
     record = _summarise(on_host(metrics), tasks, epoch, choice.active)
     if validation is None:
       choice.best_epoch[:] = epoch
@@ -176,96 +187,12 @@ def fit(
       on_chunk(record)
     if not choice.active.any():
       break
-  seconds = {
-    'compile': compiled - start,
-    'train': time.perf_counter() - compiled,
-  }
+  clock.append(time.perf_counter())
+  spent = np.diff(clock).tolist()
+  seconds = dict(zip(('init', 'compile', 'train'), spent, strict=True))
   params, state = _take((best_params, state), num_seeds if key.ndim else None)
   best_epoch = choice.best_epoch if key.ndim else choice.best_epoch[0]
   return FitResult(params, state, best_epoch, history, seconds)
-
-
-def compile_programs(
-  keys: Array,
-  model: Any,
-  tasks: Sequence[Task],
-  optimizer: Any,
-  balancer: Any,
-  hyperparams: PyTree,
-  data: Batch,
-  validation: Batch | None,
-  rows: Array,
-  mesh: Mesh,
-) -> tuple[steps.TrainState, Callable[..., Any], Any]:
-  """The first state, and the compiled programs of a chunk and a validation.
-
-  Args:
-    keys: `[S]` random keys, S as `parallel.over_seeds` wants it.
-    model: as for `fit`; so are the next six, but that the rows are on the
-      devices of the mesh and hyperparams have their `[S]`.
-    tasks: T tasks.
-    optimizer: any optax transformation.
-    balancer: see `lplmtl.types.Balancer`.
-    hyperparams: pytree of `[S]`, or None.
-    data: the training rows.
-    validation: likewise, or None.
-    rows: `[S, N, B]` row numbers of a chunk.
-    mesh: from `parallel.make_mesh`.
-
-  Returns:
-    (state, run_chunk, evaluate): a TrainState that leads with S;
-    `(state, hyperparams, data, rows) -> (state, metrics)`, which takes over the
-    state's buffers; `(params, hyperparams, validation) -> {task: {metric:
-    [S]}}` or None.
-  """
-  parts = functools.partial(_make, (model, optimizer, balancer))
-  example = jax.tree.map(_one_row, data.features)
-  on_cpu = parallel.on_cpu(mesh)
-  num_parts = steps.parts_of(rows.shape[-1]) if on_cpu else 1
-
-  def init(key: Array, hyperparams: PyTree) -> steps.TrainState:
-    model, optimizer, balancer = parts(hyperparams)
-    return steps.init_state(key, model, tasks, optimizer, balancer, example)
-
-  def chunk(
-    state: steps.TrainState, hyperparams: PyTree, data: Batch, rows: Array
-  ) -> Any:
-    model, optimizer, balancer = parts(hyperparams)
-    step = steps.make_train_step(
-      model, tasks, optimizer, balancer, num_parts=num_parts
-    )
-    return steps.train_chunk(step, state, data, rows)
-
-  def evaluate(params: PyTree, hyperparams: PyTree, rows: Batch) -> Any:
-    return steps.make_eval_step(parts(hyperparams)[0], tasks)(params, rows)
-
-  spread = functools.partial(
-    parallel.over_seeds, num_seeds=len(keys), mesh=mesh
-  )
-  home, everywhere = parallel.leading(mesh), parallel.everywhere(mesh)
-  # Random draws are slow to optimise, and these run once.
-  options = {'xla_backend_optimization_level': 0} if on_cpu else None
-  state = jax.jit(
-    spread(init, in_axes=(0, 0)), out_shardings=home, compiler_options=options
-  )(keys, hyperparams)
-  run_chunk = jax.jit(
-    spread(chunk, in_axes=(0, 0, None, 0)),
-    donate_argnums=0,
-    out_shardings=(home, everywhere),
-  ).lower(state, hyperparams, data, rows)
-  if validation is None:
-    return state, run_chunk.compile(), None
-  evaluation = jax.jit(
-    spread(evaluate, in_axes=(0, 0, None)), out_shardings=everywhere
-  ).lower(state.params, hyperparams, validation)
-  return state, run_chunk.compile(), evaluation.compile()
-
-
-def _make(parts: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
-  """Calls those that are functions of the hyper-parameters."""
-  return tuple(
-    part if hasattr(part, 'init') else part(hyperparams) for part in parts
-  )
 
 
 def _one_row(x: Array) -> np.ndarray:

@@ -89,6 +89,7 @@ def test_a_run_writes_what_it_should(finished):
   assert results['device']['platform'] == 'cpu'
   assert set(results['seconds']) == {
     'data',
+    'init',
     'compile',
     'train',
     'scoring',

@@ -261,8 +261,11 @@ def test_models_that_do_not_say_or_do_not_share():
 
 
 @pytest.mark.parametrize(
-  ('batch_size', 'parts'),
-  [(16, 1), (256, 1), (257, 1), (512, 2), (1000, 4), (1024, 4), (1021, 1)],
-)
-def test_parts_of(batch_size, parts):
-  assert steps.parts_of(batch_size) == parts
+  ('batch_size', 'limit', 'parts'),
+  [
+    (16, 256, 1), (256, 256, 1), (257, 256, 1), (512, 256, 2), (1000, 256, 4),
+    (1021, 256, 1), (4096, 1024, 4), (1024, 1024, 1), (4096, None, 1),
+  ],
+)  # fmt: skip
+def test_parts_of(batch_size, limit, parts):
+  assert steps.parts_of(batch_size, limit) == parts

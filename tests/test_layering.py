@@ -18,7 +18,8 @@ ALLOWED = {
   'metrics': set(),
   'tables': set(),
   'tasks': {'losses', 'metrics'},
-  'experts': set(),
+  'dropout': set(),
+  'experts': {'dropout'},
   'encoder': set(),
   'towers': {'experts'},
   'mixture': {'experts'},
@@ -27,10 +28,11 @@ ALLOWED = {
   'balancing': set(),
   'compression': set(),
   'gradients': {'losses'},
-  'steps': {'gradients', 'losses'},
+  'steps': {'dropout', 'gradients', 'losses'},
   'parallel': set(),
   'checks': set(),
-  'training': {'checks', 'parallel', 'steps'},
+  'programs': {'parallel', 'steps'},
+  'training': {'checks', 'parallel', 'programs', 'steps'},
   'checkpoint': {'tables'},
 }
 FORBIDDEN = {

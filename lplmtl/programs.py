@@ -1,0 +1,98 @@
+"""The three programs of a training run, spread over seeds and devices."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from lplmtl import parallel, steps
+from lplmtl.types import Array, Batch, PyTree, Task
+
+
+class Programs(NamedTuple):
+  """Jitted functions whose states, metrics and row numbers lead with S.
+
+  Attributes:
+    init: `(keys [S], hyperparams, features) -> state`; of the features only
+      shapes matter.
+    run_chunk: `(state, hyperparams, data, rows [S, N, B]) -> (state, metrics)`;
+      it takes over the state's buffers.
+    evaluate: `(params, hyperparams, validation) -> {task: {metric: [S]}}`.
+  """
+
+  init: Any
+  run_chunk: Any
+  evaluate: Any
+
+
+def make(
+  model: Any,
+  tasks: Sequence[Task],
+  optimizer: Any,
+  balancer: Any,
+  *,
+  num_seeds: int,
+  batch_size: int,
+  mesh: Mesh,
+) -> Programs:
+  """Makes the programs; each compiles when it is first called.
+
+  Args:
+    model: see `lplmtl.types.Model`; or a function of one seed's hyperparams.
+    tasks: T tasks.
+    optimizer: any optax transformation; or a function of hyperparams.
+    balancer: see `lplmtl.types.Balancer`; or a function of hyperparams.
+    num_seeds: S, as `parallel.over_seeds` wants it.
+    batch_size: B.
+    mesh: from `parallel.make_mesh`.
+  """
+  on_cpu = parallel.on_cpu(mesh)
+  num_parts = steps.parts_of(batch_size, parallel.rows_at_a_time(mesh))
+  parts = functools.partial(_parts, (model, optimizer, balancer))
+
+  def init(
+    key: Array, hyperparams: PyTree, features: PyTree
+  ) -> steps.TrainState:
+    model, optimizer, balancer = parts(hyperparams)
+    return steps.init_state(key, model, tasks, optimizer, balancer, features)
+
+  def run_chunk(
+    state: steps.TrainState, hyperparams: PyTree, data: Batch, rows: Array
+  ) -> Any:
+    model, optimizer, balancer = parts(hyperparams)
+    step = steps.make_train_step(
+      model, tasks, optimizer, balancer, num_parts=num_parts
+    )
+    return steps.train_chunk(step, state, data, rows)
+
+  def evaluate(params: PyTree, hyperparams: PyTree, rows: Batch) -> Any:
+    return steps.make_eval_step(parts(hyperparams)[0], tasks)(params, rows)
+
+  spread = functools.partial(
+    parallel.over_seeds, num_seeds=num_seeds, mesh=mesh
+  )
+  home, everywhere = parallel.leading(mesh), parallel.everywhere(mesh)
+  # Random draws take long to optimise, and these run once.
+  hasty = {'xla_backend_optimization_level': 0} if on_cpu else None
+  return Programs(
+    jax.jit(
+      spread(init, in_axes=(0, 0, None)),
+      out_shardings=home,
+      compiler_options=hasty,
+    ),
+    jax.jit(
+      spread(run_chunk, in_axes=(0, 0, None, 0)),
+      donate_argnums=0,
+      out_shardings=(home, everywhere),
+    ),
+    jax.jit(spread(evaluate, in_axes=(0, 0, None)), out_shardings=everywhere),
+  )
+
+
+def _parts(parts: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
+  """Calls those that are functions of the hyper-parameters."""
+  return tuple(
+    part if hasattr(part, 'init') else part(hyperparams) for part in parts
+  )
