@@ -101,6 +101,8 @@ class Ours:
     from lplmtl import parallel, steps
 
     batch = self.config['batch_size']
+    if parallel.splits_rows(self.mesh):
+      batch //= self.mesh.size
     rows = batch // steps.parts_of(batch, parallel.rows_at_a_time(self.mesh))
     features = jax.tree.map(lambda x: x[:rows], self.data.features)
     jaxpr = jax.make_jaxpr(self.forward)(self._params(), features)

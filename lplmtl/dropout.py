@@ -14,12 +14,14 @@ def dropout(key: Array, x: Array, rate: Any) -> Array:
   """Drops units and scales the others up, so that the mean stays.
 
   Args:
-    key: random key.
-    x: any array of less than 2^32 units.
+    key: random key; a `row_key` for some rows of a larger batch.
+    x: `[B, ...]`, less than 2^32 units.
     rate: share of units to drop, in [0, 1); may be traced.
   """
+  if str(key.dtype) != 'key<rows>':  # then it does not know of rows
+    key = row_key(key)
   kept = 1 - jnp.asarray(rate, jnp.float32)
-  bits = jax.random.bits(cheap_key(key), x.shape, jnp.uint32)
+  bits = jax.random.bits(key, x.shape, jnp.uint32)
   share = (bits >> 8).astype(jnp.float32) * 2.0**-24  # exact in float32
   return jnp.where(share < kept, x * (1 / kept).astype(x.dtype), 0)
 
@@ -29,7 +31,7 @@ def is_zero(rate: Any) -> bool:
   return not isinstance(rate, jax.Array) and rate == 0
 
 
-def cheap_key(key: Array) -> Array:
+def row_key(key: Array, start: Any = 0, step: int = 1) -> Array:
   """A key whose random numbers are a hash of their position.
 
   Numbers to drop units by or to start parameters from, not to hide anything
@@ -39,14 +41,20 @@ def cheap_key(key: Array) -> Array:
   time. The numbers depend on the key and the shape alone, not on the platform
   nor on what is mapped over.
 
+  The key, and every key made of it, knows which rows of a larger array are
+  asked for: each row of a batch gets the same numbers wherever it is worked on.
+
   Args:
     key: any random key.
+    start: number of the first row (of the leading axis).
+    step: from one row to the next.
 
   Returns:
     A key for everything in `jax.random`.
   """
   words = jax.random.bits(key, (2,), jnp.uint32)
-  return jax.random.wrap_key_data(words, impl=_IMPL)
+  rows = jnp.stack([jnp.asarray(n).astype(jnp.uint32) for n in (start, step)])
+  return jax.random.wrap_key_data(jnp.concatenate([words, rows]), impl=_IMPL)
 
 
 def _hash(first: Array, second: Array, number: Array) -> Array:
@@ -57,42 +65,56 @@ def _hash(first: Array, second: Array, number: Array) -> Array:
   return bits ^ (bits >> 15)
 
 
-def _numbers(shape: tuple[int, ...]) -> Array:
-  """0, 1, 2, ... in that shape: sums of iotas, so that no copy is made."""
+def _numbers(shape: tuple[int, ...], start: Any, step: Any) -> Array:
+  """The position of each unit: sums of iotas, so that nothing is copied."""
   number, stride = jnp.zeros(shape, jnp.uint32), 1
   for axis in reversed(range(len(shape))):
     along = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    if axis == 0:
+      along = along * step + start
     number += along * np.uint32(stride % 2**32)
     stride *= shape[axis]
   return number
 
 
 def _new_keys(words: Array, numbers: Array) -> Array:
+  """A key for each number, of the same rows."""
   first = _hash(words[0], words[1], numbers)
-  return jnp.stack([first, _hash(words[1], first, numbers)], axis=-1)
+  new = jnp.stack([first, _hash(words[1], first, numbers)], axis=-1)
+  rows = jnp.broadcast_to(words[2:], (*numbers.shape, 2))
+  return jnp.concatenate([new, rows], axis=-1)
 
 
 def _seed(seed: Array) -> Array:
-  return _new_keys(jnp.zeros(2, jnp.uint32), jnp.asarray(seed, jnp.uint32))
+  words = jnp.array([0, 0, 0, 1], jnp.uint32)
+  return _new_keys(words, jnp.asarray(seed, jnp.uint32))
+
+
+def _split(words: Array, shape: tuple[int, ...]) -> Array:
+  numbers = _numbers(shape, np.uint32(0), np.uint32(1))
+  return _new_keys(words, numbers)
+
+
+def _fold_in(words: Array, data: Any) -> Array:
+  # Apart from the keys of a split.
+  other = words.at[:2].set(words[:2] ^ np.uint32(0x5BD1E995))
+  return _new_keys(other, jnp.asarray(data, jnp.uint32))
 
 
 def _bits(words: Array, bit_width: int, shape: tuple[int, ...]) -> Array:
   if bit_width == 64:
     halves = _bits(words, 32, (*shape, 2)).astype(jnp.uint64)
     return halves[..., 0] << 32 | halves[..., 1]
-  bits = _hash(words[0], words[1], _numbers(shape))
+  bits = _hash(words[0], words[1], _numbers(shape, words[2], words[3]))
   return bits.astype({8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}[bit_width])
 
 
 _IMPL = extended.define_prng_impl(
-  key_shape=(2,),
+  key_shape=(4,),
   seed=_seed,
-  split=lambda words, shape: _new_keys(words, _numbers(shape)),
+  split=_split,
   random_bits=_bits,
-  # Apart from the keys of a split.
-  fold_in=lambda words, data: _new_keys(
-    words ^ np.uint32(0x5BD1E995), jnp.asarray(data, jnp.uint32)
-  ),
-  name='hash',
-  tag='hash',
+  fold_in=_fold_in,
+  name='rows',
+  tag='rows',
 )

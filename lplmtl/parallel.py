@@ -49,14 +49,32 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
   return jax.device_put(tree, everywhere(mesh))
 
 
-def split_batches(indices: Any, mesh: Mesh) -> jax.Array:
-  """`[S, N, B]` row numbers; a mesh over rows holds B in parts.
+def splits_rows(mesh: Mesh) -> bool:
+  """Whether each device of a mesh takes a part of every batch."""
+  return DATA in mesh.axis_names and mesh.size > 1
 
-  The compiler follows: each device gathers and computes its own rows, and the
-  sums over a batch, denominators too, are those of the whole batch.
-  """
+
+def split_batches(indices: Any, mesh: Mesh) -> jax.Array:
+  """`[S, N, B]` row numbers; a mesh over rows holds B in parts."""
   spec = P(None, None, DATA) if DATA in mesh.axis_names else P()
   return jax.device_put(indices, NamedSharding(mesh, spec))
+
+
+def over_rows(run_chunk: Callable, mesh: Mesh) -> Callable:
+  """Spreads the batches of `(state, hyperparams, data, rows [S, N, B])`.
+
+  Each device gathers and computes its own rows; sums over a batch are the
+  function's business, by the axis `data`.
+  """
+  if not splits_rows(mesh):
+    return run_chunk
+  return jax.shard_map(
+    run_chunk,
+    mesh=mesh,
+    in_specs=(P(), P(), P(), P(None, None, DATA)),
+    out_specs=P(),
+    check_vma=False,
+  )
 
 
 def over_seeds(
@@ -109,17 +127,16 @@ def on_cpu(mesh: Mesh) -> bool:
 
 
 def rows_at_a_time(mesh: Mesh) -> int | None:
-  """How many rows of a batch are best worked on at once; None for all.
+  """How many rows a device best works on at once; None for all of a batch.
 
-  On a CPU: what stays in the cache of one core, and gives several cores enough
-  to share.
+  On a CPU: what stays in the cache of one core, or gives several enough to
+  share.
   """
   if not on_cpu(mesh):
     return None
   affinity = getattr(os, 'sched_getaffinity', None)  # Linux alone has it
   cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-  rows = 256 if cores <= mesh.size else 1024
-  return rows * mesh.size if DATA in mesh.axis_names else rows
+  return 256 if cores <= mesh.size else 1024
 
 
 def _in_turn(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:

@@ -49,7 +49,11 @@ def make(
     mesh: from `parallel.make_mesh`.
   """
   on_cpu = parallel.on_cpu(mesh)
-  num_parts = steps.parts_of(batch_size, parallel.rows_at_a_time(mesh))
+  split = parallel.splits_rows(mesh)
+  num_parts = steps.parts_of(
+    batch_size // mesh.size if split else batch_size,
+    parallel.rows_at_a_time(mesh),
+  )
   parts = functools.partial(_parts, (model, optimizer, balancer))
 
   def init(
@@ -63,7 +67,12 @@ def make(
   ) -> Any:
     model, optimizer, balancer = parts(hyperparams)
     step = steps.make_train_step(
-      model, tasks, optimizer, balancer, num_parts=num_parts
+      model,
+      tasks,
+      optimizer,
+      balancer,
+      num_parts=num_parts,
+      axis_name=parallel.DATA if split else None,
     )
     return steps.train_chunk(step, state, data, rows)
 
@@ -83,7 +92,7 @@ def make(
       compiler_options=hasty,
     ),
     jax.jit(
-      spread(run_chunk, in_axes=(0, 0, None, 0)),
+      parallel.over_rows(spread(run_chunk, in_axes=(0, 0, None, 0)), mesh),
       donate_argnums=0,
       out_shardings=(home, everywhere),
     ),

@@ -58,7 +58,7 @@ def init_state(
     features: pytree of `[B, ...]`, of which only shapes and dtypes matter.
   """
   params_key, balancer_key, run_key = jax.random.split(key, 3)
-  params_key = dropout.cheap_key(params_key)
+  params_key = dropout.row_key(params_key)
   params = model.init({'params': params_key}, features)['params']
   return TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -76,6 +76,7 @@ def make_train_step(
   balancer: Balancer,
   *,
   num_parts: int = 1,
+  axis_name: str | None = None,
 ) -> Step:
   """A pure training step.
 
@@ -87,15 +88,22 @@ def make_train_step(
     tasks: T tasks.
     optimizer: any optax transformation.
     balancer: see `lplmtl.types.Balancer`.
-    num_parts: a divisor of B, how many parts the rows are worked through in,
-      to the same gradient (see `lplmtl.gradients.balanced`).
+    num_parts: a divisor of B, how many parts the rows are worked through in.
+    axis_name: of the mapped axis over which the rows of a batch are spread.
+      Neither changes the step but by rounding (see
+      `lplmtl.gradients.balanced`).
 
   Returns:
     `(state, batch) -> (state, metrics)`, scan-safe; metrics are `losses` and
     `weights`, `[T]` float32, and `present`, `[T]` bool.
   """
   balance = functools.partial(
-    gradients.balanced, model, tasks, balancer, num_parts=num_parts
+    gradients.balanced,
+    model,
+    tasks,
+    balancer,
+    num_parts=num_parts,
+    axis_name=axis_name,
   )
 
   def step(

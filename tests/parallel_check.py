@@ -3,7 +3,6 @@
 Prints JSON: the losses of the first 50 steps, on one device and on eight.
 """
 
-import functools
 import json
 
 import jax
@@ -12,12 +11,12 @@ import numpy as np
 import optax
 
 import lplmtl
-from lplmtl import balancing, parallel, steps, tasks, training
+from lplmtl import balancing, parallel, programs, tasks, training
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
 MODEL = lplmtl.PLE(
   TASKS,
-  levels=(lplmtl.MLP((8,)),) * 2,
+  levels=(lplmtl.MLP((8,), dropout_rate=0.2),) * 2,
   num_shared=1,
   num_specific=1,
   tower=lplmtl.MLP((4,)),
@@ -40,32 +39,23 @@ def make_data():
 def run(num_seeds, devices):
   """Losses `[S, 50, T]`, and how many rows each device holds."""
   mesh = parallel.make_mesh(num_seeds, BATCH, devices)
-  optimizer = optax.adam(1e-3)
-  balancer = balancing.uncertainty(is_regression=(False, True))
   keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
   keys = parallel.fill(keys, mesh)
   data = parallel.replicate(make_data(), mesh)
   shuffle = training.make_shuffle(keys, ROWS, BATCH)
   rows = np.concatenate([shuffle(e) for e in range(10)], axis=1)
-  init = functools.partial(
-    steps.init_state,
-    model=MODEL,
-    tasks=TASKS,
-    optimizer=optimizer,
-    balancer=balancer,
-    features=make_data().features,
+  init, run_chunk, _ = programs.make(
+    MODEL,
+    TASKS,
+    optax.adam(1e-3),
+    balancing.uncertainty(is_regression=(False, True)),
+    num_seeds=len(keys),
+    batch_size=BATCH,
+    mesh=mesh,
   )
-  spread = functools.partial(
-    parallel.over_seeds, num_seeds=num_seeds, mesh=mesh
-  )
-  home = parallel.leading(mesh)
-  state = jax.jit(spread(init, in_axes=(0,)), out_shardings=home)(keys)
-  step = steps.make_train_step(MODEL, TASKS, optimizer, balancer)
-  chunk = functools.partial(steps.train_chunk, step)
+  state = init(keys, None, make_data().features)
   indices = parallel.split_batches(rows, mesh)
-  _, metrics = jax.jit(spread(chunk, in_axes=(0, None, 0)))(
-    state, data, indices
-  )
+  _, metrics = run_chunk(state, None, data, indices)
   held = [shard.data.shape for shard in indices.addressable_shards]
   return np.asarray(metrics['losses'])[:num_seeds].tolist(), held
 

@@ -9,7 +9,7 @@ from lplmtl import dropout
 
 
 def _key(seed=0):
-  return dropout.cheap_key(jax.random.key(seed))
+  return dropout.row_key(jax.random.key(seed))
 
 
 @pytest.mark.parametrize('rate', [0.0, 0.2, 0.5, 0.9])
@@ -35,7 +35,7 @@ def _streams():
     'fold_in': jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(
       jnp.arange(64)
     ),
-    'seeds': jax.vmap(lambda i: draw(dropout.cheap_key(jax.random.key(i))))(
+    'seeds': jax.vmap(lambda i: draw(dropout.row_key(jax.random.key(i))))(
       jnp.arange(64)
     ),
   }
@@ -99,3 +99,18 @@ def test_everything_in_jax_random_works():
   np.testing.assert_array_equal(many[1], jax.random.bits(keys[1], (4, 5)))
   flat = jax.random.bits(keys[1], (20,))
   np.testing.assert_array_equal(many[1].ravel(), flat)
+
+
+def test_each_row_has_its_own_numbers_wherever_it_is():
+  """In a part of a batch, on another device: also after folding in."""
+  key = jax.random.key(3)
+  x = jnp.ones((12, 5, 2))
+  drop = jax.jit(
+    lambda x, start, step: dropout.dropout(
+      jax.random.fold_in(dropout.row_key(key, start, step), 7), x, 0.5
+    )
+  )
+  whole = drop(x, 0, 1)
+  np.testing.assert_array_equal(drop(x[:4], 8, 1), whole[8:])
+  np.testing.assert_array_equal(drop(x[:4], 1, 3), whole[1::3])
+  assert 0 < (whole == 0).mean() < 1

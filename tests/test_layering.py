@@ -27,7 +27,7 @@ ALLOWED = {
   'architectures': {'experts', 'mixture', 'towers', 'extraction'},
   'balancing': set(),
   'compression': set(),
-  'gradients': {'losses'},
+  'gradients': {'dropout', 'losses'},
   'steps': {'dropout', 'gradients', 'losses'},
   'parallel': set(),
   'checks': set(),
