@@ -12,12 +12,15 @@ from rich.text import Text
 Console = rich_console.Console
 
 
-def make_console() -> Console:
-  """Standard output: colours and bars on a terminal, plain lines elsewhere."""
+def make_console(width: int = 100) -> Console:
+  """Standard output: colours and bars on a terminal, plain lines elsewhere.
+
+  The width is that of the plain lines.
+  """
   console = Console(highlight=False, markup=False)
   if console.is_terminal:
     return console
-  return Console(highlight=False, markup=False, width=100)
+  return Console(highlight=False, markup=False, width=width)
 
 
 @contextlib.contextmanager

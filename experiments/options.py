@@ -195,7 +195,7 @@ def define_flags() -> None:
     'cpu_devices',
     0,
     'Run: host devices on a CPU, among which the seeds, or the rows of a '
-    'batch, are spread; 0 for one a core, as far as there are seeds.',
+    'batch, are spread; 0 for one a core, where each has work enough.',
     1024,
   )
   flags.DEFINE_string(

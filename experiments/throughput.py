@@ -175,9 +175,9 @@ def rate_rows(found: Config) -> Iterator[tuple[str, ...]]:
 
 
 RATE_HEADS = (
-  'contestant', 'train, k rows/s', 'of the matmul rate, GF/s',
-  'of its own products', 'score, k rows/s', 'one row, us', 'train: x',
-  'score: x', 'one row: x',
+  'contestant', 'train\nk rows/s', 'of matmul\nGF/s', 'of own\nproducts',
+  'score\nk rows/s', 'one row\nus', 'train\ntimes', 'score\ntimes',
+  'one row\ntimes',
 )  # fmt: skip
 
 
@@ -185,7 +185,7 @@ def ratio(ours: list[float], theirs: list[float]) -> str:
   """Median and range of the ratio within a turn."""
   found = [a / b for a, b in zip(ours, theirs, strict=True)]
   middle = statistics.median(found)
-  return f'{middle:.2f} [{min(found):.2f}..{max(found):.2f}]'
+  return f'{middle:.2f}\n{min(found):.1f}..{max(found):.1f}'
 
 
 def processes(config: Config, options: Any) -> Config:
@@ -243,7 +243,7 @@ def run(config: Config, options: Any) -> list[Config]:
 
   from experiments import display
 
-  console = display.make_console()
+  console = display.make_console(width=112)
   measure: Callable[[Config, Any], Config] = rates
   make_rows, heads = rate_rows, RATE_HEADS
   if options.epochs:
@@ -258,7 +258,10 @@ def run(config: Config, options: Any) -> list[Config]:
         + (f', {options.epochs} epochs' if options.epochs else '')
       )
       for head in heads:
-        table.add_column(head, justify='left' if head == heads[0] else 'right')
+        first = head == heads[0]
+        table.add_column(
+          head, justify='left' if first else 'right', no_wrap=first
+        )
       for row in make_rows(found):
         table.add_row(*row)
       console.print(table)

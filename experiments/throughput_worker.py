@@ -86,7 +86,9 @@ class Ours:
     ]
     self.state = init(keys, None, self.one_row[0])
     self.epoch = 0
-    self.predict = jax.jit(functools.partial(steps.predict, self.model))
+    self.predict = jax.jit(
+      parallel.over_table(functools.partial(steps.predict, self.model), mesh)
+    )
     self.forward = jax.jit(
       lambda params, x: jnp.concatenate(
         list(self.model.apply({'params': params}, x)[0].values()), axis=1
@@ -112,10 +114,14 @@ class Ours:
     self.part = rows
     return found
 
-  def _params(self) -> Any:
+  def _params(self, mesh: Any = None) -> Any:
+    """The first seed's: on a mesh, or on one device."""
     import jax
 
-    return jax.tree.map(lambda x: x[0], self.state.params)
+    from lplmtl import parallel
+
+    params = jax.tree.map(lambda x: x[0], jax.device_get(self.state.params))
+    return parallel.replicate(params, mesh) if mesh else jax.device_put(params)
 
   def facts(self) -> dict[str, Any]:
     """FLOPs of one row's forward pass."""
@@ -137,8 +143,9 @@ class Ours:
 
   def score(self, calls: int) -> int:
     """The whole table, so many times; returns the rows seen."""
+    params = self._params(self.mesh)
     for _ in range(calls):
-      found = self.predict(self._params(), self.data.features)
+      found = self.predict(params, self.data.features)
       for logits in found.values():
         np.asarray(logits)
     return self.num_rows * calls

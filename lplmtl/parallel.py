@@ -77,6 +77,33 @@ def over_rows(run_chunk: Callable, mesh: Mesh) -> Callable:
   )
 
 
+def over_table(predict: Callable, mesh: Mesh) -> Callable:
+  """Spreads the rows of `(params, features [N, ...]) -> [N, ...]`.
+
+  The last row stands in where the rows do not fill the devices.
+  """
+  if not splits_rows(mesh):
+    return predict
+  sharded = jax.shard_map(
+    predict,
+    mesh=mesh,
+    in_specs=(P(), P(DATA)),
+    out_specs=P(DATA),
+    check_vma=False,
+  )
+
+  def spread(params: PyTree, features: PyTree) -> PyTree:
+    num_rows = jax.tree.leaves(features)[0].shape[0]
+    rows = np.arange(num_rows + -num_rows % mesh.size)
+    if len(rows) > num_rows:
+      rows = np.minimum(rows, num_rows - 1)
+      features = jax.tree.map(lambda x: x[rows], features)
+    found = sharded(params, features)
+    return jax.tree.map(lambda x: x[:num_rows], found)
+
+  return spread
+
+
 def over_seeds(
   fn: Callable, num_seeds: int, in_axes: tuple[int | None, ...], mesh: Mesh
 ) -> Callable:

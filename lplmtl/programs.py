@@ -76,9 +76,6 @@ def make(
     )
     return steps.train_chunk(step, state, data, rows)
 
-  def evaluate(params: PyTree, hyperparams: PyTree, rows: Batch) -> Any:
-    return steps.make_eval_step(parts(hyperparams)[0], tasks)(params, rows)
-
   spread = functools.partial(
     parallel.over_seeds, num_seeds=num_seeds, mesh=mesh
   )
@@ -96,7 +93,23 @@ def make(
       donate_argnums=0,
       out_shardings=(home, everywhere),
     ),
-    jax.jit(spread(evaluate, in_axes=(0, 0, None)), out_shardings=everywhere),
+    make_evaluate(model, tasks, num_seeds=num_seeds, mesh=mesh),
+  )
+
+
+def make_evaluate(
+  model: Any, tasks: Sequence[Task], *, num_seeds: int, mesh: Mesh
+) -> Any:
+  """The program that evaluates alone; see `Programs` and `make`."""
+  over_table = functools.partial(parallel.over_table, mesh=mesh)
+
+  def evaluate(params: PyTree, hyperparams: PyTree, rows: Batch) -> Any:
+    (made,) = _parts((model,), hyperparams)
+    return steps.make_eval_step(made, tasks, over_table)(params, rows)
+
+  return jax.jit(
+    parallel.over_seeds(evaluate, num_seeds, (0, 0, None), mesh),
+    out_shardings=parallel.everywhere(mesh),
   )
 
 

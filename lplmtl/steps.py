@@ -194,9 +194,17 @@ def predict(
 
 
 def make_eval_step(
-  model: Model, tasks: Sequence[Task]
+  model: Model,
+  tasks: Sequence[Task],
+  spread: Callable[[Callable], Callable] = lambda predict: predict,
 ) -> Callable[[PyTree, Batch], dict[str, dict[str, Array]]]:
   """A pure function from parameters and rows to every task's metrics.
+
+  Args:
+    model: see `lplmtl.types.Model`.
+    tasks: T tasks.
+    spread: what to make of `(params, features) -> predictions`, such as one
+      that computes them on several devices.
 
   Returns:
     `(params, batch) -> {task: {metric: scalar}}`: the metrics of each task in
@@ -205,7 +213,9 @@ def make_eval_step(
 
   def evaluate(params: PyTree, batch: Batch) -> dict[str, dict[str, Array]]:
     batch = jax.tree.map(jnp.asarray, batch)
-    predictions = predict(model, params, batch.features)
+    predictions = spread(functools.partial(predict, model))(
+      params, batch.features
+    )
     values, _ = losses.task_losses(tasks, predictions, batch)
     results = {}
     for i, task in enumerate(tasks):

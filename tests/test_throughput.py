@@ -17,21 +17,41 @@ def _run(*arguments):
   )  # fmt: skip
 
 
+SMALL = (
+  '--architectures=shared_bottom', '--batch_sizes=64', '--num_rows=2000',
+  '--bottom_width=8', '--alternations=2',
+)  # fmt: skip
+
+
 @pytest.mark.slow
-def test_figures_of_a_small_model(tmp_path):
+def test_rates_of_a_small_model(tmp_path):
   out = tmp_path / 'figures.json'
-  found = _run(
-    '--architectures=shared_bottom', '--batch_sizes=64', '--num_rows=2000',
-    '--bottom_width=8', '--alternations=2', f'--out={out}',
-  )  # fmt: skip
+  found = _run(*SMALL, f'--out={out}')
   assert found.returncode == 0, found.stderr
   assert 'shared_bottom, batch 64' in found.stdout
-  (measured,) = json.loads(out.read_text())['measured']
-  assert measured['flops_per_example'] > 0
-  rates = measured['rates']['lplmtl']
-  assert set(rates) == {'train', 'score', 'latency', 'square'}
+  figures = json.loads(out.read_text())
+  (measured,) = figures['measured']
+  assert measured['facts']['flops_per_example'] > 0
+  rates = measured['rates']['lplmtl float32']
+  assert set(rates) == {'train', 'score', 'latency', 'square', 'own'}
   for values in rates.values():
     assert len(values) == 2 and all(v > 0 for v in values)
+  assert figures['config']['bottom_width'] == 8 and figures['versions']['jax']
+
+
+@pytest.mark.slow
+def test_whole_processes_of_a_small_model(tmp_path):
+  out = tmp_path / 'figures.json'
+  found = _run(*SMALL, '--epochs=1', f'--out={out}')
+  assert found.returncode == 0, found.stderr
+  assert 'x our warm' in found.stdout
+  (measured,) = json.loads(out.read_text())['measured']
+  assert len(measured['processes']) == 2
+  for spent in measured['processes'].values():
+    assert set(spent) == {
+      'import', 'data', 'init', 'compile', 'train', 'total',
+    }  # fmt: skip
+    assert all(len(turns) == 2 and min(turns) > 0 for turns in spent.values())
 
 
 def test_the_twin_has_our_size():
@@ -73,15 +93,17 @@ def test_the_twin_has_our_size():
     theirs = sum(p.numel() for p in parts)
     ours = jax.eval_shape(model.init, jax.random.key(0), features)
     assert theirs - gate_biases == count_parameters(ours)
-    assert twin.train() == 8 and twin.score() == 8
+    assert twin.train(1) == 8 and twin.score(2) == 16
     assert all(torch.isfinite(p).all() for p in parts)
 
 
 @pytest.mark.parametrize(
   'arguments, complaint',
   [
-    (('--architectures=resnet',), 'architectures must be among shared_bottom'),
+    (('--architectures=resnet',), 'architectures must be among cgc, mmoe, ple'),
     (('--batch_sizes=0',), 'must be whole numbers'),
+    (('--batch_sizes=9999', '--num_rows=200'), 'found 120 training rows'),
+    (('--precisions=int8',), 'precisions must be among float32, bfloat16'),
     (('more',), "unexpected argument 'more'"),
   ],
 )
