@@ -133,7 +133,10 @@ class Contestant:
 
 
 def rates(config: Config, options: Any) -> Config:
-  """`{'facts': ..., 'rates': {contestant: {what: [turns]}}}`."""
+  """`{'facts': ..., 'rates': {contestant: {what: [turns]}}}`.
+
+  A model's own products are timed for ours alone, and on one core.
+  """
   found: Config = {'facts': {}, 'rates': {}}
   started = [
     Contestant(name, *own) for name, own in contestants(config, options).items()
@@ -145,7 +148,7 @@ def rates(config: Config, options: Any) -> Config:
     for turn in range(options.alternations):
       for one in started[:: 1 if turn % 2 == 0 else -1]:
         for what in CALLS:
-          if what != 'own' or one.module == OURS:
+          if what != 'own' or (one.module == OURS and config['threads'] == 1):
             found['rates'][one.name][what].append(one.ask(what))
   finally:
     for one in started:

@@ -19,6 +19,7 @@ from lplmtl.experts import MLP as MLP
 from lplmtl.experts import Experts as Experts
 from lplmtl.steps import TrainState as TrainState
 from lplmtl.steps import make_eval_step as make_eval_step
+from lplmtl.steps import make_predictor as make_predictor
 from lplmtl.steps import make_train_step as make_train_step
 from lplmtl.steps import predict as predict
 from lplmtl.training import fit as fit

@@ -39,7 +39,7 @@ def forward(
     penalty`; whether the model has a penalty.
   """
 
-  def fn(params: PyTree) -> tuple[Array, Any]:
+  def run(params: PyTree) -> tuple[Array, Any]:
     rngs = None if key is None else {'dropout': key}
     predictions, aux = model.apply(
       {'params': params}, batch.features, train=key is not None, rngs=rngs
@@ -47,7 +47,7 @@ def forward(
     values, _ = losses.task_losses(tasks, predictions, batch, totals)
     return values, aux.get('penalty')
 
-  (values, penalty), vjp = jax.vjp(fn, params)
+  (values, penalty), vjp = jax.vjp(run, params)
 
   def pull_back(weights: Array, penalty_weight: float = 1.0) -> PyTree:
     if penalty is None:

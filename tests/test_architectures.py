@@ -304,6 +304,25 @@ def test_initial_scale_follows_each_experts_own_fan_in():
   np.testing.assert_allclose(kernel.std(), np.sqrt(2 / 100), rtol=0.02)
 
 
+def test_bfloat16_is_for_the_products_alone():
+  low = lplmtl.MLP((32,), dtype='bfloat16')
+  high = lplmtl.MLP((32,))
+  x = _input()
+  full = lplmtl.PLE(contracts.TASKS, levels=(high, high), tower=high)
+  half = lplmtl.PLE(contracts.TASKS, levels=(low, low), tower=low)
+  params = contracts.random_params(half, x)
+  contracts.assert_same_structure(params, contracts.random_params(full, x))
+  run = lambda model: jax.jit(model.apply)({'params': params}, x)  # noqa: E731
+  (exact, _), (rough, aux) = run(full), run(half)
+  for name in exact:
+    assert rough[name].dtype == jnp.float32
+    np.testing.assert_allclose(rough[name], exact[name], atol=0.1)
+    assert not np.array_equal(rough[name], exact[name])
+  for weights in jax.tree.leaves(aux['gates']):
+    assert weights.dtype == jnp.float32
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
+
+
 def test_dropout_acts_in_training_only():
   model = lplmtl.MMoE(
     contracts.TASKS, expert=lplmtl.MLP((32,), dropout_rate=0.5)

@@ -446,3 +446,23 @@ def test_sample_is_learnable_but_not_trivial(tmp_path):
     auc = results['test'][task]['auc']['mean']
     assert 0.80 < auc < 0.95
     assert auc < results['data']['optimum'][task]
+
+
+@pytest.mark.parametrize(
+  'changes, expected',
+  [
+    ({'num_seeds': 3}, 3),
+    ({'num_seeds': 9}, 4),
+    ({'num_seeds': 1, 'batch_size': 256}, 2),
+    ({'num_seeds': 1, 'batch_size': 4096}, 4),
+    ({'num_seeds': 1, 'batch_size': 1001}, 1),
+    ({'num_seeds': 1, 'batch_size': 32}, 1),
+    ({'num_seeds': 1, 'cpu_devices': 7}, 7),
+  ],
+)
+def test_host_devices_where_there_is_work(changes, expected, monkeypatch):
+  monkeypatch.setattr('os.sched_getaffinity', lambda _: {0, 1, 2, 3})
+  found = {}
+  monkeypatch.setattr('jax.config.update', found.__setitem__)
+  runner.start(Config(compilation_cache='none', **changes))
+  assert found == {'jax_num_cpu_devices': expected}

@@ -161,6 +161,17 @@ def test_a_seed_alone_equals_that_seed_among_others():
     )
 
 
+def test_a_predictor_knows_its_parameters():
+  data = _data(rows=25)
+  params = contracts.random_params(MODEL, data.features)
+  expected = MODEL.apply({'params': params}, data.features)[0]
+  predictor = lplmtl.make_predictor(MODEL, params, chunk_size=10)
+  for rows in (1, 10, 25):
+    found = predictor(data.features[:rows])
+    for name in expected:
+      np.testing.assert_allclose(found[name], expected[name][:rows], atol=1e-5)
+
+
 def test_a_batched_program_equals_one_seed_after_the_other():
   """What runs on accelerators is vmapped; here seeds take turns."""
   step = lplmtl.make_train_step(MODEL, TASKS, OPTIMIZER, BALANCER)
