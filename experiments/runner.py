@@ -111,6 +111,11 @@ def architecture_names() -> tuple[str, ...]:
   return tuple(sorted(_architectures()))
 
 
+def balancer_names() -> tuple[str, ...]:
+  """What --balancer may be."""
+  return tuple(sorted(_balancers()))
+
+
 def _architectures() -> dict[str, type[nn.Module]]:
   return {
     cls.__module__.rsplit('.', 1)[-1]: cls

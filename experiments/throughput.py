@@ -28,6 +28,9 @@ flags.DEFINE_list(
 )
 flags.DEFINE_list('batch_sizes', ['256', '1024'], 'Rows of a training step.')
 flags.DEFINE_list('precisions', ['float32'], 'Ours: float32, bfloat16 or both.')
+flags.DEFINE_list(
+  'balancers', ['equal'], 'Ours: names of lplmtl.balancing, one or several.'
+)
 flags.DEFINE_enum(
   'rival', 'none', ['none', 'pytorch'],
   'Whom to measure against (extra bench), in both precisions.',
@@ -73,10 +76,13 @@ Config = dict[str, Any]
 
 def contestants(config: Config, options: Any) -> dict[str, tuple[str, Config]]:
   """`{name: (module, configuration)}`, ours first."""
-  found = {
-    f'lplmtl {dtype}': (OURS, {**config, 'dtype': dtype})
-    for dtype in options.precisions
-  }
+  found = {}
+  for dtype in options.precisions:
+    for balancer in options.balancers:
+      name = f'lplmtl {dtype}'
+      if len(options.balancers) > 1:
+        name += f' {balancer}'
+      found[name] = (OURS, {**config, 'dtype': dtype, 'balancer': balancer})
   if options.rival == 'pytorch':
     for dtype in ('float32', 'bfloat16'):
       found[f'torch {dtype}'] = (TWIN, {**config, 'dtype': dtype})
@@ -298,17 +304,17 @@ def check(options: Any) -> None:
   known = runner.architecture_names()
   if options.rival == 'pytorch':
     _check_pytorch()
-    known = ('mmoe', 'ple', 'shared_bottom')
+    known = ('mmoe', 'ple', 'shared_bottom')  # the twin's
   for flag, allowed in (
     ('architectures', known),
     ('precisions', ('float32', 'bfloat16')),
+    ('balancers', runner.balancer_names()),
   ):
     given = getattr(options, flag)
     if not given or set(given) - set(allowed):
       raise InputError(
-        f'{flag} must be among {", ".join(allowed)}'
-        + (' beside the twin' if options.rival != 'none' else '')
-        + f'; found {", ".join(given) or "none"}'
+        f'{flag} must be among {", ".join(allowed)}; found '
+        f'{", ".join(given) or "none"}'
       )
   if not options.batch_sizes or not all(
     size.isdigit() and int(size) > 0 for size in options.batch_sizes

@@ -36,7 +36,22 @@ def make_data():
   return lplmtl.Batch(x, labels, where)
 
 
-def run(num_seeds, devices):
+def _by_losses():
+  """Weights that need this step's losses: the larger, the heavier."""
+  return lplmtl.Balancer(
+    lambda key, num_tasks: (),
+    lambda losses, state, **extra: (jax.nn.softmax(losses), state),
+  )
+
+
+BALANCERS = {
+  'uncertainty': balancing.uncertainty(is_regression=(False, True)),
+  'pcgrad': balancing.pcgrad(),
+  'by_losses': _by_losses(),
+}
+
+
+def run(num_seeds, devices, balancer='uncertainty'):
   """Losses `[S, 50, T]`, and how many rows each device holds."""
   mesh = parallel.make_mesh(num_seeds, BATCH, devices)
   keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
@@ -48,7 +63,7 @@ def run(num_seeds, devices):
     MODEL,
     TASKS,
     optax.adam(1e-3),
-    balancing.uncertainty(is_regression=(False, True)),
+    BALANCERS[balancer],
     num_seeds=len(keys),
     batch_size=BATCH,
     mesh=mesh,
@@ -63,10 +78,14 @@ def run(num_seeds, devices):
 def main():
   devices = jax.devices()
   found = {'devices': len(devices)}
-  for seeds in (1, 5, 8):
-    one, _ = run(seeds, devices[:1])
-    many, held = run(seeds, devices)
-    found[seeds] = {'one': one, 'many': many, 'held': held}
+  for seeds, balancer in (
+    (1, 'uncertainty'), (5, 'uncertainty'), (8, 'uncertainty'), (1, 'pcgrad'),
+    (1, 'by_losses'),
+  ):  # fmt: skip
+    one, _ = run(seeds, devices[:1], balancer)
+    many, held = run(seeds, devices, balancer)
+    name = f'{seeds} {balancer}'
+    found[name] = {'one': one, 'many': many, 'held': held}
   print(json.dumps(found))
 
 

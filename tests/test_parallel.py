@@ -32,18 +32,28 @@ def found():
   return results
 
 
-@pytest.mark.parametrize('seeds', ['1', '5', '8'])
-def test_losses_of_50_steps(seeds, found):
-  one, many = (np.array(found[seeds][key]) for key in ('one', 'many'))
-  assert one.shape == (int(seeds), 50, 2)
+@pytest.mark.parametrize(
+  'name',
+  [
+    '1 uncertainty',
+    '5 uncertainty',
+    '8 uncertainty',
+    '1 pcgrad',
+    '1 by_losses',
+  ],
+)
+def test_losses_of_50_steps(name, found):
+  """With dropout, and labels that are missing unevenly."""
+  one, many = (np.array(found[name][key]) for key in ('one', 'many'))
+  assert one.shape == (int(name[0]), 50, 2)
   np.testing.assert_allclose(many, one, atol=1e-5, rtol=1e-5)
   assert not np.allclose(one[0, 0], one[0, -1])
 
 
 def test_a_single_seed_splits_its_batches(found):
   """Each of the eight devices holds an eighth of the rows of every step."""
-  assert found['1']['held'] == [[1, 50, 8]] * 8
-  assert found['8']['held'] == [[8, 50, 64]] * 8
+  assert found['1 uncertainty']['held'] == [[1, 50, 8]] * 8
+  assert found['8 uncertainty']['held'] == [[8, 50, 64]] * 8
 
 
 def test_mesh_sizes():

@@ -103,6 +103,7 @@ def test_the_twin_has_our_size():
     (('--architectures=resnet',), 'architectures must be among cgc, mmoe, ple'),
     (('--batch_sizes=0',), 'must be whole numbers'),
     (('--batch_sizes=9999', '--num_rows=200'), 'found 120 training rows'),
+    (('--balancers=magic',), 'balancers must be among equal, pcgrad'),
     (('--precisions=int8',), 'precisions must be among float32, bfloat16'),
     (('more',), "unexpected argument 'more'"),
   ],
