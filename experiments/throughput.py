@@ -190,6 +190,13 @@ RATE_HEADS = (
 )  # fmt: skip
 
 
+CAPTION = (
+  'times: the first one against this one, median and range of the turns\n'
+  'of own products: against the same matrix products by themselves; small '
+  'ones cannot be timed well by themselves, and may give more than 100 %'
+)
+
+
 def ratio(ours: list[float], theirs: list[float]) -> str:
   """Median and range of the ratio within a turn."""
   found = [a / b for a, b in zip(ours, theirs, strict=True)]
@@ -252,7 +259,7 @@ def run(config: Config, options: Any) -> list[Config]:
 
   from experiments import display
 
-  console = display.make_console(width=112)
+  console = display.make_console(width=120)
   measure: Callable[[Config, Any], Config] = rates
   make_rows, heads = rate_rows, RATE_HEADS
   if options.epochs:
@@ -264,7 +271,8 @@ def run(config: Config, options: Any) -> list[Config]:
       found = measure({**config, **setting}, options)
       table = rich_table.Table(
         title=f'{architecture}, batch {batch_size}, cores {options.threads}'
-        + (f', {options.epochs} epochs' if options.epochs else '')
+        + (f', {options.epochs} epochs' if options.epochs else ''),
+        caption=None if options.epochs else CAPTION,
       )
       for head in heads:
         first = head == heads[0]
@@ -301,10 +309,23 @@ def check(options: Any) -> None:
   """Refuses what cannot be measured, before anything is."""
   from experiments import runner
 
+  cores = runner.num_cores()
+  if options.threads > cores:
+    raise InputError(
+      f'--threads={options.threads} is more than the {cores} cores here'
+    )
+  if options.out and not pathlib.Path(options.out).absolute().parent.is_dir():
+    raise InputError(f'--out={options.out} lies in a folder that is not there')
+
   known = runner.architecture_names()
   if options.rival == 'pytorch':
     _check_pytorch()
-    known = ('mmoe', 'ple', 'shared_bottom')  # the twin's
+    known = ('mmoe', 'ple', 'shared_bottom')
+    if set(options.architectures) - set(known):
+      raise InputError(
+        f'the twin of --rival=pytorch knows {", ".join(known)} alone; found '
+        f'--architectures={",".join(options.architectures)}'
+      )
   for flag, allowed in (
     ('architectures', known),
     ('precisions', ('float32', 'bfloat16')),
@@ -320,7 +341,8 @@ def check(options: Any) -> None:
     size.isdigit() and int(size) > 0 for size in options.batch_sizes
   ):
     raise InputError(
-      f'batch_sizes must be whole numbers, found {options.batch_sizes}'
+      'batch_sizes must be whole numbers from 1, found '
+      + ','.join(options.batch_sizes)
     )
 
 

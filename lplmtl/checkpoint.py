@@ -81,6 +81,8 @@ def save(
     'num_seeds': num_seeds,
     'extra': dict(extra or {}),
   }
+  # As plain arrays: those spread over devices could be read on as many only.
+  params = jax.device_get(params)
   part = directory.with_name(f'.{directory.name}.part')
   old = directory.with_name(f'.{directory.name}.old')
   for path in (part, old):

@@ -103,17 +103,25 @@ def check_arguments(
     ('optimizer', optimizer, 'update', 'optax.adam(1e-3)'),
     ('balancer', balancer, 'update', 'balancing.equal()'),
   )
+  makers = 0
   for name, value, other, example in parts:
-    is_part = hasattr(value, 'init') and hasattr(value, other)
-    if not is_part and (hyperparams is None or not callable(value)):
+    if hasattr(value, 'init') and hasattr(value, other):
+      continue
+    makers += 1
+    if hyperparams is None or not callable(value):
       raise ValueError(
         f'{name} must be a pair of functions, init and {other}, such as '
-        f'{example} (or with hyperparams a function that makes it); found '
-        f'{value!r}'
+        f'{example} (a function that makes it needs hyperparams, and found '
+        f'{"none" if hyperparams is None else "some"}); found {value!r}'
       )
+  if hyperparams is not None and not makers:
+    raise ValueError(
+      'hyperparams need a function that makes the model, the optimizer or the '
+      "balancer from them, such as lambda h: optax.adam(h['rate']); found none"
+    )
   for path, leaf in jax.tree_util.tree_flatten_with_path(hyperparams)[0]:
     if jnp.shape(leaf) != key.shape:
       raise ValueError(
-        f'hyperparams{jax.tree_util.keystr(path)} must have the shape of the '
-        f'keys, {key.shape}; found {jnp.shape(leaf)}'
+        f'hyperparams{jax.tree_util.keystr(path)} must be an array of the '
+        f'shape of the keys, {key.shape}; found {jnp.shape(leaf)}'
       )

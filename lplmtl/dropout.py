@@ -17,7 +17,12 @@ def dropout(key: Array, x: Array, rate: Any) -> Array:
     key: random key; a `row_key` for some rows of a larger batch.
     x: `[B, ...]`, less than 2^32 units.
     rate: share of units to drop, in [0, 1); may be traced.
+
+  Raises:
+    ValueError: a rate out of range, where it is not traced.
   """
+  if not isinstance(rate, jax.Array) and not 0 <= rate < 1:
+    raise ValueError(f'a dropout rate must be in [0, 1), found {rate}')
   if str(key.dtype) != 'key<rows>':  # then it does not know of rows
     key = row_key(key)
   kept = 1 - jnp.asarray(rate, jnp.float32)

@@ -4,6 +4,7 @@ Prints JSON: the losses of the first 50 steps, on one device and on eight.
 """
 
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import numpy as np
 import optax
 
 import lplmtl
-from lplmtl import balancing, parallel, programs, tasks, training
+from lplmtl import balancing, checkpoint, parallel, programs, tasks, training
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
 MODEL = lplmtl.PLE(
@@ -75,9 +76,22 @@ def run(num_seeds, devices, balancer='uncertainty'):
   return np.asarray(metrics['losses'])[:num_seeds].tolist(), held
 
 
+def save(folder):
+  """A model whose eight seeds live on eight devices."""
+  keys = jax.vmap(jax.random.key)(jnp.arange(8))
+  balancer = BALANCERS['uncertainty']
+  result = lplmtl.fit(
+    keys, MODEL, TASKS, optax.sgd(0.0), balancer, make_data(), batch_size=320,
+    num_epochs=1,
+  )  # fmt: skip
+  assert len(jax.tree.leaves(result.params)[0].devices()) == 8
+  checkpoint.save(folder, MODEL, result.params, None, num_seeds=8)
+  return np.asarray(result.params['tower_zebra']['head']['kernel']).tolist()
+
+
 def main():
   devices = jax.devices()
-  found = {'devices': len(devices)}
+  found = {'devices': len(devices), 'saved': save(sys.argv[1])}
   for seeds, balancer in (
     (1, 'uncertainty'), (5, 'uncertainty'), (8, 'uncertainty'), (1, 'pcgrad'),
     (1, 'by_losses'),

@@ -10,20 +10,25 @@ import jax
 import numpy as np
 import pytest
 
-from lplmtl import parallel
+from lplmtl import checkpoint, parallel
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture(scope='module')
-def found():
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp('eight') / 'model'
+
+
+@pytest.fixture(scope='module')
+def found(folder):
   environment = {
     **os.environ,
     'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
     'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
   }
   process = subprocess.run(
-    [sys.executable, '-m', 'tests.parallel_check'],
+    [sys.executable, '-m', 'tests.parallel_check', str(folder)],
     cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
   )  # fmt: skip
   assert process.returncode == 0, process.stderr
@@ -61,3 +66,9 @@ def test_mesh_sizes():
   assert parallel.make_mesh(1, None, devices[:1]).size == 1
   assert parallel.make_mesh(3, 64, devices[:1]).axis_names == ('seeds',)
   assert parallel.make_mesh(1, 64, devices[:1]).axis_names == ('data',)
+
+
+def test_what_eight_devices_saved_is_loaded_on_one(found, folder):
+  _, params, _ = checkpoint.load(folder, seed=3)
+  kernel = params['tower_zebra']['head']['kernel']
+  np.testing.assert_array_equal(kernel, np.float32(found['saved'][3]))

@@ -101,7 +101,9 @@ def test_the_twin_has_our_size():
   'arguments, complaint',
   [
     (('--architectures=resnet',), 'architectures must be among cgc, mmoe, ple'),
-    (('--batch_sizes=0',), 'must be whole numbers'),
+    (('--batch_sizes=0',), 'must be whole numbers from 1, found 0'),
+    (('--threads=9999',), '--threads=9999 is more than the'),
+    (('--out=/no/such/folder/x.json',), 'lies in a folder that is not there'),
     (('--batch_sizes=9999', '--num_rows=200'), 'found 120 training rows'),
     (('--balancers=magic',), 'balancers must be among equal, pcgrad'),
     (('--precisions=int8',), 'precisions must be among float32, bfloat16'),

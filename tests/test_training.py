@@ -438,8 +438,13 @@ def test_a_loss_that_is_not_finite_names_step_and_task():
     ),
     ({'optimizer': 1e-3}, 'optimizer must be a pair of functions'),
     (
-      {'hyperparams': {'rate': jnp.ones(2)}},
-      r"hyperparams\['rate'\] must have the shape of the keys, \(\); found",
+      {'hyperparams': {'rate': jnp.ones(2)}, 'balancer': lambda h: BALANCER},
+      r"hyperparams\['rate'\] must be an array of the shape of the keys, \(\);",
+    ),
+    ({'hyperparams': {'rate': jnp.ones(())}}, 'need a function that makes'),
+    (
+      {'optimizer': lambda h: OPTIMIZER},
+      'needs hyperparams, and found none',
     ),
   ],
 )
