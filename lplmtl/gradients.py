@@ -301,8 +301,16 @@ def _scope(balancer: Balancer, model: Model, params: PyTree) -> PyTree:
 
 
 def _each(pull_back: PullBack, num_tasks: int) -> list[PyTree]:
-  """T pull-backs: a vmap over them is a slower program."""
-  return [pull_back(row, 0.0) for row in jnp.eye(num_tasks)]
+  """T pull-backs, one by one for two tasks, as one batched program for more.
+
+  MMoE, one core: at T = 2 one by one is 1.24 times as fast, at 4 and 8 it is
+  0.87 and 0.81 times.
+  """
+  basis = jnp.eye(num_tasks)
+  if num_tasks <= 2:
+    return [pull_back(row, 0.0) for row in basis]
+  stacked = jax.vmap(lambda row: pull_back(row, 0.0))(basis)
+  return [jax.tree.map(lambda x, k=k: x[k], stacked) for k in range(num_tasks)]
 
 
 def _combine(each: list[PyTree], weights: Array, shared: PyTree) -> PyTree:

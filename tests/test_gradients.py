@@ -65,17 +65,21 @@ def test_what_is_shared_receives_more_than_one_tasks_gradient(name):
   assert shared == actual
 
 
-def test_task_gradients():
-  model, params, batch = _example()
+@pytest.mark.parametrize('num_tasks', [2, 3])  # one by one; batched
+def test_task_gradients(num_tasks):
+  todo = contracts.TASKS[:num_tasks]
+  model = dataclasses.replace(MODELS['ple'], tasks=todo)
+  batch = contracts.batch(8)
+  params = contracts.random_params(model, batch.features)
   values, found = jax.jit(
-    lambda p: gradients.task_gradients(model, contracts.TASKS, p, batch)
+    lambda p: gradients.task_gradients(model, todo, p, batch)
   )(params)
 
   def loss(params, i):
     predictions = model.apply({'params': params}, batch.features)[0]
-    return lplmtl.losses.task_losses(contracts.TASKS, predictions, batch)[0][i]
+    return lplmtl.losses.task_losses(todo, predictions, batch)[0][i]
 
-  for i in range(NUM_TASKS):
+  for i in range(num_tasks):
     value, expected = jax.jit(jax.value_and_grad(loss), static_argnums=1)(
       params, i
     )
