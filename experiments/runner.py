@@ -91,18 +91,12 @@ def _cpu_devices(config: Config) -> int:
   """
   if config.cpu_devices:
     return config.cpu_devices
-  cores = num_cores()
+  cores = parallel.num_cores()
   if config.num_seeds > 1:
     return min(cores, config.num_seeds)
   # A hundred rows are the least that pay for the exchange of gradients.
   most = min(cores, max(config.batch_size // 100, 1))
   return next(n for n in range(most, 0, -1) if config.batch_size % n == 0)
-
-
-def num_cores() -> int:
-  """How many cores this process may use."""
-  affinity = getattr(os, 'sched_getaffinity', None)  # Linux alone has it
-  return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def check_names(config: Config) -> None:

@@ -11,12 +11,10 @@ Figures are medians over the turns, ratios are taken within a turn. With
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import app, flags
@@ -162,48 +160,6 @@ def rates(config: Config, options: Any) -> Config:
   return found
 
 
-def rate_rows(found: Config) -> Iterator[tuple[str, ...]]:
-  """A row a contestant. A training step is counted as three forward passes."""
-  first = next(iter(found['rates'].values()))
-  for name, turns in found['rates'].items():
-    middle = {w: statistics.median(v) for w, v in turns.items() if v}
-    flops = 3 * found['facts']['flops_per_example'] * middle['train']
-    own = f'{middle["train"] / middle["own"]:.0%}' if 'own' in middle else ''
-    yield (
-      name,
-      f'{middle["train"] / 1e3:.1f}',
-      f'{flops / middle["square"]:.0%} of {middle["square"] / 1e9:.0f}',
-      own,
-      f'{middle["score"] / 1e3:.0f}',
-      f'{1e6 / middle["latency"]:.0f}',
-      *(
-        ratio(first[what], turns[what])
-        for what in ('train', 'score', 'latency')
-      ),
-    )
-
-
-RATE_HEADS = (
-  'contestant', 'train\nk rows/s', 'of matmul\nGF/s', 'of own\nproducts',
-  'score\nk rows/s', 'one row\nus', 'train\ntimes', 'score\ntimes',
-  'one row\ntimes',
-)  # fmt: skip
-
-
-CAPTION = (
-  'times: the first one against this one, median and range of the turns\n'
-  'of own products: against the same matrix products by themselves; small '
-  'ones cannot be timed well by themselves, and may give more than 100 %'
-)
-
-
-def ratio(ours: list[float], theirs: list[float]) -> str:
-  """Median and range of the ratio within a turn."""
-  found = [a / b for a, b in zip(ours, theirs, strict=True)]
-  middle = statistics.median(found)
-  return f'{middle:.2f}\n{min(found):.1f}..{max(found):.1f}'
-
-
 def processes(config: Config, options: Any) -> Config:
   """`{'processes': {contestant: {part: [turns]}}}`, seconds."""
   found: Config = {}
@@ -236,52 +192,21 @@ def _whole(name: str, module: str, config: Config) -> dict[str, float]:
   return {**json.loads(done.stdout), 'total': total}
 
 
-def process_rows(found: Config) -> Iterator[tuple[str, ...]]:
-  """A row a contestant: seconds of each part, and all of it as a ratio."""
-  ours = [v['total'] for n, v in found['processes'].items() if ', ' in n][:2]
-  for name, spent in found['processes'].items():
-    yield (
-      name,
-      *(f'{statistics.median(values):.1f}' for values in spent.values()),
-      *(ratio(spent['total'], own) for own in ours),
-    )
-
-
-PROCESS_HEADS = (
-  'contestant', 'import, s', 'data', 'init', 'compile', 'train', 'total',
-  'x our cold', 'x our warm',
-)  # fmt: skip
-
-
 def run(config: Config, options: Any) -> list[Config]:
   """Measures every architecture at every batch size; prints as it goes."""
-  from rich import table as rich_table
-
-  from experiments import display
+  from experiments import display, throughput_tables
 
   console = display.make_console(width=120)
-  measure: Callable[[Config, Any], Config] = rates
-  make_rows, heads = rate_rows, RATE_HEADS
-  if options.epochs:
-    measure, make_rows, heads = processes, process_rows, PROCESS_HEADS
+  measure = processes if options.epochs else rates
   measured = []
   for architecture in options.architectures:
     for batch_size in map(int, options.batch_sizes):
       setting = {'architecture': architecture, 'batch_size': batch_size}
       found = measure({**config, **setting}, options)
-      table = rich_table.Table(
-        title=f'{architecture}, batch {batch_size}, cores {options.threads}'
-        + (f', {options.epochs} epochs' if options.epochs else ''),
-        caption=None if options.epochs else CAPTION,
-      )
-      for head in heads:
-        first = head == heads[0]
-        table.add_column(
-          head, justify='left' if first else 'right', no_wrap=first
-        )
-      for row in make_rows(found):
-        table.add_row(*row)
-      console.print(table)
+      title = f'{architecture}, batch {batch_size}, cores {options.threads}'
+      if options.epochs:
+        title += f', {options.epochs} epochs'
+      console.print(throughput_tables.make(title, found))
       measured.append({**setting, **found})
   return measured
 
@@ -308,8 +233,9 @@ def write_rows(options: Any, path: str) -> int:
 def check(options: Any) -> None:
   """Refuses what cannot be measured, before anything is."""
   from experiments import runner
+  from lplmtl import parallel
 
-  cores = runner.num_cores()
+  cores = parallel.num_cores()
   if options.threads > cores:
     raise InputError(
       f'--threads={options.threads} is more than the {cores} cores here'

@@ -97,18 +97,37 @@ class Ours:
     import jax
 
     from lplmtl import parallel, steps
+    from lplmtl.compression import cost
 
     batch = self.config['batch_size']
     if parallel.splits_rows(self.mesh):
       batch //= self.mesh.size
     rows = batch // steps.parts_of(batch, parallel.rows_at_a_time(self.mesh))
     features = jax.tree.map(lambda x: x[:rows], self.data.features)
-    jaxpr = jax.make_jaxpr(self.forward)(self._params(), features)
-    found = []
-    for m, k, n in _shapes(jaxpr.jaxpr):
-      found += [_product(m, k, n), _product(m, n, k), _product(k, m, n)]
+    shapes = cost.matrix_products(self.forward, self._params(), features)
     self.part = rows
-    return found
+    return [
+      _product(*shape)
+      for m, k, n in shapes
+      for shape in ((m, k, n), (m, n, k), (k, m, n))
+    ]
+
+  @functools.cached_property
+  def _square(self) -> Any:
+    """Compiled: a large product."""
+    import jax
+
+    m, k, n = SQUARE
+    factors = np.ones((m, k), np.float32), np.ones((k, n), np.float32)
+    factors = jax.device_put(factors)
+    return jax.jit(lambda a, b: a @ b).lower(*factors).compile(), factors
+
+  @functools.cached_property
+  def _predictor(self) -> Any:
+    """Compiled: the parameters of this moment, for single rows."""
+    from lplmtl import steps
+
+    return steps.make_predictor(self.model, self._params())
 
   def _params(self, mesh: Any = None) -> Any:
     """The first seed's: on a mesh, or on one device."""
@@ -148,28 +167,17 @@ class Ours:
 
   def latency(self, calls: int) -> int:
     """So many calls with one row each."""
-    if not hasattr(self, 'serve'):
-      from lplmtl import steps
-
-      self.serve = steps.make_predictor(self.model, self._params())
     for i in range(calls):
-      found = self.serve(self.one_row[i % len(self.one_row)])
+      found = self._predictor(self.one_row[i % len(self.one_row)])
       for logits in found.values():
         np.asarray(logits)
     return calls
 
   def square(self, calls: int) -> int:
     """Large matrix products; returns their floating-point operations."""
-    import jax
-
-    if not hasattr(self, 'large'):
-      m, k, n = SQUARE
-      self.factors = jax.device_put(
-        (np.ones((m, k), np.float32), np.ones((k, n), np.float32))
-      )
-      self.large = jax.jit(lambda a, b: a @ b).lower(*self.factors).compile()
+    product, factors = self._square
     for _ in range(calls):
-      self.large(*self.factors).block_until_ready()
+      product(*factors).block_until_ready()
     return 2 * int(np.prod(SQUARE)) * calls
 
   def own(self, calls: int) -> int:
@@ -210,26 +218,6 @@ def make(config: dict[str, Any]) -> tuple[Any, Any, Any]:
   return rows, todo, runner.make_model(settings, todo, encoder)
 
 
-def _shapes(jaxpr: Any) -> list[Shape]:
-  """(m, k, n) of every plain matrix product in a traced program."""
-  import jax
-
-  found: list[Shape] = []
-  for equation in jaxpr.eqns:
-    for inner in jax.tree.leaves(
-      list(equation.params.values()), is_leaf=lambda x: hasattr(x, 'eqns')
-    ):
-      if hasattr(inner, 'eqns'):
-        found += _shapes(inner)
-      elif hasattr(inner, 'jaxpr'):
-        found += _shapes(inner.jaxpr)
-    if equation.primitive.name == 'dot_general':
-      left, right = (v.aval.shape for v in equation.invars)
-      if len(left) == len(right) == 2:
-        found.append((left[0], left[1], right[1]))
-  return found
-
-
 def _product(m: int, k: int, n: int) -> tuple[Any, Any]:
   """A compiled loop of one product, and its factors."""
   import jax
@@ -250,24 +238,17 @@ def _product(m: int, k: int, n: int) -> tuple[Any, Any]:
 def whole(config: dict[str, Any]) -> dict[str, float]:
   """Imports, reads, trains for some epochs; returns the seconds of each."""
   import jax
+  import jax.numpy as jnp
   import optax
 
   import lplmtl
-  from experiments import options, runner
   from lplmtl import balancing
 
-  runner.start(
-    options.Config(
-      compilation_cache=config['cache'],
-      batch_size=config['batch_size'],
-      cpu_devices=config['devices'],
-    )
-  )
   imported = time.perf_counter()
   rows, todo, model = make(config)
   read = time.perf_counter()
   result = lplmtl.fit(
-    jax.random.key(0),
+    jax.vmap(jax.random.key)(jnp.arange(config['num_seeds'])),
     model,
     todo,
     optax.adam(1e-3),
@@ -286,14 +267,18 @@ def whole(config: dict[str, Any]) -> dict[str, float]:
 def main(config: dict[str, Any]) -> None:
   """Serves or trains once, as the configuration asks."""
   pin(config['threads'])
+  from experiments import options, runner
+
+  runner.start(
+    options.Config(
+      compilation_cache=config.get('cache', 'none'),
+      cpu_devices=config['devices'],
+    )
+  )
   if config['epochs']:
     print(json.dumps(whole(config)), flush=True)
-    return
-  import jax
-
-  if config['devices'] > 1:
-    jax.config.update('jax_num_cpu_devices', config['devices'])
-  serve(Ours(config))
+  else:
+    serve(Ours(config))
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lplmtl import types
 from lplmtl.types import Batch, Task
 
 
@@ -25,7 +26,7 @@ def check_data(tasks: Sequence[Task], batch: Batch, name: str) -> None:
     ValueError: different numbers of rows, values that are not finite, labels
       that a task does not know, a mask of no task, weights below 0.
   """
-  num_rows = jax.tree.leaves(batch.features)[0].shape[0]
+  num_rows = types.num_rows(batch.features)
   for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
     where = f'{name}{jax.tree_util.keystr(path)}'
     if jnp.shape(leaf)[:1] != (num_rows,):
@@ -125,3 +126,26 @@ def check_arguments(
         f'hyperparams{jax.tree_util.keystr(path)} must be an array of the '
         f'shape of the keys, {key.shape}; found {jnp.shape(leaf)}'
       )
+
+
+def check_sizes(
+  num_rows: int,
+  batch_size: int,
+  num_epochs: int,
+  eval_every: int,
+  patience: int | None,
+  validation: Batch | None,
+) -> None:
+  """Refuses numbers of rows, epochs and evaluations that make no sense."""
+  if patience is not None and validation is None:
+    raise ValueError('patience needs validation rows, found none')
+  if not 1 <= batch_size <= num_rows:
+    raise ValueError(
+      f'batch_size must be from 1 to the number of training rows, {num_rows}; '
+      f'found {batch_size}'
+    )
+  if min(num_epochs, eval_every, 1 if patience is None else patience) < 1:
+    raise ValueError(
+      'num_epochs, eval_every and patience must be at least 1, found '
+      f'{num_epochs}, {eval_every} and {patience}'
+    )

@@ -41,10 +41,9 @@ def row_key(key: Array, start: Any = 0, step: int = 1) -> Array:
 
   Numbers to drop units by or to start parameters from, not to hide anything
   with: two rounds of multiplication and shift, each after one of the key's two
-  words is added. JAX's Threefry takes 20 rounds. On one CPU core a PLE with
-  dropout trains 1.5 times as fast, and its initialisation compiles in half the
-  time. The numbers depend on the key and the shape alone, not on the platform
-  nor on what is mapped over.
+  words is added. JAX's Threefry takes 20 rounds, a good part of a training step
+  on a CPU, and compiles as slowly. The numbers depend on the key and the shape
+  alone, not on the platform nor on what is mapped over.
 
   The key, and every key made of it, knows which rows of a larger array are
   asked for: each row of a batch gets the same numbers wherever it is worked on.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lplmtl import types
 from lplmtl.types import Array, Batch, Task
 
 
@@ -107,7 +108,7 @@ def _scale(values: Array, where: Array | None, weights: Array | None) -> Array:
 
 def row_totals(tasks: Sequence[Task], batch: Batch) -> Array:
   """`[T]` float32, the weight of the rows that have a label for each task."""
-  ones = jnp.ones(jax.tree.leaves(batch.features)[0].shape[0], jnp.float32)
+  ones = jnp.ones(types.num_rows(batch.features), jnp.float32)
   masks = batch.where or {}
   return jnp.stack(
     [

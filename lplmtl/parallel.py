@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from lplmtl import types
 from lplmtl.types import PyTree
 
 SEEDS, DATA = 'seeds', 'data'
@@ -93,7 +94,7 @@ def over_table(predict: Callable, mesh: Mesh) -> Callable:
   )
 
   def spread(params: PyTree, features: PyTree) -> PyTree:
-    num_rows = jax.tree.leaves(features)[0].shape[0]
+    num_rows = types.num_rows(features)
     rows = np.arange(num_rows + -num_rows % mesh.size)
     if len(rows) > num_rows:
       rows = np.minimum(rows, num_rows - 1)
@@ -110,8 +111,7 @@ def over_seeds(
   """Spreads a function of one seed over a leading S axis.
 
   Each device of a mesh over seeds works on its own seeds: all at once on an
-  accelerator, one after the other on a CPU, whose cache a single model fills
-  (four seeds of a PLE as one batched program train a seventh slower).
+  accelerator, one after the other on a CPU, whose cache a single model fills.
 
   Args:
     fn: a function of pytrees of arrays.
@@ -161,9 +161,13 @@ def rows_at_a_time(mesh: Mesh) -> int | None:
   """
   if not on_cpu(mesh):
     return None
+  return 256 if num_cores() <= mesh.size else 1024
+
+
+def num_cores() -> int:
+  """How many cores this process may use."""
   affinity = getattr(os, 'sched_getaffinity', None)  # Linux alone has it
-  cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-  return 256 if cores <= mesh.size else 1024
+  return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _in_turn(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:

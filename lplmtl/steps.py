@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl import dropout, gradients, losses
+from lplmtl import dropout, gradients, losses, types
 from lplmtl.types import Array, Balancer, Batch, Model, PyTree, Task
 
 
@@ -177,9 +177,12 @@ def predict(
     `{task: [N, ..., K]}`.
   """
   features = jax.tree.map(jnp.asarray, features)
-  count = num_rows(features)
-  if not count:
-    raise ValueError('expected at least one row to predict, found none')
+  count = types.num_rows(features)
+  if not count or chunk_size < 1:
+    raise ValueError(
+      'expected at least one row to predict, and chunks of at least one; found '
+      f'{count} rows and a chunk_size of {chunk_size}'
+    )
   if count <= chunk_size:
     return model.apply({'params': params}, features)[0]
   num_chunks = -(-count // chunk_size)
@@ -254,8 +257,3 @@ def make_eval_step(
     return results
 
   return evaluate
-
-
-def num_rows(features: PyTree) -> int:
-  """N of a pytree of `[N, ...]`."""
-  return jax.tree.leaves(features)[0].shape[0]

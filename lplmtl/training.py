@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import checks, parallel, programs, steps
+from lplmtl import checks, parallel, programs, steps, types
 from lplmtl.types import Array, Batch, PyTree, Task
 
 
@@ -118,21 +118,10 @@ def fit(
   checks.check_data(tasks, data, 'data')
   if validation is not None:
     checks.check_data(tasks, validation, 'validation')
-  elif patience is not None:
-    raise ValueError('patience needs validation rows, found none')
-  num_rows = steps.num_rows(data.features)
-  if not 1 <= batch_size <= num_rows:
-    raise ValueError(
-      f'batch_size must be from 1 to the number of training rows, {num_rows}; '
-      f'found {batch_size}'
-    )
-  if (
-    num_epochs < 1 or eval_every < 1 or (patience is not None and patience < 1)
-  ):
-    raise ValueError(
-      'num_epochs, eval_every and patience must be at least 1, found '
-      f'{num_epochs}, {eval_every} and {patience}'
-    )
+  num_rows = types.num_rows(data.features)
+  checks.check_sizes(
+    num_rows, batch_size, num_epochs, eval_every, patience, validation
+  )
   keys = jnp.atleast_1d(key)
   hyperparams = jax.tree.map(jnp.atleast_1d, hyperparams)
   num_seeds = len(keys)
@@ -167,8 +156,9 @@ def fit(
   best_params = None
   history: list[dict[str, Any]] = []
   for epoch in range(1, num_epochs + 1):
-    rows = parallel.split_batches(shuffle(epoch - 1), mesh)
     state, metrics = run(state, hyperparams, data, rows)
+    if epoch < num_epochs:  # while the devices are at work
+      rows = parallel.split_batches(shuffle(epoch), mesh)
     record = _summarise(on_host(metrics), tasks, epoch, choice.active)
     if validation is None:
       choice.best_epoch[:] = epoch

@@ -71,6 +71,21 @@ class Batch(NamedTuple):
   weights: Array | None = None
 
 
+def num_rows(features: PyTree) -> int:
+  """N of a pytree of `[N, ...]`.
+
+  Raises:
+    ValueError: no array, or one without rows' axis.
+  """
+  leaves = jax.tree.leaves(features)
+  if not leaves or not getattr(leaves[0], 'ndim', 0):
+    found = type(leaves[0]).__name__ if leaves else 'nothing'
+    raise ValueError(
+      f'features must be arrays of shape [N, ...], found {found}'
+    )
+  return leaves[0].shape[0]
+
+
 class Model(Protocol):
   """What training asks of a model: every architecture here, or your own."""
 

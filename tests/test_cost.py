@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 import lplmtl
+from lplmtl import compression
 from lplmtl.compression import count_flops, count_parameters
 from tests import contracts
 
@@ -114,3 +115,15 @@ def test_encoder_costs_no_flops():
   params = encoder.init(jax.random.key(0), x)
   # The offsets of the columns are integer additions, and bounds are clipped.
   assert count_flops(encoder.apply, params, x) <= 12 * 2
+
+
+def test_matrix_products():
+  """Plain ones alone, also inside of other programs and transposed."""
+
+  def fn(x, w, many):
+    x = jax.jit(lambda x: x @ w)(x)
+    x = jax.lax.dot_general(x, w, (((1,), (1,)), ((), ())))
+    return x, jnp.einsum('abc,acd->abd', many, many)
+
+  x, w, many = jnp.ones((5, 2)), jnp.ones((2, 3)), jnp.ones((4, 3, 3))
+  assert compression.matrix_products(fn, x, w, many) == [(5, 2, 3), (5, 3, 2)]

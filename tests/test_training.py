@@ -172,6 +172,23 @@ def test_a_predictor_knows_its_parameters():
       np.testing.assert_allclose(found[name], expected[name][:rows], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+  'features, found',
+  [({}, 'nothing'), ([1.0, 2.0], 'float'), (np.float32(1), 'float32')],
+)
+def test_features_that_are_none(features, found):
+  with pytest.raises(ValueError, match=rf'shape \[N, ...\], found {found}'):
+    _fit(data=_data()._replace(features=features))
+
+
+def test_nothing_to_predict():
+  params = contracts.random_params(MODEL, _data().features)
+  for rows, chunk_size in ((0, 10), (5, 0)):
+    predictor = lplmtl.make_predictor(MODEL, params, chunk_size=chunk_size)
+    with pytest.raises(ValueError, match=f'found {rows} rows and a chunk_size'):
+      predictor(_data().features[:rows])
+
+
 def test_a_batched_program_equals_one_seed_after_the_other():
   """What runs on accelerators is vmapped; here seeds take turns."""
   step = lplmtl.make_train_step(MODEL, TASKS, OPTIMIZER, BALANCER)

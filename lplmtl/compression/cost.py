@@ -68,6 +68,32 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> int:
   return _count(jax.make_jaxpr(fn)(*args).jaxpr)
 
 
+def matrix_products(
+  fn: Callable[..., Any], *args: Any
+) -> list[tuple[int, int, int]]:
+  """`(m, k, n)` of every plain product `[m, k] [k, n]` in the traced program.
+
+  Args:
+    fn: a function that JAX can trace.
+    *args: its arguments; arrays or `jax.ShapeDtypeStruct`s.
+  """
+  return _products(jax.make_jaxpr(fn)(*args).jaxpr)
+
+
+def _products(jaxpr: Any) -> list[tuple[int, int, int]]:
+  found = []
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'dot_general':
+      (contracting, _), (batch, _) = equation.params['dimension_numbers']
+      left, right = (v.aval.shape for v in equation.invars)
+      if len(left) == len(right) == 2 and len(contracting) == 1 and not batch:
+        (m, n), k = equation.outvars[0].aval.shape, left[contracting[0]]
+        found.append((m, k, n))
+    for inner in _inner(equation.params):
+      found += _products(inner)
+  return found
+
+
 def _count(jaxpr: Any) -> int:
   return sum(_count_equation(equation) for equation in jaxpr.eqns)
 
