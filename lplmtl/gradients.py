@@ -124,13 +124,13 @@ def balanced(
 
   Raises:
     ValueError: the balancer acts on shared parameters, and the model shares
-      none or does not say which.
+      none or does not say which; or its weights are not `[T]`.
   """
   shared = _scope(balancer, model, params)
   total = functools.partial(_total, axis_name=axis_name)
   totals = total(losses.row_totals(tasks, batch))
   zeros = jnp.zeros(len(tasks), jnp.float32)
-  update = functools.partial(balancer.update, present=totals > 0)
+  update = functools.partial(_update, balancer, present=totals > 0)
   go = functools.partial(forward, model, tasks, params, totals=totals)
   in_parts = functools.partial(
     _over_parts, batch=batch, key=key, num_parts=num_parts, axis_name=axis_name
@@ -273,7 +273,8 @@ def shared_leaves(model: Any, params: PyTree) -> PyTree:
   if not hasattr(model, 'is_shared'):
     raise ValueError(
       'weights for shared parameters need a model with a method '
-      f'is_shared(path); found {type(model).__name__} without'
+      f'is_shared(path); found {type(model).__name__} without: add it, or '
+      "take a balancer with scope='all'"
     )
   shared = jax.tree_util.tree_map_with_path(
     lambda path, _: bool(model.is_shared(tuple(part.key for part in path))),
@@ -294,6 +295,18 @@ def _scope(balancer: Balancer, model: Model, params: PyTree) -> PyTree:
       f"a balancer's scope must be 'all' or 'shared', found {balancer.scope!r}"
     )
   return shared_leaves(model, params) if balancer.scope == 'shared' else None
+
+
+def _update(
+  balancer: Balancer, values: Array, state: PyTree, **extra: Any
+) -> tuple[Array, PyTree]:
+  weights, state = balancer.update(values, state, **extra)
+  if jnp.shape(weights) != values.shape:
+    raise ValueError(
+      f"a balancer's update must return weights of shape {values.shape}, one a "
+      f'task; found {jnp.shape(weights)}'
+    )
+  return weights, state
 
 
 def _each(pull_back: PullBack, num_tasks: int) -> list[PyTree]:

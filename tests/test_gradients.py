@@ -267,6 +267,18 @@ def test_models_that_do_not_say_or_do_not_share():
     )  # fmt: skip
 
 
+def test_a_balancer_that_returns_no_weights():
+  model, params, batch = _example('mmoe')
+  wrong = balancing.equal()._replace(
+    update=lambda losses, state, **extra: (losses.sum(), state)
+  )
+  expected = rf'weights of shape \({NUM_TASKS},\), one a task; found \(\)'
+  with pytest.raises(ValueError, match=expected):
+    gradients.balanced(
+      model, contracts.TASKS, wrong, (), params, batch, key=KEY
+    )
+
+
 @pytest.mark.parametrize(
   ('batch_size', 'limit', 'parts'),
   [
