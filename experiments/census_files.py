@@ -11,7 +11,6 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple, cast
 
@@ -77,13 +76,15 @@ def read(path: pathlib.Path, split: str) -> Source:
   try:
     with path.open('rb') as file:
       content = _unpack(file, path.name, member)
+  except InputError as error:
+    raise InputError(f'{path}: {error}') from error
   except OSError as error:
-    if isinstance(error, gzip.BadGzipFile):
-      raise InputError(f'{path}: not a whole gzip file ({error})') from error
-    raise InputError(f'{path}: cannot be read ({error.strerror})') from error
-  except (EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
+    if error.errno is not None:
+      raise InputError(f'{path}: cannot be read ({error.strerror})') from error
+    raise InputError(f'{path}: not a whole gzip file ({error})') from error
+  except Exception as error:  # damage makes Python's modules raise many kinds
     raise InputError(
-      f'{path}: damaged or cut short ({error}); fetch it again'
+      f'{path}: damaged or cut short ({_one_line(error)}); fetch it again'
     ) from error
   if content is None:
     raise InputError(f'{path}: expected it to hold {member}, found none')
@@ -173,15 +174,12 @@ def _verify(path: pathlib.Path) -> None:
     try:
       with path.open('rb') as file:
         content = _unpack(file, ARCHIVE, member)
-    except (
-      OSError,
-      EOFError,
-      zlib.error,
-      tarfile.TarError,
-      zipfile.BadZipFile,
-    ) as error:
+    except InputError:
+      raise
+    except Exception as error:
       raise InputError(
-        f'the download is no whole archive ({error}): not kept, try again'
+        f'the download is no whole archive ({_one_line(error)}): not kept, try '
+        'again'
       ) from error
     found = 'missing'
     if content is not None:
@@ -194,6 +192,10 @@ def _verify(path: pathlib.Path) -> None:
       f'(expected {OFFICIAL_BYTES[split]:,} bytes with git SHA-1 '
       f'{OFFICIAL_GIT_SHA1[split]}, found {found}); not kept'
     )
+
+
+def _one_line(error: Exception) -> str:
+  return ' '.join(str(error).split()) or type(error).__name__
 
 
 def _unpack(file: IO[bytes], name: str, member: str) -> bytes | None:
@@ -212,18 +214,46 @@ def _unpack(file: IO[bytes], name: str, member: str) -> bytes | None:
           return _unpack(data, inner, member)
     return None
   if name.endswith('.tar.gz'):
-    with tarfile.open(fileobj=file, mode='r:gz') as archive:
-      for entry in archive:
-        inner = pathlib.PurePosixPath(entry.name).name
-        if entry.isfile() and inner in (member, f'{member}.gz'):
-          extracted = archive.extractfile(entry)
-          assert extracted is not None  # it is a file
-          return _unpack(extracted, inner, member)
-    return None
+    with gzip.open(file) as stream:
+      limited = _Limited(cast(IO[bytes], stream), name)
+      content = _from_tar(limited, member)
+      while limited.read(_CHUNK):  # to the end, where gzip's checksum is
+        pass
+    return content
   if name.endswith('.gz'):
     with gzip.open(file) as stream:
       return _bounded(cast(IO[bytes], stream), name)
   return _bounded(file, name)
+
+
+def _from_tar(stream: '_Limited', member: str) -> bytes | None:
+  with tarfile.open(fileobj=cast(IO[bytes], stream), mode='r|') as archive:
+    for entry in archive:
+      inner = pathlib.PurePosixPath(entry.name).name
+      if entry.isfile() and inner in (member, f'{member}.gz'):
+        extracted = archive.extractfile(entry)
+        assert extracted is not None  # it is a file
+        data = io.BytesIO(_bounded(extracted, inner))
+        return _unpack(data, inner, member)
+  return None
+
+
+class _Limited:
+  """A stream that ends in an error after so many bytes, whatever they are."""
+
+  def __init__(self, stream: IO[bytes], name: str):
+    self.stream, self.name, self.left = stream, name, 2 * MAX_BYTES
+
+  def read(self, size: int) -> bytes:
+    """At most `size` bytes."""
+    chunk = self.stream.read(size)
+    self.left -= len(chunk)
+    if self.left < 0:
+      raise InputError(
+        f'{self.name} unpacks to more than {2 * MAX_BYTES} bytes; the official '
+        'archive holds a third'
+      )
+    return chunk
 
 
 def _bounded(stream: IO[bytes], name: str) -> bytes:

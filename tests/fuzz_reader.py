@@ -1,0 +1,226 @@
+"""Spoiled files for the reader, by the thousand.
+
+    python -m tests.fuzz_reader --count=10000
+
+Half are spoiled texts, half are spoiled archives around good ones. Each must
+end in the arrays of the slow reader, or in one line of complaint that names the
+file, and for a text the line; within a minute, or the process dies. Rows come
+from the generated sample, and from the real file in $LPLMTL_CENSUS_DIR if that
+is set.
+"""
+
+import collections
+import faulthandler
+import gzip
+import io
+import os
+import pathlib
+import tarfile
+import tempfile
+import zipfile
+
+import numpy as np
+from absl import app, flags
+
+from experiments import census_files, census_reader, census_sample
+from experiments.errors import InputError
+from tests import slow_reader
+
+ODD_FIELDS = (
+  '', ' ', '"', '"a', "'", '?', 'NA', 'nan', 'inf', '-inf', 'Infinity', '-1',
+  '+2.5', '1e3', '1e999', '-1e999', '1_000', '0x10', '02', '2.0', '.5', '5.',
+  '.', '1e', '1e+', 'e5', 'None', '#', '\\', 'a b ', '\t', '\r', '\x00',
+  '\x7f', 'é', '50000+. ', '- 50000', '+-3', '1e+-3', '9' * 400, '٣',
+  '"a,b"', '"a\nb"', '\ufeff', '\x1a', '1' + '0' * 5000,
+)  # fmt: skip
+ENCODINGS = ('utf-8-sig', 'utf-16', 'utf-32', 'cp037', 'utf-8')
+
+
+def sample_lines(rows=60, seed=0):
+  """Rows in the official format, as lists of fields."""
+  table = census_sample.make(max(rows * 2, 100), seed).train
+  columns = [table[c] for c in census_reader.COLUMNS]
+  fields = [[_plain(v) for v in f.values[f.codes][:rows]] for f in columns]
+  return [list(row) for row in zip(*fields, strict=True)]
+
+
+def _plain(value):
+  return f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def join(lines, end='\n'):
+  """The content of a file."""
+  return ''.join(', '.join(fields) + end for fields in lines).encode()
+
+
+def spoil_text(lines, rng):
+  """Fields, line ends, encodings and bytes that are wrong, or look so."""
+  lines = [list(fields) for fields in lines]
+  for _ in range(rng.integers(0, 4)):
+    row = rng.integers(len(lines))
+    column = rng.integers(0, 42)
+    if column >= len(lines[row]):
+      continue
+    kind = rng.integers(0, 8)
+    if kind <= 3:
+      lines[row][column] = ODD_FIELDS[rng.integers(len(ODD_FIELDS))]
+    elif kind == 4:
+      del lines[row][column:]
+    elif kind == 5:
+      lines[row].insert(column, 'more')
+    elif kind == 6:
+      lines.insert(row, list(lines[rng.integers(len(lines))]))
+    else:
+      lines[row] = []
+  end = rng.choice(['\n', '\r\n', '\r', '\n\n'], p=[0.8, 0.1, 0.05, 0.05])
+  comma = rng.choice([', ', ',', ',   ', ';'], p=[0.8, 0.1, 0.08, 0.02])
+  text = end.join(comma.join(fields) for fields in lines)
+  text += rng.choice(['', '\n', '\n\n', '\r\n', '\x1a', ' '])
+  encoding = 'utf-8' if rng.random() < 0.95 else rng.choice(ENCODINGS)
+  content = text.encode(encoding, errors='replace')
+  return spoil_bytes(content, rng) if rng.random() < 0.4 else content
+
+
+def spoil_bytes(content, rng):
+  """Flips, cuts, repeats or inserts; the empty content is among them."""
+  content = bytearray(content)
+  for _ in range(rng.integers(1, 4)):
+    if not content:
+      break
+    at = int(rng.integers(len(content)))
+    kind = rng.integers(0, 6)
+    if kind <= 1:
+      content[at] ^= 1 << rng.integers(8)
+    elif kind == 2:
+      content[at] = rng.integers(256)
+    elif kind == 3:
+      content = content[:at]
+    elif kind == 4:
+      content[at:at] = rng.bytes(rng.integers(1, 9))
+    else:
+      content[at : at + int(rng.integers(1, 300))] = b''
+  return bytes(content)
+
+
+def compare(content):
+  """The reader against the slow one; returns what came of it."""
+  rows, line, complaint = slow_reader.read(content)
+  try:
+    table = census_reader.parse(content, 'FILE')
+  except InputError as error:
+    message = str(error)
+    assert line, f'good rows refused: {message}'
+    assert '\n' not in message and message.startswith('FILE'), message
+    assert complaint in message, (message, complaint)
+    assert not content or f'line {line}:' in message, (message, line)
+    return 'refused'
+  assert not line, f'line {line} taken, though {complaint}'
+  assert rows_of(table) == rows
+  return 'read'
+
+
+def rows_of(table):
+  """A parsed table as `{column: value}` rows."""
+  return [
+    dict(zip(table, values, strict=True))
+    for values in zip(*(f.values[f.codes] for f in table.values()), strict=True)
+  ]
+
+
+def tar(members):
+  """A .tar.gz of `{name: content}`."""
+  buffer = io.BytesIO()
+  with tarfile.open(fileobj=buffer, mode='w:gz') as archive:
+    for name, content in members.items():
+      info = tarfile.TarInfo(name)
+      info.size = len(content)
+      archive.addfile(info, io.BytesIO(content))
+  return buffer.getvalue()
+
+
+def zipped(members, compression=zipfile.ZIP_DEFLATED):
+  """A .zip of `{name: content}`."""
+  buffer = io.BytesIO()
+  with zipfile.ZipFile(buffer, 'w', compression) as archive:
+    for name, content in members.items():
+      archive.writestr(name, content)
+  return buffer.getvalue()
+
+
+def spoil_archive(content, folder, rng):
+  """Writes an archive of one good file, spoiled or not; returns its path."""
+  name = census_files.SPLITS['train']
+  inner = tar({'../names': b'', name: content})
+  if rng.random() < 0.2:
+    inner = spoil_bytes(inner, rng)
+  packed = {
+    name: content,
+    f'{name}.gz': gzip.compress(content),
+    census_files.INNER_ARCHIVE: inner,
+    census_files.ARCHIVE: zipped({census_files.INNER_ARCHIVE: inner}),
+  }
+  chosen = rng.choice(sorted(packed))
+  data = packed[chosen]
+  if rng.random() < 0.8:
+    data = spoil_bytes(data, rng)
+  for path in folder.iterdir():
+    path.unlink()
+  (folder / chosen).write_bytes(data)
+  return folder / chosen
+
+
+def check_archive(content, folder, rng):
+  """What is read must be what the slow reader makes of the same bytes."""
+  path = spoil_archive(content, folder, rng)
+  try:
+    source = census_files.read(path, 'train')
+  except InputError as error:
+    assert '\n' not in str(error), error
+    assert str(path) in str(error), error
+    return 'archive refused'
+  if path.suffix in ('.gz', '.zip'):
+    # There are checksums inside: what comes out went in, or is nothing at all
+    # (gzip takes an empty file for one of no content).
+    assert source.content in (content, b''), path
+  return compare(source.content)
+
+
+def run(count, seed, lines, folder):
+  """So many cases; counts what came of them."""
+  found = collections.Counter()
+  for number in range(count):
+    rng = np.random.default_rng([seed, number])
+    first = int(rng.integers(max(len(lines) - 8, 1)))
+    some = lines[first : first + int(rng.integers(1, 8))]
+    faulthandler.dump_traceback_later(60, exit=True)
+    try:
+      if number % 2:
+        found[check_archive(join(some), folder, rng)] += 1
+      else:
+        found[compare(spoil_text(some, rng))] += 1
+    except Exception as error:
+      raise AssertionError(f'seed {seed}, case {number}') from error
+    finally:
+      faulthandler.cancel_dump_traceback_later()
+  return found
+
+
+def main(_):
+  """Prints how the cases ended."""
+  lines = sample_lines()
+  if os.environ.get('LPLMTL_CENSUS_DIR'):
+    real = pathlib.Path(os.environ['LPLMTL_CENSUS_DIR'])
+    content = census_files.read(
+      census_files.find(real, 'train'), 'train'
+    ).content
+    text = content[: content.index(b'\n', 100_000)].decode()
+    lines += [line.split(', ') for line in text.splitlines()]
+  with tempfile.TemporaryDirectory() as folder:
+    found = run(COUNT.value, SEED.value, lines, pathlib.Path(folder))
+  print(f'{COUNT.value} cases, none of them a failure: {dict(found)}')
+
+
+if __name__ == '__main__':
+  COUNT = flags.DEFINE_integer('count', 10_000, 'Cases.', lower_bound=1)
+  SEED = flags.DEFINE_integer('seed', 0, 'Seed of the cases.')
+  app.run(main)
