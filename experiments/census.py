@@ -5,16 +5,17 @@
 From a notebook: `census.run(options.Config(dataset='sample'))`.
 """
 
-import contextlib
 import dataclasses
 import pathlib
+import shutil
+import signal
 import sys
 import time
 from typing import Any
 
 from absl import app, flags, logging
 
-from experiments import options
+from experiments import interrupts, options
 from experiments.errors import InputError
 from experiments.options import Config
 
@@ -33,27 +34,21 @@ def run(config: Config) -> dict[str, Any]:
 
   Raises:
     InputError: a mistake in the Config or the files.
-    CheckpointError: with `eval_only`, no whole model in the folder.
-    NonFiniteError: a training loss that is not finite.
+    CheckpointError: no whole model or checkpoint in the folder, or one that
+      cannot be written.
+    NonFiniteError: losses or gradients that are not finite.
+    Stopped: SIGTERM or Ctrl-C during training, whose progress is kept.
   """
   if config.eval_only:
     return _evaluate(config)
-  from experiments import runner
+  from experiments import run_folder
 
-  folder = config.run_dir
-  is_new = runner.claim_folder(folder)
-  try:
-    return _train(config, folder)
-  except BaseException:
-    if is_new:
-      with contextlib.suppress(OSError):
-        folder.rmdir()  # only if nothing has been written
-    raise
+  with run_folder.claim(config.run_dir):
+    return _train(config, config.run_dir)
 
 
 def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
-  from experiments import census_data, display, runner
-  from lplmtl import training
+  from experiments import census_data, display, run_folder, runner
 
   start = time.perf_counter()
   console = display.make_console()
@@ -72,38 +67,104 @@ def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     config, tasks, data.tables, data.facts['rows']['train']
   )
   runner.check_model(parts.model, _example(data))
+  identity = run_folder.identity(config, data.facts)
+  if config.overwrite:
+    run_folder.clear(folder)
+  elif results := run_folder.finished(folder, config, identity):
+    return _show_finished(console, results, folder)
   data_seconds = time.perf_counter() - start
   _print_data(console, data.facts)
-  with display.epochs(console, config.epochs, config.tasks) as show:
-    fitted = training.fit(
-      runner.seed_keys(config),
-      parts.model,
-      tasks,
-      parts.optimizer,
-      parts.balancer,
-      data.train,
-      validation=data.validation,
-      batch_size=config.batch_size,
-      num_epochs=config.epochs,
-      eval_every=config.eval_every,
-      patience=config.patience or None,
-      on_chunk=show,
-    )
-  results = {
-    **_score_all(config, parts.model, fitted.params, raw, data),
-    **_training_facts(config, fitted),
-    **runner.environment(),
-    'command': sys.argv,
-  }
-  total = time.perf_counter() - start
-  spent = data_seconds + sum(fitted.seconds.values())
-  results['seconds'] |= {
-    'data': data_seconds,
-    'scoring': total - spent,
-    'total': total,
-  }
-  _write(config, folder, parts.model, fitted, data, results)
+  with interrupts.watch() as request:
+    fitted = _fit(config, folder, parts, data, identity, console, request)
+    results = {
+      **_score_all(config, parts.model, fitted.params, raw, data),
+      **_training_facts(config, fitted),
+      **runner.environment(),
+      'command': sys.argv,
+    }
+    total = time.perf_counter() - start
+    spent = data_seconds + sum(fitted.seconds.values())
+    results['seconds'] |= {
+      'data': data_seconds,
+      'scoring': total - spent,
+      'total': total,
+    }
+    try:
+      _write(config, folder, parts.model, fitted, data, results)
+    except OSError as error:
+      raise InputError(
+        f'cannot write to --out_dir={folder} ({error.strerror or error}): make '
+        'room and start the same command again'
+      ) from error
   _print_results(console, results, folder)
+  return results
+
+
+def _fit(
+  config: Config,
+  folder: pathlib.Path,
+  parts: Any,
+  data: Any,
+  identity: dict[str, Any],
+  console: Any,
+  request: interrupts.Request,
+) -> Any:
+  """Trains, or goes on with it; a request to stop keeps the progress."""
+  from experiments import display, run_folder, runner
+  from lplmtl import resume, training
+
+  with (
+    display.epochs(console, config.epochs, config.tasks) as show,
+    resume.Checkpoints(
+      folder / run_folder.CHECKPOINTS,
+      run=identity,
+      every_steps=config.save_every_steps,
+      every_seconds=config.save_every_seconds,
+      num_kept=config.num_checkpoints,
+      stop=request.event,
+      on_note=show.note,
+    ) as keeper,
+  ):
+    try:
+      return training.fit(
+        runner.seed_keys(config),
+        parts.model,
+        parts.model.tasks,
+        parts.optimizer,
+        parts.balancer,
+        data.train,
+        validation=data.validation,
+        batch_size=config.batch_size,
+        num_epochs=config.epochs,
+        eval_every=config.eval_every,
+        patience=config.patience or None,
+        skip_nonfinite=config.skip_nonfinite,
+        keeper=keeper,
+        on_epoch=show.epoch,
+      )
+    except resume.Interrupted as stopped:
+      raise interrupts.Stopped(
+        f'{stopped}: the same command goes on from there', request.exit_code
+      ) from None
+    except training.NonFiniteError as error:
+      kept = keeper.steps()
+      if not kept:
+        raise
+      raise training.NonFiniteError(
+        f'{error}. The last good checkpoint, of step {kept[-1]:,}, is kept'
+      ) from error
+
+
+def _show_finished(
+  console: Any, results: dict[str, Any], folder: pathlib.Path
+) -> dict[str, Any]:
+  from experiments import display
+
+  console.print(display.results_table(results))
+  console.print(
+    f'this run is finished, in {folder}; --overwrite trains it afresh',
+    soft_wrap=True,
+  )
   return results
 
 
@@ -122,14 +183,16 @@ def _training_facts(config: Config, fitted: Any) -> dict[str, Any]:
   from experiments import runner
 
   weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
-  steps = int(fitted.state.step[0])
-  rows_seen = steps * config.batch_size * config.num_seeds
+  num_steps = int(fitted.state.step[0])
+  rows_seen = fitted.steps_taken * config.batch_size * config.num_seeds
   return {
     'best_epoch': fitted.best_epoch.tolist(),
     'loss_weights': {
       name: runner.over_seeds(weights[:, i])
       for i, name in enumerate(config.tasks)
     },
+    'skipped_steps': fitted.num_skipped.tolist(),
+    'resumed_from_step': num_steps - fitted.steps_taken,
     'seconds': dict(fitted.seconds),
     'examples_per_second': rows_seen / fitted.seconds['train'],
   }
@@ -144,11 +207,11 @@ def _write(
   results: dict[str, Any],
 ) -> None:
   """Writes the model, the history, the picture, and last results.json."""
-  from experiments import plots, runner
+  from experiments import plots, run_folder, runner
   from lplmtl import checkpoint
 
   checkpoint.save(
-    folder / 'model',
+    folder / run_folder.MODEL,
     model,
     fitted.params,
     data.tables,
@@ -156,13 +219,14 @@ def _write(
     extra={'config': config.to_json(), 'data': data.facts},
   )
   runner.write_text(
-    folder / 'history.jsonl', runner.history_lines(fitted.history)
+    folder / run_folder.HISTORY, runner.history_lines(fitted.history)
   )
   if plots.is_available():
     plots.curves(
-      folder / 'curves.png', fitted.history, config.tasks, results['title']
+      folder / run_folder.CURVES, fitted.history, config.tasks, results['title']
     )
-  runner.write_json(folder / 'results.json', results)
+  runner.write_json(folder / run_folder.RESULTS, results)
+  shutil.rmtree(folder / run_folder.CHECKPOINTS, ignore_errors=True)
 
 
 def _evaluate(config: Config) -> dict[str, Any]:
@@ -272,7 +336,8 @@ def _print_results(
 def main(argv: list[str]) -> None:
   """Flags, Config, run; a user's mistake ends in one line and exit code 1."""
   if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells its life at INFO
+    # Orbax tells its life at INFO, and its failures as tracebacks.
+    logging.set_verbosity(logging.FATAL)
   try:
     if argv[1:]:
       raise InputError(
@@ -284,11 +349,16 @@ def main(argv: list[str]) -> None:
   except InputError as error:
     sys.exit(f'error: {error}')
   runner.start(config)
+  # Until training begins, and once it is over.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   try:
     run(config)
+  except interrupts.Stopped as stopped:
+    print(stopped, file=sys.stderr)
+    sys.exit(stopped.exit_code)
   except KeyboardInterrupt:
     print('interrupted: nothing of this run was kept', file=sys.stderr)
-    sys.exit(130)
+    sys.exit(128 + signal.SIGINT)
   except runner.USER_ERRORS as error:
     sys.exit(f'error: {error}')
 

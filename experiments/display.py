@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich import console as rich_console
 from rich import progress as rich_progress
@@ -23,14 +23,23 @@ def make_console(width: int = 100) -> Console:
   return Console(highlight=False, markup=False, width=width)
 
 
+class Epochs(NamedTuple):
+  """What to call while a run goes on.
+
+  Attributes:
+    epoch: with each entry of the history.
+    note: with a line that a person should see.
+  """
+
+  epoch: Callable[[Mapping[str, Any]], None]
+  note: Callable[[str], None]
+
+
 @contextlib.contextmanager
 def epochs(
   console: Console, num_epochs: int, task_names: Sequence[str]
-) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-  """A line an epoch, below them a bar on a terminal.
-
-  Gives the function to call with each entry of the history.
-  """
+) -> Iterator[Epochs]:
+  """A line an epoch, below them a bar on a terminal."""
   columns = (
     rich_progress.TextColumn('{task.description}'),
     rich_progress.BarColumn(),
@@ -42,12 +51,14 @@ def epochs(
   ) as bar:
     running = bar.add_task('compiling', total=num_epochs)
 
-    def show(record: Mapping[str, Any]) -> None:
-      line = epoch_line(record, num_epochs, task_names)
-      bar.console.print(line, soft_wrap=True)
+    def epoch(record: Mapping[str, Any]) -> None:
+      note(epoch_line(record, num_epochs, task_names))
       bar.update(running, completed=record['epoch'], description='training')
 
-    yield show
+    def note(line: str) -> None:
+      bar.console.print(line, soft_wrap=True)
+
+    yield Epochs(epoch, note)
 
 
 def epoch_line(

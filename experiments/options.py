@@ -4,6 +4,7 @@ Light to import (no JAX), so that --help answers at once.
 """
 
 import dataclasses
+import json
 import math
 import os
 import pathlib
@@ -15,6 +16,12 @@ from absl import flags
 from experiments.errors import InputError
 
 Widths = tuple[int, ...]
+# Fields that say where and how to run, not what to compute.
+_NO_MATTER = (
+  'data_dir', 'skip_nonfinite', 'cpu_devices', 'compilation_cache', 'out_dir',
+  'resume', 'overwrite', 'save_every_steps', 'save_every_seconds',
+  'num_checkpoints', 'eval_only',
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +60,18 @@ class Config:
   epochs: int = 12
   eval_every: int = 1
   patience: int = 0
+  skip_nonfinite: int = 0
   # Run
   num_seeds: int = 1
   seed: int = 0
   cpu_devices: int = 0
   compilation_cache: str = ''
   out_dir: str | None = None
+  resume: bool = True
+  overwrite: bool = False
+  save_every_steps: int = 0
+  save_every_seconds: float = 60.0
+  num_checkpoints: int = 2
   eval_only: bool = False
 
   def __post_init__(self) -> None:
@@ -74,6 +87,11 @@ class Config:
     """Where the results go."""
     name = f'{self.dataset}_{self.architecture}_{self.balancer}'
     return pathlib.Path(self.out_dir or f'runs/{name}')
+
+  def identity(self) -> dict[str, Any]:
+    """The fields that change what is computed, as plain data."""
+    fields = json.loads(json.dumps(self.to_json()))
+    return {k: v for k, v in fields.items() if k not in _NO_MATTER}
 
   def to_json(self) -> dict[str, Any]:
     """Plain data; `from_json` gives an equal Config back."""
@@ -188,6 +206,11 @@ def define_flags() -> None:
     'Optimisation: stop after so many validations without improvement; 0 '
     'never stops.',
   )  # fmt: skip
+  _integer(
+    'skip_nonfinite', 0,
+    'Optimisation: steps with losses or gradients that are not finite which '
+    'each seed may skip; one more ends the run.',
+  )  # fmt: skip
   # Run
   _integer('num_seeds', 1, 'Run: models to train at once.', 10_000)
   _integer('seed', 0, 'Run: the first seed.', 2_000_000_000)
@@ -209,6 +232,22 @@ def define_flags() -> None:
     'Run: folder for results, curves and the model. Default: '
     'runs/<dataset>_<architecture>_<balancer>.',
   )  # fmt: skip
+  flags.DEFINE_boolean(
+    'resume', default.resume,
+    'Run: where --out_dir holds a run of the same configuration and data, go '
+    'on with it; with --noresume, refuse.',
+  )  # fmt: skip
+  flags.DEFINE_boolean(
+    'overwrite', default.overwrite,
+    'Run: remove the run that --out_dir holds, and start afresh.',
+  )  # fmt: skip
+  _integer(
+    'save_every_steps', 0,
+    'Run: save the progress after so many steps of an epoch, again and again, '
+    'and at its end; 0 to go by time alone.',
+  )  # fmt: skip
+  _float('save_every_seconds', 0.0, 'Run: save the progress at least so often.')
+  _integer('num_checkpoints', 1, 'Run: how many of the last saves stay.')
   flags.DEFINE_boolean(
     'eval_only', default.eval_only,
     'Run: score the model in --out_dir again, with the configuration it was '

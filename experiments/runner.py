@@ -9,7 +9,6 @@ import os
 import pathlib
 import platform
 import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,11 +23,12 @@ from experiments.options import Config, cache_dir
 from lplmtl import (
   architectures,
   balancing,
-  checkpoint,
   encoder,
   experts,
   parallel,
   programs,
+  progress,
+  storage,
   training,
 )
 from lplmtl.compression import cost
@@ -38,7 +38,7 @@ from lplmtl.types import Balancer, Batch, PyTree, Task
 # Mistakes of the user: one line instead of a traceback.
 USER_ERRORS = (
   InputError,
-  checkpoint.CheckpointError,
+  storage.CheckpointError,
   training.NonFiniteError,
 )
 PACKAGES = (
@@ -286,25 +286,6 @@ def commit() -> str | None:
     return None
 
 
-def claim_folder(folder: pathlib.Path) -> bool:
-  """Makes sure that results can be written; returns whether it was made."""
-  is_new = not folder.exists()
-  try:
-    checkpoint.check_path(folder.absolute() / 'model')
-  except ValueError as error:
-    raise InputError(f'--out_dir={folder}: {error}') from error
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-      pass
-  except OSError as error:
-    raise InputError(
-      f'cannot write to --out_dir={folder} ({error.strerror}): choose a folder '
-      'that can be written'
-    ) from error
-  return is_new
-
-
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a whole file or none."""
   part = path.with_name(f'.{path.name}.part')
@@ -319,10 +300,6 @@ def write_json(path: pathlib.Path, data: Any) -> None:
 
 def history_lines(history: Sequence[Mapping[str, Any]]) -> str:
   """The history as JSON lines, one an epoch."""
-
-  def plain(value: Any) -> Any:
-    if isinstance(value, dict):
-      return {k: plain(v) for k, v in value.items()}
-    return value.tolist() if isinstance(value, np.ndarray) else value
-
-  return ''.join(json.dumps(plain(dict(record))) + '\n' for record in history)
+  return ''.join(
+    json.dumps(progress.to_json(record)) + '\n' for record in history
+  )

@@ -151,7 +151,9 @@ class Ours:
     for _ in range(calls):
       rows = self.place(self.shuffle(self.epoch))
       self.epoch += 1
-      self.state, metrics = self.run(self.state, None, self.data, rows)
+      self.state, metrics, _ = self.run(
+        self.state, None, self.data, rows, 0, rows.shape[1]
+      )
       np.asarray(metrics['losses'])
       seen += self.config['num_seeds'] * rows[0].size
     return seen

@@ -1,15 +1,8 @@
-"""Saved models: parameters, configuration and encoder tables in one folder.
-
-The only file of the library that touches the disk. Orbax writes the folder
-whole or not at all; checksums of its files, which Orbax does not have, tell a
-damaged one.
-"""
+"""Saved models: parameters, configuration and encoder tables in one folder."""
 
 import dataclasses
-import hashlib
 import importlib
 import pathlib
-import shutil
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -17,13 +10,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
 
+from lplmtl import storage
+from lplmtl.storage import CheckpointError
 from lplmtl.tables import Tables
 from lplmtl.types import PyTree, Task
 
 FORMAT = 1
-CHECKSUMS = 'SHA256SUMS'
 # Where the modules and functions of a saved model may come from. Nothing else
 # is ever looked up: a model file is data, not code.
 _MODULES = (
@@ -36,10 +29,6 @@ _MODULES = (
   'flax.linen',
   'jax.nn',
 )
-
-
-class CheckpointError(ValueError):
-  """A folder that holds no whole model."""
 
 
 def save(
@@ -71,9 +60,10 @@ def save(
   Raises:
     ValueError: a field of the model that cannot be written as data, or a path
       that cannot be a model folder.
+    CheckpointError: the folder cannot be written.
   """
   directory = pathlib.Path(directory).absolute()
-  check_path(directory)
+  storage.check_path(directory)
   meta = {
     'format': FORMAT,
     'model': _to_data(model, _lookup(modules)),
@@ -82,39 +72,7 @@ def save(
     'extra': dict(extra or {}),
   }
   # As plain arrays: those spread over devices could be read on as many only.
-  params = jax.device_get(params)
-  part = directory.with_name(f'.{directory.name}.part')
-  old = directory.with_name(f'.{directory.name}.old')
-  for path in (part, old):
-    shutil.rmtree(path, ignore_errors=True)
-  with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-    checkpointer.save(
-      part,
-      ocp.args.Composite(
-        params=ocp.args.StandardSave(params), meta=ocp.args.JsonSave(meta)
-      ),
-    )
-  (part / CHECKSUMS).write_text(_checksums(part))
-  if directory.exists():
-    directory.rename(old)
-  part.rename(directory)
-  shutil.rmtree(old, ignore_errors=True)
-
-
-def check_path(directory: pathlib.Path) -> None:
-  """Raises a ValueError where no model folder can be (re)written."""
-  if set('[]') & set(str(directory)):
-    raise ValueError(
-      f'a model folder cannot have brackets in its path, found {directory}: '
-      'Orbax takes them for a pattern'
-    )
-  is_model = (directory / CHECKSUMS).is_file()
-  is_empty = directory.is_dir() and not any(directory.iterdir())
-  if directory.exists() and not is_model and not is_empty:
-    raise ValueError(
-      f'{directory} is there and is no model folder: remove it or choose '
-      'another name'
-    )
+  storage.write(directory, jax.device_get(params), meta)
 
 
 def load(
@@ -163,57 +121,18 @@ def load_extra(directory: str | pathlib.Path) -> dict[str, Any]:
 
 def _read(directory: str | pathlib.Path) -> tuple[dict[str, Any], PyTree]:
   directory = pathlib.Path(directory).absolute()
-  _verify(directory)
-  with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-    found = checkpointer.restore(
-      directory,
-      ocp.args.Composite(
-        params=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()
-      ),
+  if not (directory / storage.CHECKSUMS).is_file():
+    raise CheckpointError(
+      f'expected a model folder, found none at {directory}: train one first, '
+      'or check the path'
     )
-  meta = found['meta']
+  params, meta = storage.read(directory)
   if meta['format'] != FORMAT:
     raise CheckpointError(
       f'the model in {directory} has format {meta["format"]}, and this release '
       f'reads format {FORMAT}'
     )
-  return meta, jax.tree.map(jnp.asarray, found['params'])
-
-
-def _verify(directory: pathlib.Path) -> None:
-  """Compares every file with its checksum, before Orbax opens any of them.
-
-  Orbax does not notice a flipped bit, and answers a missing file with hundreds
-  of lines from its background threads.
-  """
-  path = directory / CHECKSUMS
-  if not path.is_file():
-    raise CheckpointError(
-      f'expected a model folder, found none at {directory}: train one first, '
-      'or check the path'
-    )
-  lines = path.read_text(errors='replace').splitlines()
-  expected = dict(line.split('  ', 1)[::-1] for line in lines if '  ' in line)
-  found = dict(
-    line.split('  ', 1)[::-1] for line in _checksums(directory).splitlines()
-  )
-  changed = [name for name, sha in expected.items() if found.get(name) != sha]
-  if changed or not expected:
-    raise CheckpointError(
-      f'the model in {directory} is damaged: {changed[0] if changed else path} '
-      'is missing or has changed since it was saved'
-    )
-
-
-def _checksums(directory: pathlib.Path) -> str:
-  """What `sha256sum` prints for every file below a folder."""
-  files = sorted(p for p in directory.rglob('*') if p.is_file())
-  return ''.join(
-    f'{hashlib.sha256(path.read_bytes()).hexdigest()}  '
-    f'{path.relative_to(directory).as_posix()}\n'
-    for path in files
-    if path.name != CHECKSUMS
-  )
+  return meta, jax.tree.map(jnp.asarray, params)
 
 
 def _lookup(modules: tuple[ModuleType, ...]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def split_batches(indices: Any, mesh: Mesh) -> jax.Array:
 
 
 def over_rows(run_chunk: Callable, mesh: Mesh) -> Callable:
-  """Spreads the batches of `(state, hyperparams, data, rows [S, N, B])`.
+  """Spreads the batches of `(state, hyperparams, data, rows [S, N, B], ...)`.
 
   Each device gathers and computes its own rows; sums over a batch are the
   function's business, by the axis `data`.
@@ -72,7 +72,7 @@ def over_rows(run_chunk: Callable, mesh: Mesh) -> Callable:
   return jax.shard_map(
     run_chunk,
     mesh=mesh,
-    in_specs=(P(), P(), P(), P(None, None, DATA)),
+    in_specs=(P(), P(), P(), P(None, None, DATA), P(), P()),
     out_specs=P(),
     check_vma=False,
   )

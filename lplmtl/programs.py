@@ -17,8 +17,9 @@ class Programs(NamedTuple):
   Attributes:
     init: `(keys [S], hyperparams, features) -> state`; of the features only
       shapes matter.
-    run_chunk: `(state, hyperparams, data, rows [S, N, B]) -> (state, metrics)`;
-      it takes over the state's buffers.
+    run_chunk: `(state, hyperparams, data, rows [S, N, B], first, last) ->
+      (state, metrics, is_finite [S])`: the steps from `first` to before `last`
+      (see `lplmtl.steps.train_chunk`), and whether the new state is finite.
     evaluate: `(params, hyperparams, validation) -> {task: {metric: [S]}}`.
   """
 
@@ -36,6 +37,7 @@ def make(
   num_seeds: int,
   batch_size: int,
   mesh: Mesh,
+  skip_nonfinite: bool = False,
 ) -> Programs:
   """Makes the programs; each compiles when it is first called.
 
@@ -47,6 +49,7 @@ def make(
     num_seeds: S, as `parallel.over_seeds` wants it.
     batch_size: B.
     mesh: from `parallel.make_mesh`.
+    skip_nonfinite: see `lplmtl.steps.make_train_step`.
   """
   on_cpu = parallel.on_cpu(mesh)
   split = parallel.splits_rows(mesh)
@@ -54,18 +57,23 @@ def make(
     batch_size // mesh.size if split else batch_size,
     parallel.rows_at_a_time(mesh),
   )
-  parts = functools.partial(_parts, (model, optimizer, balancer))
+  made = functools.partial(build, (model, optimizer, balancer))
 
   def init(
     key: Array, hyperparams: PyTree, features: PyTree
   ) -> steps.TrainState:
-    model, optimizer, balancer = parts(hyperparams)
+    model, optimizer, balancer = made(hyperparams)
     return steps.init_state(key, model, tasks, optimizer, balancer, features)
 
   def run_chunk(
-    state: steps.TrainState, hyperparams: PyTree, data: Batch, rows: Array
+    state: steps.TrainState,
+    hyperparams: PyTree,
+    data: Batch,
+    rows: Array,
+    first: Array,
+    last: Array,
   ) -> Any:
-    model, optimizer, balancer = parts(hyperparams)
+    model, optimizer, balancer = made(hyperparams)
     step = steps.make_train_step(
       model,
       tasks,
@@ -73,8 +81,10 @@ def make(
       balancer,
       num_parts=num_parts,
       axis_name=parallel.DATA if split else None,
+      skip_nonfinite=skip_nonfinite,
     )
-    return steps.train_chunk(step, state, data, rows)
+    state, metrics = steps.train_chunk(step, state, data, rows, first, last)
+    return state, metrics, steps.is_finite(state)
 
   spread = functools.partial(
     parallel.over_seeds, num_seeds=num_seeds, mesh=mesh
@@ -89,9 +99,10 @@ def make(
       compiler_options=hasty,
     ),
     jax.jit(
-      parallel.over_rows(spread(run_chunk, in_axes=(0, 0, None, 0)), mesh),
-      donate_argnums=0,
-      out_shardings=(home, everywhere),
+      parallel.over_rows(
+        spread(run_chunk, in_axes=(0, 0, None, 0, None, None)), mesh
+      ),
+      out_shardings=(home, everywhere, everywhere),
     ),
     make_evaluate(model, tasks, num_seeds=num_seeds, mesh=mesh),
   )
@@ -104,8 +115,8 @@ def make_evaluate(
   over_table = functools.partial(parallel.over_table, mesh=mesh)
 
   def evaluate(params: PyTree, hyperparams: PyTree, rows: Batch) -> Any:
-    (made,) = _parts((model,), hyperparams)
-    return steps.make_eval_step(made, tasks, over_table)(params, rows)
+    (own,) = build((model,), hyperparams)
+    return steps.make_eval_step(own, tasks, over_table)(params, rows)
 
   return jax.jit(
     parallel.over_seeds(evaluate, num_seeds, (0, 0, None), mesh),
@@ -113,8 +124,8 @@ def make_evaluate(
   )
 
 
-def _parts(parts: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
-  """Calls those that are functions of the hyper-parameters."""
+def build(parts: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
+  """Calls those of the parts that are functions of one seed's settings."""
   return tuple(
     part if hasattr(part, 'init') else part(hyperparams) for part in parts
   )

@@ -7,6 +7,7 @@ jitted, scanned, and spread over seeds.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +78,7 @@ def make_train_step(
   *,
   num_parts: int = 1,
   axis_name: str | None = None,
+  skip_nonfinite: bool = False,
 ) -> Step:
   """A pure training step.
 
@@ -92,10 +94,12 @@ def make_train_step(
     axis_name: of the mapped axis over which the rows of a batch are spread.
       Neither changes the step but by rounding (see
       `lplmtl.gradients.balanced`).
+    skip_nonfinite: whether a step whose losses or whose new state are not
+      finite leaves the state as it was, but for its `step`.
 
   Returns:
     `(state, batch) -> (state, metrics)`, scan-safe; metrics are `losses` and
-    `weights`, `[T]` float32, and `present`, `[T]` bool.
+    `weights`, `[T]` float32, `present`, `[T]` bool, and `skipped`, scalar bool.
   """
   balance = functools.partial(
     gradients.balanced,
@@ -123,7 +127,14 @@ def make_train_step(
       balancer_state=balancer_state,
       key=state.key,
     )
-    return new_state, metrics
+    if not skip_nonfinite:
+      return new_state, {**metrics, 'skipped': jnp.array(False)}
+    good = is_finite((metrics['losses'], new_state))
+    kept = jax.tree.map(
+      lambda new, old: jnp.where(good, new, old), new_state, state
+    )
+    kept = dataclasses.replace(kept, step=new_state.step)
+    return kept, {**metrics, 'skipped': ~good}
 
   return step
 
@@ -140,26 +151,52 @@ def parts_of(batch_size: int, limit: int | None) -> int:
 
 
 def train_chunk(
-  step: Step, state: TrainState, data: Batch, indices: Array
+  step: Step,
+  state: TrainState,
+  data: Batch,
+  indices: Array,
+  first: Any = 0,
+  last: Any = None,
 ) -> tuple[TrainState, dict[str, Array]]:
-  """N steps as one scan; what is jitted and spread over seeds.
+  """Steps of an epoch as one loop; what is jitted and spread over seeds.
 
   Args:
     step: from `make_train_step`.
     state: a TrainState.
     data: all rows, as one Batch on the device.
     indices: `[N, B]` int, the rows of each step.
+    first: scalar int, the first of the N steps to take, and
+    last: where to stop, None for N. They may be traced: one program then serves
+      every part of an epoch, and the parts give the bits of the whole.
 
   Returns:
-    (state, metrics), metrics with a leading N axis.
+    (state, metrics), metrics with a leading N axis, 0 for steps not taken.
   """
+  # Jitted, so that asking for the shapes traces nothing twice.
+  step = jax.jit(step)
 
-  def body(
-    state: TrainState, rows: Array
-  ) -> tuple[TrainState, dict[str, Array]]:
-    return step(state, jax.tree.map(lambda x: x[rows], data))
+  def take(i: Any) -> Batch:
+    return jax.tree.map(lambda x: x[indices[i]], data)
 
-  return jax.lax.scan(body, state, indices)
+  def body(i: Array, carry: Any) -> Any:
+    state, seen = carry
+    state, found = step(state, take(i))
+    return state, jax.tree.map(lambda all, x: all.at[i].set(x), seen, found)
+
+  _, shapes = jax.eval_shape(lambda: step(state, take(0)))
+  zeros = jax.tree.map(
+    lambda x: jnp.zeros((len(indices), *x.shape), x.dtype), shapes
+  )
+  last = len(indices) if last is None else last
+  return jax.lax.fori_loop(first, last, body, (state, zeros))
+
+
+def is_finite(tree: PyTree) -> Array:
+  """Scalar bool: no number in a pytree is infinite or NaN."""
+  numbers = [
+    x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)
+  ]
+  return jnp.stack([jnp.isfinite(x).all() for x in numbers]).all()
 
 
 def predict(

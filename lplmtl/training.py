@@ -9,19 +9,17 @@ update.
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import checks, parallel, programs, steps, types
+from lplmtl import checks, nonfinite, parallel, programs, progress, steps, types
+from lplmtl.nonfinite import NonFiniteError
+from lplmtl.progress import Keeper, Progress
 from lplmtl.types import Array, Batch, PyTree, Task
-
-
-class NonFiniteError(ArithmeticError):
-  """A training loss that is not finite; names the step and the task."""
 
 
 class FitResult(NamedTuple):
@@ -35,14 +33,18 @@ class FitResult(NamedTuple):
       epoch), `loss_weights` `[S, T]` (at its last step), `active` `[S]` (False
       once a seed has stopped: its figures stay as they were), and at evaluated
       epochs `validation`, `{task: {metric: [S]}}`.
-    seconds: wall time: `init` (the first state, compilation included),
-      `compile` and `train` (evaluation included).
+    num_skipped: `[S]` or scalar int, steps that `skip_nonfinite` let pass.
+    steps_taken: steps of this call, without those that a keeper handed back.
+    seconds: wall time of this call: `init` (the first state, compilation
+      included), `compile` and `train` (evaluation included).
   """
 
   params: PyTree
   state: steps.TrainState
   best_epoch: np.ndarray
   history: list[dict[str, Any]]
+  num_skipped: np.ndarray
+  steps_taken: int
   seconds: dict[str, float]
 
 
@@ -60,15 +62,18 @@ def fit(
   num_epochs: int = 10,
   eval_every: int = 1,
   patience: int | None = None,
+  skip_nonfinite: int = 0,
   devices: Sequence[jax.Device] | None = None,
-  on_chunk: Callable[[dict[str, Any]], None] | None = None,
+  keeper: Keeper | None = None,
+  on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> FitResult:
   """Trains one model a key.
 
   A short host loop: shuffle, run an epoch as one program, look at it. Each
   epoch takes `floor(N / batch_size)` steps; the rows left over differ from
-  epoch to epoch. A seed computes the same, up to rounding, alone or beside
-  others.
+  epoch to epoch. A run that was interrupted and goes on with its `keeper`, on
+  as many devices, computes the same bits as one that was not. A seed computes
+  the same, up to rounding, alone or beside others.
 
   A population over settings that are numbers is one program too: give
   `hyperparams`, and in the place of the model, the optimiser or the balancer a
@@ -102,9 +107,13 @@ def fit(
       evaluated).
     patience: a seed stops after so many evaluations without improvement; None
       never stops.
+    skip_nonfinite: how many steps with losses or gradients that are not finite
+      each seed may skip, rather than stop.
     devices: what to train on, None for all local devices: several seeds take a
       device each, a single one splits its batches.
-    on_chunk: called with each epoch's entry of the history.
+    keeper: keeps the progress, and hands it back when the same call is made
+      again; such as `lplmtl.resume.Checkpoints`.
+    on_epoch: called with each epoch's entry of the history.
 
   Returns:
     FitResult.
@@ -112,7 +121,8 @@ def fit(
   Raises:
     ValueError: sizes that do not fit the data, or labels that do not fit the
       tasks.
-    NonFiniteError: a loss that is not finite.
+    NonFiniteError: losses or gradients that are not finite; names the step, the
+      task and the first parameter concerned.
   """
   checks.check_arguments(key, model, optimizer, balancer, hyperparams)
   checks.check_data(tasks, data, 'data')
@@ -123,17 +133,12 @@ def fit(
     num_rows, batch_size, num_epochs, eval_every, patience, validation
   )
   keys = jnp.atleast_1d(key)
-  hyperparams = jax.tree.map(jnp.atleast_1d, hyperparams)
   num_seeds = len(keys)
   mesh = parallel.make_mesh(num_seeds, batch_size, devices)
-  data, validation = parallel.replicate((data, validation), mesh)
-  keys, hyperparams = parallel.fill((keys, hyperparams), mesh)
-  shuffle = make_shuffle(keys, num_rows, batch_size)
-
-  def on_host(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: x[:num_seeds], jax.device_get(tree))
-
-  make, run, evaluate = programs.make(
+  keys, hyperparams = parallel.fill(
+    (keys, jax.tree.map(jnp.atleast_1d, hyperparams)), mesh
+  )
+  init, run, evaluate = programs.make(
     model,
     tasks,
     optimizer,
@@ -141,76 +146,189 @@ def fit(
     num_seeds=len(keys),
     batch_size=batch_size,
     mesh=mesh,
+    skip_nonfinite=skip_nonfinite > 0,
   )
+  table, validation = parallel.replicate((data, validation), mesh)
+  job = _Job(
+    model, tasks, hyperparams, table, validation, run, evaluate,
+    make_shuffle(keys, num_rows, batch_size), mesh, num_seeds, num_epochs,
+    eval_every, patience, skip_nonfinite, keeper, on_epoch,
+  )  # fmt: skip
   clock = [time.perf_counter()]
-  state = make(keys, hyperparams, jax.tree.map(_one_row, data.features))
-  jax.block_until_ready(state)
+  state = init(keys, hyperparams, jax.tree.map(_one_row, data.features))
+  now = progress.start(state, num_seeds, num_rows // batch_size, len(tasks))
+  now = _resume(job, now)
+  jax.block_until_ready(now.state)
+  start = now.total_steps
   clock.append(time.perf_counter())
-  rows = parallel.split_batches(shuffle(0), mesh)
-  run = run.lower(state, hyperparams, data, rows).compile()
-  if validation is not None:
-    evaluate = evaluate.lower(state.params, hyperparams, validation).compile()
+  job = _compile(job, now)
   clock.append(time.perf_counter())
-
-  choice = _Choice(num_seeds)
-  best_params = None
-  history: list[dict[str, Any]] = []
-  for epoch in range(1, num_epochs + 1):
-    state, metrics = run(state, hyperparams, data, rows)
-    if epoch < num_epochs:  # while the devices are at work
-      rows = parallel.split_batches(shuffle(epoch), mesh)
-    record = _summarise(on_host(metrics), tasks, epoch, choice.active)
-    if validation is None:
-      choice.best_epoch[:] = epoch
-      best_params = state.params
-    elif epoch % eval_every == 0 or epoch == num_epochs:
-      scores = on_host(evaluate(state.params, hyperparams, validation))
-      record['validation'] = _ordered(scores, tasks)
-      improved = choice.look(_selection_score(scores, tasks), epoch, patience)
-      # A copy: the next chunk takes over the state's own buffers.
-      best_params = _select(
-        parallel.fill(improved, mesh), state.params, best_params or state.params
-      )
-    _freeze(record, history)
-    history.append(record)
-    if on_chunk is not None:
-      on_chunk(record)
-    if not choice.active.any():
-      break
+  now = _train(job, now)
   clock.append(time.perf_counter())
   spent = np.diff(clock).tolist()
   seconds = dict(zip(('init', 'compile', 'train'), spent, strict=True))
-  params, state = _take((best_params, state), num_seeds if key.ndim else None)
-  best_epoch = choice.best_epoch if key.ndim else choice.best_epoch[0]
-  return FitResult(params, state, best_epoch, history, seconds)
+  params, state = _take(
+    (now.best_params, now.state), num_seeds if key.ndim else None
+  )
+  best_epoch, num_skipped = now.choice.best_epoch, now.num_skipped
+  if not key.ndim:
+    best_epoch, num_skipped = best_epoch[0], num_skipped[0]
+  return FitResult(
+    params,
+    state,
+    best_epoch,
+    list(now.history),
+    num_skipped,
+    now.total_steps - start,
+    seconds,
+  )
+
+
+class _Job(NamedTuple):
+  """What stays the same throughout a run; S is filled up to the devices."""
+
+  model: Any
+  tasks: Sequence[Task]
+  hyperparams: PyTree
+  data: Batch
+  validation: Batch | None
+  run: Any
+  evaluate: Any
+  shuffle: Callable[[int], np.ndarray]
+  mesh: Any
+  num_seeds: int
+  num_epochs: int
+  eval_every: int
+  patience: int | None
+  skip_nonfinite: int
+  keeper: Keeper | None
+  on_epoch: Callable[[dict[str, Any]], None] | None
+
+  def rows(self, epoch: int) -> Array:
+    """Row numbers, `[S, N, B]`, on the devices."""
+    return parallel.split_batches(self.shuffle(epoch), self.mesh)
+
+  def on_host(self, tree: PyTree) -> PyTree:
+    """Arrays that lead with S, without the seeds that fill the devices."""
+    return jax.tree.map(lambda x: x[: self.num_seeds], jax.device_get(tree))
+
+  def is_over(self, now: Progress) -> bool:
+    """Whether there is nothing left to do."""
+    return now.epoch >= self.num_epochs or not now.choice.active.any()
+
+
+def _resume(job: _Job, now: Progress) -> Progress:
+  """What was kept, on the devices; or the start."""
+  if job.keeper is None:
+    return now
+  kept = job.keeper.restore(_visible(job, now))
+  if kept is None:
+    return now
+  state, best_params = jax.device_put(
+    parallel.fill((kept.state, kept.best_params), job.mesh),
+    parallel.leading(job.mesh),
+  )
+  return kept._replace(state=state, best_params=best_params)
+
+
+def _visible(job: _Job, now: Progress) -> Progress:
+  """The progress without the seeds that fill the devices."""
+  if len(now.state.step) == job.num_seeds:
+    return now
+  state, best_params = _take((now.state, now.best_params), job.num_seeds)
+  return now._replace(state=state, best_params=best_params)
+
+
+def _compile(job: _Job, now: Progress) -> _Job:
+  """Compiles ahead, so that time is told apart."""
+  if job.is_over(now):
+    return job
+  run = job.run.lower(
+    now.state, job.hyperparams, job.data, job.rows(now.epoch), 0, 0
+  ).compile()
+  evaluate = job.evaluate
+  if job.validation is not None:
+    evaluate = evaluate.lower(
+      now.state.params, job.hyperparams, job.validation
+    ).compile()
+  return job._replace(run=run, evaluate=evaluate)
+
+
+def _train(job: _Job, now: Progress) -> Progress:
+  rows = job.rows(now.epoch)
+  while not job.is_over(now):
+    before, used = now, rows
+    num_steps = now.num_steps
+    last = num_steps if job.keeper is None else job.keeper.until(now)
+    state, *found = job.run(
+      now.state, job.hyperparams, job.data, rows, now.step, last
+    )
+    if last == num_steps and now.epoch + 1 < job.num_epochs:
+      rows = job.rows(now.epoch + 1)  # while the devices are at work
+    metrics, is_finite = job.on_host(found)
+    now = progress.advance(now, state, metrics, last)
+    _check_finite(job, before, now, is_finite, used)
+    if last == num_steps:
+      now = _end_epoch(job, now)
+    if job.keeper is not None:
+      job.keeper.look(_visible(job, now))
+  return now
+
+
+def _end_epoch(job: _Job, now: Progress) -> Progress:
+  """Evaluates where it is time to, chooses, writes the history."""
+  params, epoch = now.state.params, now.epoch + 1
+  if job.validation is None:
+    everyone = np.full_like(now.choice.best_epoch, epoch)
+    choice = now.choice._replace(best_epoch=everyone)
+    now = now._replace(best_params=params, choice=choice)
+  scores = None
+  is_due = epoch % job.eval_every == 0 or epoch == job.num_epochs
+  if job.validation is not None and is_due:
+    scores = job.evaluate(params, job.hyperparams, job.validation)
+    scores = job.on_host(scores)
+  now, improved = progress.end_epoch(now, job.tasks, scores, job.patience)
+  if improved.any():
+    improved = parallel.fill(improved, job.mesh)
+    best_params = _select(improved, params, now.best_params)
+    now = now._replace(best_params=best_params)
+  if job.on_epoch is not None:
+    job.on_epoch(now.history[-1])
+  return now
+
+
+def _check_finite(
+  job: _Job, before: Progress, now: Progress, is_finite: np.ndarray, rows: Array
+) -> None:
+  """Raises a NonFiniteError where a seed may not go on."""
+  limit = job.skip_nonfinite
+  bad = nonfinite.bad_seeds(before, now, is_finite, limit)
+  if not bad.any():
+    return
+  seed = int(bad.argmax())
+
+  def run_one(state: PyTree, step: int) -> tuple[PyTree, bool]:
+    state, _, is_finite = job.run(
+      state, job.hyperparams, job.data, rows, step, step + 1
+    )
+    return state, bool(is_finite[seed])
+
+  step, state = nonfinite.locate(run_one, before, now, seed, limit)
+  own, settings, rows = jax.tree.map(
+    lambda x: x[seed], jax.device_get((state, job.hyperparams, rows))
+  )
+  batch = jax.tree.map(lambda x: x[rows[step]], jax.device_get(job.data))
+  (model,) = programs.build((job.model,), settings)
+  reason = nonfinite.explain(model, job.tasks, own, batch)
+  raise NonFiniteError(
+    f'step {step + 1} of epoch {before.epoch + 1} (seed number {seed}): '
+    f'{reason}. Lower the learning rate, or look for extreme values in the data'
+  )
 
 
 def _one_row(x: Array) -> np.ndarray:
   """A row of zeros on the host: initialisation looks at shapes alone."""
   return np.zeros((1, *x.shape[1:]), x.dtype)
-
-
-class _Choice:
-  """Which epoch is each seed's best so far, and which seeds still run."""
-
-  def __init__(self, num_seeds: int):
-    self.best_epoch = np.zeros(num_seeds, np.int32)
-    self.best_score = np.full(num_seeds, -np.inf)
-    self.stale = np.zeros(num_seeds, np.int32)
-    self.active = np.ones(num_seeds, bool)
-
-  def look(
-    self, scores: np.ndarray, epoch: int, patience: int | None
-  ) -> np.ndarray:
-    """Takes note of `[S]` scores; returns `[S]` bool, True where better."""
-    better = (scores > self.best_score) | (self.best_epoch == 0)
-    improved = better & self.active
-    self.best_score = np.where(improved, scores, self.best_score)
-    self.best_epoch = np.where(improved, epoch, self.best_epoch)
-    self.stale = np.where(improved, 0, self.stale + 1)
-    if patience is not None:
-      self.active &= self.stale < patience
-    return improved
 
 
 def make_shuffle(
@@ -233,74 +351,6 @@ def make_shuffle(
     return kept.reshape(len(seeds), num_steps, batch_size)
 
   return shuffle
-
-
-def _summarise(
-  metrics: Mapping[str, np.ndarray],
-  tasks: Sequence[Task],
-  epoch: int,
-  active: np.ndarray,
-) -> dict[str, Any]:
-  """One epoch's entry of the history, from `[S, N, T]` metrics."""
-  values, present = metrics['losses'], metrics['present']
-  bad = ~np.isfinite(values) & active[:, None, None]
-  if bad.any():
-    # The earliest step first, whichever seed it belongs to.
-    step, seed, task = np.argwhere(bad.transpose(1, 0, 2))[0]
-    raise NonFiniteError(
-      f'the loss of task {tasks[task].name!r} is '
-      f'{values[seed, step, task]} at step {step + 1} of epoch {epoch} '
-      f'(seed number {seed}): lower the learning rate, or look for '
-      'extreme values in the data'
-    )
-  steps = np.maximum(present.sum(axis=1), 1)
-  return {
-    'epoch': epoch,
-    'losses': (values * present).sum(axis=1) / steps,
-    'loss_weights': metrics['weights'][:, -1],
-    'active': active.copy(),
-  }
-
-
-def _selection_score(
-  scores: Mapping[str, Mapping[str, np.ndarray]], tasks: Sequence[Task]
-) -> np.ndarray:
-  """`[S]` mean of the primary metrics; worst of all where it is NaN."""
-  primary = []
-  for task in tasks:
-    name = next(iter(task.metric_fns), None)
-    found = scores[task.name]
-    primary.append(-found['loss'] if name is None else found[name])
-  mean = np.mean(primary, axis=0)
-  return np.where(np.isnan(mean), -np.inf, mean)
-
-
-def _ordered(
-  scores: Mapping[str, Mapping[str, np.ndarray]], tasks: Sequence[Task]
-) -> dict[str, dict[str, np.ndarray]]:
-  """Back to the tasks' own order: JAX sorts the keys of dicts."""
-  return {
-    task.name: {m: scores[task.name][m] for m in (*task.metric_fns, 'loss')}
-    for task in tasks
-  }
-
-
-def _freeze(record: dict[str, Any], history: list[dict[str, Any]]) -> None:
-  """Keeps the last figures of the seeds that have stopped."""
-  active = record['active']
-  if active.all():
-    return
-  last = next(r for r in reversed(history) if 'validation' in r)
-
-  def keep(new: np.ndarray, old: np.ndarray) -> np.ndarray:
-    mask = active.reshape(active.shape + (1,) * (new.ndim - 1))
-    return np.where(mask, new, old)
-
-  for name in ('losses', 'loss_weights'):
-    record[name] = keep(record[name], last[name])
-  for task, values in record.get('validation', {}).items():
-    for name, value in values.items():
-      values[name] = keep(value, last['validation'][task][name])
 
 
 @jax.jit

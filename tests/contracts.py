@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import lplmtl
-from lplmtl import tasks
+from lplmtl import resume, tasks
 
 TASKS = (
   tasks.binary('zebra'),  # not in alphabetical order, as JAX sorts dicts
@@ -92,3 +93,29 @@ def assert_trees_equal(actual, expected):
 def assert_same_structure(actual, expected):
   describe = lambda x: (jnp.shape(x), jnp.asarray(x).dtype)  # noqa: E731
   assert jax.tree.map(describe, actual) == jax.tree.map(describe, expected)
+
+
+class Interrupting(resume.Checkpoints):
+  """Stops a run once `fit` has looked up so many times."""
+
+  def __init__(self, directory, looks, **options):
+    super().__init__(directory, **options)
+    self.looks = looks
+
+  def look(self, now):
+    self.looks -= 1
+    if self.looks == 0:
+      self.stop.set()
+    super().look(now)
+
+
+def fit_in_pieces(fit, folder, looks, **options):
+  """Calls `fit(keeper)` until it ends, stopped after each number of looks."""
+  for count in looks:
+    with (
+      pytest.raises(resume.Interrupted),
+      Interrupting(folder, count, **options) as keeper,
+    ):
+      fit(keeper)
+  with resume.Checkpoints(folder, **options) as keeper:
+    return fit(keeper)

@@ -4,6 +4,7 @@ Prints JSON: the losses of the first 50 steps, on one device and on eight.
 """
 
 import json
+import pathlib
 import sys
 
 import jax
@@ -12,7 +13,16 @@ import numpy as np
 import optax
 
 import lplmtl
-from lplmtl import balancing, checkpoint, parallel, programs, tasks, training
+from lplmtl import (
+  balancing,
+  checkpoint,
+  parallel,
+  programs,
+  resume,
+  tasks,
+  training,
+)
+from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
 MODEL = lplmtl.PLE(
@@ -71,7 +81,7 @@ def run(num_seeds, devices, balancer='uncertainty'):
   )
   state = init(keys, None, make_data().features)
   indices = parallel.split_batches(rows, mesh)
-  _, metrics = run_chunk(state, None, data, indices)
+  _, metrics, _ = run_chunk(state, None, data, indices, 0, indices.shape[1])
   held = [shard.data.shape for shard in indices.addressable_shards]
   return np.asarray(metrics['losses'])[:num_seeds].tolist(), held
 
@@ -89,9 +99,34 @@ def save(folder):
   return np.asarray(result.params['tower_zebra']['head']['kernel']).tolist()
 
 
+def resume_elsewhere(folder, num_seeds):
+  """Losses of an uninterrupted run, and of one that goes on elsewhere."""
+  devices = jax.devices()
+  keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
+
+  def fit(keeper=None):
+    result = lplmtl.fit(
+      keys, MODEL, TASKS, optax.adam(1e-3), BALANCERS['uncertainty'],
+      make_data(), batch_size=BATCH, num_epochs=13, keeper=keeper,
+      devices=devices if keeper is None or keeper.looks else devices[:1],
+    )  # fmt: skip
+    return [record['losses'].tolist() for record in result.history]
+
+  with contracts.Interrupting(folder, 5, every_steps=3) as keeper:
+    try:
+      fit(keeper)
+    except resume.Interrupted:
+      left = keeper.steps()[-1]
+  with contracts.Interrupting(folder, 0, every_steps=3) as keeper:
+    return {'whole': fit(), 'resumed': fit(keeper), 'left': left}
+
+
 def main():
   devices = jax.devices()
-  found = {'devices': len(devices), 'saved': save(sys.argv[1])}
+  folder = pathlib.Path(sys.argv[1])
+  found = {'devices': len(devices), 'saved': save(folder / 'model')}
+  for seeds in (1, 5):
+    found[f'{seeds} resumed'] = resume_elsewhere(folder / str(seeds), seeds)
   for seeds, balancer in (
     (1, 'uncertainty'), (5, 'uncertainty'), (8, 'uncertainty'), (1, 'pcgrad'),
     (1, 'by_losses'),

@@ -110,7 +110,7 @@ def _largest(folder):
 def test_damage_is_noticed(damage, tmp_path, capfd):
   folder = tmp_path / 'model'
   _save(folder)
-  file = _largest(folder / 'params')
+  file = _largest(folder / 'arrays')
   content = bytearray(file.read_bytes())
   if damage == 'truncate':
     file.write_bytes(content[: len(content) // 2])

@@ -3,9 +3,14 @@
 import dataclasses
 import gzip
 import json
+import os
 import pathlib
+import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import jax
 import numpy as np
@@ -19,11 +24,13 @@ from experiments import (
   census_sample,
   display,
   options,
+  run_folder,
   runner,
 )
 from experiments.errors import InputError
 from experiments.options import Config
 from lplmtl import architectures, checkpoint, tasks
+from tests import stress_resume
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLAG_FILES = sorted((ROOT / 'experiments' / 'flags').glob('*.flags'))
@@ -35,6 +42,7 @@ TINY = (
 
 def launch(*arguments):
   """`python -m experiments.census` in this process; returns the exit code."""
+  terminate = signal.getsignal(signal.SIGTERM)
   flags.FLAGS.unparse_flags()
   for name in flags.FLAGS:
     flags.FLAGS[name].unparse()
@@ -46,6 +54,8 @@ def launch(*arguments):
       print(stop.code, file=sys.stderr)
       return 1
     return stop.code
+  finally:
+    signal.signal(signal.SIGTERM, terminate)
   return 0
 
 
@@ -59,7 +69,10 @@ def finished(tmp_path_factory):
 
 def test_a_run_writes_what_it_should(finished):
   names = {path.name for path in finished.iterdir()}
-  assert names == {'results.json', 'history.jsonl', 'curves.png', 'model'}
+  assert names == {
+    'results.json', 'history.jsonl', 'curves.png', 'model', '.lock'
+  }  # fmt: skip
+  assert (finished / '.lock').read_text() == str(os.getpid())
   results = json.loads((finished / 'results.json').read_text())
   for split in ('test', 'validation'):
     for task in ('income', 'marital'):
@@ -275,7 +288,7 @@ def _one_class(content):
     (['--expert_widths=0'], "found '0'"),
     (['--num_rows=10'], 'num_rows must be from 100'),
     (['--num_rows=100'], 'hold one class only'),
-    (['--learning_rate=1e9'], "the loss of task 'income' is nan at step 2 of epoch 1"),
+    (['--learning_rate=1e9'], "step 2 of epoch 1 (seed number 0): the loss of task 'income' is nan, first in the gradient of "),
     (['quickstart.flags'], "unexpected argument 'quickstart.flags'"),
     (['--dataset=census', '--data_dir=nowhere'], '--data_dir=nowhere is no folder'),
     (['--eval_only'], 'expected a model folder'),
@@ -341,22 +354,166 @@ def test_compiled_programs_are_kept(tmp_path):
     found = _command(
       *TINY, '--architecture=shared_bottom', '--bottom_widths=4', '--epochs=1',
       f'--compilation_cache={folder}', f'--out_dir={tmp_path / "run"}',
+      '--overwrite',
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     kept.append({p.name for p in folder.iterdir() if p.name.endswith('-cache')})
   assert kept[0] and kept[1] == kept[0]
 
 
-def test_ctrl_c(tmp_path, capsys, monkeypatch):
+def test_ctrl_c_before_training(tmp_path, capsys, monkeypatch):
   def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr('lplmtl.training.fit', interrupt)
+  monkeypatch.setattr('experiments.census_data.read', interrupt)
   assert launch(*TINY, f'--out_dir={tmp_path / "run"}') == 130
   assert (
     capsys.readouterr().err == 'interrupted: nothing of this run was kept\n'
   )
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+  'number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_signal_keeps_the_progress(number, code, finished, tmp_path, capsys):
+  """And the same command goes on, to the bits of an undisturbed run."""
+  folder = tmp_path / 'run'
+  command = (
+    *TINY, '--num_seeds=2', f'--out_dir={folder}', '--save_every_steps=3'
+  )  # fmt: skip
+  show = display.epoch_line
+
+  def epoch_line(record, *args):
+    if record['epoch'] == 1:
+      os.kill(os.getpid(), number)
+      assert heard.wait(10)
+    return show(record, *args)
+
+  heard = threading.Event()
+  set_event = threading.Event.set
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(display, 'epoch_line', epoch_line)
+    patch.setattr(
+      threading.Event, 'set', lambda self: (set_event(self), set_event(heard))
+    )
+    assert launch(*command) == code
+  error = capsys.readouterr().err.splitlines()
+  assert error == [
+    'stopping: the progress is kept in a moment (again to leave at once)',
+    'stopped at step 4: the same command goes on from there',
+  ]
+  assert {p.name for p in folder.iterdir()} == {'.lock', 'checkpoints'}
+  assert launch(*command) == 0
+  out = capsys.readouterr().out
+  assert 'going on from step 4' in out
+  assert [line[:9] for line in out.splitlines() if line[:5] == 'epoch'] == [
+    'epoch 2/2'
+  ]
+  for name in ('history.jsonl', 'curves.png'):
+    assert (folder / name).read_bytes() == (finished / name).read_bytes()
+  results = json.loads((folder / 'results.json').read_text())
+  assert results['resumed_from_step'] == 4
+  assert not (folder / 'checkpoints').exists()
+
+
+def test_a_finished_run_is_shown(finished, capsys):
+  before = {p: p.read_bytes() for p in finished.iterdir() if p.is_file()}
+  command = (*TINY, '--num_seeds=2', f'--out_dir={finished}')
+  # What changes nothing may differ.
+  assert launch(*command, '--cpu_devices=1', '--save_every_steps=9') == 0
+  out = capsys.readouterr().out
+  assert 'this run is finished' in out and 'test AUC' in out
+  assert launch(*command, '--noresume') == 1
+  assert 'holds a run already' in capsys.readouterr().err
+  assert launch(*command, '--epochs=3', '--dropout=0.5') == 1
+  error = capsys.readouterr().err
+  assert 'differs in dropout (0.2, now 0.5), epochs (2, now 3): choose' in error
+  assert {
+    p: p.read_bytes() for p in finished.iterdir() if p.is_file()
+  } == before
+
+
+def test_other_data_are_refused(tmp_path, capsys):
+  data_dir = tmp_path / 'files'
+  data_dir.mkdir()
+  sample = census_sample.make(1000)
+  for name, part in (('data', sample.train), ('test', sample.test)):
+    census_sample.write_text(part, data_dir / f'census-income.{name}')
+  command = (
+    '--dataset=census', f'--data_dir={data_dir}', f'--out_dir={tmp_path / "run"}',
+    '--architecture=shared_bottom', '--bottom_widths=4', '--epochs=1',
+    '--compilation_cache=none',
+  )  # fmt: skip
+  assert launch(*command) == 0
+  test = data_dir / 'census-income.test'
+  test.write_text(test.read_text().replace('race 0', 'race 1', 1))
+  assert launch(*command) == 1
+  assert 'differs in data.test (' in capsys.readouterr().err
+  assert launch(*command, '--overwrite') == 0
+  (tmp_path / 'run' / 'results.json').write_text('{')
+  assert launch(*command) == 1
+  assert 'is not what this release writes' in capsys.readouterr().err
+
+
+def test_two_runs_on_one_folder(tmp_path, capsys):
+  """The second is refused while the first one lasts, however that ends."""
+  folder = tmp_path / 'run'
+  with run_folder.claim(folder):
+    assert launch(*TINY, f'--out_dir={folder}') == 1
+    error = capsys.readouterr().err
+    assert f'another run (process {os.getpid()}) is writing to' in error
+  assert not folder.exists()
+  code = (
+    'import os, pathlib; from experiments import run_folder\n'
+    f'claim = run_folder.claim(pathlib.Path({str(folder)!r}))\n'
+    'claim.__enter__(); os._exit(9)'
+  )
+  subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False)
+  assert (folder / '.lock').exists()
+  with run_folder.claim(folder):
+    pass
+
+
+def test_a_disk_that_is_full(tmp_path, capsys, monkeypatch):
+  usage = shutil.disk_usage(tmp_path)
+  monkeypatch.setattr(
+    'shutil.disk_usage', lambda path: usage._replace(free=1000)
+  )
+  assert launch(*TINY, f'--out_dir={tmp_path / "run"}') == 1
+  error = capsys.readouterr().err
+  assert 'no space left: ' in error and len(error.splitlines()) == 1
+  assert not (tmp_path / 'run' / 'results.json').exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed(tmp_path):
+  """The short form of `python -m tests.stress_resume`."""
+  found = stress_resume.run(4, 15, 0, tmp_path)
+  assert found.total() == 4
+
+
+@pytest.mark.slow
+def test_leaving_at_once(tmp_path):
+  """A second signal does not wait for the compilation to end."""
+  process = subprocess.Popen(
+    [
+      sys.executable, '-m', 'experiments.census', '--dataset=sample',
+      '--compilation_cache=none', f'--out_dir={tmp_path / "run"}',
+    ],
+    cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  line = process.stdout.readline()
+  assert line.startswith('data:')
+  process.stdout.readline()
+  time.sleep(1)
+  process.send_signal(signal.SIGINT)
+  assert process.stderr.readline().startswith('stopping')
+  process.send_signal(signal.SIGINT)
+  assert process.wait(timeout=2) == 130
+  process.stdout.close()
+  process.stderr.close()
 
 
 def test_out_dir_that_cannot_be_written(tmp_path, capsys):

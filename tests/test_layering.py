@@ -32,8 +32,19 @@ ALLOWED = {
   'parallel': set(),
   'checks': set(),
   'programs': {'parallel', 'steps'},
-  'training': {'checks', 'parallel', 'programs', 'steps'},
-  'checkpoint': {'tables'},
+  'progress': {'steps'},
+  'nonfinite': {'dropout', 'gradients', 'progress', 'steps'},
+  'training': {
+    'checks',
+    'nonfinite',
+    'parallel',
+    'programs',
+    'progress',
+    'steps',
+  },
+  'storage': set(),
+  'checkpoint': {'storage', 'tables'},
+  'resume': {'progress', 'storage'},
 }
 FORBIDDEN = {
   'balancing': {'flax'},
@@ -67,7 +78,7 @@ def test_arrows_point_one_way(path):
     assert top not in FORBIDDEN.get(part, set()), name
     assert top not in ('experiments', 'tests', 'absl', 'pandas'), name
     if top == 'orbax':
-      assert part == 'checkpoint'
+      assert part == 'storage'
     if top == 'lplmtl':
       used = rest.split('.')[0]
       assert used in ALLOWED[part] | {part, 'types'}, f'{path.name}: {name}'

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  return tmp_path_factory.mktemp('eight') / 'model'
+  return tmp_path_factory.mktemp('eight')
 
 
 @pytest.fixture(scope='module')
@@ -69,6 +69,16 @@ def test_mesh_sizes():
 
 
 def test_what_eight_devices_saved_is_loaded_on_one(found, folder):
-  _, params, _ = checkpoint.load(folder, seed=3)
+  _, params, _ = checkpoint.load(folder / 'model', seed=3)
   kernel = params['tower_zebra']['head']['kernel']
   np.testing.assert_array_equal(kernel, np.float32(found['saved'][3]))
+
+
+@pytest.mark.parametrize('num_seeds', [1, 5])
+def test_a_run_goes_on_with_another_number_of_devices(num_seeds, found):
+  """Kept on eight devices in the middle of an epoch, taken up on one."""
+  case = found[f'{num_seeds} resumed']
+  assert case['left'] == 13
+  whole, resumed = np.array(case['whole']), np.array(case['resumed'])
+  assert whole.shape == (13, num_seeds, 2)
+  np.testing.assert_allclose(resumed, whole, atol=1e-5, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, parallel, steps, tasks, training
+from lplmtl import balancing, parallel, progress, steps, tasks, training
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
@@ -301,17 +302,17 @@ def test_selection_is_by_the_mean_primary_metric(three_seeds):
 
 def test_choice_and_early_stopping():
   """Ties go to the earlier epoch; a stopped seed's choice stays."""
-  choice = training._Choice(3)
+  choice = progress.start(_state(_keys(1)[0]), 3, 10, 2).choice
   scores = [
     [0.5, -np.inf, 0.9],
     [0.5, -np.inf, 0.8],
     [0.6, 0.1, 0.7],
     [0.9, 0.2, 1.0],
   ]
-  improved = [
-    choice.look(np.array(s), epoch, patience=2)
-    for epoch, s in enumerate(scores, 1)
-  ]
+  improved = []
+  for epoch, found in enumerate(scores, 1):
+    choice, better = progress.choose(choice, np.array(found), epoch, patience=2)
+    improved.append(better)
   np.testing.assert_array_equal(
     improved,
     [[1, 1, 1], [0, 0, 0], [1, 1, 0], [1, 1, 0]],
@@ -424,16 +425,78 @@ def test_predict_in_chunks():
     contracts.assert_trees_close(found, whole)
 
 
-def test_a_loss_that_is_not_finite_names_step_and_task():
+@pytest.fixture(scope='module')
+def spoiled():
+  """Rows of which one has a label whose square is not a float; its step."""
   data = _data()
   labels = {**data.labels, 'apple': data.labels['apple'].copy()}
-  labels['apple'][7] = 3e38  # its square is not a float
-  row = np.argwhere(training.make_shuffle(_keys(1), 160, BATCH)(0)[0] == 7)[0]
-  with pytest.raises(
-    training.NonFiniteError,
-    match=f"task 'apple' is inf at step {row[0] + 1} of epoch 1",
-  ):
-    _fit(data=lplmtl.Batch(data.features, labels), num_epochs=1)
+  labels['apple'][7] = 3e38
+  rows = training.make_shuffle(_keys(1), 160, BATCH)(0)[0]
+  return lplmtl.Batch(data.features, labels), int(np.argwhere(rows == 7)[0, 0])
+
+
+def test_a_loss_that_is_not_finite_names_step_and_task(spoiled):
+  data, step = spoiled
+  expected = (
+    rf"step {step + 1} of epoch 1 \(seed number 0\): the loss of task 'apple' "
+    'is inf'
+  )
+  with pytest.raises(training.NonFiniteError, match=expected):
+    _fit(data=data, num_epochs=1)
+
+
+@jax.custom_vjp
+def _bad_gradient(x):
+  return x
+
+
+_bad_gradient.defvjp(
+  lambda x: (x, x[:, 0] > 2.4),
+  lambda is_bad, g: (jnp.where(is_bad.any(), jnp.nan, g),),
+)
+
+
+def test_a_gradient_that_is_not_finite():
+  """The losses are; only one of the tasks is to blame; names a parameter."""
+
+  class Tower(nn.Module):
+    bad: bool
+
+    @nn.compact
+    def __call__(self, x):
+      return nn.Dense(1)(_bad_gradient(x) if self.bad else x)
+
+  class Both(nn.Module):
+    tasks: tuple = TASKS
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+      shared = nn.Dense(8, name='shared')(x)
+      own = {'zebra': Tower(False, name='a'), 'apple': Tower(True, name='b')}
+      return {name: tower(shared) for name, tower in own.items()}, {}
+
+  expected = (
+    r"\(seed number 0\): the gradient of task 'apple', whose loss is [\d.]+, is "
+    'not finite, first in the gradient of shared/bias'
+  )
+  with pytest.raises(training.NonFiniteError, match=expected):
+    _fit(model=Both(), num_epochs=2)
+
+
+def test_steps_that_are_not_finite_may_be_skipped(spoiled):
+  data, _ = spoiled
+  found = _fit(_keys(2), data=data, num_epochs=2, skip_nonfinite=2)
+  np.testing.assert_array_equal(found.num_skipped, [2, 2])
+  assert (found.state.step == 20).all()
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(found.params))
+  assert np.isfinite(found.history[0]['losses']).all()
+  with pytest.raises(training.NonFiniteError, match='of epoch 2'):
+    _fit(_keys(2), data=data, num_epochs=3, skip_nonfinite=1)
+
+
+def test_without_a_bad_step_skipping_changes_nothing(three_seeds):
+  found = _fit(_keys(3), skip_nonfinite=5)
+  contracts.assert_trees_close(found.params, three_seeds.params, atol=1e-6)
 
 
 @pytest.mark.parametrize(

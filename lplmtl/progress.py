@@ -1,0 +1,248 @@
+"""How far a run has come, and how one epoch leads to the next."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from lplmtl.steps import TrainState
+from lplmtl.types import PyTree, Task
+
+Record = dict[str, Any]
+
+
+class Choice(NamedTuple):
+  """Each seed's best epoch so far, and which seeds still run; `[S]` each.
+
+  Attributes:
+    best_epoch: int, from 1; 0 before the first.
+    best_score: float, its mean primary metric.
+    stale: int, evaluations since.
+    active: bool, False once a seed has stopped.
+  """
+
+  best_epoch: np.ndarray
+  best_score: np.ndarray
+  stale: np.ndarray
+  active: np.ndarray
+
+
+class Progress(NamedTuple):
+  """All that `fit` needs to go on, between two steps.
+
+  Attributes:
+    state: the TrainState, leading with S.
+    best_params: the chosen parameters so far, leading with S.
+    metrics: `{name: [S, N, ...]}` of the N steps of the epoch under way, 0 for
+      those to come.
+    choice: see `Choice`.
+    num_skipped: `[S]` int, steps that were skipped as not finite.
+    epoch: epochs that are over.
+    step: steps taken of the one under way, from 0 to N - 1.
+    history: one dict for each epoch that is over.
+  """
+
+  state: TrainState
+  best_params: PyTree
+  metrics: dict[str, np.ndarray]
+  choice: Choice
+  num_skipped: np.ndarray
+  epoch: int
+  step: int
+  history: tuple[Record, ...]
+
+  @property
+  def num_steps(self) -> int:
+    """N, the steps of an epoch."""
+    return self.metrics['losses'].shape[1]
+
+  @property
+  def total_steps(self) -> int:
+    """Steps taken since the start."""
+    return self.epoch * self.num_steps + self.step
+
+
+class Keeper(Protocol):
+  """What `fit` asks of something that keeps its progress."""
+
+  def restore(self, like: Progress) -> Progress | None:
+    """What was kept last; of `like` only structure and shapes matter."""
+
+  def until(self, progress: Progress) -> int:
+    """The step of the epoch, from `progress.step + 1` to N, to run to next."""
+
+  def look(self, progress: Progress) -> None:
+    """Called after each such stretch; may keep the progress, and may raise."""
+
+
+def start(
+  state: TrainState, num_seeds: int, num_steps: int, num_tasks: int
+) -> Progress:
+  """The progress of a run that has not taken a step."""
+  shape = (num_seeds, num_steps, num_tasks)
+  return Progress(
+    state,
+    state.params,
+    {
+      'losses': np.zeros(shape, np.float32),
+      'weights': np.zeros(shape, np.float32),
+      'present': np.zeros(shape, bool),
+      'skipped': np.zeros(shape[:2], bool),
+    },
+    Choice(
+      np.zeros(num_seeds, np.int32),
+      np.full(num_seeds, -np.inf),
+      np.zeros(num_seeds, np.int32),
+      np.ones(num_seeds, bool),
+    ),
+    num_skipped=np.zeros(num_seeds, np.int32),
+    epoch=0,
+    step=0,
+    history=(),
+  )
+
+
+def advance(
+  progress: Progress,
+  state: TrainState,
+  found: Mapping[str, np.ndarray],
+  last: int,
+) -> Progress:
+  """After the steps up to `last`, whose metrics were `found`."""
+  new = slice(progress.step, last)
+  metrics = {name: x.copy() for name, x in progress.metrics.items()}
+  for name, x in metrics.items():
+    x[:, new] = found[name][:, new]
+  return progress._replace(
+    state=state,
+    metrics=metrics,
+    num_skipped=progress.num_skipped
+    + metrics['skipped'][:, new].sum(axis=1, dtype=np.int32),
+    step=last,
+  )
+
+
+def end_epoch(
+  progress: Progress,
+  tasks: Sequence[Task],
+  scores: Mapping[str, Mapping[str, np.ndarray]] | None,
+  patience: int | None,
+) -> tuple[Progress, np.ndarray]:
+  """Closes the epoch whose steps have all been taken.
+
+  Args:
+    progress: with `step` N.
+    tasks: T tasks.
+    scores: the validation's metrics, `[S]` each; None without one.
+    patience: see `fit`.
+
+  Returns:
+    (progress, improved), its history one longer and its best parameters as they
+    were; `[S]` bool, which seeds are better than ever before.
+  """
+  epoch = progress.epoch + 1
+  record = _summarise(progress.metrics, epoch, progress.choice.active)
+  choice, improved = progress.choice, np.zeros(len(progress.num_skipped), bool)
+  if scores is not None:
+    record['validation'] = _ordered(scores, tasks)
+    choice, improved = choose(choice, _score(scores, tasks), epoch, patience)
+  _freeze(record, progress.history)
+  return progress._replace(
+    metrics={name: np.zeros_like(x) for name, x in progress.metrics.items()},
+    choice=choice,
+    epoch=epoch,
+    step=0,
+    history=(*progress.history, record),
+  ), improved
+
+
+def choose(
+  choice: Choice, scores: np.ndarray, epoch: int, patience: int | None
+) -> tuple[Choice, np.ndarray]:
+  """Takes note of `[S]` scores; and `[S]` bool, True where better.
+
+  Ties go to the earlier epoch; a seed that has stopped keeps its choice.
+  """
+  better = (scores > choice.best_score) | (choice.best_epoch == 0)
+  improved = better & choice.active
+  stale = np.where(improved, 0, choice.stale + 1).astype(np.int32)
+  active = choice.active
+  if patience is not None:
+    active = active & (stale < patience)
+  best_epoch = np.where(improved, epoch, choice.best_epoch).astype(np.int32)
+  best_score = np.where(improved, scores, choice.best_score)
+  return Choice(best_epoch, best_score, stale, active), improved
+
+
+def _summarise(
+  metrics: Mapping[str, np.ndarray], epoch: int, active: np.ndarray
+) -> Record:
+  """One epoch's entry of the history, from `[S, N, T]` metrics."""
+  counted = metrics['present'] & ~metrics['skipped'][..., None]
+  values = np.where(counted, metrics['losses'], 0).astype(np.float64)
+  return {
+    'epoch': epoch,
+    'losses': values.sum(axis=1) / np.maximum(counted.sum(axis=1), 1),
+    'loss_weights': metrics['weights'][:, -1].astype(np.float64),
+    'active': active.copy(),
+  }
+
+
+def _score(
+  scores: Mapping[str, Mapping[str, np.ndarray]], tasks: Sequence[Task]
+) -> np.ndarray:
+  """`[S]` mean of the primary metrics; worst of all where it is NaN."""
+  primary = []
+  for task in tasks:
+    name = next(iter(task.metric_fns), None)
+    found = scores[task.name]
+    primary.append(-found['loss'] if name is None else found[name])
+  mean = np.mean(primary, axis=0, dtype=np.float64)
+  return np.where(np.isnan(mean), -np.inf, mean)
+
+
+def _ordered(
+  scores: Mapping[str, Mapping[str, np.ndarray]], tasks: Sequence[Task]
+) -> dict[str, dict[str, np.ndarray]]:
+  """Back to the tasks' own order: JAX sorts the keys of dicts."""
+  return {
+    task.name: {
+      m: np.asarray(scores[task.name][m], np.float64)
+      for m in (*task.metric_fns, 'loss')
+    }
+    for task in tasks
+  }
+
+
+def _freeze(record: Record, history: Sequence[Record]) -> None:
+  """Keeps the last figures of the seeds that have stopped."""
+  active = record['active']
+  if active.all():
+    return
+  last = next(r for r in reversed(history) if 'validation' in r)
+
+  def keep(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    mask = active.reshape(active.shape + (1,) * (new.ndim - 1))
+    return np.where(mask, new, old)
+
+  for name in ('losses', 'loss_weights'):
+    record[name] = keep(record[name], last[name])
+  for task, values in record.get('validation', {}).items():
+    for name, value in values.items():
+      values[name] = keep(value, last['validation'][task][name])
+
+
+def to_json(value: Any) -> Any:
+  """A history, or an entry of it, as JSON data."""
+  if isinstance(value, dict):
+    return {name: to_json(v) for name, v in value.items()}
+  if isinstance(value, tuple | list):
+    return [to_json(v) for v in value]
+  return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def from_json(data: Any) -> Any:
+  """An entry of a history, the inverse of `to_json`."""
+  if isinstance(data, dict):
+    return {name: from_json(v) for name, v in data.items()}
+  return np.array(data) if isinstance(data, list) else data

@@ -1,0 +1,289 @@
+"""Training that can be taken up again: the progress of `fit`, kept on disk."""
+
+import json
+import logging
+import pathlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from types import TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lplmtl import storage
+from lplmtl.progress import Progress, Record, from_json, to_json
+from lplmtl.storage import CheckpointError
+from lplmtl.types import PyTree
+
+FORMAT = 1
+_PREFIX = 'step_'
+# A stretch of training after which `fit` looks up, in seconds: what SIGTERM has
+# to wait for.
+_STRETCH = 1.0
+_FIRST_STEPS = 50
+
+
+class Interrupted(Exception):  # noqa: N818, no error
+  """Training was asked to stop, and its progress is kept."""
+
+
+class Checkpoints:
+  """Keeps the last checkpoints of one run; what `fit` takes as `keeper`.
+
+      with resume.Checkpoints('checkpoints', run={'rate': 0.1}) as keeper:
+        result = lplmtl.fit(..., keeper=keeper)
+
+  The same lines, after an interruption of any kind, go on where the newest
+  whole checkpoint is, and give the bits of a run that was never interrupted (on
+  GPUs with `--xla_gpu_deterministic_ops` alone). A checkpoint holds the
+  TrainState of all seeds, the best parameters so far, the history and what is
+  needed in the middle of an epoch. It is written in the background, into a
+  folder that gets its name when it is whole.
+
+  Args:
+    directory: folder of the checkpoints of this run alone.
+    run: JSON data that describe the run; a checkpoint of another run is
+      refused.
+    every_steps: keep the progress whenever so many steps of an epoch are done,
+      and at its end; 0 to go by time alone.
+    every_seconds: keep it at least so often (where `fit` looks up, which is
+      after about a second, or a step if that takes longer).
+    num_kept: checkpoints that stay.
+    stop: once set, `fit` keeps its progress and raises `Interrupted`.
+    on_note: called with what a person should know, such as a checkpoint that
+      was passed over as damaged; None for Python's logging.
+  """
+
+  def __init__(
+    self,
+    directory: str | pathlib.Path,
+    *,
+    run: Mapping[str, Any] | None = None,
+    every_steps: int = 0,
+    every_seconds: float = 60.0,
+    num_kept: int = 2,
+    stop: threading.Event | None = None,
+    on_note: Callable[[str], None] | None = None,
+  ):
+    self.directory = pathlib.Path(directory).absolute()
+    storage.check_name(self.directory)
+    if every_steps < 0 or every_seconds < 0 or num_kept < 1:
+      raise ValueError(
+        'every_steps and every_seconds must be at least 0, num_kept at least '
+        f'1; found {every_steps}, {every_seconds} and {num_kept}'
+      )
+    # As JSON gives it back: tuples become lists.
+    self.run = json.loads(json.dumps(dict(run or {})))
+    self.every_steps = every_steps
+    self.every_seconds = every_seconds
+    self.num_kept = num_kept
+    self.stop = stop or threading.Event()
+    self.on_note = on_note or logging.getLogger(__name__).warning
+    self._worker = futures.ThreadPoolExecutor(1, 'checkpoints')
+    self._pending: futures.Future[None] | None = None
+    self._saved_at = time.monotonic()
+    self._since: tuple[int, float] | None = None
+
+  def __enter__(self) -> 'Checkpoints':
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    value: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
+    try:
+      self.wait()
+    except CheckpointError:
+      if kind is None:  # else there is an error to tell of already
+        raise
+    finally:
+      self._worker.shutdown()
+
+  def steps(self) -> list[int]:
+    """The steps of the checkpoints on disk, whole or not, oldest first."""
+    found = [
+      path.name.removeprefix(_PREFIX)
+      for path in self.directory.glob(f'{_PREFIX}*')
+    ]
+    return sorted(int(name) for name in found if name.isdecimal())
+
+  def restore(self, like: Progress) -> Progress | None:
+    """The newest whole checkpoint; None where there is none at all.
+
+    Raises:
+      CheckpointError: none is whole, or they are another run's.
+    """
+    complaint = ''
+    for path in self.directory.glob(f'.{_PREFIX}*'):  # a write that broke off
+      shutil.rmtree(path, ignore_errors=True)
+    for step in reversed(self.steps()):
+      folder = self._folder(step)
+      try:
+        arrays, meta = storage.read(folder)
+      except CheckpointError as error:
+        complaint = str(error)
+        self.on_note(f'checkpoint passed over: {complaint}')
+        continue
+      self._check_run(folder, meta)
+      self.on_note(f'going on from step {step:,} ({folder})')
+      return _from_data(like, arrays, meta, folder)
+    if complaint:
+      raise CheckpointError(
+        f'no checkpoint in {self.directory} is whole; the oldest: {complaint}. '
+        'Remove the folder to start afresh'
+      )
+    return None
+
+  def until(self, now: Progress) -> int:
+    """About a second's steps on, but not past a step to keep."""
+    clock = time.monotonic()
+    steps = _FIRST_STEPS
+    if self._since is not None:
+      done, began = now.total_steps - self._since[0], clock - self._since[1]
+      steps = max(1, int(done / max(began, 1e-3) * _STRETCH))
+    self._since = (now.total_steps, clock)
+    last = min(now.step + steps, now.num_steps)
+    if self.every_steps:
+      last = min(last, (now.step // self.every_steps + 1) * self.every_steps)
+    return last
+
+  def look(self, now: Progress) -> None:
+    """Keeps the progress if it is time to.
+
+    Raises:
+      CheckpointError: this progress, or the last one, cannot be written.
+      Interrupted: `stop` is set; the progress is kept.
+    """
+    if self._pending is not None and self._pending.done():
+      self.wait()  # raises, if it went wrong
+    by_step = self.every_steps and now.step % self.every_steps == 0
+    by_time = time.monotonic() - self._saved_at >= self.every_seconds
+    if by_step or by_time or self.stop.is_set():
+      self.save(now)
+    if self.stop.is_set():
+      self.wait()
+      raise Interrupted(f'stopped at step {now.total_steps:,}')
+
+  def save(self, now: Progress) -> None:
+    """Starts to write a checkpoint, once the one before it is done."""
+    self.wait()
+    self._saved_at = time.monotonic()
+    self._pending = self._worker.submit(
+      self._write, now.total_steps, *to_data(now), now.history
+    )
+
+  def wait(self) -> None:
+    """Until the checkpoint under way is written; raises if it cannot be."""
+    pending, self._pending = self._pending, None
+    if pending is not None:
+      pending.result()
+
+  def clear(self) -> None:
+    """Removes all checkpoints of this run."""
+    self.wait()
+    shutil.rmtree(self.directory, ignore_errors=True)
+
+  def _folder(self, step: int) -> pathlib.Path:
+    return self.directory / f'{_PREFIX}{step:010}'
+
+  def _write(
+    self,
+    step: int,
+    arrays: PyTree,
+    meta: dict[str, Any],
+    history: tuple[Record, ...],
+  ) -> None:
+    meta |= {'format': FORMAT, 'run': self.run, 'history': to_json(history)}
+    storage.write(self._folder(step), arrays, meta)
+    for old in self.steps()[: -self.num_kept]:
+      shutil.rmtree(self._folder(old), ignore_errors=True)
+
+  def _check_run(self, folder: pathlib.Path, meta: Mapping[str, Any]) -> None:
+    if meta.get('format') != FORMAT:
+      raise CheckpointError(
+        f'{folder} has format {meta.get("format")}, and this release reads '
+        f'format {FORMAT}: remove {self.directory} to start afresh'
+      )
+    different = differences(meta['run'], self.run)
+    if different:
+      raise CheckpointError(
+        f'{self.directory} holds another run, which differs in '
+        f'{", ".join(different)}: choose another folder, or remove this one'
+      )
+
+
+def differences(old: Any, new: Any, name: str = '') -> list[str]:
+  """Where two pieces of JSON data differ: `['rate (0.1, now 0.2)']`."""
+  if isinstance(old, dict) and isinstance(new, dict):
+    names = [*old, *(key for key in new if key not in old)]
+    return [
+      text
+      for key in names
+      for text in differences(
+        old.get(key), new.get(key), f'{name}.{key}' if name else key
+      )
+    ]
+  return [] if old == new else [f'{name or "value"} ({old}, now {new})']
+
+
+def _arrays(now: Progress) -> dict[str, PyTree]:
+  """What of a progress is arrays."""
+  names = ('state', 'best_params', 'metrics', 'choice', 'num_skipped')
+  return {name: getattr(now, name) for name in names}
+
+
+def to_data(now: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
+  """A progress as nested dicts of NumPy arrays, and JSON data."""
+  data: dict[str, Any] = {}
+  for path, leaf in jax.tree_util.tree_flatten_with_path(_arrays(now))[0]:
+    *above, name = (jax.tree_util.keystr((part,), simple=True) for part in path)
+    node = data
+    for part in above:
+      node = node.setdefault(part, {})
+    if _is_key(leaf):
+      leaf = jax.random.key_data(leaf)
+    node[name] = leaf
+  return jax.device_get(data), {'epoch': now.epoch, 'step': now.step}
+
+
+def _from_data(
+  like: Progress,
+  arrays: dict[str, Any],
+  meta: dict[str, Any],
+  folder: pathlib.Path,
+) -> Progress:
+  """The inverse of `to_data`, with the structure of `like`."""
+
+  def find(path: Any, old: Any) -> Any:
+    found: Any = arrays
+    for part in path:
+      name = jax.tree_util.keystr((part,), simple=True)
+      found = found.get(name) if isinstance(found, dict) else None
+    raw = jax.random.key_data(old) if _is_key(old) else old
+    shape = getattr(found, 'shape', None), getattr(found, 'dtype', None)
+    if shape != (raw.shape, raw.dtype):
+      raise CheckpointError(
+        f'{folder} does not fit this run: expected {raw.dtype}{raw.shape} at '
+        f'{jax.tree_util.keystr(path)}, found {shape[1]}{shape[0]}'
+      )
+    if _is_key(old):
+      return jax.random.wrap_key_data(found, impl=jax.random.key_impl(old))
+    return found
+
+  restored = jax.tree_util.tree_map_with_path(find, _arrays(like))
+  return like._replace(
+    epoch=meta['epoch'],
+    step=meta['step'],
+    history=tuple(from_json(record) for record in meta['history']),
+    **restored,
+  )
+
+
+def _is_key(leaf: Any) -> bool:
+  return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

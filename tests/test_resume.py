@@ -1,0 +1,218 @@
+"""Runs that were interrupted: the same bits, whatever happened to the files."""
+
+import json
+import shutil
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from lplmtl import balancing, progress, resume, storage
+from tests import contracts, fuzz_checkpoints
+
+
+@pytest.fixture(scope='module')
+def whole():
+  return fuzz_checkpoints.fit()
+
+
+@pytest.fixture(scope='module')
+def kept(tmp_path_factory):
+  """A folder with two checkpoints, of steps 23 and 26."""
+  folder = tmp_path_factory.mktemp('kept') / 'run'
+  fuzz_checkpoints.keep(folder)
+  return folder
+
+
+def test_bit_for_bit(whole, tmp_path):
+  """Stopped in the middle of epochs, and after seeds have stopped early."""
+  assert not whole.history[-1]['active'].all(), 'choose another setting'
+  found = contracts.fit_in_pieces(
+    fuzz_checkpoints.fit, tmp_path / 'run', (1, 2, 7, 9), every_steps=3
+  )
+  assert 0 < found.steps_taken < whole.steps_taken
+  for name in ('params', 'best_epoch', 'history', 'num_skipped'):
+    contracts.assert_trees_equal(getattr(found, name), getattr(whole, name))
+  for name in ('step', 'params', 'opt_state', 'balancer_state'):
+    contracts.assert_trees_equal(
+      getattr(found.state, name), getattr(whole.state, name)
+    )
+  np.testing.assert_array_equal(
+    jax.random.key_data(found.state.key), jax.random.key_data(whole.state.key)
+  )
+  # Once more, when it is over: nothing is left to do.
+  with resume.Checkpoints(tmp_path / 'run') as keeper:
+    again = fuzz_checkpoints.fit(keeper)
+  assert again.steps_taken == 0
+  contracts.assert_trees_equal(again.params, whole.params)
+
+
+def test_one_key_and_no_validation(tmp_path):
+  """Random keys in the balancer's state, and skipped steps, are kept too."""
+  data = fuzz_checkpoints.make_data(160, 0)
+  data.labels['apple'][7] = 3e38
+  changes = {
+    'key': jax.random.key(3), 'balancer': balancing.pcgrad(), 'data': data,
+    'validation': None, 'patience': None, 'num_epochs': 3, 'skip_nonfinite': 9,
+  }  # fmt: skip
+  plain = fuzz_checkpoints.fit(**changes)
+  found = contracts.fit_in_pieces(
+    lambda keeper: fuzz_checkpoints.fit(keeper, **changes),
+    tmp_path / 'run', (3,), every_steps=4,
+  )  # fmt: skip
+  assert plain.num_skipped == found.num_skipped == 3
+  contracts.assert_trees_equal(found.params, plain.params)
+  contracts.assert_trees_equal(found.history, plain.history)
+
+
+def test_damaged_checkpoints(tmp_path, capfd):
+  """`python -m tests.fuzz_checkpoints` makes thousands."""
+  found = fuzz_checkpoints.run(60, 0, tmp_path)
+  assert set(found) == {'the one before', 'none is whole'}
+  assert capfd.readouterr().err == ''
+
+
+def _checkpoints(folder, notes=None, **run):
+  run = {'rate': 0.1, 'data': {'train': 'a'}, **run}
+  notes = [] if notes is None else notes
+  return resume.Checkpoints(folder, run=run, on_note=notes.append)
+
+
+def test_none_is_whole(kept, tmp_path):
+  shutil.copytree(kept, tmp_path / 'run')
+  for file in (tmp_path / 'run').rglob('manifest.ocdbt'):
+    file.write_bytes(b'')
+  with pytest.raises(storage.CheckpointError, match='is whole') as error:
+    _checkpoints(tmp_path / 'run').restore(fuzz_checkpoints.like())
+  assert '\n' not in str(error.value)
+  assert (
+    _checkpoints(tmp_path / 'nothing').restore(fuzz_checkpoints.like()) is None
+  )
+
+
+@pytest.mark.parametrize(
+  'run, complaint',
+  [
+    ({'rate': 0.2}, r'differs in rate \(0.1, now 0.2\): choose'),
+    ({'data': {'train': 'b'}}, r'data.train \(a, now b\)'),
+    ({'more': 1}, r'more \(None, now 1\)'),
+  ],
+)
+def test_another_run_is_refused(run, complaint, kept):
+  with pytest.raises(storage.CheckpointError, match=complaint):
+    _checkpoints(kept, **run).restore(fuzz_checkpoints.like())
+
+
+def test_another_model_is_refused(kept):
+  like = fuzz_checkpoints.like()
+  state = like.state.params
+  state['bottom']['layer_0']['bias'] = np.zeros((3, 7), np.float32)
+  with pytest.raises(
+    storage.CheckpointError,
+    match=r'expected float32\(3, 7\) at .*bias.*, found float32\(3, 6\)',
+  ):
+    _checkpoints(kept).restore(like)
+
+
+def test_what_broke_off_is_removed(kept, tmp_path):
+  folder = tmp_path / 'run'
+  shutil.copytree(kept, folder)
+  (folder / '.step_0000000030.part.orbax-checkpoint-tmp' / 'd').mkdir(
+    parents=True
+  )
+  assert _checkpoints(folder).restore(fuzz_checkpoints.like()).total_steps == 26
+  assert sorted(p.name for p in folder.iterdir()) == [
+    'step_0000000023',
+    'step_0000000026',
+  ]
+
+
+def test_when_it_is_kept(tmp_path, monkeypatch):
+  """By steps, by time, and how far `fit` goes before it looks up."""
+  clock = [0.0]
+  monkeypatch.setattr('time.monotonic', lambda: clock[0])
+  keeper = resume.Checkpoints(tmp_path, every_steps=30, every_seconds=60)
+  now = fuzz_checkpoints.like()._replace(
+    metrics={'losses': np.zeros((3, 1000, 2), np.float32)}
+  )
+  assert keeper.until(now) == 30
+  assert keeper.until(now._replace(step=30)) == 60
+  by_time = resume.Checkpoints(tmp_path, every_seconds=60)
+  assert by_time.until(now) == 50  # nothing is known yet
+  clock[0] = 0.1
+  assert by_time.until(now._replace(step=50)) == 550  # 500 a second
+  saved = []
+  monkeypatch.setattr(
+    resume.Checkpoints, 'save', lambda self, now: saved.append(now.step)
+  )
+  for step in (30, 31, 60):
+    keeper.look(now._replace(step=step))
+  by_time.look(now._replace(step=1))
+  clock[0] = 70.0
+  by_time.look(now._replace(step=2))
+  assert saved == [30, 60, 2]
+
+
+def test_a_save_that_fails_ends_the_run(kept, tmp_path, monkeypatch):
+  """And leaves what was kept before."""
+  folder = tmp_path / 'run'
+  shutil.copytree(kept, folder)
+  usage = shutil.disk_usage(tmp_path)
+  monkeypatch.setattr(
+    'shutil.disk_usage', lambda path: usage._replace(free=1000)
+  )
+  run = {'rate': 0.1, 'data': {'train': 'a'}}
+  with (
+    pytest.raises(storage.CheckpointError, match='no space left: .* MB needed'),
+    resume.Checkpoints(folder, every_steps=3, run=run) as keeper,
+  ):
+    fuzz_checkpoints.fit(keeper)
+  assert keeper.steps() == [23, 26]
+  monkeypatch.undo()
+  assert _checkpoints(folder).restore(fuzz_checkpoints.like()).total_steps == 26
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with (
+    pytest.raises(storage.CheckpointError, match='cannot write'),
+    resume.Checkpoints(tmp_path / 'file' / 'run', every_steps=3) as keeper,
+  ):
+    fuzz_checkpoints.fit(keeper)
+
+
+@pytest.mark.parametrize(
+  'options, complaint',
+  [
+    ({'num_kept': 0}, 'num_kept at least 1; found 0, 60.0 and 0'),
+    ({'every_steps': -1}, 'found -1'),
+    ({'directory': 'a[1]'}, 'brackets'),
+  ],
+)
+def test_bad_arguments(options, complaint):
+  with pytest.raises(ValueError, match=complaint):
+    resume.Checkpoints(**{'directory': 'a', **options})
+
+
+def test_history_survives_json(whole):
+  """Bit for bit, NaN included."""
+  history = whole.history
+  history[0]['validation']['zebra']['auc'][0] = np.nan
+  text = json.dumps(progress.to_json(history))
+  found = [progress.from_json(record) for record in json.loads(text)]
+  contracts.assert_trees_equal(found, history)
+
+
+def test_stop_is_an_event(tmp_path):
+  """Whoever holds it may stop the run, from any thread."""
+  stop = threading.Event()
+  stop.set()
+  with (
+    pytest.raises(resume.Interrupted),
+    resume.Checkpoints(tmp_path / 'run', stop=stop) as keeper,
+  ):
+    fuzz_checkpoints.fit(keeper)
+  assert len(keeper.steps()) == 1
+  keeper.clear()
+  assert not (tmp_path / 'run').exists()
