@@ -147,6 +147,7 @@ def _fit(
         f'{stopped}: the same command goes on from there', request.exit_code
       ) from None
     except training.NonFiniteError as error:
+      keeper.wait()
       kept = keeper.steps()
       if not kept:
         raise
@@ -158,8 +159,9 @@ def _fit(
 def _show_finished(
   console: Any, results: dict[str, Any], folder: pathlib.Path
 ) -> dict[str, Any]:
-  from experiments import display
+  from experiments import display, run_folder
 
+  shutil.rmtree(folder / run_folder.CHECKPOINTS, ignore_errors=True)
   console.print(display.results_table(results))
   console.print(
     f'this run is finished, in {folder}; --overwrite trains it afresh',
