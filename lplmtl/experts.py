@@ -44,8 +44,7 @@ class MLP(nn.Module):
         name=f'layer_{i}',
       )
       x = self.activation(layer(x))
-      if train and not dropout.is_zero(self.dropout_rate):
-        x = dropout.dropout(self.make_rng('dropout'), x, self.dropout_rate)
+      x = drop(self, self.dropout_rate, x, train=train)
     return x
 
 
@@ -203,6 +202,13 @@ def _products(
   x, *kernels = nn.dtypes.promote_dtype(x, *kernels, dtype=dtype)
   joined = x @ _join(kernels, axis=1)
   return split(joined, [kernel.shape[1] for kernel in kernels])
+
+
+def drop(module: nn.Module, rate: Any, x: Array, *, train: bool) -> Array:
+  """Dropout within a module's compact method."""
+  if not train or dropout.is_zero(rate):
+    return x
+  return dropout.dropout(module.make_rng('dropout'), x, rate)
 
 
 def dropout_key(module: nn.Module, *, train: bool) -> Array | None:

@@ -94,6 +94,31 @@ def mix(
   Raises:
     ValueError: a number of experts below 1.
   """
+  outputs, logits = apply(module, expert, pools, selectors, train=train)
+  return weigh(
+    jnp.stack([logits[s.name] for s in selectors], axis=1),
+    jnp.concatenate([outputs[p.name] for p in pools], axis=1),
+    np.array([[p.name in s.pools for p in pools] for s in selectors]),
+    [p.num_experts for p in pools],
+  )
+
+
+def apply(
+  module: nn.Module,
+  expert: nn.Module,
+  pools: Sequence[Pool | Given],
+  selectors: Sequence[Selector] = (),
+  *,
+  train: bool,
+) -> tuple[dict[str, Array], dict[str, Array]]:
+  """The outputs of experts and the logits of gates, not yet mixed.
+
+  Args and errors as those of `mix`.
+
+  Returns:
+    (outputs, logits): `{pool: [B, E_p, ...]}` and `{selector: [B, E]}`, with
+    columns for all E experts, also those that the selector may not choose.
+  """
   stacks = {
     p.name: experts.declare(module, p.name, expert, p.num_experts, p.x)
     for p in pools
@@ -115,15 +140,10 @@ def mix(
     )
     outputs |= zip([p.name for p in here], found, strict=True)
     logits |= zip(gates, scores, strict=True)
-  return _weigh(
-    jnp.stack([logits[s.name] for s in selectors], axis=1),
-    jnp.concatenate([outputs[p.name] for p in pools], axis=1),
-    np.array([[p.name in s.pools for p in pools] for s in selectors]),
-    [p.num_experts for p in pools],
-  )
+  return outputs, logits
 
 
-def _weigh(
+def weigh(
   logits: Array, outputs: Array, allowed: np.ndarray, counts: list[int]
 ) -> tuple[list[Array], list[Array]]:
   """Mixes `[B, E, ...]` by `[B, G, E]` logits of the `[G, P]` allowed pools."""

@@ -14,26 +14,50 @@ TASKS = (
   tasks.regression('mango'),
 )
 NAMES = tuple(task.name for task in TASKS)
+# In the order in which things happen, which is not the alphabet's.
+CHAIN = (tasks.binary('view'), tasks.binary('click'), tasks.binary('buy'))
 NUM_CATEGORIES = (3, 5)
 
-_SMALL = lplmtl.MLP((6,))
+SMALL = lplmtl.MLP((6,))
 _TOWER = lplmtl.MLP((4,))
 
 
 def architectures(tasks=TASKS, encoder=None):
   """`{name: module}`, each small and without dropout."""
   common = {'tasks': tasks, 'encoder': encoder, 'tower': _TOWER}
-  levels = {'levels': (lplmtl.MLP((5, 6)), _SMALL)}
+  levels = {'levels': (lplmtl.MLP((5, 6)), SMALL)}
   counts = {'num_specific': 2, 'num_shared': 3}
   sple = {**levels, **counts, 'num_top': 2}
+  two = {'levels': (lplmtl.MLP((5,)), SMALL)}
   return {
-    'shared_bottom': lplmtl.SharedBottom(bottom=_SMALL, **common),
-    'mmoe': lplmtl.MMoE(expert=_SMALL, num_experts=4, **common),
-    'cgc': lplmtl.CGC(expert=_SMALL, **counts, **common),
+    'single_task': lplmtl.SingleTask(bottom=SMALL, **common),
+    'shared_bottom': lplmtl.SharedBottom(bottom=SMALL, **common),
+    'soft_sharing': lplmtl.SoftSharing(bottom=SMALL, **common),
+    'cross_stitch': lplmtl.CrossStitch(**levels, **common),
+    'tensor_factorization': lplmtl.TensorFactorization(
+      bottom=lplmtl.MLP((6, 5)), ranks=(4, 3, 2), **common
+    ),
+    'omoe': lplmtl.OMoE(expert=SMALL, num_experts=4, **common),
+    'stacked_mmoe': lplmtl.StackedMMoE(num_experts=3, **levels, **common),
+    'dselect_k': lplmtl.DSelectK(expert=SMALL, num_experts=4, **common),
+    'mtan': lplmtl.MTAN(**two, **common),
+    'adatt': lplmtl.AdaTT(num_specific=2, num_shared=2, **levels, **common),
+    'stem': lplmtl.STEM(expert=SMALL, num_specific=2, num_shared=3, **common),
+    'mmoe': lplmtl.MMoE(expert=SMALL, num_experts=4, **common),
+    'cgc': lplmtl.CGC(expert=SMALL, **counts, **common),
     'ple': lplmtl.PLE(**levels, **counts, **common),
     'sple_concat': lplmtl.SPLE(top='concat', **sple, **common),
     'sple_identity': lplmtl.SPLE(top='identity', **sple, **common),
     'sple_shared': lplmtl.SPLE(top='shared', **sple, **common),
+  }
+
+
+def chains(encoder=None):
+  """`{name: module}` for tasks in a chain."""
+  common = {'tasks': CHAIN, 'encoder': encoder, 'bottom': SMALL}
+  return {
+    'esmm': lplmtl.ESMM(tower=_TOWER, **common),
+    'aitm': lplmtl.AITM(tower=_TOWER, **common),
   }
 
 
@@ -67,7 +91,7 @@ def random_params(model, x, seed=0):
   `model.init` compiles a random draw for each shape: seconds a model, while
   most tests do not care where their parameters come from.
   """
-  shapes = jax.eval_shape(model.init, jax.random.key(0), x)['params']
+  shapes = jax.eval_shape(model.init, jax.random.key(0), x).get('params', {})
   rng = np.random.default_rng(seed)
 
   def draw(leaf):

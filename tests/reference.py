@@ -117,6 +117,209 @@ def sple(params, names, x, top):
   return predictions
 
 
+def sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+def single_task(params, names, x):
+  return {
+    k: tower(params[f'tower_{k}'], mlp(params[f'bottom_{k}'], x)) for k in names
+  }
+
+
+soft_sharing = single_task
+
+
+def soft_sharing_penalty(params, names, strength):
+  """Squared distances of all pairs of trunks (Duong et al. 2015, eq. 2)."""
+  total = 0.0
+  for j, a in enumerate(names):
+    for b in names[j + 1 :]:
+      for part in ('encoder', 'bottom'):
+        total += _distance(
+          params.get(f'{part}_{a}', {}), params.get(f'{part}_{b}', {})
+        )
+  return strength * total
+
+
+def _distance(a, b):
+  if isinstance(a, dict):
+    return sum(_distance(a[name], b[name]) for name in a)
+  return float(np.sum((np.asarray(a, np.float64) - b) ** 2))
+
+
+def cross_stitch(params, names, x):
+  """Misra et al. 2016, eq. 1, unit by unit."""
+  levels = sum(name.startswith('level_') for name in params)
+  inputs = dict.fromkeys(names, x)
+  for j in range(levels):
+    level = params[f'level_{j}']
+    own = [mlp(copy(level[f'trunk_{k}'], 0), inputs[k]) for k in names]
+    for k in names:
+      alpha = level[f'stitch_{k}']
+      inputs[k] = np.array(
+        [
+          sum(alpha[i][h] * own[i][h] for i in range(len(names)))
+          for h in range(len(own[0]))
+        ]
+      )
+  return {k: tower(params[f'tower_{k}'], inputs[k]) for k in names}
+
+
+def tensor_factorization(params, names, x):
+  """Yang & Hospedales 2017, eq. 5: forms every entry of W."""
+  layers = sum(name.startswith('layer_') for name in params)
+  hidden = dict.fromkeys(names, x)
+  for i in range(layers):
+    layer = {k: np.float64(v) for k, v in params[f'layer_{i}'].items()}
+    core, u1, u2 = layer['core'], layer['input_factor'], layer['output_factor']
+    for k in names:
+      u3 = layer[f'task_factor_{k}']
+      w = np.zeros((len(u1), len(u2)))
+      for a in range(core.shape[0]):
+        for b in range(core.shape[1]):
+          for c in range(core.shape[2]):
+            w += core[a, b, c] * np.outer(u1[:, a], u2[:, b]) * u3[c]
+      hidden[k] = relu(hidden[k] @ w + layer[f'bias_{k}'])
+  return {k: tower(params[f'tower_{k}'], hidden[k]) for k in names}
+
+
+def omoe(params, names, x):
+  mixed = mix(gate(params['gate'], x), expert_outputs(params['experts'], x))
+  return {k: tower(params[f'tower_{k}'], mixed) for k in names}
+
+
+def stacked_mmoe(params, names, x):
+  levels = sum(name.startswith('level_') for name in params)
+  outputs = expert_outputs(params['level_0']['experts'], x)
+  for j in range(1, levels):
+    below, level = params[f'level_{j - 1}'], params[f'level_{j}']
+    outputs = [
+      mlp(
+        copy(level[f'expert_{i}'], 0),
+        mix(gate(below[f'selector_expert_{i}'], x), outputs),
+      )
+      for i in range(len(outputs))
+    ]
+  top = params[f'level_{levels - 1}']
+  return {
+    k: tower(params[f'tower_{k}'], mix(gate(top[f'gate_{k}'], x), outputs))
+    for k in names
+  }
+
+
+def dselect_gate(params, x, gamma=1.0):
+  """Hazimeh et al. 2021, eq. 3, 4 and 7, and the entropy of each selector."""
+  codes = np.einsum('d,dim->im', x, params['codes']['kernel'])
+  codes = codes + params['codes']['bias']
+  shares = softmax(dense(params['shares'], x))
+  weights, entropy = np.zeros(2 ** codes.shape[1]), 0.0
+  for share, code in zip(shares, codes, strict=True):
+    for e in range(len(weights)):
+      r = 1.0
+      for j, t in enumerate(code):
+        if t <= -gamma / 2:
+          z = 0.0
+        elif t >= gamma / 2:
+          z = 1.0
+        else:
+          z = -2 * t**3 / gamma**3 + 3 * t / (2 * gamma) + 0.5
+        r *= z if e // 2**j % 2 else 1 - z
+      weights[e] += share * r
+      entropy -= r * np.log(r) if r > 0 else 0.0
+  return weights, entropy
+
+
+def dselect_k(params, names, x):
+  outputs = expert_outputs(params['experts'], x)
+  return {
+    k: tower(
+      params[f'tower_{k}'],
+      mix(dselect_gate(params[f'gate_{k}'], x)[0], outputs),
+    )
+    for k in names
+  }
+
+
+def mtan(params, names, x):
+  """Liu et al. 2019, eq. 1 and 2, with dense layers."""
+  blocks = sum(name.startswith('block_') for name in params)
+  p, own = x, {}
+  for i in range(blocks):
+    block = params[f'block_{i}']
+    u = relu(dense(block['u'], p))
+    p = relu(dense(block['p'], u))
+    for k in names:
+      seen = u
+      if i:
+        seen = np.concatenate([u, relu(dense(block[f'f_{k}'], own[k]))])
+      mask = dense(block[f'h_{k}'], relu(dense(block[f'g_{k}'], seen)))
+      own[k] = sigmoid(mask) * p
+  return {k: tower(params[f'tower_{k}'], own[k]) for k in names}
+
+
+def adatt(params, names, x):
+  """Li et al. 2023, eq. 3 to 5."""
+  levels = sum(name.startswith('level_') for name in params)
+  units = [*names, 'shared']
+  inputs = dict.fromkeys(units, x)
+  for j in range(levels):
+    level = params[f'level_{j}']
+    outputs = {
+      k: expert_outputs(level[f'experts_{k}'], inputs[k])
+      for k in units
+      if f'experts_{k}' in level
+    }
+    pool = [f for own in outputs.values() for f in own]
+    inputs = {
+      k: mix(gate(level[f'gate_{k}'], inputs[k]), pool)
+      + mix(level[f'native_{k}'], outputs[k])
+      for k in outputs
+      if f'gate_{k}' in level
+    }
+  return {k: tower(params[f'tower_{k}'], inputs[k]) for k in names}
+
+
+def stem(params, names, x):
+  """Su et al. 2024; x stands for every embedding."""
+  pool = []
+  for k in (*(f'specific_experts_{n}' for n in names), 'shared_experts'):
+    pool += expert_outputs(params[k], x)
+  return {
+    k: tower(params[f'tower_{k}'], mix(gate(params[f'gate_{k}'], x + x), pool))
+    for k in names
+  }
+
+
+def esmm(params, names, x):
+  """Ma et al. 2018, eq. 1, as the logit of a product of probabilities."""
+  p, predictions = 1.0, {}
+  for k in names:
+    p = p * sigmoid(tower(params[f'tower_{k}'], mlp(params[f'bottom_{k}'], x)))
+    predictions[k] = np.log(p / (1 - p))
+  return predictions
+
+
+def aitm(params, names, x):
+  """Xi et al. 2021, eq. 3 to 6."""
+  predictions, z = {}, None
+  for k in names:
+    q = mlp(params[f'bottom_{k}'], x)
+    if z is not None:
+      own = params[f'transfer_{k}']
+      tokens = [relu(dense(own['transfer'], z)), q]
+      scores = [
+        dense(own['key'], u) @ dense(own['query'], u) / np.sqrt(len(q))
+        for u in tokens
+      ]
+      q = mix(
+        softmax(np.array(scores)), [dense(own['value'], u) for u in tokens]
+      )
+    z = q
+    predictions[k] = tower(params[f'tower_{k}'], z)
+  return predictions
+
+
 def kendall(losses, log_vars, is_regression):
   """Kendall et al. 2018, eq. 7 and 10."""
   total = 0.0

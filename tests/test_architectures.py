@@ -1,6 +1,7 @@
 """Contracts, references and identities of all architectures."""
 
 import dataclasses
+import itertools
 
 import flax.linen as nn
 import jax
@@ -14,6 +15,7 @@ from tests import contracts, reference
 
 NAMES = tuple(contracts.architectures())
 CELLS = contracts.architectures(encoder=contracts.encoder())
+CHAINS = contracts.chains(encoder=contracts.encoder())
 
 
 @pytest.fixture(scope='module')
@@ -23,7 +25,7 @@ def variables():
 
   def get(name):
     if name not in cache:
-      model = CELLS[name]
+      model = (CELLS | CHAINS)[name]
       params = {'params': contracts.random_params(model, contracts.features())}
       cache[name] = model, params, jax.jit(model.apply)
     return cache[name]
@@ -31,19 +33,21 @@ def variables():
   return get
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', (*NAMES, *CHAINS))
 def test_contract(name, variables):
   model, params, apply = variables(name)
   x = contracts.features()
   predictions, aux = apply(params, x)
-  for task in contracts.TASKS:
+  assert set(predictions) == {task.name for task in model.tasks}
+  for task in model.tasks:
     assert predictions[task.name].shape == (7, task.num_outputs)
     assert predictions[task.name].dtype == jnp.float32
   for level in aux['gates']:
     for weights in level.values():
       assert weights.shape[0] == 7
       np.testing.assert_allclose(weights.sum(axis=1), np.ones(7), atol=1e-6)
-      assert (weights > 0).all()
+      # DSelect-k chooses few experts, and gives the others nothing.
+      assert (weights >= 0 if name == 'dselect_k' else weights > 0).all()
   # jit = eager.
   contracts.assert_trees_close((predictions, aux), model.apply(params, x))
   # A row does not look at its neighbours.
@@ -64,21 +68,21 @@ def test_contract(name, variables):
   )
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', (*NAMES, *CHAINS))
 def test_bfloat16(name, variables):
-  _, params, apply = variables(name)
+  model, params, apply = variables(name)
   x = contracts.features()
   low = jax.tree.map(lambda v: v.astype(jnp.bfloat16), params)
   rough = {**x, 'numeric': x['numeric'].astype(jnp.bfloat16)}
   expected = apply(params, x)[0]
   found, aux = apply(low, rough)
-  for task in contracts.NAMES:
+  for task in (task.name for task in model.tasks):
     assert found[task].dtype == jnp.float32
     np.testing.assert_allclose(found[task], expected[task], atol=0.1, rtol=0.1)
   assert all(g.dtype == jnp.float32 for g in jax.tree.leaves(aux))
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', (*NAMES, *CHAINS))
 def test_every_parameter_gets_a_gradient(name, variables):
   model, params, _ = variables(name)
 
@@ -96,39 +100,55 @@ def test_every_parameter_gets_a_gradient(name, variables):
     assert jnp.abs(leaf).sum() > 0, jax.tree_util.keystr(path)
 
 
+def _turn(params):
+  """Parameters that follow the order of three tasks, for the reversed order."""
+
+  def turn(path, leaf):
+    name = path[-1].key
+    if name.startswith('stitch_'):
+      return leaf[::-1]
+    columns = leaf.shape[-1]
+    # Two experts of each task, then shared ones.
+    mixes_all = name == 'shared_gate' or columns in ADATT_AND_STEM
+    if name.startswith(('gate_', 'shared_gate')) and mixes_all:
+      parts = jnp.split(leaf, [2, 4, 6], axis=1)
+      return jnp.concatenate([parts[2], parts[1], parts[0], parts[3]], axis=1)
+    return leaf
+
+  return jax.tree_util.tree_map_with_path(turn, params)
+
+
+# 3 x 2 experts of tasks, and 2 or 3 shared ones; no other gate is as wide.
+ADATT_AND_STEM = (8, 9)
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_order_of_tasks_does_not_matter(name, variables):
   model, params, apply = variables(name)
-  if name in ('ple', 'sple_concat', 'sple_identity', 'sple_shared'):
-    # The shared gate's columns follow the order of the tasks.
-    kernel = params['params']['level_0']['shared_gate']
-    parts = jnp.split(kernel, [2, 4, 6], axis=1)
-    kernel = jnp.concatenate([parts[2], parts[1], parts[0], parts[3]], axis=1)
   turned = dataclasses.replace(model, tasks=contracts.TASKS[::-1])
-  other = params
-  if 'level_0' in params['params'] and name != 'cgc':
-    level = {**params['params']['level_0']}
-    level['shared_gate'] = kernel
-    other = {'params': {**params['params'], 'level_0': level}}
   x = contracts.features()
-  found = jax.jit(turned.apply)(other, x)[0]
+  found = jax.jit(turned.apply)(_turn(params), x)[0]
   contracts.assert_trees_close(found, apply(params, x)[0])
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', (*NAMES, *CHAINS))
 def test_reference(name, variables):
   """Each row against a literal loop over the paper's equations."""
   model, params, _ = variables(name)
   bare = dataclasses.replace(model, encoder=None)
-  params = jax.tree.map(np.asarray, params['params'])
-  del params['encoder']
+  params = {
+    name: jax.tree.map(np.asarray, value)
+    for name, value in params['params'].items()
+    if not name.startswith('encoder')
+  }
   x = np.random.default_rng(3).normal(size=(4, 7)).astype(np.float32)
   found = bare.apply({'params': params}, jnp.asarray(x))[0]
   kind, _, top = name.partition('_')
+  names = tuple(task.name for task in model.tasks)
   if kind == 'sple':
-    slow = lambda row: reference.sple(params, contracts.NAMES, row, top)  # noqa: E731
+    slow = lambda row: reference.sple(params, names, row, top)  # noqa: E731
   else:
-    slow = lambda row: getattr(reference, name)(params, contracts.NAMES, row)  # noqa: E731
+    slow = lambda row: getattr(reference, name)(params, names, row)  # noqa: E731
   for i, row in enumerate(x):
     for task, expected in slow(row.astype(np.float64)).items():
       np.testing.assert_allclose(found[task][i], expected, atol=2e-5, rtol=2e-5)
@@ -176,6 +196,146 @@ def test_cgc_without_specific_experts_is_mmoe():
     cgc.apply({'params': params}, x)[0],
     small['mmoe'].apply({'params': others}, x)[0],
   )
+
+
+def test_one_level_of_stacked_mmoe_is_mmoe():
+  small = contracts.architectures()
+  mmoe = small['mmoe']
+  stacked = dataclasses.replace(
+    small['stacked_mmoe'], levels=(mmoe.expert,), num_experts=4
+  )
+  x = _input()
+  params = contracts.random_params(stacked, x)
+  flat = {**params, **params['level_0']}
+  del flat['level_0']
+  contracts.assert_trees_close(
+    stacked.apply({'params': params}, x)[0], mmoe.apply({'params': flat}, x)[0]
+  )
+
+
+def test_mmoe_with_equal_gates_is_omoe():
+  small = contracts.architectures()
+  x = _input()
+  params = contracts.random_params(small['omoe'], x)
+  gates = {f'gate_{name}': params['gate'] for name in contracts.NAMES}
+  contracts.assert_trees_close(
+    small['mmoe'].apply({'params': {**params, **gates}}, x)[0],
+    small['omoe'].apply({'params': params}, x)[0],
+  )
+
+
+def test_stitches_of_the_identity_are_single_tasks():
+  small = contracts.architectures()
+  stitched = dataclasses.replace(
+    small['cross_stitch'], levels=(contracts.SMALL,)
+  )
+  x = _input()
+  params = contracts.random_params(stitched, x)
+  own = {k: v for k, v in params.items() if k.startswith('tower_')}
+  level = dict(params['level_0'])
+  for i, name in enumerate(contracts.NAMES):
+    level[f'stitch_{name}'] = jnp.zeros((3, 6)).at[i].set(1.0)
+    own[f'bottom_{name}'] = jax.tree.map(lambda v: v[0], level[f'trunk_{name}'])
+  contracts.assert_trees_close(
+    stitched.apply({'params': {**params, 'level_0': level}}, x)[0],
+    small['single_task'].apply({'params': own}, x)[0],
+  )
+
+
+def test_single_task_with_one_task_is_shared_bottom():
+  small = contracts.architectures(tasks=contracts.TASKS[:1])
+  x = _input()
+  params = contracts.random_params(small['shared_bottom'], x)
+  own = {'bottom_zebra': params['bottom'], 'tower_zebra': params['tower_zebra']}
+  contracts.assert_trees_close(
+    small['single_task'].apply({'params': own}, x)[0],
+    small['shared_bottom'].apply({'params': params}, x)[0],
+  )
+
+
+def test_full_rank_tensor_factors_can_be_any_single_task_layer():
+  """Unit factors: the core is then the stack of the kernels itself."""
+  small = contracts.architectures()
+  model = dataclasses.replace(
+    small['tensor_factorization'], bottom=contracts.SMALL, ranks=(7, 6, 3)
+  )
+  x = _input()
+  params = contracts.random_params(model, x)
+  layer = params['layer_0']
+  own = {k: v for k, v in params.items() if k.startswith('tower_')}
+  layer |= {'input_factor': jnp.eye(7), 'output_factor': jnp.eye(6)}
+  for i, name in enumerate(contracts.NAMES):
+    layer[f'task_factor_{name}'] = jnp.eye(3)[i]
+    own[f'bottom_{name}'] = {
+      'layer_0': {
+        'kernel': layer['core'][:, :, i], 'bias': layer[f'bias_{name}']
+      }
+    }  # fmt: skip
+  contracts.assert_trees_close(
+    model.apply({'params': params}, x)[0],
+    small['single_task'].apply({'params': own}, x)[0],
+  )
+
+
+def test_penalties_are_the_papers(variables):
+  x = contracts.features()
+  model, params, apply = variables('soft_sharing')
+  expected = reference.soft_sharing_penalty(
+    params['params'], contracts.NAMES, model.strength
+  )
+  np.testing.assert_allclose(
+    apply(params, x)[1]['penalty'], expected, rtol=1e-5
+  )
+  model, params, apply = variables('dselect_k')
+  bare = dataclasses.replace(model, encoder=None)
+  rows = _input()
+  found = bare.apply(params, rows)[1]['penalty']
+  expected = np.mean(
+    [
+      sum(
+        reference.dselect_gate(params['params'][f'gate_{k}'], row)[1]
+        for k in contracts.NAMES
+      )
+      for row in np.float64(rows)
+    ]
+  )
+  np.testing.assert_allclose(found, model.entropy * expected, rtol=1e-4)
+  model, params, apply = variables('aitm')
+  predictions, aux = apply(params, x)
+  p = [1 / (1 + np.exp(-predictions[t.name])) for t in contracts.CHAIN]
+  expected = sum(np.maximum(b - a, 0).mean() for a, b in itertools.pairwise(p))
+  assert expected > 0
+  np.testing.assert_allclose(
+    aux['penalty'], model.calibration * expected, rtol=1e-5
+  )
+
+
+def test_dselect_gates_become_binary():
+  """Sure codes choose at most k experts, and leave no entropy."""
+  model = dataclasses.replace(contracts.architectures()['dselect_k'])
+  x = _input()
+  params = contracts.random_params(model, x)
+  sure = lambda path, v: 50 * v if 'codes' in str(path) else v  # noqa: E731
+  params = jax.tree_util.tree_map_with_path(sure, params)
+  _, aux = model.apply({'params': params}, x)
+  for weights in aux['gates'][0].values():
+    assert ((weights > 0).sum(axis=1) <= model.num_selected).mean() > 0.7
+
+
+def test_probabilities_along_a_chain():
+  """ESMM: never rising, and finite where they are next to 0 or 1."""
+  model = contracts.chains()['esmm']
+  x = _input()
+  params = contracts.random_params(model, x)
+  for scale in (1.0, 1e3):
+    towers = {
+      k: jax.tree.map(lambda v, s=scale: s * v, v) if 'tower' in k else v
+      for k, v in params.items()
+    }
+    found = model.apply({'params': towers}, x)[0]
+    view, click, buy = (found[t.name] for t in contracts.CHAIN)
+    assert (click <= view + 1e-4).all() and (buy <= click + 1e-4).all()
+    assert jnp.isfinite(buy).all()
 
 
 def test_sple_shared_is_ple_with_its_top_experts_pruned():
@@ -370,7 +530,39 @@ def test_models_with_equal_fields_are_equal():
   ],
 )
 def test_sizes_that_make_no_sense(change, complaint):
-  model = lplmtl.SPLE(contracts.TASKS)
+  _refused(lplmtl.SPLE(contracts.TASKS), change, complaint)
+
+
+@pytest.mark.parametrize(
+  'name, change, complaint',
+  [
+    ('dselect_k', {'num_experts': 6}, 'a power of 2 as num_experts, found 6: take 8'),
+    ('dselect_k', {'num_experts': 0}, 'found 0: take 1'),
+    ('dselect_k', {'num_selected': 5}, 'from 1 to the number of experts, 4; found 5'),
+    ('tensor_factorization', {'ranks': (4, 0, 2)}, r'found \(4, 0, 2\)'),
+    ('tensor_factorization', {'bottom': nn.Dense(4)}, 'takes an MLP .* found Dense'),
+    ('mtan', {'levels': (lplmtl.MLP((4, 4)),)}, 'must be an MLP of one layer'),
+    ('adatt', {'num_specific': 0}, 'at least 1 expert of each task .* found 0 and 2'),
+    ('stem', {'num_specific': 0}, 'without any, take MMoE'),
+    ('cross_stitch', {'levels': ()}, 'one expert template per level'),
+    ('stacked_mmoe', {'num_experts': 0}, 'must be at least 1, found 0'),
+    ('omoe', {'num_experts': 0}, 'must be at least 1, found 0'),
+    ('esmm', {'tasks': contracts.CHAIN[:1]}, 'two or more binary tasks in the order'),
+    ('aitm', {'tasks': contracts.TASKS}, "of which 'apple' is not binary"),
+    (
+      'esmm',
+      {'tasks': (contracts.CHAIN[0], tasks.regression('price'))},
+      "'price' is not binary",
+    ),
+  ],
+)  # fmt: skip
+def test_what_an_architecture_refuses(name, change, complaint):
+  _refused(
+    (contracts.architectures() | contracts.chains())[name], change, complaint
+  )
+
+
+def _refused(model, change, complaint):
   model = dataclasses.replace(model, **change)
   with pytest.raises(ValueError, match=complaint):
     jax.eval_shape(model.init, jax.random.key(0), _input())

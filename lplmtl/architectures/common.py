@@ -43,6 +43,52 @@ def predict(
   return predictions
 
 
+def own_copy(
+  module: nn.Module, template: Any, name: str, x: Any, *, train: bool
+) -> Any:
+  """Applies a copy of a template that is called `name`; None passes x on."""
+  if template is None:
+    return x
+  copy = experts.fresh(template).clone(parent=module, name=name)
+  return experts.call(copy, x, train=train)
+
+
+def own_trunks(module: Any, features: Any, *, train: bool) -> dict[str, Array]:
+  """`{task: [B, H]}` by an encoder and a trunk of each task's own.
+
+  They are copies of the templates `encoder` and `bottom` of the calling module,
+  called `encoder_<task>` and `bottom_<task>`.
+  """
+  hidden = {}
+  for name in task_names(module.tasks):
+    x = features
+    for part in ('encoder', 'bottom'):
+      template = getattr(module, part)
+      x = own_copy(module, template, f'{part}_{name}', x, train=train)
+    hidden[name] = x
+  return hidden
+
+
+def check_chain(tasks: Sequence[Task]) -> tuple[str, ...]:
+  """The names of tasks in a chain, which must be binary and at least two."""
+  names = task_names(tasks)
+  wrong = [task.name for task in tasks if task.num_outputs != 1]
+  wrong += [task.name for task in tasks if task.is_regression]
+  if len(names) < 2 or wrong:
+    raise ValueError(
+      'a chain needs two or more binary tasks in the order in which they '
+      f'happen, such as click and buy; found {names}'
+      + (f', of which {wrong[0]!r} is not binary' if wrong else '')
+    )
+  return names
+
+
+def serves_later_tasks(tasks: Sequence[Task], path: tuple[str, ...]) -> bool:
+  """Whether a parameter of a chain belongs to all tasks, or to an early one."""
+  last = tasks[-1].name
+  return path[0] == 'encoder' or path[0].partition('_')[2] != last
+
+
 def check_levels(levels: Any) -> None:
   """`levels` must be a tuple of expert templates, one per level."""
   is_tuple = isinstance(levels, tuple | list) and len(levels) > 0

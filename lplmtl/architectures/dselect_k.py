@@ -1,0 +1,135 @@
+"""MMoE with DSelect-k gates (Hazimeh et al. 2021)."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lplmtl import experts, mixture
+from lplmtl.architectures import common
+from lplmtl.types import Array, Task
+
+
+class DSelectK(nn.Module):
+  """Each task chooses at most k of E experts, by a gate that is smooth.
+
+  Selector i of a task turns the input into m = log2(E) numbers z_i, which a
+  smooth step brings to exactly 0 or 1 where it is sure; they spell the number
+  of an expert in binary (eq. 4 and 7):
+
+      r(z)_e = prod_j (z_j where bit j of e is set, else 1 - z_j)
+      g(x) = sum_{i=1..k} softmax(A x)_i r(S(W_i x + c_i))
+
+  with S(t) = 0 below -gamma/2, 1 above gamma/2, and -2 t^3 / gamma^3 + 3 t / (2
+  gamma) + 1/2 between. The penalty is the mean entropy of the r (eq. 8), which
+  drives each to a single expert:
+
+      entropy * mean over rows of sum_k sum_i -sum_e r_e log r_e
+
+  Shared parameters: `encoder`, `experts`. Their number: encoder, E experts, and
+  a task k (D + 1) m + k D, and its tower.
+
+  Attributes:
+    tasks: T tasks.
+    encoder: module from features to `[B, ...]`; None takes them as they are.
+    expert: template of an expert f_i.
+    num_experts: E, a power of 2.
+    num_selected: k, from 1 to E.
+    tower: template of the body of each tower; its head is added.
+    gamma: width of the smooth step, > 0.
+    entropy: weight of the penalty, >= 0.
+
+  Differs from the paper: E must be a power of 2, so that no penalty is needed
+  for numbers that stand for no expert.
+
+  References:
+    Hazimeh et al. 2021, "DSelect-k: Differentiable Selection in the Mixture of
+    Experts with Applications to Multi-Task Learning".
+  """
+
+  tasks: tuple[Task, ...]
+  encoder: nn.Module | None = None
+  expert: nn.Module = experts.MLP((64,))
+  num_experts: int = 8
+  num_selected: int = 2
+  tower: nn.Module = experts.MLP((32,))
+  gamma: float = 1.0
+  entropy: Any = 1e-3
+
+  def is_shared(self, path: tuple[str, ...]) -> bool:
+    """Whether a parameter receives more than one task's gradient."""
+    return path[0] in ('encoder', 'experts')
+
+  @nn.compact
+  def __call__(
+    self, features: Any, *, train: bool = False
+  ) -> common.Predictions:
+    """Returns `(logits, {'gates': ({task: [B, E]},), 'penalty': scalar})`."""
+    names = common.task_names(self.tasks)
+    count = self.num_experts
+    if count < 1 or count & (count - 1):
+      raise ValueError(
+        f'DSelect-k needs a power of 2 as num_experts, found {count}: take '
+        f'{2 ** max(count - 1, 0).bit_length()}'
+      )
+    if not 1 <= self.num_selected <= count:
+      raise ValueError(
+        f'num_selected must be from 1 to the number of experts, {count}; found '
+        f'{self.num_selected}'
+      )
+    x = common.encode(self.encoder, features, train=train)
+    pool = mixture.Pool('experts', count, x)
+    outputs, _ = mixture.apply(self, self.expert, [pool], train=train)
+    flat = x.reshape(x.shape[0], -1)
+    gates, inputs, penalty = {}, {}, jnp.float32(0)
+    for name in names:
+      gate = _Gate(count, self.num_selected, self.gamma, name=f'gate_{name}')
+      gates[name], own = gate(flat)
+      penalty += own
+      weights = gates[name].astype(outputs['experts'].dtype)
+      inputs[name] = jnp.einsum('be,be...->b...', weights, outputs['experts'])
+    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+    return predictions, {'gates': (gates,), 'penalty': self.entropy * penalty}
+
+
+class _Gate(nn.Module):
+  num_experts: int
+  num_selected: int
+  gamma: float
+
+  @nn.compact
+  def __call__(self, x: Array) -> tuple[Array, Array]:
+    """`[B, E]` weights, and the mean entropy of the selectors."""
+    bits = int(math.log2(self.num_experts))
+    # About the middle of the step, where it has a slope.
+    near = nn.initializers.uniform(self.gamma / 50)
+    codes = nn.DenseGeneral(
+      (self.num_selected, bits),
+      kernel_init=nn.initializers.normal(0.1 / math.sqrt(x.shape[1])),
+      bias_init=lambda *args: near(*args) - self.gamma / 100,
+      name='codes',
+    )(x)
+    shares = nn.Dense(
+      self.num_selected,
+      use_bias=False,
+      kernel_init=nn.initializers.zeros,
+      name='shares',
+    )(x)
+    z = smooth_step(codes.astype(jnp.float32), self.gamma)[:, :, None]
+    # [E, m]: the binary numbers of the experts.
+    is_set = np.arange(self.num_experts)[:, None] >> np.arange(bits) & 1 > 0
+    choice = jnp.where(is_set[None, None], z, 1 - z).prod(axis=-1)
+    shares = jax.nn.softmax(shares.astype(jnp.float32), axis=-1)
+    weights = jnp.einsum('bi,bie->be', shares, choice)
+    # x log x, with a finite slope at 0.
+    entropy = -choice * jnp.log(jnp.where(choice > 0, choice, 1.0))
+    return weights, entropy.sum(axis=(1, 2)).mean()
+
+
+def smooth_step(t: Array, gamma: float) -> Array:
+  """From 0 at -gamma/2 to 1 at gamma/2, flat outside (eq. 3)."""
+  inside = -2 / gamma**3 * t**3 + 3 / (2 * gamma) * t + 0.5
+  return jnp.where(t <= -gamma / 2, 0.0, jnp.where(t >= gamma / 2, 1.0, inside))

@@ -1,0 +1,110 @@
+"""Attention over shared features, for vectors (after Liu et al. 2019)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lplmtl import experts
+from lplmtl.architectures import common
+from lplmtl.types import Array, Task
+
+
+class MTAN(nn.Module):
+  """One shared trunk; each task picks from it by soft attention masks.
+
+  Block j of the trunk has two layers, u_j and p_j, and the attention module of
+  task k one mask over p_j (eq. 1 and 2, with dense layers for convolutions):
+
+      u_j = act(U_j p_{j-1}),  p_j = act(P_j u_j),
+      a_kj = sigmoid(H_kj act(G_kj [u_j ; act(F_kj b_k,j-1)])),
+      b_kj = a_kj * p_j
+
+  where the lowest block has no F. The tower of task k reads its last b_kj.
+
+  Shared parameters: `encoder`, `block_*/u` and `block_*/p`. Their number, a
+  block of width H over D inputs: (D + 1) H + (H + 1) H shared, and a task
+  2 (H + 1) H in the lowest, (H' + 1) H + (2 H + 1) H + (H + 1) H above a block
+  of width H'.
+
+  Attributes:
+    tasks: T tasks.
+    encoder: module from features to `[B, D]`; None takes them as they are.
+    levels: an MLP of one layer for each block, whose width, activation and
+      dropout (after p_j) it has, lowest first.
+    tower: template of the body of each tower; its head is added.
+
+  Differs from the paper: dense layers without batch normalisation instead of a
+  convolutional encoder and decoder.
+
+  References:
+    Liu et al. 2019, "End-to-End Multi-Task Learning with Attention".
+  """
+
+  tasks: tuple[Task, ...]
+  encoder: nn.Module | None = None
+  levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
+  tower: nn.Module = experts.MLP((32,))
+
+  def is_shared(self, path: tuple[str, ...]) -> bool:
+    """Whether a parameter receives more than one task's gradient."""
+    if path[0] == 'encoder':
+      return True
+    return path[0].startswith('block_') and path[1] in ('u', 'p')
+
+  @nn.compact
+  def __call__(
+    self, features: Any, *, train: bool = False
+  ) -> common.Predictions:
+    """Returns `({task: [B, K] logits}, {'gates': ()})`."""
+    names = common.task_names(self.tasks)
+    common.check_levels(self.levels)
+    layers = [x for x in self.levels if isinstance(x, experts.MLP)]
+    for template in self.levels:
+      if template not in layers or len(template.widths) != 1:
+        raise ValueError(
+          'each level of MTAN must be an MLP of one layer, which gives its '
+          f'width; found {template!r}'
+        )
+    p = common.encode(self.encoder, features, train=train)
+    own: dict[str, Array] = {}
+    for i, layer in enumerate(layers):
+      block = _Block(names, experts.fresh(layer), name=f'block_{i}')
+      p, own = block(p, own, train=train)
+    predictions = common.predict(self.tasks, self.tower, own, train=train)
+    return predictions, {'gates': ()}
+
+
+class _Block(nn.Module):
+  task_names: tuple[str, ...]
+  layer: Any
+
+  @nn.compact
+  def __call__(
+    self, p: Array, below: dict[str, Array], *, train: bool = False
+  ) -> tuple[Array, dict[str, Array]]:
+    act, (width,) = self.layer.activation, self.layer.widths
+
+    def dense(name: str, x: Array) -> Array:
+      layer = nn.Dense(
+        width,
+        dtype=self.layer.dtype,
+        kernel_init=nn.initializers.he_normal(),
+        name=name,
+      )
+      return layer(x)
+
+    u = act(dense('u', p))
+    p = act(dense('p', u))
+    p = experts.drop(self, self.layer.dropout_rate, p, train=train)
+    outputs = {}
+    for name in self.task_names:
+      seen = u
+      if name in below:
+        seen = jnp.concatenate(
+          [u, act(dense(f'f_{name}', below[name]))], axis=1
+        )
+      mask = dense(f'h_{name}', act(dense(f'g_{name}', seen)))
+      outputs[name] = jax.nn.sigmoid(mask) * p
+    return p, outputs

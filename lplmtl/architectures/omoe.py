@@ -1,0 +1,57 @@
+"""One-gate mixture of experts (Jacobs et al. 1991; Ma et al. 2018)."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from lplmtl import experts, mixture
+from lplmtl.architectures import common
+from lplmtl.types import Task
+
+
+class OMoE(nn.Module):
+  """`y_k = h_k(sum_i g(x)_i f_i(x))`: MMoE with one gate for all tasks.
+
+  Shared parameters: `encoder`, `experts`, `gate`. Their number: encoder, E
+  experts, D E, and the towers.
+
+  Attributes:
+    tasks: T tasks.
+    encoder: module from features to `[B, ...]`; None takes them as they are.
+    expert: template of an expert f_i.
+    num_experts: E.
+    tower: template of the body of each tower h_k; its head is added.
+
+  References:
+    Jacobs et al. 1991, "Adaptive Mixtures of Local Experts".
+    Ma et al. 2018, "Modeling Task Relationships in Multi-task Learning with
+    Multi-gate Mixture-of-Experts" (eq. 4 and 5).
+  """
+
+  tasks: tuple[Task, ...]
+  encoder: nn.Module | None = None
+  expert: nn.Module = experts.MLP((64,))
+  num_experts: int = 8
+  tower: nn.Module = experts.MLP((32,))
+
+  def is_shared(self, path: tuple[str, ...]) -> bool:
+    """Whether a parameter receives more than one task's gradient."""
+    return path[0] in ('encoder', 'experts', 'gate')
+
+  @nn.compact
+  def __call__(
+    self, features: Any, *, train: bool = False
+  ) -> common.Predictions:
+    """Returns `({task: [B, K] logits}, {'gates': ({'shared': [B, E]},)})`."""
+    names = common.task_names(self.tasks)
+    x = common.encode(self.encoder, features, train=train)
+    (mixed,), (weights,) = mixture.mix(
+      self,
+      self.expert,
+      [mixture.Pool('experts', self.num_experts, x)],
+      [mixture.Selector('gate', x, ('experts',))],
+      train=train,
+    )
+    inputs = dict.fromkeys(names, mixed)
+    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+    return predictions, {'gates': ({'shared': weights},)}

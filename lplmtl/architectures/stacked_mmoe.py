@@ -1,0 +1,103 @@
+"""MMoE in several levels (the ML-MMoE of Tang et al. 2020)."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from lplmtl import experts, mixture
+from lplmtl.architectures import common
+from lplmtl.types import Array, Task
+
+
+class StackedMMoE(nn.Module):
+  """Levels of shared experts; each expert above reads a mixture of its own.
+
+  At level j, expert i reads `x_ij = sum_e g_ij(x)_e f_{e,j-1}(x_{e,j-1})`, a
+  gated mixture of all experts below; the lowest level reads the input x. On
+  top, one gate a task feeds its tower, as in MMoE. All gates read x.
+
+  Shared parameters: `encoder`, every `level_*/expert*` and `level_*/selector_*`
+  (the gates of the experts above); not the tasks' gates on top. Their number:
+  encoder, E experts a level, D E^2 a level but the last, D E T, and the towers.
+
+  Attributes:
+    tasks: T tasks.
+    encoder: module from features to `[B, ...]`; None takes them as they are.
+    levels: template of an expert for each level, lowest first.
+    num_experts: E, at every level.
+    tower: template of the body of each tower; its head is added.
+
+  Differs from the paper: Tang et al. draw this rival and give no equations;
+  that every expert above has a gate of its own, on x, is our reading.
+
+  References:
+    Tang et al. 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task
+    Learning Model for Personalized Recommendations" (fig. 1).
+  """
+
+  tasks: tuple[Task, ...]
+  encoder: nn.Module | None = None
+  levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
+  num_experts: int = 4
+  tower: nn.Module = experts.MLP((32,))
+
+  def is_shared(self, path: tuple[str, ...]) -> bool:
+    """Whether a parameter receives more than one task's gradient."""
+    if path[0] == 'encoder':
+      return True
+    return path[0].startswith('level_') and not path[1].startswith('gate_')
+
+  @nn.compact
+  def __call__(
+    self, features: Any, *, train: bool = False
+  ) -> common.Predictions:
+    """Returns `({task: [B, K] logits}, {'gates': one dict per level})`."""
+    names = common.task_names(self.tasks)
+    common.check_levels(self.levels)
+    x = common.encode(self.encoder, features, train=train)
+    above = tuple(f'expert_{i}' for i in range(self.num_experts))
+    inputs: dict[str, Array] = {}
+    gates = []
+    for i, template in enumerate(self.levels):
+      readers = names if i + 1 == len(self.levels) else above
+      level = _Level(
+        readers,
+        experts.fresh(template),
+        self.num_experts,
+        prefix='gate_' if readers is names else 'selector_',
+        name=f'level_{i}',
+      )
+      inputs, weights = level(x, inputs, train=train)
+      gates.append(weights)
+    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+    return predictions, {'gates': tuple(gates)}
+
+
+class _Level(nn.Module):
+  readers: tuple[str, ...]
+  expert: nn.Module
+  num_experts: int
+  prefix: str
+
+  @nn.compact
+  def __call__(
+    self, x: Array, inputs: dict[str, Array], *, train: bool = False
+  ) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Without inputs of their own, all experts read x."""
+    pools = [mixture.Pool(name, 1, value) for name, value in inputs.items()]
+    pools = pools or [mixture.Pool('experts', self.num_experts, x)]
+    everything = tuple(pool.name for pool in pools)
+    mixed, weights = mixture.mix(
+      self,
+      self.expert,
+      pools,
+      [
+        mixture.Selector(f'{self.prefix}{r}', x, everything)
+        for r in self.readers
+      ],
+      train=train,
+    )
+    return (
+      dict(zip(self.readers, mixed, strict=True)),
+      dict(zip(self.readers, weights, strict=True)),
+    )

@@ -1,0 +1,101 @@
+"""STEM: embeddings of each task's own (Su et al. 2024)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lplmtl import experts, mixture
+from lplmtl.architectures import common
+from lplmtl.types import Task
+
+
+class STEM(nn.Module):
+  """T + 1 encoders; all experts are seen forward, one's own go backward.
+
+  Task k's experts read its own embedding x_k, the shared ones x_s. The gate of
+  task k mixes the experts of all tasks and the shared ones, but no gradient of
+  task k reaches the experts (and the embedding) of another task: All Forward,
+  Task-specific Backward (sec. 4.2):
+
+      y_k = h_k(softmax(W_k (x_k + x_s)) [sg(E_j), j != k ; E_k ; E_s])
+
+  Shared parameters: `encoder_shared`, `shared_experts`. Their number: T + 1
+  encoders, T E_k + E_s experts, and a task D (T E_k + E_s) and its tower.
+
+  Attributes:
+    tasks: T tasks.
+    encoder: template of the encoders `encoder_<task>` and `encoder_shared`;
+      None takes the features as they are.
+    expert: template of an expert.
+    num_specific: E_k, experts of each task, >= 1.
+    num_shared: E_s, experts of all tasks, >= 1.
+    tower: template of the body of each tower; its head is added.
+
+  Differs from the paper: one level of experts.
+
+  References:
+    Su et al. 2024, "STEM: Unleashing the Power of Embeddings for Multi-Task
+    Recommendation".
+  """
+
+  tasks: tuple[Task, ...]
+  encoder: nn.Module | None = None
+  expert: nn.Module = experts.MLP((64,))
+  num_specific: int = 2
+  num_shared: int = 2
+  tower: nn.Module = experts.MLP((32,))
+
+  def is_shared(self, path: tuple[str, ...]) -> bool:
+    """Whether a parameter receives more than one task's gradient."""
+    return path[0] in ('encoder_shared', 'shared_experts')
+
+  @nn.compact
+  def __call__(
+    self, features: Any, *, train: bool = False
+  ) -> common.Predictions:
+    """Returns `({task: [B, K] logits}, {'gates': ({task: [B, E]},)})`."""
+    names = common.task_names(self.tasks)
+    if self.num_specific < 1:
+      raise ValueError(
+        'STEM needs at least 1 expert of each task, found '
+        f'{self.num_specific}: without any, take MMoE'
+      )
+    x = {
+      name: common.own_copy(
+        self, self.encoder, f'encoder_{name}', features, train=train
+      )
+      for name in (*names, 'shared')
+    }
+    pools = [
+      mixture.Pool(f'specific_experts_{name}', self.num_specific, x[name])
+      for name in names
+    ]
+    pools.append(mixture.Pool('shared_experts', self.num_shared, x['shared']))
+    everything = tuple(pool.name for pool in pools)
+    selectors = [
+      mixture.Selector(f'gate_{name}', x[name] + x['shared'], everything)
+      for name in names
+    ]
+    outputs, logits = mixture.apply(
+      self, self.expert, pools, selectors, train=train
+    )
+    inputs, gates = {}, {}
+    for name in names:
+      foreign = {f'specific_experts_{n}' for n in names} - {
+        f'specific_experts_{name}'
+      }
+      seen = [
+        jax.lax.stop_gradient(outputs[p]) if p in foreign else outputs[p]
+        for p in everything
+      ]
+      (inputs[name],), (gates[name],) = mixture.weigh(
+        logits[f'gate_{name}'][:, None],
+        jnp.concatenate(seen, axis=1),
+        np.ones((1, len(pools)), bool),
+        [pool.num_experts for pool in pools],
+      )
+    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+    return predictions, {'gates': (gates,)}
