@@ -44,7 +44,11 @@ class Config:
   num_specific: int = 2
   num_shared: int = 2
   num_top: int = 2
+  num_selected: int = 2
   top: str = 'concat'
+  soft_sharing: float = 1e-4
+  selection_entropy: float = 1e-3
+  ranks: Widths = (32, 32, 2)
   bottom_widths: Widths = (128,)
   tower_widths: Widths = (32,)
   dropout: float = 0.2
@@ -137,7 +141,7 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'architecture', default.architecture,
     'Model: a file name of lplmtl/architectures, such as shared_bottom, mmoe, '
-    'cgc, ple, sple.',
+    'ple, sple; a wrong name lists them all.',
   )  # fmt: skip
   _integer('embed_dim', 1, 'Model: width of a category embedding.')
   _integer(
@@ -151,11 +155,28 @@ def define_flags() -> None:
     'its layers joined by x (128x64,64). One-level architectures take the '
     'first entry.',
   )  # fmt: skip
-  _integer('num_experts', 1, 'Model: experts of mmoe.')
   _integer(
-    'num_specific', 0, 'Model: experts of each task alone (cgc, ple, sple).'
+    'num_experts', 1, 'Model: experts of mmoe, omoe, dselect_k (a power of 2), '
+    'and of each level of stacked_mmoe.',
+  )  # fmt: skip
+  _integer(
+    'num_specific', 0,
+    'Model: experts of each task alone (cgc, ple, sple, adatt, stem).',
+  )  # fmt: skip
+  _integer(
+    'num_shared', 0, 'Model: shared experts a level (cgc, ple, sple, adatt, '
+    'stem).',
+  )  # fmt: skip
+  _integer(
+    'num_selected', 1, 'Model: experts that a gate of dselect_k chooses.'
   )
-  _integer('num_shared', 1, 'Model: shared experts a level (cgc, ple, sple).')
+  _float('soft_sharing', 0.0, 'Model: penalty of soft_sharing on distances.')
+  _float('selection_entropy', 0.0, "Model: penalty on dselect_k's entropy.")
+  flags.DEFINE_string(
+    'ranks', _widths_text(default.ranks),
+    'Model: ranks of inputs, outputs and tasks in tensor_factorization, joined '
+    'by x.',
+  )  # fmt: skip
   _integer('num_top', 1, "Model: shared experts of sple's top level.")
   flags.DEFINE_enum(
     'top', default.top, ['concat', 'identity', 'shared'],
@@ -260,6 +281,7 @@ def from_flags(values: flags.FlagValues) -> Config:
   parse: dict[str, Callable[[Any], Any]] = {
     'tasks': tuple,
     'expert_widths': parse_levels,
+    'ranks': parse_widths,
     'bottom_widths': parse_widths,
     'tower_widths': parse_widths,
   }

@@ -99,9 +99,17 @@ def _cpu_devices(config: Config) -> int:
   return next(n for n in range(most, 0, -1) if config.batch_size % n == 0)
 
 
+CHAINS = ('aitm', 'esmm')
+
+
 def check_names(config: Config) -> None:
   """Raises an InputError for an architecture or a balancer that is not."""
   pick('architecture', config.architecture, _architectures())
+  if config.architecture in CHAINS:
+    raise InputError(
+      f'--architecture={config.architecture} is for tasks in a chain, such as '
+      'click and buy; those of Census-Income do not follow each other'
+    )
   pick('balancer', config.balancer, _balancers())
 
 
@@ -155,7 +163,11 @@ def make_model(
     'num_specific': config.num_specific,
     'num_shared': config.num_shared,
     'num_top': config.num_top,
+    'num_selected': config.num_selected,
     'top': config.top,
+    'strength': config.soft_sharing,
+    'entropy': config.selection_entropy,
+    'ranks': config.ranks,
     'bottom': mlp(config.bottom_widths),
     'tower': mlp(config.tower_widths),
   }

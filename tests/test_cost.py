@@ -117,6 +117,17 @@ def test_encoder_costs_no_flops():
   assert count_flops(encoder.apply, params, x) <= 12 * 2
 
 
+def test_what_no_result_needs_costs_nothing():
+  def fn(a, b):
+    unused = a @ b.T
+    del unused
+    return jax.jit(lambda a: (a @ a, a + 1))(a)[1]
+
+  # Of a call that is needed, everything counts.
+  assert count_flops(fn, jnp.ones((3, 3)), jnp.ones((3, 3))) == 2 * 27 + 9
+  assert count_flops(lambda a: (a @ a, a)[1], jnp.ones((3, 3))) == 0
+
+
 def test_matrix_products():
   """Plain ones alone, also inside of other programs and transposed."""
 

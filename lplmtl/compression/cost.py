@@ -59,7 +59,8 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> int:
     *args: its arguments; arrays or `jax.ShapeDtypeStruct`s.
 
   Returns:
-    The count. For a model's cost per row, give it one row.
+    The count, without what no result depends on. For a model's cost per row,
+    give it one row.
 
   Raises:
     NotImplementedError: a primitive whose cost is not known, or a `while`,
@@ -82,7 +83,7 @@ def matrix_products(
 
 def _products(jaxpr: Any) -> list[tuple[int, int, int]]:
   found = []
-  for equation in jaxpr.eqns:
+  for equation in _live(jaxpr):
     if equation.primitive.name == 'dot_general':
       (contracting, _), (batch, _) = equation.params['dimension_numbers']
       left, right = (v.aval.shape for v in equation.invars)
@@ -95,7 +96,18 @@ def _products(jaxpr: Any) -> list[tuple[int, int, int]]:
 
 
 def _count(jaxpr: Any) -> int:
-  return sum(_count_equation(equation) for equation in jaxpr.eqns)
+  return sum(_count_equation(equation) for equation in _live(jaxpr))
+
+
+def _live(jaxpr: Any) -> list[Any]:
+  """The equations that the results depend on, as a compiler keeps them."""
+  needed = {id(v) for v in jaxpr.outvars}
+  kept = []
+  for equation in reversed(jaxpr.eqns):
+    if any(id(v) in needed for v in equation.outvars):
+      kept.append(equation)
+      needed |= {id(v) for v in equation.invars}
+  return kept[::-1]
 
 
 def _count_equation(equation: Any) -> int:
