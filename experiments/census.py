@@ -227,6 +227,8 @@ def _write(
     plots.curves(
       folder / run_folder.CURVES, fitted.history, config.tasks, results['title']
     )
+    if results['gates']:
+      plots.gates(folder / run_folder.GATES, results['gates'], results['title'])
   runner.write_json(folder / run_folder.RESULTS, results)
   shutil.rmtree(folder / run_folder.CHECKPOINTS, ignore_errors=True)
 
@@ -290,6 +292,7 @@ def _score_all(
       for split in ('test', 'validation')
     },
     **runner.costs(model, params, _example(data)),
+    'gates': runner.gate_use(model, params, data.test.features),
     'config': config.to_json(),
     'data': {**data.facts, 'optimum': raw.optimum},
   }

@@ -130,6 +130,12 @@ def results_table(results: Mapping[str, Any]) -> rich_table.Table:
     weights = results['loss_weights']
     cells = [plus_minus(weights[name]) for name in names]
     table.add_row('final loss weight', *cells)
+  if results.get('gates'):
+    unused = ', '.join(
+      f'{level["collapsed"]["mean"]:.0%} of level {i}'
+      for i, level in enumerate(results['gates'])
+    )
+    table.caption = Text(f'experts that no gate gives 1 %: {unused}')
   return table
 
 

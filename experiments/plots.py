@@ -30,7 +30,6 @@ def curves(
   One column a task: training loss, validation AUC, loss weight. Lines are
   means, bands reach from the lowest to the highest seed.
   """
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
   epochs = np.array([record['epoch'] for record in history])
@@ -64,6 +63,88 @@ def curves(
   seeds = history[0]['losses'].shape[0]
   band = f'mean of {seeds} seeds, band: lowest to highest' if seeds > 1 else ''
   figure.suptitle(f'{title}\n{band}' if band else title, fontsize=10)
+  _write(figure, path)
+
+
+def gates(
+  path: pathlib.Path, levels: Sequence[Mapping[str, Any]], title: str
+) -> None:
+  """A heat map a level of the mean weight of each expert in each gate.
+
+  Of the first seed, as experts of different seeds have nothing in common;
+  written atomically as a PNG.
+
+  Args:
+    path: the file.
+    levels: `usage` of each, `{selector: {pool: [S][E_p]}}`.
+    title: of the picture.
+  """
+  from matplotlib.figure import Figure
+
+  tables = [_table(level['usage']) for level in levels]
+  widest = max(values.shape[1] for values, _, _ in tables)
+  height = sum(values.shape[0] + 2.2 for values, _, _ in tables)
+  figure = Figure(
+    figsize=(max(0.62 * widest + 2.4, 6), 0.42 * height + 0.8),
+    layout='constrained',
+  )
+  axes = figure.subplots(
+    len(tables), 1, squeeze=False,
+    height_ratios=[values.shape[0] + 1 for values, _, _ in tables],
+  )[:, 0]  # fmt: skip
+  for i, (axis, (values, rows, columns)) in enumerate(
+    zip(axes, tables, strict=True)
+  ):
+    shown = axis.imshow(values, cmap='Greys', vmin=0, vmax=1, aspect='auto')
+    for (row, column), value in np.ndenumerate(values):
+      if np.isfinite(value):
+        axis.text(
+          column, row, f'{value:.2f}', ha='center', va='center', fontsize=7,
+          color='white' if value > 0.6 else 'black',
+        )  # fmt: skip
+    axis.set_yticks(range(len(rows)), rows, fontsize=8)
+    axis.set_xticks(range(len(columns)), columns, fontsize=7)
+    axis.set_xlim(-0.5, widest - 0.5)
+    axis.set_ylabel(f'level {i}\ngate of', fontsize=8)
+    axis.spines[:].set_visible(False)
+  figure.colorbar(shown, ax=list(axes), shrink=0.9)
+  figure.suptitle(f"{title}\nfirst seed; blank: not this gate's", fontsize=9)
+  _write(figure, path)
+
+
+def _table(
+  usage: Mapping[str, Mapping[str, Any]],
+) -> tuple[np.ndarray, list[str], list[str]]:
+  """`[selectors, experts]` weights of the first seed, NaN where not chosen."""
+  widths: dict[str, int] = {}
+  for pools in usage.values():
+    for pool, weights in pools.items():
+      widths[pool] = len(weights[0])
+  # Each task's own before what is shared.
+  order = sorted(widths, key=lambda pool: ('shared' in pool, pool))
+  rows = [
+    [
+      x
+      for pool in order
+      for x in (pools[pool][0] if pool in pools else [np.nan] * widths[pool])
+    ]
+    for pools in usage.values()
+  ]
+  columns = [
+    f'{_short(pool)}\n{i + 1}' for pool in order for i in range(widths[pool])
+  ]
+  return np.array(rows, float), list(usage), columns
+
+
+def _short(pool: str) -> str:
+  """`specific_experts_income` is `income`."""
+  name = pool.replace('specific_experts_', '').replace('_experts', '')
+  return 'expert' if name == 'experts' else name.removeprefix('experts_')
+
+
+def _write(figure: Any, path: pathlib.Path) -> None:
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+
   part = path.with_name(f'.{path.stem}.part.png')
   FigureCanvasAgg(figure).print_png(str(part))
   part.replace(path)

@@ -14,7 +14,8 @@ from experiments.options import Config
 from lplmtl import resume, storage
 
 LOCK = '.lock'
-RESULTS, HISTORY, CURVES = 'results.json', 'history.jsonl', 'curves.png'
+RESULTS, HISTORY = 'results.json', 'history.jsonl'
+CURVES, GATES = 'curves.png', 'gates.png'
 MODEL, CHECKPOINTS = 'model', 'checkpoints'
 
 
@@ -123,7 +124,7 @@ def finished(
 
 def clear(folder: pathlib.Path) -> None:
   """Removes what a run writes, the results first."""
-  for name in (RESULTS, HISTORY, CURVES):
+  for name in (RESULTS, HISTORY, CURVES, GATES):
     (folder / name).unlink(missing_ok=True)
   for name in (CHECKPOINTS, MODEL):
     shutil.rmtree(folder / name, ignore_errors=True)

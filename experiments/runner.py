@@ -25,6 +25,7 @@ from lplmtl import (
   balancing,
   encoder,
   experts,
+  gates,
   parallel,
   programs,
   progress,
@@ -250,6 +251,39 @@ def score(
     }
     for task in tasks
   }
+
+
+def gate_use(
+  model: nn.Module, params: PyTree, features: PyTree
+) -> list[dict[str, Any]]:
+  """A dict a level: mean gate weights of every seed, and experts unused.
+
+  Returns:
+    `usage`, `{selector: {pool: [S][E_p]}}`, and `collapsed`, the share of
+    experts that no gate gives 1 % (mean, std and per seed).
+  """
+  run = jax.jit(
+    lambda params, features: jax.lax.map(
+      lambda own: gates.usage(model, own, features), params
+    )
+  )
+  # By way of the host: training may have left them on other devices.
+  levels = jax.device_get(run(jax.device_get(params), features))
+  num_seeds = len(jax.tree.leaves(params)[0])
+  return [
+    {
+      'collapsed': over_seeds(
+        np.array(
+          [
+            gates.collapsed(jax.tree.map(lambda w, s=s: w[s], level))
+            for s in range(num_seeds)
+          ]
+        )
+      ),
+      'usage': jax.tree.map(lambda w: np.round(w, 6).tolist(), level),
+    }
+    for level in levels
+  ]
 
 
 def over_seeds(values: np.ndarray) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class ExtractionLevel(nn.Module):
     shared_input: Array,
     *,
     train: bool = False,
-  ) -> tuple[dict[str, Array], Array | None, dict[str, Array]]:
+  ) -> tuple[dict[str, Array], Array | None, dict[str, mixture.Weights]]:
     """Extracts one level.
 
     Args:
@@ -52,7 +52,7 @@ class ExtractionLevel(nn.Module):
 
     Returns:
       (task_outputs, shared_output, gate_weights): `{task: [B, H]}`, `[B, H]` or
-      None, and `{task or 'shared': [B, E]}`.
+      None, and `{task or 'shared': {pool: [B, E_p]}}`.
 
     Raises:
       ValueError: a number of experts that makes no sense.

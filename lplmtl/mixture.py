@@ -6,7 +6,7 @@ pool, beside the kernels of all gates: on a CPU a step is made of few large
 products, where a module for each pool and each gate would make many small ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -16,6 +16,8 @@ import numpy as np
 
 from lplmtl import experts
 from lplmtl.types import Array
+
+Weights = dict[str, Array]
 
 
 class Pool(NamedTuple):
@@ -73,7 +75,7 @@ def mix(
   selectors: Sequence[Selector],
   *,
   train: bool,
-) -> tuple[list[Array], list[Array]]:
+) -> tuple[list[Array], list[Weights]]:
   """Mixes the experts' outputs once for each selector.
 
   `m_s = sum_e g_s(x)_e f_e(x)` (Ma et al. 2018, eq. 7), e over the experts of
@@ -88,19 +90,14 @@ def mix(
     train: whether dropout acts.
 
   Returns:
-    (mixed, weights): for each selector `[B, ...]`, and `[B, E_s]` float32 that
-    sum to 1.
+    (mixed, weights): for each selector `[B, ...]`, and the weights of the pools
+      it may choose from, `{pool: [B, E_p]}` float32, together 1.
 
   Raises:
     ValueError: a number of experts below 1.
   """
   outputs, logits = apply(module, expert, pools, selectors, train=train)
-  return weigh(
-    jnp.stack([logits[s.name] for s in selectors], axis=1),
-    jnp.concatenate([outputs[p.name] for p in pools], axis=1),
-    np.array([[p.name in s.pools for p in pools] for s in selectors]),
-    [p.num_experts for p in pools],
-  )
+  return weigh(outputs, logits, selectors)
 
 
 def apply(
@@ -140,23 +137,32 @@ def apply(
     )
     outputs |= zip([p.name for p in here], found, strict=True)
     logits |= zip(gates, scores, strict=True)
-  return outputs, logits
+  return {p.name: outputs[p.name] for p in pools}, logits
 
 
 def weigh(
-  logits: Array, outputs: Array, allowed: np.ndarray, counts: list[int]
-) -> tuple[list[Array], list[Array]]:
-  """Mixes `[B, E, ...]` by `[B, G, E]` logits of the `[G, P]` allowed pools."""
-  logits = logits.astype(jnp.float32)
+  outputs: Mapping[str, Array],
+  logits: Mapping[str, Array],
+  selectors: Sequence[Selector],
+) -> tuple[list[Array], list[Weights]]:
+  """Mixes what `apply` returned; returns as `mix`."""
+  names = tuple(outputs)
+  counts = [outputs[name].shape[1] for name in names]
+  allowed = np.array([[name in s.pools for name in names] for s in selectors])
+  joined = jnp.stack([logits[s.name] for s in selectors], axis=1)
+  joined = joined.astype(jnp.float32)
   if not allowed.all():
     mask = np.repeat(allowed, counts, axis=1)
-    logits = jnp.where(mask[None], logits, -jnp.inf)
-  weights = jax.nn.softmax(logits, axis=-1)
-  mixed = jnp.einsum('bge,be...->bg...', weights.astype(outputs.dtype), outputs)
+    joined = jnp.where(mask[None], joined, -jnp.inf)
+  weights = jax.nn.softmax(joined, axis=-1)
+  pool = jnp.concatenate(list(outputs.values()), axis=1)
+  mixed = jnp.einsum('bge,be...->bg...', weights.astype(pool.dtype), pool)
   chosen = []
-  for own, mine in zip(unstack(weights), allowed, strict=True):
-    parts = zip(experts.split(own, counts), mine, strict=True)
-    chosen.append(jnp.concatenate([w for w, ok in parts if ok], axis=1))
+  for selector, own in zip(selectors, unstack(weights), strict=True):
+    parts = dict(zip(names, experts.split(own, counts), strict=True))
+    chosen.append(
+      {name: parts[name] for name in names if name in selector.pools}
+    )
   return unstack(mixed), chosen
 
 

@@ -102,7 +102,8 @@ class Model(Protocol):
   ) -> Any:
     """Returns `({task: [B, K] logits}, aux)`.
 
-    `aux` is a dict: `gates`, a tuple with one `{selector: [B, E]}` per level,
+    `aux` is a dict: `gates`, a tuple with one `{selector: {pool: [B, E_p]}}`
+    per level, the weights of the experts by the pools that hold them,
     and optionally `penalty`, a scalar that is added to the balanced loss.
     """
 

@@ -43,7 +43,8 @@ def test_contract(name, variables):
     assert predictions[task.name].shape == (7, task.num_outputs)
     assert predictions[task.name].dtype == jnp.float32
   for level in aux['gates']:
-    for weights in level.values():
+    for pools in level.values():
+      weights = jnp.concatenate(list(pools.values()), axis=1)
       assert weights.shape[0] == 7
       np.testing.assert_allclose(weights.sum(axis=1), np.ones(7), atol=1e-6)
       # DSelect-k chooses few experts, and gives the others nothing.
@@ -318,7 +319,8 @@ def test_dselect_gates_become_binary():
   sure = lambda path, v: 50 * v if 'codes' in str(path) else v  # noqa: E731
   params = jax.tree_util.tree_map_with_path(sure, params)
   _, aux = model.apply({'params': params}, x)
-  for weights in aux['gates'][0].values():
+  for pools in aux['gates'][0].values():
+    weights = pools['experts']
     assert ((weights > 0).sum(axis=1) <= model.num_selected).mean() > 0.7
 
 
@@ -431,7 +433,10 @@ def test_any_module_can_be_the_expert():
   alone = nn.Conv(2, (3, 3)).apply({'params': one}, image)
   assert outputs.shape == (3, 3, 6, 6, 2)
   np.testing.assert_allclose(outputs[:, 1], alone, atol=1e-5)
-  assert aux['gates'][0]['shared'].shape == (3, 5)
+  widths = {k: v.shape[1] for k, v in aux['gates'][0]['shared'].items()}
+  assert widths == {
+    'specific_experts_a': 2, 'specific_experts_b': 2, 'shared_experts': 1
+  }  # fmt: skip
 
 
 def test_experts_may_not_have_other_collections():
@@ -478,9 +483,11 @@ def test_bfloat16_is_for_the_products_alone():
     assert rough[name].dtype == jnp.float32
     np.testing.assert_allclose(rough[name], exact[name], atol=0.1)
     assert not np.array_equal(rough[name], exact[name])
-  for weights in jax.tree.leaves(aux['gates']):
-    assert weights.dtype == jnp.float32
-    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
+  for level in aux['gates']:
+    for pools in level.values():
+      weights = jnp.concatenate(list(pools.values()), axis=1)
+      assert weights.dtype == jnp.float32
+      np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
 
 
 def test_dropout_acts_in_training_only():

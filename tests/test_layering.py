@@ -27,6 +27,7 @@ ALLOWED = {
   'architectures': {'experts', 'mixture', 'towers', 'extraction'},
   'balancing': set(),
   'compression': set(),
+  'gates': set(),
   'gradients': {'dropout', 'losses'},
   'steps': {'dropout', 'gradients', 'losses'},
   'parallel': set(),

@@ -4,7 +4,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 
 from lplmtl import experts, mixture
 from lplmtl.architectures import common
@@ -97,7 +96,7 @@ class _Level(nn.Module):
   @nn.compact
   def __call__(
     self, inputs: dict[str, Array], *, train: bool = False
-  ) -> tuple[dict[str, Array], dict[str, Array]]:
+  ) -> tuple[dict[str, Array], dict[str, mixture.Weights]]:
     pools = [
       mixture.Pool(f'experts_{name}', count, inputs[name])
       for name, count in self.counts
@@ -110,12 +109,7 @@ class _Level(nn.Module):
     outputs, logits = mixture.apply(
       self, self.expert, pools, selectors, train=train
     )
-    mixed, weights = mixture.weigh(
-      jnp.stack([logits[s.name] for s in selectors], axis=1),
-      jnp.concatenate([outputs[p.name] for p in pools], axis=1),
-      np.ones((len(selectors), len(pools)), bool),
-      [p.num_experts for p in pools],
-    )
+    mixed, weights = mixture.weigh(outputs, logits, selectors)
     fused = {}
     for name, own in zip(self.readers, mixed, strict=True):
       native = outputs[f'experts_{name}']

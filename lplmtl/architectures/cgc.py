@@ -46,7 +46,7 @@ class CGC(nn.Module):
   def __call__(
     self, features: Any, *, train: bool = False
   ) -> common.Predictions:
-    """Returns `({task: [B, K] logits}, {'gates': ({task: [B, E]},)})`."""
+    """Returns `({task: [B, K] logits}, {'gates': one dict for its level})`."""
     names = common.task_names(self.tasks)
     x = common.encode(self.encoder, features, train=train)
     level = extraction.ExtractionLevel(

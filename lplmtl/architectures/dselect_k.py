@@ -67,7 +67,7 @@ class DSelectK(nn.Module):
   def __call__(
     self, features: Any, *, train: bool = False
   ) -> common.Predictions:
-    """Returns `(logits, {'gates': ({task: [B, E]},), 'penalty': scalar})`."""
+    """Returns `(logits, {'gates': one dict, 'penalty': scalar})`."""
     names = common.task_names(self.tasks)
     count = self.num_experts
     if count < 1 or count & (count - 1):
@@ -92,7 +92,11 @@ class DSelectK(nn.Module):
       weights = gates[name].astype(outputs['experts'].dtype)
       inputs[name] = jnp.einsum('be,be...->b...', weights, outputs['experts'])
     predictions = common.predict(self.tasks, self.tower, inputs, train=train)
-    return predictions, {'gates': (gates,), 'penalty': self.entropy * penalty}
+    aux = {
+      'gates': ({name: {'experts': w} for name, w in gates.items()},),
+      'penalty': self.entropy * penalty,
+    }
+    return predictions, aux
 
 
 class _Gate(nn.Module):

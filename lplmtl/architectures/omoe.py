@@ -42,7 +42,7 @@ class OMoE(nn.Module):
   def __call__(
     self, features: Any, *, train: bool = False
   ) -> common.Predictions:
-    """Returns `({task: [B, K] logits}, {'gates': ({'shared': [B, E]},)})`."""
+    """Returns `({task: [B, K] logits}, {'gates': one dict for its level})`."""
     names = common.task_names(self.tasks)
     x = common.encode(self.encoder, features, train=train)
     (mixed,), (weights,) = mixture.mix(

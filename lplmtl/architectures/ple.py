@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl import experts, extraction
+from lplmtl import experts, extraction, mixture
 from lplmtl.architectures import common
 from lplmtl.types import Array, Task
 
@@ -74,7 +74,7 @@ def extract(
   *,
   shared_gate_on_top: bool,
   train: bool,
-) -> tuple[dict[str, Array], Any, tuple[dict[str, Array], ...]]:
+) -> tuple[dict[str, Array], Any, tuple[dict[str, mixture.Weights], ...]]:
   """Extraction levels `level_0`, `level_1`, ... within the calling module.
 
   Args:

@@ -61,7 +61,8 @@ class SPLE(nn.Module):
   ) -> common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': one dict per level})`.
 
-    With `top='identity'` the top gate's first column is g_{k,N-1}'s.
+    With `top='identity'` the top gate's weight of g_{k,N-1} is that of a pool
+    which is called like the task.
     """
     names = common.task_names(self.tasks)
     if self.top not in ('concat', 'identity', 'shared'):
@@ -105,7 +106,7 @@ class TopLevel(nn.Module):
   @nn.compact
   def __call__(
     self, own: dict[str, Array], shared: Array, *, train: bool = False
-  ) -> tuple[dict[str, Array], dict[str, Array]]:
+  ) -> tuple[dict[str, Array], dict[str, mixture.Weights]]:
     """Maps `{task: [B, H']}` and `[B, H']` to the towers' inputs."""
     names = tuple(own)
     below: list[mixture.Given] = []

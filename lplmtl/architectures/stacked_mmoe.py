@@ -82,7 +82,7 @@ class _Level(nn.Module):
   @nn.compact
   def __call__(
     self, x: Array, inputs: dict[str, Array], *, train: bool = False
-  ) -> tuple[dict[str, Array], dict[str, Array]]:
+  ) -> tuple[dict[str, Array], dict[str, mixture.Weights]]:
     """Without inputs of their own, all experts read x."""
     pools = [mixture.Pool(name, 1, value) for name, value in inputs.items()]
     pools = pools or [mixture.Pool('experts', self.num_experts, x)]

@@ -4,8 +4,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from lplmtl import experts, mixture
 from lplmtl.architectures import common
@@ -56,7 +54,7 @@ class STEM(nn.Module):
   def __call__(
     self, features: Any, *, train: bool = False
   ) -> common.Predictions:
-    """Returns `({task: [B, K] logits}, {'gates': ({task: [B, E]},)})`."""
+    """Returns `({task: [B, K] logits}, {'gates': one dict for its level})`."""
     names = common.task_names(self.tasks)
     if self.num_specific < 1:
       raise ValueError(
@@ -84,18 +82,13 @@ class STEM(nn.Module):
     )
     inputs, gates = {}, {}
     for name in names:
-      foreign = {f'specific_experts_{n}' for n in names} - {
-        f'specific_experts_{name}'
+      seen = {
+        pool: x
+        if pool in (f'specific_experts_{name}', 'shared_experts')
+        else jax.lax.stop_gradient(x)
+        for pool, x in outputs.items()
       }
-      seen = [
-        jax.lax.stop_gradient(outputs[p]) if p in foreign else outputs[p]
-        for p in everything
-      ]
-      (inputs[name],), (gates[name],) = mixture.weigh(
-        logits[f'gate_{name}'][:, None],
-        jnp.concatenate(seen, axis=1),
-        np.ones((1, len(pools)), bool),
-        [pool.num_experts for pool in pools],
-      )
+      own = [s for s in selectors if s.name == f'gate_{name}']
+      (inputs[name],), (gates[name],) = mixture.weigh(seen, logits, own)
     predictions = common.predict(self.tasks, self.tower, inputs, train=train)
     return predictions, {'gates': (gates,)}

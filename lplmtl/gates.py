@@ -1,0 +1,74 @@
+"""Looking inside: which experts the gates of a trained model use."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lplmtl import types
+from lplmtl.types import Model, PyTree
+
+# `{selector: {pool: [E_p]}}`, as `aux['gates']` but without rows.
+Level = Mapping[str, Mapping[str, Any]]
+
+
+def usage(
+  model: Model, params: PyTree, features: PyTree, *, chunk_size: int = 1024
+) -> Sequence[Level]:
+  """The mean weight of every expert in every gate, over a table.
+
+  Fit for jit.
+
+  Args:
+    model: see `lplmtl.types.Model`.
+    params: its parameters.
+    features: pytree of `[N, ...]`.
+    chunk_size: rows at a time.
+
+  Returns:
+    A dict a level, `{selector: {pool: [E_p] float32}}`; the weights of a
+    selector sum to 1. Empty for a model without gates.
+  """
+  features = jax.tree.map(jnp.asarray, features)
+  count = types.num_rows(features)
+  if not count:
+    raise ValueError('expected at least one row, found none')
+  size = min(chunk_size, count)
+  num_chunks = -(-count // size)
+  rows = jnp.arange(num_chunks * size)
+
+  def total(rows: Any) -> Any:
+    # The last chunk repeats the last row, which then counts once.
+    chunk = jax.tree.map(lambda x: x[jnp.minimum(rows, count - 1)], features)
+    gates = model.apply({'params': params}, chunk)[1].get('gates', ())
+    counts = (rows < count).astype(jnp.float32)
+    return jax.tree.map(lambda w: counts @ w, gates)
+
+  sums = jax.lax.map(total, rows.reshape(num_chunks, size))
+  return jax.tree.map(lambda x: x.sum(axis=0) / count, sums)
+
+
+def peaks(level: Level) -> dict[str, np.ndarray]:
+  """`{pool: [E_p]}`: the largest share that any gate gives an expert."""
+  found: dict[str, np.ndarray] = {}
+  for pools in level.values():
+    for pool, weights in pools.items():
+      own = np.asarray(weights)
+      found[pool] = np.maximum(found.get(pool, own), own)
+  return found
+
+
+def collapsed(level: Level, least: float = 0.01) -> float:
+  """The share of a level's experts that no gate gives as much as `least`.
+
+  Args:
+    level: of `usage`.
+    least: mean weight below which an expert counts as unused by a gate.
+
+  Returns:
+    A number from 0 to 1.
+  """
+  highest = np.concatenate(list(peaks(level).values()))
+  return float((highest < least).mean())

@@ -1,0 +1,48 @@
+"""What gates use, against plain means; experts that nobody uses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lplmtl import gates
+from tests import contracts
+
+
+@pytest.mark.parametrize('name', ['mmoe', 'ple', 'sple_identity', 'omoe'])
+@pytest.mark.parametrize('chunk_size', [5, 1000])
+def test_usage_is_the_mean_over_rows(name, chunk_size):
+  model = contracts.architectures(encoder=contracts.encoder())[name]
+  x = contracts.features(rows=13)
+  params = contracts.random_params(model, x)
+  found = jax.jit(
+    lambda params, x: gates.usage(model, params, x, chunk_size=chunk_size)
+  )(params, x)
+  expected = jax.tree.map(
+    lambda w: w.mean(axis=0), model.apply({'params': params}, x)[1]['gates']
+  )
+  contracts.assert_trees_close(found, expected)
+  for level in found:
+    for pools in level.values():
+      total = sum(float(w.sum()) for w in pools.values())
+      np.testing.assert_allclose(total, 1, rtol=1e-5)
+
+
+def test_a_model_without_gates():
+  model = contracts.architectures(encoder=contracts.encoder())['shared_bottom']
+  x = contracts.features()
+  assert gates.usage(model, contracts.random_params(model, x), x) == ()
+  with pytest.raises(ValueError, match='at least one row, found none'):
+    gates.usage(model, {}, {'a': jnp.zeros((0, 3))})
+
+
+def test_collapse():
+  """An expert counts as unused where no gate that may choose it does."""
+  level = {
+    'a': {'own_a': np.array([0.5, 0.0]), 'both': np.array([0.496, 0.004])},
+    'b': {'own_b': np.array([0.98, 0.0]), 'both': np.array([0.009, 0.011])},
+  }
+  # Of own_a[1], own_b[1] no gate takes anything; both[1] is used by b.
+  assert gates.collapsed(level) == 2 / 6
+  assert gates.collapsed(level, least=0.02) == 3 / 6
+  assert gates.peaks(level)['both'].tolist() == [0.496, 0.011]
