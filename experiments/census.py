@@ -49,6 +49,7 @@ def run(config: Config) -> dict[str, Any]:
 
 def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
   from experiments import census_data, display, run_folder, runner
+  from lplmtl import storage
 
   start = time.perf_counter()
   console = display.make_console()
@@ -91,10 +92,10 @@ def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     }
     try:
       _write(config, folder, parts.model, fitted, data, results)
-    except OSError as error:
+    except (OSError, storage.CheckpointError) as error:
       raise InputError(
-        f'cannot write to --out_dir={folder} ({error.strerror or error}): make '
-        'room and start the same command again'
+        f'cannot write to --out_dir={folder} ({error}): make room and start '
+        'the same command again, which goes on from the last checkpoint, if any'
       ) from error
   _print_results(console, results, folder)
   return results
@@ -146,13 +147,17 @@ def _fit(
       raise interrupts.Stopped(
         f'{stopped}: the same command goes on from there', request.exit_code
       ) from None
+    except resume.RestoreError as error:
+      raise InputError(f'{error} (--overwrite does)') from error
     except training.NonFiniteError as error:
       keeper.wait()
       kept = keeper.steps()
       if not kept:
         raise
       raise training.NonFiniteError(
-        f'{error}. The last good checkpoint, of step {kept[-1]:,}, is kept'
+        f'{error}. The checkpoint of step {kept[-1]:,} is good and is kept: '
+        'the same command with a larger --skip_nonfinite goes on from there; '
+        'other settings want another --out_dir, or --overwrite'
       ) from error
 
 
@@ -330,12 +335,18 @@ def _print_results(
     f'compilation {seconds["compile"]:.1f}, training {seconds["train"]:.1f}, '
     f'scoring {seconds["scoring"]:.1f} '
     f'({results["examples_per_second"]:,.0f} training examples/s)\n'
-    f'{results["data"]["statement"]}\n'
+    f'{_skipped(results)}{results["data"]["statement"]}\n'
     f'written to {folder}',
     soft_wrap=True,
   )
   if not plots.is_available():
     console.print("no curves.png: pip install -e '.[plots]' for pictures")
+
+
+def _skipped(results: dict[str, Any]) -> str:
+  """A line of its own, where there were any."""
+  counts = results['skipped_steps']
+  return f'steps skipped as not finite: {counts}\n' if any(counts) else ''
 
 
 def main(argv: list[str]) -> None:
@@ -353,6 +364,8 @@ def main(argv: list[str]) -> None:
     from experiments import runner
   except InputError as error:
     sys.exit(f'error: {error}')
+  except KeyboardInterrupt:  # importing takes a second
+    sys.exit(128 + signal.SIGINT)
   runner.start(config)
   # Until training begins, and once it is over.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -362,7 +375,9 @@ def main(argv: list[str]) -> None:
     print(stopped, file=sys.stderr)
     sys.exit(stopped.exit_code)
   except KeyboardInterrupt:
-    print('interrupted: nothing of this run was kept', file=sys.stderr)
+    print(
+      'interrupted outside of training: nothing new is kept', file=sys.stderr
+    )
     sys.exit(128 + signal.SIGINT)
   except runner.USER_ERRORS as error:
     sys.exit(f'error: {error}')

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first asks to stop, a second one leaves at once."""
+"""SIGTERM, Ctrl-C, SIGHUP: the first asks to stop, a second leaves at once."""
 
 import contextlib
 import os
@@ -8,7 +8,11 @@ import sys
 import threading
 from collections.abc import Iterator
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(
+  getattr(signal, name)
+  for name in ('SIGINT', 'SIGTERM', 'SIGHUP')  # SIGHUP: not on Windows
+  if hasattr(signal, name)
+)
 
 
 class Stopped(Exception):  # noqa: N818, no error
@@ -39,7 +43,7 @@ class Request:
 
 @contextlib.contextmanager
 def watch() -> Iterator[Request]:
-  """Turns SIGINT and SIGTERM into a request, for as long as this lasts.
+  """Turns SIGINT, SIGTERM and SIGHUP into a request, for as long as this lasts.
 
   A thread of its own reads the signals, as Python's handlers would have to wait
   for the end of a compilation or of a running program. Outside of the main
@@ -61,14 +65,16 @@ def watch() -> Iterator[Request]:
       request.signal = number[0]
       request.event.set()
       print(
-        'stopping: the progress is kept in a moment (again to leave at once)',
+        'stopping once the progress is kept, or all is done (again to leave '
+        'at once)',
         file=sys.stderr,
         flush=True,
       )
 
   listener = threading.Thread(target=listen, name='signals', daemon=True)
   before = {number: signal.getsignal(number) for number in SIGNALS}
-  for number in SIGNALS:
+  ignored = [n for n, handler in before.items() if handler == signal.SIG_IGN]
+  for number in set(SIGNALS) - set(ignored):  # nohup ignores SIGHUP
     signal.signal(number, lambda *_: None)
   wakeup = signal.set_wakeup_fd(write_end.fileno(), warn_on_full_buffer=False)
   listener.start()

@@ -26,14 +26,22 @@ def claim(folder: pathlib.Path) -> Iterator[None]:
   Raises:
     InputError: it cannot be written, or another run is at work in it.
   """
-  is_new = not folder.exists()
   try:
     for name in (MODEL, CHECKPOINTS):
       storage.check_name(folder.absolute() / name)
     storage.check_path(folder.absolute() / MODEL)
   except ValueError as error:
     raise InputError(f'--out_dir={folder}: {error}') from error
+  except OSError:
+    pass  # the same will be told of below
   try:
+    is_new = not folder.exists()
+    checkpoints = folder / CHECKPOINTS
+    if checkpoints.exists() and not checkpoints.is_dir():
+      raise InputError(
+        f'{checkpoints} is there and is no folder: remove it or choose another '
+        '--out_dir'
+      )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
       pass
@@ -119,12 +127,19 @@ def finished(
       f'{", ".join(different)}: choose another --out_dir, or replace that run '
       'by --overwrite'
     )
+  lost = [name for name in (MODEL, HISTORY) if not (folder / name).exists()]
+  if lost:
+    raise InputError(
+      f'--out_dir={folder} holds a finished run whose {lost[0]} is gone: train '
+      'it again by --overwrite, or choose another folder'
+    )
   return results
 
 
 def clear(folder: pathlib.Path) -> None:
   """Removes what a run writes, the results first."""
-  for name in (RESULTS, HISTORY, CURVES, GATES):
-    (folder / name).unlink(missing_ok=True)
-  for name in (CHECKPOINTS, MODEL):
-    shutil.rmtree(folder / name, ignore_errors=True)
+  for name in (RESULTS, HISTORY, CURVES, GATES, CHECKPOINTS, MODEL):
+    if (folder / name).is_dir():
+      shutil.rmtree(folder / name, ignore_errors=True)
+    else:
+      (folder / name).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import dropout, gradients, steps
@@ -73,6 +74,7 @@ def explain(
   model: Model,
   tasks: Sequence[Task],
   state: steps.TrainState,
+  after: steps.TrainState,
   batch: Batch,
 ) -> str:
   """What is not finite about a step, in words.
@@ -81,6 +83,7 @@ def explain(
     model: see `lplmtl.types.Model`.
     tasks: T tasks.
     state: of one seed, before the step.
+    after: its state after the step, on the host.
     batch: its rows.
 
   Returns:
@@ -98,14 +101,15 @@ def explain(
       for task in tasks
     ]
 
+  largest = (0.0, '')
   for task, (value, gradient) in zip(
     tasks, jax.device_get(run(state, batch)), strict=True
   ):
-    bad = [
-      '/'.join(part.key for part in path)
-      for path, leaf in jax.tree_util.tree_flatten_with_path(gradient)[0]
-      if not np.isfinite(leaf).all()
-    ]
+    bad = _not_finite(gradient)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(gradient)[0]:
+      reached = float(np.abs(np.nan_to_num(leaf)).max(initial=0))
+      text = f'of task {task.name!r} in {_name(path)}'
+      largest = max(largest, (reached, text))
     where = f', first in the gradient of {bad[0]}' if bad else ''
     if not np.isfinite(value).all():
       return f'the loss of task {task.name!r} is {value[0]}{where}'
@@ -114,4 +118,21 @@ def explain(
         f'the gradient of task {task.name!r}, whose loss is {value[0]:.3g}, is '
         f'not finite{where}'
       )
-  return 'the update is not finite, though all losses and gradients are'
+  first = (_not_finite(after) or ['its update'])[0]
+  return (
+    f'{first} is not finite, though all losses and gradients are; the largest '
+    f'gradient, {largest[1]}, reaches {largest[0]:.3g}'
+  )
+
+
+def _not_finite(tree: PyTree) -> list[str]:
+  """The names of the leaves that are not."""
+  return [
+    _name(path)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    if jnp.issubdtype(leaf.dtype, jnp.inexact) and not np.isfinite(leaf).all()
+  ]
+
+
+def _name(path: Any) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator='/')

@@ -1,7 +1,9 @@
 """Training that can be taken up again: the progress of `fit`, kept on disk."""
 
+import contextlib
 import json
 import logging
+import os
 import pathlib
 import shutil
 import threading
@@ -13,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lplmtl import storage
 from lplmtl.progress import Progress, Record, from_json, to_json
@@ -25,6 +28,12 @@ _PREFIX = 'step_'
 # to wait for.
 _STRETCH = 1.0
 _FIRST_STEPS = 50
+# Seconds of training at the end that are kept, though no save is due.
+_WORTH_KEEPING = 10.0
+
+
+class RestoreError(CheckpointError):
+  """Checkpoints that a run cannot go on from."""
 
 
 class Interrupted(Exception):  # noqa: N818, no error
@@ -46,8 +55,9 @@ class Checkpoints:
 
   Args:
     directory: folder of the checkpoints of this run alone.
-    run: JSON data that describe the run; a checkpoint of another run is
-      refused.
+    run: JSON data that describe the run, all that changes what is computed: the
+      data, the model, every setting. A checkpoint of another run is refused; of
+      what is left out here, only the random key and the shapes are compared.
     every_steps: keep the progress whenever so many steps of an epoch are done,
       and at its end; 0 to go by time alone.
     every_seconds: keep it at least so often (where `fit` looks up, which is
@@ -56,6 +66,9 @@ class Checkpoints:
     stop: once set, `fit` keeps its progress and raises `Interrupted`.
     on_note: called with what a person should know, such as a checkpoint that
       was passed over as damaged; None for Python's logging.
+
+  Raises:
+    ValueError: arguments that make no sense.
   """
 
   def __init__(
@@ -71,18 +84,29 @@ class Checkpoints:
   ):
     self.directory = pathlib.Path(directory).absolute()
     storage.check_name(self.directory)
-    if every_steps < 0 or every_seconds < 0 or num_kept < 1:
+    whole = isinstance(every_steps, int) and isinstance(num_kept, int)
+    if not whole or every_steps < 0 or num_kept < 1 or not every_seconds >= 0:
       raise ValueError(
-        'every_steps and every_seconds must be at least 0, num_kept at least '
-        f'1; found {every_steps}, {every_seconds} and {num_kept}'
+        'every_steps and every_seconds must be at least 0, num_kept at least 1 '
+        f'(and whole numbers, but for seconds); found {every_steps!r}, '
+        f'{every_seconds!r} and {num_kept!r}'
       )
-    # As JSON gives it back: tuples become lists.
-    self.run = json.loads(json.dumps(dict(run or {})))
+    try:
+      # As JSON gives it back: tuples become lists.
+      self.run = json.loads(json.dumps({**(run or {})}))
+    except TypeError as error:
+      raise ValueError(
+        f'run must be a dict of JSON data, such as {{"rate": 0.1}}: {error}; '
+        f'found {run!r}'
+      ) from error
     self.every_steps = every_steps
     self.every_seconds = every_seconds
     self.num_kept = num_kept
     self.stop = stop or threading.Event()
-    self.on_note = on_note or logging.getLogger(__name__).warning
+    self.on_note = on_note
+    self._is_used = self._is_closed = False
+    self._passed_over: set[int] = set()
+    self._latest: Progress | None = None
     self._worker = futures.ThreadPoolExecutor(1, 'checkpoints')
     self._pending: futures.Future[None] | None = None
     self._saved_at = time.monotonic()
@@ -98,45 +122,69 @@ class Checkpoints:
     trace: TracebackType | None,
   ) -> None:
     try:
+      late = time.monotonic() - self._saved_at > _WORTH_KEEPING
+      if kind is None and self._latest is not None and late:
+        self.save(self._latest)  # what comes after training may be cut short
       self.wait()
     except CheckpointError:
       if kind is None:  # else there is an error to tell of already
         raise
     finally:
+      self._is_closed = True
       self._worker.shutdown()
 
   def steps(self) -> list[int]:
     """The steps of the checkpoints on disk, whole or not, oldest first."""
-    found = [
-      path.name.removeprefix(_PREFIX)
-      for path in self.directory.glob(f'{_PREFIX}*')
-    ]
-    return sorted(int(name) for name in found if name.isdecimal())
+    try:
+      names = os.listdir(self.directory)
+    except FileNotFoundError:
+      return []
+    except OSError as error:
+      raise RestoreError(
+        f'cannot read the folder of checkpoints {self.directory}: '
+        f'{error.strerror}'
+      ) from error
+    found = [name.removeprefix(_PREFIX) for name in names]
+    return sorted(
+      int(step)
+      for name, step in zip(names, found, strict=True)
+      if name != step and step.isdecimal()
+    )
 
   def restore(self, like: Progress) -> Progress | None:
     """The newest whole checkpoint; None where there is none at all.
 
     Raises:
-      CheckpointError: none is whole, or they are another run's.
+      RestoreError: none is whole, or they are another run's.
+      ValueError: it has served a call of `fit` already.
     """
+    if self._is_used or self._is_closed:
+      raise ValueError(
+        'one keeper serves one call of fit, while it is open: make another '
+        'Checkpoints for this one'
+      )
+    self._is_used = True
     complaint = ''
+    steps = self.steps()
     for path in self.directory.glob(f'.{_PREFIX}*'):  # a write that broke off
       shutil.rmtree(path, ignore_errors=True)
-    for step in reversed(self.steps()):
+    for step in reversed(steps):
       folder = self._folder(step)
       try:
         arrays, meta = storage.read(folder)
       except CheckpointError as error:
         complaint = str(error)
-        self.on_note(f'checkpoint passed over: {complaint}')
+        self._passed_over.add(step)
+        self._note(logging.WARNING, f'checkpoint passed over: {complaint}')
         continue
       self._check_run(folder, meta)
-      self.on_note(f'going on from step {step:,} ({folder})')
-      return _from_data(like, arrays, meta, folder)
+      found = _from_data(like, arrays, meta, folder)
+      self._note(logging.INFO, f'going on from step {step:,} ({folder})')
+      return found
     if complaint:
-      raise CheckpointError(
+      raise RestoreError(
         f'no checkpoint in {self.directory} is whole; the oldest: {complaint}. '
-        'Remove the folder to start afresh'
+        'Remove the checkpoints to start afresh'
       )
     return None
 
@@ -160,6 +208,7 @@ class Checkpoints:
       CheckpointError: this progress, or the last one, cannot be written.
       Interrupted: `stop` is set; the progress is kept.
     """
+    self._latest = now
     if self._pending is not None and self._pending.done():
       self.wait()  # raises, if it went wrong
     by_step = self.every_steps and now.step % self.every_steps == 0
@@ -173,6 +222,7 @@ class Checkpoints:
   def save(self, now: Progress) -> None:
     """Starts to write a checkpoint, once the one before it is done."""
     self.wait()
+    self._latest = None
     self._saved_at = time.monotonic()
     self._pending = self._worker.submit(
       self._write, now.total_steps, *to_data(now), now.history
@@ -185,9 +235,18 @@ class Checkpoints:
       pending.result()
 
   def clear(self) -> None:
-    """Removes all checkpoints of this run."""
+    """Removes all checkpoints, and the folder if nothing else is in it."""
     self.wait()
-    shutil.rmtree(self.directory, ignore_errors=True)
+    for step in self.steps():
+      shutil.rmtree(self._folder(step), ignore_errors=True)
+    with contextlib.suppress(OSError):
+      self.directory.rmdir()
+
+  def _note(self, level: int, text: str) -> None:
+    if self.on_note is None:
+      logging.getLogger(__name__).log(level, text)
+    else:
+      self.on_note(text)
 
   def _folder(self, step: int) -> pathlib.Path:
     return self.directory / f'{_PREFIX}{step:010}'
@@ -201,20 +260,23 @@ class Checkpoints:
   ) -> None:
     meta |= {'format': FORMAT, 'run': self.run, 'history': to_json(history)}
     storage.write(self._folder(step), arrays, meta)
-    for old in self.steps()[: -self.num_kept]:
+    whole = [s for s in self.steps() if s not in self._passed_over - {step}]
+    for old in set(self.steps()) - set(whole[-self.num_kept :]):
       shutil.rmtree(self._folder(old), ignore_errors=True)
+    self._passed_over.clear()
 
   def _check_run(self, folder: pathlib.Path, meta: Mapping[str, Any]) -> None:
     if meta.get('format') != FORMAT:
-      raise CheckpointError(
+      raise RestoreError(
         f'{folder} has format {meta.get("format")}, and this release reads '
         f'format {FORMAT}: remove {self.directory} to start afresh'
       )
     different = differences(meta['run'], self.run)
     if different:
-      raise CheckpointError(
+      raise RestoreError(
         f'{self.directory} holds another run, which differs in '
-        f'{", ".join(different)}: choose another folder, or remove this one'
+        f'{", ".join(different)}: choose another folder, or remove these '
+        'checkpoints'
       )
 
 
@@ -229,7 +291,8 @@ def differences(old: Any, new: Any, name: str = '') -> list[str]:
         old.get(key), new.get(key), f'{name}.{key}' if name else key
       )
     ]
-  return [] if old == new else [f'{name or "value"} ({old}, now {new})']
+  same = json.dumps(old) == json.dumps(new)  # a NaN equals itself
+  return [] if same else [f'{name or "value"} ({old}, now {new})']
 
 
 def _arrays(now: Progress) -> dict[str, PyTree]:
@@ -268,7 +331,7 @@ def _from_data(
     raw = jax.random.key_data(old) if _is_key(old) else old
     shape = getattr(found, 'shape', None), getattr(found, 'dtype', None)
     if shape != (raw.shape, raw.dtype):
-      raise CheckpointError(
+      raise RestoreError(
         f'{folder} does not fit this run: expected {raw.dtype}{raw.shape} at '
         f'{jax.tree_util.keystr(path)}, found {shape[1]}{shape[0]}'
       )
@@ -277,6 +340,18 @@ def _from_data(
     return found
 
   restored = jax.tree_util.tree_map_with_path(find, _arrays(like))
+  extra = len(jax.tree.leaves(arrays)) - len(jax.tree.leaves(restored))
+  if extra:
+    raise RestoreError(
+      f'{folder} does not fit this run: it holds {extra} arrays too many, as '
+      'of another optimizer or balancer'
+    )
+  old, new = restored['state'].key, like.state.key
+  if not np.array_equal(jax.random.key_data(old), jax.random.key_data(new)):
+    raise RestoreError(
+      f'{folder} holds a run of another random key: choose another folder, or '
+      'remove these checkpoints'
+    )
   return like._replace(
     epoch=meta['epoch'],
     step=meta['step'],

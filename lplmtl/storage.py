@@ -41,7 +41,7 @@ def check_path(directory: pathlib.Path) -> None:
   is_empty = directory.is_dir() and not any(directory.iterdir())
   if directory.exists() and not is_ours and not is_empty:
     raise ValueError(
-      f'{directory} is there and is no model folder: remove it or choose '
+      f'{directory} is there and is no whole model folder: remove it or choose '
       'another name'
     )
 
@@ -148,11 +148,16 @@ def verify(directory: pathlib.Path) -> None:
     CheckpointError: names the first file that is missing or has changed.
   """
   path = directory / CHECKSUMS
-  if not path.is_file():
+  try:
+    if not path.is_file():
+      raise CheckpointError(
+        f'{directory} is damaged: expected {CHECKSUMS} in it, found none'
+      )
+    text, actual = path.read_text(errors='replace'), _checksums(directory)
+  except OSError as error:
     raise CheckpointError(
-      f'expected a folder with {CHECKSUMS}, found none at {directory}'
-    )
-  text, actual = path.read_text(errors='replace'), _checksums(directory)
+      f'{directory} cannot be read: {_first_line(error)}'
+    ) from error
   if text == actual:
     return
   expected, found = _parse(text), _parse(actual)

@@ -70,7 +70,8 @@ def finished(tmp_path_factory):
 def test_a_run_writes_what_it_should(finished):
   names = {path.name for path in finished.iterdir()}
   assert names == {
-    'results.json', 'history.jsonl', 'curves.png', 'model', '.lock'
+    'results.json', 'history.jsonl', 'curves.png', 'gates.png', 'model',
+    '.lock',
   }  # fmt: skip
   assert (finished / '.lock').read_text() == str(os.getpid())
   results = json.loads((finished / 'results.json').read_text())
@@ -171,15 +172,15 @@ def test_one_plain_line_an_epoch(capsys, tmp_path):
 
 def test_every_architecture_and_balancer_by_one_flag():
   pair = (tasks.binary('a'), tasks.regression('b'))
-  names = ('shared_bottom', 'mmoe', 'cgc', 'ple', 'sple')
+  names = runner.architecture_names()
+  assert len(names) == len(
+    [c for c in vars(architectures).values() if isinstance(c, type)]
+  )
   for name in names:
     config = Config(architecture=name, dropout=0.25)
     model = runner.make_model(config, pair, None)
     assert type(model).__module__ == f'lplmtl.architectures.{name}'
     assert model.tower.dropout_rate == 0.25
-  assert len(
-    [c for c in vars(architectures).values() if isinstance(c, type)]
-  ) == len(names)
   unequal = runner.make_model(Config(expert_widths=((9, 8), (4,))), pair, None)
   assert [level.widths for level in unequal.levels] == [(9, 8), (4,)]
   for name in ('equal', 'uncertainty', 'uncertainty_revised'):
@@ -279,7 +280,7 @@ def _one_class(content):
 @pytest.mark.parametrize(
   'arguments, complaint',
   [
-    (['--architecture=resnet'], "unknown architecture 'resnet': expected one of cgc, mmoe"),
+    (['--architecture=resnet'], "unknown architecture 'resnet': expected one of adatt, aitm"),
     (['--balancer=magic'], "unknown balancer 'magic': expected one of equal, "),
     (['--tasks=income,age'], 'different ones of income, marital, education'),
     (['--tasks='], 'at least one; found none'),
@@ -295,6 +296,10 @@ def _one_class(content):
     (['--num_bins=1'], 'num_bins must be 0 or at least 2'),
     (['--learning_rate=nan'], 'learning_rate must be finite'),
     (['--out_dir=a[1]'], 'cannot have brackets'),
+    (['--architecture=esmm'], 'esmm is for tasks in a chain, such as click and buy'),
+    (['--architecture=dselect_k', '--num_experts=6'], 'a power of 2 as num_experts, found 6'),
+    (['--architecture=dselect_k', '--num_selected=9'], 'from 1 to the number of experts, 8'),
+    (['--architecture=mtan', '--expert_widths=8x8'], 'must be an MLP of one layer'),
     (['--architecture=x', '--dataset=census'], "unknown architecture 'x'"),
   ],
 )  # fmt: skip
@@ -368,7 +373,8 @@ def test_ctrl_c_before_training(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr('experiments.census_data.read', interrupt)
   assert launch(*TINY, f'--out_dir={tmp_path / "run"}') == 130
   assert (
-    capsys.readouterr().err == 'interrupted: nothing of this run was kept\n'
+    capsys.readouterr().err
+    == 'interrupted outside of training: nothing new is kept\n'
   )
   assert not (tmp_path / 'run').exists()
 
@@ -401,7 +407,7 @@ def test_a_signal_keeps_the_progress(number, code, finished, tmp_path, capsys):
     assert launch(*command) == code
   error = capsys.readouterr().err.splitlines()
   assert error == [
-    'stopping: the progress is kept in a moment (again to leave at once)',
+    'stopping once the progress is kept, or all is done (again to leave at once)',
     'stopped at step 4: the same command goes on from there',
   ]
   assert {p.name for p in folder.iterdir()} == {'.lock', 'checkpoints'}
@@ -452,9 +458,15 @@ def test_other_data_are_refused(tmp_path, capsys):
   assert launch(*command) == 1
   assert 'differs in data.test (' in capsys.readouterr().err
   assert launch(*command, '--overwrite') == 0
+  (tmp_path / 'run' / 'history.jsonl').unlink()
+  assert launch(*command) == 1
+  assert 'whose history.jsonl is gone' in capsys.readouterr().err
   (tmp_path / 'run' / 'results.json').write_text('{')
   assert launch(*command) == 1
   assert 'is not what this release writes' in capsys.readouterr().err
+  (tmp_path / 'run' / 'results.json').unlink()
+  (tmp_path / 'run' / 'results.json').mkdir()
+  assert launch(*command, '--overwrite') == 0
 
 
 def test_two_runs_on_one_folder(tmp_path, capsys):
@@ -516,6 +528,25 @@ def test_leaving_at_once(tmp_path):
   process.stderr.close()
 
 
+def test_out_dir_that_is_no_name(tmp_path, capsys):
+  assert launch(*TINY, f'--out_dir={tmp_path / ("z" * 300)}') == 1
+  error = capsys.readouterr().err
+  assert 'cannot write to --out_dir' in error and len(error.splitlines()) == 1
+
+
+def test_checkpoints_that_cannot_be_gone_on_from(tmp_path, capsys):
+  """Each tells what to do, before anything is trained."""
+  folder = tmp_path / 'run'
+  (folder / 'checkpoints' / 'step_0000000010').mkdir(parents=True)
+  assert launch(*TINY, f'--out_dir={folder}') == 1
+  error = capsys.readouterr().err
+  assert 'is whole; the oldest: ' in error and '(--overwrite does)' in error
+  shutil.rmtree(folder / 'checkpoints')
+  (folder / 'checkpoints').write_text('')
+  assert launch(*TINY, f'--out_dir={folder}') == 1
+  assert 'checkpoints is there and is no folder' in capsys.readouterr().err
+
+
 def test_out_dir_that_cannot_be_written(tmp_path, capsys):
   (tmp_path / 'file').write_text('')
   assert launch(*TINY, f'--out_dir={tmp_path / "file" / "run"}') == 1
@@ -555,7 +586,7 @@ def _command(*arguments):
   'flag, complaint',
   [
     ('--top=none', 'value should be one of <concat|identity|shared>'),
-    ('--num_shared=0', '--num_shared=0: 0 is not a positive integer'),
+    ('--num_experts=0', '--num_experts=0: 0 is not a positive integer'),
     ('--no_such_flag=1', 'Unknown command line flag'),
     ('--seed=3000000000', 'seed=3000000000'),
     ('--dataset=adult', 'one of <census|census66k|sample>'),

@@ -1,13 +1,16 @@
 """Runs that were interrupted: the same bits, whatever happened to the files."""
 
 import json
+import pathlib
 import shutil
 import threading
 
 import jax
 import numpy as np
+import optax
 import pytest
 
+import lplmtl
 from lplmtl import balancing, progress, resume, storage
 from tests import contracts, fuzz_checkpoints
 
@@ -115,6 +118,90 @@ def test_another_model_is_refused(kept):
     _checkpoints(kept).restore(like)
 
 
+@pytest.mark.parametrize(
+  'change, complaint',
+  [
+    ({'key': jax.random.split(jax.random.key(1), 3)}, 'of another random key'),
+    ({'optimizer': optax.sgd(0.1)}, 'it holds .* arrays too many'),
+    ({'model': lplmtl.MMoE(fuzz_checkpoints.TASKS)}, 'does not fit this run'),
+    ({'batch_size': 20}, r'expected float32\(3, 8, 2\) at .*losses'),
+  ],
+)
+def test_other_arguments_of_fit_are_refused(change, complaint, kept):
+  with (
+    pytest.raises(resume.RestoreError, match=complaint),
+    _checkpoints(kept) as keeper,
+  ):
+    fuzz_checkpoints.fit(keeper, **change)
+
+
+def test_one_keeper_serves_one_fit(tmp_path):
+  like = fuzz_checkpoints.like()
+  with resume.Checkpoints(tmp_path / 'run') as keeper:
+    assert keeper.restore(like) is None
+    with pytest.raises(ValueError, match='one keeper serves one call of fit'):
+      fuzz_checkpoints.fit(keeper)
+  with resume.Checkpoints(tmp_path / 'run') as closed:
+    pass
+  with pytest.raises(ValueError, match='while it is open'):
+    fuzz_checkpoints.fit(closed)
+
+
+def test_what_was_passed_over_does_not_count_as_kept(kept, tmp_path):
+  """A damaged checkpoint of a later step must not push out new ones."""
+  folder = tmp_path / 'run'
+  shutil.copytree(kept, folder)
+  (folder / 'step_0000000026' / 'SHA256SUMS').write_text('')
+  run = {'rate': 0.1, 'data': {'train': 'a'}}
+  with (
+    pytest.raises(resume.Interrupted),
+    contracts.Interrupting(
+      folder, 1, every_steps=1, num_kept=1, run=run, on_note=lambda _: None
+    ) as keeper,
+  ):
+    fuzz_checkpoints.fit(keeper)
+  assert keeper.steps() == [24]
+  like = fuzz_checkpoints.like()
+  assert _checkpoints(folder).restore(like).total_steps == 24
+
+
+def test_what_cannot_be_read_is_passed_over(kept, tmp_path, monkeypatch):
+  folder = tmp_path / 'run'
+  shutil.copytree(kept, folder)
+  read_bytes = pathlib.Path.read_bytes
+
+  def refuse(path):
+    if 'step_0000000026' in str(path):
+      raise PermissionError(13, 'Permission denied')
+    return read_bytes(path)
+
+  monkeypatch.setattr(pathlib.Path, 'read_bytes', refuse)
+  notes = []
+  found = _checkpoints(folder, notes).restore(fuzz_checkpoints.like())
+  assert found.total_steps == 23
+  assert 'cannot be read: Permission denied' in notes[0]
+
+
+def test_the_end_of_training_is_kept_where_it_is_worth_it(
+  tmp_path, monkeypatch
+):
+  """What comes after training, such as scoring, may be cut short too."""
+  for worth in (1e9, 0.0):
+    monkeypatch.setattr(resume, '_WORTH_KEEPING', worth)
+    with resume.Checkpoints(tmp_path / str(worth)) as keeper:
+      result = fuzz_checkpoints.fit(keeper)
+    kept = [] if worth else [int(result.state.step[0])]
+    assert keeper.steps() == kept
+
+
+def test_only_checkpoints_are_removed(tmp_path):
+  keeper = resume.Checkpoints(tmp_path)
+  (tmp_path / 'step_0000000003').mkdir()
+  (tmp_path / 'thesis.txt').write_text('mine')
+  keeper.clear()
+  assert [p.name for p in tmp_path.iterdir()] == ['thesis.txt']
+
+
 def test_what_broke_off_is_removed(kept, tmp_path):
   folder = tmp_path / 'run'
   shutil.copytree(kept, folder)
@@ -176,7 +263,7 @@ def test_a_save_that_fails_ends_the_run(kept, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written(tmp_path):
   (tmp_path / 'file').write_text('')
   with (
-    pytest.raises(storage.CheckpointError, match='cannot write'),
+    pytest.raises(storage.CheckpointError, match='cannot read the folder'),
     resume.Checkpoints(tmp_path / 'file' / 'run', every_steps=3) as keeper,
   ):
     fuzz_checkpoints.fit(keeper)
@@ -185,8 +272,13 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 @pytest.mark.parametrize(
   'options, complaint',
   [
-    ({'num_kept': 0}, 'num_kept at least 1; found 0, 60.0 and 0'),
+    ({'num_kept': 0}, 'num_kept at least 1 .* found 0, 60.0 and 0'),
+    ({'num_kept': '2'}, "found 0, 60.0 and '2'"),
     ({'every_steps': -1}, 'found -1'),
+    ({'every_steps': 2.5}, 'found 2.5'),
+    ({'every_seconds': float('nan')}, 'found 0, nan and 2'),
+    ({'run': 'abc'}, "must be a dict of JSON data.*found 'abc'"),
+    ({'run': {'rate': np.float32(1)}}, 'must be a dict of JSON data.*float32'),
     ({'directory': 'a[1]'}, 'brackets'),
   ],
 )
