@@ -116,7 +116,7 @@ def check_names(config: Config) -> None:
 
 def architecture_names() -> tuple[str, ...]:
   """What --architecture may be."""
-  return tuple(sorted(_architectures()))
+  return tuple(sorted(set(_architectures()) - set(CHAINS)))
 
 
 def balancer_names() -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Saved models: exact round trip, damage, what may be named in them."""
 
+import dataclasses
 import sys
 
 import flax.linen as nn
@@ -47,6 +48,21 @@ def test_round_trip(name, tmp_path):
       checkpoint.CheckpointError, match='with 2 seeds; found seed=2'
     ):
       checkpoint.load(tmp_path / 'model', seed=2)
+
+
+def test_a_tower_for_each_task(tmp_path):
+  towers = tuple(lplmtl.MLP((width,)) for width in (2, 3, 4))
+  model = lplmtl.MMoE(contracts.TASKS, tower=towers)
+  _save(
+    tmp_path / 'model', dataclasses.replace(model, encoder=contracts.encoder())
+  )
+  loaded, params, _ = checkpoint.load(tmp_path / 'model')
+  assert dataclasses.replace(loaded, encoder=None) == model
+  kernel = params['tower_mango']['body']['layer_0']['kernel']
+  assert kernel.shape == (2, 64, 4)
+  wrong = dataclasses.replace(model, tower=(lplmtl.MLP((2,)),))
+  with pytest.raises(ValueError, match="'mango'\\]; found 1"):
+    jax.eval_shape(wrong.init, jax.random.key(0), jnp.ones((1, 3)))
 
 
 def test_saving_again_replaces(tmp_path):
@@ -164,7 +180,7 @@ def test_other_folders_and_files_are_left_alone(tmp_path):
   (tmp_path / 'folder' / 'keep').write_text('mine')
   (tmp_path / 'file').write_text('mine')
   for name in ('folder', 'file'):
-    with pytest.raises(ValueError, match='is no model folder'):
+    with pytest.raises(ValueError, match='is no whole model folder'):
       _save(tmp_path / name)
   with pytest.raises(ValueError, match='brackets'):
     _save(tmp_path / 'a[1]')

@@ -28,6 +28,7 @@ ALLOWED = {
   'balancing': set(),
   'compression': set(),
   'gates': set(),
+  'data': set(),
   'gradients': {'dropout', 'losses'},
   'steps': {'dropout', 'gradients', 'losses'},
   'parallel': set(),

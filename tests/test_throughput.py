@@ -100,7 +100,10 @@ def test_the_twin_has_our_size():
 @pytest.mark.parametrize(
   'arguments, complaint',
   [
-    (('--architectures=resnet',), 'architectures must be among cgc, mmoe, ple'),
+    (
+      ('--architectures=resnet',),
+      'architectures must be among adatt, cgc, cross_stitch',
+    ),
     (('--batch_sizes=0',), 'must be whole numbers from 1, found 0'),
     (('--threads=9999',), '--threads=9999 is more than the'),
     (('--out=/no/such/folder/x.json',), 'lies in a folder that is not there'),

@@ -44,7 +44,7 @@ class AdaTT(nn.Module):
   levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
   num_specific: int = 2
   num_shared: int = 1
-  tower: nn.Module = experts.MLP((32,))
+  tower: common.Tower = experts.MLP((32,))
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""

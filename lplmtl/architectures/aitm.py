@@ -48,7 +48,7 @@ class AITM(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   bottom: nn.Module = experts.MLP((64,))
-  tower: nn.Module = experts.MLP(())
+  tower: common.Tower = experts.MLP(())
   calibration: Any = 0.6
 
   def is_shared(self, path: tuple[str, ...]) -> bool:

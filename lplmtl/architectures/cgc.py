@@ -16,7 +16,8 @@ class CGC(nn.Module):
   equals PLE with one level; without specific experts it is MMoE.
 
   Shared parameters: `encoder` and `level_0/shared_experts`. A specific expert
-  receives no other task's gradient.
+  receives no other task's gradient. Their number: encoder, T E_k + E_s experts,
+  D (E_k + E_s) T, and the towers.
 
   Attributes:
     tasks: T tasks.
@@ -36,7 +37,7 @@ class CGC(nn.Module):
   expert: nn.Module = experts.MLP((64,))
   num_specific: int = 2
   num_shared: int = 2
-  tower: nn.Module = experts.MLP((32,))
+  tower: common.Tower = experts.MLP((32,))
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""

@@ -8,6 +8,10 @@ import flax.linen as nn
 from lplmtl import experts, towers
 from lplmtl.types import Array, Task
 
+Predictions = tuple[dict[str, Array], dict[str, Any]]
+# A template for the bodies of all towers, or a tuple with one for each task.
+Tower = Any
+
 
 def encode(encoder: nn.Module | None, features: Any, *, train: bool) -> Array:
   """Applies the encoder; without one, the features are the input."""
@@ -29,15 +33,26 @@ def task_names(tasks: Sequence[Task]) -> tuple[str, ...]:
 
 def predict(
   tasks: Sequence[Task],
-  tower: nn.Module,
+  tower: Tower,
   inputs: Mapping[str, Array],
   *,
   train: bool,
 ) -> dict[str, Array]:
-  """One tower a task, `tower_<task>`: `{task: [B, H]} -> {task: [B, K]}`."""
+  """One tower a task, `tower_<task>`: `{task: [B, H]} -> {task: [B, K]}`.
+
+  The template is one for all tasks, or a tuple with one for each, in order.
+  """
+  templates = (
+    tower if isinstance(tower, tuple | list) else (tower,) * len(tasks)
+  )
+  if len(templates) != len(tasks):
+    raise ValueError(
+      'tower must be one template for all tasks, or a tuple with one for each '
+      f'of {[task.name for task in tasks]}; found {len(templates)}'
+    )
   predictions = {}
-  for task in tasks:
-    body = experts.fresh(tower)
+  for task, template in zip(tasks, templates, strict=True):
+    body = experts.fresh(template)
     module = towers.Tower(body, task.num_outputs, name=f'tower_{task.name}')
     predictions[task.name] = module(inputs[task.name], train=train)
   return predictions
@@ -97,6 +112,3 @@ def check_levels(levels: Any) -> None:
       '`levels` must hold one expert template per level, such as '
       f'(MLP((64,)), MLP((64,))); found {levels!r}'
     )
-
-
-Predictions = tuple[dict[str, Array], dict[str, Any]]

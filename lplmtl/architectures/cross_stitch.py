@@ -40,7 +40,7 @@ class CrossStitch(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
-  tower: nn.Module = experts.MLP((32,))
+  tower: common.Tower = experts.MLP((32,))
   own: float = 0.9
 
   def is_shared(self, path: tuple[str, ...]) -> bool:

@@ -55,7 +55,7 @@ class DSelectK(nn.Module):
   expert: nn.Module = experts.MLP((64,))
   num_experts: int = 8
   num_selected: int = 2
-  tower: nn.Module = experts.MLP((32,))
+  tower: common.Tower = experts.MLP((32,))
   gamma: float = 1.0
   entropy: Any = 1e-3
 

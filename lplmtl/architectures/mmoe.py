@@ -12,14 +12,16 @@ from lplmtl.types import Task
 class MMoE(nn.Module):
   """`y_k = h_k(sum_i g_k(x)_i f_i(x))`, `g_k(x) = softmax(W_k x)` (eq. 6 to 8).
 
-  Shared parameters: `encoder`, `experts`.
+  Shared parameters: `encoder`, `experts`. Their number: encoder, E experts,
+  D E T, and the towers.
 
   Attributes:
     tasks: T tasks.
     encoder: module from features to `[B, ...]`; None takes them as they are.
     expert: template of an expert f_i.
     num_experts: E.
-    tower: template of the body of each tower h_k; its head is added.
+    tower: template of the body of each tower h_k, or a tuple with one for each
+      task; the head is added. (So in every architecture.)
 
   References:
     Ma et al. 2018, "Modeling Task Relationships in Multi-task Learning with
@@ -30,7 +32,7 @@ class MMoE(nn.Module):
   encoder: nn.Module | None = None
   expert: nn.Module = experts.MLP((64,))
   num_experts: int = 8
-  tower: nn.Module = experts.MLP((32,))
+  tower: common.Tower = experts.MLP((32,))
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""

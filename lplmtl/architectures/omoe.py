@@ -32,7 +32,7 @@ class OMoE(nn.Module):
   encoder: nn.Module | None = None
   expert: nn.Module = experts.MLP((64,))
   num_experts: int = 8
-  tower: nn.Module = experts.MLP((32,))
+  tower: common.Tower = experts.MLP((32,))
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""

@@ -18,7 +18,9 @@ class PLE(nn.Module):
   Shared parameters: `encoder`, every `level_*/shared_experts` and
   `level_*/shared_gate`; below the last level also `specific_experts_*`, whose
   outputs reach the other tasks through the shared gate; and below the last but
-  one also `gate_*`, through the specific experts above.
+  one also `gate_*`, through the specific experts above. Their number: encoder;
+  a level with inputs of width D, T E_k + E_s experts, D (E_k + E_s) T and, but
+  for the last, D (T E_k + E_s); and the towers.
 
   Attributes:
     tasks: T tasks.
@@ -38,7 +40,7 @@ class PLE(nn.Module):
   levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
   num_specific: int = 2
   num_shared: int = 2
-  tower: nn.Module = experts.MLP((32,))
+  tower: common.Tower = experts.MLP((32,))
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""

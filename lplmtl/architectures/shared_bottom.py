@@ -12,7 +12,8 @@ from lplmtl.types import Task
 class SharedBottom(nn.Module):
   """`y_k = h_k(f(x))` (Ma et al. 2018, eq. 1).
 
-  Shared parameters: `encoder`, `bottom`.
+  Shared parameters: `encoder`, `bottom`. Their number: encoder, trunk, and the
+  towers.
 
   Attributes:
     tasks: T tasks.
@@ -27,7 +28,7 @@ class SharedBottom(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   bottom: nn.Module = experts.MLP((128,))
-  tower: nn.Module = experts.MLP((32,))
+  tower: common.Tower = experts.MLP((32,))
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""

@@ -45,7 +45,7 @@ class SoftSharing(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   bottom: nn.Module = experts.MLP((128,))
-  tower: nn.Module = experts.MLP((32,))
+  tower: common.Tower = experts.MLP((32,))
   strength: Any = 1e-4
 
   def is_shared(self, path: tuple[str, ...]) -> bool:

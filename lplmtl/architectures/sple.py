@@ -29,6 +29,8 @@ class SPLE(nn.Module):
   `level_*/shared_gate`; the `specific_experts_*`, for all of them stand below
   the top, where the shared gate hands their outputs to the other tasks; and
   below the last but one also `gate_*`, through the specific experts above.
+  Their number: below the top as PLE's, with a shared gate at every level; on
+  top E_s experts and D E_s T (with `identity` D (E_s + 1) T); and the towers.
 
   Attributes:
     tasks: T tasks.
@@ -48,7 +50,7 @@ class SPLE(nn.Module):
   num_specific: int = 2
   num_shared: int = 2
   num_top: int = 2
-  tower: nn.Module = experts.MLP((32,))
+  tower: common.Tower = experts.MLP((32,))
   top: Literal['concat', 'identity', 'shared'] = 'concat'
 
   def is_shared(self, path: tuple[str, ...]) -> bool:

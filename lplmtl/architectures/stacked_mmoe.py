@@ -39,7 +39,7 @@ class StackedMMoE(nn.Module):
   encoder: nn.Module | None = None
   levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
   num_experts: int = 4
-  tower: nn.Module = experts.MLP((32,))
+  tower: common.Tower = experts.MLP((32,))
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""

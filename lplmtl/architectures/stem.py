@@ -44,7 +44,7 @@ class STEM(nn.Module):
   expert: nn.Module = experts.MLP((64,))
   num_specific: int = 2
   num_shared: int = 2
-  tower: nn.Module = experts.MLP((32,))
+  tower: common.Tower = experts.MLP((32,))
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""

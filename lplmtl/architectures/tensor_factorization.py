@@ -44,7 +44,7 @@ class TensorFactorization(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   bottom: nn.Module = experts.MLP((128,))
-  tower: nn.Module = experts.MLP((32,))
+  tower: common.Tower = experts.MLP((32,))
   ranks: tuple[int, int, int] = (32, 32, 2)
 
   def is_shared(self, path: tuple[str, ...]) -> bool:

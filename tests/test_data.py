@@ -1,0 +1,43 @@
+"""The table of clicks and purchases, and who learns a chain from it."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import lplmtl
+from lplmtl import balancing, data, metrics, tasks
+
+
+def test_a_chain_of_labels():
+  rows = data.clicks(5000)
+  click, buy = rows.labels['click'], rows.labels['buy']
+  assert rows.features.shape == (5000, 8) and rows.features.dtype == np.float32
+  assert (buy <= click).all()
+  assert 0.2 < click.mean() < 0.4 and 0.08 < buy.mean() < 0.18
+  again = data.clicks(5000)
+  np.testing.assert_array_equal(again.features, rows.features)
+  np.testing.assert_array_equal(again.labels['buy'], buy)
+  assert not np.array_equal(data.clicks(5000, 1).features, rows.features)
+  with pytest.raises(ValueError, match='at least 1 row and 2 features'):
+    data.clicks(0)
+
+
+@pytest.mark.parametrize('name', ['ESMM', 'AITM'])
+def test_chains_learn(name):
+  todo = (tasks.binary('click'), tasks.binary('buy'))
+  bottom = lplmtl.MLP((16,))
+  model = getattr(lplmtl, name)(todo, bottom=bottom, tower=lplmtl.MLP((8,)))
+  result = lplmtl.fit(
+    jax.random.key(0), model, todo, optax.adam(1e-2), balancing.equal(),
+    data.clicks(4000), batch_size=100, num_epochs=5,
+  )  # fmt: skip
+  unseen = data.clicks(4000, 1)
+  found = lplmtl.make_predictor(model, result.params)(unseen.features)
+  chances = {n: 1 / (1 + np.exp(-x[:, 0])) for n, x in found.items()}
+  for task in ('click', 'buy'):
+    auc = metrics.roc_auc(found[task], unseen.labels[task], np.ones(4000, bool))
+    assert auc > 0.7, task
+  # The calibrator asks for it, the product gives it.
+  rising = (chances['buy'] > chances['click'] + 1e-6).mean()
+  assert rising == 0 if name == 'ESMM' else rising < 0.05
