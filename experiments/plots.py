@@ -107,8 +107,12 @@ def gates(
     axis.set_xlim(-0.5, widest - 0.5)
     axis.set_ylabel(f'level {i}\ngate of', fontsize=8)
     axis.spines[:].set_visible(False)
-  figure.colorbar(shown, ax=list(axes), shrink=0.9)
-  figure.suptitle(f"{title}\nfirst seed; blank: not this gate's", fontsize=9)
+  bar = figure.colorbar(shown, ax=list(axes), shrink=0.9)
+  bar.set_label('mean gate weight', fontsize=8)
+  figure.suptitle(
+    f"{title}\nover the test rows, first seed; blank: not this gate's",
+    fontsize=9,
+  )
   _write(figure, path)
 
 
@@ -131,7 +135,9 @@ def _table(
     for pools in usage.values()
   ]
   columns = [
-    f'{_short(pool)}\n{i + 1}' for pool in order for i in range(widths[pool])
+    _short(pool) + (f'\n{i + 1}' if widths[pool] > 1 else '')
+    for pool in order
+    for i in range(widths[pool])
   ]
   return np.array(rows, float), list(usage), columns
 
