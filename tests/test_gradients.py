@@ -19,6 +19,7 @@ MODELS['ple_3_levels'] = dataclasses.replace(
 MODELS['sple_4_levels'] = dataclasses.replace(
   MODELS['sple_concat'], levels=(lplmtl.MLP((6,)),) * 4
 )
+CHAINS = contracts.chains(encoder=contracts.encoder())
 # Nothing is shared between tasks.
 ALONE = {'single_task', 'soft_sharing'}
 KEY = jax.random.key(0)
@@ -44,14 +45,19 @@ def _state(model, params, balancer, optimizer):
   )
 
 
-@pytest.mark.parametrize('name', sorted(set(MODELS) - ALONE))
+@pytest.mark.parametrize('name', sorted({*MODELS, *CHAINS} - ALONE))
 def test_what_is_shared_receives_more_than_one_tasks_gradient(name):
   """The predicate against the gradients themselves, on several draws."""
-  model, _, batch = _example(name)
+  model, batch = (MODELS | CHAINS)[name], contracts.batch(8)
+  if name in CHAINS:
+    zeros_and_ones = batch.labels['zebra']
+    batch = batch._replace(
+      labels={task.name: zeros_and_ones for task in model.tasks}
+    )
   each = jax.jit(
-    lambda params: gradients.task_gradients(
-      model, contracts.TASKS, params, batch
-    )[1]
+    lambda params: gradients.task_gradients(model, model.tasks, params, batch)[
+      1
+    ]
   )
   reached = None
   for seed in range(3):
