@@ -27,8 +27,6 @@ def claim(folder: pathlib.Path) -> Iterator[None]:
     InputError: it cannot be written, or another run is at work in it.
   """
   try:
-    for name in (MODEL, CHECKPOINTS):
-      storage.check_name(folder.absolute() / name)
     storage.check_path(folder.absolute() / MODEL)
   except ValueError as error:
     raise InputError(f'--out_dir={folder}: {error}') from error

@@ -104,10 +104,16 @@ def is_shared(path: tuple[str, ...], num_levels: int) -> bool:
   """
   if path[0] == 'encoder':
     return True
-  kind, _, level = path[0].partition('_')
-  if kind != 'level':
+  level = level_of(path)
+  if level is None:
     return False
   if path[1] in ('shared_experts', 'shared_gate'):
     return True
   is_gate = path[1].startswith('gate_')
-  return int(level) + is_gate < num_levels - 1
+  return level + is_gate < num_levels - 1
+
+
+def level_of(path: tuple[str, ...]) -> int | None:
+  """The number in the `level_<number>` that a path begins with, if it does."""
+  kind, _, number = path[0].partition('_')
+  return int(number) if kind == 'level' else None

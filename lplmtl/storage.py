@@ -1,8 +1,8 @@
 """Folders that are whole or not there: Orbax, a rename, and checksums.
 
-The only file of the library that touches the disk. Orbax notices no flipped
-bit, and answers damage with hundreds of lines from its background threads; so
-every file is compared with its checksum before Orbax opens any.
+All files that the library reads and writes go through here. Orbax notices no
+flipped bit, and answers damage with hundreds of lines from its background
+threads; so every file is compared with its checksum before Orbax opens any.
 """
 
 import contextlib
@@ -59,10 +59,9 @@ def write(
   Raises:
     CheckpointError: it cannot be written; an older folder is still there.
   """
-  part = directory.with_name(f'.{directory.name}.part')
-  old = directory.with_name(f'.{directory.name}.old')
+  part, old = _part(directory), _old(directory)
   try:
-    tidy(directory)
+    _tidy(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     _check_space(directory.parent, arrays)
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
@@ -81,15 +80,29 @@ def write(
     part.rename(directory)
   except Exception as error:  # Orbax and TensorStore raise many kinds
     with contextlib.suppress(OSError):
-      tidy(directory)
+      _tidy(directory)
     raise CheckpointError(
       f'cannot write {directory}: {_first_line(error)}'
     ) from error
-  tidy(directory)
+  _tidy(directory)
 
 
-def tidy(directory: pathlib.Path) -> None:
-  """Removes what a write that broke off has left beside a folder."""
+def _part(directory: pathlib.Path) -> pathlib.Path:
+  return directory.with_name(f'.{directory.name}.part')
+
+
+def _old(directory: pathlib.Path) -> pathlib.Path:
+  return directory.with_name(f'.{directory.name}.old')
+
+
+def _tidy(directory: pathlib.Path) -> None:
+  """Removes what a write has left beside a folder.
+
+  One that broke off between its two renames left the older folder only there:
+  that goes back to its place.
+  """
+  if _old(directory).exists() and not directory.exists():
+    _old(directory).rename(directory)
   for path in directory.parent.glob(f'.{directory.name}.*'):
     shutil.rmtree(path, ignore_errors=True)
 

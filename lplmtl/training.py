@@ -132,6 +132,10 @@ def fit(
   checks.check_sizes(
     num_rows, batch_size, num_epochs, eval_every, patience, validation
   )
+  if skip_nonfinite < 0:
+    raise ValueError(
+      f'skip_nonfinite must be at least 0, found {skip_nonfinite}'
+    )
   keys = jnp.atleast_1d(key)
   num_seeds = len(keys)
   mesh = parallel.make_mesh(num_seeds, batch_size, devices)

@@ -1,6 +1,8 @@
 """Saved models: exact round trip, damage, what may be named in them."""
 
 import dataclasses
+import pathlib
+import shutil
 import sys
 
 import flax.linen as nn
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 import lplmtl
-from lplmtl import checkpoint, tables
+from lplmtl import checkpoint, storage, tables
 from tests import contracts
 
 TABLES = tables.fit(
@@ -69,6 +71,36 @@ def test_saving_again_replaces(tmp_path):
   _save(tmp_path / 'model')
   _save(tmp_path / 'model', extra={'second': True})
   assert checkpoint.load_extra(tmp_path / 'model') == {'second': True}
+
+
+@pytest.mark.parametrize('ends', ['with an error', 'by a kill'])
+def test_breaking_off_between_two_renames(ends, tmp_path, monkeypatch):
+  """The older model survives, and the next one can be written."""
+  _save(tmp_path / 'model', extra={'number': 1})
+  rename = pathlib.Path.rename
+
+  def broken(path, target):
+    if path.name.endswith('.part'):
+      raise KeyboardInterrupt if ends == 'by a kill' else OSError(5, 'broken')
+    return rename(path, target)
+
+  monkeypatch.setattr(pathlib.Path, 'rename', broken)
+  error = KeyboardInterrupt if ends == 'by a kill' else storage.CheckpointError
+  with pytest.raises(error):
+    _save(tmp_path / 'model', extra={'number': 2})
+  monkeypatch.undo()
+  if ends == 'by a kill':
+    assert not (tmp_path / 'model').exists()
+    # Nothing is written, as the disk is full; the older one is back.
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+      patch.setattr('shutil.disk_usage', lambda path: usage._replace(free=1))
+      with pytest.raises(storage.CheckpointError, match='no space left'):
+        _save(tmp_path / 'model', extra={'number': 3})
+  assert checkpoint.load_extra(tmp_path / 'model') == {'number': 1}
+  _save(tmp_path / 'model', extra={'number': 4})
+  assert checkpoint.load_extra(tmp_path / 'model') == {'number': 4}
+  assert [p.name for p in tmp_path.iterdir()] == ['model']
 
 
 class OwnExpert(nn.Module):

@@ -509,6 +509,7 @@ def test_without_a_bad_step_skipping_changes_nothing(three_seeds):
     ({'batch_size': 0}, 'found 0'),
     ({'num_epochs': 0}, 'must be at least 1, found 0, 1 and None'),
     ({'patience': 0}, 'must be at least 1'),
+    ({'skip_nonfinite': -1}, 'skip_nonfinite must be at least 0, found -1'),
     ({'key': jnp.zeros(2, jnp.uint32)}, 'one typed key'),
     ({'key': 3}, 'one typed key'),
     ({'validation': None, 'patience': 1}, 'patience needs validation rows'),

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lplmtl import experts, mixture
+from lplmtl import experts, extraction, mixture
 from lplmtl.architectures import common
 from lplmtl.types import Array, Task
 
@@ -47,10 +47,10 @@ class CrossStitch(nn.Module):
     """Whether a parameter receives more than one task's gradient."""
     if path[0] == 'encoder':
       return True
-    kind, _, level = path[0].partition('_')
-    if kind != 'level':
+    level = extraction.level_of(path)
+    if level is None:
       return False
-    is_top = int(level) == len(self.levels) - 1
+    is_top = level == len(self.levels) - 1
     return path[1].startswith('trunk_') or not is_top
 
   @nn.compact
