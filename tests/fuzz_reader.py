@@ -128,14 +128,14 @@ def rows_of(table):
 
 
 def tar(members):
-  """A .tar.gz of `{name: content}`."""
+  """A .tar.gz of `{name: content}`, the same bytes at any time of day."""
   buffer = io.BytesIO()
-  with tarfile.open(fileobj=buffer, mode='w:gz') as archive:
+  with tarfile.open(fileobj=buffer, mode='w') as archive:
     for name, content in members.items():
       info = tarfile.TarInfo(name)
       info.size = len(content)
       archive.addfile(info, io.BytesIO(content))
-  return buffer.getvalue()
+  return gzip.compress(buffer.getvalue(), mtime=0)
 
 
 def zipped(members, compression=zipfile.ZIP_DEFLATED):
@@ -143,7 +143,7 @@ def zipped(members, compression=zipfile.ZIP_DEFLATED):
   buffer = io.BytesIO()
   with zipfile.ZipFile(buffer, 'w', compression) as archive:
     for name, content in members.items():
-      archive.writestr(name, content)
+      archive.writestr(zipfile.ZipInfo(name), content, compression)
   return buffer.getvalue()
 
 
@@ -155,7 +155,7 @@ def spoil_archive(content, folder, rng):
     inner = spoil_bytes(inner, rng)
   packed = {
     name: content,
-    f'{name}.gz': gzip.compress(content),
+    f'{name}.gz': gzip.compress(content, mtime=0),
     census_files.INNER_ARCHIVE: inner,
     census_files.ARCHIVE: zipped({census_files.INNER_ARCHIVE: inner}),
   }

@@ -209,6 +209,7 @@ def test_damaged_gz(damage, complaint, tmp_path):
       'expected it to hold',
     ),
   ],
+  ids=['tar junk', 'tar cut', 'tar of another', 'zip junk', 'zip of another'],
 )
 def test_damaged_archives(name, content, complaint, tmp_path):
   (tmp_path / name).write_bytes(content)
