@@ -11,7 +11,7 @@ from lplmtl.types import Array
 class ExtractionLevel(nn.Module):
   """Shared and task-specific experts, mixed by one gate a task.
 
-  Level j of PLE (Tang et al. 2020, eq. 5 to 8). The specific experts E_k of
+  Level j of PLE (Tang et al. 2020, eq. 5 and 6). The specific experts E_k of
   task k read that task's input g_{k,j-1}, the shared experts E_s read
   g_{s,j-1}:
 

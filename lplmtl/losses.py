@@ -78,7 +78,7 @@ def masked_mean(
 ) -> tuple[Array, Array]:
   """Weighted mean of the rows that count: `sum(w v) / sum(w)`.
 
-  PLE's joint loss (Tang et al. 2020, eq. 9 to 10) normalises every task over
+  PLE's joint loss (Tang et al. 2020) normalises every task over
   its own sample space in this way.
 
   Args:

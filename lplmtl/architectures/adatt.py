@@ -15,7 +15,7 @@ class AdaTT(nn.Module):
 
   Unit k of a level has experts E_k that read its own f_k from below. It adds a
   gated mixture of the experts of all units to a learned combination of its own,
-  which does not depend on the input (eq. 3 to 5):
+  which does not depend on the input:
 
       f_k <- softmax(W_k f_k) [E_1 ; ... ; E_T ; E_s] + v_k E_k
 

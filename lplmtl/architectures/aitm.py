@@ -17,12 +17,12 @@ class AITM(nn.Module):
 
   q_k = f_k(x) are the features of step k. From the second step on, an attention
   over two vectors u, the own q_k and the transferred p_k = g_k(z_{k-1}),
-  weighs their values (eq. 3 to 6):
+  weighs their values:
 
       z_k = sum_u w_u V u,  w_u = softmax_u(<K u, Q u> / sqrt(H))
 
   and z_1 = q_1. A step cannot be likelier than the one before; the calibrator
-  penalises that (eq. 8):
+  penalises that:
 
       calibration * mean over rows of sum_{k>1} max(p_k - p_{k-1}, 0)
 

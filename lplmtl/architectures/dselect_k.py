@@ -18,13 +18,13 @@ class DSelectK(nn.Module):
 
   Selector i of a task turns the input into m = log2(E) numbers z_i, which a
   smooth step brings to exactly 0 or 1 where it is sure; they spell the number
-  of an expert in binary (eq. 4 and 7):
+  of an expert in binary:
 
       r(z)_e = prod_j (z_j where bit j of e is set, else 1 - z_j)
       g(x) = sum_{i=1..k} softmax(A x)_i r(S(W_i x + c_i))
 
   with S(t) = 0 below -gamma/2, 1 above gamma/2, and -2 t^3 / gamma^3 + 3 t / (2
-  gamma) + 1/2 between. The penalty is the mean entropy of the r (eq. 8), which
+  gamma) + 1/2 between. The penalty is the mean entropy of the r, which
   drives each to a single expert:
 
       entropy * mean over rows of sum_k sum_i -sum_e r_e log r_e
@@ -134,6 +134,6 @@ class _Gate(nn.Module):
 
 
 def smooth_step(t: Array, gamma: float) -> Array:
-  """From 0 at -gamma/2 to 1 at gamma/2, flat outside (eq. 3)."""
+  """From 0 at -gamma/2 to 1 at gamma/2, flat outside."""
   inside = -2 / gamma**3 * t**3 + 3 / (2 * gamma) * t + 0.5
   return jnp.where(t <= -gamma / 2, 0.0, jnp.where(t >= gamma / 2, 1.0, inside))

@@ -25,7 +25,7 @@ class OMoE(nn.Module):
   References:
     Jacobs et al. 1991, "Adaptive Mixtures of Local Experts".
     Ma et al. 2018, "Modeling Task Relationships in Multi-task Learning with
-    Multi-gate Mixture-of-Experts" (eq. 4 and 5).
+    Multi-gate Mixture-of-Experts" (eq. 5).
   """
 
   tasks: tuple[Task, ...]

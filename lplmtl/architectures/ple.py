@@ -13,7 +13,7 @@ class PLE(nn.Module):
   """Extraction levels on top of each other, separating tasks step by step.
 
   Every level but the last also passes on g_s, a mixture of all experts, to the
-  shared experts above (eq. 5 to 8); the last level is a CGC.
+  shared experts above (eq. 5 and 6); the last level is a CGC.
 
   Shared parameters: `encoder`, every `level_*/shared_experts` and
   `level_*/shared_gate`; below the last level also `specific_experts_*`, whose

@@ -19,8 +19,8 @@ class SoftSharing(nn.Module):
 
       strength sum_{j<k} ||theta_j - theta_k||^2
 
-  over the parameters theta_k of encoder and trunk of task k (Duong et al. 2015,
-  eq. 2; the L2-Constrained model of Ma et al. 2018).
+  over the parameters theta_k of encoder and trunk of task k (Duong et al. 2015;
+  the L2-Constrained model of Ma et al. 2018).
 
   Shared parameters: none; the penalty is no task's loss. Their number: that of
   single-task models.

@@ -16,7 +16,7 @@ class STEM(nn.Module):
   Task k's experts read its own embedding x_k, the shared ones x_s. The gate of
   task k mixes the experts of all tasks and the shared ones, but no gradient of
   task k reaches the experts (and the embedding) of another task: All Forward,
-  Task-specific Backward (sec. 4.2):
+  Task-specific Backward:
 
       y_k = h_k(softmax(W_k (x_k + x_s)) [sg(E_j), j != k ; E_k ; E_s])
 

@@ -14,7 +14,7 @@ from lplmtl.types import Array, Task
 class TensorFactorization(nn.Module):
   """Trunks whose weights, stacked over tasks, are a Tucker product.
 
-  The kernels of a layer are one `[D, H, T]` tensor (eq. 5):
+  The kernels of a layer are one `[D, H, T]` tensor:
 
       W = S x_1 U_1 x_2 U_2 x_3 U_3
 
