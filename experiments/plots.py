@@ -135,7 +135,7 @@ def _table(
     for pools in usage.values()
   ]
   columns = [
-    _short(pool) + (f'\n{i + 1}' if widths[pool] > 1 else '')
+    _short(pool) + (f'\n{i}' if widths[pool] > 1 else '')
     for pool in order
     for i in range(widths[pool])
   ]

@@ -105,12 +105,18 @@ CHAINS = ('aitm', 'esmm')
 
 def check_names(config: Config) -> None:
   """Raises an InputError for an architecture or a balancer that is not."""
-  pick('architecture', config.architecture, _architectures())
   if config.architecture in CHAINS:
     raise InputError(
       f'--architecture={config.architecture} is for tasks in a chain, such as '
-      'click and buy; those of Census-Income do not follow each other'
+      'click and buy; those of Census-Income do not follow each other (from '
+      f'Python: lplmtl.{config.architecture.upper()}, and lplmtl.data.clicks)'
     )
+  known = _architectures()
+  pick(
+    'architecture',
+    config.architecture,
+    {n: known[n] for n in architecture_names()},
+  )
   pick('balancer', config.balancer, _balancers())
 
 
@@ -280,7 +286,9 @@ def gate_use(
           ]
         )
       ),
-      'usage': jax.tree.map(lambda w: np.round(w, 6).tolist(), level),
+      'usage': jax.tree.map(
+        lambda w: np.round(w.astype(np.float64), 6).tolist(), level
+      ),
     }
     for level in levels
   ]

@@ -26,9 +26,19 @@ def check_data(tasks: Sequence[Task], batch: Batch, name: str) -> None:
     ValueError: different numbers of rows, values that are not finite, labels
       that a task does not know, a mask of no task, weights below 0.
   """
+  if not isinstance(batch, Batch):
+    raise ValueError(
+      f'{name} must be a lplmtl.Batch(features, labels), found '
+      f'{type(batch).__name__}'
+    )
   num_rows = types.num_rows(batch.features)
   for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
     where = f'{name}{jax.tree_util.keystr(path)}'
+    if not hasattr(leaf, 'dtype'):
+      raise ValueError(
+        f'{where} must be part of an array, found {type(leaf).__name__}: hand '
+        'over np.array(...) instead of a list'
+      )
     if jnp.shape(leaf)[:1] != (num_rows,):
       raise ValueError(
         f'{where} must have the {num_rows} rows of the features, found shape '
@@ -77,14 +87,42 @@ def _check_labels(task: Task, batch: Batch, name: str) -> None:
         f'the labels of task {task.name!r} in {name} are not all finite: mark '
         'the rows without a label in Batch.where'
       )
-    if task.label_range is None or not labels.size:
+    if not labels.size:
+      raise ValueError(
+        f'task {task.name!r} has no label in {name}: drop the task, or use '
+        'other rows'
+      )
+    if task.label_range is None:
       continue
     low, high = task.label_range
+    if task.num_outputs > 1 and (labels % 1 != 0).any():
+      raise ValueError(
+        f'the labels of task {task.name!r} in {name} must be class numbers, '
+        f'found {labels[labels % 1 != 0][0]}'
+      )
     if labels.min() < low or labels.max() > high:
       raise ValueError(
         f'the labels of task {task.name!r} in {name} must be from {low} to '
         f'{high}, found {labels.min()} to {labels.max()}'
       )
+
+
+def check_tasks(model: Any, tasks: Sequence[Task], batches: Any) -> None:
+  """Refuses tasks that are not the model's, and rows that it cannot learn.
+
+  Args:
+    model: its `tasks`, if it has any, must be those to be trained; its
+      `check_labels`, if it has one, looks at every batch.
+    tasks: T tasks.
+    batches: `{name: Batch or None}`.
+  """
+  names = [task.name for task in tasks]
+  own = [getattr(task, 'name', task) for task in getattr(model, 'tasks', tasks)]
+  if not names or set(own) != set(names):
+    raise ValueError(f'tasks must be those of the model, {own}; found {names}')
+  for name, batch in batches.items():
+    if batch is not None and hasattr(model, 'check_labels'):
+      model.check_labels(batch, name)
 
 
 def check_arguments(
@@ -137,6 +175,12 @@ def check_sizes(
   validation: Batch | None,
 ) -> None:
   """Refuses numbers of rows, epochs and evaluations that make no sense."""
+  for name, value in (
+    ('batch_size', batch_size), ('num_epochs', num_epochs),
+    ('eval_every', eval_every), ('patience', patience),
+  ):  # fmt: skip
+    if value is not None and not isinstance(value, int | np.integer):
+      raise ValueError(f'{name} must be a whole number, found {value!r}')
   if patience is not None and validation is None:
     raise ValueError('patience needs validation rows, found none')
   if not 1 <= batch_size <= num_rows:

@@ -32,10 +32,7 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: Array, *, train: bool = False) -> Array:
     """Maps `[B, ..., D]` to `[B, ..., widths[-1]]`."""
-    if any(width < 1 for width in self.widths):
-      raise ValueError(
-        f'MLP widths must be at least 1, found {tuple(self.widths)}'
-      )
+    check_widths(self.widths)
     for i, width in enumerate(self.widths):
       layer = nn.Dense(
         width,
@@ -46,6 +43,17 @@ class MLP(nn.Module):
       x = self.activation(layer(x))
       x = drop(self, self.dropout_rate, x, train=train)
     return x
+
+
+def check_widths(widths: Any) -> None:
+  """Refuses what is no tuple of layer widths."""
+  if not isinstance(widths, tuple | list) or any(
+    not isinstance(width, int) or width < 1 for width in widths
+  ):
+    raise ValueError(
+      'MLP widths must be a tuple of whole numbers of at least 1, such as '
+      f'(64,) or (128, 64); found {widths!r}'
+    )
 
 
 class Experts(nn.Module):
@@ -87,9 +95,10 @@ def declare(
   Raises:
     ValueError: E below 1, or an expert with collections beside its parameters.
   """
-  if num_experts < 1:
+  if not isinstance(num_experts, int) or num_experts < 1:
     raise ValueError(
-      f'the number of experts must be at least 1, found {num_experts}'
+      f'the number of {name} must be a whole number of at least 1, found '
+      f'{num_experts!r}'
     )
   template = fresh(expert)
 
@@ -220,13 +229,24 @@ def dropout_key(module: nn.Module, *, train: bool) -> Array | None:
 
 def call(module: nn.Module, x: Array, *, train: bool) -> Array:
   """Applies a module, handing on `train` if it takes it."""
+  check_module(module)
   if 'train' in inspect.signature(module.__call__).parameters:
     return module(x, train=train)
   return module(x)
 
 
+def check_module(value: Any) -> None:
+  """Refuses what is no Linen module, or a class instead of an object."""
+  if not isinstance(value, nn.Module):
+    raise ValueError(
+      'expected a Linen module (not its class), such as lplmtl.MLP((64,)); '
+      f'found {value!r}'
+    )
+
+
 def fresh(module: nn.Module) -> nn.Module:
   """An unbound copy of a template, so that each use has its own parameters."""
+  check_module(module)
   return module if module.scope is None else module.unbind()[0]
 
 

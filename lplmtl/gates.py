@@ -33,8 +33,11 @@ def usage(
   """
   features = jax.tree.map(jnp.asarray, features)
   count = types.num_rows(features)
-  if not count:
-    raise ValueError('expected at least one row, found none')
+  if not count or chunk_size < 1:
+    raise ValueError(
+      'expected at least one row, and one at a time; found '
+      f'{count} rows and chunk_size={chunk_size}'
+    )
   size = min(chunk_size, count)
   num_chunks = -(-count // size)
   rows = jnp.arange(num_chunks * size)
@@ -68,7 +71,17 @@ def collapsed(level: Level, least: float = 0.01) -> float:
     least: mean weight below which an expert counts as unused by a gate.
 
   Returns:
-    A number from 0 to 1.
+    A number from 0 to 1; NaN where a weight is.
+
+  Raises:
+    ValueError: not one level, but all that `usage` returns.
   """
+  if not isinstance(level, Mapping):
+    raise ValueError(
+      'expected one level of what `usage` returns, usage(...)[0], found '
+      f'{type(level).__name__}'
+    )
   highest = np.concatenate(list(peaks(level).values()))
+  if np.isnan(highest).any():
+    return float('nan')
   return float((highest < least).mean())

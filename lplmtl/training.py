@@ -128,6 +128,7 @@ def fit(
   checks.check_data(tasks, data, 'data')
   if validation is not None:
     checks.check_data(tasks, validation, 'validation')
+  checks.check_tasks(model, tasks, {'data': data, 'validation': validation})
   num_rows = types.num_rows(data.features)
   checks.check_sizes(
     num_rows, batch_size, num_epochs, eval_every, patience, validation

@@ -252,7 +252,7 @@ def mtan(params, names, x):
     for k in names:
       seen = u
       if i:
-        seen = np.concatenate([u, relu(dense(block[f'f_{k}'], own[k]))])
+        seen = np.concatenate([u, relu(dense(block['f'], own[k]))])
       mask = dense(block[f'h_{k}'], relu(dense(block[f'g_{k}'], seen)))
       own[k] = sigmoid(mask) * p
   return {k: tower(params[f'tower_{k}'], own[k]) for k in names}
@@ -398,3 +398,55 @@ def pcgrad(gradients, orders):
         length = sum(b * b for b in gradients[j])
         projected[i] = projected[i] - inner / length * gradients[j]
   return sum(projected)
+
+
+def delong(scores, labels):
+  """AUCs and their covariance, pair by pair (DeLong et al. 1988, eq. 4 to 6)."""
+  positive, negative = np.flatnonzero(labels > 0), np.flatnonzero(labels <= 0)
+
+  def kernel(x, y):
+    return 1.0 if x > y else 0.5 if x == y else 0.0
+
+  m, n = len(positive), len(negative)
+  v10 = np.zeros((len(scores), m))
+  v01 = np.zeros((len(scores), n))
+  for r, own in enumerate(scores):
+    for i, p in enumerate(positive):
+      for j, q in enumerate(negative):
+        v10[r, i] += kernel(own[p], own[q]) / n
+        v01[r, j] += kernel(own[p], own[q]) / m
+  aucs = v10.mean(axis=1)
+  covariance = np.zeros((len(scores), len(scores)))
+  for r in range(len(scores)):
+    for s in range(len(scores)):
+      s10 = sum((v10[r] - aucs[r]) * (v10[s] - aucs[s])) / (m - 1)
+      s01 = sum((v01[r] - aucs[r]) * (v01[s] - aucs[s])) / (n - 1)
+      covariance[r, s] = s10 / m + s01 / n
+  return aucs, covariance
+
+
+def auc_interval(methods, labels):
+  """Estimate, standard error and degrees of freedom of one method, or of two.
+
+  From DeLong's matrix over all seeds of all methods.
+  """
+  aucs, covariance = delong(np.concatenate(methods), labels)
+  first, contrast, seeds = 0, [], []
+  for sign, scores in zip((1, -1), methods, strict=False):
+    size = len(scores)
+    own = covariance[first : first + size, first : first + size]
+    diagonal = np.trace(own) / size
+    others = (own.sum() - np.trace(own)) / (size * (size - 1))
+    over_seeds = aucs[first : first + size].var(ddof=1)
+    variance = max(over_seeds - (diagonal - others), 0) / size
+    seeds.append((variance, size - 1))
+    contrast += [sign / size] * size
+    first += size
+  contrast = np.array(contrast)
+  total = contrast @ covariance @ contrast + sum(v for v, _ in seeds)
+  spread = sum(v**2 / freedom for v, freedom in seeds)
+  return {
+    'estimate': contrast @ aucs,
+    'std_error': np.sqrt(total),
+    'freedom': total**2 / spread if spread > 0 else np.inf,
+  }

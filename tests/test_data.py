@@ -24,6 +24,29 @@ def test_a_chain_of_labels():
 
 
 @pytest.mark.parametrize('name', ['ESMM', 'AITM'])
+def test_no_chain(name):
+  """Tasks in another order than they happen in."""
+  rows = data.clicks(200)
+  turned = (tasks.binary('buy'), tasks.binary('click'))
+  model = getattr(lplmtl, name)(turned)
+
+  def fit(rows):
+    return lplmtl.fit(
+      jax.random.key(0), model, turned, optax.sgd(0.1), balancing.equal(),
+      rows, batch_size=50, num_epochs=1,
+    )  # fmt: skip
+
+  wrong = (rows.labels['click'] > rows.labels['buy']).sum()
+  with pytest.raises(
+    ValueError, match=f"{wrong} of the 200 rows of data have 'cl"
+  ):
+    fit(rows)
+  # Where a label is not known, nothing is said against the order.
+  known = rows.labels['click'] == rows.labels['buy']
+  model.check_labels(rows._replace(where={'buy': known}), 'data')
+
+
+@pytest.mark.parametrize('name', ['ESMM', 'AITM'])
 def test_chains_learn(name):
   todo = (tasks.binary('click'), tasks.binary('buy'))
   bottom = lplmtl.MLP((16,))

@@ -32,8 +32,10 @@ def test_a_model_without_gates():
   model = contracts.architectures(encoder=contracts.encoder())['shared_bottom']
   x = contracts.features()
   assert gates.usage(model, contracts.random_params(model, x), x) == ()
-  with pytest.raises(ValueError, match='at least one row, found none'):
+  with pytest.raises(ValueError, match='found 0 rows and'):
     gates.usage(model, {}, {'a': jnp.zeros((0, 3))})
+  with pytest.raises(ValueError, match='3 rows and chunk_size=0'):
+    gates.usage(model, {}, {'a': jnp.zeros((3, 3))}, chunk_size=0)
 
 
 def test_collapse():
@@ -46,3 +48,6 @@ def test_collapse():
   assert gates.collapsed(level) == 2 / 6
   assert gates.collapsed(level, least=0.02) == 3 / 6
   assert gates.peaks(level)['both'].tolist() == [0.496, 0.011]
+  assert np.isnan(gates.collapsed({'a': {'own_a': np.array([np.nan, 1.0])}}))
+  with pytest.raises(ValueError, match=r'expected one level .* found tuple'):
+    gates.collapsed((level,))

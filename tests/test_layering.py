@@ -16,6 +16,7 @@ ALLOWED = {
   'types': set(),
   'losses': set(),
   'metrics': set(),
+  'statistics': set(),
   'tables': set(),
   'tasks': {'losses', 'metrics'},
   'dropout': set(),
@@ -52,6 +53,7 @@ FORBIDDEN = {
   'balancing': {'flax'},
   'compression': {'flax'},
   'tables': {'flax', 'jax', 'optax'},
+  'statistics': {'flax', 'jax', 'optax'},
 }
 
 

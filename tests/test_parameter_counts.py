@@ -123,7 +123,8 @@ def mtan(s):
     total += (depth + 1) * h + (h + 1) * h
     own = 2 * (h + 1) * h
     if below is not None:
-      own = (below + 1) * h + (2 * h + 1) * h + (h + 1) * h
+      total += (below + 1) * h
+      own = (2 * h + 1) * h + (h + 1) * h
     total += s['T'] * own
     depth = below = h
   return total + towers(s, depth)

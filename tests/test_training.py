@@ -10,7 +10,15 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, parallel, progress, steps, tasks, training
+from lplmtl import (
+  balancing,
+  checks,
+  parallel,
+  progress,
+  steps,
+  tasks,
+  training,
+)
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
@@ -507,6 +515,14 @@ def test_without_a_bad_step_skipping_changes_nothing(three_seeds):
       'from 1 to the number of training rows, 160; found 161',
     ),
     ({'batch_size': 0}, 'found 0'),
+    ({'batch_size': '50'}, "batch_size must be a whole number, found '50'"),
+    ({'num_epochs': 2.0}, 'num_epochs must be a whole number, found 2.0'),
+    ({'tasks': ()}, r"those of the model, \['zebra', 'apple'\]; found \[\]"),
+    ({'tasks': TASKS[:1]}, r"those of the model, .* found \['zebra'\]"),
+    (
+      {'data': (np.zeros((9, 2)), {})},
+      'data must be a lplmtl.Batch.* found tuple',
+    ),
     ({'num_epochs': 0}, 'must be at least 1, found 0, 1 and None'),
     ({'patience': 0}, 'must be at least 1'),
     ({'skip_nonfinite': -1}, 'skip_nonfinite must be at least 0, found -1'),
@@ -563,6 +579,14 @@ def _change(**changes):
       'must hold numbers',
     ),
     (
+      _change(labels={**_data().labels, 'zebra': [0] * 160}),
+      r"data.labels\['zebra'\]\[0\] must be part of an array, found int",
+    ),
+    (
+      _change(where={'apple': np.zeros(160, bool)}),
+      "'apple' has no label in data",
+    ),
+    (
       _change(where={'apples': np.ones(160, bool)}),
       r"names \['apples'\], which are",
     ),
@@ -583,6 +607,12 @@ def _change(**changes):
 def test_rows_that_could_only_train_a_wrong_model(data, complaint):
   with pytest.raises(ValueError, match=complaint):
     _fit(data=data)
+
+
+def test_classes_are_whole_numbers():
+  batch = lplmtl.Batch(np.zeros((4, 2)), {'kind': np.array([0, 0.5, 1, 1])})
+  with pytest.raises(ValueError, match='must be class numbers, found 0.5'):
+    checks.check_data((tasks.multiclass('kind', 2),), batch, 'data')
 
 
 def test_validation_rows_are_looked_at_too():

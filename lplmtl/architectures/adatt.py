@@ -34,6 +34,9 @@ class AdaTT(nn.Module):
     num_shared: experts of the shared unit, >= 0.
     tower: template of the body of each tower; its head is added.
 
+  Differs from the paper: v_k starts at 1 / E_k each, so that a unit begins with
+  the mean of its own experts.
+
   References:
     Li et al. 2023, "AdaTT: Adaptive Task-to-Task Fusion Network for Multitask
     Learning in Recommendations".

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 
 from lplmtl import experts
 from lplmtl.architectures import common
-from lplmtl.types import Array, Task
+from lplmtl.types import Array, Batch, Task
 
 
 class AITM(nn.Module):
   """Each step of a chain learns what to take over from the step before.
 
   q_k = f_k(x) are the features of step k. From the second step on, an attention
-  over two vectors u, the own q_k and the transferred p_k = g_k(z_{k-1}),
+  over two vectors u, the own q_k and the transferred p_k = relu(G_k z_{k-1}),
   weighs their values:
 
       z_k = sum_u w_u V u,  w_u = softmax_u(<K u, Q u> / sqrt(H))
@@ -27,7 +27,7 @@ class AITM(nn.Module):
       calibration * mean over rows of sum_{k>1} max(p_k - p_{k-1}, 0)
 
   Shared parameters: `encoder`, and all of every step but the last, except for
-  its tower. Their number: encoder, T trunks, T - 1 times (H + 1) H for g and 3
+  its tower. Their number: encoder, T trunks, T - 1 times (H + 1) H for G and 3
   H^2 for V, K and Q, and the towers.
 
   Attributes:
@@ -36,8 +36,6 @@ class AITM(nn.Module):
     bottom: template of the trunks f_k, to vectors of equal width H.
     tower: template of the body of each tower; its head is added.
     calibration: weight of the penalty, >= 0.
-
-  Differs from the paper: the penalty takes the mean over all rows of the batch.
 
   References:
     Xi et al. 2021, "Modeling the Sequential Dependence among Audience
@@ -57,12 +55,17 @@ class AITM(nn.Module):
       return False
     return common.serves_later_tasks(self.tasks, path)
 
+  def check_labels(self, batch: Batch, name: str) -> None:
+    """Refuses rows that are no chain; `fit` asks."""
+    common.check_chain_labels(self.tasks, batch, name)
+
   @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False
   ) -> common.Predictions:
     """Returns `({task: [B, 1] logits}, {'gates': (), 'penalty': scalar})`."""
     names = common.check_chain(self.tasks)
+    common.check_weight('calibration', self.calibration)
     x = common.encode(self.encoder, features, train=train)
     z: dict[str, Array] = {}
     for i, name in enumerate(names):

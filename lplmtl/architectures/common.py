@@ -1,12 +1,15 @@
 """What every architecture does before and after its own idea."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import jax
+import numpy as np
 
 from lplmtl import experts, towers
-from lplmtl.types import Array, Task
+from lplmtl.types import Array, Batch, Task
 
 Predictions = tuple[dict[str, Array], dict[str, Any]]
 # A template for the bodies of all towers, or a tuple with one for each task.
@@ -22,11 +25,19 @@ def encode(encoder: nn.Module | None, features: Any, *, train: bool) -> Array:
 
 def task_names(tasks: Sequence[Task]) -> tuple[str, ...]:
   """The names of the tasks, in their order; each may stand only once."""
-  names = tuple(task.name for task in tasks)
-  if not names or len(set(names)) < len(names) or 'shared' in names:
+  if not isinstance(tasks, tuple | list) or any(
+    not isinstance(task, Task) for task in tasks
+  ):
     raise ValueError(
-      "tasks need different names, none of them 'shared', and at least one "
-      f'task; found {names}'
+      'tasks must be a tuple of lplmtl.Task, such as '
+      f"(tasks.binary('click'),); found {tasks!r}"
+    )
+  names = tuple(task.name for task in tasks)
+  reserved = {'shared', 'shared_experts'}
+  if not names or len(set(names)) < len(names) or reserved & set(names):
+    raise ValueError(
+      "tasks need different names, none of them 'shared' or 'shared_experts', "
+      f'and at least one task; found {names}'
     )
   return names
 
@@ -98,6 +109,29 @@ def check_chain(tasks: Sequence[Task]) -> tuple[str, ...]:
   return names
 
 
+def check_chain_labels(tasks: Sequence[Task], batch: Batch, name: str) -> None:
+  """Refuses rows in which a step happened that the one before it did not.
+
+  Raises:
+    ValueError: the tasks stand in another order than they happen in, or are no
+      chain.
+  """
+  masks = batch.where or {}
+  for before, after in itertools.pairwise(task.name for task in tasks):
+    wrong = (np.asarray(batch.labels[after]) > 0) & (
+      np.asarray(batch.labels[before]) == 0
+    )
+    for task in (before, after):
+      if task in masks:
+        wrong = wrong & np.asarray(masks[task])
+    if wrong.any():
+      raise ValueError(
+        f'{int(wrong.sum()):,} of the {len(wrong):,} rows of {name} have '
+        f'{after!r} without {before!r}, which stands before it in the chain: '
+        'give the tasks in the order in which they happen'
+      )
+
+
 def serves_later_tasks(tasks: Sequence[Task], path: tuple[str, ...]) -> bool:
   """Whether a parameter of a chain belongs to all tasks, or to an early one."""
   last = tasks[-1].name
@@ -108,7 +142,20 @@ def check_levels(levels: Any) -> None:
   """`levels` must be a tuple of expert templates, one per level."""
   is_tuple = isinstance(levels, tuple | list) and len(levels) > 0
   if not is_tuple or not all(isinstance(x, nn.Module) for x in levels):
+    found = levels
+    if isinstance(levels, nn.Module):
+      found = f'one {type(levels).__name__}'
     raise ValueError(
       '`levels` must hold one expert template per level, such as '
-      f'(MLP((64,)), MLP((64,))); found {levels!r}'
+      f'(MLP((64,)), MLP((64,))); found {found}'
+    )
+
+
+def check_weight(name: str, value: Any, least: float = 0.0) -> None:
+  """Refuses a number below `least`; what is traced passes."""
+  if isinstance(value, jax.Array | np.ndarray | np.generic):
+    return
+  if not isinstance(value, int | float) or not value >= least:
+    raise ValueError(
+      f'{name} must be a number of at least {least}, found {value!r}'
     )

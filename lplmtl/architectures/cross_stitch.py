@@ -31,7 +31,7 @@ class CrossStitch(nn.Module):
     own: alpha_kk at the start; the others share what is left of 1.
 
   Differs from the paper: the trunks start at random instead of as trained
-  single-task networks.
+  single-task networks, and read one encoder.
 
   References:
     Misra et al. 2016, "Cross-stitch Networks for Multi-task Learning".
@@ -60,6 +60,8 @@ class CrossStitch(nn.Module):
     """Returns `({task: [B, K] logits}, {'gates': ()})`."""
     names = common.task_names(self.tasks)
     common.check_levels(self.levels)
+    if not 0 <= self.own <= 1:
+      raise ValueError(f'own must be from 0 to 1, found {self.own}')
     x = common.encode(self.encoder, features, train=train)
     inputs = dict.fromkeys(names, x)
     for i, template in enumerate(self.levels):

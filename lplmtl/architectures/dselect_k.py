@@ -24,8 +24,8 @@ class DSelectK(nn.Module):
       g(x) = sum_{i=1..k} softmax(A x)_i r(S(W_i x + c_i))
 
   with S(t) = 0 below -gamma/2, 1 above gamma/2, and -2 t^3 / gamma^3 + 3 t / (2
-  gamma) + 1/2 between. The penalty is the mean entropy of the r, which
-  drives each to a single expert:
+  gamma) + 1/2 between. The penalty is the mean entropy of the r, which drives
+  each to a single expert:
 
       entropy * mean over rows of sum_k sum_i -sum_e r_e log r_e
 
@@ -43,7 +43,8 @@ class DSelectK(nn.Module):
     entropy: weight of the penalty, >= 0.
 
   Differs from the paper: E must be a power of 2, so that no penalty is needed
-  for numbers that stand for no expert.
+  for numbers that stand for no expert; the entropy is a mean over rows, not
+  their sum.
 
   References:
     Hazimeh et al. 2021, "DSelect-k: Differentiable Selection in the Mixture of
@@ -69,11 +70,14 @@ class DSelectK(nn.Module):
   ) -> common.Predictions:
     """Returns `(logits, {'gates': one dict, 'penalty': scalar})`."""
     names = common.task_names(self.tasks)
+    common.check_weight('entropy', self.entropy)
+    if not self.gamma > 0:
+      raise ValueError(f'gamma must be above 0, found {self.gamma}')
     count = self.num_experts
-    if count < 1 or count & (count - 1):
+    if not isinstance(count, int) or count < 1 or count & (count - 1):
       raise ValueError(
         f'DSelect-k needs a power of 2 as num_experts, found {count}: take '
-        f'{2 ** max(count - 1, 0).bit_length()}'
+        f'{2 ** (math.ceil(count) - 1).bit_length() if count > 1 else 1}'
       )
     if not 1 <= self.num_selected <= count:
       raise ValueError(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from lplmtl import experts
 from lplmtl.architectures import common
-from lplmtl.types import Task
+from lplmtl.types import Batch, Task
 
 
 class ESMM(nn.Module):
@@ -34,6 +34,9 @@ class ESMM(nn.Module):
     bottom: template of the trunks f_k, `bottom_<task>`.
     tower: template of the body of each tower h_k; its head is added.
 
+  Leave no row out for want of an earlier step (`Batch.where`): the labels of
+  all rows are known, which is the point.
+
   Differs from the paper: chains of any length instead of click and conversion.
 
   References:
@@ -49,6 +52,10 @@ class ESMM(nn.Module):
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""
     return common.serves_later_tasks(self.tasks, path)
+
+  def check_labels(self, batch: Batch, name: str) -> None:
+    """Refuses rows that are no chain; `fit` asks."""
+    common.check_chain_labels(self.tasks, batch, name)
 
   @nn.compact
   def __call__(

@@ -18,15 +18,16 @@ class MTAN(nn.Module):
   task k one mask over p_j (eq. 1 and 2, with dense layers for convolutions):
 
       u_j = act(U_j p_{j-1}),  p_j = act(P_j u_j),
-      a_kj = sigmoid(H_kj act(G_kj [u_j ; act(F_kj b_k,j-1)])),
+      a_kj = sigmoid(H_kj act(G_kj [u_j ; act(F_j b_k,j-1)])),
       b_kj = a_kj * p_j
 
-  where the lowest block has no F. The tower of task k reads its last b_kj.
+  where all tasks share F, and the lowest block has none. The tower of task k
+  reads its last b_kj.
 
-  Shared parameters: `encoder`, `block_*/u` and `block_*/p`. Their number, a
-  block of width H over D inputs: (D + 1) H + (H + 1) H shared, and a task
-  2 (H + 1) H in the lowest, (H' + 1) H + (2 H + 1) H + (H + 1) H above a block
-  of width H'.
+  Shared parameters: `encoder`, `block_*/u`, `block_*/p` and `block_*/f`. Their
+  number, a block of width H over D inputs: (D + 1) H + (H + 1) H shared, and a
+  task 2 (H + 1) H; above a block of width H', (H' + 1) H more are shared, and a
+  task has (2 H + 1) H + (H + 1) H.
 
   Attributes:
     tasks: T tasks.
@@ -51,7 +52,7 @@ class MTAN(nn.Module):
     """Whether a parameter receives more than one task's gradient."""
     if path[0] == 'encoder':
       return True
-    return path[0].startswith('block_') and path[1] in ('u', 'p')
+    return path[0].startswith('block_') and path[1] in ('u', 'p', 'f')
 
   @nn.compact
   def __call__(
@@ -61,12 +62,15 @@ class MTAN(nn.Module):
     names = common.task_names(self.tasks)
     common.check_levels(self.levels)
     layers = [x for x in self.levels if isinstance(x, experts.MLP)]
-    for template in self.levels:
-      if template not in layers or len(template.widths) != 1:
-        raise ValueError(
-          'each level of MTAN must be an MLP of one layer, which gives its '
-          f'width; found {template!r}'
-        )
+    widths = [x.widths for x in layers]
+    if len(layers) < len(self.levels) or any(len(x) != 1 for x in widths):
+      found = widths if len(layers) == len(self.levels) else 'other modules'
+      raise ValueError(
+        'each level of MTAN must be an MLP of one layer, which gives its '
+        f'width, such as (MLP((64,)), MLP((32,))); found {found}'
+      )
+    for own_widths in widths:
+      experts.check_widths(own_widths)
     p = common.encode(self.encoder, features, train=train)
     own: dict[str, Array] = {}
     for i, layer in enumerate(layers):
@@ -86,25 +90,23 @@ class _Block(nn.Module):
   ) -> tuple[Array, dict[str, Array]]:
     act, (width,) = self.layer.activation, self.layer.widths
 
-    def dense(name: str, x: Array) -> Array:
-      layer = nn.Dense(
+    def dense(name: str) -> nn.Dense:
+      return nn.Dense(
         width,
         dtype=self.layer.dtype,
         kernel_init=nn.initializers.he_normal(),
         name=name,
       )
-      return layer(x)
 
-    u = act(dense('u', p))
-    p = act(dense('p', u))
+    u = act(dense('u')(p))
+    p = act(dense('p')(u))
+    extract = dense('f') if below else None
     p = experts.drop(self, self.layer.dropout_rate, p, train=train)
     outputs = {}
     for name in self.task_names:
       seen = u
-      if name in below:
-        seen = jnp.concatenate(
-          [u, act(dense(f'f_{name}', below[name]))], axis=1
-        )
-      mask = dense(f'h_{name}', act(dense(f'g_{name}', seen)))
+      if extract is not None:
+        seen = jnp.concatenate([u, act(extract(below[name]))], axis=1)
+      mask = dense(f'h_{name}')(act(dense(f'g_{name}')(seen)))
       outputs[name] = jax.nn.sigmoid(mask) * p
     return p, outputs

@@ -12,8 +12,13 @@ from lplmtl.types import Array, Task
 class PLE(nn.Module):
   """Extraction levels on top of each other, separating tasks step by step.
 
-  Every level but the last also passes on g_s, a mixture of all experts, to the
-  shared experts above (eq. 5 and 6); the last level is a CGC.
+  From g_{k,0} = g_{s,0} = x on, level j mixes for each task its own experts
+  and the shared ones; every level but the last also passes on g_s, a mixture of
+  all experts, to the shared experts above (eq. 5 and 6). The last is a CGC:
+
+      g_{k,j} = softmax(W_kj g_{k,j-1}) [E_kj(g_{k,j-1}) ; E_sj(g_{s,j-1})]
+      g_{s,j} = softmax(W_sj g_{s,j-1}) [E_1j ; ... ; E_Tj ; E_sj]
+      y_k = h_k(g_{k,N})
 
   Shared parameters: `encoder`, every `level_*/shared_experts` and
   `level_*/shared_gate`; below the last level also `specific_experts_*`, whose

@@ -32,8 +32,9 @@ class SoftSharing(nn.Module):
     tower: template of the body of each tower h_k; its head is added.
     strength: of the penalty, >= 0.
 
-  Differs from the papers: Duong et al. tie two parsers, here every pair of T
-  tasks is tied; their embeddings are mapped first, here they are tied too.
+  Differs from the papers: Duong et al. draw a target language's parser to a
+  trained source language's; here, as in Ma et al., the two move together, and
+  with T tasks every pair does, embeddings among them.
 
   References:
     Duong et al. 2015, "Low Resource Dependency Parsing: Cross-lingual Parameter
@@ -58,6 +59,7 @@ class SoftSharing(nn.Module):
     self, features: Any, *, train: bool = False
   ) -> common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': (), 'penalty': scalar})`."""
+    common.check_weight('strength', self.strength)
     hidden = common.own_trunks(self, features, train=train)
     params = self.variables['params']
     trunks = [

@@ -20,10 +20,11 @@ class SPLE(nn.Module):
   by a gate `softmax(W_k g_{k,N-1})`. How task k's own g_{k,N-1} reaches its
   tower is `top`, for the figure of the paper is not public:
 
-  - `concat`: tower k reads [g_{k,N-1} ; gated E_s];
-  - `identity`: the gate mixes {g_{k,N-1}, E_s}, of equal widths;
-  - `shared`: the gate mixes E_s alone, what a PLE without specific experts at
-    its top computes.
+  - `concat`: `y_k = h_k([g_{k,N-1} ; softmax(W_k g_{k,N-1}) E_s])`;
+  - `identity`: `y_k = h_k(softmax(W_k g_{k,N-1}) [g_{k,N-1} ; E_s])`, of equal
+    widths;
+  - `shared`: `y_k = h_k(softmax(W_k g_{k,N-1}) E_s)`, what a PLE without
+    specific experts at its top computes.
 
   Shared parameters: `encoder`, every `level_*/shared_experts` and
   `level_*/shared_gate`; the `specific_experts_*`, for all of them stand below

@@ -32,7 +32,7 @@ class STEM(nn.Module):
     num_shared: E_s, experts of all tasks, >= 1.
     tower: template of the body of each tower; its head is added.
 
-  Differs from the paper: one level of experts.
+  Differs from the paper: one level of experts, and linear gates.
 
   References:
     Su et al. 2024, "STEM: Unleashing the Power of Embeddings for Multi-Task

@@ -64,7 +64,11 @@ class TensorFactorization(nn.Module):
         'tensor factorisation takes an MLP as its `bottom`, whose layers it '
         f'factorises; found {type(self.bottom).__name__}'
       )
-    if len(self.ranks) != 3 or min(self.ranks) < 1:
+    experts.check_widths(self.bottom.widths)
+    ranks = self.ranks
+    if not isinstance(ranks, tuple | list) or not (
+      len(ranks) == 3 and all(isinstance(r, int) and r > 0 for r in ranks)
+    ):
       raise ValueError(
         'ranks must be three numbers of at least 1, for inputs, outputs and '
         f'tasks; found {self.ranks}'

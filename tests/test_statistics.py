@@ -1,0 +1,230 @@
+"""Intervals: slow references, an oracle, and how often they cover."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as oracle
+
+from lplmtl import statistics
+from tests import reference
+
+
+def _rows(num_rows=40, num_scores=3, seed=0, decimals=1):
+  """Scores with ties, and labels of both classes."""
+  rng = np.random.default_rng(seed)
+  labels = rng.integers(0, 2, num_rows)
+  labels[:4] = 0, 1, 0, 1
+  scores = labels + rng.normal(0, 1.5, (num_scores, num_rows))
+  return scores.round(decimals), labels
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_delong(seed):
+  scores, labels = _rows(seed=seed)
+  aucs, covariance = statistics.delong(scores, labels)
+  want_aucs, want = reference.delong(scores, labels)
+  np.testing.assert_allclose(aucs, want_aucs, rtol=1e-12)
+  np.testing.assert_allclose(covariance, want, rtol=1e-10, atol=1e-15)
+  for own, auc in zip(scores, aucs, strict=True):
+    assert auc == pytest.approx(oracle.roc_auc_score(labels, own))
+
+
+def test_delong_of_one_score_and_of_any_monotone_function():
+  scores, labels = _rows(num_scores=1)
+  aucs, covariance = statistics.delong(scores, labels)
+  assert aucs.shape == (1,) and covariance.shape == (1, 1)
+  other, other_covariance = statistics.delong(np.exp(scores), labels)
+  assert other == aucs and other_covariance == covariance
+
+
+def test_intervals_are_those_of_the_definition():
+  """By the whole covariance matrix, where the code works by averages."""
+  scores, labels = _rows(num_scores=7, num_rows=60)
+  a, b = scores[:4], scores[4:]
+  for found, aucs_of in (
+    (statistics.auc_interval(a, labels), (a,)),
+    (statistics.auc_difference(a, b, labels), (a, b)),
+  ):
+    want = reference.auc_interval(aucs_of, labels)
+    assert found.estimate == pytest.approx(want['estimate'])
+    assert found.std_error == pytest.approx(want['std_error'])
+    reach = stats.t.ppf(0.975, want['freedom']) * want['std_error']
+    assert found.high == pytest.approx(want['estimate'] + reach)
+    assert found.low == pytest.approx(want['estimate'] - reach)
+
+
+def test_a_difference_turns_its_sign():
+  scores, labels = _rows(num_scores=5)
+  one = statistics.auc_difference(scores[:2], scores[2:], labels)
+  other = statistics.auc_difference(scores[2:], scores[:2], labels)
+  assert one.estimate == pytest.approx(-other.estimate)
+  assert one.low == pytest.approx(-other.high)
+  assert one.std_error == pytest.approx(other.std_error)
+
+
+def test_a_method_against_itself_differs_by_its_seeds_alone():
+  """On the same rows, with the same scores, nothing is left of the rows."""
+  scores, labels = _rows(num_scores=4)
+  found = statistics.auc_difference(scores, scores, labels)
+  assert found.estimate == 0.0
+  same = np.repeat(scores[:1], 3, axis=0)
+  found = statistics.auc_difference(same, same, labels)
+  np.testing.assert_allclose(found, 0.0, atol=1e-7)
+  # Seeds that do not differ leave DeLong's interval of one score.
+  found = statistics.auc_interval(same, labels)
+  aucs, covariance = statistics.delong(scores[:1], labels)
+  error = math.sqrt(covariance[0, 0])
+  assert found.std_error == pytest.approx(error)
+  assert found.high == pytest.approx(aucs[0] + 1.959964 * error, abs=1e-6)
+
+
+def test_mean_interval():
+  values = [0.91, 0.92, 0.95]
+  found = statistics.mean_interval(values)
+  want = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+  assert (found.low, found.high) == pytest.approx(want)
+  narrow = statistics.mean_interval(values, level=0.5)
+  assert found.low < narrow.low < narrow.high < found.high
+
+
+def test_equivalence_needs_the_whole_interval():
+  assert statistics.Interval(0.001, -0.0005, 0.0015, 0.0).within(0.002)
+  assert not statistics.Interval(0.0, -0.0005, 0.0021, 0.0).within(0.002)
+  assert not statistics.Interval(0.0, -0.002, 0.001, 0.0).within(0.002)
+
+
+def _coverage(num_times, num_seeds, statistic):
+  """How often the interval holds the truth, on fresh rows and fresh seeds."""
+  rng = np.random.default_rng(0)
+  num_rows, skills = 240, (1.5, 1.2)
+  spread = math.sqrt(0.8**2 + 0.4**2 + 0.5**2)
+  # A seed's AUC is Phi(gain / (sqrt(2) spread)); over the gains' normal:
+  truth = [
+    stats.norm.cdf(s / math.sqrt(2 * spread**2 + 0.15**2)) for s in skills
+  ]
+  hits = 0
+  for _ in range(num_times):
+    labels = (rng.random(num_rows) < 0.3).astype(int)
+    rows = 0.8 * rng.normal(size=num_rows)
+    scores = [
+      (skill + 0.15 * rng.normal(size=(num_seeds, 1))) * labels
+      + rows
+      + 0.4 * rng.normal(size=num_rows)
+      + 0.5 * rng.normal(size=(num_seeds, num_rows))
+      for skill in skills
+    ]
+    interval, value = statistic(scores, labels, truth)
+    hits += interval.low <= value <= interval.high
+  return hits / num_times
+
+
+@pytest.mark.parametrize('num_seeds', [3, 10])
+def test_coverage_of_the_difference(num_seeds):
+  """2,500 simulations: the share has a standard error of .0044."""
+  found = _coverage(
+    2500,
+    num_seeds,
+    lambda scores, labels, truth: (
+      statistics.auc_difference(*scores, labels),
+      truth[0] - truth[1],
+    ),
+  )
+  assert 0.93 < found < 0.97
+
+
+def test_coverage_of_one_method():
+  found = _coverage(
+    2500,
+    5,
+    lambda scores, labels, truth: (
+      statistics.auc_interval(scores[0], labels),
+      truth[0],
+    ),
+  )
+  assert 0.93 < found < 0.97
+
+
+def test_intervals_of_the_seeds_or_the_rows_alone_cover_too_little():
+  """What the coverage test would find if either part were left out."""
+  seeds_alone = _coverage(
+    500,
+    5,
+    lambda scores, labels, truth: (
+      statistics.mean_interval(statistics.delong(scores[0], labels)[0]),
+      truth[0],
+    ),
+  )
+  assert seeds_alone < 0.9
+
+  def rows_alone(scores, labels, truth):
+    repeated = [np.repeat(own[:1], 2, axis=0) for own in scores]
+    found = statistics.auc_difference(*repeated, labels)
+    return found, truth[0] - truth[1]
+
+  assert _coverage(500, 1, rows_alone) < 0.93
+
+
+def test_bootstrap():
+  """Against DeLong's, which it approaches; and drawn in pairs."""
+  scores, labels = _rows(num_scores=2, num_rows=400, decimals=6)
+  ours, theirs = scores[:1], scores[0] + 0.3 * scores[1]
+  found = statistics.paired_bootstrap(
+    lambda s, y: oracle.roc_auc_score(y, s), ours, theirs, labels,
+    num_samples=400,
+  )  # fmt: skip
+  aucs, covariance = statistics.delong(np.stack([ours[0], theirs]), labels)
+  assert found.estimate == pytest.approx(aucs[0] - aucs[1])
+  error = math.sqrt(np.array([1, -1]) @ covariance @ np.array([1, -1]))
+  assert found.std_error == pytest.approx(error, rel=0.15)
+  assert found.low == pytest.approx(
+    found.estimate - 1.96 * error, abs=error / 3
+  )
+  assert found == statistics.paired_bootstrap(
+    lambda s, y: oracle.roc_auc_score(y, s), ours, theirs, labels,
+    num_samples=400,
+  )  # fmt: skip
+
+
+def test_bootstrap_of_the_mean_over_seeds():
+  scores, labels = _rows(num_scores=3)
+  found = statistics.paired_bootstrap(
+    lambda s, y: s.mean(), scores[:2], scores[2], labels, num_samples=20
+  )
+  assert found.estimate == pytest.approx(scores[:2].mean() - scores[2].mean())
+
+
+def test_mtl_gain():
+  assert statistics.mtl_gain([0.99, 0.8], [0.9, 1.0]) == pytest.approx(-5.0)
+
+
+LABELS = np.array([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+  'call, complaint',
+  [
+    (lambda: statistics.delong(np.zeros((1, 3)), LABELS), r'\(1, 3\) and \(4,\)'),
+    (lambda: statistics.delong(np.zeros(4), LABELS), 'found shapes'),
+    (lambda: statistics.delong([[0, 1, 2, np.nan]], LABELS), 'finite'),
+    (lambda: statistics.delong([[0, 1, 2, 3]], [0, 0, 0, 1]), '1 positive and 3'),
+    (lambda: statistics.auc_interval(np.zeros((1, 4)), LABELS), 'two seeds'),
+    (lambda: statistics.auc_interval(np.zeros((2, 4)), LABELS, level=95), 'level'),
+    (
+      lambda: statistics.auc_difference(np.zeros((2, 4)), np.zeros((2, 3)), LABELS),
+      'score of every row',
+    ),
+    (lambda: statistics.mean_interval([1.0]), 'two seeds'),
+    (
+      lambda: statistics.paired_bootstrap(
+        lambda s, y: np.nan, np.zeros(4), np.zeros(4), LABELS, num_samples=3
+      ),
+      'not defined',
+    ),
+    (lambda: statistics.mtl_gain([], []), 'as many values as tasks'),
+  ],
+)  # fmt: skip
+def test_mistakes(call, complaint):
+  with pytest.raises(ValueError, match=complaint):
+    call()
