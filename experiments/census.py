@@ -63,7 +63,7 @@ def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     split_seed=config.split_seed,
     num_bins=config.num_bins,
   )
-  _check_batch_size(config, data)
+  runner.check_batch_size(config, data.facts['rows']['train'])
   parts = runner.make_parts(
     config, tasks, data.tables, data.facts['rows']['train']
   )
@@ -173,15 +173,6 @@ def _show_finished(
     soft_wrap=True,
   )
   return results
-
-
-def _check_batch_size(config: Config, data: Any) -> None:
-  num_train = data.facts['rows']['train']
-  if config.batch_size > num_train:
-    raise InputError(
-      f'--batch_size={config.batch_size} is larger than the data: '
-      f'{num_train:,} training rows'
-    )
 
 
 def _training_facts(config: Config, fitted: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from absl import flags
@@ -38,7 +38,9 @@ class Config:
   # Model
   architecture: str = 'sple'
   embed_dim: int = 4
-  num_bins: int = 32
+  num_bins: int = 128
+  num_crosses: int = 0
+  cross_rank: int = 32
   expert_widths: tuple[Widths, ...] = ((32,), (32,))
   num_experts: int = 8
   num_specific: int = 2
@@ -146,9 +148,14 @@ def define_flags() -> None:
   _integer('embed_dim', 1, 'Model: width of a category embedding.')
   _integer(
     'num_bins', 0,
-    'Model: quantile bins of each numeric column, embedded beside its '
-    'standardised value; 0 for none.',
+    'Model: at most so many quantile bins of each numeric column, embedded '
+    'beside its standardised value; 0 for none.',
   )  # fmt: skip
+  _integer(
+    'num_crosses', 0, 'Model: layers of feature crosses (DCN-V2) on top of the '
+    'embedded columns.',
+  )  # fmt: skip
+  _integer('cross_rank', 1, 'Model: rank of each of them.')
   flags.DEFINE_string(
     'expert_widths', ','.join(map(_widths_text, default.expert_widths)),
     'Model: units of an expert, one entry per extraction level, lowest first, '
@@ -278,6 +285,43 @@ def define_flags() -> None:
 
 def from_flags(values: flags.FlagValues) -> Config:
   """The Config that parsed flags ask for."""
+  return Config(
+    **{
+      field.name: _from_flag(field.name, getattr(values, field.name))
+      for field in dataclasses.fields(Config)
+    }
+  )
+
+
+def parse_fields(
+  text: str, flag: str, fixed: Collection[str]
+) -> dict[str, Any]:
+  """`'top=identity dropout=0.2'` as fields of a Config.
+
+  Args:
+    text: `field=value`, separated by spaces; values as the flags have them.
+    flag: where the text comes from, for messages.
+    fixed: fields that may not be set.
+  """
+  known = [f.name for f in dataclasses.fields(Config) if f.name not in fixed]
+  found = {}
+  for part in text.split():
+    name, equals, value = part.partition('=')
+    if not equals or name not in known:
+      raise InputError(
+        f'{flag} wants field=value with one of {", ".join(known)}; found '
+        f'{part!r}'
+      )
+    try:
+      parsed = flags.FLAGS[name].parser.parse(value)
+    except (ValueError, TypeError) as error:
+      raise InputError(f'{flag}: {name}={value}: {error}') from error
+    found[name] = _from_flag(name, parsed)
+  return found
+
+
+def _from_flag(name: str, value: Any) -> Any:
+  """A flag's value as the field of a Config."""
   parse: dict[str, Callable[[Any], Any]] = {
     'tasks': tuple,
     'expert_widths': parse_levels,
@@ -285,14 +329,7 @@ def from_flags(values: flags.FlagValues) -> Config:
     'bottom_widths': parse_widths,
     'tower_widths': parse_widths,
   }
-  return Config(
-    **{
-      field.name: parse.get(field.name, lambda value: value)(
-        getattr(values, field.name)
-      )
-      for field in dataclasses.fields(Config)
-    }
-  )
+  return parse.get(name, lambda value: value)(value)
 
 
 def parse_widths(text: str) -> Widths:

@@ -8,6 +8,7 @@ import numpy as np
 
 # Told apart in grey, too.
 _STYLES = ('-', '--', ':', '-.')
+_MARKERS = 'os^vD<>pP*Xhd8H'
 
 
 def is_available() -> bool:
@@ -111,6 +112,100 @@ def gates(
   bar.set_label('mean gate weight', fontsize=8)
   figure.suptitle(
     f"{title}\nover the test rows, first seed; blank: not this gate's",
+    fontsize=9,
+  )
+  _write(figure, path)
+
+
+def sizes(path: pathlib.Path, found: Mapping[str, Any]) -> None:
+  """AUC against parameters and FLOPs, a column a task; a PNG.
+
+  Bars are the 95 % intervals of the differences to the baseline, which all rows
+  share with it: intervals of the AUCs themselves would mostly show how test
+  rows vary, which is the same for all.
+
+  Args:
+    path: the file.
+    found: of `compare_tables.results`.
+  """
+  from matplotlib.figure import Figure
+
+  tasks, rows = found['tasks'], found['rows']
+  figure = Figure(figsize=(4.6 * len(tasks) + 2.6, 7.2), layout='constrained')
+  axes = figure.subplots(2, len(tasks), squeeze=False, sharey='col')
+  kinds = (('parameters', 'parameters'), ('flops_per_example', 'FLOPs a row'))
+  for i, task in enumerate(tasks):
+    for j, (field, label) in enumerate(kinds):
+      axis = axes[j, i]
+      for number, row in enumerate(rows):
+        auc = row['test'][task]['auc']['mean']
+        if row['name'] == found['baseline']:
+          axis.axhline(auc, color='0.6', lw=0.8, zorder=0)
+        if row.get(field) is None:
+          continue
+        reach = 0.0
+        if row['difference']:
+          interval = row['difference'][task]
+          reach = (interval['high'] - interval['low']) / 2
+        marker = _MARKERS[number % len(_MARKERS)]
+        axis.errorbar(
+          row[field], auc, yerr=reach or None, fmt=marker, label=row['name'],
+          color=f'C{number % 10}', mec='black', mew=0.5, ms=7, lw=0.9,
+          capsize=2,
+        )  # fmt: skip
+      axis.set_xscale('log')
+      axis.set_xlabel(label)
+      axis.set_ylabel(f'{task}: test AUC')
+      axis.grid(alpha=0.3)
+    axes[0, i].set_title(task)
+  handles, labels = axes[0, 0].get_legend_handles_labels()
+  figure.legend(handles, labels, loc='outside right center', fontsize=8)
+  figure.suptitle(
+    f'{found["title"]}: mean of {found["num_seeds"]} seeds, bars: 95 % '
+    f'interval of the difference to {found["baseline"]} (line)',
+    fontsize=9,
+  )
+  _write(figure, path)
+
+
+def differences(path: pathlib.Path, found: Mapping[str, Any]) -> None:
+  """Each row's difference to the baseline with its interval; a PNG.
+
+  Args:
+    path: the file.
+    found: of `compare_tables.results`.
+  """
+  from matplotlib.figure import Figure
+
+  tasks = found['tasks']
+  rows = [row for row in found['rows'] if row['difference']]
+  figure = Figure(
+    figsize=(3.6 * len(tasks) + 2.6, 0.34 * max(len(rows), 3) + 1.6),
+    layout='constrained',
+  )
+  axes = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+  places = np.arange(len(rows))[::-1]
+  for axis, task in zip(axes, tasks, strict=True):
+    shown = [row['difference'][task] for row in rows]
+    estimates = np.array([d['estimate'] for d in shown])
+    ends = np.array([[d['low'], d['high']] for d in shown]).reshape(-1, 2)
+    axis.axvspan(-found['margin'], found['margin'], color='0.9', zorder=0)
+    axis.axvline(0, color='0.4', lw=0.8)
+    axis.errorbar(
+      estimates, places, xerr=np.abs(ends.T - estimates), fmt='o', ms=4,
+      color='black', capsize=3, lw=1,
+    )  # fmt: skip
+    axis.set_title(task)
+    axis.set_xlabel('difference in test AUC')
+    axis.grid(axis='x', alpha=0.3)
+  axes[0].set_yticks(
+    places,
+    [f'{row["name"]} ({row["parameters"]:,})' for row in rows],
+    fontsize=8,
+  )
+  figure.suptitle(
+    f'{found["title"]}: difference to {found["baseline"]}, 95 % intervals over '
+    f'seeds and rows; grey: ±{found["margin"]:g}; in brackets: parameters',
     fontsize=9,
   )
   _write(figure, path)

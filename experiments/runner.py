@@ -61,11 +61,22 @@ def make_parts(
 ) -> Parts:
   """All that a Config names, for so many training rows."""
   num_steps = config.epochs * (num_rows // config.batch_size)
-  features = encoder.TabularEncoder(tables.num_categories, config.embed_dim)
   return Parts(
-    make_model(config, tasks, features),
+    make_model(config, tasks, make_encoder(config, tables)),
     make_optimizer(config, num_steps),
     make_balancer(config, tasks),
+  )
+
+
+def make_encoder(config: Config, tables: Tables) -> nn.Module:
+  """Embedded columns, and crosses of them if a Config asks for any."""
+  columns = encoder.TabularEncoder(
+    tables.num_categories, config.embed_dim, tables.num_ordered
+  )
+  if not config.num_crosses:
+    return columns
+  return encoder.CrossNetwork(
+    columns, rank=config.cross_rank, num_layers=config.num_crosses
   )
 
 
@@ -217,6 +228,15 @@ def pick(kind: str, name: str, known: Mapping[str, Any]) -> Any:
   return known[name]
 
 
+def check_batch_size(config: Config, num_train: int) -> None:
+  """Refuses batches that are larger than the training rows."""
+  if config.batch_size > num_train:
+    raise InputError(
+      f'--batch_size={config.batch_size} is larger than the data: '
+      f'{num_train:,} training rows'
+    )
+
+
 def check_model(model: nn.Module, features: PyTree) -> None:
   """Traces the model once, so that sizes that do not fit show at once."""
   try:
@@ -340,11 +360,16 @@ def commit() -> str | None:
     return None
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
   """Writes a whole file or none."""
   part = path.with_name(f'.{path.name}.part')
-  part.write_text(text, encoding='utf-8')
+  part.write_bytes(content)
   part.replace(path)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+  """Writes a whole file or none."""
+  write_bytes(path, text.encode('utf-8'))
 
 
 def write_json(path: pathlib.Path, data: Any) -> None:

@@ -26,6 +26,7 @@ from lplmtl.architectures import SingleTask as SingleTask
 from lplmtl.architectures import SoftSharing as SoftSharing
 from lplmtl.architectures import StackedMMoE as StackedMMoE
 from lplmtl.architectures import TensorFactorization as TensorFactorization
+from lplmtl.encoder import CrossNetwork as CrossNetwork
 from lplmtl.encoder import TabularEncoder as TabularEncoder
 from lplmtl.experts import MLP as MLP
 from lplmtl.experts import Experts as Experts

@@ -73,6 +73,11 @@ class Tables:
     bins = [len(n.edges) + 1 for n in self.numerics.values() if n.edges]
     return (*sizes, *bins)
 
+  @property
+  def num_ordered(self) -> int:
+    """How many of the category columns, the last ones, are bins of numbers."""
+    return sum(bool(n.edges) for n in self.numerics.values())
+
   def encode(self, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
     """Encodes rows.
 

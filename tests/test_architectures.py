@@ -615,9 +615,55 @@ def test_encoder():
   np.testing.assert_array_equal(encoder.apply(params, x), np.array(expected))
   with pytest.raises(ValueError, match=r'shape \[B, 2\], found \(2, 3\)'):
     encoder.apply(params, {**x, 'categories': jnp.zeros((2, 3), jnp.int32)})
+  with pytest.raises(ValueError, match='from 0 to the 2 columns, found 3'):
+    lplmtl.TabularEncoder((3, 4), 2, num_ordered=3).init(jax.random.key(0), x)
   only_numbers = lplmtl.TabularEncoder(())
   bare = {**x, 'categories': jnp.zeros((2, 0), jnp.int32)}
   np.testing.assert_array_equal(only_numbers.apply({}, bare), x['numeric'])
+
+
+def test_bins_in_their_order():
+  """Each bin's own vector, and the steps up to it."""
+  encoder = lplmtl.TabularEncoder((2, 3, 4), embed_dim=2, num_ordered=2)
+  x = {
+    'categories': jnp.array([[1, 2, 0], [0, 0, 3]]),
+    'numeric': jnp.zeros((2, 1)),
+  }
+  params = encoder.init(jax.random.key(0), x)
+  table, steps = (np.array(params['params'][n]) for n in ('embedding', 'steps'))
+  assert table.shape == (9, 2) and steps.shape == (7, 2)
+  first = [
+    table[1],
+    table[2 + 2] + 0.3 * (steps[0] + steps[1] + steps[2]),
+    table[5 + 0] + 0.3 * steps[3],
+  ]
+  second = [
+    table[0],
+    table[2 + 0] + 0.3 * steps[0],
+    table[5 + 3] + 0.3 * (steps[3] + steps[4] + steps[5] + steps[6]),
+  ]
+  expected = [[*np.concatenate(row), 0] for row in (first, second)]
+  np.testing.assert_allclose(encoder.apply(params, x), expected, rtol=1e-6)
+
+
+def test_crosses():
+  """DCN-V2's layers, by hand; on any encoder."""
+  x = {'categories': jnp.array([[2, 0]]), 'numeric': jnp.array([[0.5]])}
+  columns = lplmtl.TabularEncoder((3, 4), embed_dim=2)
+  crosses = lplmtl.CrossNetwork(columns, rank=3, num_layers=2)
+  params = jax.device_get(contracts.random_params(crosses, x))
+  start = np.array(columns.apply({'params': params['encoder']}, x))
+  found = start
+  for i in range(2):
+    down, up = params[f'down_{i}']['kernel'], params[f'up_{i}']
+    found = start * (found @ down @ up['kernel'] + up['bias']) + found
+  np.testing.assert_allclose(
+    crosses.apply({'params': params}, x), found, rtol=1e-5
+  )
+  own = jax.tree.leaves({k: v for k, v in params.items() if k != 'encoder'})
+  assert sum(leaf.size for leaf in own) == 2 * (2 * 5 * 3 + 5)
+  with pytest.raises(ValueError, match='at least 1, found 0 and 2'):
+    lplmtl.CrossNetwork(columns, rank=0).init(jax.random.key(0), x)
 
 
 def test_losses_of_a_model_are_finite():

@@ -21,7 +21,7 @@ ALLOWED = {
   'tasks': {'losses', 'metrics'},
   'dropout': set(),
   'experts': {'dropout'},
-  'encoder': set(),
+  'encoder': {'experts'},
   'towers': {'experts'},
   'mixture': {'experts'},
   'extraction': {'mixture'},

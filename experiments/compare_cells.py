@@ -1,0 +1,298 @@
+"""The finished fits of a comparison, each in files of its own.
+
+A cell is one program's work: a group of settings of one row, or a row's last
+fit. Its name is a digest of all that it was computed from, so that a comparison
+that was stopped, or is asked for once more, only fits what is missing.
+"""
+
+import hashlib
+import io
+import json
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments import census_data, compare_fits, runner, trees
+from experiments.options import Config
+
+FOLDER = 'cells'
+
+
+class Cells:
+  """What has been fitted of a Plan, and how to fit the rest.
+
+  Attributes:
+    facts: of the data, the same for all rows.
+    labels: `{task: [N]}` of the test rows.
+  """
+
+  def __init__(self, plan: Any, folder: pathlib.Path, console: Any):
+    self._plan = plan
+    self._folder = folder / FOLDER
+    self._folder.mkdir(exist_ok=True)
+    self._console = console
+    base = plan.base
+    self._tasks = census_data.make_tasks(base.tasks)
+    data_dir = pathlib.Path(base.data_dir) if base.data_dir else None
+    self._raw = census_data.read(
+      base.dataset, data_dir, num_rows=base.num_rows, seed=base.split_seed
+    )
+    self._encoded: dict[int, Any] = {}
+    first = self._data(base.num_bins)
+    self.facts = first.facts
+    self.labels = first.test.labels
+    for name, own in plan.rows.items():
+      for config in plan.tuned(name).values() if own is not None else ():
+        self._check(name, config)
+
+  def row(self, name: str, is_late: Callable[[], bool]) -> bool:
+    """Fits what a row still needs; False if time has run out before its end."""
+    for cell in (
+      self._tree_cells if self._is_trees(name) else self._tune_cells
+    )(name):
+      if not self._done(*cell, name, is_late):
+        return False
+    return self._done(*self._final_cell(name), name, is_late)
+
+  def is_finished(self, name: str) -> bool:
+    """Whether all fits of a row are there."""
+    scores = self.tuning(name)
+    return (
+      scores is not None and self._load(self._final_cell(name)[0]) is not None
+    )
+
+  def tuning(self, name: str) -> dict[str, dict[str, list[float]]] | None:
+    """`{setting: {task: [S]}}` validation AUCs, None before all are there."""
+    found: dict[str, Any] = {}
+    make = self._tree_cells if self._is_trees(name) else self._tune_cells
+    for identity, _ in make(name):
+      cell = self._load(identity)
+      if cell is None:
+        return None
+      found |= cell[0]['scores']
+    return found
+
+  def chosen(self, name: str) -> dict[str, str]:
+    """`{task: setting}`, the best by mean validation AUC.
+
+    Networks have one for all tasks, by the mean over tasks; trees, with a model
+    for each task, one for each.
+    """
+    scores = self.tuning(name)
+    assert scores is not None, f'{name} is not tuned yet'
+    names = [task.name for task in self._tasks]
+    if self._is_trees(name):
+      return {
+        task: max(scores, key=lambda s: np.mean(scores[s][task]))
+        for task in names
+      }
+    best = max(scores, key=lambda s: np.mean([scores[s][t] for t in names]))
+    return dict.fromkeys(names, best)
+
+  def final(self, name: str) -> compare_fits.Final:
+    """A finished row's last fit."""
+    found = self._load(self._final_cell(name)[0])
+    assert found is not None, f'{name} is not finished'
+    return compare_fits.Final(found[0], found[1])
+
+  def num_fits(self, name: str) -> int:
+    """Models trained for a row (trees: for each task)."""
+    plan = self._plan
+    settings = plan.tree_settings if self._is_trees(name) else plan.tuned(name)
+    return len(settings) * plan.tuning_seeds + plan.base.num_seeds
+
+  def _is_trees(self, name: str) -> bool:
+    return self._plan.rows[name] is None
+
+  def _tune_cells(self, name: str) -> list[tuple[dict[str, Any], Any]]:
+    cells = []
+    for group in compare_fits.groups(self._plan.tuned(name)):
+      identity = self._identity(
+        'tune', {s: config.identity() for s, config in group.items()}
+      )
+
+      def fit(group: dict[str, Config] = group) -> tuple[Any, Any]:
+        data = self._data(next(iter(group.values())).num_bins)
+        return {'scores': compare_fits.tune(group, data, self._tasks)}, {}
+
+      cells.append((identity, fit))
+    return cells
+
+  def _tree_cells(self, name: str) -> list[tuple[dict[str, Any], Any]]:
+    del name
+    plan, cells = self._plan, []
+    for setting, fields in plan.tree_settings.items():
+
+      def fit(
+        setting: str = setting, fields: Mapping[str, Any] = fields
+      ) -> tuple[Any, Any]:
+        data = self._data(0)
+        scores = {
+          task.name: [
+            trees.fit(fields, task.name, data, plan.base.seed + s)['validation']
+            for s in range(plan.tuning_seeds)
+          ]
+          for task in self._tasks
+        }
+        return {'scores': {setting: scores}}, {}
+
+      seeds = [plan.base.seed, plan.tuning_seeds]
+      cells.append(
+        (self._identity('tune trees', {setting: fields, 'seeds': seeds}), fit)
+      )
+    return cells
+
+  def _final_cell(self, name: str) -> tuple[dict[str, Any], Any]:
+    plan = self._plan
+    if self.tuning(name) is None:
+      return {'kind': 'not tuned yet'}, None
+    chosen = self.chosen(name)
+    if self._is_trees(name):
+      fields = {task: plan.tree_settings[s] for task, s in chosen.items()}
+      seeds = [plan.base.seed + plan.tuning_seeds, plan.base.num_seeds]
+      return (
+        self._identity('final trees', {**fields, 'seeds': seeds}),
+        lambda: self._final_trees(fields, *seeds),
+      )
+    config = plan.chosen(name, next(iter(chosen.values())))
+
+    def fit() -> tuple[Any, Any]:
+      data = self._data(config.num_bins)
+      found = compare_fits.final(config, data, self._tasks)
+      return found.facts, found.scores
+
+    return self._identity('final', config.identity()), fit
+
+  def _final_trees(
+    self, fields: Mapping[str, Any], first_seed: int, num_seeds: int
+  ) -> tuple[Any, Any]:
+    data = self._data(0)
+    facts: dict[str, Any] = {'test': {}, 'validation': {}}
+    scores = {}
+    sizes, latencies, seconds = [], [], 0.0
+    for task, own in fields.items():
+      fitted = [
+        trees.fit(own, task, data, first_seed + s) for s in range(num_seeds)
+      ]
+      scores[task] = np.stack([f['scores'] for f in fitted])
+      found = trees.score(scores[task], data.test.labels[task])
+      facts['test'][task] = {
+        metric: runner.over_seeds(values) for metric, values in found.items()
+      }
+      held_out = np.array([f['validation'] for f in fitted])
+      facts['validation'][task] = {'auc': runner.over_seeds(held_out)}
+      sizes.append(np.mean([f['parameters'] for f in fitted]))
+      latencies.append(np.median([f['latency'] for f in fitted]))
+      seconds += sum(f['seconds'] for f in fitted)
+    facts |= {
+      'parameters': round(float(np.sum(sizes))),
+      'latency': float(np.sum(latencies)),
+      'seconds': {'train': seconds},
+    }
+    return facts, scores
+
+  def _data(self, num_bins: int) -> Any:
+    if num_bins not in self._encoded:
+      base = self._plan.base
+      self._encoded[num_bins] = census_data.encode(
+        self._raw, base.tasks, validation=base.validation,
+        split_seed=base.split_seed, num_bins=num_bins,
+      )  # fmt: skip
+    return self._encoded[num_bins]
+
+  def _check(self, name: str, config: Config) -> None:
+    """Refuses sizes that do not fit, before anything is trained."""
+    data = self._data(config.num_bins)
+    runner.check_batch_size(config, data.facts['rows']['train'])
+    parts = runner.make_parts(config, self._tasks, data.tables, 1)
+    example = {k: x[:1] for k, x in data.test.features.items()}
+    try:
+      runner.check_model(parts.model, example)
+    except runner.InputError as error:
+      raise runner.InputError(f'row {name}: {error}') from error
+
+  def _identity(self, kind: str, what: Any) -> dict[str, Any]:
+    base = self._plan.base
+    files = {s: f['sha256'] for s, f in self.facts['files'].items()}
+    data = {
+      'dataset': self.facts['dataset'], 'files': files, 'tasks': base.tasks,
+      'validation': base.validation, 'split_seed': base.split_seed,
+      'rows': self.facts['rows'],
+    }  # fmt: skip
+    return json.loads(json.dumps({'kind': kind, 'what': what, 'data': data}))
+
+  def _done(
+    self,
+    identity: dict[str, Any],
+    fit: Callable[[], tuple[Any, Any]],
+    name: str,
+    is_late: Callable[[], bool],
+  ) -> bool:
+    """Fits a cell that is not there yet, if there is time."""
+    if self._load(identity) is not None:
+      return True
+    if is_late():
+      return False
+    start = time.perf_counter()
+    facts, arrays = fit()
+    self._save(identity, facts, arrays)
+    spent = time.perf_counter() - start
+    self._console.print(_line(name, facts, spent), soft_wrap=True)
+    return True
+
+  def _path(self, identity: Any) -> pathlib.Path:
+    text = json.dumps(identity, sort_keys=True)
+    return self._folder / hashlib.sha256(text.encode()).hexdigest()[:20]
+
+  def _save(self, identity: Any, facts: Any, arrays: Mapping[str, Any]) -> None:
+    """Arrays first: a cell is there when its JSON is."""
+    path = self._path(identity)
+    digest = None
+    if arrays:
+      buffer = io.BytesIO()
+      np.savez_compressed(buffer, **arrays)
+      runner.write_bytes(path.with_suffix('.npz'), buffer.getvalue())
+      digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    runner.write_json(
+      path.with_suffix('.json'),
+      {
+        'identity': identity, 'facts': facts, 'arrays': digest,
+        **runner.environment(),
+      },
+    )  # fmt: skip
+
+  def _load(self, identity: Any) -> tuple[Any, dict[str, np.ndarray]] | None:
+    """A whole cell; None where there is none, or a damaged one."""
+    path = self._path(identity)
+    try:
+      cell = json.loads(path.with_suffix('.json').read_text(encoding='utf-8'))
+      if cell['identity'] != identity:
+        return None
+      if cell['arrays'] is None:
+        return cell['facts'], {}
+      content = path.with_suffix('.npz').read_bytes()
+      if hashlib.sha256(content).hexdigest() != cell['arrays']:
+        return None
+      with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return cell['facts'], dict(arrays)
+    except (OSError, ValueError, KeyError, TypeError):
+      return None
+
+
+def _line(name: str, facts: Mapping[str, Any], seconds: float) -> str:
+  """What a finished cell found, in one line."""
+  if 'scores' in facts:
+    found = ', '.join(
+      f'{setting or "as it is"}: '
+      + ' '.join(f'{np.mean(v):.4f} {task}' for task, v in scores.items())
+      for setting, scores in facts['scores'].items()
+    )
+    return f'{name}: validation AUC {found} ({seconds:.1f} s)'
+  found = ' '.join(
+    f'{metrics["auc"]["mean"]:.4f} {task}'
+    for task, metrics in facts['test'].items()
+  )
+  return f'{name}: test AUC {found} ({seconds:.1f} s)'

@@ -1,0 +1,176 @@
+"""The fits of a comparison: settings tried on validation, seeds in the end.
+
+Settings that differ in numbers alone train as one population, so that they
+compile once; a row's last fit is one more.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import runner
+from experiments.options import Config
+from lplmtl import steps, training
+from lplmtl.types import PyTree, Task
+
+# Fields that a program takes as numbers: what differs in these compiles once.
+NUMBERS = (
+  'dropout', 'learning_rate', 'weight_decay', 'loss_weight_learning_rate',
+  'soft_sharing', 'selection_entropy',
+)  # fmt: skip
+CALLS = 300  # of a latency
+
+
+class Final(NamedTuple):
+  """A row's last fit.
+
+  Attributes:
+    facts: JSON data: metrics, sizes, rates.
+    scores: `{task: [S, N] float32}`, logits of the test rows.
+  """
+
+  facts: dict[str, Any]
+  scores: dict[str, np.ndarray]
+
+
+def groups(configs: Mapping[str, Config]) -> list[dict[str, Config]]:
+  """Configs that differ in `NUMBERS` alone, together."""
+  found: dict[Any, dict[str, Config]] = {}
+  for name, config in configs.items():
+    fields = {**dataclasses.asdict(config), **dict.fromkeys(NUMBERS)}
+    found.setdefault(repr(fields), {})[name] = config
+  return list(found.values())
+
+
+def tune(
+  configs: Mapping[str, Config], data: Any, tasks: Sequence[Task]
+) -> dict[str, dict[str, Any]]:
+  """Trains settings of one group, the same seeds of each.
+
+  Returns:
+    `{name: {task: [S]}}`, each task's primary validation metric at the epoch
+    that a seed chose.
+  """
+  fitted, _ = _fit(list(configs.values()), data, tasks)
+  scored = _chosen_validation(fitted, tasks)
+  size = next(iter(configs.values())).num_seeds
+  return {
+    name: {
+      task: values[i * size : (i + 1) * size].tolist()
+      for task, values in scored.items()
+    }
+    for i, name in enumerate(configs)
+  }
+
+
+def final(config: Config, data: Any, tasks: Sequence[Task]) -> Final:
+  """Trains a row's chosen setting, and scores the test rows."""
+  fitted, model = _fit([config], data, tasks)
+  params = jax.device_get(fitted.params)
+  scores = {
+    name: x[..., 0] for name, x in _predict(model, params, data).items()
+  }
+  example = jax.tree.map(lambda x: x[:1], data.test.features)
+  rows = fitted.steps_taken * config.batch_size * config.num_seeds
+  weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
+  facts = {
+    'test': runner.score(model, tasks, fitted.params, data.test),
+    'validation': runner.score(model, tasks, fitted.params, data.validation),
+    **runner.costs(model, params, example),
+    'gates': runner.gate_use(model, params, data.test.features),
+    'loss_weights': {
+      task.name: runner.over_seeds(weights[:, i])
+      for i, task in enumerate(tasks)
+    },
+    'best_epoch': fitted.best_epoch.tolist(),
+    'examples_per_second': rows / fitted.seconds['train'],
+    'latency': _latency(model, params, example),
+    'seconds': dict(fitted.seconds),
+  }
+  return Final(facts, scores)
+
+
+def _fit(
+  configs: Sequence[Config], data: Any, tasks: Sequence[Task]
+) -> tuple[training.FitResult, Any]:
+  """One population; returns its model too (the first setting's)."""
+  base = configs[0]
+  num_rows = data.facts['rows']['train']
+
+  def parts(numbers: Mapping[str, Any]) -> runner.Parts:
+    config = dataclasses.replace(base, **numbers)
+    return runner.make_parts(config, tasks, data.tables, num_rows)
+
+  hyperparams = {
+    name: np.repeat(
+      np.array([getattr(config, name) for config in configs], np.float32),
+      base.num_seeds,
+    )
+    for name in NUMBERS
+    if len({getattr(config, name) for config in configs}) > 1
+  }
+  seeds = np.tile(np.arange(base.num_seeds) + base.seed, len(configs))
+  made = parts({})
+  fields: list[Any] = list(made)
+  if hyperparams:
+    fields = [lambda h, i=i: parts(h)[i] for i in range(len(made))]
+  fitted = training.fit(
+    jax.vmap(jax.random.key)(jnp.asarray(seeds)),
+    fields[0],
+    tasks,
+    fields[1],
+    fields[2],
+    data.train,
+    hyperparams=hyperparams or None,
+    validation=data.validation,
+    batch_size=base.batch_size,
+    num_epochs=base.epochs,
+    eval_every=base.eval_every,
+    patience=base.patience or None,
+    skip_nonfinite=base.skip_nonfinite,
+  )
+  return fitted, made.model
+
+
+def _chosen_validation(
+  fitted: training.FitResult, tasks: Sequence[Task]
+) -> dict[str, np.ndarray]:
+  """`{task: [S]}`: the primary metric at each seed's best epoch."""
+  scored = [r for r in fitted.history if 'validation' in r]
+  epochs = np.array([record['epoch'] for record in scored])
+  chosen = np.searchsorted(epochs, fitted.best_epoch)
+  found = {}
+  for task in tasks:
+    metric = next(iter(task.metric_fns))
+    table = np.stack([r['validation'][task.name][metric] for r in scored])
+    found[task.name] = table[chosen, np.arange(len(chosen))].astype(float)
+  return found
+
+
+def _predict(model: Any, params: PyTree, data: Any) -> dict[str, np.ndarray]:
+  """`{task: [S, N, K]}` logits of the test rows."""
+  one = jax.jit(lambda p, x: steps.predict(model, p, x))
+  found = [
+    jax.device_get(
+      one(jax.tree.map(lambda x, s=s: x[s], params), data.test.features)
+    )
+    for s in range(len(jax.tree.leaves(params)[0]))
+  ]
+  return {name: np.stack([f[name] for f in found]) for name in found[0]}
+
+
+def _latency(model: Any, params: PyTree, example: PyTree) -> float:
+  """Median seconds of scoring one row, NumPy in and out."""
+  predict = steps.make_predictor(model, jax.tree.map(lambda x: x[0], params))
+  jax.device_get(predict(example))
+  spent = []
+  for _ in range(CALLS):
+    start = time.perf_counter()
+    jax.device_get(predict(example))
+    spent.append(time.perf_counter() - start)
+  return float(np.median(spent))

@@ -1,0 +1,251 @@
+"""What a comparison says: differences, verdicts, tables, files."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich import table as rich_table
+from rich.text import Text
+
+from experiments import display, plots, runner
+from lplmtl import statistics
+
+JSON, MARKDOWN, CSV = 'comparison.json', 'comparison.md', 'comparison.csv'
+SIZES, DIFFERENCES = 'sizes.png', 'differences.png'
+
+
+def results(plan: Any, cells: Any, finished: Sequence[str]) -> dict[str, Any]:
+  """All that is known of the finished rows, as JSON data."""
+  finals = {name: cells.final(name) for name in finished}
+  tasks = list(cells.labels)
+  base = finals[plan.baseline].scores
+  single = finals.get(plan.single)
+  rows = []
+  for name, found in finals.items():
+    aucs = {task: found.facts['test'][task]['auc']['mean'] for task in tasks}
+    row: dict[str, Any] = {
+      'name': name,
+      'setting': cells.chosen(name),
+      'fits': cells.num_fits(name),
+      'difference': None,
+      'verdict': 'baseline',
+      'mtl_gain': None,
+      **found.facts,
+    }
+    if name != plan.baseline:
+      differences = {
+        task: statistics.auc_difference(
+          found.scores[task], base[task], cells.labels[task]
+        )
+        for task in tasks
+      }
+      row['difference'] = {t: d._asdict() for t, d in differences.items()}
+      row['verdict'] = verdict(differences, plan.margin)
+    if single is not None and name != plan.single:
+      others = [single.facts['test'][task]['auc']['mean'] for task in tasks]
+      row['mtl_gain'] = statistics.mtl_gain(list(aucs.values()), others)
+    row['interval'] = {
+      task: statistics.auc_interval(
+        found.scores[task], cells.labels[task]
+      )._asdict()
+      for task in tasks
+    }
+    rows.append(row)
+  return {
+    'title': f'{", ".join(tasks)}; {cells.facts["dataset"]}',
+    'tasks': tasks,
+    'baseline': plan.baseline,
+    'single': plan.single,
+    'margin': plan.margin,
+    'num_seeds': plan.base.num_seeds,
+    'tuning_seeds': plan.tuning_seeds,
+    'settings': list(plan.settings),
+    'tree_settings': list(plan.tree_settings),
+    'config': plan.base.to_json(),
+    'rows': rows,
+    'data': cells.facts,
+    'command': sys.argv,
+    **runner.environment(),
+  }
+
+
+def verdict(
+  differences: Mapping[str, statistics.Interval], margin: float
+) -> str:
+  """What the intervals of the differences allow to say."""
+  if all(found.within(margin) for found in differences.values()):
+    return 'equivalent'
+  parts = [
+    f'{word} on {", ".join(names)}'
+    for word, names in (
+      ('better', [t for t, d in differences.items() if d.low > 0]),
+      ('worse', [t for t, d in differences.items() if d.high < 0]),
+    )
+    if names
+  ]
+  return '; '.join(parts) or 'undecided'
+
+
+def write(folder: pathlib.Path, found: Mapping[str, Any]) -> None:
+  """Writes the tables as Markdown, CSV and JSON, and the pictures."""
+  import pandas as pd
+
+  runner.write_text(folder / MARKDOWN, markdown(found))
+  frame = pd.DataFrame([_flat(row, found) for row in found['rows']])
+  runner.write_text(folder / CSV, frame.to_csv(index=False))
+  if plots.is_available():
+    plots.sizes(folder / SIZES, found)
+    plots.differences(folder / DIFFERENCES, found)
+  runner.write_json(folder / JSON, found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cells:
+  """A table of texts.
+
+  Attributes:
+    title: above it.
+    head: of the columns.
+    rows: a text for each column.
+  """
+
+  title: str
+  head: list[str]
+  rows: list[list[str]]
+
+
+def tables(found: Mapping[str, Any]) -> list[Cells]:
+  """Quality, and cost."""
+  tasks, baseline = found['tasks'], found['baseline']
+  quality = Cells(
+    f'Test AUC ({found["title"]}; mean ± std over {found["num_seeds"]} seeds; '
+    f'difference to {baseline} with its 95 % interval, in units of .0001)',
+    [
+      'row',
+      *(x for task in tasks for x in (f'{task} AUC', f'difference, {task}')),
+      f'against {baseline}',
+      'MTL gain',
+    ],
+    [
+      [
+        row['name'],
+        *(
+          x
+          for task in tasks
+          for x in (
+            display.plus_minus(row['test'][task]['auc']),
+            _difference(row, task),
+          )
+        ),
+        row['verdict'],
+        _optional(row['mtl_gain'], '{:+.2f} %'),
+      ]
+      for row in found['rows']
+    ],
+  )
+  cost = Cells(
+    'Cost, and average precision',
+    [
+      'row', 'parameters', 'FLOPs', *(f'{task} AP' for task in tasks),
+      'train ex/s', 'one row', 'fits', 'chosen setting',
+    ],
+    [
+      [
+        row['name'],
+        f'{row["parameters"]:,}',
+        _optional(row.get('flops_per_example'), '{:,}'),
+        *(
+          display.plus_minus(row['test'][task]['average_precision'])
+          for task in tasks
+        ),
+        _optional(row.get('examples_per_second'), '{:,.0f}'),
+        f'{1e6 * row["latency"]:.0f} µs',
+        str(row['fits']),
+        ' / '.join(dict.fromkeys(row['setting'].values())) or 'as it is',
+      ]
+      for row in found['rows']
+    ],
+  )  # fmt: skip
+  return [quality, cost]
+
+
+def rich_tables(found: Mapping[str, Any]) -> list[rich_table.Table]:
+  """The tables as they are printed."""
+  made = []
+  for cells in tables(found):
+    table = rich_table.Table(title=Text(cells.title))
+    for i, name in enumerate(cells.head):
+      is_text = i == 0 or name.startswith(('against', 'chosen'))
+      table.add_column(name, justify='left' if is_text else 'right')
+    for row in cells.rows:
+      table.add_row(*map(Text, row))
+    made.append(table)
+  return made
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+  """The tables, and what they were made from."""
+  parts = []
+  for cells in tables(found):
+    lines = [cells.head, ['---'] * len(cells.head), *cells.rows]
+    body = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+    parts.append(f'{cells.title}:\n\n{body}\n')
+  settings = '\n'.join(f'- `{s}`' for s in found['settings'])
+  of_trees = '\n'.join(f'- `{s}` (trees)' for s in found['tree_settings'])
+  parts.append(
+    f'{found["data"]["statement"]}. Each row tried these settings with '
+    f'{found["tuning_seeds"]} seeds each and took the best by validation AUC, '
+    f'then trained {found["num_seeds"]} other seeds:\n\n'
+    + '\n'.join(filter(None, (settings, of_trees)))
+    + '\n'
+  )
+  parts.append(
+    'Intervals hold the variance of seeds and of test rows. Equivalent: the '
+    f'interval lies inside ±{found["margin"]:g} on every task.\n'
+  )
+  parts.append(f'```\n{" ".join(found["command"])}\n```\n')
+  return '\n'.join(parts)
+
+
+def _difference(row: Mapping[str, Any], task: str) -> str:
+  """`+3 [-2, 8]`, in units of .0001."""
+  if row['difference'] is None:
+    return ''
+  found = row['difference'][task]
+  estimate, low, high = (
+    round(1e4 * found[part]) for part in ('estimate', 'low', 'high')
+  )
+  return f'{estimate:+d} [{low:+d}, {high:+d}]'
+
+
+def _optional(value: float | None, form: str) -> str:
+  return '' if value is None else form.format(value)
+
+
+def _flat(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+  """A row of the CSV: names and numbers."""
+  flat = {
+    'row': row['name'],
+    'setting': json.dumps(row['setting']),
+    'fits': row['fits'],
+    'parameters': row['parameters'],
+    'flops_per_example': row.get('flops_per_example'),
+    'examples_per_second': row.get('examples_per_second'),
+    'latency_seconds': row['latency'],
+    'mtl_gain_percent': row['mtl_gain'],
+    'verdict': row['verdict'],
+  }
+  for task in found['tasks']:
+    metrics = row['test'][task]
+    for metric, values in metrics.items():
+      flat[f'{task}_{metric}_mean'] = values['mean']
+      flat[f'{task}_{metric}_std'] = values['std']
+    for kind in ('interval', 'difference'):
+      for part in ('estimate', 'low', 'high'):
+        value = row[kind][task][part] if row[kind] else np.nan
+        flat[f'{task}_auc_{kind}_{part}'] = value
+  return flat
