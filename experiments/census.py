@@ -178,7 +178,7 @@ def _show_finished(
 def _training_facts(config: Config, fitted: Any) -> dict[str, Any]:
   import numpy as np
 
-  from experiments import runner
+  from experiments import scoring
 
   weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
   num_steps = int(fitted.state.step[0])
@@ -186,7 +186,7 @@ def _training_facts(config: Config, fitted: Any) -> dict[str, Any]:
   return {
     'best_epoch': fitted.best_epoch.tolist(),
     'loss_weights': {
-      name: runner.over_seeds(weights[:, i])
+      name: scoring.over_seeds(weights[:, i])
       for i, name in enumerate(config.tasks)
     },
     'skipped_steps': fitted.num_skipped.tolist(),
@@ -278,17 +278,18 @@ def _score_all(
   config: Config, model: Any, params: Any, raw: Any, data: Any
 ) -> dict[str, Any]:
   """What can be said of a trained model, now or when it is loaded again."""
-  from experiments import runner
+  from experiments import scoring
 
   return {
     'title': f'{config.architecture}, {config.balancer}, '
     f'{data.facts["dataset"]}',
     **{
-      split: runner.score(model, model.tasks, params, getattr(data, split))
+      split: scoring.score(model, model.tasks, params, getattr(data, split))
       for split in ('test', 'validation')
     },
-    **runner.costs(model, params, _example(data)),
-    'gates': runner.gate_use(model, params, data.test.features),
+    **scoring.costs(model, params, _example(data)),
+    'gates': scoring.gate_use(model, params, data.test.features),
+    'calibration': scoring.calibration(model, model.tasks, params, data.test),
     'config': config.to_json(),
     'data': {**data.facts, 'optimum': raw.optimum},
   }

@@ -177,7 +177,8 @@ def run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
     What is written to comparison.json.
 
   Raises:
-    InputError: a mistake in the plan or the files, or no row that is finished.
+    InputError: a mistake in the plan or the files, or not even the baseline,
+      which comes first, is finished.
   """
   from experiments import run_folder
 
@@ -211,7 +212,7 @@ def _run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
     return 0 < plan.max_minutes * 60 <= spent
 
   is_whole = True
-  for name in plan.rows:
+  for name in sorted(plan.rows, key=lambda name: name != plan.baseline):
     if not cells.row(name, is_late):
       is_whole = False
       break
@@ -223,8 +224,8 @@ def _run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
     )
   results = compare_tables.results(plan, cells, finished)
   compare_tables.write(folder, results)
-  for table in compare_tables.rich_tables(results):
-    console.print(table)
+  for table in compare_tables.tables(results):
+    console.print(table.to_rich())
   console.print(f'written to {folder}', soft_wrap=True)
   if not is_whole:
     console.print(

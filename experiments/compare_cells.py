@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import census_data, compare_fits, runner, trees
+from experiments import census_data, compare_fits, runner, scoring, trees
 from experiments.options import Config
 
 FOLDER = 'cells'
@@ -180,10 +180,10 @@ class Cells:
       scores[task] = np.stack([f['scores'] for f in fitted])
       found = trees.score(scores[task], data.test.labels[task])
       facts['test'][task] = {
-        metric: runner.over_seeds(values) for metric, values in found.items()
+        metric: scoring.over_seeds(values) for metric, values in found.items()
       }
       held_out = np.array([f['validation'] for f in fitted])
-      facts['validation'][task] = {'auc': runner.over_seeds(held_out)}
+      facts['validation'][task] = {'auc': scoring.over_seeds(held_out)}
       sizes.append(np.mean([f['parameters'] for f in fitted]))
       latencies.append(np.median([f['latency'] for f in fitted]))
       seconds += sum(f['seconds'] for f in fitted)
@@ -206,8 +206,9 @@ class Cells:
   def _check(self, name: str, config: Config) -> None:
     """Refuses sizes that do not fit, before anything is trained."""
     data = self._data(config.num_bins)
-    runner.check_batch_size(config, data.facts['rows']['train'])
-    parts = runner.make_parts(config, self._tasks, data.tables, 1)
+    num_train = data.facts['rows']['train']
+    runner.check_batch_size(config, num_train)
+    parts = runner.make_parts(config, self._tasks, data.tables, num_train)
     example = {k: x[:1] for k, x in data.test.features.items()}
     try:
       runner.check_model(parts.model, example)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import runner
+from experiments import runner, scoring
 from experiments.options import Config
 from lplmtl import steps, training
 from lplmtl.types import PyTree, Task
@@ -79,12 +79,12 @@ def final(config: Config, data: Any, tasks: Sequence[Task]) -> Final:
   rows = fitted.steps_taken * config.batch_size * config.num_seeds
   weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
   facts = {
-    'test': runner.score(model, tasks, fitted.params, data.test),
-    'validation': runner.score(model, tasks, fitted.params, data.validation),
-    **runner.costs(model, params, example),
-    'gates': runner.gate_use(model, params, data.test.features),
+    'test': scoring.score(model, tasks, fitted.params, data.test),
+    'validation': scoring.score(model, tasks, fitted.params, data.validation),
+    **scoring.costs(model, params, example),
+    'gates': scoring.gate_use(model, params, data.test.features),
     'loss_weights': {
-      task.name: runner.over_seeds(weights[:, i])
+      task.name: scoring.over_seeds(weights[:, i])
       for i, task in enumerate(tasks)
     },
     'best_epoch': fitted.best_epoch.tolist(),

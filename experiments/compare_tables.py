@@ -1,6 +1,5 @@
 """What a comparison says: differences, verdicts, tables, files."""
 
-import dataclasses
 import json
 import pathlib
 import sys
@@ -8,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich import table as rich_table
-from rich.text import Text
 
 from experiments import display, plots, runner
 from lplmtl import statistics
@@ -103,30 +100,16 @@ def write(folder: pathlib.Path, found: Mapping[str, Any]) -> None:
   runner.write_json(folder / JSON, found)
 
 
-@dataclasses.dataclass(frozen=True)
-class Cells:
-  """A table of texts.
-
-  Attributes:
-    title: above it.
-    head: of the columns.
-    rows: a text for each column.
-  """
-
-  title: str
-  head: list[str]
-  rows: list[list[str]]
-
-
-def tables(found: Mapping[str, Any]) -> list[Cells]:
-  """Quality, and cost."""
+def tables(found: Mapping[str, Any]) -> list[display.TextTable]:
+  """Quality, cost, and the settings that were tried."""
   tasks, baseline = found['tasks'], found['baseline']
-  quality = Cells(
+  letters = _letters(found)
+  quality = display.TextTable(
     f'Test AUC ({found["title"]}; mean ± std over {found["num_seeds"]} seeds; '
-    f'difference to {baseline} with its 95 % interval, in units of .0001)',
+    f'Δ: difference to {baseline} with its 95 % interval, in units of .0001)',
     [
       'row',
-      *(x for task in tasks for x in (f'{task} AUC', f'difference, {task}')),
+      *(x for task in tasks for x in (f'{task} AUC', f'Δ {task}')),
       f'against {baseline}',
       'MTL gain',
     ],
@@ -146,12 +129,13 @@ def tables(found: Mapping[str, Any]) -> list[Cells]:
       ]
       for row in found['rows']
     ],
+    left=('row', f'against {baseline}'),
   )
-  cost = Cells(
-    'Cost, and average precision',
+  cost = display.TextTable(
+    f'Cost, average precision, and what was chosen ({found["title"]})',
     [
       'row', 'parameters', 'FLOPs', *(f'{task} AP' for task in tasks),
-      'train ex/s', 'one row', 'fits', 'chosen setting',
+      'train ex/s', 'one row', 'fits', 'setting',
     ],
     [
       [
@@ -165,50 +149,50 @@ def tables(found: Mapping[str, Any]) -> list[Cells]:
         _optional(row.get('examples_per_second'), '{:,.0f}'),
         f'{1e6 * row["latency"]:.0f} µs',
         str(row['fits']),
-        ' / '.join(dict.fromkeys(row['setting'].values())) or 'as it is',
+        ' '.join(dict.fromkeys(letters[s] for s in row['setting'].values())),
       ]
       for row in found['rows']
     ],
+    left=('row', 'setting'),
   )  # fmt: skip
-  return [quality, cost]
+  tried = display.TextTable(
+    f'Settings: each row tried its own with {found["tuning_seeds"]} seeds '
+    'each, and took the best by validation AUC',
+    ['', 'setting'],
+    [[letter, setting or 'as it is'] for setting, letter in letters.items()],
+    left=('', 'setting'),
+  )
+  return [quality, cost, tried]
 
 
-def rich_tables(found: Mapping[str, Any]) -> list[rich_table.Table]:
-  """The tables as they are printed."""
-  made = []
-  for cells in tables(found):
-    table = rich_table.Table(title=Text(cells.title))
-    for i, name in enumerate(cells.head):
-      is_text = i == 0 or name.startswith(('against', 'chosen'))
-      table.add_column(name, justify='left' if is_text else 'right')
-    for row in cells.rows:
-      table.add_row(*map(Text, row))
-    made.append(table)
-  return made
+def _letters(found: Mapping[str, Any]) -> dict[str, str]:
+  """`{setting: letter}`; those of the trees are numbers."""
+  networks = found['settings'] or ['']
+  trees = {s: str(i + 1) for i, s in enumerate(found['tree_settings'])}
+  return {s: _letter(i) for i, s in enumerate(networks)} | trees
+
+
+def _letter(number: int) -> str:
+  """a, b, ..., z, aa, ab, ..."""
+  last = chr(ord('a') + number % 26)
+  return last if number < 26 else _letter(number // 26 - 1) + last
 
 
 def markdown(found: Mapping[str, Any]) -> str:
   """The tables, and what they were made from."""
-  parts = []
-  for cells in tables(found):
-    lines = [cells.head, ['---'] * len(cells.head), *cells.rows]
-    body = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-    parts.append(f'{cells.title}:\n\n{body}\n')
-  settings = '\n'.join(f'- `{s}`' for s in found['settings'])
-  of_trees = '\n'.join(f'- `{s}` (trees)' for s in found['tree_settings'])
-  parts.append(
-    f'{found["data"]["statement"]}. Each row tried these settings with '
-    f'{found["tuning_seeds"]} seeds each and took the best by validation AUC, '
-    f'then trained {found["num_seeds"]} other seeds:\n\n'
-    + '\n'.join(filter(None, (settings, of_trees)))
-    + '\n'
+  notes = (
+    f'{found["data"]["statement"]}. Intervals hold the variance of seeds and '
+    f'of test rows; equivalent: inside ±{found["margin"]:g} on every task. One '
+    'standard deviation is that of the seeds on these rows. Training examples '
+    'per second over all seeds, validation included.'
   )
-  parts.append(
-    'Intervals hold the variance of seeds and of test rows. Equivalent: the '
-    f'interval lies inside ±{found["margin"]:g} on every task.\n'
+  return '\n'.join(
+    [
+      *(table.to_markdown() for table in tables(found)),
+      f'{notes}\n',
+      f'```sh\n{" ".join(found["command"])}\n```\n',
+    ]
   )
-  parts.append(f'```\n{" ".join(found["command"])}\n```\n')
-  return '\n'.join(parts)
 
 
 def _difference(row: Mapping[str, Any], task: str) -> str:

@@ -1,6 +1,7 @@
 """What a person sees: progress while it runs, a table at the end."""
 
 import contextlib
+import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -105,6 +106,56 @@ def download(console: Console) -> Iterator[Callable[[int, int | None], None]]:
         console.print(f'downloaded {done / 1e6:.0f}{of} MB')
 
     yield show
+
+
+class TextTable(NamedTuple):
+  """A table of texts, for a terminal, Markdown or HTML.
+
+  Attributes:
+    title: above it.
+    head: of the columns.
+    rows: a text for each column.
+    left: names of the columns to align left; the others hold numbers.
+  """
+
+  title: str
+  head: Sequence[str]
+  rows: Sequence[Sequence[str]]
+  left: Sequence[str] = ()
+
+  def to_rich(self) -> rich_table.Table:
+    """For a terminal."""
+    table = rich_table.Table(title=Text(self.title))
+    for name in self.head:
+      table.add_column(
+        Text(name), justify='left' if name in self.left else 'right'
+      )
+    for row in self.rows:
+      table.add_row(*map(Text, row))
+    return table
+
+  def to_markdown(self) -> str:
+    """With its title as a paragraph."""
+    rule = ['---' if name in self.left else '---:' for name in self.head]
+    lines = [f'| {" | ".join(row)} |' for row in (self.head, rule, *self.rows)]
+    return '\n'.join([f'{self.title}:', '', *lines, ''])
+
+  def to_html(self) -> str:
+    """With its title as the caption."""
+    sides = ['left' if name in self.left else 'right' for name in self.head]
+
+    def line(tag: str, texts: Sequence[str]) -> str:
+      cells = ''.join(
+        f'<{tag} class="{side}">{html.escape(text)}</{tag}>'
+        for side, text in zip(sides, texts, strict=True)
+      )
+      return f'<tr>{cells}</tr>'
+
+    body = '\n'.join(line('td', row) for row in self.rows)
+    return (
+      f'<table><caption>{html.escape(self.title)}</caption>\n'
+      f'{line("th", self.head)}\n{body}\n</table>\n'
+    )
 
 
 def results_table(results: Mapping[str, Any]) -> rich_table.Table:

@@ -116,7 +116,9 @@ def cache_dir() -> pathlib.Path:
 
 
 def define_flags() -> None:
-  """Defines a flag for every field of Config."""
+  """Defines a flag for every field of Config, once for all launchers."""
+  if 'architecture' in flags.FLAGS:
+    return
   default = Config()
   # Data
   flags.DEFINE_enum(

@@ -128,6 +128,7 @@ def sizes(path: pathlib.Path, found: Mapping[str, Any]) -> None:
     path: the file.
     found: of `compare_tables.results`.
   """
+  from matplotlib import ticker
   from matplotlib.figure import Figure
 
   tasks, rows = found['tasks'], found['rows']
@@ -154,12 +155,15 @@ def sizes(path: pathlib.Path, found: Mapping[str, Any]) -> None:
           capsize=2,
         )  # fmt: skip
       axis.set_xscale('log')
+      axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+      axis.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:,.0f}'))
+      axis.xaxis.set_minor_formatter(ticker.NullFormatter())
+      axis.tick_params(axis='x', labelsize=8)
       axis.set_xlabel(label)
       axis.set_ylabel(f'{task}: test AUC')
       axis.grid(alpha=0.3)
     axes[0, i].set_title(task)
-  handles, labels = axes[0, 0].get_legend_handles_labels()
-  figure.legend(handles, labels, loc='outside right center', fontsize=8)
+  _legend(figure, axes)
   figure.suptitle(
     f'{found["title"]}: mean of {found["num_seeds"]} seeds, bars: 95 % '
     f'interval of the difference to {found["baseline"]} (line)',
@@ -209,6 +213,114 @@ def differences(path: pathlib.Path, found: Mapping[str, Any]) -> None:
     fontsize=9,
   )
   _write(figure, path)
+
+
+def learning(
+  path: pathlib.Path,
+  runs: Mapping[str, Sequence[Mapping[str, Any]]],
+  task_names: Sequence[str],
+) -> None:
+  """Learning curves and loss weights of several runs, means over seeds; a PNG.
+
+  Args:
+    path: the file.
+    runs: `{name: history}`.
+    task_names: a column each.
+  """
+  from matplotlib.figure import Figure
+
+  labels = ('training loss (nats)', 'validation ROC AUC', 'loss weight')
+  figure = Figure(figsize=(4 * len(task_names) + 2.6, 8), layout='constrained')
+  axes = figure.subplots(3, len(task_names), sharex=True, squeeze=False)
+  for i, task in enumerate(task_names):
+    for number, (name, history) in enumerate(runs.items()):
+      if task not in history[-1]['validation']:
+        continue
+      place = list(history[-1]['validation']).index(task)
+      scored = [record for record in history if 'validation' in record]
+      rows = (
+        (history, [r['losses'][:, place].mean() for r in history]),
+        (scored, [r['validation'][task]['auc'].mean() for r in scored]),
+        (history, [r['loss_weights'][:, place].mean() for r in history]),
+      )
+      for axis, (records, values) in zip(axes[:, i], rows, strict=True):
+        axis.plot(
+          [record['epoch'] for record in records], values, label=name, ms=4,
+          color=f'C{number % 10}', marker=_MARKERS[number % len(_MARKERS)],
+          linestyle=_STYLES[number % len(_STYLES)],
+        )  # fmt: skip
+    for axis, label in zip(axes[:, i], labels, strict=True):
+      axis.set_ylabel(label)
+      axis.grid(alpha=0.3)
+    axes[0, i].set_title(task)
+    axes[-1, i].set_xlabel('epoch')
+    axes[-1, i].xaxis.get_major_locator().set_params(integer=True)
+  _legend(figure, axes)
+  figure.suptitle('Learning curves, means over seeds', fontsize=10)
+  _write(figure, path)
+
+
+def calibration(
+  path: pathlib.Path,
+  runs: Mapping[str, Mapping[str, Any]],
+  task_names: Sequence[str],
+) -> None:
+  """Reliability diagrams of several runs; a PNG.
+
+  The rows of a bin are added up over the seeds; bins of fewer than 20 rows a
+  seed are left out.
+
+  Args:
+    path: the file.
+    runs: `{name: {task: {part: [S][bins]}}}`, see `scoring.calibration`.
+    task_names: a column each.
+  """
+  from matplotlib.figure import Figure
+
+  figure = Figure(
+    figsize=(4 * len(task_names) + 2.6, 4.3), layout='constrained'
+  )
+  axes = figure.subplots(1, len(task_names), squeeze=False)
+  for i, task in enumerate(task_names):
+    axis = axes[0, i]
+    axis.plot([0, 1], [0, 1], color='0.6', lw=0.8, label='perfect')
+    for number, (name, found) in enumerate(runs.items()):
+      if task not in found:
+        continue
+      count, predicted, observed = (
+        np.array(found[task][part], float)
+        for part in ('num_rows', 'predicted', 'observed')
+      )
+      total = count.sum(axis=0)
+      shown = total >= 20 * len(count)
+      x, y = (
+        np.nansum(count * values, axis=0)[shown] / total[shown]
+        for values in (predicted, observed)
+      )
+      axis.plot(
+        x, y, label=name, ms=4, color=f'C{number % 10}',
+        marker=_MARKERS[number % len(_MARKERS)],
+        linestyle=_STYLES[number % len(_STYLES)],
+      )  # fmt: skip
+    axis.set_title(task)
+    axis.set_xlabel('mean predicted probability')
+    axis.set_ylabel('share of positive rows')
+    axis.set_aspect('equal')
+    axis.grid(alpha=0.3)
+  _legend(figure, axes)
+  figure.suptitle('Calibration on the test rows, 15 bins', fontsize=10)
+  _write(figure, path)
+
+
+def _legend(figure: Any, axes: Any) -> None:
+  """One legend beside all axes, each name once."""
+  found: dict[str, Any] = {}
+  for axis in axes.ravel():
+    for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+      found.setdefault(label, handle)
+  figure.legend(
+    list(found.values()), list(found), loc='outside right center', fontsize=8
+  )
 
 
 def _table(

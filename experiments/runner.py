@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from experiments.errors import InputError
@@ -25,16 +24,13 @@ from lplmtl import (
   balancing,
   encoder,
   experts,
-  gates,
   parallel,
-  programs,
   progress,
   storage,
   training,
 )
-from lplmtl.compression import cost
 from lplmtl.tables import Tables
-from lplmtl.types import Balancer, Batch, PyTree, Task
+from lplmtl.types import Balancer, PyTree, Task
 
 # Mistakes of the user: one line instead of a traceback.
 USER_ERRORS = (
@@ -244,80 +240,6 @@ def check_model(model: nn.Module, features: PyTree) -> None:
   except ValueError as error:
     reason = str(error).split('\n')[0]
     raise InputError(f'this model cannot be built: {reason}') from error
-
-
-def costs(model: nn.Module, params: PyTree, features: PyTree) -> dict[str, int]:
-  """Parameters of one seed, and FLOPs of scoring one row."""
-  one_seed = jax.eval_shape(lambda p: jax.tree.map(lambda x: x[0], p), params)
-  one_row = jax.tree.map(lambda x: x[:1], features)
-  return {
-    'parameters': cost.count_parameters(one_seed),
-    'flops_per_example': cost.count_flops(
-      lambda params, x: model.apply({'params': params}, x)[0], one_seed, one_row
-    ),
-  }
-
-
-def score(
-  model: nn.Module, tasks: Sequence[Task], params: PyTree, batch: Batch
-) -> dict[str, dict[str, Any]]:
-  """Every task's metrics of every seed: `{task: {metric: {mean, ...}}}`."""
-  num_seeds = len(jax.tree.leaves(params)[0])
-  mesh = parallel.make_mesh(num_seeds, len(jax.local_devices()))
-  # By way of the host: training may have left them on other devices.
-  params = parallel.fill(jax.device_get(params), mesh)
-  padded = len(jax.tree.leaves(params)[0])
-  evaluate = programs.make_evaluate(model, tasks, num_seeds=padded, mesh=mesh)
-  found = evaluate(params, None, parallel.replicate(batch, mesh))
-  found = jax.tree.map(lambda x: x[:num_seeds], jax.device_get(found))
-  return {
-    task.name: {
-      metric: over_seeds(np.asarray(found[task.name][metric], np.float64))
-      for metric in (*task.metric_fns, 'loss')
-    }
-    for task in tasks
-  }
-
-
-def gate_use(
-  model: nn.Module, params: PyTree, features: PyTree
-) -> list[dict[str, Any]]:
-  """A dict a level: mean gate weights of every seed, and experts unused.
-
-  Returns:
-    `usage`, `{selector: {pool: [S][E_p]}}`, and `collapsed`, the share of
-    experts that no gate gives 1 % (mean, std and per seed).
-  """
-  run = jax.jit(
-    lambda params, features: jax.lax.map(
-      lambda own: gates.usage(model, own, features), params
-    )
-  )
-  # By way of the host: training may have left them on other devices.
-  levels = jax.device_get(run(jax.device_get(params), features))
-  num_seeds = len(jax.tree.leaves(params)[0])
-  return [
-    {
-      'collapsed': over_seeds(
-        np.array(
-          [
-            gates.collapsed(jax.tree.map(lambda w, s=s: w[s], level))
-            for s in range(num_seeds)
-          ]
-        )
-      ),
-      'usage': jax.tree.map(
-        lambda w: np.round(w.astype(np.float64), 6).tolist(), level
-      ),
-    }
-    for level in levels
-  ]
-
-
-def over_seeds(values: np.ndarray) -> dict[str, Any]:
-  """Mean and (sample) standard deviation of `[S]` values, and the values."""
-  std = float(values.std(ddof=1)) if len(values) > 1 else None
-  return {'mean': float(values.mean()), 'std': std, 'per_seed': values.tolist()}
 
 
 def seed_keys(config: Config) -> jax.Array:

@@ -4,6 +4,8 @@ Each takes logits (or predictions), labels and `where`, `[N]` bool, True for the
 rows that count. A metric that is not defined (no row, one class only) is NaN.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -119,16 +121,57 @@ def calibration_error(
   for rare positives this form, over the probability of the positive class, is
   the one that tells something.
   """
+  curve = calibration_curve(logits, labels, where, num_bins=num_bins)
+  total = jnp.sum(curve.num_rows)
+  gaps = curve.num_rows * jnp.abs(curve.observed - curve.predicted)
+  gaps = jnp.where(curve.num_rows > 0, gaps, 0.0)
+  return jnp.where(total > 0, jnp.sum(gaps) / jnp.maximum(total, 1), jnp.nan)
+
+
+class Calibration(NamedTuple):
+  """A reliability diagram, bin by bin.
+
+  Attributes:
+    num_rows: `[num_bins]` float32, rows in each bin.
+    predicted: their mean probability; NaN in an empty bin.
+    observed: the share of positive ones among them; NaN in an empty bin.
+  """
+
+  num_rows: Array
+  predicted: Array
+  observed: Array
+
+
+def calibration_curve(
+  logits: Array,
+  labels: Array,
+  where: Array | None = None,
+  *,
+  num_bins: int = 15,
+) -> Calibration:
+  """Mean probability and share of positive rows, over bins of equal width.
+
+  Args:
+    logits: `[N]` or `[N, 1]` float.
+    labels: `[N]`, 0 or 1.
+    where: `[N]` bool or None.
+    num_bins: bins over [0, 1]; a bin holds its upper edge.
+
+  Returns:
+    Calibration; the gaps of its bins are those of `calibration_error`.
+  """
   probability = jax.nn.sigmoid(_column(logits).astype(jnp.float32))
-  counts = _mask(probability, where).astype(jnp.float32)
+  mask = _mask(probability, where)
   bins = jnp.ceil(probability * num_bins).astype(jnp.int32) - 1
   bins = jnp.clip(bins, 0, num_bins - 1)
-  gap = jnp.where(counts > 0, labels - probability, 0.0)
-  gaps = jax.ops.segment_sum(gap, bins, num_segments=num_bins)
-  total = jnp.sum(counts)
-  return jnp.where(
-    total > 0, jnp.sum(jnp.abs(gaps)) / jnp.maximum(total, 1), jnp.nan
-  )
+
+  def total(values: Array) -> Array:
+    values = jnp.where(mask, values, 0.0)
+    return jax.ops.segment_sum(values, bins, num_segments=num_bins)
+
+  num_rows = total(jnp.ones_like(probability))
+  some = jnp.where(num_rows > 0, num_rows, jnp.nan)
+  return Calibration(num_rows, total(probability) / some, total(labels) / some)
 
 
 def accuracy(logits: Array, labels: Array, where: Array | None = None) -> Array:

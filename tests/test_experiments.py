@@ -1,6 +1,7 @@
 """The launcher: a whole run, its files, and every mistake a user can make."""
 
 import dataclasses
+import functools
 import gzip
 import json
 import os
@@ -30,33 +31,17 @@ from experiments import (
 from experiments.errors import InputError
 from experiments.options import Config
 from lplmtl import architectures, checkpoint, tasks
-from tests import stress_resume
+from tests import launching, stress_resume
 
 ROOT = pathlib.Path(__file__).parent.parent
-FLAG_FILES = sorted((ROOT / 'experiments' / 'flags').glob('*.flags'))
+FLAG_FILES = sorted((ROOT / 'experiments' / 'flags').glob('census*.flags'))
 TINY = (
   '--dataset=sample', '--num_rows=2000', '--epochs=2', '--expert_widths=8,8',
   '--tower_widths=4', '--num_bins=8',
 )  # fmt: skip
 
 
-def launch(*arguments):
-  """`python -m experiments.census` in this process; returns the exit code."""
-  terminate = signal.getsignal(signal.SIGTERM)
-  flags.FLAGS.unparse_flags()
-  for name in flags.FLAGS:
-    flags.FLAGS[name].unparse()
-  rest = flags.FLAGS(['census', *arguments])
-  try:
-    census.main(rest)
-  except SystemExit as stop:
-    if isinstance(stop.code, str):
-      print(stop.code, file=sys.stderr)
-      return 1
-    return stop.code
-  finally:
-    signal.signal(signal.SIGTERM, terminate)
-  return 0
+launch = functools.partial(launching.launch, census.main)
 
 
 @pytest.fixture(scope='module')

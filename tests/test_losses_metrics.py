@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn import calibration as sklearn_calibration
 from sklearn import metrics as sklearn_metrics
 
 import lplmtl
@@ -230,6 +231,19 @@ def test_metrics_equal_scikit_learn():
     reference.calibration_error(probability, labels, 15),
     rtol=1e-4,
   )
+  curve = metrics.calibration_curve(scores, labels)
+  shares, means = sklearn_calibration.calibration_curve(
+    labels, probability, n_bins=15
+  )
+  some = np.asarray(curve.num_rows) > 0
+  np.testing.assert_allclose(curve.observed[some], shares, rtol=1e-5)
+  np.testing.assert_allclose(curve.predicted[some], means, rtol=1e-5)
+  assert curve.num_rows.sum() == 500 and np.isnan(curve.observed[~some]).all()
+  where = np.arange(500) % 2 == 0
+  half = metrics.calibration_curve(scores, labels, where)
+  expected = metrics.calibration_curve(scores[where], labels[where])
+  for found, own in zip(half, expected, strict=True):
+    np.testing.assert_allclose(found, own, rtol=1e-5)
   classes = np.random.default_rng(2).normal(size=(500, 4)).astype(np.float32)
   kinds = np.random.default_rng(3).integers(0, 4, 500)
   shares = np.exp(classes) / np.exp(classes).sum(axis=1, keepdims=True)

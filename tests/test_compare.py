@@ -1,0 +1,341 @@
+"""The comparison: what is fitted, kept, and said."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import re
+import shutil
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from absl import flags
+
+from experiments import (
+  census_data,
+  compare,
+  compare_cells,
+  compare_fits,
+  compare_tables,
+  runner,
+)
+from experiments.errors import InputError
+from experiments.options import Config
+from lplmtl import statistics
+from tests import launching
+
+launch = functools.partial(launching.launch, compare.main)
+pytestmark = pytest.mark.slow  # all of it takes a minute
+ROOT = pathlib.Path(__file__).parent.parent
+FLAG_FILES = sorted((ROOT / 'experiments' / 'flags').glob('compare*.flags'))
+TINY = (
+  '--dataset=sample', '--num_rows=1500', '--epochs=1', '--num_bins=4',
+  '--compilation_cache=none', '--num_seeds=3', '--tuning_seeds=2',
+  '--row=shared_bottom', '--row=single_task bottom_widths=8',
+  '--setting=dropout=0.0 bottom_widths=16', '--setting=dropout=0.2 bottom_widths=16',
+  '--baseline=shared_bottom', '--single=single_task  bottom_widths=8',
+)  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A finished comparison: its folder."""
+  folder = tmp_path_factory.mktemp('compare') / 'a'
+  assert launch(*TINY, f'--out_dir={folder}') == 0
+  return folder
+
+
+def _results(folder):
+  return json.loads((folder / 'comparison.json').read_text())
+
+
+def _without_times(results):
+  """What must come out the same, however often it was interrupted."""
+  times = ('latency', 'examples_per_second', 'seconds')
+  rows = [
+    {k: v for k, v in row.items() if k not in times} for row in results['rows']
+  ]
+  return rows, results['tasks'], results['data']
+
+
+@pytest.fixture
+def no_fits(monkeypatch):
+  """Nothing may be fitted."""
+  for name in ('tune', 'final'):
+    monkeypatch.setattr(compare_fits, name, None)
+
+
+def test_files(finished):
+  names = {path.name for path in finished.iterdir()}
+  assert names == {
+    'comparison.json', 'comparison.md', 'comparison.csv', 'sizes.png',
+    'differences.png', 'cells', '.lock',
+  }  # fmt: skip
+  for name in ('sizes.png', 'differences.png'):
+    assert (finished / name).read_bytes().startswith(b'\x89PNG')
+  results = _results(finished)
+  assert results['versions']['jax'] and results['command']
+  assert len(list((finished / 'cells').glob('*.json'))) == 4
+
+
+def test_rows(finished):
+  results = _results(finished)
+  ours, single = results['rows']
+  assert ours['name'] == 'shared_bottom'
+  assert single['name'] == 'single_task bottom_widths=8'
+  assert ours['fits'] == 2 * 2 + 3
+  assert ours['verdict'] == 'baseline' and ours['difference'] is None
+  assert single['mtl_gain'] is None
+  aucs = [ours['test'][t]['auc']['mean'] for t in results['tasks']]
+  others = [single['test'][t]['auc']['mean'] for t in results['tasks']]
+  assert ours['mtl_gain'] == pytest.approx(statistics.mtl_gain(aucs, others))
+  assert len(ours['test']['income']['auc']['per_seed']) == 3
+  # Two trunks of 8 units, a half each of one of 16, and two encoders.
+  assert single['parameters'] > ours['parameters']
+  for row in results['rows']:
+    assert set(row['setting'].values()) <= set(results['settings'])
+    assert row['latency'] > 0 and row['examples_per_second'] > 0
+    for interval in row['interval'].values():
+      assert interval['low'] < interval['estimate'] < interval['high']
+
+
+def test_differences_are_those_of_the_kept_scores(finished):
+  results = _results(finished)
+  found = {}
+  for path in (finished / 'cells').glob('*.npz'):
+    cell = json.loads(path.with_suffix('.json').read_text())
+    with np.load(path) as scores:
+      found[cell['identity']['what']['architecture']] = dict(scores)
+  raw = census_data.read('sample', num_rows=1500)
+  labels = census_data.encode(raw, results['tasks'], num_bins=4).test.labels
+  want = statistics.auc_difference(
+    found['single_task']['income'], found['shared_bottom']['income'],
+    labels['income'],
+  )  # fmt: skip
+  assert results['rows'][1]['difference']['income'] == want._asdict()
+  aucs, _ = statistics.delong(
+    found['shared_bottom']['marital'], labels['marital']
+  )
+  np.testing.assert_allclose(
+    aucs, results['rows'][0]['test']['marital']['auc']['per_seed'], atol=1e-6
+  )
+
+
+def test_tables(finished):
+  results = _results(finished)
+  frame = pd.read_csv(finished / 'comparison.csv')
+  assert list(frame['row']) == [row['name'] for row in results['rows']]
+  assert frame['income_auc_mean'][0] == pytest.approx(
+    results['rows'][0]['test']['income']['auc']['mean']
+  )
+  text = (finished / 'comparison.md').read_text()
+  assert '| shared_bottom |' in text and 'generated sample, not UCI' in text
+  assert '| a | dropout=0.0 bottom_widths=16 |' in text
+  for table in compare_tables.tables(results):
+    assert all(len(row) == len(table.head) for row in table.rows)
+
+
+def test_another_baseline_fits_nothing(finished, tmp_path, no_fits):
+  folder = tmp_path / 'again'
+  shutil.copytree(finished, folder)
+  other = '--baseline=single_task bottom_widths=8'
+  assert launch(*TINY, other, f'--out_dir={folder}') == 0
+  first, again = _results(finished), _results(folder)
+  assert again['rows'][1]['verdict'] == 'baseline'
+  assert again['rows'][0]['difference']['income']['estimate'] == pytest.approx(
+    -first['rows'][1]['difference']['income']['estimate']
+  )
+
+
+def test_what_was_lost_is_fitted_again(finished, tmp_path):
+  """A kill between two files, a half-written part, and a damaged array."""
+  folder = tmp_path / 'killed'
+  shutil.copytree(finished, folder)
+  for name in ('comparison.json', 'comparison.md'):
+    (folder / name).unlink()
+  tuned, final = [], []
+  for path in sorted((folder / 'cells').glob('*.json')):
+    kind = json.loads(path.read_text())['identity']['kind']
+    (tuned if kind == 'tune' else final).append(path)
+  (folder / 'cells' / f'.{tuned[0].name}.part').write_text(
+    tuned[0].read_text()[:50]
+  )
+  tuned[0].unlink()
+  arrays = final[0].with_suffix('.npz')
+  arrays.write_bytes(arrays.read_bytes()[:-10])
+  assert launch(*TINY, f'--out_dir={folder}') == 0
+  assert _without_times(_results(folder)) == _without_times(_results(finished))
+
+
+def test_time_runs_out(finished, tmp_path, capsys, monkeypatch, no_fits):
+  """After the first row; and before it."""
+  folder = tmp_path / 'late'
+  shutil.copytree(finished, folder)
+  for path in (folder / 'cells').glob('*.json'):
+    what = json.loads(path.read_text())['identity']['what']
+    if 'single_task' in json.dumps(what):
+      path.unlink()
+  late = '--max_minutes=1e-9'
+  assert launch(*TINY, late, f'--out_dir={folder}') == 0
+  assert 'with 1 of 2 rows: the same command goes on' in ' '.join(
+    capsys.readouterr().out.split()
+  )
+  assert [row['name'] for row in _results(folder)['rows']] == ['shared_bottom']
+  assert launch(*TINY, late, f'--out_dir={tmp_path / "new"}') == 1
+  assert (
+    'the baseline, shared_bottom, is not finished' in capsys.readouterr().err
+  )
+
+
+def test_settings_that_compile_once_are_fitted_together():
+  base = Config()
+  configs = {
+    'a': base,
+    'b': dataclasses.replace(base, dropout=0.5, learning_rate=1e-2),
+    'c': dataclasses.replace(base, embed_dim=8),
+    'd': dataclasses.replace(base, embed_dim=8, weight_decay=0.1),
+  }
+  found = [sorted(group) for group in compare_fits.groups(configs)]
+  assert found == [['a', 'b'], ['c', 'd']]
+
+
+def test_a_population_of_settings_is_its_members():
+  """Both settings at once, and the second one alone."""
+  raw = census_data.read('sample', num_rows=1500)
+  data = census_data.encode(raw, ('income', 'marital'), num_bins=4)
+  todo = census_data.make_tasks(('income', 'marital'))
+  base = Config(
+    architecture='shared_bottom', bottom_widths=(8,), tower_widths=(4,),
+    epochs=1, num_seeds=2, num_bins=4, schedule='cosine', optimizer='adamw',
+  )  # fmt: skip
+  other = dataclasses.replace(
+    base, dropout=0.0, learning_rate=1e-2, weight_decay=0.1
+  )
+  both = compare_fits.tune({'base': base, 'other': other}, data, todo)
+  alone = compare_fits.tune({'other': other}, data, todo)
+  assert list(both) == ['base', 'other']
+  for task in ('income', 'marital'):
+    np.testing.assert_allclose(
+      both['other'][task], alone['other'][task], atol=1e-4
+    )
+    assert not np.allclose(both['base'][task], both['other'][task], atol=1e-4)
+
+
+def test_chosen_is_the_best_mean_of_the_tasks():
+  cells = compare_cells.Cells.__new__(compare_cells.Cells)
+  cells._tasks = census_data.make_tasks(('income', 'marital'))
+  scores = {
+    'a': {'income': [0.9, 0.8], 'marital': [0.7, 0.7]},
+    'b': {'income': [0.8, 0.8], 'marital': [0.9, 0.9]},
+  }
+  cells.tuning = lambda name: scores
+  cells._is_trees = lambda name: name == 'trees'
+  assert cells.chosen('mmoe') == {'income': 'b', 'marital': 'b'}
+  assert cells.chosen('trees') == {'income': 'a', 'marital': 'b'}
+
+
+def _interval(low, high):
+  return statistics.Interval((low + high) / 2, low, high, 0.0)
+
+
+@pytest.mark.parametrize(
+  'income, marital, said',
+  [
+    ((-0.001, 0.001), (0.0001, 0.0005), 'equivalent'),
+    ((0.001, 0.003), (-0.001, 0.001), 'better on income'),
+    ((-0.003, -0.001), (0.001, 0.003), 'better on marital; worse on income'),
+    ((-0.003, 0.003), (-0.001, 0.001), 'undecided'),
+  ],
+)
+def test_verdict(income, marital, said):
+  found = {'income': _interval(*income), 'marital': _interval(*marital)}
+  assert compare_tables.verdict(found, 0.002) == said
+
+
+@pytest.mark.parametrize(
+  'arguments, complaint',
+  [
+    (['--baseline=mmoe'], '--baseline=mmoe is not in the table; its rows are shared_bottom'),
+    (['--num_seeds=1'], '--num_seeds must be at least 2'),
+    (['--row=shared_bottom'], '--row=shared_bottom is given twice'),
+    (['--row=nonsense'], "unknown architecture 'nonsense'"),
+    (['--row=esmm'], 'for tasks in a chain'),
+    (['--row=ple bottom'], "--row wants field=value with one of embed_dim, .* found 'bottom'"),
+    (['--row=ple tasks=income'], "found 'tasks=income'"),
+    (['--row=ple dropout=2'], '--row: dropout=2: '),
+    (['--setting=dropout=x'], '--setting: dropout=x: '),
+    (['--setting=expert_widths=0'], 'expected layer widths'),
+    (['--row=dselect_k num_experts=6'], 'row dselect_k num_experts=6: .* a power of 2'),
+    (['--batch_size=5000'], '--batch_size=5000 is larger than the data'),
+    (['--row=trees'], 'the row `trees` needs a --tree_setting'),
+    (['--tree_setting=num_leaves'], 'parameters that are numbers'),
+    (['word'], "unexpected argument 'word'"),
+  ],
+)  # fmt: skip
+def test_mistakes(arguments, complaint, tmp_path, capsys, no_fits):
+  folder = tmp_path / 'run'
+  assert launch(*TINY, f'--out_dir={folder}', *arguments) == 1
+  last = capsys.readouterr().err.strip().splitlines()[-1]
+  assert last.startswith('error: ')
+  assert re.search(complaint, last), last
+
+
+@pytest.mark.parametrize('path', FLAG_FILES, ids=lambda p: p.name)
+def test_flag_files(path):
+  """Each says what it is for, and can be fitted: as many settings for all."""
+  flags.FLAGS.unparse_flags()
+  for name in flags.FLAGS:
+    flags.FLAGS[name].unparse()
+  assert flags.FLAGS(['compare', f'--flagfile={path}']) == ['compare']
+  plan = compare.from_flags(flags.FLAGS)
+  assert path.read_text().startswith('# ')
+  assert len(plan.settings) >= 6 and plan.tuning_seeds >= 3
+  assert plan.base.num_seeds >= 10
+  for name, own in plan.rows.items():
+    if own is None:
+      assert len(plan.tree_settings) == len(plan.settings)
+      continue
+    configs = plan.tuned(name)
+    assert len(set(configs.values())) == len(configs)
+    for config in configs.values():
+      runner.check_names(config)
+
+
+def test_nothing_to_compare(capsys):
+  assert launch('--dataset=sample') == 1
+  assert 'give each row by a --row' in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capsys, no_fits):
+  (tmp_path / 'file').write_text('')
+  assert launch(*TINY, f'--out_dir={tmp_path / "file"}') == 1
+  assert 'cannot write to --out_dir' in capsys.readouterr().err
+
+
+def test_trees(tmp_path):
+  """A row of LightGBM: on a table where it must be good."""
+  pytest.importorskip('lightgbm')
+  from experiments import trees
+
+  raw = census_data.read('sample', num_rows=4000)
+  data = census_data.encode(raw, ('income',), num_bins=0)
+  found = trees.fit(
+    trees.parse('num_leaves=7 learning_rate=0.1'), 'income', data, 0
+  )
+  labels = data.test.labels['income']
+  auc = trees.score([found['scores']], labels)['auc'][0]
+  assert 0.75 < auc < 1.0 and 0.7 < found['validation'] < 1.0
+  # Trees of at most 7 leaves: 7 values and 6 thresholds each.
+  assert found['parameters'] % 1 == 0 and found['parameters'] > 13
+  assert found['latency'] > 0
+  with pytest.raises(InputError, match='LightGBM refuses'):
+    trees.fit({'num_leaves': 0}, 'income', data, 0)
+
+
+def test_trees_without_lightgbm(monkeypatch, capsys, tmp_path, no_fits):
+  monkeypatch.setitem(sys.modules, 'lightgbm', None)
+  arguments = ('--row=trees', '--tree_setting=num_leaves=7')
+  assert launch(*TINY, *arguments, f'--out_dir={tmp_path / "run"}') == 1
+  assert "pip install -e '.[trees]'" in capsys.readouterr().err
