@@ -8,7 +8,7 @@ import numpy as np
 
 # Told apart in grey, too.
 _STYLES = ('-', '--', ':', '-.')
-_MARKERS = 'os^vD<>pP*Xhd8H'
+_MARKERS = 'os^vD*PX'  # filled, then open
 
 
 def is_available() -> bool:
@@ -149,9 +149,12 @@ def sizes(path: pathlib.Path, found: Mapping[str, Any]) -> None:
           interval = row['difference'][task]
           reach = (interval['high'] - interval['low']) / 2
         marker = _MARKERS[number % len(_MARKERS)]
+        color = f'C{number % 10}'
+        is_open = number // len(_MARKERS) % 2
         axis.errorbar(
           row[field], auc, yerr=reach or None, fmt=marker, label=row['name'],
-          color=f'C{number % 10}', mec='black', mew=0.5, ms=7, lw=0.9,
+          color=color, mfc='white' if is_open else color, ms=7, lw=0.9,
+          mec=color if is_open else 'black', mew=1.2 if is_open else 0.5,
           capsize=2,
         )  # fmt: skip
       axis.set_xscale('log')
