@@ -280,16 +280,18 @@ def _score_all(
   """What can be said of a trained model, now or when it is loaded again."""
   from experiments import scoring
 
+  test, validation = (
+    scoring.score(model, model.tasks, params, rows)
+    for rows in (data.test, data.validation)
+  )
   return {
     'title': f'{config.architecture}, {config.balancer}, '
     f'{data.facts["dataset"]}',
-    **{
-      split: scoring.score(model, model.tasks, params, getattr(data, split))
-      for split in ('test', 'validation')
-    },
+    'test': test.metrics,
+    'validation': validation.metrics,
+    'calibration': test.calibration,
     **scoring.costs(model, params, _example(data)),
     'gates': scoring.gate_use(model, params, data.test.features),
-    'calibration': scoring.calibration(model, model.tasks, params, data.test),
     'config': config.to_json(),
     'data': {**data.facts, 'optimum': raw.optimum},
   }

@@ -78,9 +78,12 @@ def final(config: Config, data: Any, tasks: Sequence[Task]) -> Final:
   example = jax.tree.map(lambda x: x[:1], data.test.features)
   rows = fitted.steps_taken * config.batch_size * config.num_seeds
   weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
+  test = scoring.score(model, tasks, fitted.params, data.test)
+  validation = scoring.score(model, tasks, fitted.params, data.validation)
   facts = {
-    'test': scoring.score(model, tasks, fitted.params, data.test),
-    'validation': scoring.score(model, tasks, fitted.params, data.validation),
+    'test': test.metrics,
+    'validation': validation.metrics,
+    'calibration': test.calibration,
     **scoring.costs(model, params, example),
     'gates': scoring.gate_use(model, params, data.test.features),
     'loss_weights': {

@@ -196,14 +196,14 @@ def markdown(found: Mapping[str, Any]) -> str:
 
 
 def _difference(row: Mapping[str, Any], task: str) -> str:
-  """`+3 [-2, 8]`, in units of .0001."""
+  """`+3.1 [-2.4, +8.6]`, in units of .0001."""
   if row['difference'] is None:
     return ''
   found = row['difference'][task]
   estimate, low, high = (
-    round(1e4 * found[part]) for part in ('estimate', 'low', 'high')
+    1e4 * found[part] for part in ('estimate', 'low', 'high')
   )
-  return f'{estimate:+d} [{low:+d}, {high:+d}]'
+  return f'{estimate:+.1f} [{low:+.1f}, {high:+.1f}]'
 
 
 def _optional(value: float | None, form: str) -> str:

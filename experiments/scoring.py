@@ -3,14 +3,15 @@
 Parameters lead with S, as training leaves them.
 """
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from lplmtl import gates, metrics, parallel, programs, steps
+from lplmtl import gates, metrics, parallel, programs
 from lplmtl.compression import cost
 from lplmtl.types import Batch, PyTree, Task
 
@@ -27,56 +28,65 @@ def costs(model: nn.Module, params: PyTree, features: PyTree) -> dict[str, int]:
   }
 
 
+class Scores(NamedTuple):
+  """What labels tell of a model, JSON data.
+
+  Attributes:
+    metrics: `{task: {metric: {mean, std, per_seed}}}`.
+    calibration: reliability diagrams of the binary tasks, `{task: {part:
+      [S][bins]}}`, the parts those of `lplmtl.metrics.Calibration`; None in
+      empty bins.
+  """
+
+  metrics: dict[str, dict[str, Any]]
+  calibration: dict[str, dict[str, Any]]
+
+
 def score(
   model: nn.Module, tasks: Sequence[Task], params: PyTree, batch: Batch
-) -> dict[str, dict[str, Any]]:
-  """Every task's metrics of every seed: `{task: {metric: {mean, ...}}}`."""
+) -> Scores:
+  """Every task's metrics, of every seed."""
   num_seeds = len(jax.tree.leaves(params)[0])
   mesh = parallel.make_mesh(num_seeds, len(jax.local_devices()))
   # By way of the host: training may have left them on other devices.
   params = parallel.fill(jax.device_get(params), mesh)
   padded = len(jax.tree.leaves(params)[0])
-  evaluate = programs.make_evaluate(model, tasks, num_seeds=padded, mesh=mesh)
+  # One program: the diagrams are one more metric to it.
+  diagram: Any = {'calibration': metrics.calibration_curve}
+  wanted = [
+    dataclasses.replace(task, metric_fns={**task.metric_fns, **diagram})
+    if task.num_outputs == 1 and not task.is_regression
+    else task
+    for task in tasks
+  ]
+  evaluate = programs.make_evaluate(model, wanted, num_seeds=padded, mesh=mesh)
   found = evaluate(params, None, parallel.replicate(batch, mesh))
   found = jax.tree.map(lambda x: x[:num_seeds], jax.device_get(found))
-  return {
-    task.name: {
-      metric: over_seeds(np.asarray(found[task.name][metric], np.float64))
-      for metric in (*task.metric_fns, 'loss')
-    }
-    for task in tasks
+  diagrams = {
+    name: values.pop('calibration')._asdict()
+    for name, values in found.items()
+    if 'calibration' in values
   }
-
-
-def calibration(
-  model: nn.Module, tasks: Sequence[Task], params: PyTree, batch: Batch
-) -> dict[str, dict[str, Any]]:
-  """Reliability diagrams of the binary tasks: `{task: {part: [S][bins]}}`.
-
-  The parts are those of `lplmtl.metrics.Calibration`; None in empty bins.
-  """
-  names = [
-    task.name
-    for task in tasks
-    if task.num_outputs == 1 and not task.is_regression
-  ]
-
-  def one(params: PyTree) -> Any:
-    found = steps.predict(model, params, batch.features)
-    return {
-      name: metrics.calibration_curve(found[name], batch.labels[name])._asdict()
-      for name in names
-    }
-
-  # By way of the host: training may have left them on other devices.
-  run = jax.jit(lambda params: jax.lax.map(one, params))
-  found = jax.device_get(run(jax.device_get(params)))
-  return jax.tree.map(
-    lambda x: [
-      [None if np.isnan(v) else round(float(v), 6) for v in seed] for seed in x
-    ],
-    found,
+  return Scores(
+    {
+      task.name: {
+        metric: over_seeds(np.asarray(found[task.name][metric], np.float64))
+        for metric in (*task.metric_fns, 'loss')
+      }
+      for task in tasks
+    },
+    {
+      name: {part: _without_nan(values) for part, values in parts.items()}
+      for name, parts in diagrams.items()
+    },
   )
+
+
+def _without_nan(values: np.ndarray) -> list[list[float | None]]:
+  return [
+    [None if np.isnan(x) else round(float(x), 6) for x in seed]
+    for seed in values
+  ]
 
 
 def gate_use(
