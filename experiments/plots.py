@@ -168,8 +168,8 @@ def sizes(path: pathlib.Path, found: Mapping[str, Any]) -> None:
     axes[0, i].set_title(task)
   _legend(figure, axes)
   figure.suptitle(
-    f'{found["title"]}: mean of {found["num_seeds"]} seeds, bars: 95 % '
-    f'interval of the difference to {found["baseline"]} (line)',
+    f'{found["title"]}: means of {found["num_seeds"]} seeds\n'
+    f'bars: 95 % interval of the difference to {found["baseline"]} (line)',
     fontsize=9,
   )
   _write(figure, path)
@@ -211,7 +211,7 @@ def differences(path: pathlib.Path, found: Mapping[str, Any]) -> None:
     fontsize=8,
   )
   figure.suptitle(
-    f'{found["title"]}: difference to {found["baseline"]}, 95 % intervals over '
+    f'{found["title"]}: difference to {found["baseline"]}\n95 % intervals over '
     f'seeds and rows; grey: ±{found["margin"]:g}; in brackets: parameters',
     fontsize=9,
   )
