@@ -44,6 +44,9 @@ def run(config: Config) -> dict[str, Any]:
   from experiments import run_folder
 
   with run_folder.claim(config.run_dir):
+    run_folder.refuse(
+      config.run_dir, (run_folder.CELLS, run_folder.COMPARISON), 'a comparison'
+    )
     return _train(config, config.run_dir)
 
 

@@ -2,10 +2,11 @@
 
     python -m experiments.compare --flagfile=experiments/flags/NAME.flags
 
-Each `--row` is tuned on the same `--setting`s by validation AUC, then trained
-with as many fresh seeds as `--num_seeds` says and scored on the test rows.
-Every finished fit is kept: the same command goes on where it stopped, and
-another `--baseline` only makes another table.
+Each `--row` is tuned on the same `--setting`s by validation AUC (the mean over
+the tasks), then trained with as many fresh seeds as `--num_seeds` says and
+scored on the test rows. A row's own fields win over a setting's. Every finished
+fit is kept: the same command goes on where it stopped, and another `--baseline`
+only makes another table.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import app, flags, logging
@@ -22,7 +23,7 @@ from experiments import options
 from experiments.errors import InputError
 from experiments.options import Config
 
-TREES = 'trees'
+TREES, SINGLE = 'trees', 'single_task'
 
 options.define_flags()
 flags.adopt_module_key_flags(options)
@@ -45,11 +46,14 @@ flags.DEFINE_integer(
   'tuning_seeds', 3, 'Compare: seeds of each setting.', lower_bound=1
 )
 flags.DEFINE_string(
-  'baseline', 'ple', 'Compare: the row from which differences are taken.'
-)
+  'baseline', '',
+  'Compare: the row from which differences are taken; the first by default.',
+)  # fmt: skip
 flags.DEFINE_string(
-  'single', 'single_task', 'Compare: the row that MTL gain is relative to.'
-)
+  'single', '',
+  'Compare: the row that MTL gain is relative to; single_task by default, if '
+  'it is in the table.',
+)  # fmt: skip
 flags.DEFINE_float(
   'margin', 0.002, 'Compare: differences of AUC inside it count as none.',
   lower_bound=0.0,
@@ -68,6 +72,13 @@ FIXED = (
 )  # fmt: skip
 
 
+# Flags of a single run that mean nothing here.
+MEANINGLESS = (
+  'architecture', 'resume', 'eval_only', 'save_every_steps',
+  'save_every_seconds', 'num_checkpoints',
+)  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
   """What is compared with what.
@@ -81,7 +92,7 @@ class Plan:
     tree_settings: `{name: LightGBM's parameters}` that the trees try.
     tuning_seeds: seeds of each setting.
     baseline: the row that others are compared with.
-    single: the row that MTL gain is relative to.
+    single: the row that MTL gain is relative to; empty for none.
     margin: of equivalence, in AUC.
     max_minutes: after which no fit starts; 0 for no limit.
   """
@@ -90,36 +101,44 @@ class Plan:
   rows: Mapping[str, Mapping[str, Any] | None]
   settings: Mapping[str, Mapping[str, Any]]
   tree_settings: Mapping[str, Mapping[str, Any]]
-  tuning_seeds: int = 3
-  baseline: str = 'ple'
-  single: str = 'single_task'
+  tuning_seeds: int
+  baseline: str
+  single: str = ''
   margin: float = 0.002
   max_minutes: float = 0.0
 
   def __post_init__(self) -> None:
-    if not self.rows:
-      raise InputError('nothing to compare: give each row by a --row')
-    if self.baseline not in self.rows:
+    for flag, name in (('baseline', self.baseline), ('single', self.single)):
+      if name not in self.rows and (name or flag == 'baseline'):
+        raise InputError(
+          f'--{flag}={name} is not in the table; its rows are '
+          f'{", ".join(self.rows)}'
+        )
+    if self.base.num_seeds < 3:
       raise InputError(
-        f'--baseline={self.baseline} is not in the table; its rows are '
-        f'{", ".join(self.rows)}'
+        '--num_seeds must be at least 3, better 5 or more, as intervals tell '
+        f'how seeds differ; found {self.base.num_seeds}'
       )
-    if self.base.num_seeds < 2:
+    if not 0 <= self.margin < 1:
       raise InputError(
-        '--num_seeds must be at least 2, as intervals tell how seeds differ; '
-        f'found {self.base.num_seeds}'
+        f'--margin must be a difference of AUCs, found {self.margin}'
       )
     if TREES in self.rows and not self.tree_settings:
       raise InputError('the row `trees` needs a --tree_setting')
 
   def tuned(self, row: str) -> dict[str, Config]:
-    """`{setting: Config}` of a row of networks, for tuning."""
+    """`{setting: Config}` of a row of networks, for tuning.
+
+    Settings that differ in nothing that the row leaves open count once.
+    """
     own = self.rows[row] or {}
     base = dataclasses.replace(self.base, num_seeds=self.tuning_seeds)
-    return {
-      name: dataclasses.replace(base, **{**fields, **own})
-      for name, fields in (self.settings or {'': {}}).items()
-    }
+    found: dict[str, Config] = {}
+    for name, fields in (self.settings or {'': {}}).items():
+      config = dataclasses.replace(base, **{**fields, **own})
+      if config not in found.values():
+        found[name] = config
+    return found
 
   def chosen(self, row: str, setting: str) -> Config:
     """The Config of a row's last fit: seeds that no tuning has seen."""
@@ -132,35 +151,53 @@ class Plan:
 
 def parse_row(text: str) -> tuple[str, dict[str, Any] | None]:
   """`'sple top=identity'` as a name and fields."""
-  architecture, _, rest = ' '.join(text.split()).partition(' ')
-  if architecture == TREES and not rest:
+  name = ' '.join(text.split())
+  architecture, _, rest = name.partition(' ')
+  if not architecture:
+    raise InputError('--row must name an architecture, or trees; found nothing')
+  if name == TREES:
     return TREES, None
-  fields = options.parse_fields(rest, '--row', FIXED)
-  return ' '.join(text.split()), {'architecture': architecture, **fields}
+  fields = options.parse_fields(rest, f'--row={name}', FIXED)
+  return name, {'architecture': architecture, **fields}
+
+
+def _by_name(
+  flag: str, texts: Sequence[str], parse: Callable[[str], Any]
+) -> dict[str, Any]:
+  """`{text: what it means}`, each text once, its spaces evened out."""
+  names = [' '.join(text.split()) for text in texts]
+  for name in names:
+    if names.count(name) > 1:
+      raise InputError(f'--{flag}={name} is given twice: once is enough')
+  return {name: parse(name) for name in names}
 
 
 def from_flags(values: flags.FlagValues) -> Plan:
   """The Plan that parsed flags ask for."""
   from experiments import trees
 
-  rows = [parse_row(text) for text in values.row]
-  names = [name for name, _ in rows]
-  for name in names:
-    if names.count(name) > 1:
-      raise InputError(f'--row={name} is given twice: once is enough')
+  for name in MEANINGLESS:
+    if values[name].present:
+      raise InputError(
+        f'--{name} does nothing here: leave it out (rows name their own '
+        'architectures, and finished fits are always kept)'
+      )
+  rows = _by_name('row', values.row, lambda text: parse_row(text)[1])
+  if not rows:
+    raise InputError('nothing to compare: give each row by a --row')
+  default = SINGLE if SINGLE in rows else ''
   return Plan(
     base=options.from_flags(values),
-    rows=dict(rows),
-    settings={
-      ' '.join(text.split()): options.parse_fields(text, '--setting', FIXED)
-      for text in values.setting
-    },
-    tree_settings={
-      ' '.join(text.split()): trees.parse(text) for text in values.tree_setting
-    },
+    rows=rows,
+    settings=_by_name(
+      'setting',
+      values.setting,
+      lambda text: options.parse_fields(text, f'--setting={text}', FIXED),
+    ),
+    tree_settings=_by_name('tree_setting', values.tree_setting, trees.parse),
     tuning_seeds=values.tuning_seeds,
-    baseline=' '.join(values.baseline.split()),
-    single=' '.join(values.single.split()),
+    baseline=' '.join(values.baseline.split()) or next(iter(rows)),
+    single=' '.join(values.single.split()) or default,
     margin=values.margin,
     max_minutes=values.max_minutes,
   )
@@ -177,13 +214,15 @@ def run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
     What is written to comparison.json.
 
   Raises:
-    InputError: a mistake in the plan or the files, or not even the baseline,
-      which comes first, is finished.
+    InputError: a mistake in the plan or the files, a row that cannot be
+      fitted, or not even the baseline, which comes first, is finished.
   """
   from experiments import run_folder
 
   check(plan)
   with run_folder.claim(folder):
+    names = (run_folder.RESULTS, run_folder.MODEL, run_folder.CHECKPOINTS)
+    run_folder.refuse(folder, names, 'a single run')
     return _run(plan, folder)
 
 
@@ -193,7 +232,7 @@ def check(plan: Plan) -> None:
 
   for name, own in plan.rows.items():
     if own is None:
-      trees.check()
+      trees.check(plan.tree_settings)
       continue
     for config in plan.tuned(name).values():
       runner.check_names(config)
@@ -201,9 +240,12 @@ def check(plan: Plan) -> None:
 
 def _run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
   from experiments import compare_cells, compare_tables, display
+  from lplmtl import training
 
   start = time.monotonic()
   console = display.make_console(120)
+  if plan.base.overwrite:
+    compare_tables.clear(folder)
   cells = compare_cells.Cells(plan, folder, console)
   console.print(f'data: {cells.facts["statement"]}', soft_wrap=True)
 
@@ -211,21 +253,29 @@ def _run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
     spent = time.monotonic() - start
     return 0 < plan.max_minutes * 60 <= spent
 
-  is_whole = True
+  is_whole, failed = True, []
   for name in sorted(plan.rows, key=lambda name: name != plan.baseline):
-    if not cells.row(name, is_late):
-      is_whole = False
+    try:
+      is_whole = cells.row(name, is_late)
+    except training.NonFiniteError as error:
+      failed.append(f'row {name} cannot be fitted: {error}')
+      console.print(failed[-1], soft_wrap=True)
+    if not is_whole or (failed and name == plan.baseline):
       break
   finished = [name for name in plan.rows if cells.is_finished(name)]
   if plan.baseline not in finished:
     raise InputError(
-      f'the baseline, {plan.baseline}, is not finished: start the same command '
-      'again, which goes on where this one stopped'
+      failed[0]
+      if failed
+      else f'the baseline, {plan.baseline}, was not finished within '
+      f'{plan.max_minutes:g} minutes: start the same command again, which goes '
+      'on where this one stopped'
     )
   results = compare_tables.results(plan, cells, finished)
   compare_tables.write(folder, results)
   for table in compare_tables.tables(results):
     console.print(table.to_rich())
+  console.print(compare_tables.notes(results), soft_wrap=True)
   console.print(f'written to {folder}', soft_wrap=True)
   if not is_whole:
     console.print(
@@ -233,7 +283,17 @@ def _run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
       f'{len(plan.rows)} rows: the same command goes on',
       soft_wrap=True,
     )
+  if failed:
+    raise InputError('; '.join(failed))
   return results
+
+
+def _stop(number: int) -> None:
+  print(
+    'interrupted: finished fits are kept, and the same command goes on',
+    file=sys.stderr,
+  )
+  sys.exit(128 + number)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -253,15 +313,11 @@ def main(argv: Sequence[str]) -> None:
   except KeyboardInterrupt:
     sys.exit(128 + signal.SIGINT)
   runner.start(plan.base)
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+  signal.signal(signal.SIGTERM, lambda *_: _stop(signal.SIGTERM))
   try:
     run(plan, pathlib.Path(plan.base.out_dir or 'runs/comparison'))
   except KeyboardInterrupt:
-    print(
-      'interrupted: finished fits are kept, and the same command goes on',
-      file=sys.stderr,
-    )
-    sys.exit(128 + signal.SIGINT)
+    _stop(signal.SIGINT)
   except runner.USER_ERRORS as error:
     sys.exit(f'error: {error}')
 

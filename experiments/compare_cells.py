@@ -15,10 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments import census_data, compare_fits, runner, scoring, trees
+from experiments import (
+  census_data,
+  compare_fits,
+  run_folder,
+  runner,
+  scoring,
+  trees,
+)
 from experiments.options import Config
-
-FOLDER = 'cells'
+from lplmtl import training
 
 
 class Cells:
@@ -31,8 +37,7 @@ class Cells:
 
   def __init__(self, plan: Any, folder: pathlib.Path, console: Any):
     self._plan = plan
-    self._folder = folder / FOLDER
-    self._folder.mkdir(exist_ok=True)
+    self._folder = folder / run_folder.CELLS
     self._console = console
     base = plan.base
     self._tasks = census_data.make_tasks(base.tasks)
@@ -59,20 +64,31 @@ class Cells:
 
   def is_finished(self, name: str) -> bool:
     """Whether all fits of a row are there."""
-    scores = self.tuning(name)
-    return (
-      scores is not None and self._load(self._final_cell(name)[0]) is not None
-    )
+    try:
+      return self._load(self._final_cell(name)[0]) is not None
+    except training.NonFiniteError:
+      return False
 
   def tuning(self, name: str) -> dict[str, dict[str, list[float]]] | None:
-    """`{setting: {task: [S]}}` validation AUCs, None before all are there."""
+    """`{setting: {task: [S]}}` validation AUCs, None before all are there.
+
+    Settings that diverged are left out.
+
+    Raises:
+      NonFiniteError: all of them did.
+    """
     found: dict[str, Any] = {}
     make = self._tree_cells if self._is_trees(name) else self._tune_cells
     for identity, _ in make(name):
       cell = self._load(identity)
       if cell is None:
         return None
-      found |= cell[0]['scores']
+      found |= {s: v for s, v in cell[0]['scores'].items() if v is not None}
+    if not found:
+      raise training.NonFiniteError(
+        'losses or gradients are not finite in any setting: lower the learning '
+        'rate'
+      )
     return found
 
   def chosen(self, name: str) -> dict[str, str]:
@@ -99,10 +115,18 @@ class Cells:
     return compare_fits.Final(found[0], found[1])
 
   def num_fits(self, name: str) -> int:
-    """Models trained for a row (trees: for each task)."""
+    """Models trained for a row; the trees train one for each task."""
     plan = self._plan
-    settings = plan.tree_settings if self._is_trees(name) else plan.tuned(name)
-    return len(settings) * plan.tuning_seeds + plan.base.num_seeds
+    is_trees = self._is_trees(name)
+    settings = plan.tree_settings if is_trees else plan.tuned(name)
+    count = len(settings) * plan.tuning_seeds + plan.base.num_seeds
+    return count * len(self._tasks) if is_trees else count
+
+  def environment(self, name: str) -> dict[str, Any]:
+    """Versions, device and commit of a finished row's last fit."""
+    path = self._path(self._final_cell(name)[0]).with_suffix('.json')
+    cell = json.loads(path.read_text(encoding='utf-8'))
+    return {k: cell[k] for k in ('versions', 'device', 'commit')}
 
   def _is_trees(self, name: str) -> bool:
     return self._plan.rows[name] is None
@@ -115,11 +139,29 @@ class Cells:
       )
 
       def fit(group: dict[str, Config] = group) -> tuple[Any, Any]:
-        data = self._data(next(iter(group.values())).num_bins)
-        return {'scores': compare_fits.tune(group, data, self._tasks)}, {}
+        return {'scores': self._tune(name, group)}, {}
 
       cells.append((identity, fit))
     return cells
+
+  def _tune(
+    self, name: str, group: dict[str, Config]
+  ) -> dict[str, dict[str, list[float]] | None]:
+    """All settings at once; one by one where one of them fails (None)."""
+    data = self._data(next(iter(group.values())).num_bins)
+    try:
+      return {**compare_fits.tune(group, data, self._tasks)}
+    except training.NonFiniteError as error:
+      if len(group) == 1:
+        self._console.print(
+          f'{name}, {next(iter(group)) or "as it is"}: left out, as {error}',
+          soft_wrap=True,
+        )
+        return dict.fromkeys(group)
+    found: dict[str, Any] = {}
+    for setting, config in group.items():
+      found |= self._tune(name, {setting: config})
+    return found
 
   def _tree_cells(self, name: str) -> list[tuple[dict[str, Any], Any]]:
     del name
@@ -251,6 +293,7 @@ class Cells:
   def _save(self, identity: Any, facts: Any, arrays: Mapping[str, Any]) -> None:
     """Arrays first: a cell is there when its JSON is."""
     path = self._path(identity)
+    path.parent.mkdir(exist_ok=True)
     digest = None
     if arrays:
       buffer = io.BytesIO()
@@ -260,8 +303,8 @@ class Cells:
     runner.write_json(
       path.with_suffix('.json'),
       {
-        'identity': identity, 'facts': facts, 'arrays': digest,
-        **runner.environment(),
+        'identity': identity, 'facts': facts, 'digest': _digest(facts),
+        'arrays': digest, **runner.environment(),
       },
     )  # fmt: skip
 
@@ -270,7 +313,9 @@ class Cells:
     path = self._path(identity)
     try:
       cell = json.loads(path.with_suffix('.json').read_text(encoding='utf-8'))
-      if cell['identity'] != identity:
+      if cell['identity'] != identity or cell['digest'] != _digest(
+        cell['facts']
+      ):
         return None
       if cell['arrays'] is None:
         return cell['facts'], {}
@@ -283,6 +328,11 @@ class Cells:
       return None
 
 
+def _digest(facts: Any) -> str:
+  text = json.dumps(facts, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _line(name: str, facts: Mapping[str, Any], seconds: float) -> str:
   """What a finished cell found, in one line."""
   if 'scores' in facts:
@@ -290,6 +340,7 @@ def _line(name: str, facts: Mapping[str, Any], seconds: float) -> str:
       f'{setting or "as it is"}: '
       + ' '.join(f'{np.mean(v):.4f} {task}' for task, v in scores.items())
       for setting, scores in facts['scores'].items()
+      if scores is not None
     )
     return f'{name}: validation AUC {found} ({seconds:.1f} s)'
   found = ' '.join(

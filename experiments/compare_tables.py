@@ -2,16 +2,18 @@
 
 import json
 import pathlib
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments import display, plots, runner
+from experiments import display, plots, run_folder, runner
 from lplmtl import statistics
 
-JSON, MARKDOWN, CSV = 'comparison.json', 'comparison.md', 'comparison.csv'
+JSON = run_folder.COMPARISON
+MARKDOWN, CSV = 'comparison.md', 'comparison.csv'
 SIZES, DIFFERENCES = 'sizes.png', 'differences.png'
 
 
@@ -32,6 +34,7 @@ def results(plan: Any, cells: Any, finished: Sequence[str]) -> dict[str, Any]:
       'verdict': 'baseline',
       'mtl_gain': None,
       **found.facts,
+      'fitted': cells.environment(name),
     }
     if name != plan.baseline:
       differences = {
@@ -70,6 +73,13 @@ def results(plan: Any, cells: Any, finished: Sequence[str]) -> dict[str, Any]:
   }
 
 
+def clear(folder: pathlib.Path) -> None:
+  """Removes a comparison, the tables first."""
+  for name in (JSON, MARKDOWN, CSV, SIZES, DIFFERENCES):
+    (folder / name).unlink(missing_ok=True)
+  shutil.rmtree(folder / run_folder.CELLS, ignore_errors=True)
+
+
 def verdict(
   differences: Mapping[str, statistics.Interval], margin: float
 ) -> str:
@@ -94,9 +104,12 @@ def write(folder: pathlib.Path, found: Mapping[str, Any]) -> None:
   runner.write_text(folder / MARKDOWN, markdown(found))
   frame = pd.DataFrame([_flat(row, found) for row in found['rows']])
   runner.write_text(folder / CSV, frame.to_csv(index=False))
+  for name in (SIZES, DIFFERENCES):  # those of an older table
+    (folder / name).unlink(missing_ok=True)
   if plots.is_available():
     plots.sizes(folder / SIZES, found)
-    plots.differences(folder / DIFFERENCES, found)
+    if len(found['rows']) > 1:
+      plots.differences(folder / DIFFERENCES, found)
   runner.write_json(folder / JSON, found)
 
 
@@ -135,7 +148,7 @@ def tables(found: Mapping[str, Any]) -> list[display.TextTable]:
     f'Cost, average precision, and what was chosen ({found["title"]})',
     [
       'row', 'parameters', 'FLOPs', *(f'{task} AP' for task in tasks),
-      'train ex/s', 'one row', 'fits', 'setting',
+      'train ex/s', 'latency', 'fits', 'setting',
     ],
     [
       [
@@ -156,8 +169,8 @@ def tables(found: Mapping[str, Any]) -> list[display.TextTable]:
     left=('row', 'setting'),
   )  # fmt: skip
   tried = display.TextTable(
-    f'Settings: each row tried its own with {found["tuning_seeds"]} seeds '
-    'each, and took the best by validation AUC',
+    f'Settings: every row tried each with {found["tuning_seeds"]} seeds, '
+    'and took the best by validation AUC',
     ['', 'setting'],
     [[letter, setting or 'as it is'] for setting, letter in letters.items()],
     left=('', 'setting'),
@@ -180,18 +193,28 @@ def _letter(number: int) -> str:
 
 def markdown(found: Mapping[str, Any]) -> str:
   """The tables, and what they were made from."""
-  notes = (
-    f'{found["data"]["statement"]}. Intervals hold the variance of seeds and '
-    f'of test rows; equivalent: inside ±{found["margin"]:g} on every task. One '
-    'standard deviation is that of the seeds on these rows. Training examples '
-    'per second over all seeds, validation included.'
-  )
   return '\n'.join(
     [
       *(table.to_markdown() for table in tables(found)),
-      f'{notes}\n',
-      f'```sh\n{" ".join(found["command"])}\n```\n',
+      f'{notes(found)}\n',
+      f'```sh\n{runner.command_line(found["command"])}\n```\n',
     ]
+  )
+
+
+def notes(found: Mapping[str, Any]) -> str:
+  """How to read the tables."""
+  fitted = [row['fitted'] for row in found['rows']]
+  differ = any(other != fitted[0] for other in fitted)
+  return (
+    f'{found["data"]["statement"]}. Intervals hold the variance of seeds and '
+    f'of test rows; equivalent: inside ±{found["margin"]:g} on every task, a '
+    'difference from 0 or not; nothing is corrected for the number of rows. '
+    'The standard deviation is that of the seeds. FLOPs: of scoring a row. '
+    'Training examples per second: all seeds, validation included. Latency: '
+    'the median of scoring one row. Each setting was chosen by the validation '
+    'AUC of other seeds, the mean over tasks; trees choose for each task.'
+    + (' Rows were fitted on different machines or commits.' if differ else '')
   )
 
 

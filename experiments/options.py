@@ -309,6 +309,8 @@ def parse_fields(
   found = {}
   for part in text.split():
     name, equals, value = part.partition('=')
+    if name in found:
+      raise InputError(f'{flag} sets {name} twice: once is enough')
     if not equals or name not in known:
       raise InputError(
         f'{flag} wants field=value with one of {", ".join(known)}; found '

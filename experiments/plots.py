@@ -158,7 +158,7 @@ def sizes(path: pathlib.Path, found: Mapping[str, Any]) -> None:
           capsize=2,
         )  # fmt: skip
       axis.set_xscale('log')
-      axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+      axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 5, 7)))
       axis.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:,.0f}'))
       axis.xaxis.set_minor_formatter(ticker.NullFormatter())
       axis.tick_params(axis='x', labelsize=8)
@@ -182,6 +182,7 @@ def differences(path: pathlib.Path, found: Mapping[str, Any]) -> None:
     path: the file.
     found: of `compare_tables.results`.
   """
+  from matplotlib import ticker
   from matplotlib.figure import Figure
 
   tasks = found['tasks']
@@ -204,6 +205,7 @@ def differences(path: pathlib.Path, found: Mapping[str, Any]) -> None:
     )  # fmt: skip
     axis.set_title(task)
     axis.set_xlabel('difference in test AUC')
+    axis.xaxis.set_major_locator(ticker.MaxNLocator(5))
     axis.grid(axis='x', alpha=0.3)
   axes[0].set_yticks(
     places,

@@ -11,6 +11,7 @@ import html
 import json
 import pathlib
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from experiments.errors import InputError
 
 flags.DEFINE_string('report_dir', 'report', 'Report: the folder of the page.')
 
+PICTURES = ('learning', 'calibration', 'gates_', 'differences_', 'sizes_')
 STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 70em; }
 table { border-collapse: collapse; margin: 1.5em 0; font-size: 13px; }
@@ -84,6 +86,9 @@ def make(
       'results.json and comparison.json'
     )
   found = [(path, *_read(path)) for path in paths]
+  files = [path.absolute() for path, _, _ in found]
+  if len(set(files)) < len(files):
+    raise InputError('a run or comparison is named twice: once is enough')
   _check_same_data([(path, content) for path, _, content in found])
   names = _names([path for path, kind, _ in found if kind == 'run'])
   runs = [
@@ -94,7 +99,20 @@ def make(
   comparisons = [content for _, kind, content in found if kind == 'comparison']
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    return _write(runs, comparisons, folder)
+    # All of it or nothing, and nothing of an older page.
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+      written = _write(runs, comparisons, pathlib.Path(scratch))
+      for old in folder.glob('*.png'):
+        if old.stem.rstrip('0123456789') in PICTURES:
+          old.unlink()
+      for name in written:
+        (pathlib.Path(scratch) / name).replace(folder / name)
+    return [folder / name for name in written]
+  except (KeyError, TypeError, ValueError, IndexError) as error:
+    raise InputError(
+      f'one of {", ".join(map(str, paths))} is not what this release writes '
+      f'({type(error).__name__}: {error}): make it again'
+    ) from error
   except OSError as error:
     raise InputError(
       f'cannot write to --report_dir={folder} ({error.strerror}): choose a '
@@ -106,7 +124,8 @@ def _write(
   runs: Sequence[Run],
   comparisons: Sequence[Mapping[str, Any]],
   folder: pathlib.Path,
-) -> list[pathlib.Path]:
+) -> list[str]:
+  """Writes all files into a folder; returns their names."""
   from experiments import compare_tables, runner
 
   tables = [*_run_tables(runs)] if runs else []
@@ -119,11 +138,14 @@ def _write(
   results = [*(run.results for run in runs), *comparisons]
   statement = results[0]['data']['statement']
   commands = [
-    f'{" ".join(r["command"])}  # commit {(r["commit"] or "unknown")[:12]}'
+    f'{runner.command_line(r["command"])}  # commit '
+    f'{(r["commit"] or "unknown")[:12]}'
     for r in results
   ]
   parts = [f'# Report\n\n{statement}.\n']
+  remarks = [compare_tables.notes(comparison) for comparison in comparisons]
   parts += [table.to_markdown() for table in tables]
+  parts += [f'{remark}\n' for remark in remarks]
   parts += [f'![{p.text}]({p.file})\n' for p in pictures]
   parts += ['Made by:\n\n```sh', *commands, '```\n']
   runner.write_text(folder / 'report.md', '\n'.join(parts))
@@ -138,13 +160,13 @@ def _write(
     f'<title>Report</title><style>{STYLE}</style>',
     f'<h1>Report</h1>\n<p>{html.escape(statement)}.</p>',
     *(table.to_html() for table in tables),
+    *(f'<p>{html.escape(remark)}</p>' for remark in remarks),
     *images,
     '<h2>Made by</h2>\n<pre>' + html.escape('\n'.join(commands)) + '</pre>',
     '</html>\n',
   ]
   runner.write_text(folder / 'report.html', '\n'.join(body))
-  names = ['report.html', 'report.md', *(p.file for p in pictures)]
-  return [folder / name for name in names]
+  return ['report.html', 'report.md', *(p.file for p in pictures)]
 
 
 def _run_tables(runs: Sequence[Run]) -> list[Any]:
@@ -229,12 +251,13 @@ def _comparison_pictures(
 
   made = []
   for i, found in enumerate(comparisons):
-    plots.differences(folder / f'differences_{i}.png', found)
-    plots.sizes(folder / f'sizes_{i}.png', found)
-    made += [
-      Picture(f'differences_{i}.png', f'Differences: {found["title"]}'),
-      Picture(f'sizes_{i}.png', f'Quality against size: {found["title"]}'),
-    ]
+    if len(found['rows']) > 1:
+      name = f'differences_{i}.png'
+      plots.differences(folder / name, found)
+      made.append(Picture(name, f'Differences: {found["title"]}'))
+    name = f'sizes_{i}.png'
+    plots.sizes(folder / name, found)
+    made.append(Picture(name, f'Quality against size: {found["title"]}'))
   return made
 
 
@@ -302,7 +325,7 @@ def _names(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
     path: (path if path.is_dir() else path.parent).absolute() for path in paths
   }
   if len(set(folders.values())) < len(paths):
-    raise InputError('a run is named twice: once is enough')
+    raise InputError('a run or comparison is named twice: once is enough')
   for depth in range(1, 20):
     names = {p: '/'.join(f.parts[-depth:]) for p, f in folders.items()}
     if len(set(names.values())) == len(paths):

@@ -6,7 +6,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from experiments.errors import InputError
@@ -17,6 +17,7 @@ LOCK = '.lock'
 RESULTS, HISTORY = 'results.json', 'history.jsonl'
 CURVES, GATES = 'curves.png', 'gates.png'
 MODEL, CHECKPOINTS = 'model', 'checkpoints'
+COMPARISON, CELLS = 'comparison.json', 'cells'
 
 
 @contextlib.contextmanager
@@ -39,6 +40,10 @@ def claim(folder: pathlib.Path) -> Iterator[None]:
       raise InputError(
         f'{checkpoints} is there and is no folder: remove it or choose another '
         '--out_dir'
+      )
+    if folder.exists() and not folder.is_dir():
+      raise InputError(
+        f'--out_dir={folder} is a file: choose a folder, which is made'
       )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
@@ -83,6 +88,19 @@ def _lock(file: IO[str], folder: pathlib.Path) -> None:
   file.truncate(0)
   file.write(str(os.getpid()))
   file.flush()
+
+
+def refuse(folder: pathlib.Path, names: Sequence[str], what: str) -> None:
+  """Keeps runs and comparisons apart.
+
+  Raises:
+    InputError: the folder holds one of these files.
+  """
+  found = [name for name in names if (folder / name).exists()]
+  if found:
+    raise InputError(
+      f'--out_dir={folder} holds {what} ({found[0]}): choose another folder'
+    )
 
 
 def identity(config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:

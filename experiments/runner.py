@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -40,7 +41,7 @@ USER_ERRORS = (
 )
 PACKAGES = (
   'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'pandas',
-  'absl-py',
+  'absl-py', 'scipy',
 )  # fmt: skip
 
 
@@ -280,6 +281,15 @@ def commit() -> str | None:
     return head + ('+' if git('status', '--porcelain', '-uno') else '')
   except (OSError, subprocess.SubprocessError):
     return None
+
+
+def command_line(command: Sequence[str]) -> str:
+  """What to type to run `sys.argv` again."""
+  program = pathlib.Path(command[0])
+  start = command[0]
+  if program.parent.name == 'experiments':
+    start = f'python -m experiments.{program.stem}'
+  return ' '.join([start, *map(shlex.quote, command[1:])])
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:

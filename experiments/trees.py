@@ -4,6 +4,7 @@ One model a task on the same rows and inputs: category ids as categories,
 numbers as numbers. Needs the extra `trees`.
 """
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,17 +16,50 @@ from lplmtl import metrics, parallel
 from lplmtl.types import Batch
 
 ROUNDS, PATIENCE = 2000, 50  # at most so many trees; none better for so many
+# What may be tuned, by LightGBM's own names.
+NAMES = (
+  'bagging_fraction', 'bagging_freq', 'cat_l2', 'cat_smooth', 'extra_trees',
+  'feature_fraction', 'feature_fraction_bynode', 'lambda_l1', 'lambda_l2',
+  'learning_rate', 'max_bin', 'max_cat_threshold', 'max_cat_to_onehot',
+  'max_depth', 'min_data_in_leaf', 'min_data_per_group', 'min_gain_to_split',
+  'min_sum_hessian_in_leaf', 'num_leaves', 'path_smooth',
+)  # fmt: skip
 
 
-def check() -> None:
-  """Raises an InputError where LightGBM is missing."""
+def check(settings: Mapping[str, Mapping[str, Any]]) -> None:
+  """Tries every setting on a few rows.
+
+  Raises:
+    InputError: LightGBM is missing, or refuses one.
+  """
   try:
-    import lightgbm  # noqa: F401
-  except ImportError as error:
+    import lightgbm
+  except (ImportError, OSError) as error:  # OSError: without libgomp
     raise InputError(
-      "the row `trees` needs LightGBM: pip install -e '.[trees]', or leave the "
-      'row out'
+      f'the row `trees` needs LightGBM, which cannot be imported ({error}): '
+      "pip install -e '.[trees]', or leave the row out"
     ) from error
+  logger = logging.getLogger('lightgbm')
+  logger.addHandler(logging.NullHandler())
+  logger.propagate = False
+  lightgbm.register_logger(logger)
+  rng = np.random.default_rng(0)
+  inputs = rng.normal(size=(100, 2))
+  for name, fields in settings.items():
+    rows = lightgbm.Dataset(inputs, inputs[:, 0] > 0)
+    try:
+      lightgbm.train({**_FIXED, **fields}, rows, 1)
+    except lightgbm.basic.LightGBMError as error:
+      reason = str(error).split(' at /')[0]
+      raise InputError(
+        f'--tree_setting={name}: LightGBM refuses it: {reason}'
+      ) from error
+
+
+_FIXED = {
+  'objective': 'binary', 'metric': 'auc', 'verbosity': -1,
+  'deterministic': True, 'force_row_wise': True,
+}  # fmt: skip
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -37,11 +71,14 @@ def parse(text: str) -> dict[str, Any]:
       number = float(value)
     except ValueError:
       number = float('nan')
-    if not equals or not np.isfinite(number):
+    if not equals or not np.isfinite(number) or name not in NAMES:
       raise InputError(
-        '--tree_setting wants LightGBM parameters that are numbers, such as '
-        f'"num_leaves=31 learning_rate=0.05"; found {part!r}'
+        '--tree_setting wants numbers for parameters of LightGBM, such as '
+        f'"num_leaves=31 learning_rate=0.05", from {", ".join(NAMES)}; found '
+        f'{part!r}'
       )
+    if name in found:
+      raise InputError(f'--tree_setting sets {name} twice: once is enough')
     found[name] = int(number) if number.is_integer() else number
   return found
 
@@ -75,21 +112,14 @@ def fit(
   held_out = lightgbm.Dataset(
     _inputs(data.validation), data.validation.labels[task], reference=train
   )
-  fixed = {
-    'objective': 'binary', 'metric': 'auc', 'verbosity': -1, 'seed': seed,
-    'num_threads': parallel.num_cores(), 'deterministic': True,
-    'force_row_wise': True,
-  }  # fmt: skip
-  try:
-    model = lightgbm.train(
-      {**fixed, **settings},
-      train,
-      ROUNDS,
-      valid_sets=[held_out],
-      callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
-    )
-  except lightgbm.basic.LightGBMError as error:
-    raise InputError(f'LightGBM refuses {dict(settings)}: {error}') from error
+  threads = {'num_threads': parallel.num_cores(), 'seed': seed}
+  model = lightgbm.train(
+    {**_FIXED, **threads, **settings},
+    train,
+    ROUNDS,
+    valid_sets=[held_out],
+    callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
+  )
   seconds = time.perf_counter() - start
   best = model.best_iteration
   leaves = model.dump_model(num_iteration=best)['tree_info']

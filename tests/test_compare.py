@@ -14,6 +14,7 @@ import pytest
 from absl import flags
 
 from experiments import (
+  census,
   census_data,
   compare,
   compare_cells,
@@ -184,9 +185,59 @@ def test_time_runs_out(finished, tmp_path, capsys, monkeypatch, no_fits):
   )
   assert [row['name'] for row in _results(folder)['rows']] == ['shared_bottom']
   assert launch(*TINY, late, f'--out_dir={tmp_path / "new"}') == 1
+  assert 'was not finished within 1e-09 minutes' in capsys.readouterr().err
+
+
+def test_settings_that_diverge(tmp_path, capsys):
+  """One is left out; a row of nothing else fails, after the others."""
+  arguments = [
+    x
+    for x in TINY
+    if not x.startswith(('--setting', '--row', '--base', '--single'))
+  ]
+  folder = tmp_path / 'run'
+  found = launch(
+    *arguments, '--row=shared_bottom bottom_widths=8', f'--out_dir={folder}',
+    '--row=shared_bottom bottom_widths=8 learning_rate=1e9',
+    '--setting=learning_rate=0.001', '--setting=learning_rate=1e9',
+  )  # fmt: skip
+  assert found == 1
+  printed = capsys.readouterr()
+  last = printed.err.strip().splitlines()[-1]
+  assert 'row shared_bottom bottom_widths=8 learning_rate=1e9 cannot be' in last
+  (row,) = _results(folder)['rows']
+  assert set(row['setting'].values()) == {'learning_rate=0.001'}
+  assert 'learning_rate=1e9: left out' in ' '.join(printed.out.split())
+
+
+def test_fields_of_a_row_win():
+  plan = compare.Plan(
+    Config(num_seeds=3),
+    rows={'a': {'architecture': 'mmoe', 'dropout': 0.5}},
+    settings={'x': {'dropout': 0.1}, 'y': {'dropout': 0.2}, 'z': {'epochs': 1}},
+    tree_settings={}, tuning_seeds=2, baseline='a',
+  )  # fmt: skip
+  tuned = plan.tuned('a')
+  assert list(tuned) == ['x', 'z'] and tuned['x'].dropout == 0.5
   assert (
-    'the baseline, shared_bottom, is not finished' in capsys.readouterr().err
+    plan.chosen('a', 'z').seed == 2 and plan.chosen('a', 'z').num_seeds == 3
   )
+
+
+def test_runs_and_comparisons_keep_apart(finished, tmp_path, capsys):
+  assert launching.launch(
+    census.main, '--dataset=sample', '--num_rows=500', f'--out_dir={finished}'
+  )
+  assert 'holds a comparison (cells)' in capsys.readouterr().err
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / 'results.json').write_text('{}')
+  assert launch(*TINY, f'--out_dir={tmp_path / "run"}') == 1
+  assert 'holds a single run (results.json)' in capsys.readouterr().err
+
+
+def test_the_command_can_be_typed_again():
+  found = runner.command_line(['/a/experiments/compare.py', '--row=sple top=x'])
+  assert found == "python -m experiments.compare '--row=sple top=x'"
 
 
 def test_settings_that_compile_once_are_fitted_together():
@@ -258,19 +309,26 @@ def test_verdict(income, marital, said):
   'arguments, complaint',
   [
     (['--baseline=mmoe'], '--baseline=mmoe is not in the table; its rows are shared_bottom'),
-    (['--num_seeds=1'], '--num_seeds must be at least 2'),
+    (['--num_seeds=2'], '--num_seeds must be at least 3'),
     (['--row=shared_bottom'], '--row=shared_bottom is given twice'),
     (['--row=nonsense'], "unknown architecture 'nonsense'"),
     (['--row=esmm'], 'for tasks in a chain'),
-    (['--row=ple bottom'], "--row wants field=value with one of embed_dim, .* found 'bottom'"),
+    (['--row=ple bottom'], "--row=ple bottom wants field=value with one of embed_dim, .* found 'bottom'"),
     (['--row=ple tasks=income'], "found 'tasks=income'"),
-    (['--row=ple dropout=2'], '--row: dropout=2: '),
-    (['--setting=dropout=x'], '--setting: dropout=x: '),
+    (['--row=ple dropout=2'], '--row=ple dropout=2: dropout=2: '),
+    (['--setting=dropout=x'], '--setting=dropout=x: dropout=x: '),
     (['--setting=expert_widths=0'], 'expected layer widths'),
     (['--row=dselect_k num_experts=6'], 'row dselect_k num_experts=6: .* a power of 2'),
     (['--batch_size=5000'], '--batch_size=5000 is larger than the data'),
     (['--row=trees'], 'the row `trees` needs a --tree_setting'),
-    (['--tree_setting=num_leaves'], 'parameters that are numbers'),
+    (['--tree_setting=num_leaves'], 'wants numbers for parameters of LightGBM'),
+    (['--tree_setting=num_leafs=3'], "found 'num_leafs=3'"),
+    (['--row=ple dropout=0.1 dropout=0.2'], 'sets dropout twice'),
+    (['--setting=dropout=0.2  bottom_widths=16'], 'is given twice'),
+    (['--margin=nan'], '--margin must be'),
+    (['--row='], '--row must name an architecture'),
+    (['--single=mmoe'], '--single=mmoe is not in the table'),
+    (['--eval_only'], '--eval_only does nothing here'),
     (['word'], "unexpected argument 'word'"),
   ],
 )  # fmt: skip
@@ -311,7 +369,7 @@ def test_nothing_to_compare(capsys):
 def test_a_folder_that_cannot_be_written(tmp_path, capsys, no_fits):
   (tmp_path / 'file').write_text('')
   assert launch(*TINY, f'--out_dir={tmp_path / "file"}') == 1
-  assert 'cannot write to --out_dir' in capsys.readouterr().err
+  assert 'is a file: choose a folder' in capsys.readouterr().err
 
 
 def test_trees(tmp_path):
@@ -330,8 +388,8 @@ def test_trees(tmp_path):
   # Trees of at most 7 leaves: 7 values and 6 thresholds each.
   assert found['parameters'] % 1 == 0 and found['parameters'] > 13
   assert found['latency'] > 0
-  with pytest.raises(InputError, match='LightGBM refuses'):
-    trees.fit({'num_leaves': 0}, 'income', data, 0)
+  with pytest.raises(InputError, match='num_leaves=0: LightGBM refuses it: .'):
+    trees.check({'num_leaves=0': {'num_leaves': 0}})
 
 
 def test_trees_without_lightgbm(monkeypatch, capsys, tmp_path, no_fits):

@@ -43,6 +43,7 @@ def _comparison(runs, change=lambda content: None):
     **results, 'name': 'mmoe', 'setting': {'income': 'x', 'marital': 'x'},
     'fits': 3, 'verdict': 'undecided', 'mtl_gain': 0.1, 'latency': 1e-5,
     'difference': dict.fromkeys(('income', 'marital'), interval),
+    'fitted': {},
   }  # fmt: skip
   base = {**row, 'name': 'ple', 'verdict': 'baseline', 'difference': None}
   content = {
@@ -58,6 +59,8 @@ def _comparison(runs, change=lambda content: None):
 
 def test_a_page(runs, tmp_path, capsys):
   page = tmp_path / 'page'
+  page.mkdir()
+  (page / 'gates_7.png').write_text('of an older page')
   (tmp_path / 'c').mkdir()
   (tmp_path / 'c' / compare_tables.JSON).write_text(
     json.dumps(_comparison(runs))
@@ -134,6 +137,10 @@ def test_mistakes(runs, tmp_path, capsys):
   )
   spoiled = _spoil(runs, tmp_path, lambda c: c.pop('loss_weights'))
   assert "has no 'loss_weights'" in complaint(spoiled)
+  content = json.loads((runs / 'mmoe' / 'results.json').read_text())
+  spoiled.write_text(json.dumps({**content, 'test': {}}))
+  assert 'is not what this release writes' in complaint(spoiled)
+  assert not list((tmp_path / 'page').iterdir())
   spoiled.write_text('{')
   assert 'is not what this release writes' in complaint(spoiled)
   (tmp_path / 'file').write_text('')

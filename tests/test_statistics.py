@@ -208,14 +208,22 @@ LABELS = np.array([0, 1, 0, 1])
     (lambda: statistics.delong(np.zeros((1, 3)), LABELS), r'\(1, 3\) and \(4,\)'),
     (lambda: statistics.delong(np.zeros(4), LABELS), 'found shapes'),
     (lambda: statistics.delong([[0, 1, 2, np.nan]], LABELS), 'finite'),
-    (lambda: statistics.delong([[0, 1, 2, 3]], [0, 0, 0, 1]), '1 positive and 3'),
+    (lambda: statistics.delong([[0, 1, 2, 3]], [0, 0, 0, 1]), '1 positive .* and 3'),
     (lambda: statistics.auc_interval(np.zeros((1, 4)), LABELS), 'two seeds'),
     (lambda: statistics.auc_interval(np.zeros((2, 4)), LABELS, level=95), 'level'),
     (
       lambda: statistics.auc_difference(np.zeros((2, 4)), np.zeros((2, 3)), LABELS),
       'score of every row',
     ),
+    (lambda: statistics.delong([[0, 1, 2, 3]], [0, 1, np.nan, 1]), 'labels must be finite numbers; not so are 1'),
+    (lambda: statistics.delong([[0, 1, 2, 3]], list('abab')), 'labels must be finite'),
     (lambda: statistics.mean_interval([1.0]), 'two seeds'),
+    (lambda: statistics.mean_interval([1.0, np.nan]), 'finite values'),
+    (lambda: statistics.mtl_gain([1.0], [0.0]), 'above 0'),
+    (
+      lambda: statistics.paired_bootstrap(np.dot, np.zeros(4), np.zeros(4), LABELS, num_samples=1),
+      'num_samples must be at least 2, found 1',
+    ),
     (
       lambda: statistics.paired_bootstrap(
         lambda s, y: np.nan, np.zeros(4), np.zeros(4), LABELS, num_samples=3
