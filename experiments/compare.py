@@ -243,7 +243,7 @@ def _run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
   from lplmtl import training
 
   start = time.monotonic()
-  console = display.make_console(120)
+  console = display.make_console(140)
   if plan.base.overwrite:
     compare_tables.clear(folder)
   cells = compare_cells.Cells(plan, folder, console)
