@@ -16,6 +16,7 @@ from absl import flags
 from experiments.errors import InputError
 
 Widths = tuple[int, ...]
+Numbers = tuple[float, ...]
 # Fields that say where and how to run, not what to compute.
 _NO_MATTER = (
   'data_dir', 'skip_nonfinite', 'cpu_devices', 'compilation_cache', 'out_dir',
@@ -58,6 +59,8 @@ class Config:
   # Optimisation
   balancer: str = 'uncertainty'
   loss_weight_learning_rate: float = 1e-2
+  loss_weights: Numbers = ()
+  loss_weight_rates: Numbers = ()
   optimizer: str = 'adam'
   learning_rate: float = 1e-3
   schedule: str = 'constant'
@@ -218,6 +221,16 @@ def define_flags() -> None:
     'loss_weight_learning_rate', 0.0,
     'Optimisation: learning rate of learned loss weights.',
   )  # fmt: skip
+  flags.DEFINE_list(
+    'loss_weights', [],
+    'Optimisation: a number for each task, the weights of the balancer static, '
+    'and those that exponential starts from.',
+  )  # fmt: skip
+  flags.DEFINE_list(
+    'loss_weight_rates', [],
+    'Optimisation: a factor for each task, by which the weights of exponential '
+    'change with every epoch.',
+  )  # fmt: skip
   flags.DEFINE_enum(
     'optimizer', default.optimizer, ['adam', 'adamw', 'sgd'],
     'Optimisation: the optax optimiser.',
@@ -332,6 +345,8 @@ def _from_flag(name: str, value: Any) -> Any:
     'ranks': parse_widths,
     'bottom_widths': parse_widths,
     'tower_widths': parse_widths,
+    'loss_weights': _numbers,
+    'loss_weight_rates': _numbers,
   }
   return parse.get(name, lambda value: value)(value)
 
@@ -357,6 +372,15 @@ def parse_levels(text: str) -> tuple[Widths, ...]:
       f'expected widths for each level such as 64,64, found {text!r}'
     )
   return levels
+
+
+def _numbers(texts: Collection[str]) -> Numbers:
+  try:
+    return tuple(float(text) for text in texts)
+  except ValueError as error:
+    raise InputError(
+      f'expected numbers such as 1,0.5, found {",".join(texts)!r}'
+    ) from error
 
 
 def _widths_text(widths: Widths) -> str:

@@ -61,7 +61,7 @@ def make_parts(
   return Parts(
     make_model(config, tasks, make_encoder(config, tables)),
     make_optimizer(config, num_steps),
-    make_balancer(config, tasks),
+    make_balancer(config, tasks, num_rows // config.batch_size),
   )
 
 
@@ -150,7 +150,9 @@ def _balancers() -> dict[str, Callable[..., Balancer]]:
   return {
     name: value
     for name, value in vars(balancing).items()
-    if inspect.isfunction(value) and not name.endswith('_loss')
+    if inspect.isfunction(value)
+    and not name.endswith('_loss')
+    and name != 'normalized'  # it takes a balancer
   }
 
 
@@ -190,15 +192,26 @@ def make_model(
   return cls(**{k: v for k, v in offered.items() if k in wanted})
 
 
-def make_balancer(config: Config, tasks: Sequence[Task]) -> Balancer:
+def make_balancer(
+  config: Config, tasks: Sequence[Task], steps_per_epoch: int = 1
+) -> Balancer:
   """The balancer that a Config names, with the options it takes."""
   constructor = pick('balancer', config.balancer, _balancers())
   offered = {
     'learning_rate': config.loss_weight_learning_rate,
     'is_regression': tuple(task.is_regression for task in tasks),
+    'steps_per_epoch': steps_per_epoch,
+    'weights': config.loss_weights or None,
+    'initial': config.loss_weights or None,
+    'rates': config.loss_weight_rates or None,
   }
   wanted = inspect.signature(constructor).parameters
-  return constructor(**{k: v for k, v in offered.items() if k in wanted})
+  try:
+    balancer = constructor(**{k: v for k, v in offered.items() if k in wanted})
+    jax.eval_shape(lambda: balancer.init(jax.random.key(0), len(tasks)))
+  except ValueError as error:
+    raise InputError(f'--balancer={config.balancer}: {error}') from error
+  return balancer
 
 
 def make_optimizer(

@@ -330,6 +330,28 @@ def kendall(losses, log_vars, is_regression):
   return total
 
 
+def dwa(losses, present, steps_per_epoch, temperature):
+  """Liu et al. 2019: `[N, T]` weights of N steps; missing labels do not count."""
+  num_steps, num_tasks = losses.shape
+  means, weights, found = [], np.ones(num_tasks), []
+  for start in range(0, num_steps, steps_per_epoch):
+    rows = slice(start, start + steps_per_epoch)
+    found += [weights] * len(losses[rows])
+    mean = np.zeros(num_tasks)
+    for k in range(num_tasks):
+      own = [
+        x
+        for x, here in zip(losses[rows, k], present[rows, k], strict=True)
+        if here
+      ]
+      mean[k] = np.mean(own) if own else means[-1][k]
+    means.append(mean)
+    if len(means) > 1:
+      heights = np.exp(means[-1] / means[-2] / temperature)
+      weights = num_tasks * heights / heights.sum()
+  return np.array(found)
+
+
 def liebel_koerner(losses, log_vars):
   """Liebel & Körner 2018, eq. 3."""
   total = 0.0

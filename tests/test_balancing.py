@@ -14,7 +14,9 @@ from tests import contracts, reference
 BALANCERS = {
   name: fn
   for name, fn in vars(balancing).items()
-  if inspect.isfunction(fn) and not name.endswith('_loss')
+  if inspect.isfunction(fn)
+  and not name.endswith('_loss')
+  and name != 'normalized'
 }
 NUM_TASKS = 3
 LOSSES = jnp.array([0.1, 2.0, 30.0])
@@ -23,12 +25,15 @@ LOSSES = jnp.array([0.1, 2.0, 30.0])
 # Task gradients of which the first two conflict.
 _GRADIENTS = jnp.array([[1.0, 0.0, 0.5], [-1.0, 1.0, 0.0], [0.2, 0.3, 2.0]])
 GRAMIAN = _GRADIENTS @ _GRADIENTS.T
-RANDOM = {'pcgrad'}
+RANDOM = {'pcgrad', 'rlw'}
+# Have an optimiser of their own, bounded at exp(15).
+LEARNED = {'uncertainty', 'uncertainty_revised', 'imtl_l'}
 
 
 def test_all_balancers_are_here():
   assert set(BALANCERS) == {
-    'equal', 'pcgrad', 'uncertainty', 'uncertainty_revised',
+    'dwa', 'equal', 'exponential', 'gls', 'imtl_l', 'pcgrad', 'rlw', 'static',
+    'stch', 'uncertainty', 'uncertainty_revised',
   }  # fmt: skip
 
 
@@ -40,7 +45,7 @@ def test_contract(name):
   present = jnp.ones(NUM_TASKS, bool)
   weights, new = jax.jit(update)(LOSSES, state, present=present)
   assert weights.shape == (NUM_TASKS,) and weights.dtype == jnp.float32
-  assert (weights > 0).all()
+  assert (weights > 0).all() or name == 'stch'  # whose best task may get none
   contracts.assert_same_structure(new, state)
   eager = update(LOSSES, state, present=present)
   contracts.assert_trees_close(_data((weights, new)), _data(eager))
@@ -86,7 +91,7 @@ def _data(tree):
 @pytest.mark.parametrize('name', BALANCERS)
 @pytest.mark.parametrize('size', [0.0, 1e-12, 1e6])
 def test_weights_stay_finite(name, size):
-  learned = name.startswith('uncertainty')
+  learned = name in LEARNED
   balancer = BALANCERS[name](**({'learning_rate': 1.0} if learned else {}))
   losses = jnp.full(NUM_TASKS, size)
 
@@ -98,7 +103,7 @@ def test_weights_stay_finite(name, size):
   state, weights = jax.lax.scan(step, state, None, length=200)
   assert jnp.isfinite(weights).all() and (weights > 0).all()
   if learned:
-    assert (jnp.abs(state.log_vars) <= 15).all()
+    assert (jnp.abs(state[0]) <= 15).all()
     # A loss of next to nothing drives the variance down to its bound.
     if size <= 1e-12 and name == 'uncertainty':
       np.testing.assert_array_equal(state.log_vars, -15.0)
@@ -108,6 +113,153 @@ def test_equal():
   weights, state = balancing.equal().update(LOSSES, ())
   np.testing.assert_array_equal(weights, np.ones(3))
   assert state == ()
+
+
+def test_static():
+  weights, state = balancing.static((0.5, 0.0, 2.0)).update(LOSSES, ())
+  np.testing.assert_array_equal(weights, [0.5, 0.0, 2.0])
+  assert state == ()
+  with pytest.raises(ValueError, match='a weight for each of 3 tasks, found 1'):
+    balancing.static((1.0,)).init(jax.random.key(0), 3)
+  for wrong in ((-1.0, 1.0), (0.0, 0.0), (np.inf, 1.0)):
+    with pytest.raises(ValueError, match='at least 0, not all of them 0'):
+      balancing.static(wrong)
+
+
+def _run(balancer, rows, present=None):
+  """Weights of every step over `[N, T]` losses."""
+  state = balancer.init(jax.random.key(0), rows.shape[1])
+  here = np.ones(rows.shape, bool) if present is None else present
+
+  def step(state, row):
+    weights, state = balancer.update(row[0], state, present=row[1])
+    return state, weights
+
+  return np.asarray(jax.lax.scan(step, state, (rows, jnp.asarray(here)))[1])
+
+
+def test_exponential():
+  balancer = balancing.exponential((1.0, 2.0), (0.5, 1.1), steps_per_epoch=2)
+  found = _run(balancer, jnp.ones((5, 2)))
+  want = [[0.5**t, 2 * 1.1**t] for t in (0, 0, 1, 1, 2)]
+  np.testing.assert_allclose(found, want, rtol=1e-6)
+  # A rate above 1 does not end in infinity.
+  balancer = balancing.exponential(rates=(10.0, 0.1))
+  weights, _ = balancer.update(jnp.ones(2), jnp.int32(10**6))
+  assert np.isfinite(weights).all()
+  with pytest.raises(ValueError, match='rates must be above 0'):
+    balancing.exponential(rates=(0.0, 1.0))
+  with pytest.raises(ValueError, match='initial has 1 entries for 2 tasks'):
+    balancing.exponential(initial=(1.0,)).init(jax.random.key(0), 2)
+  with pytest.raises(ValueError, match='steps_per_epoch must be at least 1'):
+    balancing.exponential(steps_per_epoch=0)
+
+
+def test_dwa():
+  """Against a loop over epochs; and a task whose labels are missing."""
+  rows = np.random.default_rng(0).uniform(0.5, 2.0, (12, 3)).astype(np.float32)
+  present = np.ones((12, 3), bool)
+  present[4:6, 1] = False  # in one step of an epoch, and in a whole one below
+  found = _run(balancing.dwa(steps_per_epoch=3, temperature=1.5), rows, present)
+  want = reference.dwa(rows, present, 3, 1.5)
+  np.testing.assert_allclose(found, want, rtol=1e-5)
+  np.testing.assert_allclose(found.sum(axis=1), 3.0, rtol=1e-6)
+  np.testing.assert_array_equal(found[:6], 1.0)
+  present[3:9, 1] = False
+  found = _run(balancing.dwa(steps_per_epoch=3, temperature=1.5), rows, present)
+  np.testing.assert_allclose(
+    found, reference.dwa(rows, present, 3, 1.5), rtol=1e-5
+  )
+  with pytest.raises(ValueError, match='temperature above 0, found 3 and 0'):
+    balancing.dwa(3, 0)
+
+
+def test_gls_is_the_gradient_of_the_geometric_mean():
+  weights, _ = balancing.gls().update(LOSSES, ())
+  gradient = jax.grad(lambda x: jnp.prod(x) ** (1 / 3))(LOSSES)
+  np.testing.assert_allclose(weights, gradient, rtol=1e-5)
+  here = jnp.array([True, False, True])
+  weights, _ = balancing.gls().update(LOSSES, (), present=here)
+  gradient = jax.grad(lambda x: jnp.sqrt(x[0] * x[2]))(LOSSES)
+  np.testing.assert_allclose(weights[here], gradient[here], rtol=1e-5)
+  # Whatever the scale of a loss, its share of the step is the same.
+  scaled, _ = balancing.gls().update(LOSSES * jnp.array([1.0, 1e4, 1.0]), ())
+  first, _ = balancing.gls().update(LOSSES, ())
+  np.testing.assert_allclose(
+    scaled[1] * 1e4 / scaled[0], first[1] / first[0], rtol=1e-4
+  )
+
+
+@pytest.mark.parametrize('distribution', ['normal', 'dirichlet'])
+def test_rlw(distribution):
+  found = _run(balancing.rlw(distribution), jnp.ones((4000, 3)))
+  np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-5)
+  np.testing.assert_allclose(found.mean(axis=0), 1 / 3, atol=0.02)
+  rng = np.random.default_rng(0)
+  want = rng.dirichlet(np.ones(3), 4000)
+  if distribution == 'normal':
+    want = np.exp(rng.normal(size=(4000, 3)))
+    want /= want.sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(found.var(axis=0), want.var(), rtol=0.1)
+  np.testing.assert_allclose(
+    np.quantile(found, [0.1, 0.5, 0.9]), np.quantile(want, [0.1, 0.5, 0.9]),
+    rtol=0.1,
+  )  # fmt: skip
+  with pytest.raises(ValueError, match="'normal' or 'dirichlet', found 'x'"):
+    balancing.rlw('x')
+
+
+def test_stch_is_the_gradient_of_the_smooth_maximum():
+  wanted, best, mu = np.array([0.2, 0.5, 0.3]), np.array([0.0, 1.0, 2.0]), 3.0
+  balancer = balancing.stch(mu, tuple(wanted), tuple(best))
+  weights, _ = balancer.update(LOSSES, ())
+  gradient = jax.grad(
+    lambda x: mu * jnp.log(jnp.sum(jnp.exp(wanted * (x - best) / mu)))
+  )(LOSSES)
+  np.testing.assert_allclose(weights, gradient, rtol=1e-5)
+  # Near 0 the worst task alone counts; a task without labels never does.
+  weights, _ = balancing.stch(1e-4).update(LOSSES, ())
+  np.testing.assert_allclose(weights, [0, 0, 1 / 3], atol=1e-6)
+  here = jnp.array([True, True, False])
+  weights, _ = balancing.stch(1e-4).update(LOSSES, (), present=here)
+  np.testing.assert_allclose(weights, [0, 1 / 3, 0], atol=1e-6)
+  nobody = jnp.zeros(3, bool)
+  weights, _ = balancing.stch().update(LOSSES, (), present=nobody)
+  assert np.isfinite(weights).all()
+  with pytest.raises(ValueError, match='smoothing must be above 0'):
+    balancing.stch(0.0)
+  with pytest.raises(ValueError, match='ideal has 2 entries for 3 tasks'):
+    balancing.stch(ideal=(0.0, 0.0)).init(jax.random.key(0), 3)
+
+
+def test_imtl_l_brings_every_loss_to_one():
+  losses = jnp.array([0.2, 3.0])
+  weights = _run(balancing.imtl_l(0.01), jnp.tile(losses, (3000, 1)))
+  np.testing.assert_allclose(weights[0], 1.0)
+  np.testing.assert_allclose(weights[-1] * losses, 1.0, rtol=1e-3)
+  scales = jnp.array([-0.5, 0.7])
+  np.testing.assert_allclose(
+    balancing.imtl_l_loss(losses, scales),
+    sum(np.exp(s) * x - s for x, s in zip(losses, scales, strict=True)),
+    rtol=1e-6,
+  )
+
+
+@pytest.mark.parametrize('name', BALANCERS)
+def test_normalized(name):
+  """One sum; the same shares; and zeros stay zeros."""
+  own, brought = BALANCERS[name](), balancing.normalized(BALANCERS[name]())
+  state = own.init(jax.random.key(0), NUM_TASKS)
+  weights, _ = own.update(LOSSES, state, gramian=GRAMIAN)
+  found, new = brought.update(LOSSES, state, gramian=GRAMIAN)
+  np.testing.assert_allclose(found.sum(), 3.0, rtol=1e-6)
+  np.testing.assert_allclose(
+    found / found.sum(), weights / weights.sum(), rtol=1e-5
+  )
+  assert brought.needs_losses == own.needs_losses and brought.scope == own.scope
+  contracts.assert_same_structure(new, state)
+  with pytest.raises(ValueError, match='total must be above 0'):
+    balancing.normalized(own, 0.0)
 
 
 def test_total_losses_are_the_papers():

@@ -168,12 +168,16 @@ def test_every_architecture_and_balancer_by_one_flag():
     assert model.tower.dropout_rate == 0.25
   unequal = runner.make_model(Config(expert_widths=((9, 8), (4,))), pair, None)
   assert [level.widths for level in unequal.levels] == [(9, 8), (4,)]
-  for name in ('equal', 'uncertainty', 'uncertainty_revised'):
-    balancer = runner.make_balancer(Config(balancer=name), pair)
+  for name in runner.balancer_names():
+    balancer = runner.make_balancer(Config(balancer=name), pair, 10)
     weights, _ = balancer.update(
-      np.ones(2, np.float32), balancer.init(jax.random.key(0), 2)
-    )
+      np.ones(2, np.float32), balancer.init(jax.random.key(0), 2),
+      gramian=np.eye(2, dtype=np.float32),
+    )  # fmt: skip
     assert weights.shape == (2,)
+  config = Config(balancer='static', loss_weights=(1.0, 0.25))
+  weights, _ = runner.make_balancer(config, pair).update(np.ones(2), ())
+  np.testing.assert_array_equal(weights, [1.0, 0.25])
   # The launcher tells which tasks are regressions.
   kendall = runner.make_balancer(Config(balancer='uncertainty'), pair)
   weights, _ = kendall.update(
@@ -282,6 +286,9 @@ def _one_class(content):
     (['--learning_rate=nan'], 'learning_rate must be finite'),
     (['--out_dir=a[1]'], 'cannot have brackets'),
     (['--architecture=esmm'], 'esmm is for tasks in a chain, such as click and buy'),
+    (['--balancer=static', '--loss_weights=1'], '--balancer=static: expected a weight for each of 2 tasks, found 1'),
+    (['--balancer=static', '--loss_weights=1,x'], "expected numbers such as 1,0.5, found '1,x'"),
+    (['--balancer=normalized'], "unknown balancer 'normalized': expected one of dwa"),
     (['--architecture=dselect_k', '--num_experts=6'], 'a power of 2 as num_experts, found 6'),
     (['--architecture=dselect_k', '--num_selected=9'], 'from 1 to the number of experts, 8'),
     (['--architecture=mtan', '--expert_widths=8x8'], 'must be an MLP of one layer'),

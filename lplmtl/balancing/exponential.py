@@ -1,0 +1,62 @@
+"""Weights that decay step by step (Tang et al. 2020)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from lplmtl.types import Array, Balancer
+
+
+def exponential(
+  initial: Sequence[float] | None = None,
+  rates: Sequence[float] | None = None,
+  steps_per_epoch: int = 1,
+) -> Balancer:
+  """PLE's schedule: `w_k = w_k,0 gamma_k^t`; the weights sum to nothing fixed.
+
+  Args:
+    initial: `[T]` w_k,0 > 0; None for 1 each.
+    rates: `[T]` gamma_k > 0; None for 1 each, which is `static`.
+    steps_per_epoch: after how many steps t grows by one.
+
+  Returns:
+    A Balancer whose state is the number of steps, int32; one pass forward, one
+    back.
+
+  Raises:
+    ValueError: numbers that are not above 0; in `init`, another number of
+      tasks.
+
+  References:
+    Tang et al. 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task
+    Learning Model for Personalized Recommendations".
+  """
+  for name, values in (('initial', initial), ('rates', rates)):
+    if values is not None and not all(value > 0 for value in values):
+      raise ValueError(f'{name} must be above 0, found {tuple(values)}')
+  if steps_per_epoch < 1:
+    raise ValueError(
+      f'steps_per_epoch must be at least 1, found {steps_per_epoch}'
+    )
+
+  def init(key: Array, num_tasks: int) -> Array:
+    del key
+    for name, values in (('initial', initial), ('rates', rates)):
+      if values is not None and len(values) != num_tasks:
+        raise ValueError(
+          f'{name} has {len(values)} entries for {num_tasks} tasks'
+        )
+    return jnp.zeros((), jnp.int32)
+
+  def update(losses: Array, state: Array, **extra: Any) -> tuple[Array, Array]:
+    del extra
+    ones = jnp.ones(len(losses), jnp.float32)
+    start = ones if initial is None else jnp.asarray(initial, jnp.float32)
+    rate = ones if rates is None else jnp.asarray(rates, jnp.float32)
+    age = (state // steps_per_epoch).astype(jnp.float32)
+    # At most exp(80): a rate above 1 must not grow beyond all numbers.
+    growth = jnp.exp(jnp.clip(age * jnp.log(rate), -80.0, 80.0))
+    return start * growth, state + 1
+
+  return Balancer(init, update, needs_losses=False)

@@ -1,0 +1,49 @@
+"""Geometric loss strategy (Chennupati et al. 2019)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lplmtl.types import Array, Balancer
+
+SMALLEST = 1e-8  # of a loss: below it a task counts as done
+
+
+def gls() -> Balancer:
+  """Descends the geometric mean of the losses, whatever their scales.
+
+      L = (prod_k L_k)^(1/T),  so  w_k = dL / dL_k = L / (T L_k)
+
+  The weights sum to nothing fixed: `sum_k w_k L_k = L`. A task without a label
+  in the batch (`present`) takes no part in the mean.
+
+  Returns:
+    A Balancer without a state; one pass forward, one back. Losses must be
+    above 0; smaller ones than 1e-8 count as 1e-8.
+
+  References:
+    Chennupati et al. 2019, "MultiNet++: Multi-Stream Feature Aggregation and
+    Geometric Loss Strategy for Multi-Task Learning".
+  """
+
+  def init(key: Array, num_tasks: int) -> tuple[()]:
+    del key, num_tasks
+    return ()
+
+  def update(
+    losses: Array,
+    state: tuple[()],
+    *,
+    present: Array | None = None,
+    **extra: Any,
+  ) -> tuple[Array, tuple[()]]:
+    del extra
+    losses = jax.lax.stop_gradient(losses.astype(jnp.float32))
+    here = jnp.ones_like(losses) if present is None else present * 1.0
+    count = jnp.maximum(here.sum(), 1.0)
+    logs = jnp.log(jnp.maximum(losses, SMALLEST))
+    mean = jnp.sum(here * logs) / count
+    return jnp.exp(mean - logs) / count, state
+
+  return Balancer(init, update)

@@ -1,0 +1,96 @@
+"""Impartial learning by losses (Liu et al. 2021)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lplmtl.types import Array, Balancer
+
+MAX_SCALE = 15.0  # exp(15) = 3e6
+
+
+class ImtlLState(NamedTuple):
+  """State of `imtl_l`.
+
+  Attributes:
+    scales: `[T]` float32, s_k, within [-15, 15].
+    opt_state: state of their own optimiser.
+  """
+
+  scales: Array
+  opt_state: Any
+
+
+def imtl_l_loss(losses: Array, scales: Array) -> Array:
+  """IMTL-L's total loss, for a training loop of your own.
+
+      sum_k  exp(s_k) L_k - s_k
+
+  At the optimum over s_k every scaled loss is 1.
+
+  Args:
+    losses: `[T]` float >= 0.
+    scales: `[T]` float s_k, learned together with the parameters.
+
+  Returns:
+    Scalar.
+
+  References:
+    Liu et al. 2021, "Towards Impartial Multi-task Learning".
+  """
+  return jnp.sum(jnp.exp(scales) * losses - scales)
+
+
+def imtl_l(learning_rate: float = 1e-2) -> Balancer:
+  """Learned scales that bring every loss to 1; no fixed sum.
+
+  The weights are `exp(s_k)` (see `imtl_l_loss`), and the s_k follow the
+  gradient of the same total loss by their own Adam, from 0. It is
+  `uncertainty` with twice the regulariser: there the scaled losses become 1/2.
+
+  Args:
+    learning_rate: Adam's step for the s_k.
+
+  Returns:
+    A Balancer whose state is an `ImtlLState`; one pass forward, one back. A
+    task without a label in the batch (`present`) keeps its s_k.
+
+  Differs from the paper: the s_k have an optimiser of their own, and are
+  bounded to [-15, 15].
+
+  References:
+    Liu et al. 2021, "Towards Impartial Multi-task Learning".
+  """
+  optimizer = optax.adam(learning_rate)
+
+  def init(key: Array, num_tasks: int) -> ImtlLState:
+    del key
+    scales = jnp.zeros(num_tasks, jnp.float32)
+    return ImtlLState(scales, optimizer.init(scales))
+
+  def update(
+    losses: Array,
+    state: ImtlLState,
+    *,
+    present: Array | None = None,
+    **extra: Any,
+  ) -> tuple[Array, ImtlLState]:
+    del extra
+    losses = jax.lax.stop_gradient(losses.astype(jnp.float32))
+    weights, gradient = jax.grad(imtl_l_loss, argnums=(0, 1))(
+      losses, state.scales
+    )
+    step, opt_state = optimizer.update(gradient, state.opt_state)
+    scales = jnp.clip(state.scales + step, -MAX_SCALE, MAX_SCALE)
+    new = ImtlLState(scales, opt_state)
+    if present is not None:
+      new = jax.tree.map(
+        lambda new, old: jnp.where(present, new, old) if new.ndim else new,
+        new,
+        state,
+      )
+    return weights, new
+
+  return Balancer(init, update, needs_losses=False)

@@ -1,0 +1,40 @@
+"""Weights of any balancer, brought to one sum."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from lplmtl.types import Array, Balancer, PyTree
+
+
+def normalized(balancer: Balancer, total: float | None = None) -> Balancer:
+  """Another balancer's weights, scaled to one sum in every step.
+
+  Methods differ in what their weights sum to, and so in the size of their
+  steps: a comparison without this one compares learning rates too. (With Adam,
+  whose steps do not depend on the scale of the loss, the difference is small.)
+
+  Args:
+    balancer: any.
+    total: what the weights sum to, > 0; None for T, as `equal`.
+
+  Returns:
+    A Balancer with the other's state; weights whose sum is not above 0 stay as
+    they are.
+
+  Raises:
+    ValueError: a total that is not above 0.
+  """
+  if total is not None and not total > 0:
+    raise ValueError(f'total must be above 0, found {total}')
+
+  def update(
+    losses: Array, state: PyTree, **extra: Any
+  ) -> tuple[Array, PyTree]:
+    weights, state = balancer.update(losses, state, **extra)
+    wanted = len(losses) if total is None else total
+    found = jnp.sum(weights)
+    factor = jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1), 1)
+    return weights * factor, state
+
+  return balancer._replace(update=update)

@@ -1,0 +1,50 @@
+"""Random loss weighting (Lin et al. 2022)."""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from lplmtl.types import Array, Balancer
+
+
+def rlw(distribution: Literal['normal', 'dirichlet'] = 'normal') -> Balancer:
+  """Weights drawn anew in every step, a baseline that is hard to beat.
+
+  `normal`: the softmax of T standard normal numbers. `dirichlet`: even over all
+  weights >= 0 of that sum. They sum to 1, 1 / T each on average.
+
+  Args:
+    distribution: which.
+
+  Returns:
+    A Balancer whose state is a random key; one pass forward, one back.
+
+  Raises:
+    ValueError: another distribution.
+
+  References:
+    Lin et al. 2022, "Reasonable Effectiveness of Random Weighting: A Litmus
+    Test for Multi-Task Learning".
+  """
+  if distribution not in ('normal', 'dirichlet'):
+    raise ValueError(
+      f"distribution must be 'normal' or 'dirichlet', found {distribution!r}"
+    )
+
+  def init(key: Array, num_tasks: int) -> Array:
+    del num_tasks
+    return key
+
+  def update(losses: Array, state: Array, **extra: Any) -> tuple[Array, Array]:
+    del extra
+    key, own = jax.random.split(state)
+    if distribution == 'normal':
+      weights = jax.nn.softmax(jax.random.normal(own, losses.shape))
+    else:
+      # Exponential numbers over their sum.
+      drawn = jax.random.exponential(own, losses.shape)
+      weights = drawn / jnp.sum(drawn)
+    return weights.astype(jnp.float32), key
+
+  return Balancer(init, update, needs_losses=False)

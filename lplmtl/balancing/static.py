@@ -1,0 +1,60 @@
+"""Fixed weights: what a grid search tries."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from lplmtl.types import Array, Balancer
+
+
+def static(weights: Sequence[float] | None = None) -> Balancer:
+  """Weights that stay as they are given; they sum to what they sum to.
+
+  Tuned on validation, fixed weights are the baseline that learned ones are
+  most often compared without (Xin et al. 2022, Kurin et al. 2022).
+
+  Args:
+    weights: T numbers >= 0, not all of them 0, in the order of the tasks; None
+      for 1 each, as `equal`.
+
+  Returns:
+    A Balancer without a state; one pass forward, one back.
+
+  Raises:
+    ValueError: weights below 0, not finite or all 0; in `init`, another number
+      of tasks.
+
+  References:
+    Xin et al. 2022, "Do Current Multi-Task Optimization Methods in Deep
+    Learning Even Help?".
+    Kurin et al. 2022, "In Defense of the Unitary Scalarization for Deep
+    Multi-Task Learning".
+  """
+  if weights is not None and not (
+    all(math.isfinite(w) and w >= 0 for w in weights) and any(weights)
+  ):
+    raise ValueError(
+      'weights must be numbers of at least 0, not all of them 0; found '
+      f'{tuple(weights)}'
+    )
+
+  def init(key: Array, num_tasks: int) -> tuple[()]:
+    del key
+    if weights is not None and len(weights) != num_tasks:
+      raise ValueError(
+        f'expected a weight for each of {num_tasks} tasks, found '
+        f'{len(weights)}: {tuple(weights)}'
+      )
+    return ()
+
+  def update(
+    losses: Array, state: tuple[()], **extra: Any
+  ) -> tuple[Array, tuple[()]]:
+    del extra
+    if weights is None:
+      return jnp.ones_like(losses), state
+    return jnp.asarray(weights, losses.dtype), state
+
+  return Balancer(init, update, needs_losses=False)
