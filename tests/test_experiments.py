@@ -14,6 +14,7 @@ import threading
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -171,8 +172,8 @@ def test_every_architecture_and_balancer_by_one_flag():
   for name in runner.balancer_names():
     balancer = runner.make_balancer(Config(balancer=name), pair, 10)
     weights, _ = balancer.update(
-      np.ones(2, np.float32), balancer.init(jax.random.key(0), 2),
-      gramian=np.eye(2, dtype=np.float32),
+      jnp.ones(2), balancer.init(jax.random.key(0), 2),
+      gramian=jnp.eye(2),
     )  # fmt: skip
     assert weights.shape == (2,)
   config = Config(balancer='static', loss_weights=(1.0, 0.25))
@@ -269,8 +270,8 @@ def _one_class(content):
 @pytest.mark.parametrize(
   'arguments, complaint',
   [
-    (['--architecture=resnet'], "unknown architecture 'resnet': expected one of adatt, aitm"),
-    (['--balancer=magic'], "unknown balancer 'magic': expected one of equal, "),
+    (['--architecture=resnet'], "unknown architecture 'resnet': expected one of adatt, cgc"),
+    (['--balancer=magic'], "unknown balancer 'magic': expected one of dwa, equal, "),
     (['--tasks=income,age'], 'different ones of income, marital, education'),
     (['--tasks='], 'at least one; found none'),
     (['--batch_size=100000'], 'larger than the data: 1,200 training rows'),

@@ -55,6 +55,6 @@ def static(weights: Sequence[float] | None = None) -> Balancer:
     del extra
     if weights is None:
       return jnp.ones_like(losses), state
-    return jnp.asarray(weights, losses.dtype), state
+    return jnp.asarray(weights, jnp.float32), state
 
   return Balancer(init, update, needs_losses=False)
