@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import tempfile
 
 import jax
@@ -9,6 +10,15 @@ import pytest
 
 # Nothing that a test writes goes under the user's home.
 os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='lplmtl-tests-')
+
+# Started in the background, or by nohup, tests would inherit ignored signals,
+# and so would the launchers that they start.
+for number in (signal.SIGINT, signal.SIGHUP):
+  if signal.getsignal(number) == signal.SIG_IGN:
+    is_interrupt = number == signal.SIGINT
+    signal.signal(
+      number, signal.default_int_handler if is_interrupt else signal.SIG_DFL
+    )
 
 # Compilation is most of the time; the launcher's tests, in processes of their
 # own, compile as users do.
