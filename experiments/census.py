@@ -58,7 +58,7 @@ def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
   console = display.make_console()
   tasks = census_data.make_tasks(config.tasks)
   runner.check_names(config)  # before any data is fetched
-  raw = _read(config, console)
+  raw = census_data.load(config, console)
   data = census_data.encode(
     raw,
     config.tasks,
@@ -243,7 +243,7 @@ def _evaluate(config: Config) -> dict[str, Any]:
   extra = checkpoint.load_extra(folder)
   saved = Config.from_json(extra['config'])
   saved = dataclasses.replace(saved, data_dir=config.data_dir or saved.data_dir)
-  raw = _read(saved, console)
+  raw = census_data.load(saved, console)
   data = census_data.encode(
     raw,
     saved.tasks,
@@ -257,20 +257,6 @@ def _evaluate(config: Config) -> dict[str, Any]:
   results = _score_all(saved, model, params, raw, data)
   console.print(display.results_table(results))
   return results
-
-
-def _read(config: Config, console: Any) -> Any:
-  from experiments import census_data, display
-
-  data_dir = pathlib.Path(config.data_dir) if config.data_dir else None
-  with display.download(console) as progress:
-    return census_data.read(
-      config.dataset,
-      data_dir,
-      num_rows=config.num_rows,
-      seed=config.split_seed,
-      progress=progress,
-    )
 
 
 def _example(data: Any) -> Any:

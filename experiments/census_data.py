@@ -19,6 +19,7 @@ from experiments import (
   census_files,
   census_reader,
   census_sample,
+  display,
   options,
 )
 from experiments.census_reader import Table
@@ -138,6 +139,19 @@ def read(
   train, train_file = _split(folder, 'train')
   test, test_file = _split(folder, 'test')
   return Raw(train, test, _facts(train_file, test_file), {})
+
+
+def load(config: options.Config, console: display.Console) -> Raw:
+  """Reads the rows that a Config names, showing a download."""
+  folder = pathlib.Path(config.data_dir) if config.data_dir else None
+  with display.download(console) as progress:
+    return read(
+      config.dataset,
+      folder,
+      num_rows=config.num_rows,
+      seed=config.split_seed,
+      progress=progress,
+    )
 
 
 def encode(

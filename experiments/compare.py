@@ -63,19 +63,16 @@ flags.DEFINE_float(
   'Compare: start no fit after so many minutes; 0 for no limit.',
   lower_bound=0.0,
 )  # fmt: skip
-# What a row or a setting may not change: the data, and where things go.
-FIXED = (
-  'dataset', 'data_dir', 'tasks', 'validation', 'split_seed', 'num_rows',
-  'architecture', 'num_seeds', 'seed', 'cpu_devices', 'compilation_cache',
-  'out_dir', 'resume', 'overwrite', 'save_every_steps', 'save_every_seconds',
-  'num_checkpoints', 'eval_only',
-)  # fmt: skip
-
-
 # Flags of a single run that mean nothing here.
 MEANINGLESS = (
   'architecture', 'resume', 'eval_only', 'save_every_steps',
   'save_every_seconds', 'num_checkpoints',
+)  # fmt: skip
+# What a row or a setting may not change: the data, and where things go.
+FIXED = (
+  'dataset', 'data_dir', 'tasks', 'validation', 'split_seed', 'num_rows',
+  'num_seeds', 'seed', 'cpu_devices', 'compilation_cache', 'out_dir',
+  'overwrite', *MEANINGLESS,
 )  # fmt: skip
 
 
@@ -149,16 +146,15 @@ class Plan:
     )
 
 
-def parse_row(text: str) -> tuple[str, dict[str, Any] | None]:
-  """`'sple top=identity'` as a name and fields."""
-  name = ' '.join(text.split())
+def parse_row(name: str) -> dict[str, Any] | None:
+  """`'sple top=identity'` as fields of a Config; None for the trees."""
   architecture, _, rest = name.partition(' ')
   if not architecture:
     raise InputError('--row must name an architecture, or trees; found nothing')
   if name == TREES:
-    return TREES, None
+    return None
   fields = options.parse_fields(rest, f'--row={name}', FIXED)
-  return name, {'architecture': architecture, **fields}
+  return {'architecture': architecture, **fields}
 
 
 def _by_name(
@@ -182,7 +178,7 @@ def from_flags(values: flags.FlagValues) -> Plan:
         f'--{name} does nothing here: leave it out (rows name their own '
         'architectures, and finished fits are always kept)'
       )
-  rows = _by_name('row', values.row, lambda text: parse_row(text)[1])
+  rows = _by_name('row', values.row, parse_row)
   if not rows:
     raise InputError('nothing to compare: give each row by a --row')
   default = SINGLE if SINGLE in rows else ''

@@ -41,10 +41,7 @@ class Cells:
     self._console = console
     base = plan.base
     self._tasks = census_data.make_tasks(base.tasks)
-    data_dir = pathlib.Path(base.data_dir) if base.data_dir else None
-    self._raw = census_data.read(
-      base.dataset, data_dir, num_rows=base.num_rows, seed=base.split_seed
-    )
+    self._raw = census_data.load(base, console)
     self._encoded: dict[int, Any] = {}
     first = self._data(base.num_bins)
     self.facts = first.facts
@@ -215,12 +212,14 @@ class Cells:
     facts: dict[str, Any] = {'test': {}, 'validation': {}}
     scores = {}
     sizes, latencies, seconds = [], [], 0.0
-    for task, own in fields.items():
+    for kind in self._tasks:
+      task = kind.name
       fitted = [
-        trees.fit(own, task, data, first_seed + s) for s in range(num_seeds)
+        trees.fit(fields[task], task, data, first_seed + s)
+        for s in range(num_seeds)
       ]
       scores[task] = np.stack([f['scores'] for f in fitted])
-      found = trees.score(scores[task], data.test.labels[task])
+      found = trees.score(kind, scores[task], data.test.labels[task])
       facts['test'][task] = {
         metric: scoring.over_seeds(values) for metric, values in found.items()
       }

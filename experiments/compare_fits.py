@@ -5,7 +5,6 @@ compile once; a row's last fit is one more.
 """
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,14 +15,13 @@ import numpy as np
 from experiments import runner, scoring
 from experiments.options import Config
 from lplmtl import steps, training
-from lplmtl.types import PyTree, Task
+from lplmtl.types import Task
 
 # Fields that a program takes as numbers: what differs in these compiles once.
 NUMBERS = (
   'dropout', 'learning_rate', 'weight_decay', 'loss_weight_learning_rate',
   'soft_sharing', 'selection_entropy',
 )  # fmt: skip
-CALLS = 300  # of a latency
 
 
 class Final(NamedTuple):
@@ -72,14 +70,13 @@ def final(config: Config, data: Any, tasks: Sequence[Task]) -> Final:
   """Trains a row's chosen setting, and scores the test rows."""
   fitted, model = _fit([config], data, tasks)
   params = jax.device_get(fitted.params)
-  scores = {
-    name: x[..., 0] for name, x in _predict(model, params, data).items()
-  }
   example = jax.tree.map(lambda x: x[:1], data.test.features)
   rows = fitted.steps_taken * config.batch_size * config.num_seeds
   weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
   test = scoring.score(model, tasks, fitted.params, data.test)
   validation = scoring.score(model, tasks, fitted.params, data.validation)
+  first = jax.tree.map(lambda x: x[0], params)
+  predict = steps.make_predictor(model, first)
   facts = {
     'test': test.metrics,
     'validation': validation.metrics,
@@ -92,10 +89,10 @@ def final(config: Config, data: Any, tasks: Sequence[Task]) -> Final:
     },
     'best_epoch': fitted.best_epoch.tolist(),
     'examples_per_second': rows / fitted.seconds['train'],
-    'latency': _latency(model, params, example),
+    'latency': scoring.latency(predict, example),
     'seconds': dict(fitted.seconds),
   }
-  return Final(facts, scores)
+  return Final(facts, {name: x[..., 0] for name, x in test.logits.items()})
 
 
 def _fit(
@@ -153,27 +150,3 @@ def _chosen_validation(
     table = np.stack([r['validation'][task.name][metric] for r in scored])
     found[task.name] = table[chosen, np.arange(len(chosen))].astype(float)
   return found
-
-
-def _predict(model: Any, params: PyTree, data: Any) -> dict[str, np.ndarray]:
-  """`{task: [S, N, K]}` logits of the test rows."""
-  one = jax.jit(lambda p, x: steps.predict(model, p, x))
-  found = [
-    jax.device_get(
-      one(jax.tree.map(lambda x, s=s: x[s], params), data.test.features)
-    )
-    for s in range(len(jax.tree.leaves(params)[0]))
-  ]
-  return {name: np.stack([f[name] for f in found]) for name in found[0]}
-
-
-def _latency(model: Any, params: PyTree, example: PyTree) -> float:
-  """Median seconds of scoring one row, NumPy in and out."""
-  predict = steps.make_predictor(model, jax.tree.map(lambda x: x[0], params))
-  jax.device_get(predict(example))
-  spent = []
-  for _ in range(CALLS):
-    start = time.perf_counter()
-    jax.device_get(predict(example))
-    spent.append(time.perf_counter() - start)
-  return float(np.median(spent))

@@ -4,7 +4,8 @@ Parameters lead with S, as training leaves them.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -29,17 +30,19 @@ def costs(model: nn.Module, params: PyTree, features: PyTree) -> dict[str, int]:
 
 
 class Scores(NamedTuple):
-  """What labels tell of a model, JSON data.
+  """What a model makes of rows; JSON data, but for the logits.
 
   Attributes:
     metrics: `{task: {metric: {mean, std, per_seed}}}`.
     calibration: reliability diagrams of the binary tasks, `{task: {part:
       [S][bins]}}`, the parts those of `lplmtl.metrics.Calibration`; None in
       empty bins.
+    logits: `{task: [S, N, ..., K]}` float32 (no JSON).
   """
 
   metrics: dict[str, dict[str, Any]]
   calibration: dict[str, dict[str, Any]]
+  logits: dict[str, np.ndarray]
 
 
 def score(
@@ -51,14 +54,15 @@ def score(
   # By way of the host: training may have left them on other devices.
   params = parallel.fill(jax.device_get(params), mesh)
   padded = len(jax.tree.leaves(params)[0])
-  # One program: the diagrams are one more metric to it.
-  diagram: Any = {'calibration': metrics.calibration_curve}
-  wanted = [
-    dataclasses.replace(task, metric_fns={**task.metric_fns, **diagram})
-    if task.num_outputs == 1 and not task.is_regression
-    else task
-    for task in tasks
-  ]
+  # One program: logits and diagrams are two more metrics to it.
+  wanted = []
+  for task in tasks:
+    more: Any = {'logits': lambda logits, labels, where: logits}
+    if task.num_outputs == 1 and not task.is_regression:
+      more['calibration'] = metrics.calibration_curve
+    wanted.append(
+      dataclasses.replace(task, metric_fns={**task.metric_fns, **more})
+    )
   evaluate = programs.make_evaluate(model, wanted, num_seeds=padded, mesh=mesh)
   found = evaluate(params, None, parallel.replicate(batch, mesh))
   found = jax.tree.map(lambda x: x[:num_seeds], jax.device_get(found))
@@ -79,6 +83,7 @@ def score(
       name: {part: _without_nan(values) for part, values in parts.items()}
       for name, parts in diagrams.items()
     },
+    {name: values['logits'] for name, values in found.items()},
   )
 
 
@@ -122,6 +127,18 @@ def gate_use(
     }
     for level in levels
   ]
+
+
+def latency(
+  call: Callable[..., Any], *arguments: Any, num_calls: int = 300, **more: Any
+) -> float:
+  """Median seconds of a call, from and to the host, after a first one."""
+  spent = []
+  for _ in range(num_calls + 1):
+    start = time.perf_counter()
+    jax.device_get(call(*arguments, **more))
+    spent.append(time.perf_counter() - start)
+  return float(np.median(spent[1:]))
 
 
 def over_seeds(values: np.ndarray) -> dict[str, Any]:

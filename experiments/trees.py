@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments import scoring
 from experiments.errors import InputError
-from lplmtl import metrics, parallel
-from lplmtl.types import Batch
+from lplmtl import parallel
+from lplmtl.types import Batch, Task
 
 ROUNDS, PATIENCE = 2000, 50  # at most so many trees; none better for so many
 # What may be tuned, by LightGBM's own names.
@@ -122,6 +123,7 @@ def fit(
   )
   seconds = time.perf_counter() - start
   best = model.best_iteration
+  row = _inputs(data.test)[:1]
   leaves = model.dump_model(num_iteration=best)['tree_info']
   return {
     'validation': float(model.best_score['valid_0']['auc']),
@@ -131,21 +133,18 @@ def fit(
     ),
     'parameters': int(sum(2 * tree['num_leaves'] - 1 for tree in leaves)),
     'seconds': seconds,
-    'latency': _latency(model, _inputs(data.test)[:1]),
+    'latency': scoring.latency(model.predict, row, num_threads=1),
   }
 
 
-def score(scores: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-  """`{metric: [S]}` of the metrics that networks have too."""
-  fns: dict[str, Any] = {
-    'auc': metrics.roc_auc,
-    'average_precision': metrics.average_precision,
-    'log_loss': metrics.log_loss,
-    'calibration_error': metrics.calibration_error,
-  }
+def score(
+  task: Task, scores: np.ndarray, labels: np.ndarray
+) -> dict[str, np.ndarray]:
+  """`{metric: [S]}` of a task's metrics, from `[S, N]` logits."""
+  everywhere: Any = np.ones(len(labels), bool)
   return {
-    name: np.array([float(fn(own, labels)) for own in scores])
-    for name, fn in fns.items()
+    name: np.array([float(fn(own, labels, everywhere)) for own in scores])
+    for name, fn in task.metric_fns.items()
   }
 
 
@@ -155,12 +154,3 @@ def _inputs(batch: Batch) -> np.ndarray:
   return np.concatenate(
     [features['categories'].astype(np.float64), features['numeric']], axis=1
   )
-
-
-def _latency(model: Any, row: np.ndarray, calls: int = 100) -> float:
-  spent = []
-  for _ in range(calls):
-    start = time.perf_counter()
-    model.predict(row, num_threads=1)
-    spent.append(time.perf_counter() - start)
-  return float(np.median(spent))

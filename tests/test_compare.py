@@ -383,7 +383,8 @@ def test_trees(tmp_path):
     trees.parse('num_leaves=7 learning_rate=0.1'), 'income', data, 0
   )
   labels = data.test.labels['income']
-  auc = trees.score([found['scores']], labels)['auc'][0]
+  (todo,) = census_data.make_tasks(('income',))
+  auc = trees.score(todo, [found['scores']], labels)['auc'][0]
   assert 0.75 < auc < 1.0 and 0.7 < found['validation'] < 1.0
   # Trees of at most 7 leaves: 7 values and 6 thresholds each.
   assert found['parameters'] % 1 == 0 and found['parameters'] > 13

@@ -165,6 +165,13 @@ def test_intervals_of_the_seeds_or_the_rows_alone_cover_too_little():
 
   assert _coverage(500, 1, rows_alone) < 0.93
 
+  # As the docstring says, two seeds are too few.
+  def both(scores, labels, truth):
+    found = statistics.auc_difference(*scores, labels)
+    return found, truth[0] - truth[1]
+
+  assert 0.88 < _coverage(2500, 2, both) < 0.94
+
 
 def test_bootstrap():
   """Against DeLong's, which it approaches; and drawn in pairs."""

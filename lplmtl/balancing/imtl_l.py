@@ -2,13 +2,10 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import optax
 
+from lplmtl.balancing.learned import learned
 from lplmtl.types import Array, Balancer
-
-MAX_SCALE = 15.0  # exp(15) = 3e6
 
 
 class ImtlLState(NamedTuple):
@@ -63,34 +60,4 @@ def imtl_l(learning_rate: float = 1e-2) -> Balancer:
   References:
     Liu et al. 2021, "Towards Impartial Multi-task Learning".
   """
-  optimizer = optax.adam(learning_rate)
-
-  def init(key: Array, num_tasks: int) -> ImtlLState:
-    del key
-    scales = jnp.zeros(num_tasks, jnp.float32)
-    return ImtlLState(scales, optimizer.init(scales))
-
-  def update(
-    losses: Array,
-    state: ImtlLState,
-    *,
-    present: Array | None = None,
-    **extra: Any,
-  ) -> tuple[Array, ImtlLState]:
-    del extra
-    losses = jax.lax.stop_gradient(losses.astype(jnp.float32))
-    weights, gradient = jax.grad(imtl_l_loss, argnums=(0, 1))(
-      losses, state.scales
-    )
-    step, opt_state = optimizer.update(gradient, state.opt_state)
-    scales = jnp.clip(state.scales + step, -MAX_SCALE, MAX_SCALE)
-    new = ImtlLState(scales, opt_state)
-    if present is not None:
-      new = jax.tree.map(
-        lambda new, old: jnp.where(present, new, old) if new.ndim else new,
-        new,
-        state,
-      )
-    return weights, new
-
-  return Balancer(init, update, needs_losses=False)
+  return learned(imtl_l_loss, learning_rate, ImtlLState)

@@ -1,16 +1,13 @@
 """Learned uncertainty weights (Kendall et al. 2018; Liebel & Körner 2018)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
+from lplmtl.balancing.learned import learned
 from lplmtl.types import Array, Balancer
-
-# exp(15) = 3e6: beyond it a weight says only that the task has been given up.
-MAX_LOG_VAR = 15.0
 
 
 class UncertaintyState(NamedTuple):
@@ -101,7 +98,17 @@ def uncertainty(
   are bounded to [-15, 15] so that no loss from 0 to 1e6 gives a weight that is
   not finite.
   """
-  return _balancer(uncertainty_loss, learning_rate, is_regression)
+
+  def total(losses: Array, log_vars: Array) -> Array:
+    return uncertainty_loss(losses, log_vars, is_regression)
+
+  def check(num_tasks: int) -> None:
+    if is_regression is not None and len(is_regression) != num_tasks:
+      raise ValueError(
+        f'is_regression has {len(is_regression)} entries for {num_tasks} tasks'
+      )
+
+  return learned(total, learning_rate, UncertaintyState, check)
 
 
 def uncertainty_revised(learning_rate: float = 1e-2) -> Balancer:
@@ -110,49 +117,7 @@ def uncertainty_revised(learning_rate: float = 1e-2) -> Balancer:
   The weights are `exp(-s_k) / 2` (see `uncertainty_revised_loss`); everything
   else is as in `uncertainty`.
   """
-  return _balancer(uncertainty_revised_loss, learning_rate, None)
-
-
-def _balancer(
-  total_loss: Callable[..., Array],
-  learning_rate: float,
-  is_regression: Sequence[bool] | None,
-) -> Balancer:
-  optimizer = optax.adam(learning_rate)
-
-  def init(key: Array, num_tasks: int) -> UncertaintyState:
-    del key
-    if is_regression is not None and len(is_regression) != num_tasks:
-      raise ValueError(
-        f'is_regression has {len(is_regression)} entries for {num_tasks} tasks'
-      )
-    log_vars = jnp.zeros(num_tasks, jnp.float32)
-    return UncertaintyState(log_vars, optimizer.init(log_vars))
-
-  def update(
-    losses: Array,
-    state: UncertaintyState,
-    *,
-    present: Array | None = None,
-    **extra: Any,
-  ) -> tuple[Array, UncertaintyState]:
-    del extra
-    losses = jax.lax.stop_gradient(losses.astype(jnp.float32))
-    weights, gradient = jax.grad(total_loss, argnums=(0, 1))(
-      losses, state.log_vars, is_regression
-    )
-    step, opt_state = optimizer.update(gradient, state.opt_state)
-    log_vars = jnp.clip(state.log_vars + step, -MAX_LOG_VAR, MAX_LOG_VAR)
-    new = UncertaintyState(log_vars, opt_state)
-    if present is not None:
-      new = jax.tree.map(
-        lambda new, old: jnp.where(present, new, old) if new.ndim else new,
-        new,
-        state,
-      )
-    return weights, new
-
-  return Balancer(init, update, needs_losses=False)
+  return learned(uncertainty_revised_loss, learning_rate, UncertaintyState)
 
 
 def _factor(

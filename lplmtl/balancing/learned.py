@@ -1,0 +1,59 @@
+"""Weights learned by the gradient of a total loss, as part of the state."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lplmtl.types import Array, Balancer
+
+# exp(15) = 3e6: beyond it a weight says only that the task has been given up.
+LARGEST = 15.0
+
+
+def learned(
+  total_loss: Callable[[Array, Array], Array],
+  learning_rate: float,
+  make_state: Callable[[Array, Any], Any],
+  check: Callable[[int], None] = lambda num_tasks: None,
+) -> Balancer:
+  """A balancer with T learned values, from 0 and within [-15, 15].
+
+  The weights are `dtotal / dlosses`; the values follow `dtotal / dvalues` by
+  an Adam of their own. A task without a label in the batch (`present`) keeps
+  its value and its optimiser state.
+
+  Args:
+    total_loss: `(losses [T], values [T]) -> scalar`, linear in the losses.
+    learning_rate: Adam's.
+    make_state: a NamedTuple class of the values and the optimiser's state.
+    check: called in `init` with T, to raise a ValueError.
+  """
+  optimizer = optax.adam(learning_rate)
+
+  def init(key: Array, num_tasks: int) -> Any:
+    del key
+    check(num_tasks)
+    values = jnp.zeros(num_tasks, jnp.float32)
+    return make_state(values, optimizer.init(values))
+
+  def update(
+    losses: Array, state: Any, *, present: Array | None = None, **extra: Any
+  ) -> tuple[Array, Any]:
+    del extra
+    values, opt_state = state
+    losses = jax.lax.stop_gradient(losses.astype(jnp.float32))
+    weights, gradient = jax.grad(total_loss, argnums=(0, 1))(losses, values)
+    step, opt_state = optimizer.update(gradient, opt_state)
+    new = make_state(jnp.clip(values + step, -LARGEST, LARGEST), opt_state)
+    if present is not None:
+      new = jax.tree.map(
+        lambda new, old: jnp.where(present, new, old) if new.ndim else new,
+        new,
+        state,
+      )
+    return weights, new
+
+  return Balancer(init, update, needs_losses=False)
