@@ -40,7 +40,8 @@ def groups(configs: Mapping[str, Config]) -> list[dict[str, Config]]:
   """Configs that differ in `NUMBERS` alone, together."""
   found: dict[Any, dict[str, Config]] = {}
   for name, config in configs.items():
-    fields = {**dataclasses.asdict(config), **dict.fromkeys(NUMBERS)}
+    given = {name: getattr(config, name) is not None for name in NUMBERS}
+    fields = {**dataclasses.asdict(config), **given}
     found.setdefault(repr(fields), {})[name] = config
   return list(found.values())
 

@@ -58,7 +58,7 @@ class Config:
   compute_dtype: str = 'float32'
   # Optimisation
   balancer: str = 'uncertainty'
-  loss_weight_learning_rate: float = 1e-2
+  loss_weight_learning_rate: float | None = None
   loss_weights: Numbers = ()
   loss_weight_rates: Numbers = ()
   optimizer: str = 'adam'
@@ -215,11 +215,12 @@ def define_flags() -> None:
   flags.DEFINE_string(
     'balancer', default.balancer,
     'Optimisation: a name of lplmtl.balancing, such as equal, uncertainty, '
-    'uncertainty_revised.',
+    'mgda, cagrad, famo.',
   )  # fmt: skip
   _float(
     'loss_weight_learning_rate', 0.0,
-    'Optimisation: learning rate of learned loss weights.',
+    'Optimisation: learning rate of learned loss weights; by default that of '
+    'the balancer.',
   )  # fmt: skip
   flags.DEFINE_list(
     'loss_weights', [],

@@ -31,7 +31,7 @@ from lplmtl import (
   training,
 )
 from lplmtl.tables import Tables
-from lplmtl.types import Balancer, PyTree, Task
+from lplmtl.types import Aggregator, Balancer, PyTree, Task
 
 # Mistakes of the user: one line instead of a traceback.
 USER_ERRORS = (
@@ -50,7 +50,7 @@ class Parts(NamedTuple):
 
   model: nn.Module
   optimizer: optax.GradientTransformation
-  balancer: Balancer
+  balancer: Balancer | Aggregator
 
 
 def make_parts(
@@ -146,13 +146,13 @@ def _architectures() -> dict[str, type[nn.Module]]:
   }
 
 
-def _balancers() -> dict[str, Callable[..., Balancer]]:
+def _balancers() -> dict[str, Callable[..., Balancer | Aggregator]]:
   return {
     name: value
     for name, value in vars(balancing).items()
     if inspect.isfunction(value)
-    and not name.endswith('_loss')
-    and name != 'normalized'  # it takes a balancer
+    and inspect.signature(value).return_annotation in (Balancer, Aggregator)
+    and 'balancer' not in inspect.signature(value).parameters
   }
 
 
@@ -194,21 +194,23 @@ def make_model(
 
 def make_balancer(
   config: Config, tasks: Sequence[Task], steps_per_epoch: int = 1
-) -> Balancer:
+) -> Balancer | Aggregator:
   """The balancer that a Config names, with the options it takes."""
   constructor = pick('balancer', config.balancer, _balancers())
-  offered = {
-    'learning_rate': config.loss_weight_learning_rate,
+  offered: dict[str, Any] = {
     'is_regression': tuple(task.is_regression for task in tasks),
     'steps_per_epoch': steps_per_epoch,
     'weights': config.loss_weights or None,
     'initial': config.loss_weights or None,
     'rates': config.loss_weight_rates or None,
   }
+  if config.loss_weight_learning_rate is not None:
+    offered['learning_rate'] = config.loss_weight_learning_rate
   wanted = inspect.signature(constructor).parameters
   try:
     balancer = constructor(**{k: v for k, v in offered.items() if k in wanted})
-    jax.eval_shape(lambda: balancer.init(jax.random.key(0), len(tasks)))
+    if isinstance(balancer, Balancer):
+      jax.eval_shape(lambda: balancer.init(jax.random.key(0), len(tasks)))
   except ValueError as error:
     raise InputError(f'--balancer={config.balancer}: {error}') from error
   return balancer

@@ -96,13 +96,14 @@ class Ours:
     """Compiled: the three products of every layer, at the size of a part."""
     import jax
 
-    from lplmtl import parallel, steps
+    from lplmtl import parallel, parts
     from lplmtl.compression import cost
 
     batch = self.config['batch_size']
     if parallel.splits_rows(self.mesh):
       batch //= self.mesh.size
-    rows = batch // steps.parts_of(batch, parallel.rows_at_a_time(self.mesh))
+    limit = parallel.rows_at_a_time(self.mesh)
+    rows = batch // parts.number_of_parts(batch, limit)
     features = jax.tree.map(lambda x: x[:rows], self.data.features)
     shapes = cost.matrix_products(self.forward, self._params(), features)
     self.part = rows

@@ -37,6 +37,7 @@ from lplmtl.steps import make_predictor as make_predictor
 from lplmtl.steps import make_train_step as make_train_step
 from lplmtl.steps import predict as predict
 from lplmtl.training import fit as fit
+from lplmtl.types import Aggregator as Aggregator
 from lplmtl.types import Balancer as Balancer
 from lplmtl.types import Batch as Batch
 from lplmtl.types import Task as Task

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from lplmtl import parallel, steps
+from lplmtl import parallel, parts, steps
 from lplmtl.types import Array, Batch, PyTree, Task
 
 
@@ -53,7 +53,7 @@ def make(
   """
   on_cpu = parallel.on_cpu(mesh)
   split = parallel.splits_rows(mesh)
-  num_parts = steps.parts_of(
+  num_parts = parts.number_of_parts(
     batch_size // mesh.size if split else batch_size,
     parallel.rows_at_a_time(mesh),
   )
@@ -124,8 +124,8 @@ def make_evaluate(
   )
 
 
-def build(parts: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
+def build(made: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
   """Calls those of the parts that are functions of one seed's settings."""
   return tuple(
-    part if hasattr(part, 'init') else part(hyperparams) for part in parts
+    part if hasattr(part, 'init') else part(hyperparams) for part in made
   )

@@ -87,6 +87,7 @@ def start(
       'losses': np.zeros(shape, np.float32),
       'weights': np.zeros(shape, np.float32),
       'present': np.zeros(shape, bool),
+      'residual': np.zeros(shape[:2], np.float32),
       'skipped': np.zeros(shape[:2], bool),
     },
     Choice(
@@ -184,6 +185,7 @@ def _summarise(
     'epoch': epoch,
     'losses': values.sum(axis=1) / np.maximum(counted.sum(axis=1), 1),
     'loss_weights': metrics['weights'][:, -1].astype(np.float64),
+    'residual': metrics['residual'].max(axis=1).astype(np.float64),
     'active': active.copy(),
   }
 
@@ -225,7 +227,7 @@ def _freeze(record: Record, history: Sequence[Record]) -> None:
     mask = active.reshape(active.shape + (1,) * (new.ndim - 1))
     return np.where(mask, new, old)
 
-  for name in ('losses', 'loss_weights'):
+  for name in ('losses', 'loss_weights', 'residual'):
     record[name] = keep(record[name], last[name])
   for task, values in record.get('validation', {}).items():
     for name, value in values.items():

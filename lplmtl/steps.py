@@ -13,8 +13,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl import dropout, gradients, losses, types
-from lplmtl.types import Array, Balancer, Batch, Model, PyTree, Task
+from lplmtl import balanced, dropout, losses, types
+from lplmtl.parts import Rows
+from lplmtl.types import (
+  Aggregator,
+  Array,
+  Balancer,
+  Batch,
+  Model,
+  PyTree,
+  Task,
+)
 
 
 @jax.tree_util.register_dataclass
@@ -45,7 +54,7 @@ def init_state(
   model: Model,
   tasks: Sequence[Task],
   optimizer: optax.GradientTransformation,
-  balancer: Balancer,
+  balancer: Balancer | Aggregator,
   features: PyTree,
 ) -> TrainState:
   """The state before the first step; fit for jit, and for vmap over keys.
@@ -55,7 +64,7 @@ def init_state(
     model: see `lplmtl.types.Model`.
     tasks: T tasks.
     optimizer: any optax transformation.
-    balancer: see `lplmtl.types.Balancer`.
+    balancer: see `lplmtl.types.Balancer` and `Aggregator`.
     features: pytree of `[B, ...]`, of which only shapes and dtypes matter.
   """
   params_key, balancer_key, run_key = jax.random.split(key, 3)
@@ -65,7 +74,7 @@ def init_state(
     step=jnp.zeros((), jnp.int32),
     params=params,
     opt_state=optimizer.init(params),
-    balancer_state=balancer.init(balancer_key, len(tasks)),
+    balancer_state=balanced.init(balancer_key, model, tasks, balancer, params),
     key=run_key,
   )
 
@@ -74,7 +83,7 @@ def make_train_step(
   model: Model,
   tasks: Sequence[Task],
   optimizer: optax.GradientTransformation,
-  balancer: Balancer,
+  balancer: Balancer | Aggregator,
   *,
   num_parts: int = 1,
   axis_name: str | None = None,
@@ -89,40 +98,44 @@ def make_train_step(
     model: see `lplmtl.types.Model`.
     tasks: T tasks.
     optimizer: any optax transformation.
-    balancer: see `lplmtl.types.Balancer`.
+    balancer: see `lplmtl.types.Balancer` and `Aggregator`.
     num_parts: a divisor of B, how many parts the rows are worked through in.
     axis_name: of the mapped axis over which the rows of a batch are spread.
       Neither changes the step but by rounding (see
-      `lplmtl.gradients.balanced`).
+      `lplmtl.balanced.gradient`).
     skip_nonfinite: whether a step whose losses or whose new state are not
       finite leaves the state as it was, but for its `step`.
 
   Returns:
     `(state, batch) -> (state, metrics)`, scan-safe; metrics are `losses` and
-    `weights`, `[T]` float32, `present`, `[T]` bool, and `skipped`, scalar bool.
+    `weights`, `[T]` float32, `present`, `[T]` bool, `residual`, scalar float32
+    (see `lplmtl.balanced.gradient`), and `skipped`, scalar bool.
   """
-  balance = functools.partial(
-    gradients.balanced,
-    model,
-    tasks,
-    balancer,
-    num_parts=num_parts,
-    axis_name=axis_name,
-  )
+  balance = functools.partial(balanced.gradient, model, tasks, balancer)
+  after = getattr(balancer, 'after', None)
 
   def step(
     state: TrainState, batch: Batch
   ) -> tuple[TrainState, dict[str, Array]]:
     key = jax.random.fold_in(state.key, state.step)
+    rows = Rows(batch, key, num_parts, axis_name)
     gradient, balancer_state, metrics = balance(
-      state.balancer_state, state.params, batch, key=key
+      state.balancer_state, state.params, rows
     )
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params
     )
+    params = optax.apply_updates(state.params, updates)
+    if after is not None:
+      balancer_state = after(
+        metrics['losses'],
+        balanced.losses_at(model, tasks, params, rows),
+        balancer_state,
+        present=metrics['present'],
+      )
     new_state = TrainState(
       step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
+      params=params,
       opt_state=opt_state,
       balancer_state=balancer_state,
       key=state.key,
@@ -137,17 +150,6 @@ def make_train_step(
     return kept, {**metrics, 'skipped': ~good}
 
   return step
-
-
-def parts_of(batch_size: int, limit: int | None) -> int:
-  """How many equal parts of a batch have at most `limit` rows, but not few."""
-  if limit is None:
-    return 1
-  count = next(
-    n for n in range(1, batch_size + 1)
-    if batch_size % n == 0 and batch_size // n <= limit
-  )  # fmt: skip
-  return count if 2 * batch_size // count >= limit else 1
 
 
 def train_chunk(

@@ -30,9 +30,10 @@ class FitResult(NamedTuple):
     state: the TrainState after the last step.
     best_epoch: `[S]` or scalar int, the epoch (from 1) of `params`.
     history: one dict an epoch: `epoch`, `losses` `[S, T]` (mean over the
-      epoch), `loss_weights` `[S, T]` (at its last step), `active` `[S]` (False
-      once a seed has stopped: its figures stay as they were), and at evaluated
-      epochs `validation`, `{task: {metric: [S]}}`.
+      epoch), `loss_weights` `[S, T]` (at its last step), `residual` `[S]` (of a
+      balancer that solves a problem, the largest of the steps), `active` `[S]`
+      (False once a seed has stopped: its figures stay as they were), and at
+      evaluated epochs `validation`, `{task: {metric: [S]}}`.
     num_skipped: `[S]` or scalar int, steps that `skip_nonfinite` let pass.
     steps_taken: steps of this call, without those that a keeper handed back.
     seconds: wall time of this call: `init` (the first state, compilation

@@ -14,6 +14,7 @@ Array = jax.Array
 PyTree = Any
 LossFn = Callable[[Array, Any], Array]
 MetricFn = Callable[[Array, Any, Array], Array]
+Scope = Literal['all', 'shared', 'representation']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,11 +126,42 @@ class Balancer(NamedTuple):
       takes T pull-backs instead of one.
     scope: what the weights act on: `all` parameters, or only those that are
       `shared` between tasks, the others keeping their plain gradient. The
-      Gramian is that of the same parameters.
+      Gramian is that of the same parameters. With `representation` the weights
+      act on shared parameters too, but the Gramian is that of the gradients at
+      the shared representation of the rows (Sener & Koltun's upper bound, MGDA-
+      UB): one pull-back through the trunk instead of T. It leaves out the paths
+      by which shared parameters act on predictions beside the representation,
+      such as an encoder that gates read. For models with `represent(features)`
+      and `predict(representation, features)`: `SharedBottom`, `OMoE`, `MMoE`.
+    after: optional `(losses_before [T], losses_after [T], state, *, present) ->
+      state`: the losses of the same rows, with the same dropout, before and
+      after the step; a second forward pass.
   """
 
   init: Callable[[Array, int], PyTree]
   update: Callable[..., tuple[Array, PyTree]]
   needs_losses: bool = True
   needs_gramian: bool = False
-  scope: Literal['all', 'shared'] = 'all'
+  scope: Scope = 'all'
+  after: Callable[..., PyTree] | None = None
+
+
+class Aggregator(NamedTuple):
+  """How several gradients become one, where a Gramian does not tell enough.
+
+  It stands wherever a `Balancer` may.
+
+  Attributes:
+    init: `(key, params, num_tasks) -> state`; of the parameters in the scope,
+      None in the place of the others.
+    update: `(gradients, losses [T], state, *, present) -> (gradient,
+      weights [T], state)`. The gradients are a pytree like `params`, each leaf
+      with a leading T; the weights say how much each task counted, for reports
+      alone. Scan-safe, and no gradient flows through it.
+    scope: which parameters: `all`, or those that are `shared` between tasks.
+      The others keep their plain gradient.
+  """
+
+  init: Callable[[Array, PyTree, int], PyTree]
+  update: Callable[..., tuple[PyTree, Array, PyTree]]
+  scope: Literal['all', 'shared'] = 'shared'

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+import lplmtl
 from experiments import (
   census,
   census_data,
@@ -171,10 +172,16 @@ def test_every_architecture_and_balancer_by_one_flag():
   assert [level.widths for level in unequal.levels] == [(9, 8), (4,)]
   for name in runner.balancer_names():
     balancer = runner.make_balancer(Config(balancer=name), pair, 10)
-    weights, _ = balancer.update(
-      jnp.ones(2), balancer.init(jax.random.key(0), 2),
-      gramian=jnp.eye(2),
-    )  # fmt: skip
+    if isinstance(balancer, lplmtl.Aggregator):
+      state = balancer.init(jax.random.key(0), {'w': jnp.ones(3)}, 2)
+      gradients = {'w': jnp.ones((2, 3))}
+      _, weights, _ = balancer.update(gradients, jnp.ones(2), state)
+    else:
+      weights, _ = balancer.update(
+        jnp.ones(2),
+        balancer.init(jax.random.key(0), 2),
+        gramian=jnp.eye(2),
+      )
     assert weights.shape == (2,)
   config = Config(balancer='static', loss_weights=(1.0, 0.25))
   weights, _ = runner.make_balancer(config, pair).update(np.ones(2), ())

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, gradients, steps
+from lplmtl import balanced, balancing, gradients, parts, steps
 from tests import contracts, reference
 
 MODELS = contracts.architectures(encoder=contracts.encoder())
@@ -173,11 +173,15 @@ def test_weights_for_shared_parameters_without_a_gramian():
   found = {}
   for scope in ('all', 'shared'):
     found[scope], _, _ = jax.jit(
-      lambda p, scope=scope: gradients.balanced(
-        model, contracts.TASKS, plain._replace(scope=scope), (), p, batch,
-        key=KEY,
+      lambda p, scope=scope: balanced.gradient(
+        model,
+        contracts.TASKS,
+        plain._replace(scope=scope),
+        (),
+        p,
+        parts.Rows(batch, KEY),
       )
-    )(params)  # fmt: skip
+    )(params)
   _, each = jax.jit(
     lambda p: gradients.task_gradients(model, contracts.TASKS, p, batch)
   )(params)
@@ -205,17 +209,17 @@ def test_parts_give_the_gradient_of_the_whole(name, scope):
   )
   balancer = getattr(balancing, name)()._replace(scope=scope)
   state = balancer.init(KEY, NUM_TASKS)
-  whole, parts = (
+  whole, split = (
     jax.jit(
-      lambda p, n=n: gradients.balanced(
-        model, contracts.TASKS, balancer, state, p, batch, key=KEY, num_parts=n
+      lambda p, n=n: balanced.gradient(
+        model, contracts.TASKS, balancer, state, p, parts.Rows(batch, KEY, n)
       )
     )(params)
     for n in (1, 3)
   )
   if name == 'pcgrad':  # keys are no numbers to compare
-    whole, parts = whole[::2], parts[::2]
-  contracts.assert_trees_close(parts, whole, atol=1e-6)
+    whole, split = whole[::2], split[::2]
+  contracts.assert_trees_close(split, whole, atol=1e-6)
   assert whole[-1]['present'].tolist() == [True, True, False]
 
 
@@ -243,11 +247,15 @@ def test_a_penalty_is_added_once_and_not_weighted(name, num_parts):
 
   def run(model):
     return jax.jit(
-      lambda p: gradients.balanced(
-        model, contracts.TASKS, balancer, balancer.init(KEY, NUM_TASKS), p,
-        batch, key=KEY, num_parts=num_parts,
+      lambda p: balanced.gradient(
+        model,
+        contracts.TASKS,
+        balancer,
+        balancer.init(KEY, NUM_TASKS),
+        p,
+        parts.Rows(batch, KEY, num_parts),
       )[0]
-    )(params)  # fmt: skip
+    )(params)
 
   added = jax.tree.map(jnp.subtract, run(_Penalised()), run(MODELS['mmoe']))
   contracts.assert_trees_close(added, params, atol=1e-5)
@@ -268,11 +276,15 @@ def test_models_that_do_not_say_or_do_not_share():
 
   with pytest.raises(ValueError, match='Alone shares no parameters'):
     gradients.shared_leaves(Alone(), params)
-  with pytest.raises(ValueError, match="'all' or 'shared', found 'some'"):
-    gradients.balanced(
-      MODELS['mmoe'], contracts.TASKS, balancing.equal()._replace(scope='some'),
-      (), params, batch, key=KEY,
-    )  # fmt: skip
+  with pytest.raises(ValueError, match="'representation'\\), found 'some'"):
+    balanced.gradient(
+      MODELS['mmoe'],
+      contracts.TASKS,
+      balancing.equal()._replace(scope='some'),
+      (),
+      params,
+      parts.Rows(batch, KEY),
+    )
 
 
 def test_a_balancer_that_returns_no_weights():
@@ -282,17 +294,24 @@ def test_a_balancer_that_returns_no_weights():
   )
   expected = rf'weights of shape \({NUM_TASKS},\), one a task; found \(\)'
   with pytest.raises(ValueError, match=expected):
-    gradients.balanced(
-      model, contracts.TASKS, wrong, (), params, batch, key=KEY
+    balanced.gradient(
+      model, contracts.TASKS, wrong, (), params, parts.Rows(batch, KEY)
     )
 
 
 @pytest.mark.parametrize(
-  ('batch_size', 'limit', 'parts'),
+  ('batch_size', 'limit', 'number'),
   [
-    (16, 256, 1), (256, 256, 1), (257, 256, 1), (512, 256, 2), (1000, 256, 4),
-    (1021, 256, 1), (4096, 1024, 4), (1024, 1024, 1), (4096, None, 1),
+    (16, 256, 1),
+    (256, 256, 1),
+    (257, 256, 1),
+    (512, 256, 2),
+    (1000, 256, 4),
+    (1021, 256, 1),
+    (4096, 1024, 4),
+    (1024, 1024, 1),
+    (4096, None, 1),
   ],
-)  # fmt: skip
-def test_parts_of(batch_size, limit, parts):
-  assert steps.parts_of(batch_size, limit) == parts
+)
+def test_number_of_parts(batch_size, limit, number):
+  assert parts.number_of_parts(batch_size, limit) == number

@@ -6,7 +6,7 @@ import flax.linen as nn
 
 from lplmtl import experts, mixture
 from lplmtl.architectures import common
-from lplmtl.types import Task
+from lplmtl.types import Array, Task
 
 
 class OMoE(nn.Module):
@@ -38,17 +38,43 @@ class OMoE(nn.Module):
     """Whether a parameter receives more than one task's gradient."""
     return path[0] in ('encoder', 'experts', 'gate')
 
-  @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False
   ) -> common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': one dict for its level})`."""
+    return self._apply(features, None, train=train)
+
+  def represent(self, features: Any, *, train: bool = False) -> Array:
+    """`[B, E, H]`, the outputs of the experts."""
+    return self._apply(features, None, train=train, only_experts=True)
+
+  def predict(
+    self, representation: Array, features: Any, *, train: bool = False
+  ) -> common.Predictions:
+    """The predictions from `represent(features)`; the gates read features."""
+    return self._apply(features, representation, train=train)
+
+  @nn.compact
+  def _apply(
+    self,
+    features: Any,
+    outputs: Array | None,
+    *,
+    train: bool,
+    only_experts: bool = False,
+  ) -> Any:
     names = common.task_names(self.tasks)
     x = common.encode(self.encoder, features, train=train)
+    pool: Any = mixture.Pool('experts', self.num_experts, x)
+    if outputs is not None:
+      pool = mixture.Given('experts', outputs)
+    if only_experts:
+      found, _ = mixture.apply(self, self.expert, [pool], train=train)
+      return found['experts']
     (mixed,), (weights,) = mixture.mix(
       self,
       self.expert,
-      [mixture.Pool('experts', self.num_experts, x)],
+      [pool],
       [mixture.Selector('gate', x, ('experts',))],
       train=train,
     )

@@ -6,7 +6,7 @@ import flax.linen as nn
 
 from lplmtl import experts
 from lplmtl.architectures import common
-from lplmtl.types import Task
+from lplmtl.types import Array, Task
 
 
 class SharedBottom(nn.Module):
@@ -34,14 +34,30 @@ class SharedBottom(nn.Module):
     """Whether a parameter receives more than one task's gradient."""
     return path[0] in ('encoder', 'bottom')
 
-  @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False
   ) -> common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': ()})`."""
+    return self.predict(self.represent(features, train=train), train=train)
+
+  def represent(self, features: Any, *, train: bool = False) -> Array:
+    """`[B, H]`, what all towers read: f(x)."""
+    return self._apply(features, None, train)
+
+  def predict(
+    self, representation: Array, features: Any = None, *, train: bool = False
+  ) -> common.Predictions:
+    """The predictions from `represent(features)`."""
+    return self._apply(features, representation, train)
+
+  @nn.compact
+  def _apply(
+    self, features: Any, representation: Array | None, train: bool
+  ) -> Any:
     names = common.task_names(self.tasks)
-    x = common.encode(self.encoder, features, train=train)
-    hidden = experts.call(self.bottom, x, train=train)
-    inputs = dict.fromkeys(names, hidden)
+    if representation is None:
+      x = common.encode(self.encoder, features, train=train)
+      return experts.call(self.bottom, x, train=train)
+    inputs = dict.fromkeys(names, representation)
     predictions = common.predict(self.tasks, self.tower, inputs, train=train)
     return predictions, {'gates': ()}

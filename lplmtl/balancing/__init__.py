@@ -1,13 +1,30 @@
 """Balancers: pairs of pure functions from task losses to weights."""
 
+from lplmtl.balancing.aligned_mtl import aligned_mtl as aligned_mtl
+from lplmtl.balancing.cagrad import cagrad as cagrad
+from lplmtl.balancing.config import config as config
+from lplmtl.balancing.coordinates import gramian as gramian
+from lplmtl.balancing.db_mtl import db_mtl as db_mtl
+from lplmtl.balancing.dualproj import dualproj as dualproj
 from lplmtl.balancing.dwa import dwa as dwa
 from lplmtl.balancing.equal import equal as equal
+from lplmtl.balancing.excess_mtl import excess_mtl as excess_mtl
 from lplmtl.balancing.exponential import exponential as exponential
+from lplmtl.balancing.fairgrad import fairgrad as fairgrad
+from lplmtl.balancing.famo import famo as famo
 from lplmtl.balancing.gls import gls as gls
+from lplmtl.balancing.graddrop import graddrop as graddrop
+from lplmtl.balancing.gradnorm import gradnorm as gradnorm
+from lplmtl.balancing.gradvac import gradvac as gradvac
+from lplmtl.balancing.imtl_g import imtl_g as imtl_g
 from lplmtl.balancing.imtl_l import imtl_l as imtl_l
 from lplmtl.balancing.imtl_l import imtl_l_loss as imtl_l_loss
+from lplmtl.balancing.mgda import mgda as mgda
+from lplmtl.balancing.moco import moco as moco
+from lplmtl.balancing.nash_mtl import nash_mtl as nash_mtl
 from lplmtl.balancing.normalized import normalized as normalized
 from lplmtl.balancing.pcgrad import pcgrad as pcgrad
+from lplmtl.balancing.random import random as random
 from lplmtl.balancing.rlw import rlw as rlw
 from lplmtl.balancing.static import static as static
 from lplmtl.balancing.stch import stch as stch
@@ -19,3 +36,4 @@ from lplmtl.balancing.uncertainty import (
 from lplmtl.balancing.uncertainty import (
   uncertainty_revised_loss as uncertainty_revised_loss,
 )
+from lplmtl.balancing.upgrad import upgrad as upgrad

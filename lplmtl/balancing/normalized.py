@@ -23,8 +23,14 @@ def normalized(balancer: Balancer, total: float | None = None) -> Balancer:
     they are.
 
   Raises:
-    ValueError: a total that is not above 0.
+    ValueError: a total that is not above 0; an `Aggregator`, which has no
+      weights to scale.
   """
+  if not isinstance(balancer, Balancer):
+    raise ValueError(
+      'normalized needs a Balancer, whose update returns weights; found '
+      f'{type(balancer).__name__}'
+    )
   if total is not None and not total > 0:
     raise ValueError(f'total must be above 0, found {total}')
 

@@ -1,14 +1,14 @@
 """Projecting conflicting gradients (Yu et al. 2020)."""
 
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lplmtl.types import Array, Balancer
+from lplmtl.types import Array, Balancer, Scope
 
 
-def pcgrad(scope: Literal['all', 'shared'] = 'shared') -> Balancer:
+def pcgrad(scope: Scope = 'shared') -> Balancer:
   """PCGrad: takes from each gradient what conflicts with another's.
 
   For each task i, from `g_i^PC = g_i`, over the other tasks j in a random order

@@ -1,0 +1,332 @@
+"""The balanced gradient: one forward pass, one or T back."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lplmtl import gradients, losses
+from lplmtl.parts import Rows
+from lplmtl.types import (
+  Aggregator,
+  Array,
+  Balancer,
+  Batch,
+  Model,
+  PyTree,
+  Task,
+)
+
+SCOPES = ('all', 'shared', 'representation')
+
+
+def init(
+  key: Array,
+  model: Model,
+  tasks: Sequence[Task],
+  balancer: Balancer | Aggregator,
+  params: PyTree,
+) -> PyTree:
+  """The first state of a balancer for a model with these parameters."""
+  if isinstance(balancer, Aggregator):
+    acts = _scope(balancer, model, params)
+    return balancer.init(key, _masked(params, acts), len(tasks))
+  return balancer.init(key, len(tasks))
+
+
+def gradient(
+  model: Model,
+  tasks: Sequence[Task],
+  balancer: Balancer | Aggregator,
+  balancer_state: PyTree,
+  params: PyTree,
+  rows: Rows,
+) -> tuple[PyTree, PyTree, dict[str, Array]]:
+  """The gradient of the balanced loss.
+
+  What a few hundred rows need stays in a core's cache, so a CPU is faster in
+  parts. The gradient is that of the whole batch, over whose rows each mean is
+  taken, whatever their parts and wherever they are; dropout too is that of the
+  row's place in the batch. A penalty is averaged over parts and devices.
+
+  Args:
+    model: see `lplmtl.types.Model`.
+    tasks: T tasks.
+    balancer: see `lplmtl.types.Balancer` and `Aggregator`.
+    balancer_state: its state.
+    params: the model's parameters.
+    rows: what to learn from. A balancer that needs the losses before there is
+      a gradient takes all rows at once, and so does the `representation`.
+
+  Returns:
+    (gradient, balancer_state, metrics), metrics `losses`, `weights`, `present`,
+    `[T]` each, and `residual`, that of a balancer which solves a problem, else
+    0.
+
+  Raises:
+    ValueError: the balancer acts on shared parameters, and the model shares
+      none or does not say which; it wants a representation, and the model does
+      not offer one; or its weights are not `[T]`.
+  """
+  shared = _scope(balancer, model, params)
+  totals = rows.total(losses.row_totals(tasks, rows.batch))
+  present = totals > 0
+  arguments = (model, tasks, balancer, balancer_state, params, rows, shared)
+  if isinstance(balancer, Aggregator):
+    way: Any = _aggregated
+  elif balancer.scope == 'representation':
+    way = _at_representation
+  elif balancer.needs_gramian:
+    way = _by_gramian
+  else:
+    way = _by_losses
+  found, values, weights, balancer_state = way(*arguments, totals)
+  return found, balancer_state, {
+    'losses': values,
+    'weights': weights,
+    'present': present,
+    'residual': getattr(balancer_state, 'residual', jnp.float32(0)),
+  }  # fmt: skip
+
+
+def losses_at(
+  model: Model, tasks: Sequence[Task], params: PyTree, rows: Rows
+) -> Array:
+  """`[T]` losses of rows by a forward pass alone, with the step's dropout."""
+  totals = rows.total(losses.row_totals(tasks, rows.batch))
+  return rows.sum_in_parts(
+    lambda batch, key: gradients.forward(
+      model, tasks, params, batch, key=key, totals=totals
+    )[0]
+  )
+
+
+def _by_losses(
+  model: Model,
+  tasks: Sequence[Task],
+  balancer: Balancer,
+  state: PyTree,
+  params: PyTree,
+  rows: Rows,
+  shared: PyTree,
+  totals: Array,
+) -> tuple[PyTree, Array, Array, PyTree]:
+  """One pull-back of the weighted sum."""
+  go = functools.partial(gradients.forward, model, tasks, params, totals=totals)
+  update = functools.partial(_update, balancer, present=totals > 0)
+  share = _share(rows)
+
+  if not balancer.needs_losses:
+    zeros = jnp.zeros(len(tasks), jnp.float32)
+    weights, _ = update(zeros, state)
+
+    def weighted(batch: Batch, key: Array) -> tuple[Array, PyTree]:
+      values, pull_back, _ = go(batch, key=key)
+      return values, _pull(pull_back, weights, shared, share)
+
+    values, found = rows.sum_in_parts(weighted)
+    return found, values, weights, update(values, state)[1]
+
+  values, pull_back, _ = go(rows.batch, key=rows.place())
+  values = rows.total(values)
+  weights, state = update(values, state)
+  found = _pull(pull_back, weights, shared, 1 / rows.num_devices)
+  return rows.total(found), values, weights, state
+
+
+def _each_task(
+  model: Model,
+  tasks: Sequence[Task],
+  params: PyTree,
+  rows: Rows,
+  totals: Array,
+) -> tuple[Array, list[PyTree], PyTree]:
+  """Losses, T gradients, and the penalty's gradient or None."""
+  zeros, share = jnp.zeros(len(tasks), jnp.float32), _share(rows)
+
+  def each(batch: Batch, key: Array) -> tuple[Array, list[PyTree], Any]:
+    values, pull_back, has_penalty = gradients.forward(
+      model, tasks, params, batch, key=key, totals=totals
+    )
+    own = pull_back(zeros, share) if has_penalty else None
+    return values, gradients.each_pulled_back(pull_back, len(tasks)), own
+
+  return rows.sum_in_parts(each)
+
+
+def _by_gramian(
+  model: Model,
+  tasks: Sequence[Task],
+  balancer: Balancer,
+  state: PyTree,
+  params: PyTree,
+  rows: Rows,
+  shared: PyTree,
+  totals: Array,
+) -> tuple[PyTree, Array, Array, PyTree]:
+  """T pull-backs, whose inner products tell the weights."""
+  values, each, penalty = _each_task(model, tasks, params, rows, totals)
+  weights, state = _update(
+    balancer,
+    values,
+    state,
+    gramian=gradients.gramian(each, shared),
+    present=totals > 0,
+  )
+  return _plus(_combine(each, weights, shared), penalty), values, weights, state
+
+
+def _aggregated(
+  model: Model,
+  tasks: Sequence[Task],
+  balancer: Aggregator,
+  state: PyTree,
+  params: PyTree,
+  rows: Rows,
+  shared: PyTree,
+  totals: Array,
+) -> tuple[PyTree, Array, Array, PyTree]:
+  """T pull-backs, stacked for an aggregator."""
+  values, each, penalty = _each_task(model, tasks, params, rows, totals)
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+  found, weights, state = balancer.update(
+    _masked(stacked, shared), values, state, present=totals > 0
+  )
+  plain = jax.tree.map(lambda *leaves: sum(leaves), *each)
+  if shared is not None:
+    found = jax.tree.map(
+      lambda acts, new, old: new if acts else old, shared, found, plain
+    )  # None of `found` stands where the scope ends
+  return _plus(found, penalty), values, weights, state
+
+
+def _at_representation(
+  model: Any,
+  tasks: Sequence[Task],
+  balancer: Balancer,
+  state: PyTree,
+  params: PyTree,
+  rows: Rows,
+  shared: PyTree,
+  totals: Array,
+) -> tuple[PyTree, Array, Array, PyTree]:
+  """T pull-backs to the representation, and one through the trunk."""
+  apply = functools.partial(
+    model.apply, train=True, rngs={'dropout': rows.place()}
+  )
+  features = rows.batch.features
+
+  def represent(params: PyTree) -> PyTree:
+    return apply({'params': params}, features, method='represent')
+
+  def head(params: PyTree, representation: PyTree) -> Any:
+    predictions, aux = apply(
+      {'params': params}, representation, features, method='predict'
+    )
+    values, _ = losses.task_losses(tasks, predictions, rows.batch, totals)
+    return values, aux.get('penalty', jnp.zeros(())) / rows.num_devices
+
+  representation, through_trunk = jax.vjp(represent, params)
+  (values, penalty), through_head = jax.vjp(head, params, representation)
+  values = rows.total(values)
+
+  def pull_back(weights: Array, penalty_weight: float) -> PyTree:
+    return through_head((weights, jnp.full_like(penalty, penalty_weight)))
+
+  each = gradients.each_pulled_back(
+    lambda weights, _: pull_back(weights, 0.0)[1], len(tasks)
+  )
+  weights, state = _update(
+    balancer,
+    values,
+    state,
+    gramian=rows.total(gradients.gramian(each)),
+    present=totals > 0,
+  )
+  acts, cotangent = pull_back(weights, 1.0)
+  plain, _ = pull_back(jnp.ones_like(weights), 1.0)
+  found = jax.tree.map(
+    lambda ok, new, old, trunk: (new if ok else old) + trunk,
+    shared, acts, plain, through_trunk(cotangent)[0],
+  )  # fmt: skip
+  return rows.total(found), values, weights, state
+
+
+def _scope(
+  balancer: Balancer | Aggregator, model: Any, params: PyTree
+) -> PyTree:
+  """What the weights act on: a pytree of bools, or None for everything."""
+  scope = balancer.scope
+  if scope not in SCOPES:
+    raise ValueError(f"a balancer's scope must be in {SCOPES}, found {scope!r}")
+  if scope == 'representation':
+    offers = all(hasattr(model, name) for name in ('represent', 'predict'))
+    if not offers or isinstance(balancer, Aggregator):
+      found = 'an aggregator' if offers else type(model).__name__
+      raise ValueError(
+        "scope='representation' needs a balancer, and a model with represent("
+        'features) and predict(representation, features), such as '
+        f"SharedBottom or MMoE; found {found}: take scope='shared'"
+      )
+  return None if scope == 'all' else gradients.shared_leaves(model, params)
+
+
+def _update(
+  balancer: Balancer, values: Array, state: PyTree, **extra: Any
+) -> tuple[Array, PyTree]:
+  weights, state = balancer.update(values, state, **extra)
+  if jnp.shape(weights) != values.shape:
+    raise ValueError(
+      f"a balancer's update must return weights of shape {values.shape}, one a "
+      f'task; found {jnp.shape(weights)}'
+    )
+  return weights, state
+
+
+def _share(rows: Rows) -> Any:
+  """Of the penalty, for each part."""
+  return 1 / (rows.num_parts * rows.num_devices)
+
+
+def _plus(found: PyTree, penalty: PyTree) -> PyTree:
+  return found if penalty is None else jax.tree.map(jnp.add, found, penalty)
+
+
+def _masked(tree: PyTree, acts: PyTree) -> PyTree:
+  """None in the place of what is out of scope."""
+  if acts is None:
+    return tree
+  return jax.tree.map(lambda x, ok: x if ok else None, tree, acts)
+
+
+def _combine(each: list[PyTree], weights: Array, shared: PyTree) -> PyTree:
+  """`sum_k w_k g_k`, where the weights act; `sum_k g_k` elsewhere."""
+
+  def add(acts: bool, *leaves: Array) -> Array:
+    factors = weights if acts else jnp.ones_like(weights)
+    return sum(
+      factor.astype(leaf.dtype) * leaf
+      for factor, leaf in zip(factors, leaves, strict=True)
+    )
+
+  if shared is None:
+    shared = jax.tree.map(lambda _: True, each[0])
+  return jax.tree.map(add, shared, *each)
+
+
+def _pull(
+  pull_back: gradients.PullBack,
+  weights: Array,
+  shared: PyTree,
+  penalty_weight: float = 1.0,
+) -> PyTree:
+  """One pull-back; a second, unweighted, for what the weights leave alone."""
+  gradient = pull_back(weights, penalty_weight)
+  if shared is None:
+    return gradient
+  plain = pull_back(jnp.ones_like(weights), penalty_weight)
+  return jax.tree.map(
+    lambda acts, new, old: new if acts else old, shared, gradient, plain
+  )

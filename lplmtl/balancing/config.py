@@ -1,0 +1,49 @@
+"""Conflict-free inverse gradients (Liu et al. 2024)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from lplmtl.balancing import solvers
+from lplmtl.types import Array, Balancer, Scope
+
+
+def config(scope: Scope = 'shared') -> Balancer:
+  """ConFIG: the same angle to every task gradient, with their joint length.
+
+      d = (sum_k g_k . u) u,   u ~ pinv([g_1 / ||g_1||, ...]^T) 1,  ||u|| = 1
+
+  The direction is that of `imtl_g`; its length is that of all
+  gradients along it, so that gradients at odds make small steps. The weights
+  sum to nothing fixed: to T where all gradients are the same.
+
+  Args:
+    scope: see `Balancer`.
+
+  Returns:
+    A Balancer without a state; 1 pass forward, T back. A task whose gradient is
+    0 takes no part.
+
+  References:
+    Liu et al. 2024, "ConFIG: Towards Conflict-free Training of Physics Informed
+    Neural Networks".
+  """
+
+  def init(key: Array, num_tasks: int) -> tuple[()]:
+    del key, num_tasks
+    return ()
+
+  def update(
+    losses: Array, state: tuple[()], *, gramian: Array, **extra: Any
+  ) -> tuple[Array, tuple[()]]:
+    del extra
+    cosines, norms = solvers.normalize(gramian)
+    # u ~ sum_k y_k g_k / ||g_k||, and g_k . u = ||g_k|| / ||sum ...||.
+    values = solvers.solve_on(cosines, jnp.ones_like(norms), norms > 0)
+    total = jnp.where(values.sum() > 0, values.sum(), 1)
+    ratio = jnp.where(
+      norms > 0, norms.sum() / jnp.where(norms > 0, norms, 1), 1
+    )
+    return (ratio * values / total).astype(losses.dtype), state
+
+  return Balancer(init, update, needs_gramian=True, scope=scope)

@@ -1,0 +1,52 @@
+"""Sums over the coordinates of stacked gradients, leaf by leaf."""
+
+import jax
+import jax.numpy as jnp
+
+from lplmtl.types import Array, PyTree
+
+
+def inner(first: PyTree, second: PyTree) -> Array:
+  """`[T]` inner products of T gradients with T others (leading T axes)."""
+  products = jax.tree.map(
+    lambda a, b: jnp.sum((a * b).reshape(len(a), -1), axis=1), first, second
+  )
+  return jnp.sum(jnp.stack(jax.tree.leaves(products)), axis=0)
+
+
+def gramian(gradients: PyTree) -> Array:
+  """What Gramian methods ask for, in a training loop of your own.
+
+  Args:
+    gradients: pytree of the task gradients, each leaf with a leading T, such as
+      `lplmtl.task_gradients` returns.
+
+  Returns:
+    `[T, T]` inner products of the gradients.
+  """
+  flat = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(gradients)]
+  return jnp.sum(jnp.stack([leaf @ leaf.T for leaf in flat]), axis=0)
+
+
+def combine(weights: Array, gradients: PyTree) -> PyTree:
+  """`sum_k w_k g_k`."""
+  return jax.tree.map(
+    lambda leaf: jnp.tensordot(weights.astype(leaf.dtype), leaf, 1), gradients
+  )
+
+
+def zeros(params: PyTree, num_tasks: int) -> PyTree:
+  """A zero for each coordinate of T gradients."""
+  return jax.tree.map(
+    lambda leaf: jnp.zeros((num_tasks, *leaf.shape), leaf.dtype), params
+  )
+
+
+def present_tasks(losses: Array, present: Array | None) -> Array:
+  """`[T]` float32, 1 for the tasks with a label in the batch."""
+  return jnp.ones(len(losses)) if present is None else present * 1.0
+
+
+def along(mask: Array, leaf: Array) -> Array:
+  """`[T]` numbers, to multiply a leaf with a leading T."""
+  return mask.reshape(-1, *(1,) * (leaf.ndim - 1)).astype(leaf.dtype)

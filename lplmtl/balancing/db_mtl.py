@@ -1,0 +1,91 @@
+"""Dual balancing (Lin et al. 2023)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lplmtl.balancing import coordinates
+from lplmtl.types import Aggregator, Array, PyTree
+
+SMALLEST = 1e-8  # of a loss, and of a length
+
+
+class DbMtlState(NamedTuple):
+  """State of `db_mtl`.
+
+  Attributes:
+    step: scalar int32, steps taken.
+    tracked: moving averages of the gradients of the losses' logarithms, a
+      leading T on every shared parameter.
+  """
+
+  step: Array
+  tracked: PyTree
+
+
+def db_mtl(beta: float = 0.9, decay: float = 0.5) -> Aggregator:
+  """DB-MTL: logarithms of the losses, gradients all as long as the longest.
+
+      y_k <- beta_t y_k + (1 - beta_t) grad log(L_k),   beta_t = beta / t^decay
+      d = max_j ||y_j|| sum_k y_k / ||y_k||
+
+  (Algorithm 1). The scale of a loss has no effect.
+
+  Args:
+    beta: in [0, 1), of the moving averages, with its `decay` >= 0.
+
+  Returns:
+    An Aggregator whose state is a `DbMtlState`, T times the shared parameters;
+    1 pass forward, T back. Its weights, for reports, are the factors of the
+    averages. The average of a task without a label in the batch (`present`)
+    stays.
+
+  Raises:
+    ValueError: arguments out of range.
+
+  Differs from the paper: parameters of one task follow their plain gradient,
+  not that of the loss's logarithm.
+
+  References:
+    Lin et al. 2023, "Dual-Balancing for Multi-Task Learning".
+  """
+  if not 0 <= beta < 1 or decay < 0:
+    raise ValueError(
+      f'beta must be in [0, 1) and decay at least 0, found {beta} and {decay}'
+    )
+
+  def init(key: Array, params: PyTree, num_tasks: int) -> DbMtlState:
+    del key
+    tracked = coordinates.zeros(params, num_tasks)
+    return DbMtlState(jnp.zeros((), jnp.int32), tracked)
+
+  def update(
+    gradients: PyTree,
+    losses: Array,
+    state: DbMtlState,
+    *,
+    present: Array | None = None,
+    **extra: Any,
+  ) -> tuple[PyTree, Array, DbMtlState]:
+    del extra
+    here = coordinates.present_tasks(losses, present)
+    step = state.step + 1
+    rate = here * (1 - beta / step.astype(jnp.float32) ** decay)
+    inverse = 1 / jnp.maximum(losses.astype(jnp.float32), SMALLEST)
+    tracked = jax.tree.map(
+      lambda y, g: (
+        y + coordinates.along(rate, y) * (coordinates.along(inverse, g) * g - y)
+      ),
+      state.tracked,
+      gradients,
+    )
+    norms = jnp.sqrt(coordinates.inner(tracked, tracked))
+    weights = jnp.where(
+      norms > 0, norms.max() / jnp.maximum(norms, SMALLEST * norms.max()), 1
+    )
+    weights = jnp.where(norms.max() > 0, weights, 1).astype(jnp.float32)
+    found = coordinates.combine(weights, tracked)
+    return found, weights, DbMtlState(step, tracked)
+
+  return Aggregator(init, update)

@@ -1,0 +1,46 @@
+"""Projection onto the dual cone (Lopez-Paz & Ranzato 2017)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from lplmtl.balancing import solvers
+from lplmtl.types import Array, Balancer, Scope
+
+
+def dualproj(scope: Scope = 'shared') -> Balancer:
+  """DualProj: the mean gradient, freed of its conflicts.
+
+  The mean is projected onto the directions that are against no task:
+
+      d = argmin || d - 1/T sum_k g_k ||^2  over  g_k . d >= 0 for all k
+
+  as GEM does with tasks in the place of memories. The weights are at least
+  1/T; where the mean conflicts with no task they are just that.
+
+  Args:
+    scope: see `Balancer`.
+
+  Returns:
+    A Balancer whose state is a `solvers.Solved`; 1 pass forward, T back.
+
+  Differs from the paper: there one task is learned at a time and the others are
+  remembered; the use for tasks learned together is that of TorchJD.
+
+  References:
+    Lopez-Paz & Ranzato 2017, "Gradient Episodic Memory for Continual Learning".
+  """
+
+  def update(
+    losses: Array, state: solvers.Solved, *, gramian: Array, **extra: Any
+  ) -> tuple[Array, solvers.Solved]:
+    del state, extra
+    cosines, norms = solvers.normalize(gramian)
+    largest = norms.max()
+    scaled = norms / jnp.where(largest > 0, largest, 1)
+    added, residual = solvers.nonnegative(cosines, -cosines @ scaled)
+    inverse = jnp.where(scaled > 0, 1 / jnp.where(scaled > 0, scaled, 1), 0)
+    weights = (1 + added * inverse) / len(losses)
+    return solvers.finish(losses, weights, residual)
+
+  return Balancer(solvers.unsolved, update, needs_gramian=True, scope=scope)

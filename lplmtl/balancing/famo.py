@@ -1,0 +1,108 @@
+"""Fast adaptive multi-task optimisation (Liu et al. 2023)."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lplmtl.types import Array, Balancer
+
+SMALLEST = 1e-8  # of a loss above its lowest
+
+
+class FamoState(NamedTuple):
+  """State of `famo`.
+
+  Attributes:
+    logits: `[T]` float32, xi_k.
+    opt_state: state of their own optimiser.
+  """
+
+  logits: Array
+  opt_state: Any
+
+
+def famo(
+  learning_rate: float = 0.025,
+  weight_decay: float = 0.001,
+  lowest: Sequence[float] | None = None,
+) -> Balancer:
+  """FAMO: lets all losses fall at one rate, at the cost of a forward pass.
+
+      w_k = c z_k / (L_k - b_k),  z = softmax(xi),
+      c = 1 / sum_k z_k / (L_k - b_k)
+
+  After the step, with the losses L' of the same rows,
+
+      delta_k = log(L_k - b_k) - log(L'_k - b_k),
+      xi <- xi - rate (J delta + decay xi),   J = diag(z) - z z^T
+
+  by Adam: a task whose loss fell faster than the others' gets less. The weights
+  sum to 1.
+
+  Args:
+    learning_rate: of the logits' own Adam.
+    weight_decay: of the logits, gamma.
+    lowest: `[T]` b_k, the lowest losses to be had; None for 0 each.
+
+  Returns:
+    A Balancer whose state is a `FamoState`; 2 passes forward, 1 back. A task
+    without a label in the batch (`present`) does not move the logits.
+
+  Raises:
+    ValueError: in `init`, another number of tasks.
+
+  References:
+    Liu et al. 2023, "FAMO: Fast Adaptive Multitask Optimization".
+  """
+  optimizer = optax.chain(
+    optax.add_decayed_weights(weight_decay), optax.adam(learning_rate)
+  )
+
+  def init(key: Array, num_tasks: int) -> FamoState:
+    del key
+    if lowest is not None and len(lowest) != num_tasks:
+      raise ValueError(
+        f'lowest has {len(lowest)} entries for {num_tasks} tasks'
+      )
+    logits = jnp.zeros(num_tasks, jnp.float32)
+    return FamoState(logits, optimizer.init(logits))
+
+  def above(losses: Array) -> Array:
+    losses = jax.lax.stop_gradient(losses.astype(jnp.float32))
+    base = 0.0 if lowest is None else jnp.asarray(lowest, jnp.float32)
+    return jnp.maximum(losses - base, SMALLEST)
+
+  def update(
+    losses: Array,
+    state: FamoState,
+    *,
+    present: Array | None = None,
+    **extra: Any,
+  ) -> tuple[Array, FamoState]:
+    del extra
+    here = jnp.ones_like(state.logits) if present is None else present * 1.0
+    # The mean of the logits has no effect: they differ by what they mean.
+    rates = here * jax.nn.softmax(state.logits) / above(losses)
+    total = rates.sum()
+    return rates / jnp.where(total > 0, total, 1), state
+
+  def after(
+    before: Array,
+    now: Array,
+    state: FamoState,
+    *,
+    present: Array | None = None,
+  ) -> FamoState:
+    here = jnp.ones_like(state.logits) if present is None else present * 1.0
+    shares = here * jax.nn.softmax(state.logits)
+    fall = jnp.log(above(before)) - jnp.log(above(now))
+    total = shares.sum()
+    mean = jnp.sum(shares * fall) / jnp.where(total > 0, total, 1)
+    slope = shares * (fall - mean)  # J delta
+    move, opt_state = optimizer.update(slope, state.opt_state, state.logits)
+    return FamoState(state.logits + move, opt_state)
+
+  return Balancer(init, update, after=after)

@@ -1,0 +1,70 @@
+"""Gradient sign dropout (Chen et al. 2020)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lplmtl.balancing import coordinates
+from lplmtl.types import Aggregator, Array, PyTree
+
+
+def graddrop(leak: Sequence[float] | None = None) -> Aggregator:
+  """GradDrop: each coordinate follows the tasks of one sign, drawn at random.
+
+      P = (1 + sum_k g_k / sum_k |g_k|) / 2           (sign purity)
+      M_k = 1[P > U] 1[g_k > 0] + 1[P < U] 1[g_k < 0],  U uniform in [0, 1]
+      d = sum_k (l_k + (1 - l_k) M_k) g_k
+
+  coordinate by coordinate (Algorithm 1). Where the signs agree it is the sum.
+
+  Args:
+    leak: `[T]` l_k in [0, 1], what passes in any case; None for 0 each.
+
+  Returns:
+    An Aggregator whose state is a random key; 1 pass forward, T back. Its
+    weights, for reports, are the shares of the squared gradients that passed.
+
+  Raises:
+    ValueError: a leak out of range; in `init`, another number of tasks.
+
+  Differs from the paper: acts on the gradients of shared parameters, not on
+  those of activations, with the sign of the gradient alone.
+
+  References:
+    Chen et al. 2020, "Just Pick a Sign: Optimizing Deep Multitask Models with
+    Gradient Sign Dropout".
+  """
+  if leak is not None and not all(0 <= value <= 1 for value in leak):
+    raise ValueError(f'leak must be from 0 to 1, found {tuple(leak)}')
+
+  def init(key: Array, params: PyTree, num_tasks: int) -> Array:
+    del params
+    if leak is not None and len(leak) != num_tasks:
+      raise ValueError(f'leak has {len(leak)} entries for {num_tasks} tasks')
+    return key
+
+  def update(
+    gradients: PyTree, losses: Array, state: Array, **extra: Any
+  ) -> tuple[PyTree, Array, Array]:
+    del extra
+    leaves, structure = jax.tree.flatten(gradients)
+    key, *keys = jax.random.split(state, len(leaves) + 1)
+    passing = jnp.zeros(len(losses)) if leak is None else jnp.asarray(leak)
+
+    def drop(key: Array, leaf: Array) -> Array:
+      size = jnp.abs(leaf).sum(axis=0)
+      mean = leaf.sum(axis=0) / jnp.where(size > 0, size, 1)
+      positive = (1 + mean) / 2 > jax.random.uniform(key, leaf.shape[1:])
+      kept = jnp.where(positive[None], leaf > 0, leaf < 0)
+      share = coordinates.along(passing, leaf)
+      return (share + (1 - share) * kept) * leaf
+
+    passed = [drop(*pair) for pair in zip(keys, leaves, strict=True)]
+    whole = coordinates.inner(leaves, leaves)
+    weights = coordinates.inner(passed, leaves) / jnp.where(whole > 0, whole, 1)
+    total = [leaf.sum(axis=0) for leaf in passed]
+    return jax.tree.unflatten(structure, total), weights, key
+
+  return Aggregator(init, update)

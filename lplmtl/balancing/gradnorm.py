@@ -1,0 +1,100 @@
+"""Gradient normalisation (Chen et al. 2018)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lplmtl.types import Array, Balancer, Scope
+
+SMALLEST = 1e-3  # of a weight
+
+
+class GradNormState(NamedTuple):
+  """State of `gradnorm`.
+
+  Attributes:
+    weights: `[T]` float32 > 0, of the next step.
+    first: `[T]` float32, each task's first loss; 0 before there was one.
+    opt_state: state of the weights' own optimiser.
+  """
+
+  weights: Array
+  first: Array
+  opt_state: Any
+
+
+def gradnorm(
+  alpha: float = 1.5, learning_rate: float = 0.025, scope: Scope = 'all'
+) -> Balancer:
+  """GradNorm: learned weights that bring the gradients to one length.
+
+  The weights of the next step follow the gradient of
+
+      sum_k | G_k - mean(G) r_k^alpha |,   G_k = w_k ||g_k||
+
+  with the target held constant and r_k task k's loss over its first one,
+  relative to the mean of these ratios: tasks that lag behind may have longer
+  gradients. The weights sum to T.
+
+  Args:
+    alpha: >= 0, how strongly a lag counts.
+    learning_rate: of the weights' own Adam.
+    scope: see `Balancer`.
+
+  Returns:
+    A Balancer whose state is a `GradNormState`; 1 pass forward, T back. A task
+    without a label in the batch (`present`) keeps its share.
+
+  Raises:
+    ValueError: arguments out of range.
+
+  Differs from the paper: the lengths are those of the gradients of all
+  parameters in the scope, not of the last shared layer alone; weights stay
+  above 1e-3.
+
+  References:
+    Chen et al. 2018, "GradNorm: Gradient Normalization for Adaptive Loss
+    Balancing in Deep Multitask Networks".
+  """
+  if not alpha >= 0:
+    raise ValueError(f'alpha must be at least 0, found {alpha}')
+  optimizer = optax.adam(learning_rate)
+
+  def init(key: Array, num_tasks: int) -> GradNormState:
+    del key
+    ones = jnp.ones(num_tasks, jnp.float32)
+    return GradNormState(ones, jnp.zeros_like(ones), optimizer.init(ones))
+
+  def update(
+    losses: Array,
+    state: GradNormState,
+    *,
+    gramian: Array,
+    present: Array | None = None,
+    **extra: Any,
+  ) -> tuple[Array, GradNormState]:
+    del extra
+    losses = jax.lax.stop_gradient(losses).astype(jnp.float32)
+    here = jnp.ones_like(losses) if present is None else present * 1.0
+    norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0)).astype(jnp.float32)
+    first = jnp.where((state.first > 0) | (here == 0), state.first, losses)
+    count = jnp.maximum(here.sum(), 1)
+    ratios = jnp.where(first > 0, losses / jnp.where(first > 0, first, 1), 1)
+    mean = jnp.sum(here * ratios) / count
+    relative = ratios / jnp.where(mean > 0, mean, 1)
+    lengths = state.weights * norms
+    target = jnp.sum(here * lengths) / count * relative**alpha
+    slope = here * norms * jnp.sign(lengths - target)
+    # Adam looks at ratios of slopes alone: any common factor will do.
+    largest = jnp.max(norms)
+    slope = slope / jnp.where(largest > 0, largest, 1)
+    move, opt_state = optimizer.update(slope, state.opt_state)
+    weights = jnp.maximum(state.weights + here * move, SMALLEST)
+    weights = weights * len(losses) / weights.sum()
+    return state.weights, GradNormState(weights, first, opt_state)
+
+  return Balancer(
+    init, update, needs_losses=False, needs_gramian=True, scope=scope
+  )

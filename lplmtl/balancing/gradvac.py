@@ -1,0 +1,90 @@
+"""Gradient vaccine (Wang et al. 2021)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lplmtl.types import Array, Balancer, Scope
+
+
+class GradVacState(NamedTuple):
+  """State of `gradvac`.
+
+  Attributes:
+    key: random key.
+    wanted: `[T, T]` float32, moving averages of the cosines.
+  """
+
+  key: Array
+  wanted: Array
+
+
+def gradvac(beta: float = 0.01, scope: Scope = 'all') -> Balancer:
+  """GradVac: brings gradients to the cosines that they usually have.
+
+  For each task i, from `g'_i = g_i`, over the other tasks j in a random order
+  of its own (Algorithm 1): with `phi = cos(g'_i, g_j)` and its moving average
+  `phi'`, where phi < phi',
+
+      g'_i <- g'_i + ||g'_i|| (phi' sqrt(1 - phi^2) - phi sqrt(1 - phi'^2))
+                     / (||g_j|| sqrt(1 - phi'^2)) g_j
+
+  after which their cosine is phi'; then `phi' <- (1 - beta) phi' + beta phi`.
+  The update is `sum_i g'_i`, as in `pcgrad`, which would have phi' = 0. The
+  weights are at least 1 where the averages are not below 0; they sum to
+  nothing fixed.
+
+  Args:
+    beta: in [0, 1], of the moving averages.
+    scope: see `Balancer`; the paper's "whole model".
+
+  Returns:
+    A Balancer whose state is a `GradVacState`; 1 pass forward, T back.
+
+  Raises:
+    ValueError: a beta out of range.
+
+  Differs from the paper: an average stays within [-.99, .99], so that nearly
+  parallel gradients give no infinite coefficient.
+
+  References:
+    Wang et al. 2021, "Gradient Vaccine: Investigating and Improving Multi-task
+    Optimization in Massively Multilingual Models".
+  """
+  if not 0 <= beta <= 1:
+    raise ValueError(f'beta must be from 0 to 1, found {beta}')
+
+  def init(key: Array, num_tasks: int) -> GradVacState:
+    return GradVacState(key, jnp.zeros((num_tasks, num_tasks), jnp.float32))
+
+  def update(
+    losses: Array, state: GradVacState, *, gramian: Array, **extra: Any
+  ) -> tuple[Array, GradVacState]:
+    del extra
+    num_tasks = len(losses)
+    key, order_key = jax.random.split(state.key)
+    order = jnp.argsort(jax.random.uniform(order_key, (num_tasks,) * 2), axis=1)
+    tasks = jnp.arange(num_tasks)
+    norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0))
+    # [i, k]: the coefficient of g_k in task i's gradient.
+    found = jnp.eye(num_tasks, dtype=gramian.dtype)
+    wanted = state.wanted.astype(gramian.dtype)
+    for j in order.T:
+      along = found @ gramian
+      length = jnp.sqrt(jnp.maximum(jnp.sum(along * found, axis=1), 0))
+      usable = (j != tasks) & (length > 0) & (norms[j] > 0)
+      product = jnp.where(usable, length * norms[j], 1)
+      cosine = jnp.clip(along[tasks, j] / product, -1, 1)
+      goal = wanted[tasks, j]
+      ratio = goal / jnp.sqrt(1 - goal**2) * jnp.sqrt(1 - cosine**2) - cosine
+      ratio = ratio * length / jnp.where(usable, norms[j], 1)
+      found = found.at[tasks, j].add(
+        jnp.where(usable & (cosine < goal), ratio, 0)
+      )
+      new = jnp.clip((1 - beta) * goal + beta * cosine, -0.99, 0.99)
+      wanted = wanted.at[tasks, j].set(jnp.where(usable, new, goal))
+    weights = found.sum(axis=0).astype(losses.dtype)
+    return weights, GradVacState(key, wanted.astype(jnp.float32))
+
+  return Balancer(init, update, needs_gramian=True, scope=scope)

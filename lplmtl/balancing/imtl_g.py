@@ -1,0 +1,45 @@
+"""Impartial learning by gradients (Liu et al. 2021)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from lplmtl.balancing import solvers
+from lplmtl.types import Array, Balancer, Scope
+
+
+def imtl_g(scope: Scope = 'shared') -> Balancer:
+  """IMTL-G: a direction that has the same angle to every task gradient.
+
+      d . g_i / ||g_i|| = d . g_j / ||g_j||,  d = sum_k w_k g_k,  sum_k w_k = 1
+
+  With the matrix C of the gradients' cosines that is
+  `w_k ~ (C^-1 1)_k / ||g_k||`. The weights sum to 1, and single ones may be
+  below 0. The scale of a loss does not change the direction.
+
+  Args:
+    scope: see `Balancer`.
+
+  Returns:
+    A Balancer without a state; 1 pass forward, T back. A task whose gradient is
+    0 takes no part; where the weights of the equations would sum to 0, they are
+    even.
+
+  References:
+    Liu et al. 2021, "Towards Impartial Multi-task Learning".
+  """
+
+  def init(key: Array, num_tasks: int) -> tuple[()]:
+    del key, num_tasks
+    return ()
+
+  def update(
+    losses: Array, state: tuple[()], *, gramian: Array, **extra: Any
+  ) -> tuple[Array, tuple[()]]:
+    del extra
+    cosines, norms = solvers.normalize(gramian)
+    values = solvers.solve_on(cosines, jnp.ones_like(norms), norms > 0)
+    weights = solvers.shares(values * solvers.inverse(norms), norms)
+    return weights.astype(losses.dtype), state
+
+  return Balancer(init, update, needs_gramian=True, scope=scope)

@@ -1,0 +1,69 @@
+"""Multiple-gradient descent (Désidéri 2012; Sener & Koltun 2018)."""
+
+from typing import Any, Literal
+
+import jax.numpy as jnp
+
+from lplmtl.balancing import solvers
+from lplmtl.types import Array, Balancer, Scope
+
+NORMALIZATIONS = ('none', 'l2', 'loss', 'loss+')
+
+
+def mgda(
+  normalization: Literal['none', 'l2', 'loss', 'loss+'] = 'none',
+  scope: Scope = 'shared',
+) -> Balancer:
+  """MGDA: the shortest mixture of the task gradients.
+
+      w = argmin || sum_k w_k g_k / c_k ||^2  over  w >= 0, sum_k w_k = 1
+
+  The direction `sum_k w_k g_k / c_k` goes down for
+  every task, equally fast for those with a weight, or is 0: then no direction
+  does. The weights sum to 1.
+
+  Args:
+    normalization: c_k: 1, the gradient's length (`l2`), the loss, or their
+      product (`loss+`). It serves to find the weights; the gradients that these
+      multiply are the plain ones.
+    scope: see `Balancer`.
+
+  Returns:
+    A Balancer whose state is a `solvers.Solved`; 1 pass forward, T back.
+
+  Raises:
+    ValueError: another normalisation.
+
+  Differs from the papers: the problem is solved exactly, by an active set, for
+  any T (Sener & Koltun use Frank-Wolfe from three tasks on); a task whose
+  gradient is 0, as one without labels has, takes no part instead of stopping
+  the others.
+
+  References:
+    Désidéri 2012, "Multiple-gradient descent algorithm (MGDA) for
+    multiobjective optimization".
+    Sener & Koltun 2018, "Multi-Task Learning as Multi-Objective Optimization".
+  """
+  if normalization not in NORMALIZATIONS:
+    raise ValueError(
+      f'normalization must be one of {NORMALIZATIONS}, found {normalization!r}'
+    )
+
+  def update(
+    losses: Array, state: solvers.Solved, *, gramian: Array, **extra: Any
+  ) -> tuple[Array, solvers.Solved]:
+    del state, extra
+    cosines, norms = solvers.normalize(gramian)
+    lengths = norms
+    if normalization in ('l2', 'loss+'):
+      lengths = jnp.where(norms > 0, 1, 0).astype(norms.dtype)
+    if normalization in ('loss', 'loss+'):
+      lengths = lengths / jnp.maximum(losses, 1e-8).astype(norms.dtype)
+    # With x = w / (w^T A w): A x = 1 where x > 0, and A x >= 1 elsewhere.
+    inverse = solvers.inverse(lengths)
+    values, residual = solvers.nonnegative(cosines, inverse)
+    return solvers.finish(
+      losses, solvers.shares(values * inverse, norms), residual
+    )
+
+  return Balancer(solvers.unsolved, update, needs_gramian=True, scope=scope)

@@ -1,0 +1,114 @@
+"""Multi-objective gradient correction (Fernando et al. 2023)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lplmtl.balancing import coordinates
+from lplmtl.types import Aggregator, Array, PyTree
+
+
+class MoCoState(NamedTuple):
+  """State of `moco`.
+
+  Attributes:
+    step: scalar int32, steps taken.
+    tracked: the gradients y_k, a leading T on every shared parameter.
+    weights: `[T]` float32, lambda.
+  """
+
+  step: Array
+  tracked: PyTree
+  weights: Array
+
+
+def moco(
+  beta: float = 0.5,
+  beta_decay: float = 0.5,
+  gamma: float = 0.1,
+  gamma_decay: float = 0.5,
+  rho: float = 0.0,
+) -> Aggregator:
+  """MoCo: the way to MGDA's weights, over gradients freed of their noise.
+
+      y_k <- y_k - beta_t (y_k - g_k),   beta_t = beta / t^beta_decay
+      lambda <- project(lambda - gamma_t (Y^T Y + rho I) lambda)
+      d = sum_k lambda_k y_k
+
+  (Algorithm 1), the projection onto the simplex; gamma_t likewise.
+
+  Args:
+    beta: in (0, 1], of the moving averages, with its `beta_decay` >= 0.
+    gamma: > 0, of the weights, with its `gamma_decay` >= 0.
+    rho: >= 0, draws the weights to even ones.
+
+  Returns:
+    An Aggregator whose state is a `MoCoState`, T times the shared parameters;
+    1 pass forward, T back. The weights sum to 1. The average of a task without
+    a label in the batch (`present`) stays.
+
+  Raises:
+    ValueError: arguments out of range.
+
+  Differs from the paper: gradients enter the weights' step relative to the
+  longest average, so that gamma has no unit.
+
+  References:
+    Fernando et al. 2023, "Mitigating Gradient Bias in Multi-objective Learning:
+    A Provably Convergent Approach".
+  """
+  if not 0 < beta <= 1 or not gamma > 0:
+    raise ValueError(
+      f'beta must be in (0, 1] and gamma above 0, found {beta} and {gamma}'
+    )
+  if min(beta_decay, gamma_decay, rho) < 0:
+    raise ValueError(
+      'beta_decay, gamma_decay and rho must be at least 0, found '
+      f'{beta_decay}, {gamma_decay} and {rho}'
+    )
+
+  def init(key: Array, params: PyTree, num_tasks: int) -> MoCoState:
+    del key
+    return MoCoState(
+      jnp.zeros((), jnp.int32),
+      coordinates.zeros(params, num_tasks),
+      jnp.full(num_tasks, 1 / num_tasks, jnp.float32),
+    )
+
+  def update(
+    gradients: PyTree,
+    losses: Array,
+    state: MoCoState,
+    *,
+    present: Array | None = None,
+    **extra: Any,
+  ) -> tuple[PyTree, Array, MoCoState]:
+    del extra
+    here = coordinates.present_tasks(losses, present)
+    step = state.step + 1
+    time = step.astype(jnp.float32)
+    rate = beta / time**beta_decay * here
+    tracked = jax.tree.map(
+      lambda y, g: y + coordinates.along(rate, y) * (g - y),
+      state.tracked,
+      gradients,
+    )
+    gramian = coordinates.gramian(tracked).astype(jnp.float32)
+    largest = jnp.diagonal(gramian).max()
+    gramian = gramian / jnp.where(largest > 0, largest, 1)
+    slope = (gramian + rho * jnp.eye(len(losses))) @ state.weights
+    weights = to_simplex(state.weights - gamma / time**gamma_decay * slope)
+    found = coordinates.combine(weights, tracked)
+    return found, weights, MoCoState(step, tracked, weights)
+
+  return Aggregator(init, update)
+
+
+def to_simplex(values: Array) -> Array:
+  """The nearest `[T]` weights >= 0 that sum to 1."""
+  ordered = jnp.sort(values)[::-1]
+  count = jnp.arange(1, len(values) + 1)
+  excess = (jnp.cumsum(ordered) - 1) / count
+  last = jnp.sum(ordered > excess) - 1
+  return jnp.maximum(values - excess[last], 0)

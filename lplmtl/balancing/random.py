@@ -1,0 +1,23 @@
+"""Random gradient weighting (Lin et al. 2022)."""
+
+from lplmtl.balancing.rlw import rlw
+from lplmtl.types import Balancer, Scope
+
+
+def random(scope: Scope = 'shared') -> Balancer:
+  """RGW: random weights of the gradients, drawn anew in every step.
+
+  As `rlw` with normal numbers, but the weights act on the shared parameters
+  alone. A baseline for Gramian methods: it needs no Gramian. They sum to 1.
+
+  Args:
+    scope: see `Balancer`.
+
+  Returns:
+    A Balancer whose state is a random key; 1 pass forward, 2 back.
+
+  References:
+    Lin et al. 2022, "Reasonable Effectiveness of Random Weighting: A Litmus
+    Test for Multi-Task Learning".
+  """
+  return rlw()._replace(scope=scope)

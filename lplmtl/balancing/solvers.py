@@ -1,0 +1,199 @@
+"""Small problems over a Gramian, `[T, T]`: fixed shapes, bounded loops."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lplmtl.types import Array
+
+
+class Solved(NamedTuple):
+  """State of a balancer that solves a problem in every step.
+
+  Attributes:
+    residual: scalar float32, by how much the last solution missed the
+      conditions of its problem, relative to their terms; 0 is exact. Training
+      reports it.
+  """
+
+  residual: Array
+
+
+def unsolved(key: Array, num_tasks: int) -> Solved:
+  """The state before the first step: `Balancer.init` of such balancers."""
+  del key, num_tasks
+  return Solved(jnp.zeros((), jnp.float32))
+
+
+def normalize(gramian: Array) -> tuple[Array, Array]:
+  """Cosines between gradients, `[T, T]`, and the gradients' lengths, `[T]`.
+
+  Gradients of very different lengths make no ill-conditioned problem then. A
+  gradient of length 0 gets the cosines of one that is orthogonal to all.
+  """
+  norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0))
+  safe = jnp.where(norms > 0, norms, 1)
+  cosines = gramian / safe[None] / safe[:, None]
+  return jnp.where(jnp.eye(len(norms), dtype=bool), 1, cosines), norms
+
+
+def shares(values: Array, norms: Array) -> Array:
+  """`[T]` weights that sum to 1, in proportion to values; even if these cancel.
+
+  Args:
+    values: `[T]`; those of gradients of length 0 do not count.
+    norms: `[T]` lengths of the gradients.
+  """
+  here = norms > 0
+  values = jnp.where(here, values, 0)
+  total = values.sum()
+  usable = jnp.abs(total) > 1e-6 * jnp.abs(values).sum()
+  even = jnp.ones_like(values) / len(values)
+  return jnp.where(usable, values / jnp.where(usable, total, 1), even)
+
+
+def solve_on(matrix: Array, rhs: Array, support: Array) -> Array:
+  """`x` with `(A x)_i = b_i` on a support, and 0 elsewhere.
+
+  A ridge of rounding's size keeps singular matrices solvable; three steps of
+  refinement take its effect away where the matrix is not singular.
+
+  Args:
+    matrix: `[T, T]`, symmetric, positive semidefinite, with a diagonal of 1.
+    rhs: `[T]`.
+    support: `[T]` bool.
+  """
+  size = len(rhs)
+  ridge = 4 * size * jnp.finfo(matrix.dtype).eps
+  chosen = jnp.where(support[None] & support[:, None], matrix, 0)
+  factor = jax.scipy.linalg.cho_factor(
+    chosen + jnp.diag(jnp.where(support, ridge, 1)), lower=True
+  )
+  rhs = jnp.where(support, rhs, 0)
+  x = jnp.zeros_like(rhs)
+  for _ in range(4):
+    x += jax.scipy.linalg.cho_solve(factor, rhs - chosen @ x)
+  return x
+
+
+def nonnegative(matrix: Array, rhs: Array) -> tuple[Array, Array]:
+  """The minimum of `x^T A x / 2 - b^T x` over `x >= 0`, by block pivoting.
+
+  A guess of which x are positive is solved for, and all that contradict it
+  change sides; where this does not reduce their number, one at a time does
+  (Murty's rule, which ends for every positive definite A).
+
+  Args:
+    matrix: `[T, T]`, as in `solve_on`.
+    rhs: `[T]`.
+
+  Returns:
+    (x, residual): `[T]`, and the largest of `|min(x, A x - b)|`, relative.
+
+  References:
+    Júdice & Pires 1994, "A block principal pivoting algorithm for large-scale
+    strictly monotone linear complementarity problems".
+  """
+  size = len(rhs)
+  eps = 8 * size * jnp.finfo(matrix.dtype).eps
+
+  def look(support: Array) -> tuple[Array, Array]:
+    x = solve_on(matrix, rhs, support)
+    slack = matrix @ x - rhs
+    terms = jnp.abs(matrix) @ jnp.abs(x) + jnp.abs(rhs)
+    return x, jnp.where(support, x < 0, slack < -eps * terms)
+
+  def go_on(loop: Any) -> Array:
+    _, _, wrong, _, _, count = loop
+    return wrong.any() & (count < 10 * size)
+
+  def step(loop: Any) -> Any:
+    support, _, wrong, fewest, patience, count = loop
+    number = wrong.sum()
+    patience = jnp.where(number < fewest, 3, patience - 1)
+    last = size - 1 - jnp.argmax(wrong[::-1])
+    one = wrong & (jnp.arange(size) == last)
+    support = support ^ jnp.where(patience >= 0, wrong, one)
+    fewest = jnp.minimum(number, fewest)
+    return support, *look(support), fewest, patience, count + 1
+
+  start = rhs > 0
+  loop = start, *look(start), jnp.array(size + 1), jnp.array(3), jnp.array(0)
+  x = jnp.maximum(jax.lax.while_loop(go_on, step, loop)[1], 0)
+  terms = jnp.max(jnp.abs(matrix) @ x + jnp.abs(rhs))
+  missed = jnp.max(jnp.abs(jnp.minimum(x, matrix @ x - rhs)))
+  return x, missed / jnp.where(terms > 0, terms, 1)
+
+
+def fair(matrix: Array, rhs: Array, power: float) -> tuple[Array, Array]:
+  """`x > 0` with `(A x)_i = b_i x_i^-power`, by Newton's method.
+
+  It is the minimum of the convex `x^T A x / 2 - sum_i b_i U(x_i)` with
+  `U' = x^-power`, so that there is one, unless a mixture of rows of A is 0: x
+  then grows until rounding ends it. Steps are shortened so that they go down.
+
+  Args:
+    matrix: `[T, T]`, as in `solve_on`.
+    rhs: `[T]` > 0.
+    power: > 0.
+
+  Returns:
+    (x, residual): `[T]`, and the largest relative error of an equation.
+  """
+  eps = jnp.finfo(matrix.dtype).eps
+  matrix = matrix + eps * jnp.eye(len(rhs), dtype=matrix.dtype)
+  lengths = 0.5 ** jnp.arange(16, dtype=matrix.dtype)
+
+  def value(x: Array) -> Array:
+    utility = jnp.log(x) if power == 1 else x ** (1 - power) / (1 - power)
+    return x @ matrix @ x / 2 - rhs @ utility
+
+  def missed(x: Array) -> Array:
+    wanted = rhs * x**-power
+    return jnp.max(jnp.abs(matrix @ x - wanted) / wanted)
+
+  def finite(numbers: Array) -> Array:
+    return jnp.where(jnp.isfinite(numbers), numbers, jnp.inf)
+
+  def go_on(loop: Any) -> Array:
+    _, residual, moved, count = loop
+    return (residual > 10 * eps) & moved & (count < 40)
+
+  def step(loop: Any) -> Any:
+    x, residual, _, count = loop
+    # In units of x, where the matrix is as well conditioned as can be.
+    terms = rhs * x ** (1 - power)
+    bend = matrix * jnp.outer(x, x) + jnp.diag(power * terms)
+    move = jnp.linalg.solve(bend, terms - x * (matrix @ x))
+    # Nothing shrinks to less than a tenth.
+    move = move * jnp.minimum(1, 0.9 / jnp.maximum(-move.min(), 0.9))
+    tried = x[None] * (1 + jnp.outer(lengths, move))
+    values = finite(jax.vmap(value)(tried))
+    misses = finite(jax.vmap(missed)(tried))
+    # Near the minimum rounding hides it, but not the equations' errors.
+    now = value(x)
+    lower = values.min() < now - 10 * eps * jnp.abs(now)
+    better = lower | (misses.min() < residual)
+    best = jnp.argmin(jnp.where(lower, values, misses))
+    x = jnp.where(better, tried[best], x)
+    return x, jnp.where(better, misses[best], residual), better, count + 1
+
+  start = rhs ** (1 / (1 + power))
+  loop = start, missed(start), jnp.array(True), jnp.array(0)
+  x, residual, _, _ = jax.lax.while_loop(go_on, step, loop)
+  return x, residual
+
+
+def inverse(norms: Array) -> Array:
+  """`[T]` 1 / length, relative to the smallest; 0 of a gradient that is 0."""
+  here = norms > 0
+  smallest = jnp.min(jnp.where(here, norms, jnp.inf))
+  return jnp.where(here, smallest / jnp.where(here, norms, 1), 0)
+
+
+def finish(
+  losses: Array, weights: Array, residual: Array
+) -> tuple[Array, Solved]:
+  """What `Balancer.update` returns."""
+  return weights.astype(losses.dtype), Solved(residual.astype(jnp.float32))

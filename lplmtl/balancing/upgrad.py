@@ -1,0 +1,50 @@
+"""Unconflicting projection of gradients (Quinton & Rey 2024)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lplmtl.balancing import solvers
+from lplmtl.types import Array, Balancer, Scope
+
+
+def upgrad(scope: Scope = 'shared') -> Balancer:
+  """UPGrad: the mean of all gradients, each freed of its conflicts.
+
+  Each g_i is projected onto the directions that are against no task, the cone
+  `{d : g_k . d >= 0 for all k}`:
+
+      d = 1/T sum_i sum_k v_ik g_k,
+      v_i = argmin || sum_k v_k g_k ||^2  over  v_k >= [k = i]
+
+  The direction conflicts with no
+  task. The weights are at least 1/T; without a conflict they are just that, the
+  mean.
+
+  Args:
+    scope: see `Balancer`.
+
+  Returns:
+    A Balancer whose state is a `solvers.Solved`; 1 pass forward, T back.
+
+  Differs from the paper's code: no ridge is added but one of rounding's size.
+
+  References:
+    Quinton & Rey 2024, "Jacobian Descent for Multi-Objective Optimization".
+  """
+
+  def update(
+    losses: Array, state: solvers.Solved, *, gramian: Array, **extra: Any
+  ) -> tuple[Array, solvers.Solved]:
+    del state, extra
+    cosines, norms = solvers.normalize(gramian)
+    # In units of each task's own gradient.
+    added, residual = jax.vmap(solvers.nonnegative, (None, 0))(
+      cosines, -cosines
+    )
+    inverse = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
+    weights = (1 + (norms @ added) * inverse) / len(losses)
+    return solvers.finish(losses, weights, residual.max())
+
+  return Balancer(solvers.unsolved, update, needs_gramian=True, scope=scope)

@@ -1,0 +1,464 @@
+"""Gramian methods: values, independent solvers, degenerate cases, claims."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lplmtl import balancing
+from lplmtl.balancing import solvers
+from lplmtl.balancing.aligned_mtl import alignment
+from lplmtl.balancing.moco import to_simplex
+from tests import contracts, reference, slow_balancing
+
+KEY = jax.random.key(0)
+SMALL = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+WIDE = np.random.default_rng(0).normal(size=(3, 10)).round(2) * [
+  [1], [3], [0.3],
+]  # fmt: skip
+# name: (balancer, weights on SMALL, weights on WIDE, the way to the same by
+# other means). TorchJD publishes the directions for SMALL that test_published
+# lists.
+METHODS = {
+  'mgda': (
+    balancing.mgda(), [0.6, 0.4], [0.19459, 0.0185, 0.78692],
+    slow_balancing.mgda,
+  ),
+  'upgrad': (
+    balancing.upgrad(), [1.11111, 0.78947], [1.18659, 0.37432, 1.62019],
+    slow_balancing.upgrad,
+  ),
+  'dualproj': (
+    balancing.dualproj(), [0.61111, 0.5], [0.79483, 0.33333, 0.73656],
+    slow_balancing.dualproj,
+  ),
+  'cagrad': (
+    balancing.cagrad(0.5), [0.70412, 0.5], [1.03125, 0.33333, 1.90864],
+    lambda j: slow_balancing.cagrad(j, 0.5),
+  ),
+  'cagrad_09': (
+    balancing.cagrad(0.9), [1.10735, 0.73823], [1.47819, 0.33333, 4.12444],
+    lambda j: slow_balancing.cagrad(j, 0.9),
+  ),
+  'imtl_g': (
+    balancing.imtl_g(), [0.59233, 0.40767], [0.2743, 0.04691, 0.67879],
+    slow_balancing.imtl_g,
+  ),
+  'config': (
+    balancing.config(), [1.22648, 0.84412], [2.20076, 0.37635, 5.44612],
+    slow_balancing.config,
+  ),
+  'nash_mtl': (
+    balancing.nash_mtl(), [0.59146, 0.40707], [0.88252, 0.16068, 2.2927],
+    lambda j: slow_balancing.fairgrad(j, 1.0),
+  ),
+  'fairgrad': (
+    balancing.fairgrad(2.0), [0.47136, 0.31945], [0.84016, 0.11251, 2.71044],
+    lambda j: slow_balancing.fairgrad(j, 2.0),
+  ),
+  'fairgrad_05': (
+    balancing.fairgrad(0.5), [0.74283, 0.52539], [1.01923, 0.26995, 1.92363],
+    lambda j: slow_balancing.fairgrad(j, 0.5),
+  ),
+  'aligned_min': (
+    balancing.aligned_mtl('min'), [0.55907, 0.40826],
+    [0.1513, 0.03294, 0.37165],
+    lambda j: slow_balancing.aligned_mtl(j, 'min'),
+  ),
+  'aligned_median': (
+    balancing.aligned_mtl('median'), [0.55907, 0.40826],
+    [0.564, 0.12279, 1.38538],
+    lambda j: slow_balancing.aligned_mtl(j, 'median'),
+  ),
+  'aligned_rmse': (
+    balancing.aligned_mtl('rmse'), [1.51087, 1.1033],
+    [1.54141, 0.33558, 3.78623],
+    lambda j: slow_balancing.aligned_mtl(j, 'rmse'),
+  ),
+  # In the first step, of the order that KEY draws.
+  'pcgrad': (
+    balancing.pcgrad(), [2.22222, 1.57895], [3.19974, 1.13997, 2.60377], None,
+  ),
+  'gradvac': (
+    balancing.gradvac(), [2.22222, 1.57895], [3.19974, 1.13997, 2.60377], None,
+  ),
+  'gradnorm': (balancing.gradnorm(), [1.0, 1.0], [1.0, 1.0, 1.0], None),
+}  # fmt: skip
+SOLVED = [name for name, row in METHODS.items() if row[3] is not None]
+
+
+@functools.cache
+def _update(balancer, num_axes):
+  def update(gramian, losses):
+    state = balancer.init(KEY, len(losses))
+    return balancer.update(losses, state, gramian=gramian)[0]
+
+  for _ in range(num_axes):
+    update = jax.vmap(update, (0, None))
+  return jax.jit(update)
+
+
+def _weights(balancer, jacobian, dtype=jnp.float32, losses=None):
+  """Of the first step, `[..., T]` for `[..., T, P]`."""
+  jacobian = np.asarray(jacobian, np.float64)
+  gramian = jnp.asarray(jacobian @ np.swapaxes(jacobian, -1, -2), dtype)
+  ones = jnp.ones(gramian.shape[-1], dtype)
+  update = _update(balancer, gramian.ndim - 2)
+  return np.asarray(
+    update(gramian, ones if losses is None else losses), np.float64
+  )
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_values(name):
+  balancer, small, wide, slow = METHODS[name]
+  for jacobian, expected in ((SMALL, small), (WIDE, wide)):
+    found = _weights(balancer, jacobian)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    if slow is not None:
+      np.testing.assert_allclose(slow(jacobian), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('name', 'direction'),
+  [
+    ('aligned_min', [0.2133, 0.9673, 0.9673]),
+    ('cagrad', [0.1835, 1.2041, 1.2041]),
+    ('config', [0.1588, 2.0706, 2.0706]),
+    ('imtl_g', [0.0767, 1.0000, 1.0000]),
+    ('mgda', [0.0, 1.0, 1.0]),
+    ('pcgrad', [0.5848, 3.8012, 3.8012]),
+    # There with a ridge of 1e-4: [.5563, ...] and [.2929, 1.9004, ...].
+    ('dualproj', [5 / 9, 10 / 9, 10 / 9]),
+    ('upgrad', [0.2924, 1.9006, 1.9006]),
+    # There of another length: [.0542, .7061, .7061].
+    ('nash_mtl', np.sqrt(2) * np.array([0.0542, 0.7061, 0.7061])),
+  ],
+)
+def test_published(name, direction):
+  found = _weights(METHODS[name][0], SMALL) @ SMALL
+  np.testing.assert_allclose(found, direction, atol=2e-4)
+
+
+def _random_jacobians(size, number, largest_condition):
+  """Task gradients whose Gramian has up to this condition number."""
+  rng = np.random.default_rng(size)
+  found = []
+  for _ in range(number):
+    condition = largest_condition ** rng.uniform()
+    eigenvalues = condition ** -rng.uniform(size=size)
+    eigenvalues[0], eigenvalues[-1] = 1, 1 / condition
+    left = np.linalg.qr(rng.normal(size=(size, size)))[0]
+    right = np.linalg.qr(rng.normal(size=(size + 7, size)))[0]
+    unit = left * np.sqrt(eigenvalues) @ right.T
+    found.append(unit * np.exp(2 * rng.normal()))
+  return np.stack(found)
+
+
+def _double_precision():
+  """The context in which arrays may be float64."""
+  if hasattr(jax, 'enable_x64'):  # jax 0.8 on
+    return jax.enable_x64(True)
+  from jax import experimental
+
+  return experimental.enable_x64(True)
+
+
+@pytest.mark.parametrize('name', SOLVED)
+def test_against_independent_solvers(name):
+  """1,000 random Gramians, two to ten tasks, conditions up to 1e6."""
+  balancer, _, _, slow = METHODS[name]
+  for size, number in ((2, 250), (3, 250), (6, 250), (10, 250)):
+    jacobians = _random_jacobians(size, number, 1e6)
+    wanted = np.stack([slow(jacobian) for jacobian in jacobians])
+    scale = np.maximum(np.abs(wanted).max(axis=1, keepdims=True), 1)
+    with _double_precision():
+      found = _weights(balancer, jacobians, jnp.float64)
+    np.testing.assert_allclose(found / scale, wanted / scale, atol=1e-4)
+  # In float32 a Gramian itself knows so many digits as its condition leaves.
+  jacobians = _random_jacobians(10, 250, 1e2)
+  wanted = np.stack([slow(jacobian) for jacobian in jacobians])
+  scale = np.maximum(np.abs(wanted).max(axis=1, keepdims=True), 1)
+  found = _weights(balancer, jacobians)
+  np.testing.assert_allclose(found / scale, wanted / scale, atol=1e-4)
+
+
+G = np.array([1.0, 2.0, -1.0])
+DEGENERATE = {
+  'nothing': np.zeros((2, 3)),
+  'one task': G[None],
+  'parallel': np.stack([G, 2 * G]),
+  'opposed': np.stack([G, -G]),
+  'rank one': np.stack([G, 2 * G, -3 * G]),
+  'the same': np.stack([G] * 5),
+  'huge': 1e9 * SMALL,
+  'tiny': 1e-12 * SMALL,
+  'huge and tiny': np.array([[1e6, 0.0, 0.0], [0.0, 1e-6, 0.0]]),
+  'one of them 0': np.stack([G, 0 * G, np.array([1.0, 0.0, 0.0])]),
+}
+# The weights that the methods' own definitions give there.
+EXPECTED = {
+  ('mgda', 'nothing'): [0.5, 0.5],
+  ('mgda', 'one task'): [1.0],
+  ('mgda', 'parallel'): [1.0, 0.0],
+  ('mgda', 'opposed'): [0.5, 0.5],
+  ('mgda', 'huge'): [0.6, 0.4],
+  ('mgda', 'tiny'): [0.6, 0.4],
+  ('mgda', 'huge and tiny'): [0.0, 1.0],
+  ('mgda', 'one of them 0'): [0.0, 0.0, 1.0],
+  ('upgrad', 'nothing'): [0.5, 0.5],
+  ('upgrad', 'parallel'): [0.5, 0.5],
+  ('upgrad', 'opposed'): [1.0, 1.0],
+  ('upgrad', 'huge'): [10 / 9, 15 / 19],
+  ('upgrad', 'huge and tiny'): [0.5, 0.5],
+  ('upgrad', 'one of them 0'): [1 / 3] * 3,
+  ('dualproj', 'parallel'): [0.5, 0.5],
+  ('dualproj', 'opposed'): [0.5, 0.5],
+  ('dualproj', 'tiny'): [0.61111, 0.5],
+  ('cagrad', 'nothing'): [0.5, 0.5],
+  ('cagrad', 'one task'): [1.5],
+  ('cagrad', 'parallel'): [1.25, 0.5],
+  ('cagrad', 'rank one'): [1 / 3] * 3,
+  ('imtl_g', 'parallel'): [2 / 3, 1 / 3],
+  ('imtl_g', 'opposed'): [0.5, 0.5],
+  ('imtl_g', 'huge and tiny'): [0.0, 1.0],
+  ('config', 'parallel'): [1.5, 0.75],
+  ('config', 'one task'): [1.0],
+  ('nash_mtl', 'one task'): [6**-0.5],
+  ('nash_mtl', 'parallel'): [12**-0.5, 48**-0.5],
+  ('nash_mtl', 'huge and tiny'): [1e-6, 1e6],
+  ('nash_mtl', 'the same'): [30**-0.5] * 5,
+  ('fairgrad', 'one task'): [6 ** (-2 / 3)],
+  ('aligned_min', 'opposed'): [0.0, 0.0],
+  ('aligned_min', 'one task'): [1.0],
+  ('pcgrad', 'opposed'): [2.0, 2.0],
+  ('pcgrad', 'parallel'): [1.0, 1.0],
+  ('gradvac', 'opposed'): [2.0, 2.0],
+}
+
+
+@pytest.mark.parametrize('name', METHODS)
+def test_degenerate_gradients(name):
+  """Finite weights; where the gradients cancel, a direction of about 0."""
+  balancer = METHODS[name][0]
+  for case, jacobian in DEGENERATE.items():
+    found = _weights(balancer, jacobian)
+    assert np.isfinite(found).all(), case
+    direction = np.linalg.norm(found @ jacobian)
+    lengths = np.linalg.norm(jacobian, axis=1)
+    bound = np.abs(found) @ lengths
+    assert direction <= bound * (1 + 1e-5), case
+    if case in ('opposed', 'rank one') and name != 'dualproj':
+      assert direction <= 1e-4 * max(bound, lengths.max()), case
+    if (name, case) in EXPECTED:
+      np.testing.assert_allclose(
+        found, EXPECTED[name, case], rtol=1e-4, atol=1e-4, err_msg=case
+      )
+
+
+@pytest.mark.parametrize('name', ['mgda', 'upgrad', 'dualproj', 'nash_mtl',
+                                  'fairgrad', 'fairgrad_05'])  # fmt: skip
+@pytest.mark.parametrize('size', [2, 7])
+def test_no_task_is_harmed(name, size):
+  """The direction has no negative product with any task gradient."""
+  jacobians = _random_jacobians(size, 200, 1e4)
+  found = _weights(METHODS[name][0], jacobians)
+  direction = np.einsum('nt,ntp->np', found, jacobians)
+  products = np.einsum('ntp,np->nt', jacobians, direction)
+  lengths = np.linalg.norm(jacobians, axis=2)
+  scale = lengths * np.einsum('nt,nt->n', np.abs(found), lengths)[:, None]
+  assert (products >= -1e-5 * scale).all()
+
+
+def test_mgda_goes_down_equally_for_all_that_count():
+  jacobians = _random_jacobians(5, 200, 1e3)
+  found = _weights(balancing.mgda(), jacobians)
+  direction = np.einsum('nt,ntp->np', found, jacobians)
+  products = np.einsum('ntp,np->nt', jacobians, direction)
+  squares = np.sum(direction**2, axis=1, keepdims=True)
+  largest = np.max(np.sum(jacobians**2, axis=2), axis=1, keepdims=True)
+  assert (products >= squares - 1e-5 * largest).all()
+  apart = np.where(found > 1e-3, np.abs(products - squares), 0)
+  assert (apart <= 1e-5 * largest).all()
+  np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_mgda_normalizations():
+  """Weights are found for normalised gradients, as if these were given."""
+  losses = jnp.array([0.5, 2.0, 1.0])
+  lengths = np.linalg.norm(WIDE, axis=1)
+  plain = balancing.mgda()
+  for normalization, factors in (
+    ('l2', lengths), ('loss', losses), ('loss+', losses * lengths),
+  ):  # fmt: skip
+    found = _weights(balancing.mgda(normalization), WIDE, losses=losses)
+    wanted = _weights(plain, WIDE / np.asarray(factors)[:, None])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+  with pytest.raises(ValueError, match="'loss\\+'\\), found 'l1'"):
+    balancing.mgda('l1')
+
+
+def test_cagrad_between_the_mean_and_mgda():
+  jacobians = _random_jacobians(4, 100, 1e3)
+  np.testing.assert_allclose(_weights(balancing.cagrad(0.0), jacobians), 0.25)
+  found = _weights(balancing.cagrad(0.4), jacobians)
+  mean = jacobians.mean(axis=1)
+  apart = np.einsum('nt,ntp->np', found - 0.25, jacobians)
+  np.testing.assert_allclose(
+    np.linalg.norm(apart, axis=1), 0.4 * np.linalg.norm(mean, axis=1), rtol=1e-3
+  )
+  far = _weights(balancing.cagrad(1e4), jacobians)
+  far /= far.sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(far, _weights(balancing.mgda(), jacobians),
+                             atol=2e-3)  # fmt: skip
+  with pytest.raises(ValueError, match='c must be at least 0, found -1'):
+    balancing.cagrad(-1)
+
+
+def test_equal_angles():
+  """IMTL-G and ConFIG: one cosine with every task; ConFIG's length."""
+  jacobians = _random_jacobians(5, 100, 1e3)
+  lengths = np.linalg.norm(jacobians, axis=2)
+  for name in ('imtl_g', 'config'):
+    found = _weights(METHODS[name][0], jacobians)
+    direction = np.einsum('nt,ntp->np', found, jacobians)
+    products = np.einsum('ntp,np->nt', jacobians, direction) / lengths
+    spread = products.max(axis=1) - products.min(axis=1)
+    bound = np.einsum('nt,nt->n', np.abs(found), lengths)
+    assert (spread <= 1e-4 * bound).all()
+  size = np.linalg.norm(direction, axis=1)
+  along = np.einsum('ntp,np->n', jacobians, direction) / size
+  np.testing.assert_allclose(size, along, rtol=1e-2)
+
+
+@pytest.mark.parametrize('name', ['imtl_g', 'config', 'nash_mtl'])
+def test_the_scale_of_a_task_does_not_turn_the_direction(name):
+  factors = np.array([[1.0], [1e3], [1e-2]])
+  plain = _weights(METHODS[name][0], WIDE) @ WIDE
+  scaled = _weights(METHODS[name][0], factors * WIDE) @ (factors * WIDE)
+  cosine = plain @ scaled / np.linalg.norm(plain) / np.linalg.norm(scaled)
+  np.testing.assert_allclose(cosine, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize('scale', ['min', 'median', 'rmse'])
+def test_aligned_gradients_are_orthogonal(scale):
+  """The Gramian of the aligned gradients has condition number 1."""
+  for jacobian in (SMALL, WIDE):
+    gramian = jnp.asarray(jacobian @ jacobian.T, jnp.float32)
+    matrix = alignment(gramian, scale)
+    aligned = matrix @ gramian @ matrix.T
+    np.testing.assert_allclose(
+      aligned / aligned[0, 0], np.eye(len(jacobian)), atol=1e-4
+    )
+  with pytest.raises(ValueError, match="'rmse'\\), found 'max'"):
+    balancing.aligned_mtl('max')
+
+
+def test_pcgrad_and_gradvac_without_conflict_are_the_sum():
+  jacobian = np.abs(WIDE)
+  np.testing.assert_allclose(_weights(balancing.pcgrad(), jacobian), 1)
+  np.testing.assert_allclose(_weights(balancing.gradvac(), jacobian), 1)
+
+
+def test_gradvac_over_several_steps():
+  """Against the loop over whole gradients, its averages carried along."""
+  rng = np.random.default_rng(1)
+  balancer = balancing.gradvac(beta=0.3)
+  state = balancer.init(KEY, 4)
+  wanted = np.zeros((4, 4))
+  update = jax.jit(balancer.update)
+  for _ in range(6):
+    jacobian = rng.normal(size=(4, 5)) + 0.5
+    _, order_key = jax.random.split(state.key)
+    orders = np.argsort(jax.random.uniform(order_key, (4, 4)), axis=1)
+    direction, wanted = slow_balancing.gradvac(jacobian, wanted, orders, 0.3)
+    gramian = jnp.asarray(jacobian @ jacobian.T, jnp.float32)
+    weights, state = update(jnp.ones(4), state, gramian=gramian)
+    np.testing.assert_allclose(weights @ jacobian, direction, atol=1e-3)
+    np.testing.assert_allclose(state.wanted, wanted, atol=1e-4)
+  with pytest.raises(ValueError, match='beta must be from 0 to 1, found 2'):
+    balancing.gradvac(2.0)
+
+
+def test_gradnorm():
+  """One step by hand; then gradients of one length; a task without labels."""
+  balancer = balancing.gradnorm(alpha=1.0, learning_rate=0.1)
+  gramian = jnp.diag(jnp.array([4.0, 1.0, 0.25]))
+  state = balancer.init(KEY, 3)
+  weights, state = balancer.update(
+    jnp.array([1.0, 2.0, 4.0]), state, gramian=gramian
+  )
+  np.testing.assert_array_equal(weights, 1)
+  np.testing.assert_array_equal(state.first, [1.0, 2.0, 4.0])
+  # Lengths 2, 1, .5 against a mean of 7/6: the first falls, the others rise,
+  # by Adam's whole step, and all are scaled back to 3.
+  np.testing.assert_allclose(
+    state.weights, 3 * np.array([0.9, 1.1, 1.1]) / 3.1, rtol=1e-5
+  )
+  update = jax.jit(balancer.update)
+  even = balancing.gradnorm(alpha=0.0, learning_rate=0.01)
+  state = even.init(KEY, 3)
+
+  def step(state, _):
+    return even.update(jnp.ones(3), state, gramian=gramian)[1], None
+
+  state, _ = jax.lax.scan(step, state, None, length=2000)
+  lengths = state.weights * np.array([2.0, 1.0, 0.5])
+  np.testing.assert_allclose(lengths / lengths.mean(), 1, atol=0.1)
+  # A task that lags behind its first loss gets the longer gradient.
+  state = balancer.init(KEY, 3)
+  _, state = update(jnp.ones(3), state, gramian=jnp.eye(3))
+  for _ in range(20):
+    _, state = update(jnp.array([1.0, 0.5, 0.5]), state, gramian=jnp.eye(3))
+  assert state.weights[0] > 1.2 and state.weights[1] < 1
+  here = jnp.array([True, False, True])
+  _, new = update(
+    jnp.array([1.0, 0.0, 9.0]), state, gramian=jnp.eye(3), present=here
+  )
+  assert new.first[1] == state.first[1]
+  # A task that is first seen later starts from that loss.
+  late = balancer.init(KEY, 2)
+  _, late = balancer.update(
+    jnp.array([1.0, 0.0]), late, gramian=jnp.eye(2),
+    present=jnp.array([True, False]),
+  )  # fmt: skip
+  assert late.first.tolist() == [1.0, 0.0]
+  with pytest.raises(ValueError, match='alpha must be at least 0, found -1'):
+    balancing.gradnorm(-1)
+
+
+def test_pcgrad_follows_its_definition():
+  orders = np.argsort(
+    jax.random.uniform(jax.random.split(KEY)[1], (3, 3)), axis=1
+  )
+  np.testing.assert_allclose(
+    _weights(balancing.pcgrad(), WIDE) @ WIDE,
+    reference.pcgrad(WIDE, orders), atol=1e-4,
+  )  # fmt: skip
+
+
+def test_solvers_report_how_far_they_came():
+  state = solvers.unsolved(KEY, 2)
+  for name in ('mgda', 'upgrad', 'dualproj', 'cagrad', 'nash_mtl', 'fairgrad'):
+    gramian = jnp.asarray(WIDE @ WIDE.T, jnp.float32)
+    balancer = METHODS[name][0]
+    _, found = jax.jit(balancer.update)(jnp.ones(3), state, gramian=gramian)
+    contracts.assert_same_structure(found, state)
+    assert 0 <= found.residual < 1e-4
+  # Opposed gradients have no bargain: the equations stay unsolved.
+  gramian = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
+  _, found = balancing.fairgrad().update(jnp.ones(2), state, gramian=gramian)
+  assert found.residual > 1e-2
+
+
+def test_the_nearest_point_of_the_simplex():
+  rng = np.random.default_rng(0)
+  for _ in range(20):
+    values = rng.normal(size=4)
+    found = np.asarray(to_simplex(jnp.asarray(values, jnp.float32)))
+    np.testing.assert_allclose(found.sum(), 1, rtol=1e-5)
+    assert (found >= 0).all()
+    # No other point is nearer: (v - p) . (q - p) <= 0 for every corner q.
+    assert ((values - found) @ (np.eye(4) - found).T <= 1e-5).all()
