@@ -278,7 +278,7 @@ def _one_class(content):
   'arguments, complaint',
   [
     (['--architecture=resnet'], "unknown architecture 'resnet': expected one of adatt, cgc"),
-    (['--balancer=magic'], "unknown balancer 'magic': expected one of dwa, equal, "),
+    (['--balancer=magic'], "unknown balancer 'magic': expected one of aligned_mtl, "),
     (['--tasks=income,age'], 'different ones of income, marital, education'),
     (['--tasks='], 'at least one; found none'),
     (['--batch_size=100000'], 'larger than the data: 1,200 training rows'),
@@ -296,7 +296,7 @@ def _one_class(content):
     (['--architecture=esmm'], 'esmm is for tasks in a chain, such as click and buy'),
     (['--balancer=static', '--loss_weights=1'], '--balancer=static: expected a weight for each of 2 tasks, found 1'),
     (['--balancer=static', '--loss_weights=1,x'], "expected numbers such as 1,0.5, found '1,x'"),
-    (['--balancer=normalized'], "unknown balancer 'normalized': expected one of dwa"),
+    (['--balancer=normalized'], "unknown balancer 'normalized': expected one of aligned_mtl"),
     (['--architecture=dselect_k', '--num_experts=6'], 'a power of 2 as num_experts, found 6'),
     (['--architecture=dselect_k', '--num_selected=9'], 'from 1 to the number of experts, 8'),
     (['--architecture=mtan', '--expert_widths=8x8'], 'must be an MLP of one layer'),
