@@ -199,7 +199,8 @@ def make(config: dict[str, Any]) -> tuple[Any, Any, Any]:
   from lplmtl import tasks
 
   features, labels, num_categories = load(config['data'])
-  todo = (tasks.binary('income'), tasks.binary('marital'))
+  names = ['income', 'marital', *map(str, range(2, labels.shape[1]))]
+  todo = tuple(tasks.binary(name) for name in names[: labels.shape[1]])
   rows = lplmtl.Batch(
     features,
     {task.name: labels[:, i] for i, task in enumerate(todo)},

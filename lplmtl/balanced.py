@@ -167,13 +167,20 @@ def _by_gramian(
   totals: Array,
 ) -> tuple[PyTree, Array, Array, PyTree]:
   """T pull-backs, whose inner products tell the weights."""
-  values, each, penalty = _each_task(model, tasks, params, rows, totals)
+  if balancer.between_halves:
+    halves = [
+      _each_task(model, tasks, params, half, totals) for half in rows.halves()
+    ]
+    # Each half's gradients are half of theirs alone.
+    products = 4 * gradients.gramian(halves[0][1], shared, halves[1][1])
+    values, each, penalty = jax.tree.map(jnp.add, *halves)
+    if penalty is not None:
+      penalty = jax.tree.map(lambda x: x / 2, penalty)
+  else:
+    values, each, penalty = _each_task(model, tasks, params, rows, totals)
+    products = gradients.gramian(each, shared)
   weights, state = _update(
-    balancer,
-    values,
-    state,
-    gramian=gradients.gramian(each, shared),
-    present=totals > 0,
+    balancer, values, state, gramian=products, present=totals > 0
   )
   return _plus(_combine(each, weights, shared), penalty), values, weights, state
 

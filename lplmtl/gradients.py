@@ -84,30 +84,46 @@ def task_gradients(
   return values, jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
 
-def gramian(gradients: Sequence[PyTree], shared: PyTree = None) -> Array:
+def gramian(
+  gradients: Sequence[PyTree],
+  shared: PyTree = None,
+  others: Sequence[PyTree] | None = None,
+) -> Array:
   """Inner products of gradients, summed leaf by leaf.
 
   Args:
     gradients: T pytrees like the parameters.
     shared: a pytree of bools, which leaves count; None for all.
+    others: T pytrees, to multiply the first ones with; None for themselves.
 
   Returns:
     `[T, T]` float32.
   """
-  rows = [jax.tree.leaves(gradient) for gradient in gradients]
-  if shared is not None:
-    chosen = jax.tree.leaves(shared)
-    rows = [[x for x, ok in zip(r, chosen, strict=True) if ok] for r in rows]
-  rows = [_gather_small(row) for row in rows]
+  rows = [_chosen(gradient, shared) for gradient in gradients]
+  columns = rows
+  if others is not None:
+    columns = [_chosen(gradient, shared) for gradient in others]
   size = len(rows)
-  entries = {}
+  entries: dict[tuple[int, int], Any] = {}
   for i in range(size):
-    for j in range(i, size):
-      entries[i, j] = entries[j, i] = sum(
-        jnp.vdot(a, b) for a, b in zip(rows[i], rows[j], strict=True)
+    for j in range(size):
+      if others is None and j < i:
+        entries[i, j] = entries[j, i]
+        continue
+      entries[i, j] = sum(
+        jnp.vdot(a, b) for a, b in zip(rows[i], columns[j], strict=True)
       )
   flat = jnp.stack([entries[i, j] for i in range(size) for j in range(size)])
   return flat.reshape(size, size)
+
+
+def _chosen(gradient: PyTree, shared: PyTree) -> list[Array]:
+  """The leaves that count."""
+  leaves = jax.tree.leaves(gradient)
+  if shared is not None:
+    chosen = jax.tree.leaves(shared)
+    leaves = [x for x, ok in zip(leaves, chosen, strict=True) if ok]
+  return _gather_small(leaves)
 
 
 def _gather_small(leaves: Sequence[Array], limit: int = 8192) -> list[Array]:

@@ -32,6 +32,9 @@ MODEL = lplmtl.PLE(
   num_specific=1,
   tower=lplmtl.MLP((4,)),
 )
+BOTTOM = lplmtl.SharedBottom(
+  TASKS, bottom=lplmtl.MLP((8,), dropout_rate=0.2), tower=lplmtl.MLP((4,))
+)
 ROWS, BATCH = 320, 64
 
 
@@ -47,18 +50,11 @@ def make_data():
   return lplmtl.Batch(x, labels, where)
 
 
-def _by_losses():
-  """Weights that need this step's losses: the larger, the heavier."""
-  return lplmtl.Balancer(
-    lambda key, num_tasks: (),
-    lambda losses, state, **extra: (jax.nn.softmax(losses), state),
-  )
-
-
 BALANCERS = {
   'uncertainty': balancing.uncertainty(is_regression=(False, True)),
   'pcgrad': balancing.pcgrad(),
-  'by_losses': _by_losses(),
+  'famo': balancing.famo(),  # this step's losses, and those after it
+  'mgda': balancing.mgda(scope='representation'),
 }
 
 
@@ -71,7 +67,7 @@ def run(num_seeds, devices, balancer='uncertainty'):
   shuffle = training.make_shuffle(keys, ROWS, BATCH)
   rows = np.concatenate([shuffle(e) for e in range(10)], axis=1)
   init, run_chunk, _ = programs.make(
-    MODEL,
+    BOTTOM if balancer == 'mgda' else MODEL,
     TASKS,
     optax.adam(1e-3),
     BALANCERS[balancer],
@@ -129,7 +125,7 @@ def main():
     found[f'{seeds} resumed'] = resume_elsewhere(folder / str(seeds), seeds)
   for seeds, balancer in (
     (1, 'uncertainty'), (5, 'uncertainty'), (8, 'uncertainty'), (1, 'pcgrad'),
-    (1, 'by_losses'),
+    (1, 'famo'), (1, 'mgda'),
   ):  # fmt: skip
     one, _ = run(seeds, devices[:1], balancer)
     many, held = run(seeds, devices, balancer)

@@ -462,3 +462,35 @@ def test_the_nearest_point_of_the_simplex():
     assert (found >= 0).all()
     # No other point is nearer: (v - p) . (q - p) <= 0 for every corner q.
     assert ((values - found) @ (np.eye(4) - found).T <= 1e-5).all()
+
+
+def test_sdmgrad_and_modo():
+  """Some steps by hand; the way leads to the regularised MGDA's weights."""
+  from tests.test_aggregators import _nearest_in_simplex as nearest
+
+  rng = np.random.default_rng(0)
+  balancer = balancing.sdmgrad(0.2, strength=0.5, rho=0.01)
+  state, wanted = balancer.init(KEY, 3), np.full(3, 1 / 3)
+  for _ in range(4):
+    products = rng.normal(size=(3, 3))
+    weights, state = balancer.update(
+      jnp.ones(3), state, gramian=jnp.asarray(products, jnp.float32)
+    )
+    even = (products + products.T) / 2
+    slope = even / np.abs(even).max() @ (wanted + 0.5 / 3) + 0.01 * wanted
+    wanted = nearest(wanted - 0.2 * slope)
+    np.testing.assert_allclose(state, wanted, atol=1e-5)
+    np.testing.assert_allclose(weights, (wanted + 0.5 / 3) / 1.5, atol=1e-5)
+  for name, balancer in (
+    ('modo', balancing.modo()), ('sdmgrad', balancing.sdmgrad()),
+  ):  # fmt: skip
+    state = balancer.init(KEY, 2)
+    gramian = jnp.asarray(SMALL @ SMALL.T, jnp.float32)
+    for _ in range(300):
+      weights, state = balancer.update(jnp.ones(2), state, gramian=gramian)
+    direction = weights @ SMALL
+    assert (SMALL @ direction > 0).all()
+    if name == 'modo':
+      np.testing.assert_allclose(weights, [0.6, 0.4], atol=1e-3)
+  with pytest.raises(ValueError, match='strength and rho at least 0'):
+    balancing.sdmgrad(strength=-1.0)

@@ -44,7 +44,8 @@ def found(folder):
     '5 uncertainty',
     '8 uncertainty',
     '1 pcgrad',
-    '1 by_losses',
+    '1 famo',
+    '1 mgda',
   ],
 )
 def test_losses_of_50_steps(name, found):

@@ -108,7 +108,7 @@ def test_the_twin_has_our_size():
     (('--threads=9999',), '--threads=9999 is more than the'),
     (('--out=/no/such/folder/x.json',), 'lies in a folder that is not there'),
     (('--batch_sizes=9999', '--num_rows=200'), 'found 120 training rows'),
-    (('--balancers=magic',), 'balancers must be among dwa, equal'),
+    (('--balancers=magic',), 'balancers must be among aligned_mtl'),
     (('--precisions=int8',), 'precisions must be among float32, bfloat16'),
     (('more',), "unexpected argument 'more'"),
   ],

@@ -1,0 +1,291 @@
+"""Every balancer inside training: loops, seeds, and what a step hands it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lplmtl
+from lplmtl import balanced, balancing, gradients, parts, steps, tasks
+from lplmtl.types import Aggregator, Batch
+from tests import contracts
+from tests.test_balancing import AGGREGATORS, BALANCERS
+
+KEY = jax.random.key(0)
+NUM_TASKS = len(contracts.TASKS)
+MODELS = contracts.architectures(encoder=contracts.encoder())
+REPRESENTING = ('shared_bottom', 'omoe', 'mmoe')
+
+
+class Tiny:
+  """The smallest model: one shared vector, one scale of each task's own."""
+
+  tasks = (tasks.binary('a'), tasks.regression('b'))
+
+  def init(self, rngs, features):
+    shared = jax.random.normal(rngs['params'], (features.shape[-1],))
+    return {'params': {'shared': shared, 'a': jnp.ones(1), 'b': jnp.ones(1)}}
+
+  def apply(self, variables, features, *, train=False, rngs=None):
+    params = variables['params']
+    hidden = jnp.tanh(features @ params['shared'])[:, None]
+    return {name: hidden * params[name][None] for name in 'ab'}, {}
+
+  def is_shared(self, path):
+    return path[0] == 'shared'
+
+
+def _rows(number=16):
+  x = np.random.default_rng(0).normal(size=(number, 4)).astype(np.float32)
+  return Batch(x, {'a': (x[:, 0] > x[:, 1]) * 1, 'b': x[:, 2] - x[:, 3]})
+
+
+@pytest.mark.parametrize('name', sorted({**BALANCERS, **AGGREGATORS}))
+def test_fifty_steps_over_seeds(name):
+  """jit(vmap(scan)) without the host; seeds as each alone; losses fall."""
+  model, batch = Tiny(), _rows()
+  balancer, optimizer = getattr(balancing, name)(), optax.sgd(0.005)
+  step = steps.make_train_step(model, model.tasks, optimizer, balancer)
+
+  def run(key):
+    state = steps.init_state(
+      key, model, model.tasks, optimizer, balancer, batch.features
+    )
+    state, metrics = jax.lax.scan(
+      lambda state, _: step(state, batch), state, None, length=50
+    )
+    return state.params, metrics
+
+  keys = jax.random.split(KEY, 3)
+  both = jax.jit(jax.vmap(run))
+  assert 'callback' not in str(jax.make_jaxpr(jax.vmap(run))(keys))
+  params, metrics = both(keys)
+  assert (metrics.pop('residual') < 1e-3).all()
+  alone = jax.jit(run)
+  for i, key in enumerate(keys):
+    again = alone(key)
+    del again[1]['residual']  # which is rounding
+    contracts.assert_trees_close(
+      jax.tree.map(lambda x, i=i: x[i], (params, metrics)), again,
+      rtol=1e-4, atol=1e-5,
+    )  # fmt: skip
+  losses = metrics['losses'].sum(axis=2)
+  assert (losses[:, -1] < losses[:, 0]).all()
+
+
+def test_the_losses_after_a_step():
+  """FAMO's hook gets the same rows, the same dropout, the new parameters."""
+  noisy = lplmtl.MLP((6,), dropout_rate=0.4)
+  model = dataclasses.replace(MODELS['shared_bottom'], bottom=noisy)
+  batch = contracts.batch(12)
+
+  def watching(key, num_tasks):
+    return {'before': jnp.zeros(num_tasks), 'after': jnp.zeros(num_tasks)}
+
+  def after(before, now, state, *, present):
+    assert present.shape == before.shape
+    return {'before': before, 'after': now}
+
+  balancer = balancing.equal()._replace(init=watching, after=after)
+  found = {}
+  for rate, num_parts in ((0.0, 1), (0.1, 1), (0.1, 3)):
+    optimizer = optax.sgd(rate)
+    state = steps.init_state(
+      KEY, model, contracts.TASKS, optimizer, balancer, batch.features
+    )
+    new, metrics = jax.jit(
+      steps.make_train_step(
+        model, contracts.TASKS, optimizer, balancer, num_parts=num_parts
+      )
+    )(state, batch)
+    found[rate, num_parts] = new.balancer_state['after']
+    np.testing.assert_array_equal(
+      new.balancer_state['before'], metrics['losses']
+    )
+  np.testing.assert_allclose(found[0.0, 1], metrics['losses'], rtol=1e-6)
+  assert (jnp.abs(found[0.1, 1] - metrics['losses']) > 1e-4).any()
+  np.testing.assert_allclose(found[0.1, 3], found[0.1, 1], rtol=1e-5)
+
+
+def _fixed(weights, scope, seen=None):
+  """Weights that do not depend on anything; keeps the Gramian as its state."""
+  return lplmtl.Balancer(
+    lambda key, num_tasks: jnp.zeros((num_tasks, num_tasks)),
+    lambda losses, state, *, gramian, **extra: (jnp.asarray(weights), gramian),
+    needs_gramian=True,
+    scope=scope,
+  )
+
+
+@pytest.mark.parametrize('name', REPRESENTING)
+def test_weights_from_the_representation(name):
+  """The gradient as with scope 'shared'; the Gramian by an explicit one."""
+  model, batch = MODELS[name], contracts.batch(12)
+  params = contracts.random_params(model, batch.features)
+  rows, weights = parts.Rows(batch, KEY), [0.5, 2.0, 0.1]
+
+  def run(scope):
+    return jax.jit(
+      lambda p: balanced.gradient(
+        model, contracts.TASKS, _fixed(weights, scope),
+        jnp.zeros((NUM_TASKS, NUM_TASKS)), p, rows,
+      )
+    )(params)  # fmt: skip
+
+  found, gramian, metrics = run('representation')
+  wanted, _, same = run('shared')
+  contracts.assert_trees_close(found, wanted, atol=1e-5)
+  np.testing.assert_allclose(metrics['losses'], same['losses'], rtol=1e-5)
+
+  @jax.jit
+  def explicit(params):
+    z = model.apply({'params': params}, batch.features, method='represent')
+
+    def head(z):
+      predictions, _ = model.apply(
+        {'params': params}, z, batch.features, method='predict'
+      )
+      return lplmtl.losses.task_losses(contracts.TASKS, predictions, batch)[0]
+
+    return head(z), jax.jacrev(head)(z)
+
+  values, jacobian = explicit(params)
+  np.testing.assert_allclose(metrics['losses'], values, rtol=1e-5)
+  flat = np.asarray(jacobian).reshape(NUM_TASKS, -1)
+  np.testing.assert_allclose(gramian, flat @ flat.T, rtol=1e-4, atol=1e-8)
+  # The two ways to the predictions are one model.
+  predictions, _ = model.apply({'params': params}, batch.features)
+  z = model.apply({'params': params}, batch.features, method='represent')
+  again, _ = model.apply(
+    {'params': params}, z, batch.features, method='predict'
+  )
+  contracts.assert_trees_close(again, predictions, atol=1e-5)
+
+
+def test_dropout_and_penalty_with_a_representation():
+  """One mask in both halves; a penalty is added once, not weighted."""
+  noisy = lplmtl.MLP((6,), dropout_rate=0.4)
+  model = dataclasses.replace(
+    MODELS['mmoe'], expert=noisy, tower=lplmtl.MLP((4,), dropout_rate=0.4)
+  )
+  batch = contracts.batch(12)
+  params = contracts.random_params(model, batch.features)
+
+  class Penalised:
+    is_shared, represent, predict = model.is_shared, None, None
+
+    def apply(self, variables, *args, method=None, **kwargs):
+      found = model.apply(variables, *args, method=method, **kwargs)
+      if method == 'represent':
+        return found
+      squares = jax.tree.map(lambda x: jnp.sum(x**2), variables['params'])
+      return found[0], {'penalty': sum(jax.tree.leaves(squares)) / 2}
+
+  def run(model, scope):
+    return jax.jit(
+      lambda p: balanced.gradient(
+        model, contracts.TASKS, _fixed([0.5, 2.0, 0.1], scope),
+        jnp.zeros((NUM_TASKS, NUM_TASKS)), p, parts.Rows(batch, KEY),
+      )[0]
+    )(params)  # fmt: skip
+
+  found = run(model, 'representation')
+  contracts.assert_trees_close(found, run(model, 'shared'), atol=1e-5)
+  added = jax.tree.map(jnp.subtract, run(Penalised(), 'representation'), found)
+  contracts.assert_trees_close(added, params, atol=1e-5)
+
+
+def test_what_offers_no_representation():
+  batch = contracts.batch(4)
+  params = contracts.random_params(MODELS['ple'], batch.features)
+  for balancer, model, found in (
+    (balancing.mgda(scope='representation'), MODELS['ple'], 'found PLE'),
+    (
+      balancing.moco()._replace(scope='representation'), MODELS['mmoe'],
+      'found an aggregator',
+    ),
+  ):  # fmt: skip
+    with pytest.raises(ValueError, match=found):
+      balanced.gradient(
+        model, contracts.TASKS, balancer, (), params, parts.Rows(batch, KEY)
+      )
+
+
+@pytest.mark.parametrize('scope', ['all', 'shared'])
+def test_an_aggregator_step_by_hand(scope):
+  """It gets the gradients in its scope; the others stay plain."""
+  model, batch = MODELS['cgc'], contracts.batch(8)
+  params = contracts.random_params(model, batch.features)
+  weights = jnp.array([0.5, 2.0, 0.1])
+
+  def update(stacked, losses, state, *, present):
+    assert present.shape == losses.shape == (NUM_TASKS,)
+    found = jax.tree.map(lambda g: jnp.tensordot(weights, g, 1), stacked)
+    return found, weights, jnp.int32(len(jax.tree.leaves(stacked)))
+
+  balancer = Aggregator(
+    lambda key, params, num_tasks: jnp.int32(len(jax.tree.leaves(params))),
+    update, scope,
+  )  # fmt: skip
+  first = balanced.init(KEY, model, contracts.TASKS, balancer, params)
+  run = jax.jit(
+    lambda p: (
+      balanced.gradient(
+        model, contracts.TASKS, balancer, first, p, parts.Rows(batch, KEY)
+      ),
+      gradients.task_gradients(
+        model, contracts.TASKS, p, batch, key=parts.Rows(batch, KEY).place()
+      )[1],
+    )
+  )
+  (found, number, metrics), each = run(params)
+  shared = gradients.shared_leaves(model, params)
+  if scope == 'all':
+    shared = jax.tree.map(lambda _: True, shared)
+  wanted = jax.tree.map(
+    lambda acts, g: jnp.tensordot(
+      weights if acts else jnp.ones(NUM_TASKS), g, 1
+    ),
+    shared, each,
+  )  # fmt: skip
+  contracts.assert_trees_close(found, wanted, atol=1e-5)
+  assert number == first == sum(jax.tree.leaves(shared))
+  np.testing.assert_array_equal(metrics['weights'], weights)
+
+
+@pytest.mark.parametrize('num_parts', [1, 2, 3])
+def test_products_between_halves(num_parts):
+  """The Gramian by hand; the gradient is that of the whole, with dropout."""
+  noisy = lplmtl.MLP((6,), dropout_rate=0.3)
+  model = dataclasses.replace(MODELS['shared_bottom'], bottom=noisy)
+  batch = contracts.batch(12)
+  params = contracts.random_params(model, batch.features)
+  rows = parts.Rows(batch, KEY, num_parts)
+  weights = [0.5, 2.0, 0.1]
+
+  def run(balancer):
+    return jax.jit(
+      lambda p: balanced.gradient(
+        model, contracts.TASKS, balancer, jnp.zeros((NUM_TASKS, NUM_TASKS)), p,
+        rows,
+      )
+    )(params)  # fmt: skip
+
+  plain = _fixed(weights, 'all')
+  found, gramian, metrics = run(plain._replace(between_halves=True))
+  wanted, _, same = run(plain)
+  contracts.assert_trees_close(found, wanted, atol=1e-5)
+  contracts.assert_trees_close(metrics, same, atol=1e-5)
+  flat = []
+  for half in rows.halves():
+    _, each = jax.jit(
+      lambda p, half=half: gradients.task_gradients(
+        model, contracts.TASKS, p, half.batch, key=half.place()
+      )
+    )(params)
+    leaves = [np.reshape(g, (NUM_TASKS, -1)) for g in jax.tree.leaves(each)]
+    flat.append(np.concatenate(leaves, axis=1))
+  np.testing.assert_allclose(gramian, flat[0] @ flat[1].T, rtol=1e-3, atol=1e-6)
