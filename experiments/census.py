@@ -22,6 +22,8 @@ from experiments.options import Config
 options.define_flags()
 flags.adopt_module_key_flags(options)
 
+MUCH = 0.01  # of a solver's residual, to be worth a line
+
 
 def run(config: Config) -> dict[str, Any]:
   """Trains, scores, prints and writes what a Config asks for.
@@ -193,6 +195,9 @@ def _training_facts(config: Config, fitted: Any) -> dict[str, Any]:
       for i, name in enumerate(config.tasks)
     },
     'skipped_steps': fitted.num_skipped.tolist(),
+    'solver_residual': np.max(
+      [record['residual'] for record in fitted.history], axis=0
+    ).tolist(),
     'resumed_from_step': num_steps - fitted.steps_taken,
     'seconds': dict(fitted.seconds),
     'examples_per_second': rows_seen / fitted.seconds['train'],
@@ -318,7 +323,7 @@ def _print_results(
     f'compilation {seconds["compile"]:.1f}, training {seconds["train"]:.1f}, '
     f'scoring {seconds["scoring"]:.1f} '
     f'({results["examples_per_second"]:,.0f} training examples/s)\n'
-    f'{_skipped(results)}{results["data"]["statement"]}\n'
+    f'{_remarks(results)}{results["data"]["statement"]}\n'
     f'written to {folder}',
     soft_wrap=True,
   )
@@ -326,10 +331,17 @@ def _print_results(
     console.print("no curves.png: pip install -e '.[plots]' for pictures")
 
 
-def _skipped(results: dict[str, Any]) -> str:
-  """A line of its own, where there were any."""
-  counts = results['skipped_steps']
-  return f'steps skipped as not finite: {counts}\n' if any(counts) else ''
+def _remarks(results: dict[str, Any]) -> str:
+  """A line for each thing that does not go without saying."""
+  found = ''
+  if any(counts := results['skipped_steps']):
+    found += f'steps skipped as not finite: {counts}\n'
+  if (largest := max(results.get('solver_residual', [0]))) > MUCH:
+    found += (
+      f"the balancer's equations were missed by up to {largest:.2g}, as where "
+      'task gradients cancel; weights may be large there\n'
+    )
+  return found
 
 
 def main(argv: list[str]) -> None:

@@ -25,7 +25,7 @@ class ExcessMtlState(NamedTuple):
   weights: Array
 
 
-def excess_mtl(learning_rate: float = 0.1) -> Aggregator:
+def excess_mtl(learning_rate: float = 0.01) -> Aggregator:
   """ExcessMTL: the further a task is from its optimum, the heavier.
 
   A loss alone does not tell how much there is left to learn: labels may be
