@@ -58,6 +58,7 @@ class Config:
   compute_dtype: str = 'float32'
   # Optimisation
   balancer: str = 'uncertainty'
+  balancer_scope: str | None = None
   loss_weight_learning_rate: float | None = None
   loss_weights: Numbers = ()
   loss_weight_rates: Numbers = ()
@@ -216,6 +217,13 @@ def define_flags() -> None:
     'balancer', default.balancer,
     'Optimisation: a name of lplmtl.balancing, such as equal, uncertainty, '
     'mgda, cagrad, famo.',
+  )  # fmt: skip
+  flags.DEFINE_enum(
+    'balancer_scope', default.balancer_scope,
+    ['all', 'shared', 'representation'],
+    'Optimisation: what the balancer acts on: all parameters, those that tasks '
+    'share, or the latter by gradients at the shared representation; by '
+    'default what the method does.',
   )  # fmt: skip
   _float(
     'loss_weight_learning_rate', 0.0,

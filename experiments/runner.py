@@ -25,6 +25,7 @@ from lplmtl import (
   balancing,
   encoder,
   experts,
+  gradients,
   parallel,
   progress,
   storage,
@@ -36,6 +37,7 @@ from lplmtl.types import Aggregator, Balancer, PyTree, Task
 # Mistakes of the user: one line instead of a traceback.
 USER_ERRORS = (
   InputError,
+  gradients.ScopeError,
   storage.CheckpointError,
   training.NonFiniteError,
 )
@@ -209,6 +211,8 @@ def make_balancer(
   wanted = inspect.signature(constructor).parameters
   try:
     balancer = constructor(**{k: v for k, v in offered.items() if k in wanted})
+    if config.balancer_scope is not None:
+      balancer = balancer._replace(scope=config.balancer_scope)
     if isinstance(balancer, Balancer):
       jax.eval_shape(lambda: balancer.init(jax.random.key(0), len(tasks)))
   except ValueError as error:

@@ -29,9 +29,13 @@ def init(
   balancer: Balancer | Aggregator,
   params: PyTree,
 ) -> PyTree:
-  """The first state of a balancer for a model with these parameters."""
+  """The first state of a balancer for a model with these parameters.
+
+  Raises:
+    ScopeError: see `gradient`.
+  """
+  acts = _scope(balancer, model, params)
   if isinstance(balancer, Aggregator):
-    acts = _scope(balancer, model, params)
     return balancer.init(key, _masked(params, acts), len(tasks))
   return balancer.init(key, len(tasks))
 
@@ -66,9 +70,10 @@ def gradient(
     0.
 
   Raises:
-    ValueError: the balancer acts on shared parameters, and the model shares
-      none or does not say which; it wants a representation, and the model does
-      not offer one; or its weights are not `[T]`.
+    ScopeError: the balancer acts on shared parameters, and the model shares
+      none or does not say which; or it wants a representation, and the model
+      does not offer one.
+    ValueError: its weights are not `[T]`.
   """
   shared = _scope(balancer, model, params)
   totals = rows.total(losses.row_totals(tasks, rows.batch))
@@ -272,7 +277,7 @@ def _scope(
     offers = all(hasattr(model, name) for name in ('represent', 'predict'))
     if not offers or isinstance(balancer, Aggregator):
       found = 'an aggregator' if offers else type(model).__name__
-      raise ValueError(
+      raise gradients.ScopeError(
         "scope='representation' needs a balancer, and a model with represent("
         'features) and predict(representation, features), such as '
         f"SharedBottom or MMoE; found {found}: take scope='shared'"

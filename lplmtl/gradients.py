@@ -13,6 +13,10 @@ from lplmtl.types import Array, Batch, Model, PyTree, Task
 PullBack = Callable[..., PyTree]
 
 
+class ScopeError(ValueError):
+  """A model does not offer what a balancer acts on."""
+
+
 def forward(
   model: Model,
   tasks: Sequence[Task],
@@ -146,10 +150,10 @@ def shared_leaves(model: Any, params: PyTree) -> PyTree:
     A pytree of bools like the parameters.
 
   Raises:
-    ValueError: the model does not say, or shares nothing.
+    ScopeError: the model does not say, or shares nothing.
   """
   if not hasattr(model, 'is_shared'):
-    raise ValueError(
+    raise ScopeError(
       'weights for shared parameters need a model with a method '
       f'is_shared(path); found {type(model).__name__} without: add it, or '
       "take a balancer with scope='all'"
@@ -159,9 +163,10 @@ def shared_leaves(model: Any, params: PyTree) -> PyTree:
     params,
   )
   if not any(jax.tree.leaves(shared)):
-    raise ValueError(
+    raise ScopeError(
       f'{type(model).__name__} shares no parameters between tasks, so their '
-      'gradients cannot be balanced: take a balancer that weights losses'
+      'gradients cannot be balanced there: take a balancer that weights '
+      "losses, or scope='all'"
     )
   return shared
 

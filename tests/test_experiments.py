@@ -300,6 +300,8 @@ def _one_class(content):
     (['--architecture=dselect_k', '--num_experts=6'], 'a power of 2 as num_experts, found 6'),
     (['--architecture=dselect_k', '--num_selected=9'], 'from 1 to the number of experts, 8'),
     (['--architecture=mtan', '--expert_widths=8x8'], 'must be an MLP of one layer'),
+    (['--architecture=single_task', '--balancer=mgda'], 'SingleTask shares no parameters'),
+    (['--balancer=mgda', '--balancer_scope=representation'], 'represent(features) and predict'),
     (['--architecture=x', '--dataset=census'], "unknown architecture 'x'"),
   ],
 )  # fmt: skip
