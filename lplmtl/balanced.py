@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,23 +77,24 @@ def gradient(
   """
   shared = _scope(balancer, model, params)
   totals = rows.total(losses.row_totals(tasks, rows.batch))
-  present = totals > 0
-  arguments = (model, tasks, balancer, balancer_state, params, rows, shared)
+  job = _Job(
+    model, tasks, balancer, balancer_state, params, rows, shared, totals
+  )
   if isinstance(balancer, Aggregator):
-    way: Any = _aggregated
+    found, values, weights, state = _aggregated(job)
   elif balancer.scope == 'representation':
-    way = _at_representation
+    found, values, weights, state = _at_representation(job)
   elif balancer.needs_gramian:
-    way = _by_gramian
+    found, values, weights, state = _by_gramian(job)
   else:
-    way = _by_losses
-  found, values, weights, balancer_state = way(*arguments, totals)
-  return found, balancer_state, {
+    found, values, weights, state = _by_losses(job)
+  metrics = {
     'losses': values,
     'weights': weights,
-    'present': present,
-    'residual': getattr(balancer_state, 'residual', jnp.float32(0)),
-  }  # fmt: skip
+    'present': totals > 0,
+    'residual': getattr(state, 'residual', jnp.float32(0)),
+  }
+  return found, state, metrics
 
 
 def losses_at(
@@ -108,125 +109,112 @@ def losses_at(
   )
 
 
-def _by_losses(
-  model: Model,
-  tasks: Sequence[Task],
-  balancer: Balancer,
-  state: PyTree,
-  params: PyTree,
-  rows: Rows,
-  shared: PyTree,
-  totals: Array,
-) -> tuple[PyTree, Array, Array, PyTree]:
+class _Job(NamedTuple):
+  """What `gradient` was given, and what it found out."""
+
+  model: Any
+  tasks: Sequence[Task]
+  balancer: Any
+  state: PyTree
+  params: PyTree
+  rows: Rows
+  shared: PyTree  # of bools; None for all
+  totals: Array  # [T], of the weights of the rows
+
+  def forward(self, batch: Batch, key: Array) -> Any:
+    """See `gradients.forward`."""
+    return gradients.forward(
+      self.model, self.tasks, self.params, batch, key=key, totals=self.totals
+    )
+
+  def weigh(self, values: Array, **extra: Any) -> tuple[Array, PyTree]:
+    """The balancer's weights and its next state."""
+    weights, state = self.balancer.update(
+      values, self.state, present=self.totals > 0, **extra
+    )
+    if jnp.shape(weights) != values.shape:
+      raise ValueError(
+        f"a balancer's update must return weights of shape {values.shape}, one "
+        f'a task; found {jnp.shape(weights)}'
+      )
+    return weights, state
+
+
+# The gradient, the losses, the weights, the balancer's state.
+_Found = tuple[PyTree, Array, Array, PyTree]
+
+
+def _by_losses(job: _Job) -> _Found:
   """One pull-back of the weighted sum."""
-  go = functools.partial(gradients.forward, model, tasks, params, totals=totals)
-  update = functools.partial(_update, balancer, present=totals > 0)
-  share = _share(rows)
+  rows = job.rows
+  if job.balancer.needs_losses:
+    values, pull_back, _ = job.forward(rows.batch, rows.place())
+    values = rows.total(values)
+    weights, state = job.weigh(values)
+    found = _pull(pull_back, weights, job.shared, 1 / rows.num_devices)
+    return rows.total(found), values, weights, state
 
-  if not balancer.needs_losses:
-    zeros = jnp.zeros(len(tasks), jnp.float32)
-    weights, _ = update(zeros, state)
+  weights, _ = job.weigh(jnp.zeros(len(job.tasks), jnp.float32))
 
-    def weighted(batch: Batch, key: Array) -> tuple[Array, PyTree]:
-      values, pull_back, _ = go(batch, key=key)
-      return values, _pull(pull_back, weights, shared, share)
+  def weighted(batch: Batch, key: Array) -> tuple[Array, PyTree]:
+    values, pull_back, _ = job.forward(batch, key)
+    return values, _pull(pull_back, weights, job.shared, _share(rows))
 
-    values, found = rows.sum_in_parts(weighted)
-    return found, values, weights, update(values, state)[1]
-
-  values, pull_back, _ = go(rows.batch, key=rows.place())
-  values = rows.total(values)
-  weights, state = update(values, state)
-  found = _pull(pull_back, weights, shared, 1 / rows.num_devices)
-  return rows.total(found), values, weights, state
+  values, found = rows.sum_in_parts(weighted)
+  return found, values, weights, job.weigh(values)[1]
 
 
-def _each_task(
-  model: Model,
-  tasks: Sequence[Task],
-  params: PyTree,
-  rows: Rows,
-  totals: Array,
-) -> tuple[Array, list[PyTree], PyTree]:
+def _each_task(job: _Job) -> tuple[Array, list[PyTree], PyTree]:
   """Losses, T gradients, and the penalty's gradient or None."""
-  zeros, share = jnp.zeros(len(tasks), jnp.float32), _share(rows)
+  zeros, share = jnp.zeros(len(job.tasks), jnp.float32), _share(job.rows)
 
   def each(batch: Batch, key: Array) -> tuple[Array, list[PyTree], Any]:
-    values, pull_back, has_penalty = gradients.forward(
-      model, tasks, params, batch, key=key, totals=totals
-    )
+    values, pull_back, has_penalty = job.forward(batch, key)
     own = pull_back(zeros, share) if has_penalty else None
-    return values, gradients.each_pulled_back(pull_back, len(tasks)), own
+    return values, gradients.each_pulled_back(pull_back, len(job.tasks)), own
 
-  return rows.sum_in_parts(each)
+  return job.rows.sum_in_parts(each)
 
 
-def _by_gramian(
-  model: Model,
-  tasks: Sequence[Task],
-  balancer: Balancer,
-  state: PyTree,
-  params: PyTree,
-  rows: Rows,
-  shared: PyTree,
-  totals: Array,
-) -> tuple[PyTree, Array, Array, PyTree]:
+def _by_gramian(job: _Job) -> _Found:
   """T pull-backs, whose inner products tell the weights."""
-  if balancer.between_halves:
-    halves = [
-      _each_task(model, tasks, params, half, totals) for half in rows.halves()
-    ]
+  if job.balancer.between_halves:
+    first, second = (
+      _each_task(job._replace(rows=half)) for half in job.rows.halves()
+    )
     # Each half's gradients are half of theirs alone.
-    products = 4 * gradients.gramian(halves[0][1], shared, halves[1][1])
-    values, each, penalty = jax.tree.map(jnp.add, *halves)
-    if penalty is not None:
-      penalty = jax.tree.map(lambda x: x / 2, penalty)
+    products = 4 * gradients.gramian(first[1], job.shared, second[1])
+    values, each, penalty = jax.tree.map(jnp.add, first, second)
+    penalty = jax.tree.map(lambda x: x / 2, penalty)
   else:
-    values, each, penalty = _each_task(model, tasks, params, rows, totals)
-    products = gradients.gramian(each, shared)
-  weights, state = _update(
-    balancer, values, state, gramian=products, present=totals > 0
-  )
-  return _plus(_combine(each, weights, shared), penalty), values, weights, state
-
-
-def _aggregated(
-  model: Model,
-  tasks: Sequence[Task],
-  balancer: Aggregator,
-  state: PyTree,
-  params: PyTree,
-  rows: Rows,
-  shared: PyTree,
-  totals: Array,
-) -> tuple[PyTree, Array, Array, PyTree]:
-  """T pull-backs, stacked for an aggregator."""
-  values, each, penalty = _each_task(model, tasks, params, rows, totals)
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-  found, weights, state = balancer.update(
-    _masked(stacked, shared), values, state, present=totals > 0
-  )
-  plain = jax.tree.map(lambda *leaves: sum(leaves), *each)
-  if shared is not None:
-    found = jax.tree.map(
-      lambda acts, new, old: new if acts else old, shared, found, plain
-    )  # None of `found` stands where the scope ends
+    values, each, penalty = _each_task(job)
+    products = gradients.gramian(each, job.shared)
+  weights, state = job.weigh(values, gramian=products)
+  found = _combine(each, weights, job.shared)
   return _plus(found, penalty), values, weights, state
 
 
-def _at_representation(
-  model: Any,
-  tasks: Sequence[Task],
-  balancer: Balancer,
-  state: PyTree,
-  params: PyTree,
-  rows: Rows,
-  shared: PyTree,
-  totals: Array,
-) -> tuple[PyTree, Array, Array, PyTree]:
+def _aggregated(job: _Job) -> _Found:
+  """T pull-backs, stacked for an aggregator."""
+  values, each, penalty = _each_task(job)
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+  found, weights, state = job.balancer.update(
+    _masked(stacked, job.shared), values, job.state, present=job.totals > 0
+  )
+  if job.shared is not None:
+    plain = jax.tree.map(lambda *leaves: sum(leaves), *each)
+    # `found` has None where the scope ends.
+    found = jax.tree.map(
+      lambda acts, new, old: new if acts else old, job.shared, found, plain
+    )
+  return _plus(found, penalty), values, weights, state
+
+
+def _at_representation(job: _Job) -> _Found:
   """T pull-backs to the representation, and one through the trunk."""
+  rows, tasks = job.rows, job.tasks
   apply = functools.partial(
-    model.apply, train=True, rngs={'dropout': rows.place()}
+    job.model.apply, train=True, rngs={'dropout': rows.place()}
   )
   features = rows.batch.features
 
@@ -237,11 +225,11 @@ def _at_representation(
     predictions, aux = apply(
       {'params': params}, representation, features, method='predict'
     )
-    values, _ = losses.task_losses(tasks, predictions, rows.batch, totals)
+    values, _ = losses.task_losses(tasks, predictions, rows.batch, job.totals)
     return values, aux.get('penalty', jnp.zeros(())) / rows.num_devices
 
-  representation, through_trunk = jax.vjp(represent, params)
-  (values, penalty), through_head = jax.vjp(head, params, representation)
+  representation, through_trunk = jax.vjp(represent, job.params)
+  (values, penalty), through_head = jax.vjp(head, job.params, representation)
   values = rows.total(values)
 
   def pull_back(weights: Array, penalty_weight: float) -> PyTree:
@@ -250,18 +238,13 @@ def _at_representation(
   each = gradients.each_pulled_back(
     lambda weights, _: pull_back(weights, 0.0)[1], len(tasks)
   )
-  weights, state = _update(
-    balancer,
-    values,
-    state,
-    gramian=rows.total(gradients.gramian(each)),
-    present=totals > 0,
-  )
+  products = rows.total(gradients.gramian(each))
+  weights, state = job.weigh(values, gramian=products)
   acts, cotangent = pull_back(weights, 1.0)
   plain, _ = pull_back(jnp.ones_like(weights), 1.0)
   found = jax.tree.map(
     lambda ok, new, old, trunk: (new if ok else old) + trunk,
-    shared, acts, plain, through_trunk(cotangent)[0],
+    job.shared, acts, plain, through_trunk(cotangent)[0],
   )  # fmt: skip
   return rows.total(found), values, weights, state
 
@@ -283,18 +266,6 @@ def _scope(
         f"SharedBottom or MMoE; found {found}: take scope='shared'"
       )
   return None if scope == 'all' else gradients.shared_leaves(model, params)
-
-
-def _update(
-  balancer: Balancer, values: Array, state: PyTree, **extra: Any
-) -> tuple[Array, PyTree]:
-  weights, state = balancer.update(values, state, **extra)
-  if jnp.shape(weights) != values.shape:
-    raise ValueError(
-      f"a balancer's update must return weights of shape {values.shape}, one a "
-      f'task; found {jnp.shape(weights)}'
-    )
-  return weights, state
 
 
 def _share(rows: Rows) -> Any:
