@@ -209,6 +209,14 @@ def make_balancer(
   if config.loss_weight_learning_rate is not None:
     offered['learning_rate'] = config.loss_weight_learning_rate
   wanted = inspect.signature(constructor).parameters
+  for flag, value, takers in (
+    ('loss_weight_learning_rate', config.loss_weight_learning_rate,
+     {'learning_rate'}),
+    ('loss_weights', config.loss_weights or None, {'weights', 'initial'}),
+    ('loss_weight_rates', config.loss_weight_rates or None, {'rates'}),
+  ):  # fmt: skip
+    if value is not None and not takers & set(wanted):
+      raise InputError(f'--balancer={config.balancer} takes no --{flag}')
   try:
     balancer = constructor(**{k: v for k, v in offered.items() if k in wanted})
     if config.balancer_scope is not None:

@@ -258,12 +258,16 @@ def _scope(
     raise ValueError(f"a balancer's scope must be in {SCOPES}, found {scope!r}")
   if scope == 'representation':
     offers = all(hasattr(model, name) for name in ('represent', 'predict'))
-    if not offers or isinstance(balancer, Aggregator):
-      found = 'an aggregator' if offers else type(model).__name__
+    if isinstance(balancer, Aggregator) or balancer.between_halves:
       raise gradients.ScopeError(
-        "scope='representation' needs a balancer, and a model with represent("
-        'features) and predict(representation, features), such as '
-        f"SharedBottom or MMoE; found {found}: take scope='shared'"
+        "scope='representation' is for balancers with one Gramian of all rows; "
+        "found an aggregator or one between halves: take scope='shared'"
+      )
+    if not offers:
+      raise gradients.ScopeError(
+        "scope='representation' needs a model with represent(features) and "
+        'predict(representation, features), such as SharedBottom or MMoE; '
+        f'found {type(model).__name__}: take another scope'
       )
   return None if scope == 'all' else gradients.shared_leaves(model, params)
 

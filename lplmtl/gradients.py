@@ -115,7 +115,9 @@ def gramian(
         entries[i, j] = entries[j, i]
         continue
       entries[i, j] = sum(
-        jnp.vdot(a, b) for a, b in zip(rows[i], columns[j], strict=True)
+        # Accelerators take less than float32 by default.
+        jnp.vdot(a, b, precision='highest')
+        for a, b in zip(rows[i], columns[j], strict=True)
       )
   flat = jnp.stack([entries[i, j] for i in range(size) for j in range(size)])
   return flat.reshape(size, size)

@@ -33,6 +33,11 @@ class Rows(NamedTuple):
 
   def halves(self) -> tuple['Rows', 'Rows']:
     """The rows of even and of odd number."""
+    if types.num_rows(self.batch.features) < 2:
+      raise ValueError(
+        'a balancer that compares the halves of a batch needs at least 2 rows '
+        'a step on each device, found 1'
+      )
     two = [
       self._replace(
         batch=jax.tree.map(lambda x, i=i: x[i::2], self.batch),

@@ -136,6 +136,7 @@ class Balancer(NamedTuple):
       by which shared parameters act on predictions beside the representation,
       such as an encoder that gates read. For models with `represent(features)`
       and `predict(representation, features)`: `SharedBottom`, `OMoE`, `MMoE`.
+      In a loop of your own the gradients that you take are the scope.
     after: optional `(losses_before [T], losses_after [T], state, *, present) ->
       state`: the losses of the same rows, with the same dropout, before and
       after the step; a second forward pass.

@@ -204,10 +204,12 @@ def test_what_offers_no_representation():
   for balancer, model, found in (
     (balancing.mgda(scope='representation'), MODELS['ple'], 'found PLE'),
     (
-      balancing.moco()._replace(scope='representation'), MODELS['mmoe'],
-      'found an aggregator',
+      balancing.moco(scope='representation'),
+      MODELS['mmoe'],
+      'an aggregator or',
     ),
-  ):  # fmt: skip
+    (balancing.modo(scope='representation'), MODELS['mmoe'], 'between halves'),
+  ):
     with pytest.raises(ValueError, match=found):
       balanced.gradient(
         model, contracts.TASKS, balancer, (), params, parts.Rows(batch, KEY)

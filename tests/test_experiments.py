@@ -301,6 +301,8 @@ def _one_class(content):
     (['--architecture=dselect_k', '--num_selected=9'], 'from 1 to the number of experts, 8'),
     (['--architecture=mtan', '--expert_widths=8x8'], 'must be an MLP of one layer'),
     (['--architecture=single_task', '--balancer=mgda'], 'SingleTask shares no parameters'),
+    (['--balancer=mgda', '--loss_weight_learning_rate=0.1'], '--balancer=mgda takes no --loss_weight_learning_rate'),
+    (['--balancer=equal', '--loss_weights=1,2'], '--balancer=equal takes no --loss_weights'),
     (['--balancer=mgda', '--balancer_scope=representation'], 'represent(features) and predict'),
     (['--architecture=x', '--dataset=census'], "unknown architecture 'x'"),
   ],

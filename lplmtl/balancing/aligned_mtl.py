@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
+from lplmtl.balancing import solvers
 from lplmtl.types import Array, Balancer, Scope
 
 SCALES = ('min', 'median', 'rmse')
@@ -28,7 +29,9 @@ def aligned_mtl(
 
   Returns:
     A Balancer without a state; 1 pass forward, T back. Directions of A of
-    rounding's size are left out; where all gradients are 0 the weights are 1/T.
+    rounding's size are left out, in float32 those that are some 1000 times
+    shorter than the longest gradient: bring the losses to one scale. Where all
+    gradients are 0 the weights are 1/T.
 
   Raises:
     ValueError: another scale.
@@ -44,12 +47,13 @@ def aligned_mtl(
     del key, num_tasks
     return ()
 
+  @solvers.checked
   def update(
     losses: Array, state: tuple[()], *, gramian: Array, **extra: Any
   ) -> tuple[Array, tuple[()]]:
     del extra
     weights = alignment(gramian, scale).mean(axis=1)
-    return weights.astype(losses.dtype), state
+    return weights, state
 
   return Balancer(init, update, needs_gramian=True, scope=scope)
 

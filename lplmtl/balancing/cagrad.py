@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import solvers
+from lplmtl.balancing import arguments, solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -14,12 +14,12 @@ def cagrad(c: float = 0.5, scope: Scope = 'shared') -> Balancer:
 
       max_d min_k g_k . d   so that  || d - g_0 || <= c ||g_0||
 
-  with g_0 the mean; c = 0 is the mean, and a large c is `mgda`. The
+  with g_0 the mean; c = 0 is the mean. The
   weights are at least 1/T; they sum to `1 + c ||g_0|| / ||g_w||`, g_w being the
   mixture of gradients that the dual problem chooses.
 
   Args:
-    c: >= 0, below 1 for descent.
+    c: from 0 to 1; below 1 the mean of the losses goes down.
     scope: see `Balancer`.
 
   Returns:
@@ -27,16 +27,16 @@ def cagrad(c: float = 0.5, scope: Scope = 'shared') -> Balancer:
     whose gradient is 0 takes no part.
 
   Raises:
-    ValueError: a c below 0.
+    ValueError: a c out of range.
 
   Differs from the paper's code: solved exactly, and not divided by 1 + c^2.
 
   References:
     Liu et al. 2021, "Conflict-Averse Gradient Descent for Multi-task Learning".
   """
-  if not c >= 0:
-    raise ValueError(f'c must be at least 0, found {c}')
+  arguments.check('c', c, least=0, most=1)
 
+  @solvers.checked
   def update(
     losses: Array, state: solvers.Solved, *, gramian: Array, **extra: Any
   ) -> tuple[Array, solvers.Solved]:
@@ -45,7 +45,7 @@ def cagrad(c: float = 0.5, scope: Scope = 'shared') -> Balancer:
     cosines, norms = solvers.normalize(gramian)
     scale = jnp.where(norms.max() > 0, norms.max(), 1)
     added, residual = _path(cosines, norms / scale, c)
-    return solvers.finish(losses, 1 / size + added, residual)
+    return 1 / size + added, solvers.solved(residual)
 
   return Balancer(solvers.unsolved, update, needs_gramian=True, scope=scope)
 

@@ -33,6 +33,7 @@ def config(scope: Scope = 'shared') -> Balancer:
     del key, num_tasks
     return ()
 
+  @solvers.checked
   def update(
     losses: Array, state: tuple[()], *, gramian: Array, **extra: Any
   ) -> tuple[Array, tuple[()]]:
@@ -44,6 +45,6 @@ def config(scope: Scope = 'shared') -> Balancer:
     ratio = jnp.where(
       norms > 0, norms.sum() / jnp.where(norms > 0, norms, 1), 1
     )
-    return (ratio * values / total).astype(losses.dtype), state
+    return (ratio * values / total), state
 
   return Balancer(init, update, needs_gramian=True, scope=scope)

@@ -25,7 +25,7 @@ def gramian(gradients: PyTree) -> Array:
     `[T, T]` inner products of the gradients.
   """
   flat = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(gradients)]
-  return jnp.sum(jnp.stack([leaf @ leaf.T for leaf in flat]), axis=0)
+  return jnp.sum(jnp.stack([_square(leaf) for leaf in flat]), axis=0)
 
 
 def combine(weights: Array, gradients: PyTree) -> PyTree:
@@ -50,3 +50,20 @@ def present_tasks(losses: Array, present: Array | None) -> Array:
 def along(mask: Array, leaf: Array) -> Array:
   """`[T]` numbers, to multiply a leaf with a leading T."""
   return mask.reshape(-1, *(1,) * (leaf.ndim - 1)).astype(leaf.dtype)
+
+
+def share_out(values: Array, before: Array, here: Array) -> Array:
+  """`[T]` weights that sum to T, in proportion to values.
+
+  Tasks that are not here keep the weight they had before.
+  """
+  kept = jnp.sum((1 - here) * before)
+  total = jnp.sum(here * values)
+  factor = (len(values) - kept) / jnp.where(total > 0, total, 1)
+  return jnp.where(here > 0, values * factor, before)
+
+
+def _square(leaf: Array) -> Array:
+  """In float32 or better, where an accelerator would take less by default."""
+  leaf = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+  return jnp.matmul(leaf, leaf.T, precision='highest')

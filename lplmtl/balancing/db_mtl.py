@@ -1,11 +1,11 @@
 """Dual balancing (Lin et al. 2023)."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import coordinates
+from lplmtl.balancing import arguments, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
 SMALLEST = 1e-8  # of a loss, and of a length
@@ -24,7 +24,11 @@ class DbMtlState(NamedTuple):
   tracked: PyTree
 
 
-def db_mtl(beta: float = 0.9, decay: float = 0.5) -> Aggregator:
+def db_mtl(
+  beta: float = 0.9,
+  decay: float = 0.5,
+  scope: Literal['all', 'shared'] = 'shared',
+) -> Aggregator:
   """DB-MTL: logarithms of the losses, gradients all as long as the longest.
 
       y_k <- beta_t y_k + (1 - beta_t) grad log(L_k),   beta_t = beta / t^decay
@@ -33,13 +37,16 @@ def db_mtl(beta: float = 0.9, decay: float = 0.5) -> Aggregator:
   (Algorithm 1). The scale of a loss has no effect.
 
   Args:
-    beta: in [0, 1), of the moving averages, with its `decay` >= 0.
+    beta: in [0, 1), of the moving averages.
+    decay: >= 0, of beta over the steps.
+    scope: see `Aggregator`.
 
   Returns:
     An Aggregator whose state is a `DbMtlState`, T times the shared parameters;
     1 pass forward, T back. Its weights, for reports, are the factors of the
-    averages. The average of a task without a label in the batch (`present`)
-    stays.
+    averages; they sum to nothing fixed. Losses must be above 0; smaller ones
+    than 1e-8 count as 1e-8. The average of a task without a label in the batch
+    (`present`) stays.
 
   Raises:
     ValueError: arguments out of range.
@@ -50,10 +57,8 @@ def db_mtl(beta: float = 0.9, decay: float = 0.5) -> Aggregator:
   References:
     Lin et al. 2023, "Dual-Balancing for Multi-Task Learning".
   """
-  if not 0 <= beta < 1 or decay < 0:
-    raise ValueError(
-      f'beta must be in [0, 1) and decay at least 0, found {beta} and {decay}'
-    )
+  arguments.check('beta', beta, least=0, below=1)
+  arguments.check('decay', decay, least=0)
 
   def init(key: Array, params: PyTree, num_tasks: int) -> DbMtlState:
     del key
@@ -88,4 +93,4 @@ def db_mtl(beta: float = 0.9, decay: float = 0.5) -> Aggregator:
     found = coordinates.combine(weights, tracked)
     return found, weights, DbMtlState(step, tracked)
 
-  return Aggregator(init, update)
+  return Aggregator(init, update, scope)

@@ -31,6 +31,7 @@ def dualproj(scope: Scope = 'shared') -> Balancer:
     Lopez-Paz & Ranzato 2017, "Gradient Episodic Memory for Continual Learning".
   """
 
+  @solvers.checked
   def update(
     losses: Array, state: solvers.Solved, *, gramian: Array, **extra: Any
   ) -> tuple[Array, solvers.Solved]:
@@ -41,6 +42,6 @@ def dualproj(scope: Scope = 'shared') -> Balancer:
     added, residual = solvers.nonnegative(cosines, -cosines @ scaled)
     inverse = jnp.where(scaled > 0, 1 / jnp.where(scaled > 0, scaled, 1), 0)
     weights = (1 + added * inverse) / len(losses)
-    return solvers.finish(losses, weights, residual)
+    return weights, solvers.solved(residual)
 
   return Balancer(solvers.unsolved, update, needs_gramian=True, scope=scope)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lplmtl.balancing import arguments
 from lplmtl.types import Array, Balancer
 
 
@@ -48,11 +49,8 @@ def dwa(steps_per_epoch: int = 100, temperature: float = 2.0) -> Balancer:
   References:
     Liu, Johns & Davison 2019, "End-to-End Multi-Task Learning with Attention".
   """
-  if steps_per_epoch < 1 or not temperature > 0:
-    raise ValueError(
-      'steps_per_epoch must be at least 1 and temperature above 0, found '
-      f'{steps_per_epoch} and {temperature}'
-    )
+  arguments.check('steps_per_epoch', steps_per_epoch, least=1)
+  arguments.check('temperature', temperature, above=0)
 
   def init(key: Array, num_tasks: int) -> DwaState:
     del key

@@ -1,11 +1,11 @@
 """Weights by excess risks (He et al. 2024)."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import coordinates
+from lplmtl.balancing import arguments, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
 SMALLEST = 1e-7  # added to sums of squares
@@ -25,7 +25,10 @@ class ExcessMtlState(NamedTuple):
   weights: Array
 
 
-def excess_mtl(learning_rate: float = 0.01) -> Aggregator:
+def excess_mtl(
+  learning_rate: float = 0.01,
+  scope: Literal['all', 'shared'] = 'shared',
+) -> Aggregator:
   """ExcessMTL: the further a task is from its optimum, the heavier.
 
   A loss alone does not tell how much there is left to learn: labels may be
@@ -39,6 +42,7 @@ def excess_mtl(learning_rate: float = 0.01) -> Aggregator:
 
   Args:
     learning_rate: > 0, of the weights.
+    scope: see `Aggregator`.
 
   Returns:
     An Aggregator whose state is an `ExcessMtlState`, T times the shared
@@ -53,8 +57,7 @@ def excess_mtl(learning_rate: float = 0.01) -> Aggregator:
   References:
     He et al. 2024, "Robust Multi-Task Learning with Excess Risks".
   """
-  if not learning_rate > 0:
-    raise ValueError(f'learning_rate must be above 0, found {learning_rate}')
+  arguments.check('learning_rate', learning_rate, above=0)
 
   def init(key: Array, params: PyTree, num_tasks: int) -> ExcessMtlState:
     del key
@@ -83,9 +86,10 @@ def excess_mtl(learning_rate: float = 0.01) -> Aggregator:
     ratios = jnp.where(known, risks / jnp.where(known, state.first, 1), 0)
     # In logarithms, so that no ratio is too large for exp.
     logs = jnp.log(state.weights) + learning_rate * here * ratios
-    weights = len(losses) * jax.nn.softmax(jnp.maximum(logs, logs.max() - 60))
+    grown = jnp.exp(jnp.maximum(logs - logs.max(), -60))
+    weights = coordinates.share_out(grown, state.weights, here)
     first = jnp.where(known | (here == 0), state.first, risks)
     found = coordinates.combine(weights, gradients)
     return found, weights, ExcessMtlState(squares, first, weights)
 
-  return Aggregator(init, update)
+  return Aggregator(init, update, scope)

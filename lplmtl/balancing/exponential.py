@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from lplmtl.balancing import arguments
 from lplmtl.types import Array, Balancer
 
 
@@ -32,21 +33,14 @@ def exponential(
     Tang et al. 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task
     Learning Model for Personalized Recommendations".
   """
-  for name, values in (('initial', initial), ('rates', rates)):
-    if values is not None and not all(value > 0 for value in values):
-      raise ValueError(f'{name} must be above 0, found {tuple(values)}')
-  if steps_per_epoch < 1:
-    raise ValueError(
-      f'steps_per_epoch must be at least 1, found {steps_per_epoch}'
-    )
+  arguments.check_each('initial', initial, above=0)
+  arguments.check_each('rates', rates, above=0)
+  arguments.check('steps_per_epoch', steps_per_epoch, least=1)
 
   def init(key: Array, num_tasks: int) -> Array:
     del key
-    for name, values in (('initial', initial), ('rates', rates)):
-      if values is not None and len(values) != num_tasks:
-        raise ValueError(
-          f'{name} has {len(values)} entries for {num_tasks} tasks'
-        )
+    arguments.check_length('initial', initial, num_tasks)
+    arguments.check_length('rates', rates, num_tasks)
     return jnp.zeros((), jnp.int32)
 
   def update(losses: Array, state: Array, **extra: Any) -> tuple[Array, Array]:

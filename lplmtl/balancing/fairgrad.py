@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import solvers
+from lplmtl.balancing import arguments, solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -18,10 +18,12 @@ def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
 
   element by element, with the Gramian A. Every task's loss goes down.
   alpha = 1 is `nash_mtl`; the larger it is, the more the slowest task counts.
-  The weights sum to nothing fixed, and shrink as the gradients grow.
+  The weights sum to nothing fixed: the step's length goes with that of the
+  gradients to the power (1 - alpha) / (1 + alpha), so that it grows as they
+  vanish; `normalized` brings it to the others' scale.
 
   Args:
-    alpha: > 0.
+    alpha: >= 0.5.
     scope: see `Balancer`.
 
   Returns:
@@ -31,7 +33,7 @@ def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
     whose direction is about 0.
 
   Raises:
-    ValueError: an alpha that is not above 0.
+    ValueError: an alpha below 0.5.
 
   Differs from the paper: solved by Newton's method in place of nonlinear least
   squares.
@@ -39,10 +41,10 @@ def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
   References:
     Ban & Ji 2024, "Fair Resource Allocation in Multi-Task Learning".
   """
-  if not alpha > 0:
-    raise ValueError(f'alpha must be above 0, found {alpha}')
+  arguments.check('alpha', alpha, least=0.5)
   power = 1 / alpha
 
+  @solvers.checked
   def update(
     losses: Array, state: solvers.Solved, *, gramian: Array, **extra: Any
   ) -> tuple[Array, solvers.Solved]:
@@ -58,6 +60,6 @@ def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
     weights = jnp.where(here, weights, jnp.where(here.any(), mean, 1))
     # Of gradients that are `largest` times as long.
     weights = weights * largest ** (-2 / (1 + power))
-    return solvers.finish(losses, weights, residual)
+    return weights, solvers.solved(residual)
 
   return Balancer(solvers.unsolved, update, needs_gramian=True, scope=scope)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lplmtl.balancing import arguments
+from lplmtl.balancing.learned import keep_absent
 from lplmtl.types import Array, Balancer
 
 SMALLEST = 1e-8  # of a loss above its lowest
@@ -49,24 +51,25 @@ def famo(
 
   Returns:
     A Balancer whose state is a `FamoState`; 2 passes forward, 1 back. A task
-    without a label in the batch (`present`) does not move the logits.
+    without a label in the batch (`present`) keeps its logit, and has the weight
+    0. Losses must be above b_k; what is nearer counts as 1e-8 above.
 
   Raises:
-    ValueError: in `init`, another number of tasks.
+    ValueError: arguments out of range; in `init`, another number of tasks.
 
   References:
     Liu et al. 2023, "FAMO: Fast Adaptive Multitask Optimization".
   """
+  arguments.check('learning_rate', learning_rate, above=0)
+  arguments.check('weight_decay', weight_decay, least=0)
+  arguments.check_each('lowest', lowest)
   optimizer = optax.chain(
     optax.add_decayed_weights(weight_decay), optax.adam(learning_rate)
   )
 
   def init(key: Array, num_tasks: int) -> FamoState:
     del key
-    if lowest is not None and len(lowest) != num_tasks:
-      raise ValueError(
-        f'lowest has {len(lowest)} entries for {num_tasks} tasks'
-      )
+    arguments.check_length('lowest', lowest, num_tasks)
     logits = jnp.zeros(num_tasks, jnp.float32)
     return FamoState(logits, optimizer.init(logits))
 
@@ -84,7 +87,6 @@ def famo(
   ) -> tuple[Array, FamoState]:
     del extra
     here = jnp.ones_like(state.logits) if present is None else present * 1.0
-    # The mean of the logits has no effect: they differ by what they mean.
     rates = here * jax.nn.softmax(state.logits) / above(losses)
     total = rates.sum()
     return rates / jnp.where(total > 0, total, 1), state
@@ -103,6 +105,8 @@ def famo(
     mean = jnp.sum(shares * fall) / jnp.where(total > 0, total, 1)
     slope = shares * (fall - mean)  # J delta
     move, opt_state = optimizer.update(slope, state.opt_state, state.logits)
-    return FamoState(state.logits + move, opt_state)
+    return keep_absent(
+      FamoState(state.logits + move, opt_state), state, present
+    )
 
   return Balancer(init, update, after=after)

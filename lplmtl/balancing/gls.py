@@ -16,7 +16,7 @@ def gls() -> Balancer:
       L = (prod_k L_k)^(1/T),  so  w_k = dL / dL_k = L / (T L_k)
 
   The weights sum to nothing fixed: `sum_k w_k L_k = L`. A task without a label
-  in the batch (`present`) takes no part in the mean.
+  in the batch (`present`) takes no part in the mean, and has the weight 0.
 
   Returns:
     A Balancer without a state; one pass forward, one back. Losses must be
@@ -44,6 +44,6 @@ def gls() -> Balancer:
     count = jnp.maximum(here.sum(), 1.0)
     logs = jnp.log(jnp.maximum(losses, SMALLEST))
     mean = jnp.sum(here * logs) / count
-    return jnp.exp(mean - logs) / count, state
+    return here * jnp.exp(mean - logs) / count, state
 
   return Balancer(init, update)

@@ -1,16 +1,19 @@
 """Gradient sign dropout (Chen et al. 2020)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import coordinates
+from lplmtl.balancing import arguments, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
 
-def graddrop(leak: Sequence[float] | None = None) -> Aggregator:
+def graddrop(
+  leak: Sequence[float] | None = None,
+  scope: Literal['all', 'shared'] = 'shared',
+) -> Aggregator:
   """GradDrop: each coordinate follows the tasks of one sign, drawn at random.
 
       P = (1 + sum_k g_k / sum_k |g_k|) / 2           (sign purity)
@@ -21,10 +24,12 @@ def graddrop(leak: Sequence[float] | None = None) -> Aggregator:
 
   Args:
     leak: `[T]` l_k in [0, 1], what passes in any case; None for 0 each.
+    scope: see `Aggregator`.
 
   Returns:
     An Aggregator whose state is a random key; 1 pass forward, T back. Its
-    weights, for reports, are the shares of the squared gradients that passed.
+    weights, for reports, are the shares of the squared gradients that passed;
+    they sum to nothing fixed.
 
   Raises:
     ValueError: a leak out of range; in `init`, another number of tasks.
@@ -36,13 +41,11 @@ def graddrop(leak: Sequence[float] | None = None) -> Aggregator:
     Chen et al. 2020, "Just Pick a Sign: Optimizing Deep Multitask Models with
     Gradient Sign Dropout".
   """
-  if leak is not None and not all(0 <= value <= 1 for value in leak):
-    raise ValueError(f'leak must be from 0 to 1, found {tuple(leak)}')
+  arguments.check_each('leak', leak, least=0, most=1)
 
   def init(key: Array, params: PyTree, num_tasks: int) -> Array:
     del params
-    if leak is not None and len(leak) != num_tasks:
-      raise ValueError(f'leak has {len(leak)} entries for {num_tasks} tasks')
+    arguments.check_length('leak', leak, num_tasks)
     return key
 
   def update(
@@ -67,4 +70,4 @@ def graddrop(leak: Sequence[float] | None = None) -> Aggregator:
     total = [leaf.sum(axis=0) for leaf in passed]
     return jax.tree.unflatten(structure, total), weights, key
 
-  return Aggregator(init, update)
+  return Aggregator(init, update, scope)

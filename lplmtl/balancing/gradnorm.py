@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lplmtl.balancing import arguments, coordinates, solvers
 from lplmtl.types import Array, Balancer, Scope
 
 SMALLEST = 1e-3  # of a weight
@@ -51,15 +52,15 @@ def gradnorm(
     ValueError: arguments out of range.
 
   Differs from the paper: the lengths are those of the gradients of all
-  parameters in the scope, not of the last shared layer alone; weights stay
-  above 1e-3.
+  parameters in the scope, not of the last shared layer alone; weights do not
+  fall below 1e-3 before they are brought to their sum.
 
   References:
     Chen et al. 2018, "GradNorm: Gradient Normalization for Adaptive Loss
     Balancing in Deep Multitask Networks".
   """
-  if not alpha >= 0:
-    raise ValueError(f'alpha must be at least 0, found {alpha}')
+  arguments.check('alpha', alpha, least=0)
+  arguments.check('learning_rate', learning_rate, above=0)
   optimizer = optax.adam(learning_rate)
 
   def init(key: Array, num_tasks: int) -> GradNormState:
@@ -67,6 +68,7 @@ def gradnorm(
     ones = jnp.ones(num_tasks, jnp.float32)
     return GradNormState(ones, jnp.zeros_like(ones), optimizer.init(ones))
 
+  @solvers.checked
   def update(
     losses: Array,
     state: GradNormState,
@@ -92,7 +94,7 @@ def gradnorm(
     slope = slope / jnp.where(largest > 0, largest, 1)
     move, opt_state = optimizer.update(slope, state.opt_state)
     weights = jnp.maximum(state.weights + here * move, SMALLEST)
-    weights = weights * len(losses) / weights.sum()
+    weights = coordinates.share_out(weights, state.weights, here)
     return state.weights, GradNormState(weights, first, opt_state)
 
   return Balancer(

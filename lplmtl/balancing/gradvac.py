@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lplmtl.balancing import arguments, solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -52,12 +53,12 @@ def gradvac(beta: float = 0.01, scope: Scope = 'all') -> Balancer:
     Wang et al. 2021, "Gradient Vaccine: Investigating and Improving Multi-task
     Optimization in Massively Multilingual Models".
   """
-  if not 0 <= beta <= 1:
-    raise ValueError(f'beta must be from 0 to 1, found {beta}')
+  arguments.check('beta', beta, least=0, most=1)
 
   def init(key: Array, num_tasks: int) -> GradVacState:
     return GradVacState(key, jnp.zeros((num_tasks, num_tasks), jnp.float32))
 
+  @solvers.checked
   def update(
     losses: Array, state: GradVacState, *, gramian: Array, **extra: Any
   ) -> tuple[Array, GradVacState]:
@@ -84,7 +85,7 @@ def gradvac(beta: float = 0.01, scope: Scope = 'all') -> Balancer:
       )
       new = jnp.clip((1 - beta) * goal + beta * cosine, -0.99, 0.99)
       wanted = wanted.at[tasks, j].set(jnp.where(usable, new, goal))
-    weights = found.sum(axis=0).astype(losses.dtype)
+    weights = found.sum(axis=0)
     return weights, GradVacState(key, wanted.astype(jnp.float32))
 
   return Balancer(init, update, needs_gramian=True, scope=scope)

@@ -15,15 +15,17 @@ def imtl_g(scope: Scope = 'shared') -> Balancer:
 
   With the matrix C of the gradients' cosines that is
   `w_k ~ (C^-1 1)_k / ||g_k||`. The weights sum to 1, and single ones may be
-  below 0. The scale of a loss does not change the direction.
+  below 0. The scale of a loss does not turn the direction, but as the weights
+  before scaling may sum to about 0, or below, the step may be very long, or
+  lead up for all tasks alike; `config` has neither, on the same line.
 
   Args:
     scope: see `Balancer`.
 
   Returns:
     A Balancer without a state; 1 pass forward, T back. A task whose gradient is
-    0 takes no part; where the weights of the equations would sum to 0, they are
-    even.
+    0 takes no part; where the weights of the equations sum to 0, up to 1e-6 of
+    their sizes, they are even.
 
   References:
     Liu et al. 2021, "Towards Impartial Multi-task Learning".
@@ -33,6 +35,7 @@ def imtl_g(scope: Scope = 'shared') -> Balancer:
     del key, num_tasks
     return ()
 
+  @solvers.checked
   def update(
     losses: Array, state: tuple[()], *, gramian: Array, **extra: Any
   ) -> tuple[Array, tuple[()]]:
@@ -40,6 +43,6 @@ def imtl_g(scope: Scope = 'shared') -> Balancer:
     cosines, norms = solvers.normalize(gramian)
     values = solvers.solve_on(cosines, jnp.ones_like(norms), norms > 0)
     weights = solvers.shares(values * solvers.inverse(norms), norms)
-    return weights.astype(losses.dtype), state
+    return weights, state
 
   return Balancer(init, update, needs_gramian=True, scope=scope)

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl.types import Array, Balancer
+from lplmtl.balancing import arguments
+from lplmtl.types import Array, Balancer, PyTree
 
-# exp(15) = 3e6: beyond it a weight says only that the task has been given up.
+# exp(15) = 3e6: a weight beyond it, or below 1 / it, says nothing more.
 LARGEST = 15.0
 
 
@@ -31,6 +32,7 @@ def learned(
     make_state: a NamedTuple class of the values and the optimiser's state.
     check: called in `init` with T, to raise a ValueError.
   """
+  arguments.check('learning_rate', learning_rate, above=0)
   optimizer = optax.adam(learning_rate)
 
   def init(key: Array, num_tasks: int) -> Any:
@@ -48,12 +50,15 @@ def learned(
     weights, gradient = jax.grad(total_loss, argnums=(0, 1))(losses, values)
     step, opt_state = optimizer.update(gradient, opt_state)
     new = make_state(jnp.clip(values + step, -LARGEST, LARGEST), opt_state)
-    if present is not None:
-      new = jax.tree.map(
-        lambda new, old: jnp.where(present, new, old) if new.ndim else new,
-        new,
-        state,
-      )
-    return weights, new
+    return weights, keep_absent(new, state, present)
 
   return Balancer(init, update, needs_losses=False)
+
+
+def keep_absent(new: PyTree, old: PyTree, present: Array | None) -> PyTree:
+  """A new state, but for the entries of tasks without a label in the batch."""
+  if present is None:
+    return new
+  return jax.tree.map(
+    lambda new, old: jnp.where(present, new, old) if new.ndim else new, new, old
+  )

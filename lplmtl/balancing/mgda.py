@@ -18,14 +18,15 @@ def mgda(
 
       w = argmin || sum_k w_k g_k / c_k ||^2  over  w >= 0, sum_k w_k = 1
 
-  The direction `sum_k w_k g_k / c_k` goes down for
-  every task, equally fast for those with a weight, or is 0: then no direction
-  does. The weights sum to 1.
+  Without normalisation (c_k = 1) the
+  direction `sum_k w_k g_k` goes down for every task, equally fast for those
+  with a weight, or is 0: then no direction does. The weights sum to 1.
 
   Args:
     normalization: c_k: 1, the gradient's length (`l2`), the loss, or their
       product (`loss+`). It serves to find the weights; the gradients that these
-      multiply are the plain ones.
+      multiply are the plain ones, as in the authors' code, so that the step may
+      go up for a task.
     scope: see `Balancer`.
 
   Returns:
@@ -49,6 +50,7 @@ def mgda(
       f'normalization must be one of {NORMALIZATIONS}, found {normalization!r}'
     )
 
+  @solvers.checked
   def update(
     losses: Array, state: solvers.Solved, *, gramian: Array, **extra: Any
   ) -> tuple[Array, solvers.Solved]:
@@ -62,8 +64,6 @@ def mgda(
     # With x = w / (w^T A w): A x = 1 where x > 0, and A x >= 1 elsewhere.
     inverse = solvers.inverse(lengths)
     values, residual = solvers.nonnegative(cosines, inverse)
-    return solvers.finish(
-      losses, solvers.shares(values * inverse, norms), residual
-    )
+    return solvers.shares(values * inverse, norms), solvers.solved(residual)
 
   return Balancer(solvers.unsolved, update, needs_gramian=True, scope=scope)

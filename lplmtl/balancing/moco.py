@@ -1,11 +1,11 @@
 """Multi-objective gradient correction (Fernando et al. 2023)."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import coordinates
+from lplmtl.balancing import arguments, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
 
@@ -29,6 +29,7 @@ def moco(
   gamma: float = 0.1,
   gamma_decay: float = 0.5,
   rho: float = 0.0,
+  scope: Literal['all', 'shared'] = 'shared',
 ) -> Aggregator:
   """MoCo: the way to MGDA's weights, over gradients freed of their noise.
 
@@ -42,6 +43,7 @@ def moco(
     beta: in (0, 1], of the moving averages, with its `beta_decay` >= 0.
     gamma: > 0, of the weights, with its `gamma_decay` >= 0.
     rho: >= 0, draws the weights to even ones.
+    scope: see `Aggregator`.
 
   Returns:
     An Aggregator whose state is a `MoCoState`, T times the shared parameters;
@@ -58,15 +60,11 @@ def moco(
     Fernando et al. 2023, "Mitigating Gradient Bias in Multi-objective Learning:
     A Provably Convergent Approach".
   """
-  if not 0 < beta <= 1 or not gamma > 0:
-    raise ValueError(
-      f'beta must be in (0, 1] and gamma above 0, found {beta} and {gamma}'
-    )
-  if min(beta_decay, gamma_decay, rho) < 0:
-    raise ValueError(
-      'beta_decay, gamma_decay and rho must be at least 0, found '
-      f'{beta_decay}, {gamma_decay} and {rho}'
-    )
+  arguments.check('beta', beta, above=0, most=1)
+  arguments.check('beta_decay', beta_decay, least=0)
+  arguments.check('gamma', gamma, above=0)
+  arguments.check('gamma_decay', gamma_decay, least=0)
+  arguments.check('rho', rho, least=0)
 
   def init(key: Array, params: PyTree, num_tasks: int) -> MoCoState:
     del key
@@ -102,7 +100,7 @@ def moco(
     found = coordinates.combine(weights, tracked)
     return found, weights, MoCoState(step, tracked, weights)
 
-  return Aggregator(init, update)
+  return Aggregator(init, update, scope)
 
 
 def to_simplex(values: Array) -> Array:

@@ -13,7 +13,8 @@ def nash_mtl(scope: Scope = 'shared') -> Balancer:
 
   element by element, with the Gramian A. Every task's loss goes
   down, and its scale has no effect on the direction. The weights sum to nothing
-  fixed; the step has the length `sqrt(T)` whatever that of the gradients:
+  fixed; the step has the length `sqrt(T)` (of the tasks whose gradient is
+  not 0) whatever that of the gradients:
   `normalized` brings it to the others' scale.
 
   Args:

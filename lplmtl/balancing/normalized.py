@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from lplmtl.balancing import arguments
 from lplmtl.types import Array, Balancer, PyTree
 
 
@@ -19,8 +20,9 @@ def normalized(balancer: Balancer, total: float | None = None) -> Balancer:
     total: what the weights sum to, > 0; None for T, as `equal`.
 
   Returns:
-    A Balancer with the other's state; weights whose sum is not above 0 stay as
-    they are.
+    A Balancer with the other's state. Tasks without a label in the batch
+    (`present`) have the weight 0, and their share of the sum is missing, as it
+    is with `equal`. Weights whose sum is not above 0 stay as they are.
 
   Raises:
     ValueError: a total that is not above 0; an `Aggregator`, which has no
@@ -31,14 +33,17 @@ def normalized(balancer: Balancer, total: float | None = None) -> Balancer:
       'normalized needs a Balancer, whose update returns weights; found '
       f'{type(balancer).__name__}'
     )
-  if total is not None and not total > 0:
-    raise ValueError(f'total must be above 0, found {total}')
+  if total is not None:
+    arguments.check('total', total, above=0)
 
   def update(
     losses: Array, state: PyTree, **extra: Any
   ) -> tuple[Array, PyTree]:
     weights, state = balancer.update(losses, state, **extra)
-    wanted = len(losses) if total is None else total
+    present = extra.get('present')
+    here = jnp.ones_like(weights) if present is None else present * 1.0
+    weights = here * weights
+    wanted = (len(losses) if total is None else total) * here.mean()
     found = jnp.sum(weights)
     factor = jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1), 1)
     return weights * factor, state

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lplmtl.balancing import solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -24,7 +25,7 @@ def pcgrad(scope: Scope = 'shared') -> Balancer:
     scope: the parameters whose gradients are compared and combined.
 
   Returns:
-    A Balancer whose state is a random key.
+    A Balancer whose state is a random key; 1 pass forward, T back.
 
   Differs from the paper: with `scope='shared'` only shared parameters count, as
   is usual; parameters of one task have no conflict.
@@ -37,6 +38,7 @@ def pcgrad(scope: Scope = 'shared') -> Balancer:
     del num_tasks
     return key
 
+  @solvers.checked
   def update(
     losses: Array, state: Array, *, gramian: Array, **extra: Any
   ) -> tuple[Array, Array]:
@@ -49,10 +51,9 @@ def pcgrad(scope: Scope = 'shared') -> Balancer:
     found = jnp.eye(num_tasks, dtype=gramian.dtype)
     for j in order.T:
       inner = jnp.sum(found * gramian[j], axis=1)
-      # A conflict also rules out that ||g_j|| is 0.
-      conflict = (inner < 0) & (j != tasks)
+      conflict = (inner < 0) & (j != tasks) & (gramian[j, j] > 0)
       length = jnp.where(conflict, gramian[j, j], 1)
       found = found.at[tasks, j].add(-jnp.where(conflict, inner / length, 0))
-    return found.sum(axis=0).astype(losses.dtype), key
+    return found.sum(axis=0), key
 
   return Balancer(init, update, needs_gramian=True, scope=scope)

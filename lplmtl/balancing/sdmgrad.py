@@ -1,15 +1,19 @@
 """Direction-oriented multi-objective gradients (Xiao et al. 2023)."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 
+from lplmtl.balancing import arguments, solvers
 from lplmtl.balancing.moco import to_simplex
 from lplmtl.types import Array, Balancer
 
 
 def sdmgrad(
-  learning_rate: float = 0.1, strength: float = 0.3, rho: float = 0.0
+  learning_rate: float = 0.1,
+  strength: float = 0.3,
+  rho: float = 0.0,
+  scope: Literal['all', 'shared'] = 'shared',
 ) -> Balancer:
   """SDMGrad: MGDA near the mean gradient, by products without bias.
 
@@ -25,6 +29,7 @@ def sdmgrad(
     learning_rate: > 0, of the weights.
     strength: >= 0, of the mean gradient.
     rho: >= 0, draws the weights to even ones.
+    scope: see `Balancer`.
 
   Returns:
     A Balancer whose state is v, `[T]` float32; 1 pass forward, T back, of all
@@ -35,22 +40,23 @@ def sdmgrad(
 
   Differs from the paper: one step of v in every training step, on halves of its
   batch instead of on further batches, and the model's step on both of them; the
-  products are relative to the largest, so that the rate has no unit.
+  products are the mean of `G_1^T G_2` and `G_2^T G_1`, relative to the largest
+  entry, so that the rate has no unit; w is divided by 1 + strength. In a loop
+  of your own, hand over these products as the Gramian.
 
   References:
     Xiao, Ban & Ji 2023, "Direction-oriented Multi-objective Learning: Simple
     and Provable Stochastic Algorithms".
   """
-  if not learning_rate > 0 or strength < 0 or rho < 0:
-    raise ValueError(
-      'learning_rate must be above 0, strength and rho at least 0, found '
-      f'{learning_rate}, {strength} and {rho}'
-    )
+  arguments.check('learning_rate', learning_rate, above=0)
+  arguments.check('strength', strength, least=0)
+  arguments.check('rho', rho, least=0)
 
   def init(key: Array, num_tasks: int) -> Array:
     del key
     return jnp.full(num_tasks, 1 / num_tasks, jnp.float32)
 
+  @solvers.checked
   def update(
     losses: Array, state: Array, *, gramian: Array, **extra: Any
   ) -> tuple[Array, Array]:
@@ -64,5 +70,5 @@ def sdmgrad(
     return (state + mean) / (1 + strength), state
 
   return Balancer(
-    init, update, needs_gramian=True, between_halves=True, scope='shared'
+    init, update, needs_gramian=True, between_halves=True, scope=scope
   )

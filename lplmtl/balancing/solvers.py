@@ -1,5 +1,7 @@
 """Small problems over a Gramian, `[T, T]`: fixed shapes, bounded loops."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +20,11 @@ class Solved(NamedTuple):
   """
 
   residual: Array
+
+
+def solved(residual: Array) -> Solved:
+  """The state after a step."""
+  return Solved(residual.astype(jnp.float32))
 
 
 def unsolved(key: Array, num_tasks: int) -> Solved:
@@ -192,8 +199,31 @@ def inverse(norms: Array) -> Array:
   return jnp.where(here, smallest / jnp.where(here, norms, 1), 0)
 
 
-def finish(
-  losses: Array, weights: Array, residual: Array
-) -> tuple[Array, Solved]:
-  """What `Balancer.update` returns."""
-  return weights.astype(losses.dtype), Solved(residual.astype(jnp.float32))
+def checked(update: Callable[..., Any]) -> Callable[..., Any]:
+  """A Gramian method's `update`, of which a Gramian is asked for.
+
+  It is handed over in float32 or better, and products are taken in full
+  precision, where accelerators would take less by default.
+  """
+
+  @functools.wraps(update)
+  def wrapped(
+    losses: Array, state: Any, *, gramian: Array | None = None, **extra: Any
+  ) -> Any:
+    size = jnp.shape(losses)
+    if gramian is None or len(size) != 1 or jnp.shape(gramian) != size * 2:
+      found = 'none' if gramian is None else f'one of {jnp.shape(gramian)}'
+      raise ValueError(
+        'a Gramian method needs losses [T] and their Gramian [T, T], such as '
+        'lplmtl.balancing.gramian(task_gradients) or training makes; found '
+        f'losses of shape {size} and for a Gramian {found}'
+      )
+    gramian = jnp.asarray(gramian)
+    if gramian.dtype.itemsize < 4 or not jnp.issubdtype(
+      gramian.dtype, jnp.floating
+    ):
+      gramian = gramian.astype(jnp.float32)
+    with jax.default_matmul_precision('highest'):
+      return update(losses, state, gramian=gramian, **extra)
+
+  return wrapped

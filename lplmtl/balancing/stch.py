@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lplmtl.balancing import arguments
 from lplmtl.types import Array, Balancer
 
 
@@ -19,8 +20,8 @@ def stch(
       L = mu log sum_k exp(p_k (L_k - z_k) / mu)
 
   so that `w_k = p_k softmax_k(p_k (L_k - z_k) / mu)`. With mu towards 0 only
-  the worst task has a weight; every solution that is Pareto optimal is the
-  minimum for some p. With even preferences the weights sum to 1 / T.
+  the worst task has a weight; every solution that is Pareto optimal is then
+  the minimum for some p. With even preferences the weights sum to 1 / T.
 
   Args:
     smoothing: mu > 0, in the units of the losses.
@@ -40,18 +41,14 @@ def stch(
     Lin et al. 2024, "Smooth Tchebycheff Scalarization for Multi-Objective
     Optimization".
   """
-  if not smoothing > 0:
-    raise ValueError(f'smoothing must be above 0, found {smoothing}')
-  if preference is not None and not all(p > 0 for p in preference):
-    raise ValueError(f'preference must be above 0, found {tuple(preference)}')
+  arguments.check('smoothing', smoothing, above=0)
+  arguments.check_each('preference', preference, above=0)
+  arguments.check_each('ideal', ideal)
 
   def init(key: Array, num_tasks: int) -> tuple[()]:
     del key
-    for name, values in (('preference', preference), ('ideal', ideal)):
-      if values is not None and len(values) != num_tasks:
-        raise ValueError(
-          f'{name} has {len(values)} entries for {num_tasks} tasks'
-        )
+    arguments.check_length('preference', preference, num_tasks)
+    arguments.check_length('ideal', ideal, num_tasks)
     return ()
 
   def update(

@@ -34,6 +34,7 @@ def upgrad(scope: Scope = 'shared') -> Balancer:
     Quinton & Rey 2024, "Jacobian Descent for Multi-Objective Optimization".
   """
 
+  @solvers.checked
   def update(
     losses: Array, state: solvers.Solved, *, gramian: Array, **extra: Any
   ) -> tuple[Array, solvers.Solved]:
@@ -45,6 +46,6 @@ def upgrad(scope: Scope = 'shared') -> Balancer:
     )
     inverse = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
     weights = (1 + (norms @ added) * inverse) / len(losses)
-    return solvers.finish(losses, weights, residual.max())
+    return weights, solvers.solved(residual.max())
 
   return Balancer(solvers.unsolved, update, needs_gramian=True, scope=scope)
