@@ -1,5 +1,6 @@
 """From rows to the gradients of all tasks, and what they have in common."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -107,20 +108,31 @@ def gramian(
   columns = rows
   if others is not None:
     columns = [_chosen(gradient, shared) for gradient in others]
+  if len(rows) > 2:  # one product a leaf is faster then, and compiles faster
+    pairs = zip(
+      zip(*rows, strict=True), zip(*columns, strict=True), strict=True
+    )
+    return sum(_product(_stack(a), _stack(b).T) for a, b in pairs)
   size = len(rows)
   entries: dict[tuple[int, int], Any] = {}
-  for i in range(size):
-    for j in range(size):
-      if others is None and j < i:
-        entries[i, j] = entries[j, i]
-        continue
-      entries[i, j] = sum(
-        # Accelerators take less than float32 by default.
-        jnp.vdot(a, b, precision='highest')
-        for a, b in zip(rows[i], columns[j], strict=True)
-      )
-  flat = jnp.stack([entries[i, j] for i in range(size) for j in range(size)])
-  return flat.reshape(size, size)
+  for i, j in itertools.product(range(size), repeat=2):
+    if others is None and j < i:
+      entries[i, j] = entries[j, i]
+      continue
+    entries[i, j] = sum(
+      _product(a.ravel(), b.ravel())
+      for a, b in zip(rows[i], columns[j], strict=True)
+    )
+  return jnp.stack(list(entries.values())).reshape(size, size)
+
+
+def _product(a: Array, b: Array) -> Array:
+  """In full precision, where accelerators take less by default."""
+  return jnp.matmul(a, b, precision='highest')
+
+
+def _stack(leaves: Sequence[Array]) -> Array:
+  return jnp.stack([leaf.ravel() for leaf in leaves])
 
 
 def _chosen(gradient: PyTree, shared: PyTree) -> list[Array]:
