@@ -112,7 +112,8 @@ def gramian(
     pairs = zip(
       zip(*rows, strict=True), zip(*columns, strict=True), strict=True
     )
-    return sum(_product(_stack(a), _stack(b).T) for a, b in pairs)
+    products = [_product(_stack(a), _stack(b).T) for a, b in pairs]
+    return jnp.sum(jnp.stack(products), axis=0)
   size = len(rows)
   entries: dict[tuple[int, int], Any] = {}
   for i, j in itertools.product(range(size), repeat=2):
