@@ -67,7 +67,7 @@ def run(num_seeds, devices, balancer='uncertainty'):
   shuffle = training.make_shuffle(keys, ROWS, BATCH)
   rows = np.concatenate([shuffle(e) for e in range(10)], axis=1)
   init, run_chunk, _ = programs.make(
-    BOTTOM if balancer == 'mgda' else MODEL,
+    MODEL if balancer == 'uncertainty' else BOTTOM,
     TASKS,
     optax.adam(1e-3),
     BALANCERS[balancer],

@@ -64,8 +64,11 @@ def test_contract(name):
   if name not in {*GRAMIAN_METHODS, 'stch'}:  # which may leave a task out
     assert (weights > 0).all()
   contracts.assert_same_structure(new, state)
-  eager = update(LOSSES, state, present=present)
-  contracts.assert_trees_close(_data((weights, new)), _data(eager))
+  # Eagerly, every loop of a solver would compile on its own.
+  if name not in GRAMIAN_METHODS:
+    eager = update(LOSSES, state, present=present)
+    contracts.assert_trees_close(_data((weights, new)), _data(eager))
+  update = jax.jit(update)
   # vmap over seeds = each alone.
   many = jnp.stack([LOSSES, 2 * LOSSES])
   both = jax.vmap(update, (0, None))(many, state)
@@ -76,7 +79,7 @@ def test_contract(name):
   # Tasks may come in any order.
   if name not in RANDOM:
     order = jnp.array([2, 0, 1])
-    turned, _ = balancer.update(
+    turned, _ = jax.jit(balancer.update)(
       LOSSES[order],
       balancer.init(jax.random.key(0), NUM_TASKS),
       gramian=GRAMIAN[order][:, order],

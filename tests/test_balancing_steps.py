@@ -43,6 +43,7 @@ def _rows(number=16):
   return Batch(x, {'a': (x[:, 0] > x[:, 1]) * 1, 'b': x[:, 2] - x[:, 3]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted({**BALANCERS, **AGGREGATORS}))
 def test_fifty_steps_over_seeds(name):
   """jit(vmap(scan)) without the host; seeds as each alone; losses fall."""
@@ -60,9 +61,9 @@ def test_fifty_steps_over_seeds(name):
     return state.params, metrics
 
   keys = jax.random.split(KEY, 3)
-  both = jax.jit(jax.vmap(run))
-  assert 'callback' not in str(jax.make_jaxpr(jax.vmap(run))(keys))
-  params, metrics = both(keys)
+  both = jax.jit(jax.vmap(run)).lower(keys)
+  assert 'callback' not in both.as_text()
+  params, metrics = both.compile()(keys)
   assert (metrics.pop('residual') < 1e-3).all()
   alone = jax.jit(run)
   for i, key in enumerate(keys):

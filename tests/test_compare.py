@@ -349,8 +349,10 @@ def test_flag_files(path):
   assert flags.FLAGS(['compare', f'--flagfile={path}']) == ['compare']
   plan = compare.from_flags(flags.FLAGS)
   assert path.read_text().startswith('# ')
-  assert len(plan.settings) >= 6 and plan.tuning_seeds >= 3
-  assert plan.base.num_seeds >= 10
+  few = 'balancers' in path.name  # thirty rows, and no verdict hangs on one
+  assert len(plan.settings) >= (4 if few else 6)
+  assert plan.tuning_seeds >= (2 if few else 3)
+  assert plan.base.num_seeds >= (3 if few else 10)
   for name, own in plan.rows.items():
     if own is None:
       assert len(plan.tree_settings) == len(plan.settings)

@@ -166,11 +166,12 @@ def _double_precision():
   return experimental.enable_x64(True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SOLVED)
 def test_against_independent_solvers(name):
   """1,000 random Gramians, two to ten tasks, conditions up to 1e6."""
   balancer, _, _, slow = METHODS[name]
-  for size, number in ((2, 250), (3, 250), (6, 250), (10, 250)):
+  for size, number in ((2, 300), (4, 300), (10, 400)):
     jacobians = _random_jacobians(size, number, 1e6)
     wanted = np.stack([slow(jacobian) for jacobian in jacobians])
     scale = np.maximum(np.abs(wanted).max(axis=1, keepdims=True), 1)
@@ -192,7 +193,7 @@ DEGENERATE = {
   'parallel': np.stack([G, 2 * G]),
   'opposed': np.stack([G, -G]),
   'rank one': np.stack([G, 2 * G, -3 * G]),
-  'the same': np.stack([G] * 5),
+  'the same': np.stack([G] * 3),
   'huge': 1e9 * SMALL,
   'tiny': 1e-12 * SMALL,
   'huge and tiny': np.array([[1e6, 0.0, 0.0], [0.0, 1e-6, 0.0]]),
@@ -229,7 +230,7 @@ EXPECTED = {
   ('nash_mtl', 'one task'): [6**-0.5],
   ('nash_mtl', 'parallel'): [12**-0.5, 48**-0.5],
   ('nash_mtl', 'huge and tiny'): [1e-6, 1e6],
-  ('nash_mtl', 'the same'): [30**-0.5] * 5,
+  ('nash_mtl', 'the same'): [18**-0.5] * 3,
   ('fairgrad', 'one task'): [6 ** (-2 / 3)],
   ('aligned_min', 'opposed'): [0.0, 0.0],
   ('aligned_min', 'one task'): [1.0],

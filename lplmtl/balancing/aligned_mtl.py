@@ -43,10 +43,6 @@ def aligned_mtl(
   if scale not in SCALES:
     raise ValueError(f'scale must be one of {SCALES}, found {scale!r}')
 
-  def init(key: Array, num_tasks: int) -> tuple[()]:
-    del key, num_tasks
-    return ()
-
   @solvers.checked
   def update(
     losses: Array, state: tuple[()], *, gramian: Array, **extra: Any
@@ -55,7 +51,7 @@ def aligned_mtl(
     weights = alignment(gramian, scale).mean(axis=1)
     return weights, state
 
-  return Balancer(init, update, needs_gramian=True, scope=scope)
+  return Balancer(solvers.stateless, update, needs_gramian=True, scope=scope)
 
 
 def alignment(gramian: Array, scale: str) -> Array:

@@ -29,10 +29,6 @@ def config(scope: Scope = 'shared') -> Balancer:
     Neural Networks".
   """
 
-  def init(key: Array, num_tasks: int) -> tuple[()]:
-    del key, num_tasks
-    return ()
-
   @solvers.checked
   def update(
     losses: Array, state: tuple[()], *, gramian: Array, **extra: Any
@@ -47,4 +43,4 @@ def config(scope: Scope = 'shared') -> Balancer:
     )
     return (ratio * values / total), state
 
-  return Balancer(init, update, needs_gramian=True, scope=scope)
+  return Balancer(solvers.stateless, update, needs_gramian=True, scope=scope)

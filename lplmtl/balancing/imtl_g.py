@@ -31,10 +31,6 @@ def imtl_g(scope: Scope = 'shared') -> Balancer:
     Liu et al. 2021, "Towards Impartial Multi-task Learning".
   """
 
-  def init(key: Array, num_tasks: int) -> tuple[()]:
-    del key, num_tasks
-    return ()
-
   @solvers.checked
   def update(
     losses: Array, state: tuple[()], *, gramian: Array, **extra: Any
@@ -45,4 +41,4 @@ def imtl_g(scope: Scope = 'shared') -> Balancer:
     weights = solvers.shares(values * solvers.inverse(norms), norms)
     return weights, state
 
-  return Balancer(init, update, needs_gramian=True, scope=scope)
+  return Balancer(solvers.stateless, update, needs_gramian=True, scope=scope)

@@ -33,6 +33,12 @@ def unsolved(key: Array, num_tasks: int) -> Solved:
   return Solved(jnp.zeros((), jnp.float32))
 
 
+def stateless(key: Array, num_tasks: int) -> tuple[()]:
+  """`Balancer.init` of methods without a state."""
+  del key, num_tasks
+  return ()
+
+
 def normalize(gramian: Array) -> tuple[Array, Array]:
   """Cosines between gradients, `[T, T]`, and the gradients' lengths, `[T]`.
 
