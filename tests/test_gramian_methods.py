@@ -13,6 +13,9 @@ from lplmtl.balancing.aligned_mtl import alignment
 from lplmtl.balancing.moco import to_simplex
 from tests import contracts, reference, slow_balancing
 
+# Together a minute, and no matter of versions.
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 SMALL = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
 WIDE = np.random.default_rng(0).normal(size=(3, 10)).round(2) * [
@@ -166,7 +169,6 @@ def _double_precision():
   return experimental.enable_x64(True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', SOLVED)
 def test_against_independent_solvers(name):
   """1,000 random Gramians, two to ten tasks, conditions up to 1e6."""
