@@ -177,10 +177,11 @@ def test_every_architecture_and_balancer_by_one_flag():
       gradients = {'w': jnp.ones((2, 3))}
       _, weights, _ = balancer.update(gradients, jnp.ones(2), state)
     else:
-      weights, _ = balancer.update(
-        jnp.ones(2),
-        balancer.init(jax.random.key(0), 2),
-        gramian=jnp.eye(2),
+      state = balancer.init(jax.random.key(0), 2)
+      weights, _ = jax.eval_shape(
+        lambda balancer=balancer, state=state: balancer.update(
+          jnp.ones(2), state, gramian=jnp.eye(2)
+        )
       )
     assert weights.shape == (2,)
   config = Config(balancer='static', loss_weights=(1.0, 0.25))
