@@ -14,6 +14,9 @@ from lplmtl.types import Aggregator, Batch
 from tests import contracts
 from tests.test_balancing import AGGREGATORS, BALANCERS
 
+# Together more than a minute.
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 NUM_TASKS = len(contracts.TASKS)
 MODELS = contracts.architectures(encoder=contracts.encoder())
@@ -43,7 +46,6 @@ def _rows(number=16):
   return Batch(x, {'a': (x[:, 0] > x[:, 1]) * 1, 'b': x[:, 2] - x[:, 3]})
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', sorted({**BALANCERS, **AGGREGATORS}))
 def test_fifty_steps_over_seeds(name):
   """jit(vmap(scan)) without the host; seeds as each alone; losses fall."""

@@ -13,6 +13,8 @@ import pytest
 from lplmtl import checkpoint, parallel
 
 ROOT = pathlib.Path(__file__).parent.parent
+# The programs of eight devices take more than a minute to compile.
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
