@@ -113,7 +113,7 @@ def test_the_losses_after_a_step():
   np.testing.assert_allclose(found[0.1, 3], found[0.1, 1], rtol=1e-5)
 
 
-def _fixed(weights, scope, seen=None):
+def _fixed(weights, scope):
   """Weights that do not depend on anything; keeps the Gramian as its state."""
   return lplmtl.Balancer(
     lambda key, num_tasks: jnp.zeros((num_tasks, num_tasks)),

@@ -187,6 +187,8 @@ def test_every_architecture_and_balancer_by_one_flag():
   config = Config(balancer='static', loss_weights=(1.0, 0.25))
   weights, _ = runner.make_balancer(config, pair).update(np.ones(2), ())
   np.testing.assert_array_equal(weights, [1.0, 0.25])
+  config = Config(balancer='mgda', balancer_scope='representation')
+  assert runner.make_balancer(config, pair).scope == 'representation'
   # The launcher tells which tasks are regressions.
   kendall = runner.make_balancer(Config(balancer='uncertainty'), pair)
   weights, _ = kendall.update(

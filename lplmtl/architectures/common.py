@@ -16,6 +16,38 @@ Predictions = tuple[dict[str, Array], dict[str, Any]]
 Tower = Any
 
 
+class Mixture(nn.Module):
+  """A model whose experts' outputs are all that its tasks share, but for gates.
+
+  A subclass has `_apply`, which returns the outputs, or the predictions from
+  given outputs or from its own.
+  """
+
+  def __call__(self, features: Any, *, train: bool = False) -> Predictions:
+    """Returns `({task: [B, K] logits}, {'gates': one dict for its level})`."""
+    return self._apply(features, None, train=train)
+
+  def represent(self, features: Any, *, train: bool = False) -> Array:
+    """`[B, E, H]`, the outputs of the experts."""
+    return self._apply(features, None, train=train, only_experts=True)
+
+  def predict(
+    self, representation: Array, features: Any, *, train: bool = False
+  ) -> Predictions:
+    """The predictions from `represent(features)`; the gates read features."""
+    return self._apply(features, representation, train=train)
+
+  def _apply(
+    self,
+    features: Any,
+    outputs: Array | None,
+    *,
+    train: bool,
+    only_experts: bool = False,
+  ) -> Any:
+    raise NotImplementedError
+
+
 def encode(encoder: nn.Module | None, features: Any, *, train: bool) -> Array:
   """Applies the encoder; without one, the features are the input."""
   if encoder is None:

@@ -9,7 +9,7 @@ from lplmtl.architectures import common
 from lplmtl.types import Array, Task
 
 
-class MMoE(nn.Module):
+class MMoE(common.Mixture):
   """`y_k = h_k(sum_i g_k(x)_i f_i(x))`, `g_k(x) = softmax(W_k x)` (eq. 6 to 8).
 
   Shared parameters: `encoder`, `experts`. Their number: encoder, E experts,
@@ -37,22 +37,6 @@ class MMoE(nn.Module):
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""
     return path[0] in ('encoder', 'experts')
-
-  def __call__(
-    self, features: Any, *, train: bool = False
-  ) -> common.Predictions:
-    """Returns `({task: [B, K] logits}, {'gates': one dict for its level})`."""
-    return self._apply(features, None, train=train)
-
-  def represent(self, features: Any, *, train: bool = False) -> Array:
-    """`[B, E, H]`, the outputs of the experts."""
-    return self._apply(features, None, train=train, only_experts=True)
-
-  def predict(
-    self, representation: Array, features: Any, *, train: bool = False
-  ) -> common.Predictions:
-    """The predictions from `represent(features)`; the gates read features."""
-    return self._apply(features, representation, train=train)
 
   @nn.compact
   def _apply(

@@ -20,8 +20,8 @@ def aligned_mtl(
       B = sigma V diag(lambda^-1/2) V^T
 
   are orthogonal and of one length sigma, so that their Gramian has condition
-  number 1. The step goes along their mean: the
-  weights are `B 1 / T`; they sum to nothing fixed.
+  number 1. The step goes along their mean: the weights are `B 1 / T`; they sum
+  to nothing fixed.
 
   Args:
     scale: sigma^2: the smallest, the median or the mean eigenvalue of A.

@@ -14,9 +14,9 @@ def cagrad(c: float = 0.5, scope: Scope = 'shared') -> Balancer:
 
       max_d min_k g_k . d   so that  || d - g_0 || <= c ||g_0||
 
-  with g_0 the mean; c = 0 is the mean. The
-  weights are at least 1/T; they sum to `1 + c ||g_0|| / ||g_w||`, g_w being the
-  mixture of gradients that the dual problem chooses.
+  with g_0 the mean; c = 0 is the mean. The weights are at least 1/T; they sum
+  to `1 + c ||g_0|| / ||g_w||`, g_w being the mixture of gradients that the dual
+  problem chooses.
 
   Args:
     c: from 0 to 1; below 1 the mean of the losses goes down.

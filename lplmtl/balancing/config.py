@@ -13,9 +13,9 @@ def config(scope: Scope = 'shared') -> Balancer:
 
       d = (sum_k g_k . u) u,   u ~ pinv([g_1 / ||g_1||, ...]^T) 1,  ||u|| = 1
 
-  The direction is that of `imtl_g`; its length is that of all
-  gradients along it, so that gradients at odds make small steps. The weights
-  sum to nothing fixed: to T where all gradients are the same.
+  The direction is that of `imtl_g`; its length is that of all gradients along
+  it, so that gradients at odds make small steps. The weights sum to nothing
+  fixed: to T where all gradients are the same.
 
   Args:
     scope: see `Balancer`.
