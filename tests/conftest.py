@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import tempfile
 
@@ -24,6 +25,11 @@ for number in (signal.SIGINT, signal.SIGHUP):
 # own, compile as users do.
 jax.config.update('jax_disable_most_optimizations', True)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+def pytest_unconfigure():
+  """Removes the folder that this process's tests wrote to."""
+  shutil.rmtree(os.environ['XDG_CACHE_HOME'], ignore_errors=True)
 
 
 @pytest.fixture(scope='session')
