@@ -108,6 +108,27 @@ def download(console: Console) -> Iterator[Callable[[int, int | None], None]]:
     yield show
 
 
+@contextlib.contextmanager
+def steps(console: Console, total: int) -> Iterator[Callable[[str], None]]:
+  """A bar over so many steps, or a line a step; call it when one is done."""
+  columns = (
+    rich_progress.BarColumn(),
+    rich_progress.MofNCompleteColumn(),
+    rich_progress.TextColumn('{task.description}'),
+  )
+  with rich_progress.Progress(
+    *columns, console=console, transient=True, disable=not console.is_terminal
+  ) as bar:
+    running = bar.add_task('', total=total)
+
+    def done(what: str) -> None:
+      bar.update(running, advance=1, description=what)
+      if not console.is_terminal:
+        console.print(what, soft_wrap=True)
+
+    yield done
+
+
 class TextTable(NamedTuple):
   """A table of texts, for a terminal, Markdown or HTML.
 

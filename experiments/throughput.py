@@ -21,6 +21,8 @@ from absl import app, flags
 
 from experiments.errors import InputError
 
+MEASURES = ('train', 'score', 'latency', 'products')
+
 flags.DEFINE_list(
   'architectures', ['mmoe', 'ple'], 'File names of lplmtl/architectures.'
 )
@@ -32,6 +34,11 @@ flags.DEFINE_list(
 flags.DEFINE_enum(
   'rival', 'none', ['none', 'pytorch'],
   'Whom to measure against (extra bench), in both precisions.',
+)  # fmt: skip
+flags.DEFINE_list(
+  'measures', [*MEASURES],
+  'What of: training, scoring a table, one row at a time, and the matrix '
+  'products of training by themselves.',
 )  # fmt: skip
 flags.DEFINE_integer('alternations', 5, 'Turns of each.', lower_bound=2)
 flags.DEFINE_integer('threads', 1, 'Cores of each contestant.', lower_bound=1)
@@ -116,8 +123,8 @@ class Contestant:
       env=environment,
     )
 
-  def wait(self) -> Config:
-    """Until it is ready; returns its facts."""
+  def facts(self) -> Config:
+    """Waits until it is ready."""
     return self._answer()
 
   def ask(self, what: str) -> float:
@@ -142,47 +149,59 @@ class Contestant:
     self.process.wait()
 
 
-def rates(config: Config, options: Any) -> Config:
+def rates(config: Config, options: Any, console: Any) -> Config:
   """`{'facts': ..., 'rates': {contestant: {what: [turns]}}}`.
 
   A model's own products are timed for ours alone, and on one core.
   """
+  from experiments import display
+
   found: Config = {'facts': {}, 'rates': {}}
-  started = [
-    Contestant(name, *own) for name, own in contestants(config, options).items()
-  ]
+  chosen = contestants(config, options)
+  started: list[Contestant] = []
+  calls = [what for what in options.measures if what in CALLS]
+  if 'products' in options.measures:
+    calls += ['square', 'own']
   try:
-    for one in started:
-      found['facts'] |= one.wait()
-      found['rates'][one.name] = {what: [] for what in CALLS}
-    for turn in range(options.alternations):
-      for one in started[:: 1 if turn % 2 == 0 else -1]:
-        for what in CALLS:
-          if what != 'own' or (one.module == OURS and config['threads'] == 1):
-            found['rates'][one.name][what].append(one.ask(what))
+    with display.steps(console, len(chosen) + options.alternations) as done:
+      for name, own in chosen.items():  # one at a time: they share the cores
+        started.append(Contestant(name, *own))
+        found['facts'] |= started[-1].facts()
+        found['rates'][name] = {what: [] for what in calls}
+        done(f'{name} is ready')
+      for turn in range(options.alternations):
+        for one in started[:: 1 if turn % 2 == 0 else -1]:
+          for what in calls:
+            if what != 'own' or (one.module == OURS and config['threads'] == 1):
+              found['rates'][one.name][what].append(one.ask(what))
+        done(f'turn {turn + 1} of {options.alternations}')
   finally:
     for one in started:
       one.close()
   return found
 
 
-def processes(config: Config, options: Any) -> Config:
+def processes(config: Config, options: Any, console: Any) -> Config:
   """`{'processes': {contestant: {part: [turns]}}}`, seconds."""
+  from experiments import display
+
   found: Config = {}
-  for turn in range(options.alternations):
-    jobs = []
-    for name, (module, own) in contestants(config, options).items():
-      cache = os.path.join(config['scratch'], f'{name}-{turn}')
-      own = {**own, 'cache': cache}
-      if module == OURS:
-        jobs.append((f'{name}, cold', module, own))
-      jobs.append((f'{name}, warm' if module == OURS else name, module, own))
-    if turn % 2:  # a warm start still comes after its cold one
-      jobs = jobs[-2:] + jobs[:-2] if options.rival != 'none' else jobs
-    for name, module, own in jobs:
-      spent = found.setdefault(name, {})
-      for part, seconds in _whole(name, module, own).items():
-        spent.setdefault(part, []).append(seconds)
+  with display.steps(console, options.alternations) as done:
+    for turn in range(options.alternations):
+      jobs = []
+      for name, (module, own) in contestants(config, options).items():
+        cache = os.path.join(config['scratch'], f'{name}-{turn}')
+        own = {**own, 'cache': cache}
+        if module == OURS:
+          jobs.append((f'{name}, cold', module, own))
+        jobs.append((f'{name}, warm' if module == OURS else name, module, own))
+      if turn % 2:  # a warm start still comes after its cold one
+        jobs = jobs[-2:] + jobs[:-2] if options.rival != 'none' else jobs
+      for name, module, own in jobs:
+        spent = found.setdefault(name, {})
+        for part, seconds in _whole(name, module, own).items():
+          spent.setdefault(part, []).append(seconds)
+      done(f'turn {turn + 1} of {options.alternations}')
   return {'processes': found}
 
 
@@ -208,7 +227,7 @@ def run(config: Config, options: Any) -> list[Config]:
   for architecture in options.architectures:
     for batch_size in map(int, options.batch_sizes):
       setting = {'architecture': architecture, 'batch_size': batch_size}
-      found = measure({**config, **setting}, options)
+      found = measure({**config, **setting}, options, console)
       title = f'{architecture}, batch {batch_size}, cores {options.threads}'
       if options.epochs:
         title += f', {options.epochs} epochs'
@@ -265,6 +284,7 @@ def check(options: Any) -> None:
     ('architectures', known),
     ('precisions', ('float32', 'bfloat16')),
     ('balancers', runner.balancer_names()),
+    ('measures', MEASURES),
   ):
     given = getattr(options, flag)
     if not given or set(given) - set(allowed):

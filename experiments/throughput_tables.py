@@ -7,32 +7,34 @@ from typing import Any
 from rich import table as rich_table
 
 
-def rate_rows(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-  """A row a contestant. A training step is counted as three forward passes."""
+def rate_rows(found: dict[str, Any]) -> Iterator[dict[str, str]]:
+  """`{head: text}` of a contestant, of what was measured.
+
+  A training step is counted as three forward passes.
+  """
   first = next(iter(found['rates'].values()))
   for name, turns in found['rates'].items():
     middle = {w: statistics.median(v) for w, v in turns.items() if v}
-    flops = 3 * found['facts']['flops_per_example'] * middle['train']
-    own = f'{middle["train"] / middle["own"]:.0%}' if 'own' in middle else ''
-    yield (
-      name,
-      f'{middle["train"] / 1e3:.1f}',
-      f'{flops / middle["square"]:.0%} of {middle["square"] / 1e9:.0f}',
-      own,
-      f'{middle["score"] / 1e3:.0f}',
-      f'{1e6 / middle["latency"]:.0f}',
-      *(
-        ratio(first[what], turns[what])
-        for what in ('train', 'score', 'latency')
-      ),
-    )
+    row = {'contestant': name}
+    if 'train' in middle:
+      row['train\nk rows/s'] = f'{middle["train"] / 1e3:.1f}'
+      if 'square' in middle:
+        flops = 3 * found['facts']['flops_per_example'] * middle['train']
+        share = f'{flops / middle["square"]:.0%}'
+        row['of matmul\nGF/s'] = f'{share} of {middle["square"] / 1e9:.0f}'
+      if 'own' in middle:
+        row['of own\nproducts'] = f'{middle["train"] / middle["own"]:.0%}'
+    if 'score' in middle:
+      row['score\nk rows/s'] = f'{middle["score"] / 1e3:.0f}'
+    if 'latency' in middle:
+      row['one row\nus'] = f'{1e6 / middle["latency"]:.0f}'
+    for what, title in TIMES.items():
+      if what in middle:
+        row[f'{title}\ntimes'] = ratio(first[what], turns[what])
+    yield row
 
 
-RATE_HEADS = (
-  'contestant', 'train\nk rows/s', 'of matmul\nGF/s', 'of own\nproducts',
-  'score\nk rows/s', 'one row\nus', 'train\ntimes', 'score\ntimes',
-  'one row\ntimes',
-)  # fmt: skip
+TIMES = {'train': 'train', 'score': 'score', 'latency': 'one row'}
 
 
 CAPTION = (
@@ -49,31 +51,28 @@ def ratio(ours: list[float], theirs: list[float]) -> str:
   return f'{middle:.2f}\n{min(found):.1f}..{max(found):.1f}'
 
 
-def process_rows(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-  """A row a contestant: seconds of each part, and all of it as a ratio."""
+def process_rows(found: dict[str, Any]) -> Iterator[dict[str, str]]:
+  """`{head: text}` of a contestant: seconds of each part, and ratios of all."""
   ours = [v['total'] for n, v in found['processes'].items() if ', ' in n][:2]
   for name, spent in found['processes'].items():
-    yield (
-      name,
-      *(f'{statistics.median(values):.1f}' for values in spent.values()),
-      *(ratio(spent['total'], own) for own in ours),
-    )
-
-
-PROCESS_HEADS = (
-  'contestant', 'import, s', 'data', 'init', 'compile', 'train', 'total',
-  'x our cold', 'x our warm',
-)  # fmt: skip
+    row = {'contestant': name}
+    for part, values in spent.items():
+      head = 'import, s' if part == 'import' else part
+      row[head] = f'{statistics.median(values):.1f}'
+    for which, own in zip(('cold', 'warm'), ours, strict=True):
+      row[f'x our {which}'] = ratio(spent['total'], own)
+    yield row
 
 
 def make(title: str, found: dict[str, Any]) -> rich_table.Table:
   """The table of what was measured: rates, or whole processes."""
   is_rates = 'rates' in found
-  heads = RATE_HEADS if is_rates else PROCESS_HEADS
+  rows = list(rate_rows(found) if is_rates else process_rows(found))
   table = rich_table.Table(title=title, caption=CAPTION if is_rates else None)
-  for head in heads:
-    first = head == heads[0]
-    table.add_column(head, justify='left' if first else 'right', no_wrap=first)
-  for row in rate_rows(found) if is_rates else process_rows(found):
-    table.add_row(*row)
+  for i, head in enumerate(rows[0]):
+    table.add_column(
+      head, justify='right' if i else 'left', no_wrap=head == 'contestant'
+    )
+  for row in rows:
+    table.add_row(*(row.get(head, '') for head in rows[0]))
   return table

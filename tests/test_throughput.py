@@ -40,6 +40,22 @@ def test_rates_of_a_small_model(tmp_path):
 
 
 @pytest.mark.slow
+def test_steps_of_two_balancers(tmp_path):
+  out = tmp_path / 'figures.json'
+  found = _run(
+    *SMALL, '--balancers=equal,mgda', '--measures=train', '--num_tasks=3',
+    f'--out={out}',
+  )  # fmt: skip
+  assert found.returncode == 0, found.stderr
+  assert 'lplmtl float32 mgda is ready' in found.stdout
+  assert 'turn 2 of 2' in found.stdout and 'one row' not in found.stdout
+  (measured,) = json.loads(out.read_text())['measured']
+  for name in ('lplmtl float32 equal', 'lplmtl float32 mgda'):
+    assert set(measured['rates'][name]) == {'train'}
+    assert len(measured['rates'][name]['train']) == 2
+
+
+@pytest.mark.slow
 def test_whole_processes_of_a_small_model(tmp_path):
   out = tmp_path / 'figures.json'
   found = _run(*SMALL, '--epochs=1', f'--out={out}')
@@ -109,6 +125,7 @@ def test_the_twin_has_our_size():
     (('--out=/no/such/folder/x.json',), 'lies in a folder that is not there'),
     (('--batch_sizes=9999', '--num_rows=200'), 'found 120 training rows'),
     (('--balancers=magic',), 'balancers must be among aligned_mtl'),
+    (('--measures=speed',), 'measures must be among train, score, latency'),
     (('--precisions=int8',), 'precisions must be among float32, bfloat16'),
     (('more',), "unexpected argument 'more'"),
   ],
