@@ -37,11 +37,13 @@ def rate_rows(found: dict[str, Any]) -> Iterator[dict[str, str]]:
 TIMES = {'train': 'train', 'score': 'score', 'latency': 'one row'}
 
 
-CAPTION = (
-  'times: the first one against this one, median and range of the turns\n'
-  'of own products: against the same matrix products by themselves; small '
-  'ones cannot be timed well by themselves, and may give more than 100 %'
-)
+NOTES = {
+  'times': 'the first one against this one, median and range of the turns',
+  'of own products': (
+    'against the same matrix products by themselves; small ones cannot be '
+    'timed well by themselves, and may give more than 100 %'
+  ),
+}
 
 
 def ratio(ours: list[float], theirs: list[float]) -> str:
@@ -66,9 +68,13 @@ def process_rows(found: dict[str, Any]) -> Iterator[dict[str, str]]:
 
 def make(title: str, found: dict[str, Any]) -> rich_table.Table:
   """The table of what was measured: rates, or whole processes."""
-  is_rates = 'rates' in found
-  rows = list(rate_rows(found) if is_rates else process_rows(found))
-  table = rich_table.Table(title=title, caption=CAPTION if is_rates else None)
+  rows = list((rate_rows if 'rates' in found else process_rows)(found))
+  notes = [
+    f'{what}: {note}'
+    for what, note in NOTES.items()
+    if any(what in head.replace('\n', ' ') for head in rows[0])
+  ]
+  table = rich_table.Table(title=title, caption='\n'.join(notes))
   for i, head in enumerate(rows[0]):
     table.add_column(
       head, justify='right' if i else 'left', no_wrap=head == 'contestant'

@@ -1,5 +1,6 @@
 """From rows to the gradients of all tasks, and what they have in common."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -187,9 +188,15 @@ def shared_leaves(model: Any, params: PyTree) -> PyTree:
 
 
 def each_pulled_back(pull_back: PullBack, num_tasks: int) -> list[PyTree]:
-  """T pull-backs; from three on, one batched program is the faster one."""
+  """T pull-backs: on a CPU in turn, to stay in its cache; else batched."""
   basis = jnp.eye(num_tasks)
-  if num_tasks <= 2:
+  if num_tasks <= 2:  # without a loop, which would take longer to compile
     return [pull_back(row, 0.0) for row in basis]
-  stacked = jax.vmap(lambda row: pull_back(row, 0.0))(basis)
+
+  def one(row: Array) -> PyTree:
+    return pull_back(row, 0.0)
+
+  stacked = jax.lax.platform_dependent(
+    basis, cpu=functools.partial(jax.lax.map, one), default=jax.vmap(one)
+  )
   return [jax.tree.map(lambda x, k=k: x[k], stacked) for k in range(num_tasks)]

@@ -448,6 +448,23 @@ def test_a_finished_run_is_shown(finished, capsys):
   } == before
 
 
+def test_what_goes_wrong_quietly_is_shown(finished, tmp_path, capsys):
+  folder = tmp_path / 'run'
+  shutil.copytree(finished, folder)
+  path = folder / 'results.json'
+  command = (*TINY, '--num_seeds=2', f'--out_dir={folder}')
+  assert launch(*command) == 0
+  out = capsys.readouterr().out
+  assert 'were missed' not in out and 'steps skipped' not in out
+  results = json.loads(path.read_text())
+  changes = {'solver_residual': [0.25, 0.0], 'skipped_steps': [0, 3]}
+  path.write_text(json.dumps({**results, **changes}))
+  assert launch(*command) == 0
+  out = capsys.readouterr().out
+  assert "the balancer's equations were missed by up to 0.25" in out
+  assert 'steps skipped as not finite: [0, 3]' in out
+
+
 def test_other_data_are_refused(tmp_path, capsys):
   data_dir = tmp_path / 'files'
   data_dir.mkdir()

@@ -73,7 +73,7 @@ def test_what_is_shared_receives_more_than_one_tasks_gradient(name):
   assert shared == actual
 
 
-@pytest.mark.parametrize('num_tasks', [2, 3])  # one by one; batched
+@pytest.mark.parametrize('num_tasks', [2, 3])  # without and with a loop
 def test_task_gradients(num_tasks):
   todo = contracts.TASKS[:num_tasks]
   model = dataclasses.replace(MODELS['ple'], tasks=todo)
@@ -95,6 +95,24 @@ def test_task_gradients(num_tasks):
     contracts.assert_trees_close(
       jax.tree.map(lambda g, i=i: g[i], found), expected, atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+  'platform, takes_turns', [('cpu', True), ('tpu', False)]
+)
+def test_pull_backs_take_turns_on_a_cpu_alone(platform, takes_turns):
+  def each(x):
+    _, vjp = jax.vjp(lambda x: jnp.outer(jnp.ones(3), jnp.sin(x)), x)
+
+    def pull_back(weights, penalty_weight):
+      del penalty_weight
+      return vjp(jnp.outer(weights, jnp.ones(4)))[0]
+
+    return gradients.each_pulled_back(pull_back, 3)
+
+  traced = jax.jit(each).trace(jnp.ones(4))
+  program = traced.lower(lowering_platforms=(platform,)).as_text()
+  assert ('stablehlo.while' in program) == takes_turns
 
 
 def test_gramian_of_some_leaves():
