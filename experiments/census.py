@@ -174,7 +174,8 @@ def _show_finished(
   shutil.rmtree(folder / run_folder.CHECKPOINTS, ignore_errors=True)
   console.print(display.results_table(results))
   console.print(
-    f'this run is finished, in {folder}; --overwrite trains it afresh',
+    f'{_remarks(results)}this run is finished, in {folder}; --overwrite trains '
+    'it afresh',
     soft_wrap=True,
   )
   return results
