@@ -37,8 +37,8 @@ flags.DEFINE_enum(
 )  # fmt: skip
 flags.DEFINE_list(
   'measures', [*MEASURES],
-  'What of: training, scoring a table, one row at a time, and the matrix '
-  'products of training by themselves.',
+  'What is timed: training, scoring a table, one row at a time, and, beside '
+  'training, its matrix products by themselves.',
 )  # fmt: skip
 flags.DEFINE_integer('alternations', 5, 'Turns of each.', lower_bound=2)
 flags.DEFINE_integer('threads', 1, 'Cores of each contestant.', lower_bound=1)
@@ -124,7 +124,7 @@ class Contestant:
     )
 
   def facts(self) -> Config:
-    """Waits until it is ready."""
+    """Those of the model, once it is ready."""
     return self._answer()
 
   def ask(self, what: str) -> float:
@@ -159,9 +159,10 @@ def rates(config: Config, options: Any, console: Any) -> Config:
   found: Config = {'facts': {}, 'rates': {}}
   chosen = contestants(config, options)
   started: list[Contestant] = []
-  calls = [what for what in options.measures if what in CALLS]
-  if 'products' in options.measures:
-    calls += ['square', 'own']
+  measures = set(options.measures)
+  if 'products' in measures:
+    measures |= {'square', 'own'}
+  calls = [what for what in CALLS if what in measures]
   try:
     with display.steps(console, len(chosen) + options.alternations) as done:
       for name, own in chosen.items():  # one at a time: they share the cores
@@ -292,6 +293,10 @@ def check(options: Any) -> None:
         f'{flag} must be among {", ".join(allowed)}; found '
         f'{", ".join(given) or "none"}'
       )
+  if 'products' in options.measures and 'train' not in options.measures:
+    raise InputError(
+      'products are measured against training: take measures=train,products'
+    )
   if not options.batch_sizes or not all(
     size.isdigit() and int(size) > 0 for size in options.batch_sizes
   ):

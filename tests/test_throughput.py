@@ -126,6 +126,7 @@ def test_the_twin_has_our_size():
     (('--batch_sizes=9999', '--num_rows=200'), 'found 120 training rows'),
     (('--balancers=magic',), 'balancers must be among aligned_mtl'),
     (('--measures=speed',), 'measures must be among train, score, latency'),
+    (('--measures=products',), 'take measures=train,products'),
     (('--precisions=int8',), 'precisions must be among float32, bfloat16'),
     (('more',), "unexpected argument 'more'"),
   ],
