@@ -178,17 +178,8 @@ def _each_task(job: _Job) -> tuple[Array, list[PyTree], PyTree]:
 
 def _by_gramian(job: _Job) -> _Found:
   """T pull-backs, whose inner products tell the weights."""
-  if job.balancer.between_halves:
-    first, second = (
-      _each_task(job._replace(rows=half)) for half in job.rows.halves()
-    )
-    # Each half's gradients are half of theirs alone.
-    products = 4 * gradients.gramian(first[1], job.shared, second[1])
-    values, each, penalty = jax.tree.map(jnp.add, first, second)
-    penalty = jax.tree.map(lambda x: x / 2, penalty)
-  else:
-    values, each, penalty = _each_task(job)
-    products = gradients.gramian(each, job.shared)
+  values, each, penalty = _each_task(job)
+  products = gradients.gramian(each, job.shared)
   weights, state = job.weigh(values, gramian=products)
   found = _combine(each, weights, job.shared)
   return _plus(found, penalty), values, weights, state
@@ -258,10 +249,10 @@ def _scope(
     raise ValueError(f"a balancer's scope must be in {SCOPES}, found {scope!r}")
   if scope == 'representation':
     offers = all(hasattr(model, name) for name in ('represent', 'predict'))
-    if isinstance(balancer, Aggregator) or balancer.between_halves:
+    if isinstance(balancer, Aggregator):
       raise gradients.ScopeError(
-        "scope='representation' is for balancers with one Gramian of all rows; "
-        "found an aggregator or one between halves: take scope='shared'"
+        "scope='representation' is for balancers with a Gramian; found an "
+        "aggregator: take scope='shared'"
       )
     if not offers:
       raise gradients.ScopeError(

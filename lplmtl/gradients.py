@@ -90,41 +90,30 @@ def task_gradients(
   return values, jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
 
 
-def gramian(
-  gradients: Sequence[PyTree],
-  shared: PyTree = None,
-  others: Sequence[PyTree] | None = None,
-) -> Array:
+def gramian(gradients: Sequence[PyTree], shared: PyTree = None) -> Array:
   """Inner products of gradients, summed leaf by leaf.
 
   Args:
     gradients: T pytrees like the parameters.
     shared: a pytree of bools, which leaves count; None for all.
-    others: T pytrees, to multiply the first ones with; None for themselves.
 
   Returns:
     `[T, T]` float32.
   """
   rows = [_chosen(gradient, shared) for gradient in gradients]
-  columns = rows
-  if others is not None:
-    columns = [_chosen(gradient, shared) for gradient in others]
   if len(rows) > 2:  # one product a leaf is faster then, and compiles faster
-    pairs = zip(
-      zip(*rows, strict=True), zip(*columns, strict=True), strict=True
-    )
-    products = [_product(_stack(a), _stack(b).T) for a, b in pairs]
+    stacked = map(_stack, zip(*rows, strict=True))
+    products = [_product(leaf, leaf.T) for leaf in stacked]
     return jnp.sum(jnp.stack(products), axis=0)
   size = len(rows)
   entries: dict[tuple[int, int], Any] = {}
   for i, j in itertools.product(range(size), repeat=2):
-    if others is None and j < i:
-      entries[i, j] = entries[j, i]
-      continue
-    entries[i, j] = sum(
-      _product(a.ravel(), b.ravel())
-      for a, b in zip(rows[i], columns[j], strict=True)
-    )
+    entries[i, j] = entries.get((j, i))
+    if entries[i, j] is None:
+      entries[i, j] = sum(
+        _product(a.ravel(), b.ravel())
+        for a, b in zip(rows[i], rows[j], strict=True)
+      )
   return jnp.stack(list(entries.values())).reshape(size, size)
 
 

@@ -20,34 +20,12 @@ class Rows(NamedTuple):
     num_parts: a divisor of B, how many parts they are worked through in.
     axis_name: of the mapped axis (`jax.shard_map`) over which the rows of the
       batch are spread, in order; None where they are all here.
-    first: place of the first row in the whole batch, counted on one device, and
-    stride: from one row to the next.
   """
 
   batch: Batch
   key: Array
   num_parts: int = 1
   axis_name: str | None = None
-  first: int = 0
-  stride: int = 1
-
-  def halves(self) -> tuple['Rows', 'Rows']:
-    """The rows of even and of odd number."""
-    if types.num_rows(self.batch.features) < 2:
-      raise ValueError(
-        'a balancer that compares the halves of a batch needs at least 2 rows '
-        'a step on each device, found 1'
-      )
-    two = [
-      self._replace(
-        batch=jax.tree.map(lambda x, i=i: x[i::2], self.batch),
-        num_parts=1 if self.num_parts % 2 else self.num_parts // 2,
-        first=self.first + i * self.stride,
-        stride=2 * self.stride,
-      )
-      for i in range(2)
-    ]
-    return two[0], two[1]
 
   @property
   def num_devices(self) -> Any:
@@ -87,11 +65,11 @@ class Rows(NamedTuple):
 
   def place(self, part: Any = 0, num_parts: int = 1) -> Array:
     """The key of a part of this device's rows; of all of them, by default."""
-    start: Any = self.first + self.stride * part
+    start = part
     if self.axis_name is not None:
-      num_rows = types.num_rows(self.batch.features) * self.stride
+      num_rows = types.num_rows(self.batch.features)
       start = start + jax.lax.axis_index(self.axis_name) * num_rows
-    return dropout.row_key(self.key, start, self.stride * num_parts)
+    return dropout.row_key(self.key, start, num_parts)
 
 
 def number_of_parts(batch_size: int, limit: int | None) -> int:

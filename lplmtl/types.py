@@ -124,9 +124,6 @@ class Balancer(NamedTuple):
       come from the state alone, a step may work through its rows in parts.
     needs_gramian: whether `update` must be given the Gramian. A step then
       takes T pull-backs instead of one.
-    between_halves: whether the Gramian holds products of the gradients of one
-      half of the rows with those of the other. Their expectation is that of the
-      expected gradients, to which the noise of one batch adds its variance.
     scope: what the weights act on: `all` parameters, or only those that are
       `shared` between tasks, the others keeping their plain gradient. The
       Gramian is that of the same parameters. With `representation` the weights
@@ -146,7 +143,6 @@ class Balancer(NamedTuple):
   update: Callable[..., tuple[Array, PyTree]]
   needs_losses: bool = True
   needs_gramian: bool = False
-  between_halves: bool = False
   scope: Scope = 'all'
   after: Callable[..., PyTree] | None = None
 

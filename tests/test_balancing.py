@@ -42,14 +42,13 @@ def test_all_balancers_are_here():
   assert set(BALANCERS) == {
     'aligned_mtl', 'cagrad', 'config', 'dualproj', 'dwa', 'equal',
     'exponential', 'fairgrad', 'famo', 'gls', 'gradnorm', 'gradvac', 'imtl_g',
-    'imtl_l', 'mgda', 'modo', 'nash_mtl', 'pcgrad', 'random', 'rlw', 'sdmgrad',
-    'static', 'stch', 'uncertainty', 'uncertainty_revised', 'upgrad',
+    'imtl_l', 'mgda', 'nash_mtl', 'pcgrad', 'random', 'rlw', 'static',
+    'stch', 'uncertainty', 'uncertainty_revised', 'upgrad',
   }  # fmt: skip
   assert set(AGGREGATORS) == {'db_mtl', 'excess_mtl', 'graddrop', 'moco'}
   assert {
     'aligned_mtl', 'cagrad', 'config', 'dualproj', 'fairgrad', 'gradnorm',
-    'gradvac', 'imtl_g', 'mgda', 'modo', 'nash_mtl', 'pcgrad', 'sdmgrad',
-    'upgrad',
+    'gradvac', 'imtl_g', 'mgda', 'nash_mtl', 'pcgrad', 'upgrad',
   } == GRAMIAN_METHODS  # fmt: skip
 
 

@@ -206,12 +206,7 @@ def test_what_offers_no_representation():
   params = contracts.random_params(MODELS['ple'], batch.features)
   for balancer, model, found in (
     (balancing.mgda(scope='representation'), MODELS['ple'], 'found PLE'),
-    (
-      balancing.moco(scope='representation'),
-      MODELS['mmoe'],
-      'an aggregator or',
-    ),
-    (balancing.modo(scope='representation'), MODELS['mmoe'], 'between halves'),
+    (balancing.moco(scope='representation'), MODELS['mmoe'], 'an aggregator'),
   ):
     with pytest.raises(ValueError, match=found):
       balanced.gradient(
@@ -259,38 +254,3 @@ def test_an_aggregator_step_by_hand(scope):
   contracts.assert_trees_close(found, wanted, atol=1e-5)
   assert number == first == sum(jax.tree.leaves(shared))
   np.testing.assert_array_equal(metrics['weights'], weights)
-
-
-@pytest.mark.parametrize('num_parts', [1, 2, 3])
-def test_products_between_halves(num_parts):
-  """The Gramian by hand; the gradient is that of the whole, with dropout."""
-  noisy = lplmtl.MLP((6,), dropout_rate=0.3)
-  model = dataclasses.replace(MODELS['shared_bottom'], bottom=noisy)
-  batch = contracts.batch(12)
-  params = contracts.random_params(model, batch.features)
-  rows = parts.Rows(batch, KEY, num_parts)
-  weights = [0.5, 2.0, 0.1]
-
-  def run(balancer):
-    return jax.jit(
-      lambda p: balanced.gradient(
-        model, contracts.TASKS, balancer, jnp.zeros((NUM_TASKS, NUM_TASKS)), p,
-        rows,
-      )
-    )(params)  # fmt: skip
-
-  plain = _fixed(weights, 'all')
-  found, gramian, metrics = run(plain._replace(between_halves=True))
-  wanted, _, same = run(plain)
-  contracts.assert_trees_close(found, wanted, atol=1e-5)
-  contracts.assert_trees_close(metrics, same, atol=1e-5)
-  flat = []
-  for half in rows.halves():
-    _, each = jax.jit(
-      lambda p, half=half: gradients.task_gradients(
-        model, contracts.TASKS, p, half.batch, key=half.place()
-      )
-    )(params)
-    leaves = [np.reshape(g, (NUM_TASKS, -1)) for g in jax.tree.leaves(each)]
-    flat.append(np.concatenate(leaves, axis=1))
-  np.testing.assert_allclose(gramian, flat[0] @ flat[1].T, rtol=1e-3, atol=1e-6)

@@ -472,42 +472,8 @@ def test_the_nearest_point_of_the_simplex():
     assert ((values - found) @ (np.eye(4) - found).T <= 1e-5).all()
 
 
-def test_sdmgrad_and_modo():
-  """Some steps by hand; the way leads to the regularised MGDA's weights."""
-  from tests.test_aggregators import _nearest_in_simplex as nearest
-
-  rng = np.random.default_rng(0)
-  balancer = balancing.sdmgrad(0.2, strength=0.5, rho=0.01)
-  state, wanted = balancer.init(KEY, 3), np.full(3, 1 / 3)
-  for _ in range(4):
-    products = rng.normal(size=(3, 3))
-    weights, state = balancer.update(
-      jnp.ones(3), state, gramian=jnp.asarray(products, jnp.float32)
-    )
-    even = (products + products.T) / 2
-    slope = even / np.abs(even).max() @ (wanted + 0.5 / 3) + 0.01 * wanted
-    wanted = nearest(wanted - 0.2 * slope)
-    np.testing.assert_allclose(state, wanted, atol=1e-5)
-    np.testing.assert_allclose(weights, (wanted + 0.5 / 3) / 1.5, atol=1e-5)
-  for name, balancer in (
-    ('modo', balancing.modo()), ('sdmgrad', balancing.sdmgrad()),
-  ):  # fmt: skip
-    state = balancer.init(KEY, 2)
-    gramian = jnp.asarray(SMALL @ SMALL.T, jnp.float32)
-    for _ in range(300):
-      weights, state = balancer.update(jnp.ones(2), state, gramian=gramian)
-    direction = weights @ SMALL
-    assert (SMALL @ direction > 0).all()
-    if name == 'modo':
-      np.testing.assert_allclose(weights, [0.6, 0.4], atol=1e-3)
-  with pytest.raises(
-    ValueError, match='strength must be a finite number of at least 0'
-  ):
-    balancing.sdmgrad(strength=-1.0)
-
-
 def test_what_is_no_gramian():
-  for name in ('nash_mtl', 'pcgrad', 'gradnorm', 'modo'):
+  for name in ('nash_mtl', 'pcgrad', 'gradnorm'):
     balancer = getattr(balancing, name)()
     state = balancer.init(KEY, 2)
     for losses, gramian, found in (
@@ -539,13 +505,13 @@ def test_numbers_that_are_settings_of_a_population():
   @jax.jit
   @jax.vmap
   def run(rate):
-    balancer = balancing.sdmgrad(rate)
-    weights, _ = balancer.update(
+    balancer = balancing.gradnorm(learning_rate=rate)
+    _, state = balancer.update(
       jnp.ones(2),
       balancer.init(KEY, 2),
       gramian=jnp.diag(jnp.array([1.0, 2.0])),
     )
-    return weights, balancing.cagrad(rate).update(
+    return state.weights, balancing.cagrad(rate).update(
       jnp.ones(2), solvers.unsolved(KEY, 2), gramian=jnp.eye(2)
     )[0]
 

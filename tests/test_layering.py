@@ -30,7 +30,7 @@ ALLOWED = {
   'compression': set(),
   'gates': set(),
   'data': set(),
-  'gradients': {'dropout', 'losses'},
+  'gradients': {'losses'},
   'parts': {'dropout'},
   'balanced': {'gradients', 'losses', 'parts'},
   'steps': {'balanced', 'dropout', 'losses', 'parts'},

@@ -21,13 +21,11 @@ from lplmtl.balancing.imtl_l import imtl_l as imtl_l
 from lplmtl.balancing.imtl_l import imtl_l_loss as imtl_l_loss
 from lplmtl.balancing.mgda import mgda as mgda
 from lplmtl.balancing.moco import moco as moco
-from lplmtl.balancing.modo import modo as modo
 from lplmtl.balancing.nash_mtl import nash_mtl as nash_mtl
 from lplmtl.balancing.normalized import normalized as normalized
 from lplmtl.balancing.pcgrad import pcgrad as pcgrad
 from lplmtl.balancing.random import random as random
 from lplmtl.balancing.rlw import rlw as rlw
-from lplmtl.balancing.sdmgrad import sdmgrad as sdmgrad
 from lplmtl.balancing.static import static as static
 from lplmtl.balancing.stch import stch as stch
 from lplmtl.balancing.uncertainty import uncertainty as uncertainty
