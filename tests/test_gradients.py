@@ -61,14 +61,14 @@ def test_what_is_shared_receives_more_than_one_tasks_gradient(name):
   )
   reached = None
   for seed in range(3):
-    found = each(contracts.random_params(model, batch.features, seed))
+    params = contracts.random_params(model, batch.features, seed)
     now = jax.tree.map(
-      lambda g: np.abs(g).reshape(NUM_TASKS, -1).max(axis=1) > 0, found
+      lambda g: np.abs(g).reshape(NUM_TASKS, -1).max(axis=1) > 0, each(params)
     )
     reached = (
       now if reached is None else jax.tree.map(np.logical_or, reached, now)
     )
-  shared = gradients.shared_leaves(model, jax.tree.map(lambda g: g[0], found))
+  shared = gradients.shared_leaves(model, params)
   actual = jax.tree.map(lambda tasks: bool(tasks.sum() > 1), reached)
   assert shared == actual
 

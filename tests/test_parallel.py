@@ -26,7 +26,8 @@ def folder(tmp_path_factory):
 def found(folder):
   environment = {
     **os.environ,
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=8 '
+    '--xla_cpu_use_fusion_emitters=false',  # as conftest.py does
     'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
   }
   process = subprocess.run(
