@@ -62,6 +62,7 @@ class Config:
   loss_weight_learning_rate: float | None = None
   loss_weights: Numbers = ()
   loss_weight_rates: Numbers = ()
+  loss_weight_sum: float | None = None
   optimizer: str = 'adam'
   learning_rate: float = 1e-3
   schedule: str = 'constant'
@@ -239,6 +240,12 @@ def define_flags() -> None:
     'loss_weight_rates', [],
     'Optimisation: a factor for each task, by which the weights of exponential '
     'change with every epoch.',
+  )  # fmt: skip
+  _float(
+    'loss_weight_sum', 0.0,
+    'Optimisation: what the weights of any balancer are scaled to sum to, the '
+    'number of tasks for instance; by default the method\'s own sum. Not for '
+    'aggregators.',
   )  # fmt: skip
   flags.DEFINE_enum(
     'optimizer', default.optimizer, ['adam', 'adamw', 'sgd'],

@@ -221,6 +221,8 @@ def make_balancer(
     balancer = constructor(**{k: v for k, v in offered.items() if k in wanted})
     if config.balancer_scope is not None:
       balancer = balancer._replace(scope=config.balancer_scope)
+    if config.loss_weight_sum is not None:
+      balancer = balancing.normalized(balancer, config.loss_weight_sum)
     if isinstance(balancer, Balancer):
       jax.eval_shape(lambda: balancer.init(jax.random.key(0), len(tasks)))
   except ValueError as error:

@@ -293,6 +293,10 @@ def check(options: Any) -> None:
         f'{flag} must be among {", ".join(allowed)}; found '
         f'{", ".join(given) or "none"}'
       )
+  if options.epochs and flags.FLAGS['measures'].present:
+    raise InputError(
+      '--epochs times whole processes, --measures parts of them: take one'
+    )
   if 'products' in options.measures and 'train' not in options.measures:
     raise InputError(
       'products are measured against training: take measures=train,products'

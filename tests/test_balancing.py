@@ -99,6 +99,22 @@ def test_contract(name):
   )
 
 
+@pytest.mark.parametrize('shape', [(), (NUM_TASKS, 2)])
+def test_losses_of_another_shape(shape):
+  """Not one number a task: a loss that was summed, or that of each row."""
+  losses, stacked = jnp.ones(shape), {'w': jnp.ones((NUM_TASKS, 4))}
+  for fn in BALANCERS.values():
+    balancer = fn()
+    state = balancer.init(jax.random.key(0), NUM_TASKS)
+    with pytest.raises(ValueError, match='losses'):
+      balancer.update(losses, state, gramian=GRAMIAN)
+  for make in AGGREGATORS.values():
+    aggregator = make()
+    first = aggregator.init(jax.random.key(0), {'w': jnp.ones(4)}, NUM_TASKS)
+    with pytest.raises(ValueError, match='losses must have the shape'):
+      aggregator.update(stacked, losses, first)
+
+
 def _data(tree):
   """Random keys as numbers."""
   return jax.tree.map(
@@ -302,7 +318,7 @@ def test_normalized(name):
   np.testing.assert_allclose(found.sum(), 2.0, rtol=1e-5)
   with pytest.raises(ValueError, match='total must be a finite number above 0'):
     balancing.normalized(own, 0.0)
-  with pytest.raises(ValueError, match='returns weights; found Aggregator'):
+  with pytest.raises(ValueError, match='brought to one sum; found Aggregator'):
     balancing.normalized(balancing.moco())
 
 

@@ -187,6 +187,9 @@ def test_every_architecture_and_balancer_by_one_flag():
   config = Config(balancer='static', loss_weights=(1.0, 0.25))
   weights, _ = runner.make_balancer(config, pair).update(np.ones(2), ())
   np.testing.assert_array_equal(weights, [1.0, 0.25])
+  config = dataclasses.replace(config, loss_weight_sum=5.0)
+  weights, _ = runner.make_balancer(config, pair).update(np.ones(2), ())
+  np.testing.assert_allclose(weights, [4.0, 1.0])
   config = Config(balancer='mgda', balancer_scope='representation')
   assert runner.make_balancer(config, pair).scope == 'representation'
   # The launcher tells which tasks are regressions.
@@ -307,6 +310,8 @@ def _one_class(content):
     (['--balancer=mgda', '--loss_weight_learning_rate=0.1'], '--balancer=mgda takes no --loss_weight_learning_rate'),
     (['--balancer=equal', '--loss_weights=1,2'], '--balancer=equal takes no --loss_weights'),
     (['--balancer=mgda', '--balancer_scope=representation'], 'represent(features) and predict'),
+    (['--balancer=moco', '--loss_weight_sum=2'], '--balancer=moco: only the weights of a Balancer'),
+    (['--loss_weight_sum=0'], 'total must be a finite number above 0, found 0.0'),
     (['--architecture=x', '--dataset=census'], "unknown architecture 'x'"),
   ],
 )  # fmt: skip

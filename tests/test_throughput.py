@@ -127,6 +127,7 @@ def test_the_twin_has_our_size():
     (('--balancers=magic',), 'balancers must be among aligned_mtl'),
     (('--measures=speed',), 'measures must be among train, score, latency'),
     (('--measures=products',), 'take measures=train,products'),
+    (('--measures=train', '--epochs=1'), '--measures parts of them: take one'),
     (('--precisions=int8',), 'precisions must be among float32, bfloat16'),
     (('more',), "unexpected argument 'more'"),
   ],

@@ -1,11 +1,14 @@
-"""What the constructors of balancers refuse."""
+"""What balancers refuse."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from lplmtl.types import Array
 
 
 def check(
@@ -65,3 +68,17 @@ def check_length(name: str, values: Any, num_tasks: int) -> None:
   """In `init`: one entry a task; None passes."""
   if values is not None and len(values) != num_tasks:
     raise ValueError(f'{name} has {len(values)} entries for {num_tasks} tasks')
+
+
+def as_losses(losses: Any) -> Array:
+  """In `update`: `[T]` float32, through which no gradient flows.
+
+  Raises:
+    ValueError: another shape.
+  """
+  if len(jnp.shape(losses)) != 1:
+    raise ValueError(
+      'losses must have the shape [T], one for each task; found '
+      f'{jnp.shape(losses)}'
+    )
+  return jax.lax.stop_gradient(jnp.asarray(losses, jnp.float32))

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from lplmtl.balancing import arguments
 from lplmtl.types import Array, PyTree
 
 
@@ -44,7 +45,8 @@ def zeros(params: PyTree, num_tasks: int) -> PyTree:
 
 def present_tasks(losses: Array, present: Array | None) -> Array:
   """`[T]` float32, 1 for the tasks with a label in the batch."""
-  return jnp.ones(len(losses)) if present is None else present * 1.0
+  ones = jnp.ones_like(arguments.as_losses(losses))
+  return ones if present is None else present * ones
 
 
 def along(mask: Array, leaf: Array) -> Array:

@@ -77,7 +77,7 @@ def db_mtl(
     here = coordinates.present_tasks(losses, present)
     step = state.step + 1
     rate = here * (1 - beta / step.astype(jnp.float32) ** decay)
-    inverse = 1 / jnp.maximum(losses.astype(jnp.float32), SMALLEST)
+    inverse = 1 / jnp.maximum(arguments.as_losses(losses), SMALLEST)
     tracked = jax.tree.map(
       lambda y, g: (
         y + coordinates.along(rate, y) * (coordinates.along(inverse, g) * g - y)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments
+from lplmtl.balancing import arguments, coordinates
 from lplmtl.types import Array, Balancer
 
 
@@ -67,8 +67,8 @@ def dwa(steps_per_epoch: int = 100, temperature: float = 2.0) -> Balancer:
     **extra: Any,
   ) -> tuple[Array, DwaState]:
     del extra
-    losses = jax.lax.stop_gradient(losses.astype(jnp.float32))
-    here = jnp.ones_like(losses) if present is None else present * 1.0
+    losses = arguments.as_losses(losses)
+    here = coordinates.present_tasks(losses, present)
     sums = state.sums + jnp.where(here > 0, losses, 0.0)
     counts = state.counts + here
     step = state.step + 1

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from lplmtl.balancing import arguments
 from lplmtl.types import Array, Balancer
 
 
@@ -18,6 +19,6 @@ def equal() -> Balancer:
     losses: Array, state: tuple[()], **extra: Any
   ) -> tuple[Array, tuple[()]]:
     del extra
-    return jnp.ones_like(losses), state
+    return jnp.ones_like(arguments.as_losses(losses)), state
 
   return Balancer(init, update, needs_losses=False)

@@ -45,7 +45,7 @@ def exponential(
 
   def update(losses: Array, state: Array, **extra: Any) -> tuple[Array, Array]:
     del extra
-    ones = jnp.ones(len(losses), jnp.float32)
+    ones = jnp.ones_like(arguments.as_losses(losses))
     start = ones if initial is None else jnp.asarray(initial, jnp.float32)
     rate = ones if rates is None else jnp.asarray(rates, jnp.float32)
     age = (state // steps_per_epoch).astype(jnp.float32)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl.balancing import arguments
+from lplmtl.balancing import arguments, coordinates
 from lplmtl.balancing.learned import keep_absent
 from lplmtl.types import Array, Balancer
 
@@ -74,7 +74,7 @@ def famo(
     return FamoState(logits, optimizer.init(logits))
 
   def above(losses: Array) -> Array:
-    losses = jax.lax.stop_gradient(losses.astype(jnp.float32))
+    losses = arguments.as_losses(losses)
     base = 0.0 if lowest is None else jnp.asarray(lowest, jnp.float32)
     return jnp.maximum(losses - base, SMALLEST)
 
@@ -86,7 +86,7 @@ def famo(
     **extra: Any,
   ) -> tuple[Array, FamoState]:
     del extra
-    here = jnp.ones_like(state.logits) if present is None else present * 1.0
+    here = coordinates.present_tasks(state.logits, present)
     rates = here * jax.nn.softmax(state.logits) / above(losses)
     total = rates.sum()
     return rates / jnp.where(total > 0, total, 1), state
@@ -98,7 +98,7 @@ def famo(
     *,
     present: Array | None = None,
   ) -> FamoState:
-    here = jnp.ones_like(state.logits) if present is None else present * 1.0
+    here = coordinates.present_tasks(state.logits, present)
     shares = here * jax.nn.softmax(state.logits)
     fall = jnp.log(above(before)) - jnp.log(above(now))
     total = shares.sum()

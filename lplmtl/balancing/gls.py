@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
+from lplmtl.balancing import arguments, coordinates
 from lplmtl.types import Array, Balancer
 
 SMALLEST = 1e-8  # of a loss: below it a task counts as done
@@ -39,8 +39,8 @@ def gls() -> Balancer:
     **extra: Any,
   ) -> tuple[Array, tuple[()]]:
     del extra
-    losses = jax.lax.stop_gradient(losses.astype(jnp.float32))
-    here = jnp.ones_like(losses) if present is None else present * 1.0
+    losses = arguments.as_losses(losses)
+    here = coordinates.present_tasks(losses, present)
     count = jnp.maximum(here.sum(), 1.0)
     logs = jnp.log(jnp.maximum(losses, SMALLEST))
     mean = jnp.sum(here * logs) / count

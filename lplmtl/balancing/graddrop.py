@@ -54,7 +54,9 @@ def graddrop(
     del extra
     leaves, structure = jax.tree.flatten(gradients)
     key, *keys = jax.random.split(state, len(leaves) + 1)
-    passing = jnp.zeros(len(losses)) if leak is None else jnp.asarray(leak)
+    passing = jnp.zeros_like(arguments.as_losses(losses))
+    if leak is not None:
+      passing = jnp.asarray(leak)
 
     def drop(key: Array, leaf: Array) -> Array:
       size = jnp.abs(leaf).sum(axis=0)

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
@@ -78,8 +77,8 @@ def gradnorm(
     **extra: Any,
   ) -> tuple[Array, GradNormState]:
     del extra
-    losses = jax.lax.stop_gradient(losses).astype(jnp.float32)
-    here = jnp.ones_like(losses) if present is None else present * 1.0
+    losses = arguments.as_losses(losses)
+    here = coordinates.present_tasks(losses, present)
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0)).astype(jnp.float32)
     first = jnp.where((state.first > 0) | (here == 0), state.first, losses)
     count = jnp.maximum(here.sum(), 1)

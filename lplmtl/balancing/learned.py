@@ -46,7 +46,7 @@ def learned(
   ) -> tuple[Array, Any]:
     del extra
     values, opt_state = state
-    losses = jax.lax.stop_gradient(losses.astype(jnp.float32))
+    losses = arguments.as_losses(losses)
     weights, gradient = jax.grad(total_loss, argnums=(0, 1))(losses, values)
     step, opt_state = optimizer.update(gradient, opt_state)
     new = make_state(jnp.clip(values + step, -LARGEST, LARGEST), opt_state)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments
+from lplmtl.balancing import arguments, coordinates
 from lplmtl.types import Array, Balancer, PyTree
 
 
@@ -30,7 +30,7 @@ def normalized(balancer: Balancer, total: float | None = None) -> Balancer:
   """
   if not isinstance(balancer, Balancer):
     raise ValueError(
-      'normalized needs a Balancer, whose update returns weights; found '
+      'only the weights of a Balancer can be brought to one sum; found '
       f'{type(balancer).__name__}'
     )
   if total is not None:
@@ -41,7 +41,7 @@ def normalized(balancer: Balancer, total: float | None = None) -> Balancer:
   ) -> tuple[Array, PyTree]:
     weights, state = balancer.update(losses, state, **extra)
     present = extra.get('present')
-    here = jnp.ones_like(weights) if present is None else present * 1.0
+    here = coordinates.present_tasks(weights, present)
     weights = here * weights
     wanted = (len(losses) if total is None else total) * here.mean()
     found = jnp.sum(weights)

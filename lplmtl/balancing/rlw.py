@@ -5,6 +5,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from lplmtl.balancing import arguments
 from lplmtl.types import Array, Balancer
 
 
@@ -38,12 +39,13 @@ def rlw(distribution: Literal['normal', 'dirichlet'] = 'normal') -> Balancer:
 
   def update(losses: Array, state: Array, **extra: Any) -> tuple[Array, Array]:
     del extra
+    size = arguments.as_losses(losses).shape
     key, own = jax.random.split(state)
     if distribution == 'normal':
-      weights = jax.nn.softmax(jax.random.normal(own, losses.shape))
+      weights = jax.nn.softmax(jax.random.normal(own, size))
     else:
       # Exponential numbers over their sum.
-      drawn = jax.random.exponential(own, losses.shape)
+      drawn = jax.random.exponential(own, size)
       weights = drawn / jnp.sum(drawn)
     return weights.astype(jnp.float32), key
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from lplmtl.balancing import arguments
 from lplmtl.types import Array, Balancer
 
 
@@ -53,8 +54,9 @@ def static(weights: Sequence[float] | None = None) -> Balancer:
     losses: Array, state: tuple[()], **extra: Any
   ) -> tuple[Array, tuple[()]]:
     del extra
+    ones = jnp.ones_like(arguments.as_losses(losses))
     if weights is None:
-      return jnp.ones_like(losses), state
+      return ones, state
     return jnp.asarray(weights, jnp.float32), state
 
   return Balancer(init, update, needs_losses=False)

@@ -59,7 +59,7 @@ def stch(
     **extra: Any,
   ) -> tuple[Array, tuple[()]]:
     del extra
-    losses = jax.lax.stop_gradient(losses.astype(jnp.float32))
+    losses = arguments.as_losses(losses)
     size = len(losses)
     wanted = jnp.full(size, 1 / size) if preference is None else preference
     best = jnp.zeros(size) if ideal is None else ideal
