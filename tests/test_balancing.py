@@ -65,10 +65,8 @@ def test_contract(name):
   if name not in {*GRAMIAN_METHODS, 'stch'}:  # which may leave a task out
     assert (weights > 0).all()
   contracts.assert_same_structure(new, state)
-  # Eagerly, every loop of a solver would compile on its own.
-  if name not in GRAMIAN_METHODS:
-    eager = update(LOSSES, state)
-    contracts.assert_trees_close(_data((weights, new)), _data(eager))
+  eager = update(LOSSES, state)
+  contracts.assert_trees_close(_data((weights, new)), _data(eager))
   # vmap over seeds = each alone.
   many = jnp.stack([LOSSES, 2 * LOSSES])
   both = jax.vmap(jitted, (0, None))(many, state)
@@ -448,3 +446,24 @@ def test_random_is_rlw_for_shared_parameters():
     own.update(LOSSES, state)[0], other.update(LOSSES, state)[0]
   )
   assert own.scope == 'shared' and not own.needs_gramian
+
+
+@pytest.fixture(scope='module')
+def compiled():
+  """The names of JAX's events; a listener stays as long as the process."""
+  events = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: events.append(event)
+  )
+  return events
+
+
+@pytest.mark.parametrize('name', sorted(GRAMIAN_METHODS))
+def test_a_loop_that_is_not_jitted_compiles_once(name, compiled):
+  balancer = BALANCERS[name]()
+  state = balancer.init(jax.random.key(0), NUM_TASKS)
+  counts = []
+  for _ in range(3):
+    _, state = balancer.update(LOSSES, state, gramian=GRAMIAN)
+    counts.append(sum('backend_compile' in event for event in compiled))
+  assert counts[0] > 0 and counts[1:] == [counts[0]] * 2

@@ -46,7 +46,7 @@ def zeros(params: PyTree, num_tasks: int) -> PyTree:
 def present_tasks(losses: Array, present: Array | None) -> Array:
   """`[T]` float32, 1 for the tasks with a label in the batch."""
   ones = jnp.ones_like(arguments.as_losses(losses))
-  return ones if present is None else present * ones
+  return ones if present is None else jnp.asarray(present) * ones
 
 
 def along(mask: Array, leaf: Array) -> Array:

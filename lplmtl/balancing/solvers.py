@@ -209,8 +209,10 @@ def checked(update: Callable[..., Any]) -> Callable[..., Any]:
   """A Gramian method's `update`, of which a Gramian is asked for.
 
   It is handed over in float32 or better, and products are taken in full
-  precision, where accelerators would take less by default.
+  precision, where accelerators would take less by default. Jitted, so that a
+  loop which is not does not compile the solver anew in every step.
   """
+  jitted = jax.jit(update)
 
   @functools.wraps(update)
   def wrapped(
@@ -230,6 +232,6 @@ def checked(update: Callable[..., Any]) -> Callable[..., Any]:
     ):
       gramian = gramian.astype(jnp.float32)
     with jax.default_matmul_precision('highest'):
-      return update(losses, state, gramian=gramian, **extra)
+      return jitted(losses, state, gramian=gramian, **extra)
 
   return wrapped
