@@ -272,6 +272,7 @@ def main(config: dict[str, Any]) -> None:
   """Serves or trains once, as the configuration asks."""
   pin(config['threads'])
   from experiments import options, runner
+  from lplmtl import gradients
 
   runner.start(
     options.Config(
@@ -279,10 +280,13 @@ def main(config: dict[str, Any]) -> None:
       cpu_devices=config['devices'],
     )
   )
-  if config['epochs']:
-    print(json.dumps(whole(config)), flush=True)
-  else:
-    serve(Ours(config))
+  try:
+    if config['epochs']:
+      print(json.dumps(whole(config)), flush=True)
+    else:
+      serve(Ours(config))
+  except gradients.ScopeError as error:
+    sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

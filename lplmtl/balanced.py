@@ -249,10 +249,10 @@ def _scope(
     raise ValueError(f"a balancer's scope must be in {SCOPES}, found {scope!r}")
   if scope == 'representation':
     offers = all(hasattr(model, name) for name in ('represent', 'predict'))
-    if isinstance(balancer, Aggregator):
+    if not getattr(balancer, 'needs_gramian', False):
       raise gradients.ScopeError(
         "scope='representation' is for balancers with a Gramian; found an "
-        "aggregator: take scope='shared'"
+        "aggregator or a loss weighting: take scope='shared'"
       )
     if not offers:
       raise gradients.ScopeError(

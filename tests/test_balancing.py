@@ -164,8 +164,14 @@ def test_static():
   assert state == ()
   with pytest.raises(ValueError, match='a weight for each of 3 tasks, found 1'):
     balancing.static((1.0,)).init(jax.random.key(0), 3)
-  for wrong in ((-1.0, 1.0), (0.0, 0.0), (np.inf, 1.0)):
-    with pytest.raises(ValueError, match='at least 0, not all of them 0'):
+  for wrong, found in (
+    ((-1.0, 1.0), r'weights\[0\] must be a finite number of at least 0'),
+    ((0.0, 0.0), 'weights must not all be 0'),
+    ((np.inf, 1.0), r'weights\[0\] must be a finite'),
+    ((1.0, 'a'), r"weights\[1\] must be a finite .* found 'a'"),
+    (3, 'a tuple with a number for each task, found 3'),
+  ):
+    with pytest.raises(ValueError, match=found):
       balancing.static(wrong)
 
 
@@ -446,6 +452,16 @@ def test_random_is_rlw_for_shared_parameters():
     own.update(LOSSES, state)[0], other.update(LOSSES, state)[0]
   )
   assert own.scope == 'shared' and not own.needs_gramian
+
+
+def test_total_losses_of_another_shape():
+  for loss in (
+    balancing.uncertainty_loss, balancing.uncertainty_revised_loss,
+    balancing.imtl_l_loss,
+  ):  # fmt: skip
+    for shape in ((), (2, 1), (3,)):
+      with pytest.raises(ValueError, match='losses and what is learned'):
+        loss(jnp.ones(shape), jnp.zeros(2))
 
 
 @pytest.fixture(scope='module')

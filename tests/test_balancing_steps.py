@@ -207,7 +207,9 @@ def test_what_offers_no_representation():
   for balancer, model, found in (
     (balancing.mgda(scope='representation'), MODELS['ple'], 'found PLE'),
     (balancing.moco(scope='representation'), MODELS['mmoe'], 'an aggregator'),
-  ):
+    (balancing.rlw()._replace(scope='representation'), MODELS['mmoe'],
+     'or a loss weighting'),
+  ):  # fmt: skip
     with pytest.raises(ValueError, match=found):
       balanced.gradient(
         model, contracts.TASKS, balancer, (), params, parts.Rows(batch, KEY)

@@ -261,6 +261,22 @@ def test_degenerate_gradients(name):
       )
 
 
+def test_config_of_gradients_that_depend_on_each_other():
+  """By least squares, as the pseudo-inverse of its definition says."""
+  rng = np.random.default_rng(0)
+  two = rng.normal(size=(2, 9))
+  for jacobian in (
+    np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
+    np.concatenate([two, two.sum(axis=0, keepdims=True)]),
+    rng.normal(size=(10, 5)), rng.normal(size=(4, 2)),
+  ):  # fmt: skip
+    found = _weights(balancing.config(), jacobian) @ jacobian
+    wanted = slow_balancing.config(jacobian) @ jacobian
+    np.testing.assert_allclose(
+      found, wanted, atol=1e-3 * np.linalg.norm(wanted)
+    )
+
+
 @pytest.mark.parametrize('name', ['mgda', 'upgrad', 'dualproj', 'nash_mtl',
                                   'fairgrad', 'fairgrad_05'])  # fmt: skip
 @pytest.mark.parametrize('size', [2, 7])

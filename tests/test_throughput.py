@@ -128,6 +128,15 @@ def test_the_twin_has_our_size():
     (('--measures=speed',), 'measures must be among train, score, latency'),
     (('--measures=products',), 'take measures=train,products'),
     (('--measures=train', '--epochs=1'), '--measures parts of them: take one'),
+    (
+      (
+        '--architectures=single_task',
+        '--balancers=mgda',
+        '--num_rows=200',
+        '--batch_sizes=32',
+      ),
+      'error: SingleTask shares no parameters',
+    ),
     (('--precisions=int8',), 'precisions must be among float32, bfloat16'),
     (('more',), "unexpected argument 'more'"),
   ],

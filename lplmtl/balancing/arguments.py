@@ -82,3 +82,17 @@ def as_losses(losses: Any) -> Array:
       f'{jnp.shape(losses)}'
     )
   return jax.lax.stop_gradient(jnp.asarray(losses, jnp.float32))
+
+
+def check_one_each(losses: Any, learned: Any) -> None:
+  """In a total loss: as many learned values as losses, `[T]` both.
+
+  Raises:
+    ValueError: other shapes.
+  """
+  shapes = jnp.shape(losses), jnp.shape(learned)
+  if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
+    raise ValueError(
+      'losses and what is learned with them must have the shape [T], one for '
+      f'each task; found {shapes[0]} and {shapes[1]}'
+    )

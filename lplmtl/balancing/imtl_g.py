@@ -17,7 +17,8 @@ def imtl_g(scope: Scope = 'shared') -> Balancer:
   `w_k ~ (C^-1 1)_k / ||g_k||`. The weights sum to 1, and single ones may be
   below 0. The scale of a loss does not turn the direction, but as the weights
   before scaling may sum to about 0, or below, the step may be very long, or
-  lead up for all tasks alike; `config` has neither, on the same line.
+  lead up for all tasks alike; `config` has neither, on the same line. Gradients
+  that depend on each other may have no such direction but 0.
 
   Args:
     scope: see `Balancer`.

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from lplmtl.balancing import arguments
 from lplmtl.balancing.learned import learned
 from lplmtl.types import Array, Balancer
 
@@ -37,6 +38,7 @@ def imtl_l_loss(losses: Array, scales: Array) -> Array:
   References:
     Liu et al. 2021, "Towards Impartial Multi-task Learning".
   """
+  arguments.check_one_each(losses, scales)
   return jnp.sum(jnp.exp(scales) * losses - scales)
 
 

@@ -22,7 +22,9 @@ def normalized(balancer: Balancer, total: float | None = None) -> Balancer:
   Returns:
     A Balancer with the other's state. Tasks without a label in the batch
     (`present`) have the weight 0, and their share of the sum is missing, as it
-    is with `equal`. Weights whose sum is not above 0 stay as they are.
+    is with `equal`. Weights whose sum is not above 0 stay as they are, and
+    where some are below 0, as `config`, `imtl_g` and `aligned_mtl` may have
+    them, a small sum makes a long step.
 
   Raises:
     ValueError: a total that is not above 0; an `Aggregator`, which has no

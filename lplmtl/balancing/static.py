@@ -1,6 +1,5 @@
 """Fixed weights: what a grid search tries."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,13 +32,9 @@ def static(weights: Sequence[float] | None = None) -> Balancer:
     Kurin et al. 2022, "In Defense of the Unitary Scalarization for Deep
     Multi-Task Learning".
   """
-  if weights is not None and not (
-    all(math.isfinite(w) and w >= 0 for w in weights) and any(weights)
-  ):
-    raise ValueError(
-      'weights must be numbers of at least 0, not all of them 0; found '
-      f'{tuple(weights)}'
-    )
+  arguments.check_each('weights', weights, least=0)
+  if weights is not None and not any(weights):
+    raise ValueError(f'weights must not all be 0; found {tuple(weights)}')
 
   def init(key: Array, num_tasks: int) -> tuple[()]:
     del key

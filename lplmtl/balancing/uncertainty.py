@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lplmtl.balancing import arguments
 from lplmtl.balancing.learned import learned
 from lplmtl.types import Array, Balancer
 
@@ -49,6 +50,7 @@ def uncertainty_loss(
     Kendall, Gal & Cipolla 2018, "Multi-Task Learning Using Uncertainty to Weigh
     Losses for Scene Geometry and Semantics".
   """
+  arguments.check_one_each(losses, log_vars)
   factor = _factor(is_regression, losses)
   return jnp.sum(factor * jnp.exp(-log_vars) * losses + log_vars / 2)
 
@@ -71,6 +73,7 @@ def uncertainty_revised_loss(
     Liebel & Körner 2018, "Auxiliary Tasks in Multi-task Learning".
   """
   del is_regression
+  arguments.check_one_each(losses, log_vars)
   return jnp.sum(jnp.exp(-log_vars) * losses / 2 + jax.nn.softplus(log_vars))
 
 
