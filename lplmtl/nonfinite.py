@@ -76,6 +76,7 @@ def explain(
   state: steps.TrainState,
   after: steps.TrainState,
   batch: Batch,
+  weights: np.ndarray,
 ) -> str:
   """What is not finite about a step, in words.
 
@@ -85,6 +86,7 @@ def explain(
     state: of one seed, before the step.
     after: its state after the step, on the host.
     batch: its rows.
+    weights: `[T]`, of its losses.
 
   Returns:
     The first task that is to blame and the first parameter concerned.
@@ -119,9 +121,12 @@ def explain(
         f'not finite{where}'
       )
   first = (_not_finite(after) or ['its update'])[0]
+  named = zip(tasks, weights, strict=True)
+  shown = ', '.join(f'{w:.3g} for {task.name!r}' for task, w in named)
   return (
     f'{first} is not finite, though all losses and gradients are; the largest '
-    f'gradient, {largest[1]}, reaches {largest[0]:.3g}'
+    f'gradient, {largest[1]}, reaches {largest[0]:.3g}, and the weights of the '
+    f'losses are {shown}'
   )
 
 

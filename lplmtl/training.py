@@ -320,13 +320,16 @@ def _check_finite(
     return state, bool(is_finite[seed])
 
   step, state = nonfinite.locate(run_one, before, now, seed, limit)
-  after, _, _ = job.run(state, job.hyperparams, job.data, rows, step, step + 1)
+  after, metrics, _ = job.run(
+    state, job.hyperparams, job.data, rows, step, step + 1
+  )
+  weights = np.asarray(metrics['weights'])[seed, step]
   own, after, settings, rows = jax.tree.map(
     lambda x: x[seed], jax.device_get((state, after, job.hyperparams, rows))
   )
   batch = jax.tree.map(lambda x: x[rows[step]], jax.device_get(job.data))
   (model,) = programs.build((job.model,), settings)
-  reason = nonfinite.explain(model, job.tasks, own, after, batch)
+  reason = nonfinite.explain(model, job.tasks, own, after, batch, weights)
   raise NonFiniteError(
     f'step {step + 1} of epoch {before.epoch + 1} (seed number {seed}): '
     f'{reason}. Lower the learning rate, or look for extreme values in the data'

@@ -491,6 +491,16 @@ def test_a_gradient_that_is_not_finite():
     _fit(model=Both(), num_epochs=2)
 
 
+def test_a_weight_that_is_too_large():
+  """Neither losses nor gradients are to blame: the weights are named."""
+  expected = (
+    'is not finite, though all losses and gradients are; .* and the weights of '
+    "the losses are 1e\\+30 for 'zebra', 2 for 'apple'"
+  )
+  with pytest.raises(training.NonFiniteError, match=expected):
+    _fit(balancer=balancing.static((1e30, 2.0)), num_epochs=1)
+
+
 def test_steps_that_are_not_finite_may_be_skipped(spoiled):
   data, _ = spoiled
   found = _fit(_keys(2), data=data, num_epochs=2, skip_nonfinite=2)
