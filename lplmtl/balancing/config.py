@@ -38,7 +38,9 @@ def config(scope: Scope = 'shared') -> Balancer:
     del extra
     cosines, norms = solvers.normalize(gramian)
     # u ~ sum_k y_k g_k / ||g_k||, and g_k . u ~ ||g_k|| (C y)_k.
-    values = _least_squares(cosines, (norms > 0) * 1.0)
+    rounding = 2 * len(norms) * jnp.finfo(cosines.dtype).eps
+    inverse = jnp.linalg.pinv(cosines, rtol=rounding, hermitian=True)
+    values = inverse @ (norms > 0).astype(cosines.dtype)
     # ||u||^2 before scaling, 0 where no direction has an angle to speak of.
     total = values.sum()
     known = total > 16 * jnp.finfo(total.dtype).eps
@@ -49,12 +51,3 @@ def config(scope: Scope = 'shared') -> Balancer:
     return (ratio * values / total), state
 
   return Balancer(solvers.stateless, update, needs_gramian=True, scope=scope)
-
-
-def _least_squares(matrix: Array, rhs: Array) -> Array:
-  """`pinv(A) b`: eigenvalues of rounding's size are left out."""
-  values, vectors = jnp.linalg.eigh(matrix)
-  least = 2 * len(rhs) * jnp.finfo(values.dtype).eps * values[-1]
-  kept = values > least
-  inverse = jnp.where(kept, 1 / jnp.where(kept, values, 1), 0)
-  return vectors @ (inverse * (rhs.astype(matrix.dtype) @ vectors))
