@@ -24,7 +24,7 @@ from experiments import (
   trees,
 )
 from experiments.options import Config
-from lplmtl import training
+from lplmtl import files, training
 
 
 class Cells:
@@ -297,7 +297,7 @@ class Cells:
     if arrays:
       buffer = io.BytesIO()
       np.savez_compressed(buffer, **arrays)
-      runner.write_bytes(path.with_suffix('.npz'), buffer.getvalue())
+      files.write(path.with_suffix('.npz'), buffer.getvalue())
       digest = hashlib.sha256(buffer.getvalue()).hexdigest()
     runner.write_json(
       path.with_suffix('.json'),

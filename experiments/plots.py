@@ -1,11 +1,16 @@
 """Pictures of a run. Needs the extra `plots`; without it there are none."""
 
+import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from lplmtl import files
+
+# Who made a picture, as PNG's tEXt chunk says it.
+_MARK = b'Software\0lplmtl'
 # Told apart in grey, too.
 _STYLES = ('-', '--', ':', '-.')
 _MARKERS = 'os^vD*PX'  # filled, then open
@@ -20,13 +25,22 @@ def is_available() -> bool:
   return True
 
 
+def is_own(path: pathlib.Path) -> bool:
+  """Whether a file is a picture that was written here."""
+  try:
+    with files.open_regular(path) as file:
+      return _MARK in file.read(256)
+  except OSError:
+    return False
+
+
 def curves(
   path: pathlib.Path,
   history: Sequence[Mapping[str, Any]],
   task_names: Sequence[str],
   title: str,
 ) -> None:
-  """Learning curves and loss weights as a PNG, written atomically.
+  """Learning curves and loss weights as a PNG.
 
   One column a task: training loss, validation AUC, loss weight. Lines are
   means, bands reach from the lowest to the highest seed.
@@ -363,6 +377,7 @@ def _short(pool: str) -> str:
 def _write(figure: Any, path: pathlib.Path) -> None:
   from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-  part = path.with_name(f'.{path.stem}.part.png')
-  FigureCanvasAgg(figure).print_png(str(part))
-  part.replace(path)
+  content = io.BytesIO()
+  _, software = _MARK.decode().split('\0')
+  FigureCanvasAgg(figure).print_png(content, metadata={'Software': software})
+  files.write(path, content.getvalue())

@@ -25,6 +25,7 @@ from lplmtl import (
   balancing,
   encoder,
   experts,
+  files,
   gradients,
   parallel,
   progress,
@@ -321,20 +322,13 @@ def command_line(command: Sequence[str]) -> str:
   return ' '.join([start, *map(shlex.quote, command[1:])])
 
 
-def write_bytes(path: pathlib.Path, content: bytes) -> None:
-  """Writes a whole file or none."""
-  part = path.with_name(f'.{path.name}.part')
-  part.write_bytes(content)
-  part.replace(path)
-
-
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a whole file or none."""
-  write_bytes(path, text.encode('utf-8'))
+  """Writes a whole file or none, for good."""
+  files.write(path, text.encode('utf-8'))
 
 
 def write_json(path: pathlib.Path, data: Any) -> None:
-  """Writes JSON, atomically."""
+  """Writes a whole file of JSON or none, for good."""
   write_text(path, json.dumps(data, indent=2) + '\n')
 
 

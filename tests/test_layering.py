@@ -47,13 +47,15 @@ ALLOWED = {
     'progress',
     'steps',
   },
-  'storage': set(),
+  'files': set(),
+  'storage': {'files'},
   'checkpoint': {'storage', 'tables'},
   'resume': {'progress', 'storage'},
 }
 FORBIDDEN = {
   'balancing': {'flax'},
   'compression': {'flax'},
+  'files': {'flax', 'jax', 'numpy', 'optax'},
   'tables': {'flax', 'jax', 'optax'},
   'statistics': {'flax', 'jax', 'optax'},
 }
