@@ -34,7 +34,7 @@ def softmax_cross_entropy(predictions: Array, labels: Array) -> Array:
   """Cross-entropy of K exclusive classes, in nats.
 
   Args:
-    predictions: `[B, ..., K]` logits.
+    predictions: `[B, ..., K]` logits of at least two classes.
     labels: `[B, ...]` class numbers from 0 to K - 1 (their range cannot be
       checked inside jit).
 
@@ -42,9 +42,15 @@ def softmax_cross_entropy(predictions: Array, labels: Array) -> Array:
     `[B]` float32; further axes are averaged.
 
   Raises:
-    ValueError: the shapes do not fit.
+    ValueError: the shapes do not fit, or there is one class, whose loss is
+      always 0.
   """
   _check('softmax_cross_entropy', predictions, labels)
+  if predictions.shape[-1] < 2:
+    raise ValueError(
+      'softmax_cross_entropy expects at least 2 classes, found predictions of '
+      f"shape {predictions.shape}: the task's num_outputs is their number"
+    )
   return _rows(
     optax.softmax_cross_entropy_with_integer_labels(
       predictions.astype(jnp.float32), labels.astype(jnp.int32)
@@ -66,8 +72,8 @@ def squared_error(predictions: Array, labels: Array) -> Array:
     ValueError: the shapes do not fit.
   """
   _check('squared_error', predictions, labels, num_outputs=1)
-  difference = predictions[..., 0].astype(jnp.float32) - labels
-  return _rows(jnp.square(difference))
+  targets = labels.astype(jnp.float32)
+  return _rows(jnp.square(predictions[..., 0].astype(jnp.float32) - targets))
 
 
 def masked_mean(

@@ -2,6 +2,10 @@
 
 Each takes logits (or predictions), labels and `where`, `[N]` bool, True for the
 rows that count. A metric that is not defined (no row, one class only) is NaN.
+
+A soft label, a probability y, counts as a share y of a positive row and a share
+1 - y of a negative one: as two rows with these weights would. AUC and average
+precision of soft labels stay below 1 however good the scores are.
 """
 
 from typing import NamedTuple
@@ -22,7 +26,8 @@ def roc_auc(scores: Array, labels: Array, where: Array | None = None) -> Array:
 
   Args:
     scores: `[N]` or `[N, 1]` float; any monotone function of the probability.
-    labels: `[N]`, positive where > 0.
+    labels: `[N]`, 0 or 1, or soft ones; what is below 0 counts as 0, what is
+      above 1 as 1.
     where: `[N]` bool or None.
 
   Returns:
@@ -31,13 +36,14 @@ def roc_auc(scores: Array, labels: Array, where: Array | None = None) -> Array:
   scores, positive, negative = _sides(scores, labels, where)
   first, last, order = _ties(scores)
   positive, negative = positive[order], negative[order]
-  below = _running_count(negative)  # [N + 1]
-  wins = below[first] + 0.5 * (below[last] - below[first])
-  num_positive, num_negative = jnp.sum(positive), below[-1]
-  share = jnp.where(positive, wins / jnp.maximum(num_negative, 1), 0.0)
+  below = _running_total(negative)  # [N + 1]
+  ties = below[last] - below[first]
+  wins = _float(below[first]) + 0.5 * _float(ties)
+  num_positive, num_negative = _float(jnp.sum(positive)), _float(below[-1])
+  share = _float(positive) * (wins / _or_one(num_negative))
   return jnp.where(
     (num_positive > 0) & (num_negative > 0),
-    jnp.sum(share) / jnp.maximum(num_positive, 1),
+    jnp.sum(share) / _or_one(num_positive),
     jnp.nan,
   )
 
@@ -52,7 +58,8 @@ def average_precision(
 
   Args:
     scores: `[N]` or `[N, 1]` float.
-    labels: `[N]`, positive where > 0.
+    labels: `[N]`, 0 or 1, or soft ones; what is below 0 counts as 0, what is
+      above 1 as 1.
     where: `[N]` bool or None.
 
   Returns:
@@ -62,15 +69,13 @@ def average_precision(
   first, _, order = _ties(scores)
   positive, negative = positive[order], negative[order]
   # Rows at or above each row's score, ties included.
-  true_positives = jnp.sum(positive) - _running_count(positive)[first]
-  false_positives = jnp.sum(negative) - _running_count(negative)[first]
-  predicted = jnp.maximum(true_positives + false_positives, 1)
-  precision = jnp.where(positive, true_positives / predicted, 0.0)
-  num_positive = jnp.sum(positive)
+  true_positives = jnp.sum(positive) - _running_total(positive)[first]
+  false_positives = jnp.sum(negative) - _running_total(negative)[first]
+  predicted = jnp.maximum(_float(true_positives + false_positives), 1)
+  precision = _float(positive) * (_float(true_positives) / predicted)
+  num_positive = _float(jnp.sum(positive))
   return jnp.where(
-    num_positive > 0,
-    jnp.sum(precision) / jnp.maximum(num_positive, 1),
-    jnp.nan,
+    num_positive > 0, jnp.sum(precision) / _or_one(num_positive), jnp.nan
   )
 
 
@@ -79,7 +84,7 @@ def log_loss(logits: Array, labels: Array, where: Array | None = None) -> Array:
 
   Args:
     logits: `[N]` or `[N, 1]` for binary labels, `[N, K]` for K classes.
-    labels: `[N]`, 0 / 1 or class numbers.
+    labels: `[N]`, 0 / 1 (or soft), or class numbers.
     where: `[N]` bool or None.
 
   Returns:
@@ -110,7 +115,7 @@ def calibration_error(
 
   Args:
     logits: `[N]` or `[N, 1]` float.
-    labels: `[N]`, 0 or 1.
+    labels: `[N]`, 0 or 1, or soft ones.
     where: `[N]` bool or None.
     num_bins: bins over [0, 1]; a bin holds its upper edge.
 
@@ -153,7 +158,7 @@ def calibration_curve(
 
   Args:
     logits: `[N]` or `[N, 1]` float.
-    labels: `[N]`, 0 or 1.
+    labels: `[N]`, 0 or 1, or soft ones.
     where: `[N]` bool or None.
     num_bins: bins over [0, 1]; a bin holds its upper edge.
 
@@ -171,7 +176,8 @@ def calibration_curve(
 
   num_rows = total(jnp.ones_like(probability))
   some = jnp.where(num_rows > 0, num_rows, jnp.nan)
-  return Calibration(num_rows, total(probability) / some, total(labels) / some)
+  observed = total(_float(labels)) / some
+  return Calibration(num_rows, total(probability) / some, observed)
 
 
 def accuracy(logits: Array, labels: Array, where: Array | None = None) -> Array:
@@ -179,19 +185,18 @@ def accuracy(logits: Array, labels: Array, where: Array | None = None) -> Array:
 
   Args:
     logits: `[N]` or `[N, 1]` for binary labels, `[N, K]` for K classes.
-    labels: `[N]` class numbers.
+    labels: `[N]` class numbers; of a soft binary label the likelier class.
     where: `[N]` bool or None.
 
   Returns:
-    Scalar float32 in [0, 1].
+    Scalar float32 in [0, 1]; NaN without a row.
   """
   if logits.ndim == 2 and logits.shape[-1] > 1:
-    predicted = jnp.argmax(logits, axis=-1)
+    is_right = _float(jnp.argmax(logits, axis=-1)) == _float(labels)
   else:
-    predicted = (_column(logits) > 0).astype(jnp.int32)
-  is_right = (predicted == labels).astype(jnp.float32)
+    is_right = (_column(logits) > 0) == (_float(labels) > 0.5)
   is_nan = jnp.isnan(logits).reshape(logits.shape[0], -1).any(axis=1)
-  return _mean(jnp.where(is_nan, jnp.nan, is_right), where)
+  return _mean(jnp.where(is_nan, jnp.nan, _float(is_right)), where)
 
 
 def r2(predictions: Array, labels: Array, where: Array | None = None) -> Array:
@@ -205,12 +210,24 @@ def r2(predictions: Array, labels: Array, where: Array | None = None) -> Array:
   Returns:
     Scalar float32, at most 1; NaN where the labels do not vary.
   """
-  residual = _mean(jnp.square(labels - _column(predictions)), where)
-  centred = labels - _mean(labels, where)
-  variance = _mean(jnp.square(centred), where)
-  return jnp.where(
-    variance > 0, 1 - residual / jnp.where(variance > 0, variance, 1), jnp.nan
-  )
+  labels, predictions = _float(labels), _float(_column(predictions))
+  residual = _mean(jnp.square(labels - predictions), where)
+  # From the smallest one: the mean of equal labels rounds, their distances are
+  # 0; and far from 0 the mean is as good as near it.
+  mask = _mask(labels, where)
+  distances = labels - jnp.min(labels, initial=jnp.inf, where=mask)
+  distances = jnp.where(mask, distances, 0.0)
+  variance = _mean(jnp.square(distances - _mean(distances, where)), where)
+  return jnp.where(variance > 0, 1 - residual / _or_one(variance), jnp.nan)
+
+
+def _float(values: Array) -> Array:
+  return values.astype(jnp.float32)
+
+
+def _or_one(total: Array) -> Array:
+  """A divisor: 1 in the place of 0."""
+  return jnp.where(total > 0, total, 1)
 
 
 def _mask(values: Array, where: Array | None) -> Array:
@@ -219,8 +236,8 @@ def _mask(values: Array, where: Array | None) -> Array:
 
 def _mean(values: Array, where: Array | None) -> Array:
   mask = _mask(values, where)
-  total = jnp.sum(mask)
-  mean = jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(total, 1)
+  total = _float(jnp.sum(mask))
+  mean = jnp.sum(jnp.where(mask, values, 0)) / _or_one(total)
   return jnp.where(total > 0, mean, jnp.nan)
 
 
@@ -235,6 +252,7 @@ def _column(values: Array) -> Array:
 def _sides(
   scores: Array, labels: Array, where: Array | None
 ) -> tuple[Array, Array, Array]:
+  """Scores, and each row's share in the classes: bool; float32 if soft."""
   scores = _column(scores)
   if labels.shape != scores.shape:
     raise ValueError(
@@ -243,7 +261,14 @@ def _sides(
   mask = _mask(scores, where)
   # A score that is NaN has no rank: no row counts then, and the metric is NaN.
   mask &= ~jnp.any(jnp.isnan(scores) & mask)
-  return scores, (labels > 0) & mask, (labels <= 0) & mask
+  if not jnp.issubdtype(labels.dtype, jnp.inexact):
+    return scores, (labels > 0) & mask, (labels <= 0) & mask
+  positive = jnp.clip(_float(labels), 0, 1)
+  return (
+    scores,
+    jnp.where(mask, positive, 0),
+    jnp.where(mask, 1 - positive, 0),
+  )
 
 
 def _ties(scores: Array) -> tuple[Array, Array, Array]:
@@ -263,7 +288,13 @@ def _ties(scores: Array) -> tuple[Array, Array, Array]:
   return first, last, order
 
 
-def _running_count(flags: Array) -> Array:
-  """`[N] bool -> [N + 1] int32`: how many are True before each position."""
-  zero = jnp.zeros(1, jnp.int32)
-  return jnp.concatenate([zero, jnp.cumsum(flags.astype(jnp.int32))])
+def _running_total(shares: Array) -> Array:
+  """`[N] -> [N + 1]`: the sum before each position.
+
+  Of whole rows an exact count; only shares of rows are added up as floats.
+  """
+  whole = jnp.cumsum((shares == 1).astype(jnp.int32))
+  if shares.dtype != bool:
+    parts = jnp.where(shares < 1, shares, 0)
+    whole = _float(whole) + jnp.cumsum(parts)
+  return jnp.concatenate([jnp.zeros(1, whole.dtype), whole])

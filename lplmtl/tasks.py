@@ -5,7 +5,10 @@ from lplmtl.types import Task
 
 
 def binary(name: str) -> Task:
-  """A yes / no label: one logit, ROC AUC as the primary metric."""
+  """A yes / no label: one logit, ROC AUC as the primary metric.
+
+  A label may be a probability too; see `lplmtl.metrics` for what AUC is then.
+  """
   return Task(
     name=name,
     loss_fn=losses.binary_cross_entropy,
@@ -20,13 +23,22 @@ def binary(name: str) -> Task:
 
 
 def multiclass(name: str, num_classes: int) -> Task:
-  """One of K classes: K logits, accuracy as the primary metric."""
+  """One of K classes: K logits, accuracy as the primary metric.
+
+  Raises:
+    ValueError: fewer than two classes, between which nothing can be learned.
+  """
+  if not hasattr(num_classes, '__index__') or num_classes < 2:
+    raise ValueError(
+      f'task {name!r} must have at least 2 classes, a whole number; found '
+      f'{num_classes!r}'
+    )
   return Task(
     name=name,
     loss_fn=losses.softmax_cross_entropy,
-    num_outputs=num_classes,
+    num_outputs=int(num_classes),
     metric_fns={'accuracy': metrics.accuracy, 'log_loss': metrics.log_loss},
-    label_range=(0, num_classes - 1),
+    label_range=(0, int(num_classes) - 1),
   )
 
 

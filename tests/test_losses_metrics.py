@@ -136,11 +136,29 @@ def test_task_losses_name_what_is_missing():
 
 
 @pytest.mark.parametrize(
-  'make', [lambda: tasks.binary(''), lambda: tasks.multiclass('a', 0)]
+  'make, complaint',
+  [
+    (lambda: tasks.binary(''), 'needs a name'),
+    (lambda: tasks.multiclass('a', 1), "task 'a' must have at least 2 classes"),
+    (lambda: tasks.multiclass('a', 2.0), 'a whole number; found 2.0'),
+    (
+      lambda: lplmtl.Task('a', losses.squared_error, num_outputs=0),
+      'at least 1, found 0',
+    ),
+  ],
 )
-def test_bad_tasks(make):
-  with pytest.raises(ValueError, match='needs a name|at least 1'):
+def test_bad_tasks(make, complaint):
+  with pytest.raises(ValueError, match=complaint):
     make()
+
+
+def test_one_class_has_nothing_to_learn():
+  """Its loss would be 0, and nobody would know."""
+  task = lplmtl.Task('kind', losses.softmax_cross_entropy)
+  batch = lplmtl.Batch(jnp.zeros((3, 2)), {'kind': jnp.zeros(3, int)})
+  with pytest.raises(ValueError, match="'kind': .* at least 2 classes, found"):
+    losses.task_losses([task], {'kind': jnp.zeros((3, 1))}, batch)
+  assert tasks.multiclass('kind', np.int64(3)).num_outputs == 3
 
 
 def _scores(rows, seed=0, decimals=2):
@@ -205,6 +223,51 @@ def test_metric_contract(name):
   np.testing.assert_allclose(batched[1], fn(-scores, labels), rtol=1e-5)
   assert np.isnan(fn(scores, labels, np.zeros(200, bool)))
   assert np.isnan(fn(np.full(200, np.nan, np.float32), labels))
+
+
+def test_soft_labels_are_two_rows_with_weights():
+  """Against scikit-learn's sample weights; hard floats against integers."""
+  scores, hard = _scores(300, decimals=1)
+  rng = np.random.default_rng(2)
+  soft = np.where(rng.random(300) < 0.5, rng.random(300), hard)
+  soft = soft.astype(np.float32)
+  where = rng.random(300) < 0.8
+  own, y = scores[where], soft[where]
+  twice = np.concatenate([np.ones(len(y)), np.zeros(len(y))])
+  for ours, theirs in (
+    (metrics.roc_auc, sklearn_metrics.roc_auc_score),
+    (metrics.average_precision, sklearn_metrics.average_precision_score),
+  ):
+    expected = theirs(
+      twice,
+      np.concatenate([own, own]),
+      sample_weight=np.concatenate([y, 1 - y]),
+    )
+    np.testing.assert_allclose(ours(scores, soft, where), expected, rtol=1e-5)
+    assert ours(scores, hard) == ours(scores, hard.astype(np.float32))
+  always = np.full(300, 0.3, np.float32)
+  np.testing.assert_allclose(metrics.roc_auc(scores, always), 0.5, rtol=1e-5)
+  assert metrics.accuracy(jnp.array([1.0, -1.0]), jnp.array([0.7, 0.2])) == 1
+
+
+@pytest.mark.parametrize('rows', [10, 1000, 100_003])
+def test_r2_of_labels_that_do_not_vary(rows):
+  """Their float32 mean is not one of them."""
+  labels = jnp.full(rows, 0.1)
+  assert jnp.isnan(metrics.r2(labels + 0.5, labels))
+  where = jnp.arange(rows) < rows // 2
+  varying = jnp.where(where, labels, jnp.nan)
+  assert jnp.isnan(metrics.r2(labels + 0.5, varying, where))
+
+
+def test_r2_far_from_zero():
+  rng = np.random.default_rng(0)
+  labels = (1e6 + rng.normal(size=10_000)).astype(np.float32)
+  found = (labels + rng.normal(size=10_000)).astype(np.float32)
+  expected = sklearn_metrics.r2_score(
+    labels.astype(np.float64), found.astype(np.float64)
+  )
+  np.testing.assert_allclose(metrics.r2(found, labels), expected, rtol=1e-4)
 
 
 def test_undefined_metrics_are_nan():
