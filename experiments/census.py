@@ -11,11 +11,12 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from experiments import interrupts, options
+from experiments import interrupts, options, output
 from experiments.errors import InputError
 from experiments.options import Config
 
@@ -25,11 +26,14 @@ flags.adopt_module_key_flags(options)
 MUCH = 0.01  # of a solver's residual, to be worth a line
 
 
-def run(config: Config) -> dict[str, Any]:
+def run(
+  config: Config, *, on_again: Callable[[int], None] = interrupts.interrupt
+) -> dict[str, Any]:
   """Trains, scores, prints and writes what a Config asks for.
 
   Args:
     config: see `options.Config`.
+    on_again: see `interrupts.watch`.
 
   Returns:
     What is written to results.json.
@@ -40,6 +44,8 @@ def run(config: Config) -> dict[str, Any]:
       cannot be written.
     NonFiniteError: losses or gradients that are not finite.
     Stopped: SIGTERM or Ctrl-C during training, whose progress is kept.
+    KeyboardInterrupt: Ctrl-C before training, or again (a notebook's second
+      Stop), which waits for nothing.
   """
   if config.eval_only:
     return _evaluate(config)
@@ -49,10 +55,12 @@ def run(config: Config) -> dict[str, Any]:
     run_folder.refuse(
       config.run_dir, (run_folder.CELLS, run_folder.COMPARISON), 'a comparison'
     )
-    return _train(config, config.run_dir)
+    return _train(config, config.run_dir, on_again)
 
 
-def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
+def _train(
+  config: Config, folder: pathlib.Path, on_again: Callable[[int], None]
+) -> dict[str, Any]:
   from experiments import census_data, display, run_folder, runner
   from lplmtl import storage
 
@@ -80,7 +88,7 @@ def _train(config: Config, folder: pathlib.Path) -> dict[str, Any]:
     return _show_finished(console, results, folder)
   data_seconds = time.perf_counter() - start
   _print_data(console, data.facts)
-  with interrupts.watch() as request:
+  with interrupts.watch(on_again) as request:
     fitted = _fit(config, folder, parts, data, identity, console, request)
     results = {
       **_score_all(config, parts.model, fitted.params, raw, data),
@@ -366,7 +374,7 @@ def main(argv: list[str]) -> None:
   # Until training begins, and once it is over.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   try:
-    run(config)
+    run(config, on_again=interrupts.leave)
   except interrupts.Stopped as stopped:
     print(stopped, file=sys.stderr)
     sys.exit(stopped.exit_code)
@@ -380,4 +388,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  output.run(main)

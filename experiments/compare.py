@@ -17,9 +17,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from experiments import options
+from experiments import options, output
 from experiments.errors import InputError
 from experiments.options import Config
 
@@ -319,4 +319,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  output.run(main)

@@ -2,6 +2,7 @@
 
 import contextlib
 import html
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,18 +11,22 @@ from rich import progress as rich_progress
 from rich import table as rich_table
 from rich.text import Text
 
+from experiments import output
+
 Console = rich_console.Console
 
 
 def make_console(width: int = 100) -> Console:
   """Standard output: colours and bars on a terminal, plain lines elsewhere.
 
-  The width is that of the plain lines.
+  What cannot be written is dropped (see `output`). The width is that of the
+  plain lines.
   """
-  console = Console(highlight=False, markup=False)
+  file: Any = output.safe(sys.stdout)
+  console = Console(file=file, highlight=False, markup=False)
   if console.is_terminal:
     return console
-  return Console(highlight=False, markup=False, width=width)
+  return Console(file=file, highlight=False, markup=False, width=width)
 
 
 class Epochs(NamedTuple):

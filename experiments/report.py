@@ -15,8 +15,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from absl import app, flags
+from absl import flags
 
+from experiments import output
 from experiments.errors import InputError
 
 flags.DEFINE_string('report_dir', 'report', 'Report: the folder of the page.')
@@ -364,4 +365,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  output.run(main)

@@ -14,8 +14,9 @@ import sys
 import tempfile
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
+from experiments import output
 from experiments.errors import InputError
 from experiments.throughput_turns import Config, processes, rates
 
@@ -213,4 +214,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  output.run(main)

@@ -114,7 +114,8 @@ def fit(
       device each, a single one splits its batches.
     keeper: keeps the progress, and hands it back when the same call is made
       again; such as `lplmtl.resume.Checkpoints`.
-    on_epoch: called with each epoch's entry of the history.
+    on_epoch: called with each epoch's entry of the history, once the keeper has
+      looked; what it raises ends the call.
 
   Returns:
     FitResult.
@@ -276,8 +277,12 @@ def _train(job: _Job, now: Progress) -> Progress:
     _check_finite(job, before, now, is_finite, used)
     if last == num_steps:
       now = _end_epoch(job, now)
-    if job.keeper is not None:
-      job.keeper.look(_visible(job, now))
+    try:
+      if job.keeper is not None:
+        job.keeper.look(_visible(job, now))
+    finally:  # afterwards, as it may fail: the progress is kept first
+      if last == num_steps and job.on_epoch is not None:
+        job.on_epoch(now.history[-1])
   return now
 
 
@@ -298,8 +303,6 @@ def _end_epoch(job: _Job, now: Progress) -> Progress:
     improved = parallel.fill(improved, job.mesh)
     best_params = _select(improved, params, now.best_params)
     now = now._replace(best_params=best_params)
-  if job.on_epoch is not None:
-    job.on_epoch(now.history[-1])
   return now
 
 

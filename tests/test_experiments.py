@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import gzip
+import io
 import json
 import os
 import pathlib
@@ -26,13 +27,14 @@ from experiments import (
   census_files,
   census_sample,
   display,
+  interrupts,
   options,
   run_folder,
   runner,
 )
 from experiments.errors import InputError
 from experiments.options import Config
-from lplmtl import architectures, checkpoint, tasks
+from lplmtl import architectures, checkpoint, progress, tasks
 from tests import launching, stress_resume
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -391,35 +393,46 @@ def test_ctrl_c_before_training(tmp_path, capsys, monkeypatch):
   assert not (tmp_path / 'run').exists()
 
 
+class NobodyReads(io.StringIO):
+  """Standard output once `| tee log` has gone."""
+
+  def write(self, text):
+    raise BrokenPipeError(32, 'Broken pipe')
+
+
 @pytest.mark.parametrize(
-  'number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+  'number, code, is_read',
+  [(signal.SIGTERM, 143, True), (signal.SIGINT, 130, False)],
 )
-def test_a_signal_keeps_the_progress(number, code, finished, tmp_path, capsys):
+def test_a_signal_keeps_the_progress(
+  number, code, is_read, finished, tmp_path, capsys
+):
   """And the same command goes on, to the bits of an undisturbed run."""
   folder = tmp_path / 'run'
   command = (
     *TINY, '--num_seeds=2', f'--out_dir={folder}', '--save_every_steps=3'
   )  # fmt: skip
-  show = display.epoch_line
+  end_epoch = progress.end_epoch
 
-  def epoch_line(record, *args):
-    if record['epoch'] == 1:
-      os.kill(os.getpid(), number)
-      assert heard.wait(10)
-    return show(record, *args)
+  def end_an_epoch(*args):
+    os.kill(os.getpid(), number)
+    assert heard.wait(10)
+    return end_epoch(*args)
 
   heard = threading.Event()
   set_event = threading.Event.set
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(display, 'epoch_line', epoch_line)
+    patch.setattr(progress, 'end_epoch', end_an_epoch)
+    if not is_read:
+      patch.setattr(sys, 'stdout', NobodyReads())
     patch.setattr(
       threading.Event, 'set', lambda self: (set_event(self), set_event(heard))
     )
     assert launch(*command) == code
   error = capsys.readouterr().err.splitlines()
   assert error == [
-    'stopping once the progress is kept, or all is done (again to leave at once)',
+    'stopping once the progress is kept, or all is done (the same again, a second later, leaves at once)',
     'stopped at step 4: the same command goes on from there',
   ]
   assert {p.name for p in folder.iterdir()} == {'.lock', 'checkpoints'}
@@ -551,6 +564,7 @@ def test_leaving_at_once(tmp_path):
   time.sleep(1)
   process.send_signal(signal.SIGINT)
   assert process.stderr.readline().startswith('stopping')
+  time.sleep(interrupts.AGAIN)
   process.send_signal(signal.SIGINT)
   assert process.wait(timeout=2) == 130
   process.stdout.close()

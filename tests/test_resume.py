@@ -297,14 +297,20 @@ def test_history_survives_json(whole):
 
 
 def test_stop_is_an_event(tmp_path):
-  """Whoever holds it may stop the run, from any thread."""
+  """Whoever holds it may stop the run, from any thread.
+
+  The progress is kept first, and told of afterwards.
+  """
   stop = threading.Event()
+  kept = []
   stop.set()
   with (
     pytest.raises(resume.Interrupted),
     resume.Checkpoints(tmp_path / 'run', stop=stop) as keeper,
   ):
-    fuzz_checkpoints.fit(keeper)
-  assert len(keeper.steps()) == 1
+    fuzz_checkpoints.fit(
+      keeper, on_epoch=lambda record: kept.append(keeper.steps())
+    )
+  assert len(keeper.steps()) == 1 and kept == [keeper.steps()]
   keeper.clear()
   assert not (tmp_path / 'run').exists()

@@ -1,0 +1,175 @@
+"""What is asked by signals, and output that nobody can read any more."""
+
+import io
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from experiments import display, interrupts
+
+ROOT = pathlib.Path(__file__).parent.parent
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+
+
+@pytest.mark.parametrize(
+  'signals, leaves',
+  [
+    ([(INT, 0.0)], None),
+    ([(INT, 0.0), (INT, 2.0)], 1),
+    ([(TERM, 0.0), (TERM, 1.5)], 1),
+    # GNU timeout, and whoever hands on what the terminal sends to everybody.
+    ([(TERM, 0.0), (TERM, 0.001)], None),
+    ([(INT, 0.0), (INT, 0.001), (INT, 0.4), (INT, 1.1)], 3),
+    # The kernel and the shell, the latter late; then the session's end.
+    ([(HUP, 0.0), (HUP, 0.003)], None),
+    ([(HUP, 0.0), (HUP, 4.0), (TERM, 5.0)], None),
+    ([(HUP, 0.0), (TERM, 5.0), (TERM, 8.0)], 2),
+    ([(TERM, 0.0), (HUP, 3.0)], None),
+  ],
+)
+def test_what_is_a_second_request(signals, leaves, capsys):
+  request = interrupts.Request()
+  heard = [request.hear(number, now) for number, now in signals]
+  expected = [i == leaves for i in range(len(signals))]
+  assert heard == expected
+  assert request.event.is_set() and request.signal == signals[0][0]
+  assert request.exit_code == 128 + signals[0][0]
+  assert capsys.readouterr().err.count('stopping once') == 1
+
+
+def test_two_hangups_are_one(capsys):
+  """By the kernel and by the shell: the run is not left."""
+  left = []
+  with interrupts.watch(left.append) as request:
+    for _ in range(2):
+      os.kill(os.getpid(), HUP)
+    assert request.event.wait(10)
+  assert not left and request.exit_code == 129
+
+
+def test_a_second_stop_of_a_notebook_is_a_keyboard_interrupt(
+  monkeypatch, capsys
+):
+  monkeypatch.setattr(interrupts, 'AGAIN', 0.0)
+  monkeypatch.setattr(os, '_exit', lambda code: pytest.fail(f'left by {code}'))
+  never = threading.Event()
+  with (
+    pytest.raises(KeyboardInterrupt),
+    interrupts.watch() as request,
+  ):
+    os.kill(os.getpid(), INT)
+    assert request.event.wait(10)
+    os.kill(os.getpid(), INT)
+    never.wait(10)
+  assert request.exit_code == 130
+
+
+def test_a_message_that_cannot_be_written_stops_nothing(monkeypatch):
+  monkeypatch.setattr(sys, 'stderr', Gone(BrokenPipeError(32, 'Broken pipe')))
+  with interrupts.watch() as request:
+    os.kill(os.getpid(), TERM)
+    assert request.event.wait(10)
+  assert request.exit_code == 143
+
+
+class Gone(io.StringIO):
+  """A stream that nobody reads."""
+
+  def __init__(self, error):
+    super().__init__()
+    self.error = error
+
+  def write(self, text):
+    raise self.error
+
+  flush = lambda self: self.write('')  # noqa: E731
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    BrokenPipeError(32, 'Broken pipe'),
+    OSError(5, 'Input/output error'),
+    OSError(28, 'No space left on device'),
+    BlockingIOError(11, 'Resource temporarily unavailable'),
+    ValueError('I/O operation on closed file.'),
+  ],
+)
+def test_text_that_cannot_be_written_is_dropped(error, monkeypatch):
+  monkeypatch.setattr(sys, 'stdout', Gone(error))
+  console = display.make_console()
+  with display.steps(console, 2) as done:
+    done('one')
+  console.print('more')
+  console.file.finish()
+  assert console.file.is_lost
+
+
+def test_characters_that_the_encoding_lacks(monkeypatch):
+  raw = io.BytesIO()
+  monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(raw, 'ascii'))
+  display.make_console().print('0.9431 ± 0.0004, runs/\udce9')
+  sys.stdout.flush()
+  assert raw.getvalue() == b'0.9431 ? 0.0004, runs/?\n'
+
+
+def test_a_full_disk_under_a_log_may_have_room_again(monkeypatch):
+  stream = io.StringIO()
+  monkeypatch.setattr(sys, 'stdout', stream)
+  file = display.make_console().file
+  with monkeypatch.context() as patch:
+    patch.setattr(file, '_stream', Gone(OSError(28, 'No space left')))
+    file.write('lost\n')
+  file.write('kept\n')
+  assert stream.getvalue() == 'kept\n' and file.is_lost
+
+
+PROGRAM = """
+import sys
+from experiments import output
+def main(argv):
+  for _ in range(20_000):
+    print('a line of a table')
+  print('written', file=sys.stderr)
+  sys.exit(EXIT)
+output.run(main)
+"""
+
+
+@pytest.mark.parametrize('code, expected', [(0, 0), ("'error: x'", 1)])
+def test_exit_codes_of_a_pipeline(code, expected):
+  """`| head -1` takes a line and goes: no word of it, and no exit code 120."""
+  program = PROGRAM.replace('EXIT', str(code))
+  process = subprocess.Popen(
+    [sys.executable, '-c', program], cwd=ROOT,
+    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  assert process.stdout.readline() == 'a line of a table\n'
+  process.stdout.close()
+  error = process.stderr.read()
+  process.stderr.close()
+  assert process.wait(30) == expected
+  assert error == 'written\n' + ('error: x\n' if expected else '')
+
+
+@pytest.mark.parametrize(
+  'command',
+  ['{0} -m experiments.census --help | head -1', '{0} -c "{1}" >&- 2>&- <&-'],
+)
+def test_help_and_closed_files(command):
+  """No file that is opened later gets what is printed."""
+  program = (
+    'import os; from experiments import output; '
+    "output.run(lambda argv: os._exit(os.open('/dev/null', 0) < 3))"
+  )
+  found = subprocess.run(
+    ['bash', '-o', 'pipefail', '-c', command.format(sys.executable, program)],
+    cwd=ROOT, capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert found.stderr == ''
+  assert found.returncode == ('help' in command)  # absl's way
