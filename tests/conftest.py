@@ -21,16 +21,6 @@ for number in (signal.SIGINT, signal.SIGHUP):
       number, signal.default_int_handler if is_interrupt else signal.SIG_DFL
     )
 
-# Compilation is most of the time. The flag, which XLA reads once, makes programs
-# slower and compiles them in three fifths of the time. The launcher's tests, in
-# processes of their own, compile as users do.
-_flags = os.environ.get('XLA_FLAGS')
-os.environ['XLA_FLAGS'] = f'{_flags or ""} --xla_cpu_use_fusion_emitters=false'
-jax.jit(jax.numpy.negative)(0.0)
-if _flags is None:
-  del os.environ['XLA_FLAGS']
-else:
-  os.environ['XLA_FLAGS'] = _flags
 jax.config.update('jax_disable_most_optimizations', True)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 

@@ -26,8 +26,7 @@ def folder(tmp_path_factory):
 def found(folder):
   environment = {
     **os.environ,
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=8 '
-    '--xla_cpu_use_fusion_emitters=false',  # as conftest.py does
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
     'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
   }
   process = subprocess.run(
