@@ -28,15 +28,19 @@ def init(
   tasks: Sequence[Task],
   balancer: Balancer | Aggregator,
   params: PyTree,
+  moves: PyTree = None,
 ) -> PyTree:
   """The first state of a balancer for a model with these parameters.
+
+  For `moves`, see `gradient`.
 
   Raises:
     ScopeError: see `gradient`.
   """
   acts = _scope(balancer, model, params)
   if isinstance(balancer, Aggregator):
-    return balancer.init(key, _masked(params, acts), len(tasks))
+    counts = _counting(balancer, acts, moves)
+    return balancer.init(key, _masked(params, counts), len(tasks))
   return balancer.init(key, len(tasks))
 
 
@@ -47,6 +51,7 @@ def gradient(
   balancer_state: PyTree,
   params: PyTree,
   rows: Rows,
+  moves: PyTree = None,
 ) -> tuple[PyTree, PyTree, dict[str, Array]]:
   """The gradient of the balanced loss.
 
@@ -63,6 +68,9 @@ def gradient(
     params: the model's parameters.
     rows: what to learn from. A balancer that needs the losses before there is
       a gradient takes all rows at once, and so does the `representation`.
+    moves: pytree of bools like the parameters, which of them are not frozen;
+      None for all. The others take no part in a Gramian (but in that of a
+      representation), and an aggregator does not see them.
 
   Returns:
     (gradient, balancer_state, metrics), metrics `losses`, `weights`, `present`,
@@ -71,14 +79,15 @@ def gradient(
 
   Raises:
     ScopeError: the balancer acts on shared parameters, and the model shares
-      none or does not say which; or it wants a representation, and the model
-      does not offer one.
+      none, does not say which or does not move them; or it wants a
+      representation, and the model does not offer one.
     ValueError: its weights are not `[T]`.
   """
   shared = _scope(balancer, model, params)
   totals = rows.total(losses.row_totals(tasks, rows.batch))
+  counts = _counting(balancer, shared, moves)
   job = _Job(
-    model, tasks, balancer, balancer_state, params, rows, shared, totals
+    model, tasks, balancer, balancer_state, params, rows, shared, counts, totals
   )
   if isinstance(balancer, Aggregator):
     found, values, weights, state = _aggregated(job)
@@ -118,7 +127,8 @@ class _Job(NamedTuple):
   state: PyTree
   params: PyTree
   rows: Rows
-  shared: PyTree  # of bools; None for all
+  shared: PyTree  # of bools, what the weights act on; None for all
+  counts: PyTree  # of bools, of what gradients are compared; None for all
   totals: Array  # [T], of the weights of the rows
 
   def forward(self, batch: Batch, key: Array) -> Any:
@@ -179,7 +189,7 @@ def _each_task(job: _Job) -> tuple[Array, list[PyTree], PyTree]:
 def _by_gramian(job: _Job) -> _Found:
   """T pull-backs, whose inner products tell the weights."""
   values, each, penalty = _each_task(job)
-  products = gradients.gramian(each, job.shared)
+  products = gradients.gramian(each, job.counts)
   weights, state = job.weigh(values, gramian=products)
   found = _combine(each, weights, job.shared)
   return _plus(found, penalty), values, weights, state
@@ -190,13 +200,13 @@ def _aggregated(job: _Job) -> _Found:
   values, each, penalty = _each_task(job)
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
   found, weights, state = job.balancer.update(
-    _masked(stacked, job.shared), values, job.state, present=job.totals > 0
+    _masked(stacked, job.counts), values, job.state, present=job.totals > 0
   )
-  if job.shared is not None:
+  if job.counts is not None:
     plain = jax.tree.map(lambda *leaves: sum(leaves), *each)
     # `found` has None where the scope ends.
     found = jax.tree.map(
-      lambda acts, new, old: new if acts else old, job.shared, found, plain
+      lambda acts, new, old: new if acts else old, job.counts, found, plain
     )
   return _plus(found, penalty), values, weights, state
 
@@ -261,6 +271,21 @@ def _scope(
         f'found {type(model).__name__}: take another scope'
       )
   return None if scope == 'all' else gradients.shared_leaves(model, params)
+
+
+def _counting(
+  balancer: Balancer | Aggregator, acts: PyTree, moves: PyTree
+) -> PyTree:
+  """What is in scope and moves: a pytree of bools, or None for everything."""
+  if acts is None or moves is None:
+    return moves if acts is None else acts
+  counts = jax.tree.map(lambda a, b: a and b, acts, moves)
+  if balancer.scope != 'representation' and not any(jax.tree.leaves(counts)):
+    raise gradients.ScopeError(
+      'the optimizer freezes every shared parameter, so that there are no '
+      'gradients to compare: take a balancer that weights losses'
+    )
+  return counts
 
 
 def _share(rows: Rows) -> Any:

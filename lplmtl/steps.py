@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl import balanced, dropout, losses, types
+from lplmtl import balanced, dropout, frozen, losses, types
 from lplmtl.parts import Rows
 from lplmtl.types import (
   Aggregator,
@@ -70,11 +70,15 @@ def init_state(
   params_key, balancer_key, run_key = jax.random.split(key, 3)
   params_key = dropout.row_key(params_key)
   params = model.init({'params': params_key}, features)['params']
+  balancer_state = balanced.init(
+    balancer_key, model, tasks, balancer, params,
+    _moving(optimizer, balancer, params),
+  )  # fmt: skip
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
     opt_state=optimizer.init(params),
-    balancer_state=balanced.init(balancer_key, model, tasks, balancer, params),
+    balancer_state=balancer_state,
     key=run_key,
   )
 
@@ -93,6 +97,8 @@ def make_train_step(
 
   The gradient is that of `sum_k w_k L_k + penalty` with the weights w of the
   balancer held constant, and the penalty, if any, from the model's aux.
+  Parameters that the optimiser freezes do not count where a balancer compares
+  gradients (see `lplmtl.frozen.moving`).
 
   Args:
     model: see `lplmtl.types.Model`.
@@ -120,7 +126,10 @@ def make_train_step(
     key = jax.random.fold_in(state.key, state.step)
     rows = Rows(batch, key, num_parts, axis_name)
     gradient, balancer_state, metrics = balance(
-      state.balancer_state, state.params, rows
+      state.balancer_state,
+      state.params,
+      rows,
+      _moving(optimizer, balancer, state.params),
     )
     updates, opt_state = optimizer.update(
       gradient, state.opt_state, state.params
@@ -150,6 +159,16 @@ def make_train_step(
     return kept, {**metrics, 'skipped': ~good}
 
   return step
+
+
+def _moving(
+  optimizer: optax.GradientTransformation,
+  balancer: Balancer | Aggregator,
+  params: PyTree,
+) -> PyTree | None:
+  """Which parameters move, for a balancer that looks at gradients."""
+  looks = isinstance(balancer, Aggregator) or balancer.needs_gramian
+  return frozen.moving(optimizer, params) if looks else None
 
 
 def train_chunk(
