@@ -5,31 +5,25 @@ beside the parameters to score a raw row.
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+import functools
+import numbers
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
+from lplmtl import columns as raw
+from lplmtl.columns import Column, Factor, RowError, bin_edges, numbers_of
+
+__all__ = ('Column', 'Factor', 'RowError', 'bin_edges', 'numbers_of')
+
 UNSEEN = 0  # the id of every value that the training rows do not hold
-
-
-class Factor(NamedTuple):
-  """A column of repeated values, stored once each.
-
-  Attributes:
-    codes: `[N]` int, the position of each row's value in `values`.
-    values: the different values.
-  """
-
-  codes: np.ndarray
-  values: np.ndarray
-
-  def take(self, rows: np.ndarray) -> 'Factor':
-    """The column of some rows only, with the same values."""
-    return Factor(self.codes[rows], self.values)
-
-
-Column = Factor | Any  # else: [N] strings or numbers, or a list of them
+# The most standard deviations from the mean that a number is encoded with. The
+# largest float32 is 3e38: a product of four such numbers, as stacked crosses of
+# columns make, is still below it, and none of 1e10 is. Data are not out there.
+FURTHEST = 1e9
+# Roundings leave a constant column with a spread of up to some 1e-16 of it.
+_CONSTANT = 1e-14
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +33,7 @@ class Numeric:
   Attributes:
     log: whether `sign(x) log(1 + |x|)` comes before the standardisation.
     mean: of the training rows, after the logarithm.
-    std: likewise; 1 where the column does not vary.
+    std: likewise; 1 where the column does not vary but by rounding.
     edges: inner edges of its bins, in the column's own unit; none: no bins.
   """
 
@@ -50,7 +44,8 @@ class Numeric:
 
   def scale(self, values: np.ndarray) -> np.ndarray:
     """`[N] -> [N]` float64 with mean 0 and standard deviation 1."""
-    return (_maybe_log(values, self.log) - self.mean) / self.std
+    with np.errstate(all='ignore'):  # what comes of it is for `encode` to judge
+      return (_maybe_log(values, self.log) - self.mean) / self.std
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,13 +53,13 @@ class Tables:
   """Vocabularies and scalers, in column order.
 
   Attributes:
-    vocabularies: `{column: values}`; value i has the id i + 1, and 0 is
-      reserved for values that were not seen.
-    numerics: `{column: Numeric}`.
+    vocabularies: `{column: values}`, values in the form of `columns.canonical`;
+      value i has the id i + 1, and 0 is reserved for values that were not seen.
+    numerics: `{column: Numeric}`. Columns are named by strings or integers.
   """
 
-  vocabularies: Mapping[str, tuple[str, ...]]
-  numerics: Mapping[str, Numeric]
+  vocabularies: Mapping[Any, tuple[str, ...]]
+  numerics: Mapping[Any, Numeric]
 
   @property
   def num_categories(self) -> tuple[int, ...]:
@@ -89,8 +84,8 @@ class Tables:
       the binned numeric columns; `numeric`, `[N, M]` float32.
 
     Raises:
-      ValueError: a column is missing, lengths differ, or a number is not
-        finite.
+      ValueError: a column is missing, or lengths differ; RowError: a number is
+        not finite, or further than FURTHEST from the mean.
     """
     missing = [
       name
@@ -98,21 +93,18 @@ class Tables:
       if name not in columns
     ]
     if missing:
-      raise ValueError(
-        f'columns {missing} are missing; found {sorted(columns)}'
-      )
+      raise ValueError(f'columns {missing} are missing; found {list(columns)}')
     ids = [
-      _ids(name, columns[name], values)
-      for name, values in self.vocabularies.items()
+      _ids(name, columns[name], lookup) for name, lookup in self._ids.items()
     ]
-    numbers = []
+    scaled = []
     for name, numeric in self.numerics.items():
       values = numbers_of(name, columns[name])
-      numbers.append(numeric.scale(values).astype(np.float32))
+      scaled.append(_standardised(name, numeric, values))
       if numeric.edges:
         bins = np.searchsorted(np.asarray(numeric.edges), values, side='right')
         ids.append(bins.astype(np.int32))
-    lengths = {len(column) for column in (*ids, *numbers)}
+    lengths = {len(column) for column in (*ids, *scaled)}
     if len(lengths) != 1:
       raise ValueError(
         f'all columns need the same number of rows, found {sorted(lengths)}'
@@ -120,10 +112,15 @@ class Tables:
     rows = lengths.pop()
     return {
       'categories': _stack(ids, rows, np.int32),
-      'numeric': _stack(numbers, rows, np.float32),
+      'numeric': _stack(scaled, rows, np.float32),
     }
 
-  def unseen(self, features: Mapping[str, np.ndarray]) -> dict[str, int]:
+  @functools.cached_property
+  def _ids(self) -> dict[Any, dict[str, int]]:
+    """`{column: {text: id}}`, made once; no part of equality nor of JSON."""
+    return {name: _lookup(v) for name, v in self.vocabularies.items()}
+
+  def unseen(self, features: Mapping[str, np.ndarray]) -> dict[Any, int]:
     """How many rows of encoded features hold a value that was never seen."""
     counts = (features['categories'] == UNSEEN).sum(axis=0)
     return {
@@ -135,23 +132,38 @@ class Tables:
   def to_json(self) -> dict[str, Any]:
     """Plain data for a JSON file; `from_json` gives an equal object back."""
     return {
-      'vocabularies': {k: list(v) for k, v in self.vocabularies.items()},
-      'numerics': {
-        k: {**dataclasses.asdict(v), 'edges': list(v.edges)}
-        for k, v in self.numerics.items()
-      },
+      'vocabularies': _to_json(
+        {k: list(v) for k, v in self.vocabularies.items()}
+      ),
+      'numerics': _to_json(
+        {
+          k: {**dataclasses.asdict(v), 'edges': list(v.edges)}
+          for k, v in self.numerics.items()
+        }
+      ),
     }
 
   @classmethod
   def from_json(cls, data: Mapping[str, Any]) -> 'Tables':
     """The inverse of `to_json`."""
     return cls(
-      {k: tuple(v) for k, v in data['vocabularies'].items()},
+      {k: tuple(v) for k, v in _pairs(data['vocabularies'])},
       {
         k: Numeric(**{**v, 'edges': tuple(v['edges'])})
-        for k, v in data['numerics'].items()
+        for k, v in _pairs(data['numerics'])
       },
     )
+
+
+def _to_json(columns: dict[Any, Any]) -> Any:
+  """An object, or pairs where a name is a number: JSON's are all strings."""
+  if all(isinstance(name, str) for name in columns):
+    return columns
+  return [[name, value] for name, value in columns.items()]
+
+
+def _pairs(columns: Any) -> Iterable[tuple[Any, Any]]:
+  return columns.items() if isinstance(columns, Mapping) else columns
 
 
 def fit(
@@ -164,8 +176,8 @@ def fit(
   """Fits tables on training rows.
 
   Args:
-    categories: `{column: Factor or [N]}`; values are compared as strings, ids
-      go by sorted value.
+    categories: `{column: Factor or [N]}`; values are compared in the form of
+      `columns.canonical`, ids go by sorted value.
     numerics: `{column: Factor or [N] numbers}`.
     log: the numeric columns to take the logarithm of (heavy tails).
     num_bins: at most so many bins for each numeric column (see `bin_edges`), or
@@ -175,114 +187,97 @@ def fit(
     Tables.
 
   Raises:
-    ValueError: a number is not finite, or `num_bins` is 1 or negative.
+    ValueError: there are no rows, a number is not finite or far too large, a
+      name is no string and no integer, or `num_bins` is 1 or negative.
   """
   if num_bins < 0 or num_bins == 1:
     raise ValueError(f'num_bins must be 0 or at least 2, found {num_bins}')
   vocabularies = {}
   for name, column in categories.items():
-    factor = _factor(name, column)
-    used = np.unique(factor.codes)
-    vocabularies[name] = tuple(
-      sorted(str(value) for value in factor.values[used])
-    )
+    codes, texts = raw.texts_of(name, column)
+    _check_rows(name, codes)
+    used = [raw.canonical(texts[code]) for code in np.unique(codes)]
+    vocabularies[_name(name)] = tuple(sorted(set(used)))
   scalers = {}
   for name, column in numerics.items():
     values = numbers_of(name, column)
-    scaled = _maybe_log(values, name in log)
-    std = float(scaled.std())
-    scalers[name] = Numeric(
-      log=name in log,
-      mean=float(scaled.mean()),
-      std=std if std > 0 else 1.0,
-      edges=bin_edges(values, num_bins) if num_bins else (),
-    )
+    _check_rows(name, values)
+    scaler = _scaler(name, values, name in log)
+    edges = bin_edges(values, num_bins) if num_bins else ()
+    scalers[_name(name)] = dataclasses.replace(scaler, edges=edges)
   return Tables(vocabularies, scalers)
 
 
-def bin_edges(values: np.ndarray, num_bins: int) -> tuple[float, ...]:
-  """Inner edges of bins that hold about equally many rows.
-
-  A value that alone fills a bin (census columns are mostly 0) gets one of its
-  own and does not use up the other bins, as in LightGBM's histograms: plain
-  quantiles of such a column would all be the same number.
-
-  Args:
-    values: `[N]` float.
-    num_bins: at most so many bins, >= 2.
-
-  Returns:
-    Increasing edges, midway between neighbouring values; none for a constant.
-  """
-  distinct, counts = np.unique(values, return_counts=True)
-  middles = (distinct[:-1] + distinct[1:]) / 2
-  if len(distinct) <= num_bins:
-    return tuple(middles.tolist())
-  spikes = counts >= values.size / num_bins
-  rows_left = int(counts[~spikes].sum())
-  bins_left = max(num_bins - int(spikes.sum()), 1)
-  edges, filled = [], 0
-  for i, middle in enumerate(middles.tolist()):
-    if spikes[i]:
-      is_full = True
-    else:
-      filled += int(counts[i])
-      # Before a spike a bin may end at half its size.
-      share = 0.5 if spikes[i + 1] else 1.0
-      is_full = filled >= share * rows_left / bins_left
-      if is_full:
-        rows_left, bins_left = rows_left - filled, max(bins_left - 1, 1)
-    if is_full:
-      edges.append(middle)
-      filled = 0
-  return tuple(edges[: num_bins - 1])
+def _name(name: Any) -> str | int:
+  if isinstance(name, str):
+    return str(name)
+  if isinstance(name, numbers.Integral) and not isinstance(name, bool):
+    return int(name)
+  raise ValueError(
+    f'columns must be named by strings or integers, found {name!r}'
+  )
 
 
-def numbers_of(name: str, column: Column) -> np.ndarray:
-  """`[N]` float64 of a numeric column; every number must be finite."""
-  if isinstance(column, Factor):
-    values = np.asarray(column.values, np.float64)[column.codes]
-  else:
-    try:
-      values = np.asarray(column, np.float64)
-    except ValueError as error:
-      raise ValueError(f'column {name!r} must hold numbers: {error}') from error
-  if values.ndim != 1:
+def _check_rows(name: Any, rows: np.ndarray) -> None:
+  if not len(rows):
     raise ValueError(
-      f'column {name!r} must be a list or [N] array of values, found shape '
-      f'{values.shape}: a single row is a list of one'
+      f'column {name!r} has no rows: tables are fitted on training rows'
     )
-  if not np.isfinite(values).all():
-    row = int(np.argmin(np.isfinite(values)))
-    raise ValueError(
-      f'column {name!r} must hold finite numbers; found {values[row]} in '
-      f'row {row}'
+
+
+def _scaler(name: Any, values: np.ndarray, log: bool) -> Numeric:
+  scaled = _maybe_log(values, log)
+  with np.errstate(all='ignore'):
+    mean, std = float(scaled.mean()), float(scaled.std())
+  if not np.isfinite([mean, std]).all():
+    row = int(np.argmax(np.abs(values)))
+    raise RowError(
+      name, row, f'is too large to be scaled; found {values[row]:g}'
     )
-  return values
+  varies = std > _CONSTANT * np.abs(scaled).max()
+  return Numeric(log, mean, std if varies else 1.0)
 
 
 def _maybe_log(values: np.ndarray, log: bool) -> np.ndarray:
   return np.sign(values) * np.log1p(np.abs(values)) if log else values
 
 
-def _factor(name: str, column: Column) -> Factor:
-  if isinstance(column, Factor):
-    return column
-  texts = np.asarray(column).astype(str)
-  if texts.ndim != 1:
-    raise ValueError(
-      f'column {name!r} must be a list or [N] array of values, found shape '
-      f'{texts.shape}: a single row is a list of one'
+def _standardised(
+  name: Any, numeric: Numeric, values: np.ndarray
+) -> np.ndarray:
+  scaled = numeric.scale(values)
+  good = np.abs(scaled) <= FURTHEST
+  if not good.all():
+    row = int(np.argmin(good))
+    raise RowError(
+      name,
+      row,
+      f'must lie within {FURTHEST:g} standard deviations of the mean; found '
+      f'{values[row]:g}, {scaled[row]:.1e} away,',
     )
-  values, codes = np.unique(texts, return_inverse=True)
-  return Factor(codes, values)
+  return scaled.astype(np.float32)
 
 
-def _ids(name: str, column: Column, vocabulary: tuple[str, ...]) -> np.ndarray:
-  factor = _factor(name, column)
-  id_of = {value: i + 1 for i, value in enumerate(vocabulary)}
-  ids = [id_of.get(str(value), UNSEEN) for value in factor.values]
-  return np.asarray(ids, np.int32)[factor.codes]
+def _lookup(vocabulary: tuple[str, ...]) -> dict[str, int]:
+  """Ids by canonical text.
+
+  And by the very text, which is another one in tables of older releases: what
+  these told apart stays apart.
+  """
+  ids: dict[str, int] = {}
+  for i, value in enumerate(vocabulary, 1):
+    ids.setdefault(raw.canonical(value), i)
+  ids.update((value, i) for i, value in enumerate(vocabulary, 1))
+  return ids
+
+
+def _ids(name: Any, column: Column, lookup: dict[str, int]) -> np.ndarray:
+  codes, texts = raw.texts_of(name, column)
+  ids = [
+    lookup.get(text) or lookup.get(raw.canonical(text), UNSEEN)
+    for text in texts
+  ]
+  return np.asarray(ids, np.int32)[codes]
 
 
 def _stack(columns: list[np.ndarray], rows: int, dtype: Any) -> np.ndarray:

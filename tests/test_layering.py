@@ -17,7 +17,8 @@ ALLOWED = {
   'losses': set(),
   'metrics': set(),
   'statistics': set(),
-  'tables': set(),
+  'columns': set(),
+  'tables': {'columns'},
   'tasks': {'losses', 'metrics'},
   'dropout': set(),
   'experts': {'dropout'},
@@ -57,6 +58,7 @@ FORBIDDEN = {
   'balancing': {'flax'},
   'compression': {'flax'},
   'files': {'flax', 'jax', 'numpy', 'optax'},
+  'columns': {'flax', 'jax', 'optax'},
   'tables': {'flax', 'jax', 'optax'},
   'statistics': {'flax', 'jax', 'optax'},
 }

@@ -3,9 +3,10 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from lplmtl import tables
+from lplmtl import columns, tables
 from lplmtl.tables import Factor
 
 COLUMNS = {
@@ -145,3 +146,146 @@ def test_bad_columns():
     fitted.encode({**COLUMNS, 'pay': ['big'] * 4})
   with pytest.raises(ValueError, match='0 or at least 2, found 1'):
     _fit(num_bins=1)
+
+
+def _ids(column, rows):
+  found = tables.fit({'x': column}, {}).encode({'x': rows})
+  return found['categories'][:, 0].tolist()
+
+
+@pytest.mark.parametrize(
+  'column, rows',
+  [
+    (np.array([753, 754]), [753.0, '754', '753.0', ' 753 ', np.float32(754)]),
+    (np.array([753.0, np.nan]), [753, None, '', pd.NA, pd.NaT, 'nan']),
+    ([None, 'a'], [np.nan, 'a ', float('nan')]),
+    ([True, False], ['True', np.False_, np.bool_(True)]),
+    ([np.int64(1), 2.5, 'b'], [1, '2.5', np.float64(2.5), b'b']),
+    (pd.Series([3, None], dtype='Int64'), [3.0, None, '3']),
+    (pd.Series(['a', 'b', 'a'], dtype='category'), ['a', 'b']),
+    (pd.Series(['a', None], dtype='string'), ['a', None]),
+    (
+      pd.Series([pd.Timestamp('2020-01-01'), pd.Timestamp('2021-03-04 05:06:07.5')]),
+      [np.datetime64('2020-01-01'), '2020-01-01 00:00:00',
+       pd.Timestamp('2021-03-04 05:06:07.5'), '2021-03-04T05:06:07.500000'],
+    ),
+    (np.array([0.0, 1.0]), [-0.0, 0, '1']),
+  ],
+)  # fmt: skip
+def test_a_category_has_one_form_in_every_dtype(column, rows):
+  """Its ids do not depend on what a column's type happened to become."""
+  assert 0 not in _ids(column, rows)
+  assert 0 not in _ids(rows, column)
+
+
+def test_what_is_not_the_same_stays_apart():
+  assert _ids(['1', '01', '1.50', 'true'], ['1', '001', '1.5', True]) == [
+    2, 0, 0, 0,
+  ]  # fmt: skip
+  assert _ids([0.1, 1e16], [0.1, '0.1', 0.10000001, 1e16]) == [1, 1, 0, 2]
+
+
+def test_tables_of_older_releases_encode_as_they_did():
+  """Their vocabularies hold other forms, which stay apart if they were."""
+  old = tables.Tables.from_json(
+    {
+      'vocabularies': {
+        'x': ['1', '1.0', '2.0', 'None', 'nan', 'U S ', '2020-01-01T00:00:00']
+      },
+      'numerics': {},
+    }
+  )
+  rows = ['1', '1.0', '2.0', 'None', 'nan', 'U S ', '2020-01-01T00:00:00']
+  assert old.encode({'x': rows})['categories'][:, 0].tolist() == [*range(1, 8)]
+  # And know more than they did.
+  rows = [1, 2, 'U S', '', np.datetime64('2020-01-01')]
+  found = old.encode({'x': pd.Series(rows, dtype=object)})['categories'][:, 0]
+  assert found.tolist() == [1, 3, 6, 5, 7]
+
+
+def test_names_that_are_numbers_survive_json():
+  frame = pd.DataFrame({0: ['a', 'b'], 1: [1.0, 2.0], '1': [3.0, 5.0]})
+  fitted = tables.fit({np.int64(0): frame[0]}, {1: frame[1], '1': frame['1']})
+  again = tables.Tables.from_json(json.loads(json.dumps(fitted.to_json())))
+  assert again == fitted and list(again.numerics) == [1, '1']
+  for name, array in again.encode(frame).items():
+    np.testing.assert_array_equal(array, fitted.encode(frame)[name])
+  with pytest.raises(
+    ValueError, match=r'columns \[1\] are missing; found \[0,'
+  ):
+    again.encode(frame[[0, '1']])
+  with pytest.raises(ValueError, match='by strings or integers, found 0.5'):
+    tables.fit({0.5: ['a']}, {})
+
+
+def test_one_row_does_not_pay_for_the_vocabulary(monkeypatch):
+  """A million values are gone through once, not for every row to score."""
+  fitted = tables.fit({'x': [f'user {i}' for i in range(100)]}, {})
+  calls = []
+  canonical = columns.canonical
+  monkeypatch.setattr(
+    columns, 'canonical', lambda text: calls.append(text) or canonical(text)
+  )
+  expected = 1 + fitted.vocabularies['x'].index('user 7')
+  assert fitted.encode({'x': ['user 7']})['categories'].item() == expected
+  assert len(calls) == 100
+  fitted.encode({'x': ['user 7', ' user 8']})
+  assert calls[100:] == [' user 8']
+  # A row that is taken of a large column looks at its own value.
+  calls.clear()
+  large = Factor(np.arange(100), np.array([f'other {i}' for i in range(100)]))
+  fitted.encode({'x': large.take(np.array([5]))})
+  assert calls == ['other 5']
+  assert fitted == tables.Tables.from_json(fitted.to_json())
+
+
+@pytest.mark.parametrize('number', [1e40, 1e300, -1e40, 3e10])
+def test_a_number_that_float32_cannot_multiply_is_refused(number):
+  """Finite, but its products are not: a whole metric would be NaN."""
+  fitted = tables.fit({}, {'pay': [0.0, 1.0, 2.0]}, num_bins=2)
+  with pytest.raises(
+    tables.RowError, match=r"'pay' must lie within 1e\+09 .* in row 2"
+  ) as error:
+    fitted.encode({'pay': [0.0, 1.0, number]})
+  assert (error.value.column, error.value.row) == ('pay', 2)
+  large = fitted.encode({'pay': [8e8, -8e8]})['numeric']
+  assert np.isfinite(large**4).all()
+
+
+def test_rows_that_tables_cannot_be_fitted_on():
+  for categories, numerics in (({'x': []}, {}), ({}, {'x': []})):
+    with pytest.raises(ValueError, match="'x' has no rows"):
+      tables.fit(categories, numerics)
+  with pytest.raises(tables.RowError, match="'x' is too large .* in row 1"):
+    tables.fit({}, {'x': [0.0, 1e300]})
+
+
+@pytest.mark.parametrize('value', [0.1, 1 / 3, 1e6 + 0.1, 1e-20, 0.0])
+@pytest.mark.parametrize('log', [False, True])
+def test_a_constant_whose_mean_rounds_is_constant(value, log):
+  fitted = tables.fit({}, {'x': np.full(10, value)}, log=['x'] if log else [])
+  assert fitted.numerics['x'].std == 1.0
+  numeric = fitted.encode({'x': [value, value + 1]})['numeric'][:, 0]
+  assert abs(numeric[0]) < 1e-9 and 1e-9 < numeric[1] <= 1
+
+
+@pytest.mark.parametrize('unit', ['ns', 's', 'D'])
+@pytest.mark.parametrize('kind', ['datetime64', 'timedelta64'])
+def test_times_are_no_numbers(kind, unit):
+  """Their numbers depend on the unit, and NaT is one of them."""
+  column = np.array([0, 366, 731], f'{kind}[{unit}]')
+  for times in (column, list(column), Factor(np.arange(3), column)):
+    with pytest.raises(ValueError, match=r"'x' holds times .* days since a"):
+      tables.fit({}, {'x': times})
+
+
+def test_codes_must_point_at_a_value():
+  """Pandas gives missing values the code -1, NumPy's last value."""
+  column = pd.Series(['a', None], dtype='category').cat
+  factor = Factor(column.codes.to_numpy(), column.categories.to_numpy())
+  for use in (
+    lambda c: tables.fit({'x': c}, {}),
+    lambda c: tables.fit({}, {'x': Factor(c.codes, np.ones(1))}),
+  ):
+    with pytest.raises(ValueError, match='from 0 to 0, found -1 to 0'):
+      use(factor)
