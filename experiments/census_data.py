@@ -175,7 +175,8 @@ def encode(
     fitted: tables to encode with; None fits them on the training rows.
 
   Raises:
-    InputError: too few rows, or a label with one class only.
+    InputError: too few rows, a label with one class only, or a number far out
+      of all bounds.
   """
   num_train, num_test = _num_rows(raw.train), _num_rows(raw.test)
   rng = np.random.default_rng(split_seed)
@@ -212,15 +213,19 @@ def encode(
   labels = {
     split: _labels(found, task_names, split) for split, found in columns.items()
   }
-  if fitted is None:
-    known = columns['train']
-    fitted = tables.fit(
-      {name: known[name] for name in CATEGORIES},
-      {name: known[name] for name in census_reader.NUMERIC},
-      log=MONEY,
-      num_bins=num_bins,
-    )
-  features = {split: fitted.encode(found) for split, found in columns.items()}
+  split, features = 'train', {}  # `split`: for the message
+  try:
+    if fitted is None:
+      fitted = _fit(columns['train'], num_bins)
+    for split, found in columns.items():
+      features[split] = fitted.encode(found)
+  except tables.RowError as error:
+    table, rows = parts[split]
+    side = 'train' if table is raw.train else 'test'
+    place = _place(raw.facts, side, int(rows[error.row]))
+    raise InputError(
+      f'{place}: {error.column} {error.complaint}: mend the row or leave it out'
+    ) from error
   batches = {
     split: types.Batch(features[split], labels[split]) for split in parts
   }
@@ -232,6 +237,22 @@ def encode(
     },
   }
   return CensusData(**batches, tables=fitted, facts=facts)
+
+
+def _fit(known: Table, num_bins: int) -> tables.Tables:
+  return tables.fit(
+    {name: known[name] for name in CATEGORIES},
+    {name: known[name] for name in census_reader.NUMERIC},
+    log=MONEY,
+    num_bins=num_bins,
+  )
+
+
+def _place(facts: dict[str, Any], side: str, row: int) -> str:
+  """What to call a row, counted from 0, of the training or the test rows."""
+  if len(facts['files']) == 2:
+    return f'{facts["files"][side]["file"]}, line {row + 1}'
+  return f'{facts["dataset"]}, row {row} of the {side} rows'
 
 
 def _labels(

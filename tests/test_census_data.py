@@ -446,6 +446,26 @@ def test_tables_come_from_training_rows_alone():
   assert (changed.test.features['categories'][:, column] == 0).all()
 
 
+@pytest.mark.parametrize(
+  'split, number',
+  [('train', '1e300'), ('validation', '1e38'), ('test', '-1e40')],
+)
+def test_a_number_out_of_all_bounds_names_its_line(split, number, tmp_path):
+  """In a test row it made every metric NaN, in a validation row a traceback."""
+  order = np.random.default_rng(0).permutation(60)
+  row = {'train': order[6], 'validation': order[0], 'test': 7}[split]
+  rows = fuzz_reader.sample_lines()
+  rows[row][0] = number
+  files = {split: fuzz_reader.join(rows)}
+  train = files.get('train', files.get('validation', CONTENT))
+  raw = census_data.read('census', _write(tmp_path, train, files.get('test')))
+  with pytest.raises(InputError) as error:
+    census_data.encode(raw, ('marital',))
+  name = 'census-income.test' if split == 'test' else 'census-income.data'
+  assert f'{name}, line {row + 1}: age' in str(error.value)
+  assert '\n' not in str(error.value)
+
+
 def test_one_class_only():
   raw = _sample()
   column = raw.train['income_50k']
