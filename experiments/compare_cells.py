@@ -18,6 +18,7 @@ import numpy as np
 from experiments import (
   census_data,
   compare_fits,
+  display,
   run_folder,
   runner,
   scoring,
@@ -279,7 +280,8 @@ class Cells:
     if is_late():
       return False
     start = time.perf_counter()
-    facts, arrays = fit()
+    with display.plain_warnings(self._console.print):
+      facts, arrays = fit()
     self._save(identity, facts, arrays)
     spent = time.perf_counter() - start
     self._console.print(_line(name, facts, spent), soft_wrap=True)

@@ -3,6 +3,7 @@
 import contextlib
 import html
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -64,7 +65,24 @@ def epochs(
     def note(line: str) -> None:
       bar.console.print(line, soft_wrap=True)
 
-    yield Epochs(epoch, note)
+    with plain_warnings(note):
+      yield Epochs(epoch, note)
+
+
+@contextlib.contextmanager
+def plain_warnings(note: Callable[[str], None]) -> Iterator[None]:
+  """Shows what the library warns of as a line, without file and code."""
+  with warnings.catch_warnings():
+    usual = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *where: Any) -> None:
+      if category is UserWarning:
+        note(f'note: {message}')
+      else:
+        usual(message, category, *where)
+
+    warnings.showwarning = show  # type: ignore[assignment]
+    yield
 
 
 def epoch_line(

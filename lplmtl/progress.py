@@ -16,7 +16,7 @@ class Choice(NamedTuple):
 
   Attributes:
     best_epoch: int, from 1; 0 before the first.
-    best_score: float, its mean primary metric.
+    best_score: float, its mean primary metric (see `undefined`).
     stale: int, evaluations since.
     active: bool, False once a seed has stopped.
   """
@@ -146,7 +146,9 @@ def end_epoch(
   choice, improved = progress.choice, np.zeros(len(progress.num_skipped), bool)
   if scores is not None:
     record['validation'] = _ordered(scores, tasks)
-    choice, improved = choose(choice, _score(scores, tasks), epoch, patience)
+    without = undefined((*progress.history, record), tasks)
+    found = _score(scores, tasks, without)
+    choice, improved = choose(choice, found, epoch, patience)
   _freeze(record, progress.history)
   return progress._replace(
     metrics={name: np.zeros_like(x) for name, x in progress.metrics.items()},
@@ -175,30 +177,79 @@ def choose(
   return Choice(best_epoch, best_score, stale, active), improved
 
 
+def undefined(
+  history: Sequence[Mapping[str, Any]], tasks: Sequence[Task]
+) -> list[str]:
+  """The tasks whose primary metric the validation rows do not define.
+
+  Such as a ROC AUC of rows of one class: NaN for every seed with a finite loss,
+  at the first evaluation that has such a seed. One evaluation decides for the
+  whole run, so that the scores of all epochs are means over the same tasks; and
+  a metric that is NaN later, or beside a loss that is not finite, is that of a
+  bad model.
+
+  Args:
+    history: the epochs so far.
+    tasks: T tasks.
+
+  Returns:
+    Their names.
+  """
+  evaluations = [r['validation'] for r in history if 'validation' in r]
+
+  def is_undefined(task: Task) -> bool:
+    metric = next(iter(task.metric_fns), 'loss')
+    for found in evaluations:
+      is_finite = np.isfinite(found[task.name]['loss'])
+      if is_finite.any():
+        return bool(np.isnan(found[task.name][metric][is_finite]).all())
+    return False
+
+  return [task.name for task in tasks if is_undefined(task)]
+
+
 def _summarise(
   metrics: Mapping[str, np.ndarray], epoch: int, active: np.ndarray
 ) -> Record:
-  """One epoch's entry of the history, from `[S, N, T]` metrics."""
-  counted = metrics['present'] & ~metrics['skipped'][..., None]
+  """One epoch's entry of the history, from `[S, N, T]` metrics.
+
+  A mean over no step is NaN, and so is what the last step was if all were
+  skipped.
+  """
+  skipped = metrics['skipped']
+  counted = metrics['present'] & ~skipped[..., None]
   values = np.where(counted, metrics['losses'], 0).astype(np.float64)
+  count = counted.sum(axis=1)
+  none = np.all(skipped, axis=1)
+  last = skipped.shape[1] - 1 - np.argmin(skipped[:, ::-1], axis=1)
+  weights = metrics['weights'][np.arange(len(last)), last].astype(np.float64)
+  residual = np.where(skipped, 0, metrics['residual']).max(axis=1)
   return {
     'epoch': epoch,
-    'losses': values.sum(axis=1) / np.maximum(counted.sum(axis=1), 1),
-    'loss_weights': metrics['weights'][:, -1].astype(np.float64),
-    'residual': metrics['residual'].max(axis=1).astype(np.float64),
+    'losses': np.where(
+      count > 0, values.sum(axis=1) / np.maximum(count, 1), np.nan
+    ),
+    'loss_weights': np.where(none[:, None], np.nan, weights),
+    'residual': np.where(none, np.nan, residual.astype(np.float64)),
     'active': active.copy(),
   }
 
 
 def _score(
-  scores: Mapping[str, Mapping[str, np.ndarray]], tasks: Sequence[Task]
+  scores: Mapping[str, Mapping[str, np.ndarray]],
+  tasks: Sequence[Task],
+  without: Sequence[str],
 ) -> np.ndarray:
-  """`[S]` mean of the primary metrics; worst of all where it is NaN."""
+  """`[S]` mean of the primary metrics; worst of all where it is NaN.
+
+  Of no metric at all: the mean loss, negated.
+  """
+  counted = [task for task in tasks if task.name not in without]
   primary = []
-  for task in tasks:
-    name = next(iter(task.metric_fns), None)
-    found = scores[task.name]
-    primary.append(-found['loss'] if name is None else found[name])
+  for task in counted or tasks:
+    name = next(iter(task.metric_fns), 'loss') if counted else 'loss'
+    found = scores[task.name][name]
+    primary.append(-found if name == 'loss' else found)
   mean = np.mean(primary, axis=0, dtype=np.float64)
   return np.where(np.isnan(mean), -np.inf, mean)
 

@@ -292,7 +292,8 @@ def make_eval_step(
 
   Returns:
     `(params, batch) -> {task: {metric: scalar}}`: the metrics of each task in
-    their order, and `loss`, the mean loss (weighted as in training).
+    their order, and `loss`, the mean loss (weighted as in training), NaN where
+    no row counts.
   """
 
   def evaluate(params: PyTree, batch: Batch) -> dict[str, dict[str, Array]]:
@@ -300,7 +301,8 @@ def make_eval_step(
     predictions = spread(functools.partial(predict, model))(
       params, batch.features
     )
-    values, _ = losses.task_losses(tasks, predictions, batch)
+    values, present = losses.task_losses(tasks, predictions, batch)
+    values = jnp.where(present, values, jnp.nan)
     results = {}
     for i, task in enumerate(tasks):
       outputs = predictions[task.name]

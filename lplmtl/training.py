@@ -9,7 +9,8 @@ update.
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,9 +30,10 @@ class FitResult(NamedTuple):
     params: the chosen parameters, best on validation (else the last).
     state: the TrainState after the last step.
     best_epoch: `[S]` or scalar int, the epoch (from 1) of `params`.
-    history: one dict an epoch: `epoch`, `losses` `[S, T]` (mean over the
-      epoch), `loss_weights` `[S, T]` (at its last step), `residual` `[S]` (of a
-      balancer that solves a problem, the largest of the steps), `active` `[S]`
+    history: one dict an epoch: `epoch`, `losses` `[S, T]` (mean over the steps
+      with a label; NaN over none), `loss_weights` `[S, T]` (at its last step),
+      `residual` `[S]` (of a balancer that solves a problem, the largest of the
+      steps); all without the steps that were skipped; `active` `[S]`
       (False once a seed has stopped: its figures stay as they were), and at
       evaluated epochs `validation`, `{task: {metric: [S]}}`.
     num_skipped: `[S]` or scalar int, steps that `skip_nonfinite` let pass.
@@ -88,8 +90,10 @@ def fit(
 
   Chosen are the parameters with the best mean, over tasks, of each task's
   primary validation metric (its loss, negated, where it has no metric); ties go
-  to the earlier epoch. With several seeds all run until the last one stops; a
-  stopped seed's choice and history stay frozen.
+  to the earlier epoch. A metric that the validation rows do not define (an AUC
+  of one class) is left out of the mean in every epoch, with a warning; where
+  none is left, the mean loss decides. With several seeds all run until the last
+  one stops; a stopped seed's choice and history stay frozen.
 
   Args:
     key: one random key, or `[S]` of them for S seeds at once; several keys give
@@ -299,11 +303,32 @@ def _end_epoch(job: _Job, now: Progress) -> Progress:
     scores = job.evaluate(params, job.hyperparams, job.validation)
     scores = job.on_host(scores)
   now, improved = progress.end_epoch(now, job.tasks, scores, job.patience)
+  if sum('validation' in record for record in now.history) == 1:
+    _warn_of_undefined(job.tasks, now.history)
   if improved.any():
     improved = parallel.fill(improved, job.mesh)
     best_params = _select(improved, params, now.best_params)
     now = now._replace(best_params=best_params)
   return now
+
+
+def _warn_of_undefined(
+  tasks: Sequence[Task], history: Sequence[Mapping[str, Any]]
+) -> None:
+  without = progress.undefined(history, tasks)
+  if not without:
+    return
+  what = ', '.join(
+    f'{next(iter(task.metric_fns), "loss")} of task {task.name!r}'
+    for task in tasks
+    if task.name in without
+  )
+  instead = 'the losses' if len(without) == len(tasks) else 'the other tasks'
+  warnings.warn(
+    f'the validation rows do not define {what} (as rows of one class only do '
+    f'not define an AUC): {instead} alone decide which epoch is the best',
+    stacklevel=5,
+  )
 
 
 def _check_finite(

@@ -52,6 +52,11 @@ class Task:
         f'task {self.name!r}: num_outputs must be at least 1, '
         f'found {self.num_outputs}'
       )
+    if 'loss' in self.metric_fns:
+      raise ValueError(
+        f'task {self.name!r}: a metric cannot be called "loss", the name of '
+        "the loss_fn's mean in every result: give it another name"
+      )
 
 
 class Batch(NamedTuple):

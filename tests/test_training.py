@@ -308,6 +308,29 @@ def test_selection_is_by_the_mean_primary_metric(three_seeds):
     )
 
 
+def test_validation_rows_of_one_class():
+  """The other task chooses; said once, naming task and metric."""
+  rows = _data(rows=80, seed=1)
+  labels = {**rows.labels, 'zebra': np.zeros(80, np.int32)}
+  with pytest.warns(
+    UserWarning, match="not define auc of task 'zebra'"
+  ) as told:
+    found = _fit(
+      validation=rows._replace(labels=labels), optimizer=optax.adam(5e-2)
+    )
+  assert len(told) == 1 and told[0].filename == __file__
+  r2 = [record['validation']['apple']['r2'][0] for record in found.history]
+  assert found.best_epoch == np.argmax(r2) + 1 > 1
+  assert np.isnan(found.history[0]['validation']['zebra']['auc']).all()
+
+
+def test_an_evaluation_without_a_label_tells_nothing():
+  rows = _data(rows=8)._replace(where={'apple': np.zeros(8, bool)})
+  params = contracts.random_params(MODEL, rows.features)
+  found = lplmtl.make_eval_step(MODEL, TASKS)(params, rows)
+  assert np.isnan(found['apple']['loss']) and found['zebra']['loss'] > 0
+
+
 def test_choice_and_early_stopping():
   """Ties go to the earlier epoch; a stopped seed's choice stays."""
   choice = progress.start(_state(_keys(1)[0]), 3, 10, 2).choice
