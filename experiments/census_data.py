@@ -5,9 +5,7 @@ made (Ma et al. 2018 leave both of a group's columns out), nor instance_weight.
 Vocabularies, scalers and bins come from the training rows alone.
 """
 
-import contextlib
 import hashlib
-import os
 import pathlib
 import stat
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import (
+  census_cache,
   census_files,
   census_reader,
   census_sample,
@@ -83,8 +82,18 @@ class CensusData(NamedTuple):
 
 
 def default_data_dir() -> pathlib.Path:
-  """`$XDG_CACHE_HOME/lplmtl/census-income`, or the same under ~/.cache."""
-  return options.cache_dir() / 'census-income'
+  """`$XDG_CACHE_HOME/lplmtl/census-income`, or the same under ~/.cache.
+
+  Raises:
+    InputError: the user has no home.
+  """
+  folder = options.cache_dir()
+  if folder is None:
+    raise InputError(
+      'there is no home folder to keep the data in (HOME is not set): pass '
+      '--data_dir, or try --dataset=sample'
+    )
+  return folder / 'census-income'
 
 
 def make_tasks(names: Sequence[str]) -> tuple[types.Task, ...]:
@@ -104,6 +113,7 @@ def read(
   *,
   num_rows: int = 20_000,
   seed: int = 0,
+  may_download: bool = True,
   progress: census_files.Progress = lambda done, total: None,
 ) -> Raw:
   """Reads (downloads, generates) the rows of a data set.
@@ -113,6 +123,8 @@ def read(
     data_dir: folder of the files; None for the default one, which is made.
     num_rows: rows of the generated sample.
     seed: seed of the generated sample.
+    may_download: whether files that are not there are fetched into `data_dir`:
+      not into a folder that the caller has not named himself.
     progress: told of a download's progress.
 
   Raises:
@@ -133,6 +145,10 @@ def read(
     )
   folder = _folder(data_dir)
   if not any(census_files.find(folder, s) for s in census_files.SPLITS):
+    if not may_download:
+      raise InputError(
+        f'{folder} holds no files of Census-Income: pass --data_dir'
+      )
     census_files.download(folder, progress)
   if dataset == 'census66k':
     return _census66k(folder)
@@ -141,7 +157,9 @@ def read(
   return Raw(train, test, _facts(train_file, test_file), {})
 
 
-def load(config: options.Config, console: display.Console) -> Raw:
+def load(
+  config: options.Config, console: display.Console, *, may_download: bool = True
+) -> Raw:
   """Reads the rows that a Config names, showing a download."""
   folder = pathlib.Path(config.data_dir) if config.data_dir else None
   with display.download(console) as progress:
@@ -150,6 +168,7 @@ def load(config: options.Config, console: display.Console) -> Raw:
       folder,
       num_rows=config.num_rows,
       seed=config.split_seed,
+      may_download=may_download,
       progress=progress,
     )
 
@@ -285,12 +304,21 @@ def _folder(data_dir: pathlib.Path | None) -> pathlib.Path:
         '--data_dir'
       ) from error
     return folder
-  if not data_dir.is_dir():
+  try:
+    folder = data_dir.expanduser().absolute()
+    mode = folder.stat().st_mode
+  except (FileNotFoundError, NotADirectoryError):
+    mode = 0
+  except (OSError, RuntimeError, ValueError) as error:  # no such ~user, a NUL
+    raise InputError(
+      f'--data_dir={data_dir} cannot be read: {error}'
+    ) from error
+  if not stat.S_ISDIR(mode):
     raise InputError(
       f'--data_dir={data_dir} is no folder: make it (the files are downloaded '
       'into an empty one) or leave the flag out'
     )
-  return data_dir.absolute()
+  return folder
 
 
 def _split(folder: pathlib.Path, split: str) -> tuple[Table, dict[str, Any]]:
@@ -301,11 +329,13 @@ def _split(folder: pathlib.Path, split: str) -> tuple[Table, dict[str, Any]]:
       f'{folder} holds no {name} (nor {name}.gz, {census_files.INNER_ARCHIVE}, '
       f'{census_files.ARCHIVE}), though the other half is there'
     )
-  cache_file = _cache_folder(folder) / f'{split}.npz'
-  found = census_reader.cached(cache_file, path)
+  packed = census_files.read(path)
+  digest = hashlib.sha256(packed).hexdigest()
+  kept = census_cache.path_of(path, split)
+  found = census_cache.read(kept, split, digest) if kept else None
   if found is not None:
     return found
-  source = census_files.read(path, split)
+  source = census_files.unpack(path, packed, split)
   table = census_reader.parse(source.content, source.name)
   facts = {
     'file': path.name,
@@ -313,18 +343,9 @@ def _split(folder: pathlib.Path, split: str) -> tuple[Table, dict[str, Any]]:
     'sha256': source.sha256,
     'label': source.label,
   }
-  # Where the folder is full, the next start reads the text again.
-  with contextlib.suppress(OSError):
-    census_reader.write_cache(cache_file, path, table, facts)
+  if kept:
+    census_cache.write(kept, split, digest, table, facts)
   return table, facts
-
-
-def _cache_folder(folder: pathlib.Path) -> pathlib.Path:
-  """Beside the files; for a folder marked read-only, in the user's cache."""
-  if folder.stat().st_mode & stat.S_IWUSR and os.access(folder, os.W_OK):
-    return folder / 'lplmtl-cache'
-  digest = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-  return default_data_dir() / 'lplmtl-cache' / digest
 
 
 def _census66k(folder: pathlib.Path) -> Raw:

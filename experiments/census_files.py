@@ -6,8 +6,8 @@ import http.client
 import io
 import os
 import pathlib
+import stat
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple, cast
 
 from experiments.errors import InputError
+from lplmtl import files
 
 URL = 'https://archive.ics.uci.edu/static/public/117/census+income+kdd.zip'
 ARCHIVE = 'census+income+kdd.zip'
@@ -34,6 +35,7 @@ CENSUS66K_SHA256 = {
 }
 MAX_BYTES = 512 * 2**20  # of text in one file: the official one has a fifth
 MAX_DOWNLOAD = 64 * 2**20
+MAX_MEMBERS = 10_000  # of an archive: three, or 1,600 where bgzip packed it
 TIMEOUT = 30.0  # seconds without an answer
 _CHUNK = 2**20
 
@@ -57,30 +59,53 @@ class Source(NamedTuple):
 
 
 def find(data_dir: pathlib.Path, split: str) -> pathlib.Path | None:
-  """The file on disk that holds a split: text, .gz, .tar.gz or .zip."""
+  """The file on disk that holds a split: text, .gz, .tar.gz or .zip.
+
+  Raises:
+    InputError: the folder cannot be looked into, or something else than a file
+      has the name of one.
+  """
   name = SPLITS[split]
   for candidate in (name, f'{name}.gz', INNER_ARCHIVE, ARCHIVE):
     path = data_dir / candidate
-    if path.is_file():
-      return path
+    try:
+      mode = path.stat().st_mode
+    except FileNotFoundError:
+      continue
+    except OSError as error:
+      raise InputError(
+        f'{path}: cannot be looked for ({error.strerror})'
+      ) from error
+    if not stat.S_ISREG(mode):
+      raise InputError(f'{path}: expected a file, found something else')
+    return path
   return None
 
 
-def read(path: pathlib.Path, split: str) -> Source:
-  """Reads a split's rows out of a file that `find` found.
+def read(path: pathlib.Path) -> bytes:
+  """The bytes of a file that `find` found, as they are on the disk.
+
+  Raises:
+    InputError: it cannot be read, or is too large.
+  """
+  try:
+    return files.read(path, MAX_BYTES)
+  except OSError as error:
+    raise InputError(f'{path}: cannot be read ({error.strerror})') from error
+
+
+def unpack(path: pathlib.Path, packed: bytes, split: str) -> Source:
+  """A split's rows out of the bytes that `read` gave.
 
   Raises:
     InputError: the file is damaged, too large, or does not hold the split.
   """
   member = SPLITS[split]
   try:
-    with path.open('rb') as file:
-      content = _unpack(file, path.name, member)
+    content = _unpack(packed, path.name, member)
   except InputError as error:
     raise InputError(f'{path}: {error}') from error
   except OSError as error:
-    if error.errno is not None:
-      raise InputError(f'{path}: cannot be read ({error.strerror})') from error
     raise InputError(f'{path}: not a whole gzip file ({error})') from error
   except Exception as error:  # damage makes Python's modules raise many kinds
     raise InputError(
@@ -121,20 +146,15 @@ def download(data_dir: pathlib.Path, progress: Progress) -> pathlib.Path:
     'fetch it in some other way, put it into a folder, and pass '
     '--data_dir=FOLDER; or try --dataset=sample'
   )
+  target = data_dir / ARCHIVE
   try:
-    with tempfile.NamedTemporaryFile(
-      dir=data_dir, prefix='.download-', delete=False
-    ) as part:
-      path = pathlib.Path(part.name)
-      try:
-        _fetch(part, progress)
-        part.close()
-        _verify(path)
-        target = data_dir / ARCHIVE
-        path.replace(target)
-        return target
-      finally:
-        path.unlink(missing_ok=True)
+    if not os.access(data_dir, os.W_OK):
+      raise PermissionError(f'{data_dir} cannot be written')
+    content = _fetch(progress)
+    _verify(content)
+    files.tidy(data_dir, [ARCHIVE])
+    files.write(target, content)
+    return target
   except urllib.error.URLError as error:
     raise InputError(
       f'cannot download {URL} ({error.reason}): {by_hand}'
@@ -143,7 +163,8 @@ def download(data_dir: pathlib.Path, progress: Progress) -> pathlib.Path:
     raise InputError(f'cannot download {URL} ({error!r}): {by_hand}') from error
 
 
-def _fetch(part: IO[bytes], progress: Progress) -> None:
+def _fetch(progress: Progress) -> bytes:
+  content = bytearray()
   with urllib.request.urlopen(URL, timeout=TIMEOUT) as response:
     if not response.geturl().startswith('https://'):
       raise InputError(
@@ -151,29 +172,25 @@ def _fetch(part: IO[bytes], progress: Progress) -> None:
       )
     length = response.headers.get('Content-Length')
     total = int(length) if length and length.isdigit() else None
-    done = 0
     while chunk := response.read(_CHUNK):
-      done += len(chunk)
-      if done > MAX_DOWNLOAD:
+      content += chunk
+      if len(content) > MAX_DOWNLOAD:
         raise InputError(
           f'the download exceeds {MAX_DOWNLOAD} bytes, which the official '
           'archive does not: not kept'
         )
-      part.write(chunk)
-      progress(done, total)
-  if total is not None and done < total:
+      progress(len(content), total)
+  if total is not None and len(content) < total:
     raise InputError(
-      f'the download broke off after {done} of {total} bytes: try again'
+      f'the download broke off after {len(content)} of {total} bytes: try again'
     )
-  part.flush()
-  os.fsync(part.fileno())
+  return bytes(content)
 
 
-def _verify(path: pathlib.Path) -> None:
+def _verify(packed: bytes) -> None:
   for split, member in SPLITS.items():
     try:
-      with path.open('rb') as file:
-        content = _unpack(file, ARCHIVE, member)
+      content = _unpack(packed, ARCHIVE, member)
     except InputError:
       raise
     except Exception as error:
@@ -198,43 +215,56 @@ def _one_line(error: Exception) -> str:
   return ' '.join(str(error).split()) or type(error).__name__
 
 
-def _unpack(file: IO[bytes], name: str, member: str) -> bytes | None:
-  """The content of `member` in a file that is called `name`.
+def _unpack(packed: bytes, name: str, member: str) -> bytes | None:
+  """The content of `member` in the bytes of a file that is called `name`.
 
   Names inside an archive are only compared, never used as paths, and nothing is
   written. None where the archive does not hold the member.
   """
+  file = io.BytesIO(packed)
   if name.endswith('.zip'):
+    _check_parts(packed, b'PK\x01\x02', name)
     with zipfile.ZipFile(file) as archive:
       for info in archive.infolist():
         inner = pathlib.PurePosixPath(info.filename).name
         if inner in (INNER_ARCHIVE, member, f'{member}.gz'):
           with archive.open(info) as stream:
-            data = io.BytesIO(_bounded(stream, inner))
-          return _unpack(data, inner, member)
+            return _unpack(_bounded(stream, inner), inner, member)
     return None
-  if name.endswith('.tar.gz'):
-    with gzip.open(file) as stream:
-      limited = _Limited(cast(IO[bytes], stream), name)
-      content = _from_tar(limited, member)
+  if name.endswith('.gz'):
+    _check_parts(packed, b'\x1f\x8b\x08', name)
+    with gzip.open(file) as unzipped:
+      stream = cast(IO[bytes], unzipped)
+      if not name.endswith('.tar.gz'):
+        return _bounded(stream, name)
+      limited = _Limited(stream, name)
+      content = _from_tar(limited, name, member)
       while limited.read(_CHUNK):  # to the end, where gzip's checksum is
         pass
     return content
-  if name.endswith('.gz'):
-    with gzip.open(file) as stream:
-      return _bounded(cast(IO[bytes], stream), name)
-  return _bounded(file, name)
+  return packed
 
 
-def _from_tar(stream: '_Limited', member: str) -> bytes | None:
+def _check_parts(packed: bytes, mark: bytes, name: str) -> None:
+  """Refuses an archive of very many members before they are listed.
+
+  Every member starts with this mark, which chance puts into compressed data
+  once in 16 MB at most.
+  """
+  if packed.count(mark) > MAX_MEMBERS:
+    raise InputError(f'{name} is made of more than {MAX_MEMBERS} parts')
+
+
+def _from_tar(stream: '_Limited', name: str, member: str) -> bytes | None:
   with tarfile.open(fileobj=cast(IO[bytes], stream), mode='r|') as archive:
-    for entry in archive:
+    for number, entry in enumerate(archive):
+      if number >= MAX_MEMBERS:
+        raise InputError(f'{name} is made of more than {MAX_MEMBERS} parts')
       inner = pathlib.PurePosixPath(entry.name).name
       if entry.isfile() and inner in (member, f'{member}.gz'):
         extracted = archive.extractfile(entry)
         assert extracted is not None  # it is a file
-        data = io.BytesIO(_bounded(extracted, inner))
-        return _unpack(data, inner, member)
+        return _unpack(_bounded(extracted, inner), inner, member)
   return None
 
 

@@ -1,15 +1,13 @@
-"""Text of Census-Income (KDD) to columns, and the cache of parsed columns."""
+"""Text of Census-Income (KDD) to columns.
+
+Block by block: the first bad line ends it, however much comes after, and what
+is needed beside the text are a block's strings and a code a field.
+"""
 
 import csv
 import io
-import json
-import os
-import pathlib
 import re
-import tempfile
-import zipfile
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -59,6 +57,11 @@ LABEL_VALUES = {
 # A decimal number in ASCII, as in the file; Python's own float() takes more.
 NUMBER = re.compile(r'[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?', re.ASCII)
 
+BLOCK = 4 * 2**20  # bytes that are looked at in one go
+MAX_LINE = 4096  # bytes: the longest official line has 628
+MAX_VALUES = 2**16  # different ones of a column: officially fewer than 2,000
+MAX_TEXT = 2**28  # bytes that the different values take, all of one width
+
 Table = Mapping[str, Factor]
 
 
@@ -67,7 +70,7 @@ def parse(content: bytes, name: str) -> Table:
 
   Args:
     content: ASCII text; lines end in LF or CRLF. Spaces before a field do not
-      count.
+      count, nor do empty lines at the end.
     name: what to call the file in messages.
 
   Returns:
@@ -77,16 +80,48 @@ def parse(content: bytes, name: str) -> Table:
   Raises:
     InputError: names file and line of the first bad row.
   """
+  content = _without_empty_end(content)
   if not content:
     raise InputError(f'{name}: expected rows of 42 fields, found an empty file')
-  good_lines, good_bytes, complaint = _check_structure(content)
-  table: dict[str, Factor] = {}
-  if good_lines:
-    table = _read_csv(content[:good_bytes], good_lines)
-    _check_values(table, name)
-  if complaint:
-    raise InputError(f'{name}, line {good_lines + 1}: {complaint}')
-  return table
+  columns = {column: _Values() for column in COLUMNS if column != IGNORED}
+  num_rows = 0
+  for block in _blocks(content):
+    good_lines, good_bytes, complaint = _check_structure(block)
+    if good_lines:
+      _add(columns, block[:good_bytes], good_lines, name, num_rows)
+    num_rows += good_lines
+    if complaint:
+      raise InputError(f'{name}, line {num_rows + 1}: {complaint}')
+  width = sum(
+    values.width() for c, values in columns.items() if c not in NUMERIC
+  )
+  if width > MAX_TEXT:
+    raise InputError(
+      f'{name}: expected short texts, found as long and as many different ones '
+      f'as fill {width / 1e6:.0f} MB of memory'
+    )
+  return {
+    column: values.factor(is_number=column in NUMERIC)
+    for column, values in columns.items()
+  }
+
+
+def _without_empty_end(content: bytes) -> bytes:
+  end = len(content.rstrip(b'\r\n'))
+  if b'\r' in content[end:].replace(b'\r\n', b'\n'):
+    return content  # a CR alone is no line's end
+  return content[: content.find(b'\n', end) + 1 or None] if end else b''
+
+
+def _blocks(content: bytes) -> Iterator[bytes]:
+  """Whole lines, or the start of one that is too long by far."""
+  start = 0
+  while start < len(content):
+    end = start + BLOCK
+    if end < len(content):
+      end = content.rfind(b'\n', start, end) + 1 or end
+    yield content[start:end]
+    start = end
 
 
 def _check_structure(content: bytes) -> tuple[int, int, str]:
@@ -95,6 +130,9 @@ def _check_structure(content: bytes) -> tuple[int, int, str]:
   ends = np.flatnonzero(text == 0x0A)
   if content[-1] != 0x0A:
     ends = np.append(ends, len(text))
+  lengths = np.diff(ends, prepend=-1) - 1
+  long = np.flatnonzero(lengths > MAX_LINE)
+  first_long = int(long[0]) if len(long) else len(ends)
   commas = np.searchsorted(np.flatnonzero(text == 0x2C), ends)
   fields = np.diff(commas, prepend=0) + 1
   wrong = np.flatnonzero(fields != len(COLUMNS))
@@ -109,28 +147,96 @@ def _check_structure(content: bytes) -> tuple[int, int, str]:
     odd = odd[~is_crlf]
   first_odd = int(np.searchsorted(ends, odd[0])) if len(odd) else len(ends)
 
-  good = min(first_odd, first_wrong)
+  good = min(first_odd, first_wrong, first_long)
   complaint = ''
   if good < len(ends):
-    complaint = (
-      f'expected printable ASCII, found byte 0x{text[odd[0]]:02x}'
-      if first_odd == good
-      else f'expected {len(COLUMNS)} fields separated by commas, found '
-      f'{fields[good]}'
-    )
+    if first_long == good:
+      complaint = f'expected at most {MAX_LINE} bytes, found {lengths[good]}'
+    elif first_odd == good:
+      complaint = f'expected printable ASCII, found byte 0x{text[odd[0]]:02x}'
+    else:
+      complaint = (
+        f'expected {len(COLUMNS)} fields separated by commas, found '
+        f'{fields[good]}'
+      )
   good_bytes = int(ends[good - 1]) + 1 if good else 0
   return good, good_bytes, complaint
 
 
-def _read_csv(content: bytes, num_rows: int) -> dict[str, Factor]:
+class _Values:
+  """One column while it grows: a code for each row, and the different values.
+
+  Attributes:
+    code_of: `{value: code}`, in the order of appearance.
+    blocks: codes of the rows, block by block.
+  """
+
+  def __init__(self) -> None:
+    self.code_of: dict[str, int] = {}
+    self.blocks: list[np.ndarray] = []
+
+  def add(
+    self, column: str, codes: np.ndarray, values: np.ndarray
+  ) -> tuple[int, str] | None:
+    """Adds rows, or gives the first bad one of them and what is wrong with it.
+
+    Args:
+      column: its name.
+      codes: of each row.
+      values: what the codes stand for, in the order of appearance.
+    """
+    for code, value in enumerate(values):
+      wanted = '' if value in self.code_of else _wanted(column, value)
+      known = self.code_of.setdefault(value, len(self.code_of))
+      if known >= MAX_VALUES:
+        wanted = wanted or f'at most {MAX_VALUES:,} different values'
+      if wanted:
+        shown = repr(value if len(value) <= 80 else f'{value[:80]}...')
+        complaint = f'expected {wanted} in {column}, found {shown}'
+        return int(np.argmax(codes == code)), complaint
+    mapping = [self.code_of[value] for value in values]
+    code_type = np.min_scalar_type(len(self.code_of))
+    self.blocks.append(np.array(mapping, code_type)[codes])
+    return None
+
+  def width(self) -> int:
+    """Bytes of an array of the values, where all are as wide as the longest."""
+    return 4 * len(self.code_of) * max(map(len, self.code_of))
+
+  def factor(self, *, is_number: bool) -> Factor:
+    """The whole column, its values sorted as text."""
+    values = sorted(self.code_of)
+    ranks = np.empty(len(values), np.min_scalar_type(len(values)))
+    ranks[[self.code_of[value] for value in values]] = np.arange(len(values))
+    codes = ranks[np.concatenate(self.blocks)]
+    if is_number:
+      return Factor(codes, np.array([float(value) for value in values]))
+    return Factor(codes, np.array(values, np.str_))
+
+
+def _add(
+  columns: Mapping[str, _Values],
+  content: bytes,
+  num_rows: int,
+  name: str,
+  before: int,
+) -> None:
+  """Adds rows that are well formed, unless a value is not.
+
+  Args:
+    columns: what they are added to.
+    content: the rows.
+    num_rows: how many.
+    name: of the file.
+    before: how many rows came before.
+  """
   import pandas as pd  # 0.3 s, for nothing where the cache serves
 
-  kept = [column for column in COLUMNS if column != IGNORED]
   frame = pd.read_csv(
     io.BytesIO(content),
     header=None,
     names=list(COLUMNS),
-    usecols=kept,
+    usecols=list(columns),
     dtype=object,  # 'category' reads 01 as the number 1 in pandas 3
     skipinitialspace=True,
     skip_blank_lines=False,
@@ -139,104 +245,28 @@ def _read_csv(content: bytes, num_rows: int) -> dict[str, Factor]:
     engine='c',
   )
   assert len(frame) == num_rows  # checked line by line before
-  table = {}
-  for column in kept:
-    codes, values = pd.factorize(frame[column].to_numpy(), sort=True)
-    smallest = np.min_scalar_type(len(values))
-    table[column] = Factor(
-      codes.astype(smallest), np.asarray(values, dtype=np.str_)
-    )
-  return table
-
-
-def _check_values(table: dict[str, Factor], name: str) -> None:
-  """Turns numeric columns into numbers; stops at the first bad row."""
   errors = []
-  for position, (column, factor) in enumerate(table.items()):
-    if column in NUMERIC:
-      good = np.array([_is_number(value) for value in factor.values], bool)
-      wanted = 'a finite number'
-    elif column in LABEL_VALUES:
-      good = np.isin(factor.values, LABEL_VALUES[column])
-      wanted = ' or '.join(map(repr, LABEL_VALUES[column]))
-      if len(LABEL_VALUES[column]) > 2:
-        wanted = 'one of the known values'
-    else:
-      continue
-    if not good.all():
-      row = int(np.argmax(~good[factor.codes]))
-      value = str(factor.values[factor.codes[row]])
-      errors.append(
-        (row, position, f'expected {wanted} in {column}, found {value!r}')
-      )
-    elif column in NUMERIC:
-      table[column] = Factor(factor.codes, factor.values.astype(np.float64))
+  for position, (column, known) in enumerate(columns.items()):
+    bad = known.add(column, *pd.factorize(frame[column].to_numpy()))
+    if bad:
+      row, complaint = bad
+      errors.append((row, position, complaint))
   if errors:
     row, _, complaint = min(errors)
-    raise InputError(f'{name}, line {row + 1}: {complaint}')
+    raise InputError(f'{name}, line {before + row + 1}: {complaint}')
+
+
+def _wanted(column: str, value: str) -> str:
+  """What a column should hold, where a value is not that."""
+  if column in NUMERIC:
+    return '' if _is_number(value) else 'a finite number'
+  known = LABEL_VALUES.get(column)
+  if not known or value in known:
+    return ''
+  if len(known) > 2:
+    return 'one of the known values'
+  return ' or '.join(map(repr, known))
 
 
 def _is_number(text: str) -> bool:
   return bool(NUMBER.fullmatch(text)) and abs(float(text)) < float('inf')
-
-
-# The cache: one .npz a split, beside what its source looked like when read.
-
-CACHE_VERSION = 1
-
-
-def cached(
-  cache_file: pathlib.Path, source: pathlib.Path
-) -> tuple[Table, dict[str, Any]] | None:
-  """Parsed columns of a source file that has not changed, and their facts."""
-  try:
-    with (
-      cache_file.open('rb') as file,  # np.load leaks it where it fails
-      np.load(file, allow_pickle=False) as arrays,
-    ):
-      facts = json.loads(str(arrays['facts']))
-      if facts.pop('stamp') != _stamp(source):
-        return None
-      table = {
-        column: Factor(arrays[f'{column}.codes'], arrays[f'{column}.values'])
-        for column in facts.pop('columns')
-      }
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-    return None  # absent or damaged: read the source again
-  return table, facts
-
-
-def write_cache(
-  cache_file: pathlib.Path,
-  source: pathlib.Path,
-  table: Table,
-  facts: Mapping[str, Any],
-) -> None:
-  """Writes what `cached` reads, atomically.
-
-  Raises:
-    OSError: the folder cannot be written.
-  """
-  arrays = {
-    f'{column}.{part}': array
-    for column, factor in table.items()
-    for part, array in factor._asdict().items()
-  }
-  described = {**facts, 'columns': list(table), 'stamp': _stamp(source)}
-  cache_file.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.NamedTemporaryFile(
-    dir=cache_file.parent, prefix='.cache-', delete=False
-  ) as part:
-    path = pathlib.Path(part.name)
-    try:
-      np.savez(part, facts=np.array(json.dumps(described)), **arrays)
-      part.flush()
-      os.fsync(part.fileno())
-      path.replace(cache_file)
-    finally:
-      path.unlink(missing_ok=True)
-
-
-def _stamp(source: pathlib.Path) -> list[Any]:
-  stat = source.stat()
-  return [CACHE_VERSION, str(source), stat.st_size, stat.st_mtime_ns]

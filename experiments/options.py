@@ -114,9 +114,15 @@ class Config:
     return cls(**{name: _as_tuple(value) for name, value in data.items()})
 
 
-def cache_dir() -> pathlib.Path:
-  """`$XDG_CACHE_HOME/lplmtl`, or the same under ~/.cache."""
-  base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+def cache_dir() -> pathlib.Path | None:
+  """`$XDG_CACHE_HOME/lplmtl`, or the same under ~/.cache.
+
+  None for a user without a home: an id that the system does not know.
+  """
+  try:
+    base = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  except RuntimeError:
+    return None
   return pathlib.Path(base) / 'lplmtl'
 
 

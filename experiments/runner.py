@@ -86,9 +86,10 @@ def start(config: Config) -> None:
   Programs that were compiled once are kept on disk, the small ones too. In a
   notebook, where JAX may run already, the number of devices stays as it is.
   """
-  if config.compilation_cache != 'none':
-    folder = config.compilation_cache or str(cache_dir() / 'jax')
-    jax.config.update('jax_compilation_cache_dir', folder)
+  kept = cache_dir()
+  folder = config.compilation_cache or (str(kept / 'jax') if kept else 'none')
+  if folder != 'none':
+    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
   with contextlib.suppress(RuntimeError):

@@ -27,19 +27,24 @@ _NO_SYNC = (
 LARGEST = 2**28  # bytes: more than any file that is read whole here
 
 
-def write(path: pathlib.Path, content: bytes) -> None:
+def write(path: pathlib.Path, content: bytes, mode: int = 0o666) -> None:
   """Writes a whole file or none, for good.
 
   The part that becomes the file has a random name beside it, so that nothing
   which stands there already is written to; what is no regular file, a link too,
-  is not replaced. Modes are those of any new file.
+  is not replaced.
+
+  Args:
+    path: the file.
+    content: its bytes.
+    mode: its permissions, less the umask.
 
   Raises:
     OSError: it cannot be written; an older file is still there.
   """
   check_regular(path)
   part = path.with_name(f'.{path.name}.{secrets.token_hex(8)}.part')
-  descriptor = create(part, os.O_WRONLY | os.O_EXCL)
+  descriptor = create(part, os.O_WRONLY | os.O_EXCL, mode)
   try:
     with open(descriptor, 'wb') as file:
       file.write(content)
@@ -53,15 +58,16 @@ def write(path: pathlib.Path, content: bytes) -> None:
   sync(path.parent)
 
 
-def create(path: pathlib.Path, flags: int) -> int:
+def create(path: pathlib.Path, flags: int, mode: int = 0o666) -> int:
   """A descriptor of a new file, or of one that is there; no link is followed.
 
   Args:
     path: the file.
     flags: `os.O_EXCL` for a new file alone, and how to open it.
+    mode: permissions of a new file, less the umask.
   """
   flags |= os.O_CREAT | _NOFOLLOW | _NONBLOCK | _BINARY
-  return os.open(path, flags, 0o666)
+  return os.open(path, flags, mode)
 
 
 def check_regular(path: pathlib.Path) -> None:

@@ -11,7 +11,11 @@ def read(content):
   lines = content.split(b'\n')
   if lines[-1] == b'':
     lines.pop()
+    while lines and lines[-1] in (b'', b'\r'):  # empty ones at the end
+      lines.pop()
   for number, line in enumerate(lines, 1):
+    if len(line) > census_reader.MAX_LINE:
+      return rows, number, f'expected at most {census_reader.MAX_LINE} bytes'
     if line.endswith(b'\r') and number <= content.count(b'\n'):
       line = line[:-1]
     if any(not 0x20 <= byte <= 0x7E for byte in line):

@@ -1,16 +1,25 @@
 """Reading, verifying, splitting and encoding Census-Income."""
 
+import errno
 import gzip
 import hashlib
 import io
 import os
+import pathlib
+import tracemalloc
 import urllib.error
 import urllib.request
 
 import numpy as np
 import pytest
 
-from experiments import census_data, census_files, census_reader, census_sample
+from experiments import (
+  census_data,
+  census_files,
+  census_reader,
+  census_sample,
+  options,
+)
 from experiments.errors import InputError
 from lplmtl.tables import Factor
 from tests import fuzz_reader, slow_reader
@@ -32,27 +41,34 @@ def private_cache(tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
 
 
-def test_reader_equals_the_slow_one():
+@pytest.mark.parametrize('block', [5000, census_reader.BLOCK])
+def test_reader_equals_the_slow_one(block, monkeypatch):
+  monkeypatch.setattr(census_reader, 'BLOCK', block)
   for content in (
     CONTENT,
     fuzz_reader.join(fuzz_reader.sample_lines(), end='\r\n'),
     CONTENT.rstrip(b'\n'),
     CONTENT.replace(b', ', b','),
     CONTENT.replace(b', ', b',   '),
+    CONTENT + b'\n\n\r\n\n',  # empty lines at the end do not count
   ):
     assert fuzz_reader.compare(content) == 'read'
 
 
 def test_reader_on_real_rows(census_dir):
-  source = census_files.read(census_files.find(census_dir, 'test'), 'test')
+  path = census_files.find(census_dir, 'test')
+  source = census_files.unpack(path, census_files.read(path), 'test')
   assert source.label == 'census66k'
   content = source.content[: source.content.index(b'\n', 10**6) + 1]
   assert fuzz_reader.compare(content) == 'read'
 
 
 @pytest.mark.parametrize('seed', range(4))
-def test_reader_on_spoiled_files(seed, tmp_path):
+def test_reader_on_spoiled_files(seed, tmp_path, monkeypatch):
   """Texts and archives; `python -m tests.fuzz_reader` makes thousands."""
+  if seed % 2:  # several blocks, and lines that are too long
+    monkeypatch.setattr(census_reader, 'MAX_LINE', 900)
+    monkeypatch.setattr(census_reader, 'BLOCK', 901)
   found = fuzz_reader.run(150, seed, fuzz_reader.sample_lines(), tmp_path)
   assert set(found) == {'read', 'refused', 'archive refused'}
 
@@ -61,6 +77,7 @@ def test_reader_on_spoiled_files(seed, tmp_path):
   'content, complaint',
   [
     (b'', 'FILE: expected rows of 42 fields, found an empty file'),
+    (b'\n\n\r\n', 'FILE: expected rows of 42 fields, found an empty file'),
     (
       fuzz_reader.join([*fuzz_reader.sample_lines(3)[:2], fuzz_reader.sample_lines(3)[2][:41]]),
       'FILE, line 3: expected 42 fields separated by commas, found 41',
@@ -114,6 +131,7 @@ def test_every_packing_reads_the_same(form, tmp_path):
       f'{n}.gz': gzip.compress(CONTENT) for n in census_files.SPLITS.values()
     }
     (folder / census_files.ARCHIVE).write_bytes(fuzz_reader.zipped(members))
+  files = {p.name for p in folder.iterdir()}
   raw = census_data.read('census', folder)
   rows = slow_reader.read(CONTENT)[0]
   assert (
@@ -125,52 +143,9 @@ def test_every_packing_reads_the_same(form, tmp_path):
   assert (
     raw.facts['files']['train']['sha256'] == hashlib.sha256(CONTENT).hexdigest()
   )
-  # Nothing was written but the cache.
-  assert {p.name for p in folder.iterdir()} >= {'lplmtl-cache'}
-  assert not (tmp_path / 'census-income.data').exists()
-
-
-def test_cache_is_used_until_the_file_changes(tmp_path, monkeypatch):
-  folder = tmp_path / 'files'
-  folder.mkdir()
-  _write(folder)
-  parsed = []
-  parse = census_reader.parse
-  monkeypatch.setattr(
-    census_reader, 'parse', lambda *a: parsed.append(a[1]) or parse(*a)
-  )
-  first = census_data.read('census', folder)
-  assert len(parsed) == 2
-  again = census_data.read('census', folder)
-  assert len(parsed) == 2
-  assert again.facts == first.facts
-  for column, factor in first.train.items():
-    np.testing.assert_array_equal(again.train[column].codes, factor.codes)
-    np.testing.assert_array_equal(again.train[column].values, factor.values)
-  other = fuzz_reader.join(fuzz_reader.sample_lines(seed=1))
-  (folder / 'census-income.data').write_bytes(other)
-  changed = census_data.read('census', folder)
-  assert len(parsed) == 3
-  assert fuzz_reader.rows_of(changed.train) == slow_reader.read(other)[0]
-  # A damaged cache is read past.
-  cache = folder / 'lplmtl-cache' / 'train.npz'
-  cache.write_bytes(cache.read_bytes()[:1000])
-  assert fuzz_reader.rows_of(
-    census_data.read('census', folder).train
-  ) == fuzz_reader.rows_of(changed.train)
-  assert len(parsed) == 4
-
-
-def test_a_read_only_folder_is_left_alone(tmp_path):
-  folder = tmp_path / 'files'
-  folder.mkdir()
-  _write(folder)
-  folder.chmod(0o555)
-  census_data.read('census', folder)
-  assert len(list(folder.iterdir())) == 2
-  cached = list((tmp_path / 'cache').rglob('train.npz'))
-  assert len(cached) == 1
-  folder.chmod(0o755)
+  # Nothing is written beside them.
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['cache', 'files']
+  assert not {p.name for p in folder.iterdir()} - files
 
 
 @pytest.mark.parametrize(
@@ -234,15 +209,145 @@ def test_a_bomb_in_an_archive(tmp_path, monkeypatch):
     census_data.read('census', tmp_path)
 
 
+@pytest.mark.parametrize('kind', ['tar', 'gz', 'zip'])
+def test_archives_of_very_many_parts_are_refused(kind, tmp_path, monkeypatch):
+  """A tar of 300,000 empty members took 40 s to go through."""
+  monkeypatch.setattr(census_files, 'MAX_MEMBERS', 20)
+  many = {f'{i}': b'' for i in range(40)}
+  name = 'census-income.data.gz'
+  if kind == 'tar':
+    (tmp_path / 'census.tar.gz').write_bytes(fuzz_reader.tar(many))
+    name = 'census.tar.gz'
+  elif kind == 'zip':
+    (tmp_path / census_files.ARCHIVE).write_bytes(fuzz_reader.zipped(many))
+    name = census_files.ARCHIVE
+  else:
+    (tmp_path / name).write_bytes(gzip.compress(b'') * 40)
+  with pytest.raises(InputError, match='made of more than 20 parts') as error:
+    census_data.read('census', tmp_path)
+  assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'content',
+  [
+    b'\n' * 2**23,
+    CONTENT + b'\n' * 2**23 + CONTENT,
+    b',' * 2**23,
+    b'x' * 2**23,
+    CONTENT.replace(b'race 1', b'x' * 200_000, 1) * 20,
+  ],
+  ids=['newlines', 'newlines inside', 'commas', 'one line', 'one field'],
+)
+def test_bad_files_are_refused_before_they_fill_the_memory(
+  content, monkeypatch
+):
+  """64 MB of newlines took 2.3 GB, a field of 200 kB among 3,000 4.5 GB."""
+  monkeypatch.setattr(census_reader, 'BLOCK', 2**16)
+  tracemalloc.start()
+  try:
+    with pytest.raises(
+      InputError, match=r'FILE, line \d+: expected|empty file'
+    ):
+      census_reader.parse(content, 'FILE')
+    peak = tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+  # A copy of the empty end beside what a block takes.
+  assert peak < 2**24, peak
+
+
+def test_values_are_bounded(monkeypatch):
+  """In number, and in the memory that an array of them takes."""
+  rows = fuzz_reader.sample_lines()
+  for i, row in enumerate(rows):
+    row[census_reader.COLUMNS.index('race')] = f'race {i}' + 'x' * 100
+  content = fuzz_reader.join(rows)
+  assert fuzz_reader.compare(content) == 'read'
+  monkeypatch.setattr(census_reader, 'MAX_TEXT', 20_000)
+  with pytest.raises(InputError, match='FILE: expected short texts'):
+    census_reader.parse(content, 'FILE')
+  monkeypatch.setattr(census_reader, 'MAX_VALUES', 50)
+  with pytest.raises(
+    InputError, match='line 51: expected at most 50 different values in race, '
+  ) as error:
+    census_reader.parse(content, 'FILE')
+  assert len(str(error.value)) < 200
+
+
 def test_half_of_the_files(tmp_path):
   (tmp_path / 'census-income.test').write_bytes(CONTENT)
   with pytest.raises(InputError, match='holds no census-income.data'):
     census_data.read('census', tmp_path)
 
 
-def test_no_such_folder(tmp_path):
-  with pytest.raises(InputError, match='is no folder'):
-    census_data.read('census', tmp_path / 'nothing')
+@pytest.mark.parametrize(
+  'name, complaint',
+  [
+    ('nothing', 'is no folder'),
+    ('x' * 300, 'cannot be read: .*too long'),
+    ('census-income.data/x', 'is no folder'),
+    ('a\0b', 'cannot be read: '),
+  ],
+)
+def test_no_such_folder(name, complaint, tmp_path):
+  _write(tmp_path)
+  with pytest.raises(InputError, match=complaint):
+    census_data.read('census', tmp_path / name)
+
+
+def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
+  look = pathlib.Path.stat
+
+  def refuse(self, **kwargs):
+    if self.name.startswith('census'):
+      raise PermissionError(errno.EACCES, 'Permission denied', str(self))
+    return look(self, **kwargs)
+
+  monkeypatch.setattr(pathlib.Path, 'stat', refuse)
+  with pytest.raises(
+    InputError, match=r'income.data: cannot be looked for \(Permission'
+  ):
+    census_data.read('census', tmp_path)
+
+
+@pytest.mark.parametrize('kind', ['fifo', 'folder'])
+def test_what_is_no_file_is_not_read(kind, tmp_path):
+  """A FIFO would be waited for without end."""
+  path = _write(tmp_path) / 'census-income.data'
+  path.unlink()
+  os.mkfifo(path) if kind == 'fifo' else path.mkdir()
+  with pytest.raises(InputError, match='expected a file, found something else'):
+    census_data.read('census', tmp_path)
+
+
+def test_folders_of_odd_names(tmp_path, monkeypatch):
+  """No UTF-8, and the short form of the home folder."""
+  odd = tmp_path / os.fsdecode(b'no \xff utf-8')
+  odd.mkdir()
+  rows = fuzz_reader.rows_of(census_data.read('census', _write(odd)).train)
+  monkeypatch.setenv('HOME', str(tmp_path))
+  short = pathlib.Path('~') / odd.name
+  assert fuzz_reader.rows_of(census_data.read('census', short).train) == rows
+  with pytest.raises(InputError, match='--data_dir=~nobody-.* cannot be read'):
+    census_data.read('census', pathlib.Path('~nobody-of-this-name/x'))
+
+
+def test_a_user_without_a_home(tmp_path, monkeypatch):
+  """HOME unset, and an id that the system does not know, as in containers."""
+  monkeypatch.delenv('XDG_CACHE_HOME')
+  monkeypatch.delenv('HOME')
+
+  def unknown(_):
+    raise KeyError
+
+  monkeypatch.setattr('pwd.getpwuid', unknown)
+  assert options.cache_dir() is None
+  census_data.read('sample', num_rows=100)
+  raw = census_data.read('census', _write(tmp_path))
+  assert fuzz_reader.rows_of(raw.train) == slow_reader.read(CONTENT)[0]
+  with pytest.raises(InputError, match='no home folder .* pass --data_dir'):
+    census_data.read('census')
 
 
 # Download: a stand-in for the one call that reaches for the network.
@@ -283,13 +388,10 @@ def test_download(tmp_path, monkeypatch):
   calls = []
   raw = census_data.read('census', progress=lambda *args: calls.append(args))
   assert calls[-1] == (len(archive), len(archive))
-  assert raw.facts['dataset'] == 'census'[:0] + 'official'
+  assert raw.facts['dataset'] == 'official'
   assert 'the official files' in raw.facts['statement']
   folder = tmp_path / 'cache' / 'lplmtl' / 'census-income'
-  assert {p.name for p in folder.iterdir()} == {
-    census_files.ARCHIVE,
-    'lplmtl-cache',
-  }
+  assert [p.name for p in folder.iterdir()] == [census_files.ARCHIVE]
   # The second time nothing is fetched.
   _serve(monkeypatch, AssertionError('fetched again'))
   assert fuzz_reader.rows_of(
@@ -319,6 +421,30 @@ def test_download_that_fails_leaves_nothing(
   with pytest.raises(InputError, match=complaint):
     census_data.read('census')
   assert list((tmp_path / 'cache' / 'lplmtl' / 'census-income').iterdir()) == []
+
+
+def test_nothing_is_fetched_into_a_folder_that_nobody_named(
+  tmp_path, monkeypatch
+):
+  """A model that came from elsewhere names one."""
+  _serve(monkeypatch, AssertionError('fetched'))
+  with pytest.raises(
+    InputError, match='no files of Census-Income: pass --data'
+  ):
+    census_data.read('census', tmp_path, may_download=False)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_has_the_permissions_of_any_file(tmp_path, monkeypatch):
+  _official(monkeypatch, CONTENT)
+  archive = fuzz_reader.zipped({'census.tar.gz': TAR})
+  _serve(monkeypatch, _Response(archive))
+  before = os.umask(0o027)
+  try:
+    path = census_files.download(tmp_path, lambda done, total: None)
+  finally:
+    os.umask(before)
+  assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_downloads_are_bounded(tmp_path, monkeypatch):
