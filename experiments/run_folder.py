@@ -28,7 +28,7 @@ def claim(folder: pathlib.Path) -> Iterator[None]:
     InputError: it cannot be written, or another run is at work in it.
   """
   try:
-    storage.check_path(folder.absolute() / MODEL)
+    storage.check_path(folder.absolute() / MODEL, 'model')
   except ValueError as error:
     raise InputError(f'--out_dir={folder}: {error}') from error
   except OSError:

@@ -81,7 +81,7 @@ def tidy(folder: pathlib.Path, names: Iterable[str]) -> None:
   """Removes the parts of these files, which a kill has left."""
   wanted = '|'.join(map(re.escape, names))
   pattern = re.compile(rf'\.(?:{wanted})\.[0-9a-f]{{16}}\.part')
-  for entry in os.scandir(folder):
+  for entry in list(os.scandir(folder)):
     if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
       with contextlib.suppress(OSError):
         os.unlink(entry.path)

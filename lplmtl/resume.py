@@ -1,11 +1,8 @@
 """Training that can be taken up again: the progress of `fit`, kept on disk."""
 
-import contextlib
 import json
 import logging
-import os
 import pathlib
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,13 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import storage
+from lplmtl import folders, saves, storage
 from lplmtl.progress import Progress, Record, from_json, to_json
 from lplmtl.storage import CheckpointError
 from lplmtl.types import PyTree
 
 FORMAT = 1
-_PREFIX = 'step_'
 # A stretch of training after which `fit` looks up, in seconds: what SIGTERM has
 # to wait for.
 _STRETCH = 1.0
@@ -54,7 +50,8 @@ class Checkpoints:
   folder that gets its name when it is whole.
 
   Args:
-    directory: folder of the checkpoints of this run alone.
+    directory: folder of the checkpoints of this run alone; `~` is the home
+      folder. What else lies there is neither counted nor removed.
     run: JSON data that describe the run, all that changes what is computed: the
       data, the model, every setting. A checkpoint of another run is refused; of
       what is left out here, only the random key and the shapes are compared.
@@ -64,6 +61,11 @@ class Checkpoints:
       after about a second, or a step if that takes longer).
     num_kept: checkpoints that stay.
     stop: once set, `fit` keeps its progress and raises `Interrupted`.
+    environment: JSON data that do not make another run but may change its
+      figures, such as versions; where they differ from those of the checkpoint
+      that a run goes on from, a note says so.
+    check: called before anything is written or removed; what it raises ends
+      the run. For who shares a folder, and may have lost it.
     on_note: called with what a person should know, such as a checkpoint that
       was passed over as damaged; None for Python's logging.
 
@@ -80,10 +82,11 @@ class Checkpoints:
     every_seconds: float = 60.0,
     num_kept: int = 2,
     stop: threading.Event | None = None,
+    environment: Mapping[str, Any] | None = None,
+    check: Callable[[], None] = lambda: None,
     on_note: Callable[[str], None] | None = None,
   ):
-    self.directory = pathlib.Path(directory).absolute()
-    storage.check_name(self.directory)
+    self.directory = storage.absolute(directory)
     whole = isinstance(every_steps, int) and isinstance(num_kept, int)
     if not whole or every_steps < 0 or num_kept < 1 or not every_seconds >= 0:
       raise ValueError(
@@ -91,18 +94,13 @@ class Checkpoints:
         f'(and whole numbers, but for seconds); found {every_steps!r}, '
         f'{every_seconds!r} and {num_kept!r}'
       )
-    try:
-      # As JSON gives it back: tuples become lists.
-      self.run = json.loads(json.dumps({**(run or {})}))
-    except TypeError as error:
-      raise ValueError(
-        f'run must be a dict of JSON data, such as {{"rate": 0.1}}: {error}; '
-        f'found {run!r}'
-      ) from error
+    self.run = _json_data('run', run)
+    self.environment = _json_data('environment', environment)
     self.every_steps = every_steps
     self.every_seconds = every_seconds
     self.num_kept = num_kept
     self.stop = stop or threading.Event()
+    self.check = check
     self.on_note = on_note
     self._is_used = self._is_closed = False
     self._passed_over: set[int] = set()
@@ -126,7 +124,7 @@ class Checkpoints:
       if kind is None and self._latest is not None and late:
         self.save(self._latest)  # what comes after training may be cut short
       self.wait()
-    except CheckpointError:
+    except Exception:
       if kind is None:  # else there is an error to tell of already
         raise
     finally:
@@ -134,28 +132,18 @@ class Checkpoints:
       self._worker.shutdown()
 
   def steps(self) -> list[int]:
-    """The steps of the checkpoints on disk, whole or not, oldest first."""
+    """The steps of the own checkpoints on disk, whole or not, oldest first."""
     try:
-      names = os.listdir(self.directory)
-    except FileNotFoundError:
-      return []
+      return saves.own(self.directory)
     except OSError as error:
-      raise RestoreError(
-        f'cannot read the folder of checkpoints {self.directory}: '
-        f'{error.strerror}'
-      ) from error
-    found = [name.removeprefix(_PREFIX) for name in names]
-    return sorted(
-      int(step)
-      for name, step in zip(names, found, strict=True)
-      if name != step and step.isdecimal()
-    )
+      raise _unreadable(self.directory, error) from error
 
   def restore(self, like: Progress) -> Progress | None:
     """The newest whole checkpoint; None where there is none at all.
 
     Raises:
-      RestoreError: none is whole, or they are another run's.
+      RestoreError: none is whole, they are another run's, or something that
+        is no checkpoint bears the name of one.
       ValueError: it has served a call of `fit` already.
     """
     if self._is_used or self._is_closed:
@@ -164,12 +152,21 @@ class Checkpoints:
         'Checkpoints for this one'
       )
     self._is_used = True
+    self.check()
     complaint = ''
+    try:
+      strangers = saves.strangers(self.directory)
+      saves.tidy(self.directory)
+    except OSError as error:
+      raise _unreadable(self.directory, error) from error
+    if strangers:
+      raise RestoreError(
+        f'{strangers[0]} is no checkpoint that was written here, or holds more '
+        'than that: move it away or choose another folder'
+      )
     steps = self.steps()
-    for path in self.directory.glob(f'.{_PREFIX}*'):  # a write that broke off
-      shutil.rmtree(path, ignore_errors=True)
     for step in reversed(steps):
-      folder = self._folder(step)
+      folder = saves.path(self.directory, step)
       try:
         arrays, meta = storage.read(folder)
       except CheckpointError as error:
@@ -180,6 +177,7 @@ class Checkpoints:
       self._check_run(folder, meta)
       found = _from_data(like, arrays, meta, folder)
       self._note(logging.INFO, f'going on from step {step:,} ({folder})')
+      self._compare_environment(meta)
       return found
     if complaint:
       raise RestoreError(
@@ -235,21 +233,16 @@ class Checkpoints:
       pending.result()
 
   def clear(self) -> None:
-    """Removes all checkpoints, and the folder if nothing else is in it."""
+    """Removes own checkpoints, and the folder if nothing else is in it."""
     self.wait()
-    for step in self.steps():
-      shutil.rmtree(self._folder(step), ignore_errors=True)
-    with contextlib.suppress(OSError):
-      self.directory.rmdir()
+    self.check()
+    saves.clear(self.directory)
 
   def _note(self, level: int, text: str) -> None:
     if self.on_note is None:
       logging.getLogger(__name__).log(level, text)
     else:
       self.on_note(text)
-
-  def _folder(self, step: int) -> pathlib.Path:
-    return self.directory / f'{_PREFIX}{step:010}'
 
   def _write(
     self,
@@ -258,18 +251,23 @@ class Checkpoints:
     meta: dict[str, Any],
     history: tuple[Record, ...],
   ) -> None:
-    meta |= {'format': FORMAT, 'run': self.run, 'history': to_json(history)}
-    storage.write(self._folder(step), arrays, meta)
+    meta |= {
+      'format': FORMAT, 'run': self.run, 'history': to_json(history),
+      'environment': self.environment,
+    }  # fmt: skip
+    self.check()
+    storage.write(saves.path(self.directory, step), arrays, meta, saves.KIND)
+    self.check()
     whole = [s for s in self.steps() if s not in self._passed_over - {step}]
     for old in set(self.steps()) - set(whole[-self.num_kept :]):
-      shutil.rmtree(self._folder(old), ignore_errors=True)
+      folders.remove(saves.path(self.directory, old))
     self._passed_over.clear()
 
   def _check_run(self, folder: pathlib.Path, meta: Mapping[str, Any]) -> None:
-    if meta.get('format') != FORMAT:
+    if meta.get('format') != FORMAT or 'run' not in meta:
       raise RestoreError(
-        f'{folder} has format {meta.get("format")}, and this release reads '
-        f'format {FORMAT}: remove {self.directory} to start afresh'
+        f'{folder} has format {meta.get("format")!r:.50}, and this release '
+        f'reads format {FORMAT}: remove {self.directory} to start afresh'
       )
     different = differences(meta['run'], self.run)
     if different:
@@ -278,6 +276,34 @@ class Checkpoints:
         f'{", ".join(different)}: choose another folder, or remove these '
         'checkpoints'
       )
+
+  def _compare_environment(self, meta: Mapping[str, Any]) -> None:
+    old = meta.get('environment')  # a checkpoint may be older than this field
+    different = differences(old, self.environment) if old else []
+    if different:
+      self._note(
+        logging.WARNING,
+        'note: the run goes on under another environment than it was kept '
+        f'under, and may come to other figures: {", ".join(different)}',
+      )
+
+
+def _unreadable(directory: pathlib.Path, error: OSError) -> RestoreError:
+  return RestoreError(
+    f'cannot read the folder of checkpoints {directory}: {error.strerror}'
+  )
+
+
+def _json_data(name: str, data: Mapping[str, Any] | None) -> dict[str, Any]:
+  """As JSON gives it back: tuples become lists."""
+  try:
+    found: dict[str, Any] = json.loads(json.dumps({**(data or {})}))
+    return found
+  except TypeError as error:
+    raise ValueError(
+      f'{name} must be a dict of JSON data, such as {{"rate": 0.1}}: {error}; '
+      f'found {data!r}'
+    ) from error
 
 
 def differences(old: Any, new: Any, name: str = '') -> list[str]:
@@ -346,6 +372,7 @@ def _from_data(
       f'{folder} does not fit this run: it holds {extra} arrays too many, as '
       'of another optimizer or balancer'
     )
+  _check_meta(meta, like, folder)
   old, new = restored['state'].key, like.state.key
   if not np.array_equal(jax.random.key_data(old), jax.random.key_data(new)):
     raise RestoreError(
@@ -358,6 +385,25 @@ def _from_data(
     history=tuple(from_json(record) for record in meta['history']),
     **restored,
   )
+
+
+def _check_meta(
+  meta: Mapping[str, Any], like: Progress, folder: pathlib.Path
+) -> None:
+  """Raises a RestoreError for how far no run can have come."""
+  epoch, step, history = (meta.get(k) for k in ('epoch', 'step', 'history'))
+  is_whole = (
+    type(epoch) is type(step) is int
+    and isinstance(history, list)
+    and [r.get('epoch') for r in history if isinstance(r, dict)]
+    == list(range(1, epoch + 1))
+    and 0 <= step <= like.num_steps
+  )
+  if not is_whole:
+    raise RestoreError(
+      f'{folder} does not fit this run: found epoch {epoch!r:.50} and step '
+      f'{step!r:.50} with a history that is not of as many epochs'
+    )
 
 
 def _is_key(leaf: Any) -> bool:

@@ -1,110 +1,157 @@
-"""Folders that are whole or not there: Orbax, a rename, and checksums.
+"""Folders of arrays and JSON data that are whole or not there, by Orbax.
 
-All files that the library reads and writes go through here. Orbax notices no
-flipped bit, and answers damage with hundreds of lines from its background
-threads; so every file is compared with its checksum before Orbax opens any.
+Orbax notices no flipped bit, and answers damage with hundreds of lines from its
+background threads; so every file is compared with its checksum before Orbax
+opens any.
 """
 
 import contextlib
-import hashlib
+import logging
+import os
 import pathlib
+import re
 import shutil
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from lplmtl import files, folders
 from lplmtl.types import PyTree
 
-CHECKSUMS = 'SHA256SUMS'
-ARRAYS, META = 'arrays', 'meta'
+_INODES = 64  # files and folders that one folder takes, at most
+_PATIENCE = 10.0  # seconds for a thread to end after an error
 
 
 class CheckpointError(ValueError):
   """A folder that cannot be written, or holds nothing whole."""
 
 
+def absolute(path: str | pathlib.Path) -> pathlib.Path:
+  """A path with `~` expanded.
+
+  Raises:
+    ValueError: no path that a folder can be saved at.
+  """
+  try:
+    directory = pathlib.Path(path).expanduser().absolute()
+  except RuntimeError as error:
+    raise ValueError(f'cannot expand {path}: {error}') from error
+  check_name(directory)
+  return directory
+
+
 def check_name(directory: pathlib.Path) -> None:
-  """Raises a ValueError for a path that Orbax would take for a pattern."""
+  """Raises a ValueError for a path that Orbax cannot write to."""
   if set('[]') & set(str(directory)):
     raise ValueError(
       f'a saved folder cannot have brackets in its path, found {directory}: '
       'Orbax takes them for a pattern'
     )
-
-
-def check_path(directory: pathlib.Path) -> None:
-  """Raises a ValueError where no model folder can be (re)written."""
-  check_name(directory)
-  is_ours = (directory / CHECKSUMS).is_file()
-  is_empty = directory.is_dir() and not any(directory.iterdir())
-  if directory.exists() and not is_ours and not is_empty:
+  try:
+    is_text = '\0' not in str(directory).encode('utf-8').decode('utf-8')
+  except UnicodeEncodeError:
+    is_text = False
+  if not is_text:
     raise ValueError(
-      f'{directory} is there and is no whole model folder: remove it or choose '
-      'another name'
+      'a saved folder must have a path in UTF-8, found '
+      f'{os.fsencode(directory)!r}: choose another name'
+    )
+
+
+def check_path(directory: pathlib.Path, kind: str) -> None:
+  """Raises a ValueError where no folder of a kind can be (re)written."""
+  check_name(directory)
+  try:
+    if not os.path.lexists(directory) or folders.is_empty(directory):
+      return
+    is_own = folders.is_own(directory, kind)
+  except OSError as error:
+    raise CheckpointError(
+      f'{directory} cannot be read: {_first_line(error)}'
+    ) from error
+  if not is_own:
+    raise ValueError(
+      f'{directory} is there and is no {kind} folder that was written here, or '
+      'holds more than that: move it away or choose another name'
     )
 
 
 def write(
-  directory: pathlib.Path, arrays: PyTree, meta: Mapping[str, Any]
+  directory: pathlib.Path, arrays: PyTree, meta: Mapping[str, Any], kind: str
 ) -> None:
-  """Writes a folder; the new one is whole before an older one goes.
+  """Writes a folder; the new one is whole, on the disk, before an older goes.
 
   Args:
-    directory: absolute; missing parents are made.
+    directory: from `absolute`; missing parents are made.
     arrays: pytree of NumPy arrays.
     meta: JSON data.
+    kind: `model` or `checkpoint`, as `folders.is_own` knows it again.
 
   Raises:
     CheckpointError: it cannot be written; an older folder is still there.
   """
-  part, old = _part(directory), _old(directory)
   try:
+    check_path(directory, kind)
     _tidy(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(directory.parent)
     _check_space(directory.parent, arrays)
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-      checkpointer.save(
-        part,
-        ocp.args.Composite(
-          **{
-            ARRAYS: ocp.args.StandardSave(arrays),
-            META: ocp.args.JsonSave(dict(meta)),
-          }
-        ),
-      )
-    (part / CHECKSUMS).write_text(_checksums(part))
-    if directory.exists():
-      directory.rename(old)
-    part.rename(directory)
+    with folders.replacing(directory) as new:
+      _save(new, arrays, meta)
+      folders.seal(new, kind)
   except Exception as error:  # Orbax and TensorStore raise many kinds
     with contextlib.suppress(OSError):
       _tidy(directory)
     raise CheckpointError(
       f'cannot write {directory}: {_first_line(error)}'
     ) from error
-  _tidy(directory)
-
-
-def _part(directory: pathlib.Path) -> pathlib.Path:
-  return directory.with_name(f'.{directory.name}.part')
-
-
-def _old(directory: pathlib.Path) -> pathlib.Path:
-  return directory.with_name(f'.{directory.name}.old')
 
 
 def _tidy(directory: pathlib.Path) -> None:
-  """Removes what a write has left beside a folder.
+  folders.tidy(directory.parent, re.escape(directory.name))
 
-  One that broke off between its two renames left the older folder only there:
-  that goes back to its place.
+
+def _save(new: pathlib.Path, arrays: PyTree, meta: Mapping[str, Any]) -> None:
+  with (
+    _quiet(),
+    ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
+  ):
+    checkpointer.save(
+      new,
+      ocp.args.Composite(
+        **{
+          folders.ARRAYS: ocp.args.StandardSave(arrays),
+          folders.META: ocp.args.JsonSave(dict(meta)),
+        }
+      ),
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """For what Orbax's threads log of an error that is raised as well.
+
+  They may go on after it: until they have ended, nothing can be tidied.
   """
-  if _old(directory).exists() and not directory.exists():
-    _old(directory).rename(directory)
-  for path in directory.parent.glob(f'.{directory.name}.*'):
-    shutil.rmtree(path, ignore_errors=True)
+
+  def is_wanted(record: logging.LogRecord) -> bool:
+    is_error = record.levelno >= logging.ERROR
+    return not (is_error and f'{os.sep}orbax{os.sep}' in record.pathname)
+
+  logger = logging.getLogger('absl')
+  logger.addFilter(is_wanted)
+  before = set(threading.enumerate())
+  try:
+    yield
+  except Exception:
+    for thread in set(threading.enumerate()) - before:
+      if type(thread).__module__.startswith('orbax'):
+        thread.join(_PATIENCE)
+    raise
+  finally:
+    logger.removeFilter(is_wanted)
 
 
 def _check_space(parent: pathlib.Path, arrays: PyTree) -> None:
@@ -115,6 +162,12 @@ def _check_space(parent: pathlib.Path, arrays: PyTree) -> None:
     raise OSError(
       f'no space left: {needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free'
     )
+  if hasattr(os, 'statvfs'):
+    found = os.statvfs(parent)
+    if found.f_files and found.f_favail < _INODES:  # some count none
+      raise OSError(
+        f'no space left: {_INODES} files needed, {found.f_favail} can be made'
+      )
 
 
 def _first_line(error: Exception) -> str:
@@ -127,7 +180,7 @@ def read(directory: pathlib.Path) -> tuple[PyTree, dict[str, Any]]:
   """Reads what `write` wrote.
 
   Args:
-    directory: absolute.
+    directory: from `absolute`.
 
   Returns:
     (arrays, meta): nested dicts and lists of NumPy arrays, and JSON data.
@@ -137,66 +190,41 @@ def read(directory: pathlib.Path) -> tuple[PyTree, dict[str, Any]]:
   """
   verify(directory)
   try:
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    with (
+      _quiet(),
+      ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
+    ):
       found = checkpointer.restore(
         directory,
         ocp.args.Composite(
           **{
-            ARRAYS: ocp.args.StandardRestore(),
-            META: ocp.args.JsonRestore(),
+            folders.ARRAYS: ocp.args.StandardRestore(),
+            folders.META: ocp.args.JsonRestore(),
           }
         ),
       )
+    arrays, meta = jax.device_get(found[folders.ARRAYS]), found[folders.META]
+    if not isinstance(meta, dict):
+      raise TypeError(f'expected a dict as metadata, found {meta!r:.50}')
   except Exception as error:
     raise CheckpointError(
       f'{directory} cannot be read: {_first_line(error)}'
     ) from error
-  return jax.device_get(found[ARRAYS]), found[META]
+  return arrays, meta
 
 
 def verify(directory: pathlib.Path) -> None:
-  """Compares every file with its checksum.
+  """Compares every file with its size and its checksum.
 
   Raises:
     CheckpointError: names the first file that is missing or has changed.
   """
-  path = directory / CHECKSUMS
   try:
-    if not path.is_file():
-      raise CheckpointError(
-        f'{directory} is damaged: expected {CHECKSUMS} in it, found none'
-      )
-    text, actual = path.read_text(errors='replace'), _checksums(directory)
+    found = folders.damage(directory)
   except OSError as error:
+    where = f' ({error.filename})' if error.filename else ''
     raise CheckpointError(
-      f'{directory} cannot be read: {_first_line(error)}'
+      f'{directory} cannot be read: {_first_line(error)}{where}'
     ) from error
-  if text == actual:
-    return
-  expected, found = _parse(text), _parse(actual)
-  changed = {
-    name
-    for name in expected.keys() | found.keys()
-    if expected.get(name) != found.get(name)
-  }
-  raise CheckpointError(
-    f'{directory} is damaged: {min(changed, default=CHECKSUMS)} is missing '
-    'or has changed since it was saved'
-  )
-
-
-def _parse(text: str) -> dict[str, str]:
-  """`{file: checksum}`."""
-  lines = [line.split('  ', 1) for line in text.splitlines() if '  ' in line]
-  return {name: sha for sha, name in lines}
-
-
-def _checksums(directory: pathlib.Path) -> str:
-  """What `sha256sum` prints for every file below a folder."""
-  files = sorted(p for p in directory.rglob('*') if p.is_file())
-  return ''.join(
-    f'{hashlib.sha256(path.read_bytes()).hexdigest()}  '
-    f'{path.relative_to(directory).as_posix()}\n'
-    for path in files
-    if path.name != CHECKSUMS
-  )
+  if found is not None:
+    raise CheckpointError(f'{directory} is damaged: {found} since it was saved')

@@ -1,17 +1,19 @@
 """Saved models: exact round trip, damage, what may be named in them."""
 
 import dataclasses
-import pathlib
+import json
+import os
 import shutil
 import sys
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import lplmtl
-from lplmtl import checkpoint, storage, tables
+from lplmtl import checkpoint, storage, tables, tasks
 from tests import contracts
 
 TABLES = tables.fit(
@@ -77,14 +79,14 @@ def test_saving_again_replaces(tmp_path):
 def test_breaking_off_between_two_renames(ends, tmp_path, monkeypatch):
   """The older model survives, and the next one can be written."""
   _save(tmp_path / 'model', extra={'number': 1})
-  rename = pathlib.Path.rename
+  rename = os.rename
 
   def broken(path, target):
-    if path.name.endswith('.part'):
+    if target == tmp_path / 'model' and path.name == 'new':
       raise KeyboardInterrupt if ends == 'by a kill' else OSError(5, 'broken')
     return rename(path, target)
 
-  monkeypatch.setattr(pathlib.Path, 'rename', broken)
+  monkeypatch.setattr(os, 'rename', broken)
   error = KeyboardInterrupt if ends == 'by a kill' else storage.CheckpointError
   with pytest.raises(error):
     _save(tmp_path / 'model', extra={'number': 2})
@@ -212,7 +214,7 @@ def test_other_folders_and_files_are_left_alone(tmp_path):
   (tmp_path / 'folder' / 'keep').write_text('mine')
   (tmp_path / 'file').write_text('mine')
   for name in ('folder', 'file'):
-    with pytest.raises(ValueError, match='is no whole model folder'):
+    with pytest.raises(ValueError, match='is no model folder that was written'):
       _save(tmp_path / name)
   with pytest.raises(ValueError, match='brackets'):
     _save(tmp_path / 'a[1]')
@@ -228,3 +230,129 @@ def test_a_model_without_seeds_has_none_to_choose(tmp_path):
   checkpoint.save(tmp_path / 'model', lplmtl.MLP((3,)), {'w': jnp.ones(2)})
   with pytest.raises(checkpoint.CheckpointError, match='saved with no seeds'):
     checkpoint.load(tmp_path / 'model', seed=0)
+
+
+def _small():
+  return {'w': jnp.ones(2)}
+
+
+@pytest.mark.parametrize(
+  'model',
+  [
+    lplmtl.SharedBottom((tasks.multiclass('a', np.arange(3).max() + 1),)),
+    lplmtl.MLP((np.int32(3),), dropout_rate=np.float32(0.2)),
+    lplmtl.MLP((3,), dropout_rate=jnp.float32(0.25)),
+    lplmtl.MLP((3,), dropout_rate=np.array(0.25)),
+    lplmtl.MLP((3,), dtype=np.dtype('float16')),
+    lplmtl.MLP((3,), dtype='bfloat16'),
+    lplmtl.TabularEncoder((np.int64(3),), embed_dim=np.uint8(4)),
+    lplmtl.TabularEncoder((3,), embed_dim=np.bool_(True)),
+  ],
+)
+def test_numpy_numbers_come_back_as_numbers(model, tmp_path):
+  checkpoint.save(tmp_path / 'model', model, _small())
+  loaded, _, _ = checkpoint.load(tmp_path / 'model')
+  assert loaded == model
+  plain = json.dumps(checkpoint._to_data(loaded, checkpoint._lookup(())))
+  again = json.dumps(checkpoint._to_data(model, checkpoint._lookup(())))
+  assert plain == again
+
+
+@pytest.mark.parametrize(
+  'change, complaint',
+  [
+    ({'model': lplmtl.MLP((3,), activation=lambda x: x)}, 'cannot save <func'),
+    ({'model': lplmtl.MLP((3,), dtype=object())}, 'cannot save <object'),
+    ({'model': lplmtl.MLP((3,), dtype=np.ones((2, 2)))}, 'cannot save array'),
+    ({'model': lplmtl.MLP((3,), dtype=np.complex64(1))}, 'cannot save'),
+    ({'model': lplmtl.MLP((3,), dtype={1: 2})}, 'keys must be strings'),
+    ({'extra': {'a': {1}}}, 'not JSON serializable'),
+    ({'extra': {1: 2}}, 'keys must be strings'),
+    ({'tables': tables.Tables({1: ('a',)}, {})}, 'keys must be strings'),
+    ({'params': {}}, 'found no array'),
+    ({'params': {'a': np.ones((0, 2))}}, r'found shape \(0, 2\) at .*a'),
+    ({'params': {1: np.ones(2)}}, 'dicts with strings as keys'),
+    (
+      {'params': {'a.b': {'c': np.ones(2)}, 'a': {'b.c': np.ones(2)}}},
+      'both be stored as a.b.c',
+    ),
+  ],
+)
+def test_nothing_is_written_that_cannot_be_loaded(change, complaint, tmp_path):
+  arguments = {'model': lplmtl.MLP((3,)), 'params': _small(), **change}
+  with pytest.raises(ValueError, match=complaint) as error:
+    checkpoint.save(tmp_path / 'model', **arguments)
+  assert '\n' not in str(error.value)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_extra_data_may_hold_numpy_numbers(tmp_path):
+  extra = {'rate': np.float32(0.5), 'sizes': (np.int64(3), None), 'nan': np.nan}
+  checkpoint.save(tmp_path / 'model', lplmtl.MLP((3,)), {'w': 1.0}, extra=extra)
+  found = checkpoint.load_extra(tmp_path / 'model')
+  assert repr(found) == "{'rate': 0.5, 'sizes': [3, None], 'nan': nan}"
+
+
+def _without(name):
+  def change(meta):
+    del meta[name]
+
+  return change
+
+
+def _with(value, *path):
+  def change(meta):
+    for name in path[:-1]:
+      meta = meta[name]
+    meta[path[-1]] = value
+
+  return change
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    *(_without(n) for n in ('format', 'model', 'tables', 'num_seeds')),
+    _with(2, 'format'),
+    _with('abc', 'num_seeds'),
+    _with(7, 'num_seeds'),
+    *(_with(v, 'model') for v in (None, 'abc', [], {}, {'dtype': 'int32'})),
+    _with({'function': 'jax.nn:relu'}, 'model'),
+    _with({'dict': 5}, 'model'),
+    _with(['lplmtl.experts:MLP'], 'model', 'class'),
+    _with(None, 'model', 'fields'),
+    _with(3, 'model', 'fields', 'of_a_newer_release'),
+    _with({'dtype': 'object'}, 'model', 'fields', 'dtype'),
+    _with({'dtype': [1]}, 'model', 'fields', 'dtype'),
+    *(_with(v, 'tables') for v in (5, [], {'vocabularies': {'a': 5}})),
+    _with({'a': {'log': 1}}, 'tables', 'numerics'),
+    _with({'a': {'edges': []}}, 'tables', 'numerics'),
+  ],
+)
+def test_metadata_of_another_release(change, tmp_path, monkeypatch):
+  """And what nobody wrote: one line, whatever stands there."""
+  meta = {
+    'format': 1,
+    'model': checkpoint._to_data(lplmtl.MLP((3,)), checkpoint._lookup(())),
+    'tables': TABLES.to_json(),
+    'num_seeds': 2,
+    'extra': {},
+  }
+  monkeypatch.setattr(
+    storage, 'read', lambda path: ({'w': np.ones((2, 3))}, meta)
+  )
+  monkeypatch.setattr(os.path, 'exists', lambda path: True)
+  checkpoint.load(tmp_path, seed=1)
+  change(meta)
+  with pytest.raises(checkpoint.CheckpointError) as error:
+    checkpoint.load(tmp_path, seed=1)
+  assert '\n' not in str(error.value) and len(str(error.value)) < 900
+
+
+@pytest.mark.parametrize('extra', [None, 5])
+def test_extra_data_that_are_not_there(extra, tmp_path, monkeypatch):
+  meta = {'format': 1} if extra is None else {'format': 1, 'extra': extra}
+  monkeypatch.setattr(storage, 'read', lambda path: ({}, meta))
+  monkeypatch.setattr(os.path, 'exists', lambda path: True)
+  with pytest.raises(checkpoint.CheckpointError, match='does not fit this rel'):
+    checkpoint.load_extra(tmp_path)

@@ -50,15 +50,19 @@ ALLOWED = {
     'steps',
   },
   'files': set(),
-  'storage': {'files'},
-  'checkpoint': {'storage', 'tables'},
-  'resume': {'progress', 'storage'},
+  'folders': {'files'},
+  'saves': {'folders'},
+  'storage': {'files', 'folders'},
+  'checkpoint': {'folders', 'storage', 'tables'},
+  'resume': {'folders', 'progress', 'saves', 'storage'},
 }
 FORBIDDEN = {
   'balancing': {'flax'},
   'compression': {'flax'},
   'files': {'flax', 'jax', 'numpy', 'optax'},
   'columns': {'flax', 'jax', 'optax'},
+  'folders': {'flax', 'jax', 'numpy', 'optax'},
+  'saves': {'flax', 'jax', 'numpy', 'optax'},
   'tables': {'flax', 'jax', 'optax'},
   'statistics': {'flax', 'jax', 'optax'},
 }

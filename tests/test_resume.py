@@ -1,7 +1,6 @@
 """Runs that were interrupted: the same bits, whatever happened to the files."""
 
 import json
-import pathlib
 import shutil
 import threading
 
@@ -11,7 +10,7 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, progress, resume, storage
+from lplmtl import balancing, files, progress, resume, storage
 from tests import contracts, fuzz_checkpoints
 
 
@@ -168,14 +167,14 @@ def test_what_was_passed_over_does_not_count_as_kept(kept, tmp_path):
 def test_what_cannot_be_read_is_passed_over(kept, tmp_path, monkeypatch):
   folder = tmp_path / 'run'
   shutil.copytree(kept, folder)
-  read_bytes = pathlib.Path.read_bytes
+  sha256 = files.sha256
 
   def refuse(path):
     if 'step_0000000026' in str(path):
       raise PermissionError(13, 'Permission denied')
-    return read_bytes(path)
+    return sha256(path)
 
-  monkeypatch.setattr(pathlib.Path, 'read_bytes', refuse)
+  monkeypatch.setattr(files, 'sha256', refuse)
   notes = []
   found = _checkpoints(folder, notes).restore(fuzz_checkpoints.like())
   assert found.total_steps == 23
@@ -205,9 +204,10 @@ def test_only_checkpoints_are_removed(tmp_path):
 def test_what_broke_off_is_removed(kept, tmp_path):
   folder = tmp_path / 'run'
   shutil.copytree(kept, folder)
-  (folder / '.step_0000000030.part.orbax-checkpoint-tmp' / 'd').mkdir(
-    parents=True
-  )
+  part = folder / f'.step_0000000030.{"0f" * 8}.part'
+  part.mkdir()
+  (part / 'LPLMTL').write_text('lplmtl part\n')
+  (part / 'new.orbax-checkpoint-tmp' / 'd').mkdir(parents=True)
   assert _checkpoints(folder).restore(fuzz_checkpoints.like()).total_steps == 26
   assert sorted(p.name for p in folder.iterdir()) == [
     'step_0000000023',
