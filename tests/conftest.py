@@ -1,5 +1,6 @@
 """What every test runs under."""
 
+import collections
 import os
 import pathlib
 import shutil
@@ -23,6 +24,29 @@ for number in (signal.SIGINT, signal.SIGHUP):
 
 jax.config.update('jax_disable_most_optimizations', True)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+    '--cases', type=int, metavar='N',
+    help='of each parametrised test run N cases at most, evenly spaced',
+  )  # fmt: skip
+
+
+def pytest_collection_modifyitems(config, items):
+  """Leaves out cases, where other versions run all of them."""
+  most = config.getoption('cases')
+  if most is None:
+    return
+  cases = collections.defaultdict(list)
+  for item in items:
+    cases[item.nodeid.partition('[')[0]].append(item)
+  kept = set()
+  for alike in cases.values():
+    step = max(1, len(alike) / most)
+    kept |= {alike[int(i * step)] for i in range(min(most, len(alike)))}
+  config.hook.pytest_deselected(items=[i for i in items if i not in kept])
+  items[:] = [item for item in items if item in kept]
 
 
 def pytest_unconfigure():
