@@ -120,7 +120,8 @@ def explain(
         f'the gradient of task {task.name!r}, whose loss is {value[0]:.3g}, is '
         f'not finite{where}'
       )
-  first = (_not_finite(after) or ['its update'])[0]
+  usual = _not_finite(state)  # as the best loss of an optimiser is at first
+  first = next((x for x in _not_finite(after) if x not in usual), 'its update')
   named = zip(tasks, weights, strict=True)
   shown = ', '.join(f'{w:.3g} for {task.name!r}' for task, w in named)
   return (

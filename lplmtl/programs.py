@@ -19,7 +19,8 @@ class Programs(NamedTuple):
       shapes matter.
     run_chunk: `(state, hyperparams, data, rows [S, N, B], first, last) ->
       (state, metrics, is_finite [S])`: the steps from `first` to before `last`
-      (see `lplmtl.steps.train_chunk`), and whether the new state is finite.
+      (see `lplmtl.steps.train_chunk`), and whether the new state is finite
+      where the old one was.
     evaluate: `(params, hyperparams, validation) -> {task: {metric: [S]}}`.
   """
 
@@ -83,8 +84,8 @@ def make(
       axis_name=parallel.DATA if split else None,
       skip_nonfinite=skip_nonfinite,
     )
-    state, metrics = steps.train_chunk(step, state, data, rows, first, last)
-    return state, metrics, steps.is_finite(state)
+    new, metrics = steps.train_chunk(step, state, data, rows, first, last)
+    return new, metrics, steps.is_finite(new, state)
 
   spread = functools.partial(
     parallel.over_seeds, num_seeds=num_seeds, mesh=mesh

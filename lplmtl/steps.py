@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl import balanced, dropout, frozen, losses, types
+from lplmtl import balanced, dropout, frozen, losses, optimizers, types
 from lplmtl.parts import Rows
 from lplmtl.types import (
   Aggregator,
@@ -103,7 +103,8 @@ def make_train_step(
   Args:
     model: see `lplmtl.types.Model`.
     tasks: T tasks.
-    optimizer: any optax transformation.
+    optimizer: any optax transformation; one that wants the loss as `value` is
+      given the sum of the weighted losses (see `lplmtl.optimizers.update`).
     balancer: see `lplmtl.types.Balancer` and `Aggregator`.
     num_parts: a divisor of B, how many parts the rows are worked through in.
     axis_name: of the mapped axis over which the rows of a batch are spread.
@@ -131,8 +132,9 @@ def make_train_step(
       rows,
       _moving(optimizer, balancer, state.params),
     )
-    updates, opt_state = optimizer.update(
-      gradient, state.opt_state, state.params
+    loss = jnp.sum(metrics['weights'] * metrics['losses'])
+    updates, opt_state = optimizers.update(
+      optimizer, gradient, state.opt_state, state.params, loss
     )
     params = optax.apply_updates(state.params, updates)
     if after is not None:
@@ -151,7 +153,7 @@ def make_train_step(
     )
     if not skip_nonfinite:
       return new_state, {**metrics, 'skipped': jnp.array(False)}
-    good = is_finite((metrics['losses'], new_state))
+    good = is_finite(metrics['losses']) & is_finite(new_state, state)
     kept = jax.tree.map(
       lambda new, old: jnp.where(good, new, old), new_state, state
     )
@@ -212,12 +214,25 @@ def train_chunk(
   return jax.lax.fori_loop(first, last, body, (state, zeros))
 
 
-def is_finite(tree: PyTree) -> Array:
-  """Scalar bool: no number in a pytree is infinite or NaN."""
-  numbers = [
-    x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)
+def is_finite(tree: PyTree, before: PyTree = None) -> Array:
+  """Scalar bool: no number in a pytree is infinite or NaN.
+
+  Args:
+    tree: of arrays.
+    before: the tree of a step before; what was not finite then is none of this
+      one's doing, such as the best loss so far of an optimiser, inf at first.
+  """
+  leaves = jax.tree.leaves(tree)
+  good = [
+    jnp.isfinite(x) if old is None else jnp.isfinite(x) | ~jnp.isfinite(old)
+    for x, old in zip(
+      leaves,
+      [None] * len(leaves) if before is None else jax.tree.leaves(before),
+      strict=True,
+    )
+    if jnp.issubdtype(x.dtype, jnp.inexact)
   ]
-  return jnp.stack([jnp.isfinite(x).all() for x in numbers]).all()
+  return jnp.stack([x.all() for x in good]).all()
 
 
 def predict(

@@ -17,7 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import checks, nonfinite, parallel, programs, progress, steps, types
+from lplmtl import (
+  checks,
+  nonfinite,
+  optimizers,
+  parallel,
+  programs,
+  progress,
+  steps,
+  types,
+)
 from lplmtl.nonfinite import NonFiniteError
 from lplmtl.progress import Keeper, Progress
 from lplmtl.types import Array, Batch, PyTree, Task
@@ -27,7 +36,8 @@ class FitResult(NamedTuple):
   """What `fit` returns; arrays lead with S where several keys were given.
 
   Attributes:
-    params: the chosen parameters, best on validation (else the last).
+    params: the chosen parameters, best on validation (else the last); of a
+      schedule-free optimiser its averages, which are also what is validated.
     state: the TrainState after the last step.
     best_epoch: `[S]` or scalar int, the epoch (from 1) of `params`.
     history: one dict an epoch: `epoch`, `losses` `[S, T]` (mean over the steps
@@ -100,7 +110,8 @@ def fit(
       every result a leading S axis.
     model: see `lplmtl.types.Model`; or a function of hyperparams.
     tasks: T tasks.
-    optimizer: any optax transformation; or a function of hyperparams.
+    optimizer: any optax transformation that steps by the gradient, the
+      parameters and the loss (as `value`); or a function of hyperparams.
     balancer: see `lplmtl.types.Balancer`; or a function of hyperparams.
     data: the training rows.
     hyperparams: pytree of numbers, `[S]` each with `[S]` keys, scalars with
@@ -292,7 +303,7 @@ def _train(job: _Job, now: Progress) -> Progress:
 
 def _end_epoch(job: _Job, now: Progress) -> Progress:
   """Evaluates where it is time to, chooses, writes the history."""
-  params, epoch = now.state.params, now.epoch + 1
+  params, epoch = _eval_params(job, now.state), now.epoch + 1
   if job.validation is None:
     everyone = np.full_like(now.choice.best_epoch, epoch)
     choice = now.choice._replace(best_epoch=everyone)
@@ -310,6 +321,17 @@ def _end_epoch(job: _Job, now: Progress) -> Progress:
     best_params = _select(improved, params, now.best_params)
     now = now._replace(best_params=best_params)
   return now
+
+
+_averaged = jax.jit(jax.vmap(optimizers.eval_params))
+
+
+def _eval_params(job: _Job, state: steps.TrainState) -> PyTree:
+  """What is evaluated and chosen, on the devices of the parameters."""
+  if not optimizers.averages(state.opt_state):
+    return state.params
+  params = _averaged(state.opt_state, state.params)
+  return jax.device_put(params, parallel.leading(job.mesh))
 
 
 def _warn_of_undefined(
