@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import experts
+from lplmtl import modules
 from lplmtl.types import Array
 
 
@@ -133,7 +133,7 @@ class CrossNetwork(nn.Module):
         'rank and num_layers must be at least 1, found '
         f'{self.rank} and {self.num_layers}'
       )
-    start = experts.call(self.encoder, features, train=train)
+    start = modules.call(self.encoder, features, train=train)
     x = start
     for i in range(self.num_layers):
       small = nn.Dense(self.rank, use_bias=False, name=f'down_{i}')(x)

@@ -1,6 +1,5 @@
 """Experts: E copies of any Linen module, parameters stacked on axis 0."""
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lplmtl import dropout
+from lplmtl import dropout, modules
 from lplmtl.types import Array, PyTree
 
 
@@ -64,8 +63,7 @@ class Experts(nn.Module):
   expert is a slice. Every copy is initialised by its own key.
 
   Attributes:
-    expert: any Linen module without mutable collections, as a template. It is
-      called as `expert(x)`, or `expert(x, train=...)` if it takes that.
+    expert: any Linen module, as a template (see `lplmtl.modules.call`).
     num_experts: E >= 1.
   """
 
@@ -77,7 +75,8 @@ class Experts(nn.Module):
     """Maps `[B, ...]` to `[B, E, ...]`."""
     stack = declare(self, 'stack', self.expert, self.num_experts, x)
     key = dropout_key(self, train=train)
-    return run(self.expert, [stack], [], x, key=key)[0][0]
+    pools = [(stack, self.num_experts)]
+    return run(self.expert, pools, [], x, key=key, train=train)[0][0]
 
 
 def declare(
@@ -100,90 +99,87 @@ def declare(
       f'the number of {name} must be a whole number of at least 1, found '
       f'{num_experts!r}'
     )
-  template = fresh(expert)
-
-  def init_one(key: Array) -> PyTree:
-    variables = dict(template.init(key, x[:1]))
-    params = variables.pop('params', {})
-    if variables:
-      raise ValueError(
-        'an expert may have parameters only, found the collections '
-        f'{sorted(variables)} in {type(expert).__name__}'
-      )
-    return params
 
   def init(key: Array) -> PyTree:
-    return jax.vmap(init_one)(jax.random.split(key, num_experts))
+    keys = jax.random.split(key, num_experts)
+    return jax.vmap(lambda key: modules.init(expert, key, x[:1]))(keys)
 
   return module.param(name, init)
 
 
 def run(
   expert: nn.Module,
-  stacks: Sequence[PyTree],
+  pools: Sequence[tuple[PyTree, int]],
   kernels: Sequence[Array],
   x: Array,
   *,
-  key: Array | None = None,
+  key: Array | None,
+  train: bool,
 ) -> tuple[list[Array], list[Array]]:
   """Applies stacks of experts, and kernels of gates, to one input.
 
   An MLP's first layer, of all experts, and all kernels are one matrix product.
-  A module of any other kind is mapped over its stacked parameters.
+  A module of any other kind, a subclass of MLP too, is mapped over its stacked
+  parameters.
 
   Args:
     expert: the template.
-    stacks: their parameters, E_p experts each.
+    pools: stacks of parameters, and their numbers of experts E_p.
     kernels: `[D, G_s]` each, for the flattened input.
     x: `[B, ...]`.
-    key: of the dropout in training, None otherwise.
+    key: of the dropout, None for none.
+    train: whether dropout acts.
 
   Returns:
     (outputs, products): `[B, E_p, ...]` each and `[B, G_s]` each.
   """
   flat = x.reshape(x.shape[0], -1)
-  if not stacks:
+  if not pools:
     return [], _products(flat, kernels)
-  if isinstance(expert, MLP) and expert.widths and x.ndim == 2:
-    outputs, products = _run_mlps(expert, stacks, kernels, x, key)
+  stacks, counts = zip(*pools, strict=True)
+  params = concatenate(stacks)
+  if type(expert) is MLP and expert.widths and x.ndim == 2:
+    outputs, products = _run_mlps(expert, params, kernels, x, key, train)
   else:
-    outputs = _run_any(expert, stacks, x, key)
+    outputs = _run_any(expert, params, sum(counts), x, key, train)
     products = _products(flat, kernels)
-  counts = [jax.tree.leaves(stack)[0].shape[0] for stack in stacks]
   return split(outputs, counts), products
 
 
 def _run_any(
-  expert: nn.Module, stacks: Sequence[PyTree], x: Array, key: Array | None
+  expert: nn.Module,
+  params: PyTree,
+  num_experts: int,
+  x: Array,
+  key: Array | None,
+  train: bool,
 ) -> Array:
-  template = fresh(expert)
-  params = concatenate(stacks)
-  num_experts = jax.tree.leaves(params)[0].shape[0]
+  template = modules.fresh(expert)
 
   def one(params: PyTree, number: Array) -> Array:
-    if key is None:
-      return call(template.bind({'params': params}), x, train=False)
-    rngs = {'dropout': jax.random.fold_in(key, number)}
+    rngs = {}
+    if key is not None:
+      rngs = {'dropout': jax.random.fold_in(key, number)}
     bound = template.bind({'params': params}, rngs=rngs)
-    return call(bound, x, train=True)
+    return modules.call(bound, x, train=train)
 
   return jax.vmap(one, out_axes=1)(params, jnp.arange(num_experts))
 
 
 def _run_mlps(
   expert: MLP,
-  stacks: Sequence[PyTree],
+  layers: PyTree,
   kernels: Sequence[Array],
   x: Array,
   key: Array | None,
+  train: bool,
 ) -> tuple[Array, list[Array]]:
-  layers = concatenate(stacks)
   first, bias = layers['layer_0']['kernel'], layers['layer_0']['bias']
   num_experts, inputs, width = first.shape
   flat = first.transpose(1, 0, 2).reshape(inputs, num_experts * width)
   hidden, *products = _products(x, [flat, *kernels], expert.dtype)
   hidden = hidden + bias.reshape(1, -1).astype(hidden.dtype)
-  hidden = _finish(expert, hidden, key, 0)
+  hidden = _finish(expert, hidden, key, 0, train)
   hidden = hidden.reshape(-1, num_experts, width)
   for i in range(1, len(expert.widths)):
     kernel, bias = layers[f'layer_{i}']['kernel'], layers[f'layer_{i}']['bias']
@@ -191,15 +187,18 @@ def _run_mlps(
       hidden, kernel, bias, dtype=expert.dtype
     )
     hidden = jnp.einsum('beh,ehk->bek', hidden, kernel) + bias[None]
-    hidden = _finish(expert, hidden, key, i)
+    hidden = _finish(expert, hidden, key, i, train)
   return hidden, products
 
 
-def _finish(expert: MLP, x: Array, key: Array | None, layer: int) -> Array:
+def _finish(
+  expert: MLP, x: Array, key: Array | None, layer: int, train: bool
+) -> Array:
   x = expert.activation(x)
-  if key is None or dropout.is_zero(expert.dropout_rate):
+  if not train or dropout.is_zero(expert.dropout_rate):
     return x
-  return dropout.dropout(jax.random.fold_in(key, layer), x, expert.dropout_rate)
+  key = jax.random.fold_in(_needed(key), layer)
+  return dropout.dropout(key, x, expert.dropout_rate)
 
 
 def _products(
@@ -213,11 +212,28 @@ def _products(
   return split(joined, [kernel.shape[1] for kernel in kernels])
 
 
-def drop(module: nn.Module, rate: Any, x: Array, *, train: bool) -> Array:
-  """Dropout within a module's compact method."""
-  if not train or dropout.is_zero(rate):
+def drop(module: nn.Module, rate: Any, x: Array, *, train: Any) -> Array:
+  """Dropout within a module's compact method.
+
+  Under `nn.remat`, `train` is traced; there is then a key in training only.
+  """
+  is_traced = isinstance(train, jax.Array)
+  if dropout.is_zero(rate) or not (is_traced or train):
     return x
-  return dropout.dropout(module.make_rng('dropout'), x, rate)
+  key = module.make_rng('dropout') if module.has_rng('dropout') else None
+  if is_traced and key is None:
+    return x
+  dropped = dropout.dropout(_needed(key), x, rate)
+  return jnp.where(train, dropped, x) if is_traced else dropped
+
+
+def _needed(key: Array | None) -> Array:
+  if key is None:
+    raise ValueError(
+      'dropout in training needs a random key, found none: call '
+      "model.apply(..., train=True, rngs={'dropout': key})"
+    )
+  return key
 
 
 def dropout_key(module: nn.Module, *, train: bool) -> Array | None:
@@ -225,29 +241,6 @@ def dropout_key(module: nn.Module, *, train: bool) -> Array | None:
   if not train or not module.has_rng('dropout'):
     return None
   return module.make_rng('dropout')
-
-
-def call(module: nn.Module, x: Array, *, train: bool) -> Array:
-  """Applies a module, handing on `train` if it takes it."""
-  check_module(module)
-  if 'train' in inspect.signature(module.__call__).parameters:
-    return module(x, train=train)
-  return module(x)
-
-
-def check_module(value: Any) -> None:
-  """Refuses what is no Linen module, or a class instead of an object."""
-  if not isinstance(value, nn.Module):
-    raise ValueError(
-      'expected a Linen module (not its class), such as lplmtl.MLP((64,)); '
-      f'found {value!r}'
-    )
-
-
-def fresh(module: nn.Module) -> nn.Module:
-  """An unbound copy of a template, so that each use has its own parameters."""
-  check_module(module)
-  return module if module.scope is None else module.unbind()[0]
 
 
 def concatenate(stacks: Sequence[PyTree]) -> PyTree:

@@ -130,10 +130,11 @@ def apply(
     gates = [s.name for s in selectors if s.x is x]
     found, scores = experts.run(
       expert,
-      [stacks[p.name] for p in here],
+      [(stacks[p.name], p.num_experts) for p in here],
       [kernels[name] for name in gates],
       x,
       key=None if key is None else jax.random.fold_in(key, i),
+      train=train,
     )
     outputs |= zip([p.name for p in here], found, strict=True)
     logits |= zip(gates, scores, strict=True)

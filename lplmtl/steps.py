@@ -13,7 +13,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl import balanced, dropout, frozen, losses, optimizers, types
+from lplmtl import (
+  balanced,
+  dropout,
+  frozen,
+  losses,
+  modules,
+  optimizers,
+  types,
+)
 from lplmtl.parts import Rows
 from lplmtl.types import (
   Aggregator,
@@ -66,10 +74,15 @@ def init_state(
     optimizer: any optax transformation.
     balancer: see `lplmtl.types.Balancer` and `Aggregator`.
     features: pytree of `[B, ...]`, of which only shapes and dtypes matter.
+
+  Raises:
+    ValueError: a model that keeps more than parameters.
   """
   params_key, balancer_key, run_key = jax.random.split(key, 3)
   params_key = dropout.row_key(params_key)
-  params = model.init({'params': params_key}, features)['params']
+  variables = model.init({'params': params_key}, features)
+  modules.check_collections(variables, model)
+  params = variables['params']
   balancer_state = balanced.init(
     balancer_key, model, tasks, balancer, params,
     _moving(optimizer, balancer, params),

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lplmtl import experts, extraction, mixture
+from lplmtl import experts, extraction, mixture, modules
 from lplmtl.architectures import common
 from lplmtl.types import Array, Task
 
@@ -81,7 +81,7 @@ class AdaTT(nn.Module):
       is_top = i + 1 == len(self.levels)
       level = _Level(
         tuple(counts.items()),
-        experts.fresh(template),
+        modules.fresh(template),
         names if is_top else tuple(counts),
         name=f'level_{i}',
       )

@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl import experts, extraction
+from lplmtl import experts, extraction, modules
 from lplmtl.architectures import common
 from lplmtl.types import Task
 
@@ -52,7 +52,7 @@ class CGC(nn.Module):
     x = common.encode(self.encoder, features, train=train)
     level = extraction.ExtractionLevel(
       names,
-      experts.fresh(self.expert),
+      modules.fresh(self.expert),
       self.num_specific,
       self.num_shared,
       shared_gate=False,

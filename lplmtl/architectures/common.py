@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from lplmtl import experts, towers
+from lplmtl import modules, towers
 from lplmtl.types import Array, Batch, Task
 
 Predictions = tuple[dict[str, Array], dict[str, Any]]
@@ -52,7 +52,7 @@ def encode(encoder: nn.Module | None, features: Any, *, train: bool) -> Array:
   """Applies the encoder; without one, the features are the input."""
   if encoder is None:
     return features
-  return experts.call(encoder, features, train=train)
+  return modules.call(encoder, features, train=train)
 
 
 def task_names(tasks: Sequence[Task]) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ def predict(
     )
   predictions = {}
   for task, template in zip(tasks, templates, strict=True):
-    body = experts.fresh(template)
+    body = modules.fresh(template)
     module = towers.Tower(body, task.num_outputs, name=f'tower_{task.name}')
     predictions[task.name] = module(inputs[task.name], train=train)
   return predictions
@@ -107,8 +107,8 @@ def own_copy(
   """Applies a copy of a template that is called `name`; None passes x on."""
   if template is None:
     return x
-  copy = experts.fresh(template).clone(parent=module, name=name)
-  return experts.call(copy, x, train=train)
+  copy = modules.fresh(template).clone(parent=module, name=name)
+  return modules.call(copy, x, train=train)
 
 
 def own_trunks(module: Any, features: Any, *, train: bool) -> dict[str, Array]:

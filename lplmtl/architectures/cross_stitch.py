@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lplmtl import experts, extraction, mixture
+from lplmtl import experts, extraction, mixture, modules
 from lplmtl.architectures import common
 from lplmtl.types import Array, Task
 
@@ -66,7 +66,7 @@ class CrossStitch(nn.Module):
     inputs = dict.fromkeys(names, x)
     for i, template in enumerate(self.levels):
       level = _Level(
-        names, experts.fresh(template), self.own, name=f'level_{i}'
+        names, modules.fresh(template), self.own, name=f'level_{i}'
       )
       inputs = level(inputs, train=train)
     predictions = common.predict(self.tasks, self.tower, inputs, train=train)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lplmtl import experts
+from lplmtl import experts, modules
 from lplmtl.architectures import common
 from lplmtl.types import Array, Task
 
@@ -61,20 +61,24 @@ class MTAN(nn.Module):
     """Returns `({task: [B, K] logits}, {'gates': ()})`."""
     names = common.task_names(self.tasks)
     common.check_levels(self.levels)
-    layers = [x for x in self.levels if isinstance(x, experts.MLP)]
+    # Only their fields are used; a subclass may compute something else.
+    layers: list[Any] = [x for x in self.levels if type(x) is experts.MLP]
     widths = [x.widths for x in layers]
-    if len(layers) < len(self.levels) or any(len(x) != 1 for x in widths):
-      found = widths if len(layers) == len(self.levels) else 'other modules'
-      raise ValueError(
-        'each level of MTAN must be an MLP of one layer, which gives its '
-        f'width, such as (MLP((64,)), MLP((32,))); found {found}'
-      )
     for own_widths in widths:
       experts.check_widths(own_widths)
+    if len(layers) < len(self.levels) or any(len(x) != 1 for x in widths):
+      found: Any = widths
+      if len(layers) < len(self.levels):
+        found = [type(x).__name__ for x in self.levels]
+      raise ValueError(
+        'each level of MTAN must be an lplmtl.MLP of one layer, and no '
+        'subclass, which gives its width, such as (MLP((64,)), MLP((32,))); '
+        f'found {found}'
+      )
     p = common.encode(self.encoder, features, train=train)
     own: dict[str, Array] = {}
     for i, layer in enumerate(layers):
-      block = _Block(names, experts.fresh(layer), name=f'block_{i}')
+      block = _Block(names, modules.fresh(layer), name=f'block_{i}')
       p, own = block(p, own, train=train)
     predictions = common.predict(self.tasks, self.tower, own, train=train)
     return predictions, {'gates': ()}

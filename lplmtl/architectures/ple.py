@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl import experts, extraction, mixture
+from lplmtl import experts, extraction, mixture, modules
 from lplmtl.architectures import common
 from lplmtl.types import Array, Task
 
@@ -104,7 +104,7 @@ def extract(
   for i, template in enumerate(templates):
     level = extraction.ExtractionLevel(
       task_names,
-      experts.fresh(template),
+      modules.fresh(template),
       num_specific,
       num_shared,
       shared_gate=shared_gate_on_top or i + 1 < len(templates),

@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl import experts
+from lplmtl import experts, modules
 from lplmtl.architectures import common
 from lplmtl.types import Array, Task
 
@@ -57,7 +57,7 @@ class SharedBottom(nn.Module):
     names = common.task_names(self.tasks)
     if representation is None:
       x = common.encode(self.encoder, features, train=train)
-      return experts.call(self.bottom, x, train=train)
+      return modules.call(self.bottom, x, train=train)
     inputs = dict.fromkeys(names, representation)
     predictions = common.predict(self.tasks, self.tower, inputs, train=train)
     return predictions, {'gates': ()}

@@ -3,10 +3,9 @@
 from typing import Any, Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from lplmtl import experts, extraction, mixture
+from lplmtl import experts, extraction, mixture, modules
 from lplmtl.architectures import common, ple
 from lplmtl.types import Array, Task
 
@@ -84,7 +83,7 @@ class SPLE(nn.Module):
       train=train,
     )
     inputs, top_weights = TopLevel(
-      experts.fresh(self.levels[-1]),
+      modules.fresh(self.levels[-1]),
       self.num_top,
       self.top,
       name=f'level_{len(self.levels) - 1}',
@@ -135,10 +134,7 @@ class TopLevel(nn.Module):
     return inputs, dict(zip(names, weights, strict=True))
 
   def _check_widths(self, own: Array, shared: Array) -> None:
-    template = experts.fresh(self.expert)
-    output = jax.eval_shape(
-      lambda x: template.init_with_output(jax.random.key(0), x)[0], shared
-    )
+    output = modules.output_shape(self.expert, shared)
     if own.shape[1:] != output.shape[1:]:
       raise ValueError(
         "top='identity' mixes the level below with the top experts and needs "

@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl import experts, mixture
+from lplmtl import experts, mixture, modules
 from lplmtl.architectures import common
 from lplmtl.types import Array, Task
 
@@ -62,7 +62,7 @@ class StackedMMoE(nn.Module):
       readers = names if i + 1 == len(self.levels) else above
       level = _Level(
         readers,
-        experts.fresh(template),
+        modules.fresh(template),
         self.num_experts,
         prefix='gate_' if readers is names else 'selector_',
         name=f'level_{i}',

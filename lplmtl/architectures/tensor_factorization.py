@@ -59,10 +59,11 @@ class TensorFactorization(nn.Module):
   ) -> common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': ()})`."""
     names = common.task_names(self.tasks)
-    if not isinstance(self.bottom, experts.MLP):
+    if type(self.bottom) is not experts.MLP:  # only its fields are used
       raise ValueError(
-        'tensor factorisation takes an MLP as its `bottom`, whose layers it '
-        f'factorises; found {type(self.bottom).__name__}'
+        'tensor factorisation takes an lplmtl.MLP as its `bottom`, and no '
+        'subclass, whose layers it factorises; found '
+        f'{type(self.bottom).__name__}'
       )
     experts.check_widths(self.bottom.widths)
     ranks = self.ranks

@@ -1,0 +1,247 @@
+"""Any Linen module as a part, wherever an architecture takes one."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lplmtl
+from lplmtl import balancing, experts, modules, steps
+from tests import contracts
+
+MODELS = contracts.architectures() | contracts.chains()
+# The readings of SPLE's top take the same parts.
+del MODELS['sple_concat'], MODELS['sple_shared']
+PLACES = tuple(
+  (name, field)
+  for name, model in MODELS.items()
+  for field in ('encoder', 'bottom', 'expert', 'levels', 'tower')
+  if hasattr(model, field)
+)
+# They use nothing of an MLP but its fields.
+FIELDS_ALONE = (('tensor_factorization', 'bottom'), ('mtan', 'levels'))
+X = jnp.ones((2, 6))
+KEY = jax.random.key(0)
+
+
+def _with(name, field, module):
+  value = module
+  if field == 'levels':
+    value = (module,) * len(MODELS[name].levels)
+  return dataclasses.replace(MODELS[name], **{field: value})
+
+
+def _program(model, train):
+  """The text of a forward pass; nothing is compiled."""
+
+  def run():
+    apply = functools.partial(model.apply, rngs={'dropout': KEY}, train=train)
+    return apply(model.init(KEY, X), X)[0]
+
+  return str(jax.make_jaxpr(run)())
+
+
+class Turned(lplmtl.MLP):
+  """An MLP with more to it, which must be told whether it is trained."""
+
+  @nn.compact
+  def __call__(self, x, *, train):
+    x = super().__call__(x, train=train)
+    return jnp.tan(x) if train else jnp.atan2(x, x)
+
+
+@pytest.mark.parametrize('name, field', PLACES)
+def test_a_subclass_is_what_it_is(name, field):
+  """Its own `__call__`, and its `train`, count in every place."""
+  model = _with(name, field, Turned((6,)))
+  if (name, field) in FIELDS_ALONE:
+    with pytest.raises(ValueError, match=r'no subclass, .* found .*Turned'):
+      jax.eval_shape(model.init, KEY, X)
+    return
+  assert ' tan ' in _program(model, True)
+  program = _program(model, False)
+  assert 'atan2' in program and ' tan ' not in program
+
+
+class Normed(nn.Module):
+  @nn.compact
+  def __call__(self, x, *, train=False):
+    return nn.BatchNorm(use_running_average=not train)(nn.Dense(6)(x))
+
+
+@pytest.mark.parametrize('name, field', sorted({*PLACES} - {*FIELDS_ALONE}))
+def test_batch_statistics_are_refused(name, field):
+  model = _with(name, field, Normed())
+  with pytest.raises(
+    ValueError, match=r"\['batch_stats'\] in Normed: take nn.LayerNorm or"
+  ):
+    jax.eval_shape(model.init, KEY, X)
+
+
+def _state(model):
+  return jax.eval_shape(
+    lambda: steps.init_state(
+      KEY, model, contracts.TASKS, optax.sgd(0.1), balancing.equal(), X
+    )
+  )
+
+
+def test_batch_statistics_of_ones_own_model_are_refused():
+  with pytest.raises(ValueError, match=r"found the collections \['batch_stat"):
+    _state(Normed())
+  with pytest.raises(ValueError, match='in BatchNorm: take nn.LayerNorm'):
+    jax.eval_shape(_with('mmoe', 'tower', nn.BatchNorm()).init, KEY, X)
+
+
+def test_what_is_sown_harms_nobody():
+  class Sower(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      x = nn.Dense(6)(x)
+      self.sow('intermediates', 'x', x)
+      return self.perturb('x', x)
+
+  for field in ('encoder', 'expert', 'tower'):
+    model = _with('mmoe', field, Sower())
+    params = _state(model).params
+    jax.eval_shape(lambda p, m=model: m.apply({'params': p}, X), params)
+
+
+def _keyword(self, x, *, train=False):
+  return train
+
+
+def _position(self, x, train, /):
+  return train
+
+
+def _training(self, x, training=False):
+  return training
+
+
+def _deterministic(self, x, *, deterministic: bool = True):
+  return not deterministic
+
+
+def _both(self, x, mask=None, deterministic=None, train=True):
+  assert deterministic == (not train)
+  return train
+
+
+@pytest.mark.parametrize(
+  'call', [_keyword, _position, _training, _deterministic, _both]
+)
+def test_flags(call):
+  module = type('Own', (nn.Module,), {'__call__': call})().bind({})
+  for train in (False, True):
+    assert modules.call(module, X, train=train) is train
+
+
+def test_flags_that_are_set_or_out_of_reach():
+  params = {'params': {}}
+  dry = nn.Dropout(0.5, deterministic=True).bind(params)
+  assert modules.call(dry, X, train=True) is X  # two values would be an error
+  # nn.Sequential hands its keywords to the first layer: it gets none.
+  rest = type('Rest', (nn.Module,), {'__call__': lambda self, x, **rest: rest})
+  assert modules.call(rest().bind({}), X, train=True) == {}
+  hidden = type(
+    'Hidden', (nn.Module,), {'__call__': lambda self, x, mask, train, /: x}
+  )
+  with pytest.raises(ValueError, match="Hidden takes 'train' by position only"):
+    modules.call(hidden().bind({}), X, train=True)
+  with pytest.raises(ValueError, match='expected a Linen module'):
+    modules.call(nn.Module(), X, train=True)
+
+
+def test_layers_of_a_sequence_are_told():
+  """nn.Sequential itself hands nothing on: its layers would never drop."""
+  layers = nn.Sequential(
+    [nn.Sequential([nn.Dense(64), jnp.tanh]), nn.Dropout(0.5),
+     lplmtl.MLP((64,), dropout_rate=0.5)]
+  )  # fmt: skip
+  params = modules.init(layers, KEY, X)
+  expected = layers.init(KEY, X, method=lambda m, x: m.layers[0](x))['params']
+  contracts.assert_trees_equal(params['layers_0'], expected['layers_0'])
+  assert set(params) == {'layers_0', 'layers_2'}
+
+  def dropped(model, params, x):
+    dry = model.apply(params, x)
+    wet = model.apply(params, x, train=True, rngs={'dropout': KEY})
+    return [(np.asarray(y) == 0).mean() for y in (dry, wet)]
+
+  pool = experts.Experts(layers, 2)
+  stack = jax.tree.map(lambda x: jnp.stack([x, x]), params)
+  dry, wet = dropped(pool, {'params': {'stack': stack}}, X)
+  assert wet > dry + 0.15
+  several = nn.Sequential(
+    [lambda x: (x, 2 * x), lambda a, b: {'c': b - a}, lambda c: c]
+  )
+  found = modules.call(several.bind({}), X, train=True)
+  np.testing.assert_array_equal(found, X)
+  with pytest.raises(ValueError, match='Empty Sequential'):
+    modules.call(nn.Sequential([]).bind({}), X, train=True)
+
+
+def test_rematerialised_mlps():
+  """As trunk, tower and expert: the checkpoint is there, the numbers stay."""
+  plain = lplmtl.MLP((6,), dropout_rate=0.5)
+  lean = nn.remat(lplmtl.MLP)((6,), dropout_rate=0.5)
+  x = contracts.features()['numeric']
+
+  def run(model, params, **options):
+    apply = functools.partial(model.apply, **options)
+    return apply({'params': params}, x)[0]
+
+  training = {'train': True, 'rngs': {'dropout': KEY}}
+  for name, field in (('shared_bottom', 'bottom'), ('shared_bottom', 'tower'),
+                      ('single_task', 'bottom'), ('cgc', 'expert')):  # fmt: skip
+    usual, model = _with(name, field, plain), _with(name, field, lean)
+    params = contracts.random_params(usual, x)
+    contracts.assert_same_structure(contracts.random_params(model, x), params)
+    program = str(jax.make_jaxpr(lambda p, m=model: run(m, p))(params))
+    assert 'checkpoint' in program or 'remat' in program
+    contracts.assert_trees_close(run(model, params), run(usual, params))
+    dry, wet = run(model, params), run(model, params, **training)
+    assert not np.allclose(dry['zebra'], wet['zebra'])
+    if field == 'bottom':
+      contracts.assert_trees_close(wet, run(usual, params, **training))
+
+
+def test_mapped_mlps():
+  """nn.vmap makes a subclass too: here a kernel for each column."""
+  each = nn.vmap(
+    lplmtl.MLP, in_axes=1, out_axes=1, variable_axes={'params': 0},
+    split_rngs={'params': True, 'dropout': True},
+  )((4,))  # fmt: skip
+  pool = experts.Experts(each, 2)
+  x = jnp.ones((3, 5, 7))
+  shapes = jax.eval_shape(pool.init, KEY, x)['params']['stack']
+  assert shapes['layer_0']['kernel'].shape == (2, 5, 7, 4)
+  params = contracts.random_params(pool, x)
+  one = jax.tree.map(lambda v: v[1], params['stack'])
+  expected = each.apply({'params': one}, x)
+  found = pool.apply({'params': params}, x)[:, 1]
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_experts_without_parameters():
+  for expert in (lplmtl.MLP(()), nn.Sequential([jnp.tanh])):
+    pool = experts.Experts(expert, 3)
+    variables = pool.init(KEY, X)
+    assert pool.apply(variables, X).shape == (2, 3, 6)
+
+
+@pytest.mark.parametrize('name', ['shared_bottom', 'mmoe'])
+def test_dropout_wants_a_key(name):
+  field = 'bottom' if name == 'shared_bottom' else 'expert'
+  model = _with(name, field, lplmtl.MLP((6,), dropout_rate=0.5))
+  params = contracts.random_params(model, X)
+  with pytest.raises(ValueError, match='dropout in training needs a random'):
+    model.apply({'params': params}, X, train=True)
+  # Without dropout there is nothing to draw.
+  MODELS[name].apply({'params': params}, X, train=True)
