@@ -7,7 +7,6 @@ From a notebook: `census.run(options.Config(dataset='sample'))`.
 
 import dataclasses
 import pathlib
-import shutil
 import signal
 import sys
 import time
@@ -51,15 +50,19 @@ def run(
     return _evaluate(config)
   from experiments import run_folder
 
-  with run_folder.claim(config.run_dir):
+  with run_folder.claim(config.run_dir) as claim:
     run_folder.refuse(
       config.run_dir, (run_folder.CELLS, run_folder.COMPARISON), 'a comparison'
     )
-    return _train(config, config.run_dir, on_again)
+    run_folder.check(config.run_dir)
+    return _train(config, config.run_dir, claim, on_again)
 
 
 def _train(
-  config: Config, folder: pathlib.Path, on_again: Callable[[int], None]
+  config: Config,
+  folder: pathlib.Path,
+  claim: Any,
+  on_again: Callable[[int], None],
 ) -> dict[str, Any]:
   from experiments import census_data, display, run_folder, runner
   from lplmtl import storage
@@ -82,6 +85,7 @@ def _train(
   )
   runner.check_model(parts.model, _example(data))
   identity = run_folder.identity(config, data.facts)
+  claim.check()
   if config.overwrite:
     run_folder.clear(folder)
   elif results := run_folder.finished(folder, config, identity):
@@ -89,11 +93,18 @@ def _train(
   data_seconds = time.perf_counter() - start
   _print_data(console, data.facts)
   with interrupts.watch(on_again) as request:
-    fitted = _fit(config, folder, parts, data, identity, console, request)
+    environment = runner.environment()
+    keep = {
+      'directory': folder / run_folder.CHECKPOINTS,
+      'run': identity,
+      'environment': {k: environment[k] for k in ('versions', 'commit')},
+      'check': claim.check,
+    }
+    fitted = _fit(config, parts, data, keep, console, request)
     results = {
       **_score_all(config, parts.model, fitted.params, raw, data),
       **_training_facts(config, fitted),
-      **runner.environment(),
+      **environment,
       'command': sys.argv,
     }
     total = time.perf_counter() - start
@@ -104,7 +115,7 @@ def _train(
       'total': total,
     }
     try:
-      _write(config, folder, parts.model, fitted, data, results)
+      _write(config, folder, claim, parts.model, fitted, data, results)
     except (OSError, storage.CheckpointError) as error:
       raise InputError(
         f'cannot write to --out_dir={folder} ({error}): make room and start '
@@ -116,22 +127,20 @@ def _train(
 
 def _fit(
   config: Config,
-  folder: pathlib.Path,
   parts: Any,
   data: Any,
-  identity: dict[str, Any],
+  keep: dict[str, Any],
   console: Any,
   request: interrupts.Request,
 ) -> Any:
   """Trains, or goes on with it; a request to stop keeps the progress."""
-  from experiments import display, run_folder, runner
+  from experiments import display, runner
   from lplmtl import resume, training
 
   with (
     display.epochs(console, config.epochs, config.tasks) as show,
     resume.Checkpoints(
-      folder / run_folder.CHECKPOINTS,
-      run=identity,
+      **keep,
       every_steps=config.save_every_steps,
       every_seconds=config.save_every_seconds,
       num_kept=config.num_checkpoints,
@@ -178,8 +187,9 @@ def _show_finished(
   console: Any, results: dict[str, Any], folder: pathlib.Path
 ) -> dict[str, Any]:
   from experiments import display, run_folder
+  from lplmtl import saves
 
-  shutil.rmtree(folder / run_folder.CHECKPOINTS, ignore_errors=True)
+  saves.clear(folder / run_folder.CHECKPOINTS)
   console.print(display.results_table(results))
   console.print(
     f'{_remarks(results)}this run is finished, in {folder}; --overwrite trains '
@@ -216,15 +226,20 @@ def _training_facts(config: Config, fitted: Any) -> dict[str, Any]:
 def _write(
   config: Config,
   folder: pathlib.Path,
+  claim: Any,
   model: Any,
   fitted: Any,
   data: Any,
   results: dict[str, Any],
 ) -> None:
-  """Writes the model, the history, the picture, and last results.json."""
-  from experiments import plots, run_folder, runner
-  from lplmtl import checkpoint
+  """Writes the model, the history, the pictures, and last results.json.
 
+  Checkpoints go once all of it is on the disk.
+  """
+  from experiments import plots, run_folder, runner
+  from lplmtl import checkpoint, saves
+
+  claim.check()
   checkpoint.save(
     folder / run_folder.MODEL,
     model,
@@ -233,6 +248,7 @@ def _write(
     num_seeds=config.num_seeds,
     extra={'config': config.to_json(), 'data': data.facts},
   )
+  claim.check()
   runner.write_text(
     folder / run_folder.HISTORY, runner.history_lines(fitted.history)
   )
@@ -242,8 +258,9 @@ def _write(
     )
     if results['gates']:
       plots.gates(folder / run_folder.GATES, results['gates'], results['title'])
+  claim.check()
   runner.write_json(folder / run_folder.RESULTS, results)
-  shutil.rmtree(folder / run_folder.CHECKPOINTS, ignore_errors=True)
+  saves.clear(folder / run_folder.CHECKPOINTS)
 
 
 def _evaluate(config: Config) -> dict[str, Any]:
@@ -253,9 +270,20 @@ def _evaluate(config: Config) -> dict[str, Any]:
 
   console = display.make_console()
   folder = config.run_dir / 'model'
-  model, params, tables = checkpoint.load(folder)
-  extra = checkpoint.load_extra(folder)
-  saved = Config.from_json(extra['config'])
+  try:
+    model, params, tables = checkpoint.load(folder)
+    extra = checkpoint.load_extra(folder)
+  except ValueError as error:  # of the path, too
+    raise InputError(str(error)) from error
+  if 'config' not in extra:
+    raise InputError(
+      f'the model in {folder} was saved without the configuration of a run '
+      '(extra.config): score it from Python, by lplmtl.checkpoint.load'
+    )
+  try:
+    saved = Config.from_json(extra['config'])
+  except InputError as error:
+    raise InputError(f'the model in {folder}: {error}') from error
   saved = dataclasses.replace(saved, data_dir=config.data_dir or saved.data_dir)
   raw = census_data.load(saved, console)
   data = census_data.encode(
@@ -266,7 +294,7 @@ def _evaluate(config: Config) -> dict[str, Any]:
     fitted=tables,
   )
   _print_data(console, data.facts)
-  if data.facts['files'] != extra['data']['files']:
+  if data.facts['files'] != (extra.get('data') or {}).get('files'):
     console.print('note: these are not the files the model was trained on')
   results = _score_all(saved, model, params, raw, data)
   console.print(display.results_table(results))

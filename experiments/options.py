@@ -23,6 +23,7 @@ _NO_MATTER = (
   'resume', 'overwrite', 'save_every_steps', 'save_every_seconds',
   'num_checkpoints', 'eval_only',
 )  # fmt: skip
+_PATHS = ('data_dir', 'compilation_cache', 'out_dir')  # where `~` is the home
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +93,9 @@ class Config:
         raise InputError(f'{field.name} must be finite, found {value}')
     if self.num_bins == 1:
       raise InputError('num_bins must be 0 or at least 2, found 1')
+    for name in _PATHS:
+      if getattr(self, name):
+        object.__setattr__(self, name, _expanded(name, getattr(self, name)))
 
   @property
   def run_dir(self) -> pathlib.Path:
@@ -110,7 +114,27 @@ class Config:
 
   @classmethod
   def from_json(cls, data: dict[str, Any]) -> 'Config':
-    """The inverse of `to_json`, also after a trip through a JSON file."""
+    """The inverse of `to_json`, also after a trip through a JSON file.
+
+    Missing fields, as in data of an older release, take their defaults.
+
+    Raises:
+      InputError: a field that is unknown, as in data of a newer release, or of
+        another type.
+    """
+    if not isinstance(data, dict):
+      raise InputError(f'expected a configuration, found {data!r:.50}')
+    default = cls()
+    for name, value in data.items():
+      if name not in vars(default):
+        raise InputError(
+          f'this release knows no setting {name!r:.50}: a newer one wrote it'
+        )
+      expected = getattr(default, name)
+      if expected is not None and not _is_like(value, expected):
+        raise InputError(
+          f'{name} must be like {expected!r}, found {value!r:.50}'
+        )
     return cls(**{name: _as_tuple(value) for name, value in data.items()})
 
 
@@ -421,6 +445,24 @@ def _float(name: str, lower: float, text: str, upper: float = 1e9) -> None:
   flags.DEFINE_float(
     name, getattr(Config, name), text, lower_bound=lower, upper_bound=upper
   )
+
+
+def _expanded(name: str, path: Any) -> str:
+  """A path whose `~` is the home folder."""
+  if not isinstance(path, str | os.PathLike):
+    raise InputError(f'{name} must be a path, found {path!r:.50}')
+  found = os.path.expanduser(os.fspath(path))
+  if found.startswith('~'):
+    raise InputError(f'{name}: no home folder is known for {path}')
+  return found
+
+
+def _is_like(value: Any, expected: Any) -> bool:
+  """Whether a value of JSON has the type of another one."""
+  if isinstance(expected, tuple):
+    return isinstance(value, list | tuple)
+  kinds = (int, float) if type(expected) is float else (type(expected),)
+  return type(value) in kinds
 
 
 def _as_tuple(value: Any) -> Any:

@@ -8,12 +8,14 @@ import contextlib
 import errno
 import hashlib
 import io
+import json
 import os
 import pathlib
 import re
 import secrets
 import stat
 from collections.abc import Iterable
+from typing import Any
 
 # Not on every system.
 _NOFOLLOW = getattr(os, 'O_NOFOLLOW', 0)
@@ -114,6 +116,14 @@ def read(path: pathlib.Path, largest: int = LARGEST) -> bytes:
       errno.EFBIG, f'is larger than {largest / 1e6:.0f} MB', str(path)
     )
   return content
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """JSON data of a regular file; raises as `read`, or a ValueError."""
+  try:
+    return json.loads(read(path))
+  except RecursionError as error:
+    raise ValueError(f'{path} is nested too deeply') from error
 
 
 def sha256(path: pathlib.Path) -> str:

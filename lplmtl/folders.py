@@ -7,7 +7,6 @@ are known by their metadata. Plain Python.
 
 import contextlib
 import errno
-import json
 import os
 import pathlib
 import re
@@ -64,7 +63,7 @@ def _kind(folder: pathlib.Path, listed: Mapping[str, str]) -> str | None:
     return kind
   if _METADATA not in listed:
     return None
-  meta = json.loads(files.read(folder / _METADATA))
+  meta = files.read_json(folder / _METADATA)
   if not isinstance(meta, dict) or 'format' not in meta:
     return None
   return next((kind for key, kind in _KINDS.items() if key in meta), None)

@@ -268,7 +268,6 @@ def test_numpy_numbers_come_back_as_numbers(model, tmp_path):
     ({'model': lplmtl.MLP((3,), dtype={1: 2})}, 'keys must be strings'),
     ({'extra': {'a': {1}}}, 'not JSON serializable'),
     ({'extra': {1: 2}}, 'keys must be strings'),
-    ({'tables': tables.Tables({1: ('a',)}, {})}, 'keys must be strings'),
     ({'params': {}}, 'found no array'),
     ({'params': {'a': np.ones((0, 2))}}, r'found shape \(0, 2\) at .*a'),
     ({'params': {1: np.ones(2)}}, 'dicts with strings as keys'),

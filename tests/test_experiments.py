@@ -503,9 +503,15 @@ def test_other_data_are_refused(tmp_path, capsys):
   (tmp_path / 'run' / 'history.jsonl').unlink()
   assert launch(*command) == 1
   assert 'whose history.jsonl is gone' in capsys.readouterr().err
-  (tmp_path / 'run' / 'results.json').write_text('{')
+  results = tmp_path / 'run' / 'results.json'
+  whole = json.loads(results.read_text())
+  whole['config']['of_a_newer_release'] = 1
+  results.write_text(json.dumps(whole))
   assert launch(*command) == 1
   assert 'is not what this release writes' in capsys.readouterr().err
+  results.write_text('{')
+  assert launch(*command, '--overwrite') == 1
+  assert 'results.json is there and no run wrote it' in capsys.readouterr().err
   (tmp_path / 'run' / 'results.json').unlink()
   (tmp_path / 'run' / 'results.json').mkdir()
   assert launch(*command, '--overwrite') == 0

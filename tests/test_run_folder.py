@@ -1,0 +1,335 @@
+"""The folder of a run: whose it is, what is refused, what is never removed."""
+
+import json
+import os
+import pathlib
+import shutil
+import types
+
+import pytest
+
+import lplmtl
+from experiments import census, options, run_folder, runner
+from experiments.errors import InputError
+from experiments.options import Config
+from lplmtl import files, folders, saves
+from tests import launching, test_files, test_folders
+
+FIELDS = ('architecture', 'balancer', 'dataset')
+RESULTS = {'title': '', 'test': {}, 'config': dict.fromkeys(FIELDS, '')}
+HISTORY = '{"epoch": 1, "losses": [[0.5]]}\n'
+
+
+def run_in(folder):
+  """What a run leaves, small."""
+  folder.mkdir(exist_ok=True)
+  test_folders.write(folder / 'model')
+  for step in (3, 4):
+    test_folders.write(saves.path(folder / 'checkpoints', step), 0, saves.KIND)
+  runner.write_json(folder / 'results.json', RESULTS)
+  runner.write_text(folder / 'history.jsonl', HISTORY)
+  picture = b'\x89PNG\r\n\x1a\n....IHDR....tEXtSoftware\x00'
+  (folder / 'curves.png').write_bytes(picture + b'lplmtl')
+  (folder / 'gates.png').write_bytes(picture + b'Matplotlib version 3')
+  return folder
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  return run_in(tmp_path_factory.mktemp('made') / 'run')
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+  return pathlib.Path(shutil.copytree(made, tmp_path / 'run'))
+
+
+def test_overwriting_removes_what_a_run_wrote(folder):
+  (folder / 'thesis.tex').write_text('mine')
+  (folder / f'.results.json.{"0f" * 8}.part').write_text('{')  # of a kill
+  run_folder.check(folder)
+  run_folder.clear(folder)
+  assert [p.name for p in folder.iterdir()] == ['thesis.tex']
+  run_folder.clear(folder)
+
+
+def test_what_is_empty_may_be_replaced(tmp_path):
+  """As an earlier release has left it after a power cut."""
+  for name in ('results.json', 'history.jsonl', 'curves.png'):
+    (tmp_path / name).write_text('')
+  (tmp_path / 'gates.png').mkdir()
+  (tmp_path / 'model').mkdir()
+  (tmp_path / 'checkpoints').mkdir()
+  run_folder.clear(tmp_path)
+  assert [p.name for p in tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+  'name, content',
+  [
+    ('results.json', 'mine'),
+    ('results.json', '{"config": {"lr": 1}, "test": 1}'),
+    ('results.json', '[' * 10_000),
+    ('history.jsonl', '{"step": 1}\n'),
+    ('history.jsonl', '5\n'),
+    ('history.jsonl', '[' * 10_000),
+    ('history.jsonl', HISTORY + 'mine\n'),
+    ('curves.png', '\x89PNG mine'),
+    ('gates.png', 'mine'),
+    ('model', 'mine'),
+    ('checkpoints', 'mine'),
+    ('model/thesis.tex', 'mine'),
+    ('checkpoints/step_0000000003/thesis.tex', 'mine'),
+    ('checkpoints/step_0000900000/state.pt', 'mine'),
+  ],
+)
+def test_what_no_run_wrote_is_refused_and_stays(name, content, folder):
+  path = folder / name
+  shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+  path.parent.mkdir(exist_ok=True)
+  path.write_text(content)
+  before = test_folders.contents(folder)
+  for use in (run_folder.check, run_folder.clear):
+    with pytest.raises(InputError, match='move it away') as error:
+      use(folder)
+    assert '\n' not in str(error.value)
+  assert test_folders.contents(folder) == before
+
+
+@pytest.mark.parametrize('kind', ['fifo', 'link', 'folder', 'dangling'])
+@pytest.mark.parametrize(
+  'name',
+  ['results.json', 'history.jsonl', 'curves.png', 'gates.png', 'model',
+   'checkpoints', 'checkpoints/step_0000000003'],
+)  # fmt: skip
+def test_only_what_a_run_makes_is_taken_for_its_own(kind, name, folder):
+  """Neither read for ever nor followed: a link leads to another's files."""
+  path = folder / name
+  path.rename(folder.parent / 'mine')
+  if kind == 'fifo':
+    os.mkfifo(path)
+  elif kind == 'folder':
+    path.mkdir()
+    (path / 'thesis.tex').write_text('mine')
+    if name == 'checkpoints':
+      return run_folder.check(folder)  # whose other files do not count
+  else:
+    path.symlink_to(folder.parent / ('mine' if kind == 'link' else 'nowhere'))
+  with pytest.raises(InputError, match='move it away'):
+    run_folder.clear(folder)
+  assert os.path.lexists(path) and (folder.parent / 'mine').exists()
+
+
+def test_a_run_that_finishes_leaves_other_checkpoints(folder):
+  (folder / 'checkpoints' / 'best.pt').write_text('mine')
+  (folder / 'checkpoints' / 'step_900000').mkdir()
+  (folder / 'checkpoints' / 'step_900000' / 'state.pt').write_text('mine')
+  run_folder.check(folder)
+  saves.clear(folder / 'checkpoints')
+  left = {p.name for p in (folder / 'checkpoints').iterdir()}
+  assert left == {'best.pt', 'step_900000'}
+
+
+def _plant(path, kind):
+  target = path.parent.parent / 'mine'
+  target.write_text('mine')
+  if kind == 'link':
+    path.symlink_to(target)
+  elif kind == 'hard link':
+    os.link(target, path)
+  elif kind == 'fifo':
+    os.mkfifo(path)
+  elif kind == 'folder':
+    path.mkdir()
+  else:
+    path.write_text('mine')
+
+
+@pytest.mark.parametrize(
+  'kind', ['link', 'hard link', 'fifo', 'folder', 'text']
+)
+def test_a_planted_lock(kind, tmp_path):
+  folder = tmp_path / 'run'
+  folder.mkdir()
+  _plant(folder / '.lock', kind)
+  with (
+    pytest.raises(InputError, match='is no lock of a run: move it away'),
+    run_folder.claim(folder),
+  ):
+    pass
+  assert (tmp_path / 'mine').read_text() == 'mine'
+  assert os.path.lexists(folder / '.lock')
+
+
+def test_a_refused_run_leaves_the_lock_as_it_is(tmp_path):
+  with run_folder.claim(tmp_path):
+    (tmp_path / '.lock').write_text('123')
+    with (
+      pytest.raises(
+        InputError, match=r'another run \(process 123\) is writing'
+      ),
+      run_folder.claim(tmp_path),
+    ):
+      pass
+    assert (tmp_path / '.lock').read_text() == '123'
+
+
+@pytest.mark.parametrize('how', ['removed', 'replaced', 'claimed anew'])
+def test_a_folder_that_goes_while_a_run_is_at_work(how, tmp_path):
+  folder = tmp_path / 'run'
+  with run_folder.claim(folder) as old:
+    old.check()
+    shutil.rmtree(folder)
+    if how == 'claimed anew':
+      with run_folder.claim(folder) as new:
+        new.check()
+        with pytest.raises(InputError, match='was removed or replaced'):
+          old.check()
+        (folder / 'results.json').write_text('the new one')
+    elif how == 'replaced':
+      folder.mkdir()
+      (folder / '.lock').write_text('')
+    with pytest.raises(InputError, match='was removed or replaced while'):
+      old.check()
+  # Nor does the old one tidy what it has lost.
+  left = {'removed': [], 'replaced': ['.lock'],
+          'claimed anew': ['.lock', 'results.json']}  # fmt: skip
+  names = sorted(os.listdir(folder)) if folder.exists() else []
+  assert names == left[how]
+
+
+@pytest.mark.parametrize(
+  'call', ['os.pwrite', 'os.fsync', 'os.mkdir', 'os.open']
+)
+def test_a_disk_that_is_full_at_the_start(call, tmp_path, monkeypatch):
+  """One line, and nothing of it stays."""
+  real = getattr(os, call.removeprefix('os.'))
+
+  def fail(*arguments, **options):
+    if str(tmp_path) not in str(arguments[0]) and call == 'os.open':
+      return real(*arguments, **options)
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(call, fail)
+  with (
+    pytest.raises(InputError, match=r'cannot write to .*\(No space left on'),
+    run_folder.claim(tmp_path / 'run'),
+  ):
+    pass
+  monkeypatch.undo()
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_of_the_users_stays(tmp_path):
+  (tmp_path / 'checkpoints').mkdir()
+  with run_folder.claim(tmp_path):
+    pass
+  assert (tmp_path / 'checkpoints').is_dir()
+
+
+def test_a_path_that_is_no_text_is_refused_first(tmp_path):
+  path = tmp_path / os.fsdecode(b'caf\xe9')
+  for run in (
+    lambda: run_folder.claim(path).__enter__(),
+    lambda: census.run(Config(out_dir=str(path), eval_only=True)),
+  ):
+    with pytest.raises(InputError, match=r"UTF-8, found b'.*caf\\xe9") as error:
+      run()
+    str(error.value).encode('utf-8')
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_home_is_expanded_in_every_path(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/me')
+  config = Config(out_dir='~/runs', data_dir='~/d', compilation_cache='~/c')
+  assert config.run_dir == pathlib.Path('/home/me/runs')
+  assert (config.data_dir, config.compilation_cache) == (
+    '/home/me/d',
+    '/home/me/c',
+  )
+  assert Config(out_dir='./~/a').out_dir == './~/a'
+  with pytest.raises(InputError, match='no home folder is known for ~nobody-'):
+    Config(out_dir='~nobody-of-this-name/a')
+
+
+@pytest.mark.parametrize(
+  'change, complaint',
+  [
+    ({'of_a_newer_release': 1}, "knows no setting 'of_a_newer_release'"),
+    ({'epochs': 'many'}, "epochs must be like 12, found 'many'"),
+    ({'tasks': 5}, 'tasks must be like'),
+    ({'data_dir': [1]}, 'data_dir must be a path'),
+    (None, 'expected a configuration, found None'),
+    ('missing', 'was saved without the configuration of a run'),
+  ],
+)
+def test_a_model_of_another_release(change, complaint, monkeypatch, tmp_path):
+  """`--eval_only` says in a line what it cannot do."""
+  data = Config().to_json() | change if isinstance(change, dict) else change
+  extra = {} if change == 'missing' else {'config': data}
+  monkeypatch.setattr('lplmtl.checkpoint.load', lambda _: (None, None, None))
+  monkeypatch.setattr('lplmtl.checkpoint.load_extra', lambda _: extra)
+  with pytest.raises(InputError, match=complaint) as error:
+    census.run(Config(out_dir=str(tmp_path), eval_only=True))
+  assert '\n' not in str(error.value)
+
+
+@test_files.needs_proc
+def test_the_disk_has_the_results_before_the_checkpoints_go(
+  folder, monkeypatch
+):
+  """In the order in which `census` writes a finished run."""
+  fitted = types.SimpleNamespace(params={}, history=())
+  monkeypatch.setattr('experiments.plots.is_available', lambda: False)
+  monkeypatch.setattr(
+    'lplmtl.checkpoint.save',
+    lambda path, *_, **__: test_folders.write(path, 1),
+  )
+  data = types.SimpleNamespace(tables=None, facts={})
+  with run_folder.claim(folder) as claim:
+    order = test_files.record(monkeypatch)
+    census._write(
+      Config(), folder, claim, lplmtl.MLP((3,)), fitted, data, RESULTS
+    )
+  kinds = [found for found in order if found[0] != 'remove']
+  named = [found[2] for found in kinds if found[0] == 'rename']
+  assert [n for n in named if n != 'old' and 'orbax' not in n][-3:] == [
+    'model', 'history.jsonl', 'results.json'
+  ]  # fmt: skip
+  for name in ('model', 'history.jsonl', 'results.json'):
+    at = next(i for i, found in enumerate(order) if found[2:] == (name,))
+    assert order[at + 1] == ('fsync', folder.name)
+  gone = order.index(('remove', 'step_0000000003'))
+  assert gone > at + 1
+  assert not (folder / 'checkpoints').exists()
+
+
+def test_writes_go_through_no_link(folder):
+  """The parts of an earlier release had names that anybody could plant."""
+  mine = folder.parent / 'mine'
+  mine.write_text('mine')
+  for name in ('.results.json.part', '.history.jsonl.part'):
+    (folder / name).symlink_to(mine)
+  runner.write_json(folder / 'results.json', RESULTS)
+  runner.write_text(folder / 'history.jsonl', HISTORY)
+  assert mine.read_text() == 'mine'
+  assert json.loads(files.read(folder / 'results.json')) == RESULTS
+  assert folders.is_own(folder / 'model', 'model')
+
+
+def test_the_launcher_refuses_before_it_reads_data(
+  tmp_path, monkeypatch, capsys
+):
+  folder = tmp_path / 'run'
+  (folder / 'model').mkdir(parents=True)
+  (folder / 'model' / 'SHA256SUMS').write_text('mine')
+  monkeypatch.setattr(
+    'experiments.census_data.load', lambda *_: pytest.fail('read')
+  )
+  for more in ([], ['--overwrite']):
+    arguments = ['--dataset=sample', f'--out_dir={folder}', *more]
+    assert launching.launch(census.main, *arguments) == 1
+    error = capsys.readouterr().err
+    assert 'move it away' in error and len(error.splitlines()) == 1
+  assert (folder / 'model' / 'SHA256SUMS').read_text() == 'mine'
+  assert options.Config().out_dir is None
