@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments import interrupts, options, output
+from experiments import errors, interrupts, options, output
 from experiments.errors import InputError
 from experiments.options import Config
 
@@ -46,11 +46,12 @@ def run(
     KeyboardInterrupt: Ctrl-C before training, or again (a notebook's second
       Stop), which waits for nothing.
   """
+  from experiments import memory, run_folder, unused
+
   if config.eval_only:
     return _evaluate(config)
-  from experiments import run_folder
-
-  with run_folder.claim(config.run_dir) as claim:
+  unused.refuse([config], options.changed(config))
+  with run_folder.claim(config.run_dir) as claim, memory.guard(config):
     run_folder.refuse(
       config.run_dir, (run_folder.CELLS, run_folder.COMPARISON), 'a comparison'
     )
@@ -70,7 +71,6 @@ def _train(
   start = time.perf_counter()
   console = display.make_console()
   tasks = census_data.make_tasks(config.tasks)
-  runner.check_names(config)  # before any data is fetched
   raw = census_data.load(config, console)
   data = census_data.encode(
     raw,
@@ -83,7 +83,7 @@ def _train(
   parts = runner.make_parts(
     config, tasks, data.tables, data.facts['rows']['train']
   )
-  runner.check_model(parts.model, _example(data))
+  runner.check_model(config, parts.model, _example(data))
   identity = run_folder.identity(config, data.facts)
   claim.check()
   if config.overwrite:
@@ -284,7 +284,13 @@ def _evaluate(config: Config) -> dict[str, Any]:
     saved = Config.from_json(extra['config'])
   except InputError as error:
     raise InputError(f'the model in {folder}: {error}') from error
-  saved = dataclasses.replace(saved, data_dir=config.data_dir or saved.data_dir)
+  if saved.data_dir and not config.data_dir and saved.dataset != 'sample':
+    # A stranger's model does not say where this machine reads and writes.
+    raise InputError(
+      f'{folder} was trained on the files in {saved.data_dir!r}: give '
+      '--data_dir, this folder or another one with the same files'
+    )
+  saved = dataclasses.replace(saved, data_dir=config.data_dir)
   raw = census_data.load(saved, console)
   data = census_data.encode(
     raw,
@@ -387,22 +393,8 @@ def main(argv: list[str]) -> None:
     # Orbax tells its life at INFO, and its failures as tracebacks.
     logging.set_verbosity(logging.FATAL)
   try:
-    if argv[1:]:
-      raise InputError(
-        f'unexpected argument {argv[1]!r}: every setting is a --flag, and a '
-        'file of them is --flagfile=FILE'
-      )
-    config = options.from_flags(flags.FLAGS)
-    from experiments import runner
-  except InputError as error:
-    sys.exit(f'error: {error}')
-  except KeyboardInterrupt:  # importing takes a second
-    sys.exit(128 + signal.SIGINT)
-  runner.start(config)
-  # Until training begins, and once it is over.
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-  try:
-    run(config, on_again=interrupts.leave)
+    with errors.one_line():
+      _main(argv)
   except interrupts.Stopped as stopped:
     print(stopped, file=sys.stderr)
     sys.exit(stopped.exit_code)
@@ -411,8 +403,21 @@ def main(argv: list[str]) -> None:
       'interrupted outside of training: nothing new is kept', file=sys.stderr
     )
     sys.exit(128 + signal.SIGINT)
-  except runner.USER_ERRORS as error:
-    sys.exit(f'error: {error}')
+
+
+def _main(argv: list[str]) -> None:
+  options.refuse_arguments(argv)
+  config = options.from_flags(flags.FLAGS)
+  from experiments import runner, unused
+
+  runner.start(config)
+  # Until training begins, and once it is over.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+  if not config.eval_only:
+    unused.refuse([config], options.given(flags.FLAGS))
+  run(config, on_again=interrupts.leave)
+  if config.eval_only:
+    output.refuse_loss()
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments import options, output
+from experiments import errors, options, output, parsing
 from experiments.errors import InputError
 from experiments.options import Config
 
@@ -43,7 +43,11 @@ flags.DEFINE_multi_string(
   'learning_rate=0.05".',
 )  # fmt: skip
 flags.DEFINE_integer(
-  'tuning_seeds', 3, 'Compare: seeds of each setting.', lower_bound=1
+  'tuning_seeds',
+  3,
+  'Compare: seeds of each setting.',
+  lower_bound=1,
+  upper_bound=10_000,
 )
 flags.DEFINE_string(
   'baseline', '',
@@ -92,6 +96,7 @@ class Plan:
     single: the row that MTL gain is relative to; empty for none.
     margin: of equivalence, in AUC.
     max_minutes: after which no fit starts; 0 for no limit.
+    given: fields of `base` that were asked for.
   """
 
   base: Config
@@ -103,6 +108,7 @@ class Plan:
   single: str = ''
   margin: float = 0.002
   max_minutes: float = 0.0
+  given: frozenset[str] = frozenset()
 
   def __post_init__(self) -> None:
     for flag, name in (('baseline', self.baseline), ('single', self.single)):
@@ -196,6 +202,7 @@ def from_flags(values: flags.FlagValues) -> Plan:
     single=' '.join(values.single.split()) or default,
     margin=values.margin,
     max_minutes=values.max_minutes,
+    given=options.given(values),
   )
 
 
@@ -224,14 +231,18 @@ def run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
 
 def check(plan: Plan) -> None:
   """Refuses what cannot be fitted, before anything is."""
-  from experiments import runner, trees
+  from experiments import trees, unused
 
+  every: list[Config] = []
   for name, own in plan.rows.items():
     if own is None:
       trees.check(plan.tree_settings)
       continue
-    for config in plan.tuned(name).values():
-      runner.check_names(config)
+    configs = list(plan.tuned(name).values())
+    unused.refuse(configs, own, f'--row={name}: ')
+    every += configs
+  common = {name for fields in plan.settings.values() for name in fields}
+  unused.refuse(every, common | plan.given | options.changed(plan.base))
 
 
 def _run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
@@ -297,25 +308,20 @@ def main(argv: Sequence[str]) -> None:
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.FATAL)
   try:
-    if argv[1:]:
-      raise InputError(
-        f'unexpected argument {argv[1]!r}: every setting is a --flag, and a '
-        'file of them is --flagfile=FILE'
-      )
-    plan = from_flags(flags.FLAGS)
-    from experiments import runner
-  except InputError as error:
-    sys.exit(f'error: {error}')
-  except KeyboardInterrupt:
-    sys.exit(128 + signal.SIGINT)
-  runner.start(plan.base)
-  signal.signal(signal.SIGTERM, lambda *_: _stop(signal.SIGTERM))
-  try:
-    run(plan, pathlib.Path(plan.base.out_dir or 'runs/comparison'))
+    with errors.one_line():
+      _main(argv)
   except KeyboardInterrupt:
     _stop(signal.SIGINT)
-  except runner.USER_ERRORS as error:
-    sys.exit(f'error: {error}')
+
+
+def _main(argv: Sequence[str]) -> None:
+  options.refuse_arguments(argv)
+  plan = from_flags(flags.FLAGS)
+  from experiments import runner
+
+  runner.start(plan.base)
+  signal.signal(signal.SIGTERM, lambda *_: _stop(signal.SIGTERM))
+  run(plan, parsing.path('out_dir', plan.base.out_dir or 'runs/comparison'))
 
 
 if __name__ == '__main__':

@@ -253,7 +253,7 @@ class Cells:
     parts = runner.make_parts(config, self._tasks, data.tables, num_train)
     example = {k: x[:1] for k, x in data.test.features.items()}
     try:
-      runner.check_model(parts.model, example)
+      runner.check_model(config, parts.model, example)
     except runner.InputError as error:
       raise runner.InputError(f'row {name}: {error}') from error
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import runner, scoring
+from experiments import memory, runner, scoring
 from experiments.options import Config
 from lplmtl import steps, training
 from lplmtl.types import Task
@@ -55,9 +55,11 @@ def tune(
     `{name: {task: [S]}}`, each task's primary validation metric at the epoch
     that a seed chose.
   """
-  fitted, _ = _fit(list(configs.values()), data, tasks)
+  first = next(iter(configs.values()))
+  with memory.guard(first):
+    fitted, _ = _fit(list(configs.values()), data, tasks)
   scored = _chosen_validation(fitted, tasks)
-  size = next(iter(configs.values())).num_seeds
+  size = first.num_seeds
   return {
     name: {
       task: values[i * size : (i + 1) * size].tolist()
@@ -69,6 +71,11 @@ def tune(
 
 def final(config: Config, data: Any, tasks: Sequence[Task]) -> Final:
   """Trains a row's chosen setting, and scores the test rows."""
+  with memory.guard(config):
+    return _final(config, data, tasks)
+
+
+def _final(config: Config, data: Any, tasks: Sequence[Task]) -> Final:
   fitted, model = _fit([config], data, tasks)
   params = jax.device_get(fitted.params)
   example = jax.tree.map(lambda x: x[:1], data.test.features)

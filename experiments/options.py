@@ -8,15 +8,15 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from absl import flags
 
+from experiments import parsing
 from experiments.errors import InputError
+from experiments.parsing import Numbers, Widths
 
-Widths = tuple[int, ...]
-Numbers = tuple[float, ...]
 # Fields that say where and how to run, not what to compute.
 _NO_MATTER = (
   'data_dir', 'skip_nonfinite', 'cpu_devices', 'compilation_cache', 'out_dir',
@@ -24,6 +24,31 @@ _NO_MATTER = (
   'num_checkpoints', 'eval_only',
 )  # fmt: skip
 _PATHS = ('data_dir', 'compilation_cache', 'out_dir')  # where `~` is the home
+# What whole numbers may be, such that nothing overflows, hangs or aborts.
+_LIMITS = {
+  'split_seed': (0, 2_000_000_000),
+  'num_rows': (1, 1_000_000_000),
+  'embed_dim': (1, 1_000_000),
+  'num_bins': (0, 1_000_000),
+  'num_crosses': (0, 100),
+  'cross_rank': (1, 1_000_000),
+  'num_experts': (1, 10_000),
+  'num_specific': (0, 10_000),
+  'num_shared': (0, 10_000),
+  'num_top': (1, 10_000),
+  'num_selected': (1, 10_000),
+  'batch_size': (1, 1_000_000_000),
+  'epochs': (1, 1_000_000),
+  'eval_every': (1, 1_000_000),
+  'patience': (0, 1_000_000),
+  'skip_nonfinite': (0, 1_000_000_000),
+  'num_seeds': (1, 10_000),
+  'seed': (0, 2_000_000_000),
+  # Exchanges among more host devices than this do not end.
+  'cpu_devices': (0, 256),
+  'save_every_steps': (0, 1_000_000_000),
+  'num_checkpoints': (1, 10_000),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +116,22 @@ class Config:
       value = getattr(self, field.name)
       if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f'{field.name} must be finite, found {value}')
+    for name, (low, high) in _LIMITS.items():
+      value = getattr(self, name)
+      if not (isinstance(value, int) and low <= value <= high):
+        raise InputError(
+          f'{name} must be a whole number from {low} to {high:,}, found '
+          f'{value!r}'
+        )
+    parsing.check_widths(*self.expert_widths)
+    parsing.check_widths(self.ranks, self.bottom_widths, self.tower_widths)
     if self.num_bins == 1:
       raise InputError('num_bins must be 0 or at least 2, found 1')
     for name in _PATHS:
       if getattr(self, name):
-        object.__setattr__(self, name, _expanded(name, getattr(self, name)))
+        object.__setattr__(
+          self, name, parsing.expanded(name, getattr(self, name))
+        )
 
   @property
   def run_dir(self) -> pathlib.Path:
@@ -174,66 +210,65 @@ def define_flags() -> None:
     'Data: validate on a tenth of the training rows, or on half of the test '
     'rows, as the papers do.',
   )  # fmt: skip
-  _integer('split_seed', 0, 'Data: seed of the validation split.')
-  _integer('num_rows', 1, 'Data: rows of --dataset=sample.')
+  _integer('split_seed', 'Data: seed of the validation split.')
+  _integer('num_rows', 'Data: rows of --dataset=sample.')
   # Model
   flags.DEFINE_string(
     'architecture', default.architecture,
     'Model: a file name of lplmtl/architectures, such as shared_bottom, mmoe, '
     'ple, sple; a wrong name lists them all.',
   )  # fmt: skip
-  _integer('embed_dim', 1, 'Model: width of a category embedding.')
+  _integer('embed_dim', 'Model: width of a category embedding.')
   _integer(
-    'num_bins', 0,
+    'num_bins',
     'Model: at most so many quantile bins of each numeric column, embedded '
     'beside its standardised value; 0 for none.',
-  )  # fmt: skip
+  )
   _integer(
-    'num_crosses', 0, 'Model: layers of feature crosses (DCN-V2) on top of the '
-    'embedded columns.',
-  )  # fmt: skip
-  _integer('cross_rank', 1, 'Model: rank of each of them.')
+    'num_crosses',
+    'Model: layers of feature crosses (DCN-V2) on top of the embedded columns.',
+  )
+  _integer('cross_rank', 'Model: rank of each of them.')
   flags.DEFINE_string(
-    'expert_widths', ','.join(map(_widths_text, default.expert_widths)),
+    'expert_widths', ','.join(map(parsing.widths_text, default.expert_widths)),
     'Model: units of an expert, one entry per extraction level, lowest first, '
     'its layers joined by x (128x64,64). One-level architectures take the '
     'first entry.',
   )  # fmt: skip
   _integer(
-    'num_experts', 1, 'Model: experts of mmoe, omoe, dselect_k (a power of 2), '
-    'and of each level of stacked_mmoe.',
-  )  # fmt: skip
-  _integer(
-    'num_specific', 0,
-    'Model: experts of each task alone (cgc, ple, sple, adatt, stem).',
-  )  # fmt: skip
-  _integer(
-    'num_shared', 0, 'Model: shared experts a level (cgc, ple, sple, adatt, '
-    'stem).',
-  )  # fmt: skip
-  _integer(
-    'num_selected', 1, 'Model: experts that a gate of dselect_k chooses.'
+    'num_experts',
+    'Model: experts of mmoe, omoe, dselect_k (a power of 2), and of each '
+    'level of stacked_mmoe.',
   )
+  _integer(
+    'num_specific',
+    'Model: experts of each task alone (cgc, ple, sple, adatt, stem).',
+  )
+  _integer(
+    'num_shared',
+    'Model: shared experts a level (cgc, ple, sple, adatt, stem).',
+  )
+  _integer('num_selected', 'Model: experts that a gate of dselect_k chooses.')
   _float('soft_sharing', 0.0, 'Model: penalty of soft_sharing on distances.')
   _float('selection_entropy', 0.0, "Model: penalty on dselect_k's entropy.")
   flags.DEFINE_string(
-    'ranks', _widths_text(default.ranks),
+    'ranks', parsing.widths_text(default.ranks),
     'Model: ranks of inputs, outputs and tasks in tensor_factorization, joined '
     'by x.',
   )  # fmt: skip
-  _integer('num_top', 1, "Model: shared experts of sple's top level.")
+  _integer('num_top', "Model: shared experts of sple's top level.")
   flags.DEFINE_enum(
     'top', default.top, ['concat', 'identity', 'shared'],
     "Model: how a task's own features pass sple's top level.",
   )  # fmt: skip
   flags.DEFINE_string(
     'bottom_widths',
-    _widths_text(default.bottom_widths),
+    parsing.widths_text(default.bottom_widths),
     'Model: layers of the shared bottom, joined by x.',
   )
   flags.DEFINE_string(
     'tower_widths',
-    _widths_text(default.tower_widths),
+    parsing.widths_text(default.tower_widths),
     'Model: layers of each tower, joined by x.',
   )
   _float('dropout', 0.0, 'Model: dropout rate in experts and towers.', 0.99)
@@ -287,28 +322,26 @@ def define_flags() -> None:
     'Optimisation: learning rate over the epochs; cosine ends at 0.',
   )  # fmt: skip
   _float('weight_decay', 0.0, 'Optimisation: of adamw.')
-  _integer('batch_size', 1, 'Optimisation: rows a step.')
-  _integer('epochs', 1, 'Optimisation: passes over the training rows.')
-  _integer('eval_every', 1, 'Optimisation: epochs between validations.')
+  _integer('batch_size', 'Optimisation: rows a step.')
+  _integer('epochs', 'Optimisation: passes over the training rows.')
+  _integer('eval_every', 'Optimisation: epochs between validations.')
   _integer(
-    'patience', 0,
+    'patience',
     'Optimisation: stop after so many validations without improvement; 0 '
     'never stops.',
-  )  # fmt: skip
+  )
   _integer(
-    'skip_nonfinite', 0,
+    'skip_nonfinite',
     'Optimisation: steps with losses or gradients that are not finite which '
     'each seed may skip; one more ends the run.',
-  )  # fmt: skip
+  )
   # Run
-  _integer('num_seeds', 1, 'Run: models to train at once.', 10_000)
-  _integer('seed', 0, 'Run: the first seed.', 2_000_000_000)
+  _integer('num_seeds', 'Run: models to train at once.')
+  _integer('seed', 'Run: the first seed.')
   _integer(
     'cpu_devices',
-    0,
     'Run: host devices on a CPU, among which the seeds, or the rows of a '
     'batch, are spread; 0 for one a core, where each has work enough.',
-    1024,
   )
   flags.DEFINE_string(
     'compilation_cache',
@@ -331,17 +364,26 @@ def define_flags() -> None:
     'Run: remove the run that --out_dir holds, and start afresh.',
   )  # fmt: skip
   _integer(
-    'save_every_steps', 0,
+    'save_every_steps',
     'Run: save the progress after so many steps of an epoch, again and again, '
     'and at its end; 0 to go by time alone.',
-  )  # fmt: skip
+  )
   _float('save_every_seconds', 0.0, 'Run: save the progress at least so often.')
-  _integer('num_checkpoints', 1, 'Run: how many of the last saves stay.')
+  _integer('num_checkpoints', 'Run: how many of the last saves stay.')
   flags.DEFINE_boolean(
     'eval_only', default.eval_only,
     'Run: score the model in --out_dir again, with the configuration it was '
     'trained with; of the other flags only --data_dir counts.',
   )  # fmt: skip
+
+
+def refuse_arguments(argv: Sequence[str]) -> None:
+  """Raises an InputError for what is no flag."""
+  if argv[1:]:
+    raise InputError(
+      f'unexpected argument {argv[1]!r}: every setting is a --flag, and a file '
+      'of them is --flagfile=FILE'
+    )
 
 
 def from_flags(values: flags.FlagValues) -> Config:
@@ -351,6 +393,21 @@ def from_flags(values: flags.FlagValues) -> Config:
       field.name: _from_flag(field.name, getattr(values, field.name))
       for field in dataclasses.fields(Config)
     }
+  )
+
+
+def given(values: flags.FlagValues) -> frozenset[str]:
+  """The fields of Config that parsed flags name, whatever they say."""
+  names = (field.name for field in dataclasses.fields(Config))
+  return frozenset(name for name in names if values[name].present)
+
+
+def changed(config: Config) -> frozenset[str]:
+  """The fields of a Config that are not as they are by default."""
+  default = Config()
+  names = (field.name for field in dataclasses.fields(Config))
+  return frozenset(
+    n for n in names if getattr(config, n) != getattr(default, n)
   )
 
 
@@ -387,57 +444,20 @@ def _from_flag(name: str, value: Any) -> Any:
   """A flag's value as the field of a Config."""
   parse: dict[str, Callable[[Any], Any]] = {
     'tasks': tuple,
-    'expert_widths': parse_levels,
-    'ranks': parse_widths,
-    'bottom_widths': parse_widths,
-    'tower_widths': parse_widths,
-    'loss_weights': _numbers,
-    'loss_weight_rates': _numbers,
+    'expert_widths': parsing.parse_levels,
+    'ranks': parsing.parse_widths,
+    'bottom_widths': parsing.parse_widths,
+    'tower_widths': parsing.parse_widths,
+    'loss_weights': parsing.parse_numbers,
+    'loss_weight_rates': parsing.parse_numbers,
   }
   return parse.get(name, lambda value: value)(value)
 
 
-def parse_widths(text: str) -> Widths:
-  """`'128x64' -> (128, 64)`; the empty text gives no layers."""
-  try:
-    widths = tuple(int(width) for width in text.split('x')) if text else ()
-  except ValueError:
-    widths = (0,)
-  if any(width < 1 for width in widths):
-    raise InputError(
-      f'expected layer widths such as 64 or 128x64, found {text!r}'
-    )
-  return widths
-
-
-def parse_levels(text: str) -> tuple[Widths, ...]:
-  """`'128x64,64' -> ((128, 64), (64,))`."""
-  levels = tuple(parse_widths(level) for level in text.split(','))
-  if not all(levels):
-    raise InputError(
-      f'expected widths for each level such as 64,64, found {text!r}'
-    )
-  return levels
-
-
-def _numbers(texts: Collection[str]) -> Numbers:
-  try:
-    return tuple(float(text) for text in texts)
-  except ValueError as error:
-    raise InputError(
-      f'expected numbers such as 1,0.5, found {",".join(texts)!r}'
-    ) from error
-
-
-def _widths_text(widths: Widths) -> str:
-  return 'x'.join(map(str, widths))
-
-
-def _integer(
-  name: str, lower: int, text: str, upper: int | None = None
-) -> None:
+def _integer(name: str, text: str) -> None:
+  low, high = _LIMITS[name]
   flags.DEFINE_integer(
-    name, getattr(Config, name), text, lower_bound=lower, upper_bound=upper
+    name, getattr(Config, name), text, lower_bound=low, upper_bound=high
   )
 
 
@@ -445,16 +465,6 @@ def _float(name: str, lower: float, text: str, upper: float = 1e9) -> None:
   flags.DEFINE_float(
     name, getattr(Config, name), text, lower_bound=lower, upper_bound=upper
   )
-
-
-def _expanded(name: str, path: Any) -> str:
-  """A path whose `~` is the home folder."""
-  if not isinstance(path, str | os.PathLike):
-    raise InputError(f'{name} must be a path, found {path!r:.50}')
-  found = os.path.expanduser(os.fspath(path))
-  if found.startswith('~'):
-    raise InputError(f'{name}: no home folder is known for {path}')
-  return found
 
 
 def _is_like(value: Any, expected: Any) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 
 from absl import app
 
+from experiments.errors import InputError
+
 
 class Stream:
   """A text stream whose failures are nobody's concern.
@@ -73,6 +75,14 @@ class Stream:
 def safe(stream: Any) -> Stream:
   """A stream as one that ends nothing."""
   return stream if isinstance(stream, Stream) else Stream(stream)
+
+
+def refuse_loss() -> None:
+  """Raises an InputError where what was printed is all, and is lost."""
+  if isinstance(sys.stdout, Stream):
+    sys.stdout.flush()
+    if sys.stdout.is_lost:
+      raise InputError('standard output could not be written')
 
 
 def run(main: Callable[[list[str]], Any]) -> None:

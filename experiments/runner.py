@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments import memory
 from experiments.errors import InputError
 from experiments.options import Config, cache_dir
 from lplmtl import (
@@ -94,6 +95,14 @@ def start(config: Config) -> None:
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
   with contextlib.suppress(RuntimeError):
     jax.config.update('jax_num_cpu_devices', _cpu_devices(config))
+  try:
+    jax.devices()
+  except RuntimeError as error:
+    reason = str(error).split('\n')[0]
+    raise InputError(
+      f'JAX finds no device ({reason}): leave JAX_PLATFORMS unset for whatever '
+      'there is, or install a jaxlib for this device'
+    ) from error
 
 
 def _cpu_devices(config: Config) -> int:
@@ -129,7 +138,17 @@ def check_names(config: Config) -> None:
     config.architecture,
     {n: known[n] for n in architecture_names()},
   )
-  pick('balancer', config.balancer, _balancers())
+  balancer(config.balancer)
+
+
+def architecture(name: str) -> type[nn.Module]:
+  """The class of an architecture, by its file's name."""
+  return pick('architecture', name, _architectures())
+
+
+def balancer(name: str) -> Callable[..., Balancer | Aggregator]:
+  """The constructor of a balancer, by its name."""
+  return pick('balancer', name, _balancers())
 
 
 def architecture_names() -> tuple[str, ...]:
@@ -168,7 +187,7 @@ def make_model(
   An architecture takes from the Config what it has fields for; `features` is
   its encoder.
   """
-  cls = pick('architecture', config.architecture, _architectures())
+  cls = architecture(config.architecture)
 
   def mlp(widths: tuple[int, ...]) -> experts.MLP:
     return experts.MLP(
@@ -200,7 +219,7 @@ def make_balancer(
   config: Config, tasks: Sequence[Task], steps_per_epoch: int = 1
 ) -> Balancer | Aggregator:
   """The balancer that a Config names, with the options it takes."""
-  constructor = pick('balancer', config.balancer, _balancers())
+  constructor = balancer(config.balancer)
   offered: dict[str, Any] = {
     'is_regression': tuple(task.is_regression for task in tasks),
     'steps_per_epoch': steps_per_epoch,
@@ -211,25 +230,17 @@ def make_balancer(
   if config.loss_weight_learning_rate is not None:
     offered['learning_rate'] = config.loss_weight_learning_rate
   wanted = inspect.signature(constructor).parameters
-  for flag, value, takers in (
-    ('loss_weight_learning_rate', config.loss_weight_learning_rate,
-     {'learning_rate'}),
-    ('loss_weights', config.loss_weights or None, {'weights', 'initial'}),
-    ('loss_weight_rates', config.loss_weight_rates or None, {'rates'}),
-  ):  # fmt: skip
-    if value is not None and not takers & set(wanted):
-      raise InputError(f'--balancer={config.balancer} takes no --{flag}')
   try:
-    balancer = constructor(**{k: v for k, v in offered.items() if k in wanted})
+    made: Any = constructor(**{k: v for k, v in offered.items() if k in wanted})
     if config.balancer_scope is not None:
-      balancer = balancer._replace(scope=config.balancer_scope)
+      made = made._replace(scope=config.balancer_scope)
     if config.loss_weight_sum is not None:
-      balancer = balancing.normalized(balancer, config.loss_weight_sum)
-    if isinstance(balancer, Balancer):
-      jax.eval_shape(lambda: balancer.init(jax.random.key(0), len(tasks)))
+      made = balancing.normalized(made, config.loss_weight_sum)
+    if isinstance(made, Balancer):
+      jax.eval_shape(lambda: made.init(jax.random.key(0), len(tasks)))
   except ValueError as error:
     raise InputError(f'--balancer={config.balancer}: {error}') from error
-  return balancer
+  return made
 
 
 def make_optimizer(
@@ -265,13 +276,14 @@ def check_batch_size(config: Config, num_train: int) -> None:
     )
 
 
-def check_model(model: nn.Module, features: PyTree) -> None:
+def check_model(config: Config, model: nn.Module, features: PyTree) -> None:
   """Traces the model once, so that sizes that do not fit show at once."""
   try:
-    jax.eval_shape(model.init, jax.random.key(0), features)
-  except ValueError as error:
+    variables = jax.eval_shape(model.init, jax.random.key(0), features)
+  except (ValueError, OverflowError) as error:
     reason = str(error).split('\n')[0]
     raise InputError(f'this model cannot be built: {reason}') from error
+  memory.check(variables, config)
 
 
 def seed_keys(config: Config) -> jax.Array:

@@ -29,6 +29,7 @@ from experiments import (
   display,
   interrupts,
   options,
+  parsing,
   run_folder,
   runner,
 )
@@ -233,15 +234,15 @@ def test_flag_files_parse(path):
   [('64', (64,)), ('128x64', (128, 64)), ('', ())],
 )
 def test_widths(text, widths):
-  assert options.parse_widths(text) == widths
+  assert parsing.parse_widths(text) == widths
 
 
 @pytest.mark.parametrize('text', ['x', '64x', '0', '-3', '64;32', '1.5'])
 def test_bad_widths(text):
   with pytest.raises(InputError, match='expected layer widths such as'):
-    options.parse_widths(text)
+    parsing.parse_widths(text)
   with pytest.raises(InputError, match='expected'):
-    options.parse_levels(f'64,{text}')
+    parsing.parse_levels(f'64,{text}')
 
 
 # Mistakes: one line, exit code 1, nothing left behind.
@@ -296,7 +297,7 @@ def _one_class(content):
     (['--num_rows=100'], 'hold one class only'),
     (['--learning_rate=1e9'], "step 2 of epoch 1 (seed number 0): the loss of task 'income' is nan, first in the gradient of "),
     (['quickstart.flags'], "unexpected argument 'quickstart.flags'"),
-    (['--dataset=census', '--data_dir=nowhere'], '--data_dir=nowhere is no folder'),
+    (['--dataset=census', '--data_dir=nowhere', '!num_rows'], '--data_dir=nowhere is no folder'),
     (['--eval_only'], 'expected a model folder'),
     (['--num_bins=1'], 'num_bins must be 0 or at least 2'),
     (['--learning_rate=nan'], 'learning_rate must be finite'),
@@ -308,18 +309,29 @@ def _one_class(content):
     (['--architecture=dselect_k', '--num_experts=6'], 'a power of 2 as num_experts, found 6'),
     (['--architecture=dselect_k', '--num_selected=9'], 'from 1 to the number of experts, 8'),
     (['--architecture=mtan', '--expert_widths=8x8'], 'must be an MLP of one layer'),
-    (['--architecture=single_task', '--balancer=mgda'], 'SingleTask shares no parameters'),
+    (['--architecture=single_task', '--balancer=mgda', '!expert_widths'], 'SingleTask shares no parameters'),
     (['--balancer=mgda', '--loss_weight_learning_rate=0.1'], '--balancer=mgda takes no --loss_weight_learning_rate'),
     (['--balancer=equal', '--loss_weights=1,2'], '--balancer=equal takes no --loss_weights'),
     (['--balancer=mgda', '--balancer_scope=representation'], 'represent(features) and predict'),
     (['--balancer=moco', '--loss_weight_sum=2'], '--balancer=moco: only the weights of a Balancer'),
     (['--loss_weight_sum=0'], 'total must be a finite number above 0, found 0.0'),
     (['--architecture=x', '--dataset=census'], "unknown architecture 'x'"),
+    (['--weight_decay=0.5'], '--optimizer=adam takes no --weight_decay: leave it out'),
+    (['--architecture=shared_bottom'], '--architecture=shared_bottom takes no --expert_widths'),
+    (['--num_experts=999'], '--architecture=sple takes no --num_experts'),
+    (['--num_experts=8'], '--architecture=sple takes no --num_experts'),  # the default, but asked for
+    (['--cross_rank=8'], '--num_crosses=0 takes no --cross_rank'),
+    (['--dataset=census66k'], '--dataset=census66k takes no --num_rows'),
+    (['--expert_widths=99999999999999999999'], 'at most 10,000,000 units'),
+    (['--tower_widths=' + 'x'.join('4' * 101)], 'at most 100 of them'),
+    (['--num_seeds=10000', '--expert_widths=100000x100000'], 'this model does not fit: parameters, optimiser and best epoch take at least '),
   ],
 )  # fmt: skip
 def test_mistakes_in_flags(arguments, complaint, tmp_path, capsys):
   folder = tmp_path / 'run'
-  assert launch(*TINY, f'--out_dir={folder}', *arguments) == 1
+  given = [x for x in arguments if x[0] != '!']
+  base = [x for x in TINY if f'!{x[2:].split("=")[0]}' not in arguments]
+  assert launch(*base, f'--out_dir={folder}', *given) == 1
   last = capsys.readouterr().err.strip().splitlines()[-1]
   assert last.startswith('error: ')
   assert complaint in last
@@ -371,7 +383,8 @@ def test_compiled_programs_are_kept(tmp_path):
   kept = []
   for _ in range(2):
     found = _command(
-      *TINY, '--architecture=shared_bottom', '--bottom_widths=4', '--epochs=1',
+      '--dataset=sample', '--num_rows=2000', '--num_bins=8', '--tower_widths=4',
+      '--architecture=shared_bottom', '--bottom_widths=4', '--epochs=1',
       f'--compilation_cache={folder}', f'--out_dir={tmp_path / "run"}',
       '--overwrite',
     )  # fmt: skip
@@ -635,9 +648,14 @@ def _command(*arguments):
   'flag, complaint',
   [
     ('--top=none', 'value should be one of <concat|identity|shared>'),
-    ('--num_experts=0', '--num_experts=0: 0 is not a positive integer'),
+    (
+      '--num_experts=0',
+      '--num_experts=0: 0 is not an integer in the range [1, 10000]',
+    ),
     ('--no_such_flag=1', 'Unknown command line flag'),
     ('--seed=3000000000', 'seed=3000000000'),
+    ('--num_crosses=99999999999999999999', 'in the range [0, 100]'),
+    ('--cpu_devices=1024', 'in the range [0, 256]'),
     ('--dataset=adult', 'one of <census|census66k|sample>'),
     ('--flagfile=nowhere.flags', 'nowhere.flags'),
   ],
@@ -647,6 +665,15 @@ def test_flags_that_absl_refuses(flag, complaint):
   assert found.returncode in (1, 2)
   assert complaint in found.stderr, found.stderr
   assert 'Traceback' not in found.stderr
+
+
+def test_whole_numbers_have_bounds():
+  """Of every field: one that has none may overflow, hang or abort."""
+  for field in dataclasses.fields(Config):
+    if type(field.default) is int:
+      for value in (-1, 10**20, 1.5, '1'):
+        with pytest.raises(InputError, match=f'{field.name} must be a whole'):
+          Config(**{field.name: value})
 
 
 def test_help():

@@ -1,0 +1,222 @@
+"""What ends in one line, whichever launcher meets it."""
+
+import dataclasses
+import errno
+import pathlib
+import types
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+from experiments import (
+  census,
+  census_data,
+  compare,
+  errors,
+  memory,
+  options,
+  parsing,
+  runner,
+  unused,
+)
+from experiments.errors import InputError
+from experiments.options import Config
+from lplmtl import checkpoint, storage
+from tests import launching
+
+ROOT = pathlib.Path(__file__).parent.parent
+FLAG_FILES = sorted((ROOT / 'experiments' / 'flags').glob('*.flags'))
+FULL = OSError(errno.ENOSPC, 'No space left on device', 'a/b.json')
+DEVICE = jax.errors.JaxRuntimeError(
+  'RESOURCE_EXHAUSTED: Out of memory allocating 12720000000 bytes.\nmore'
+)
+
+
+@pytest.mark.parametrize(
+  'error, text',
+  [
+    (InputError('what to do'), 'error: what to do'),
+    (FULL, 'error: a/b.json: No space left on device: make room'),
+    (storage.CheckpointError('damaged'), 'error: damaged'),
+    (MemoryError(), 'error: out of memory on cpu (no size)'),
+    (DEVICE, 'error: out of memory on cpu (Out of memory allocating 127'),
+  ],
+)
+def test_one_line(error, text):
+  with pytest.raises(SystemExit) as stop, errors.one_line():
+    raise error
+  assert stop.value.code.startswith(text)
+  assert '\n' not in stop.value.code
+
+
+@pytest.mark.parametrize('error', [ValueError('a bug'), KeyError('of ours')])
+def test_bugs_keep_their_traceback(error):
+  with pytest.raises(type(error)), errors.one_line():
+    raise error
+  internal = jax.errors.JaxRuntimeError('INTERNAL: a bug')
+  with pytest.raises(jax.errors.JaxRuntimeError), memory.guard(Config()):
+    raise internal
+
+
+@pytest.mark.parametrize('error', [DEVICE, MemoryError('Unable to allocate')])
+def test_out_of_memory_names_the_sizes(error, tmp_path, monkeypatch):
+  """Of a device or of the host; nothing is left behind."""
+
+  def fit(*args, **kwargs):
+    raise error
+
+  monkeypatch.setattr('lplmtl.training.fit', fit)
+  config = Config(
+    dataset='sample', num_rows=500, batch_size=32, num_seeds=3,
+    out_dir=str(tmp_path / 'run'), embed_dim=7,
+  )  # fmt: skip
+  with pytest.raises(InputError) as found:
+    census.run(config)
+  for part in ('out of memory on cpu (', '--num_seeds=3', '--batch_size=32',
+               '--expert_widths=32,32', '--embed_dim=7', 'lower'):  # fmt: skip
+    assert part in str(found.value)
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_model_larger_than_all_devices(monkeypatch):
+  shapes = {'w': jax.ShapeDtypeStruct((1000, 250), np.float32)}
+  config = Config(num_seeds=2)
+
+  def devices(limit):
+    device = types.SimpleNamespace(memory_stats=lambda: {'bytes_limit': limit})
+    return [device, device]
+
+  # 1 MB, three times, of two seeds; on two devices.
+  monkeypatch.setattr(jax, 'local_devices', lambda: devices(3_000_000))
+  memory.check(shapes, config)
+  monkeypatch.setattr(jax, 'local_devices', lambda: devices(2_999_999))
+  with pytest.raises(InputError, match='take at least 0.0 GB'):
+    memory.check(shapes, config)
+
+
+def test_a_platform_that_is_not_there(monkeypatch):
+  def devices():
+    raise RuntimeError("Unable to initialize backend 'cuda': none\nmore")
+
+  monkeypatch.setattr(jax, 'devices', devices)
+  monkeypatch.setattr(jax.config, 'update', lambda *_: None)
+  with pytest.raises(InputError, match='JAX finds no device') as found:
+    runner.start(Config())
+  assert '\n' not in str(found.value)
+
+
+def test_paths(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/of/me')
+  assert parsing.path('out', '~/x') == pathlib.Path('/home/of/me/x')
+  assert parsing.path('out', 'é/~') == pathlib.Path('é/~')
+  with pytest.raises(InputError, match='is not UTF-8'):
+    parsing.path('out', 'caf\udce9')
+  with pytest.raises(InputError, match='out: no home folder'):
+    parsing.path('out', '~nobody_at_all/x')
+
+
+def test_a_model_does_not_say_where_data_are(tmp_path, monkeypatch):
+  """--eval_only reads and downloads where the caller says."""
+  found = {}
+
+  def load(config, console):
+    found['data_dir'] = config.data_dir
+    raise InputError('enough')
+
+  saved = Config(data_dir='/home/of/a/stranger')
+  extra = {'config': saved.to_json(), 'data': {}}
+  monkeypatch.setattr(checkpoint, 'load', lambda folder: (None, None, None))
+  monkeypatch.setattr(checkpoint, 'load_extra', lambda folder: extra)
+  monkeypatch.setattr(census_data, 'load', load)
+  ours = Config(out_dir=str(tmp_path), eval_only=True)
+  with pytest.raises(InputError, match="in '/home/of/a/stranger': give --data"):
+    census.run(ours)
+  assert not found
+  with pytest.raises(InputError, match='enough'):
+    census.run(dataclasses.replace(ours, data_dir=str(tmp_path)))
+  assert found == {'data_dir': str(tmp_path)}
+  extra['config'] = dataclasses.replace(saved, data_dir=None).to_json()
+  with pytest.raises(InputError, match='enough'):
+    census.run(ours)
+  assert found == {'data_dir': None}
+
+
+@pytest.mark.parametrize(
+  'fields, part',
+  [
+    ({'architecture': 'shared_bottom', 'num_experts': 999}, '--architecture=shared_bottom takes no --num_experts'),
+    ({'weight_decay': 0.5}, '--optimizer=adam takes no --weight_decay'),
+    ({'balancer': 'mgda', 'loss_weights': (1.0, 2.0)}, '--balancer=mgda takes no --loss_weights'),
+    ({'cross_rank': 3}, '--num_crosses=0 takes no --cross_rank'),
+  ],
+)  # fmt: skip
+def test_what_nothing_takes_is_refused(fields, part):
+  """From Python too, where what differs from the default was given."""
+  with pytest.raises(InputError, match=part):
+    census.run(Config(**fields))
+
+
+def test_what_the_parts_take():
+  config = Config(
+    architecture='dselect_k', optimizer='adamw', balancer='exponential',
+    num_crosses=1, dataset='sample',
+  )  # fmt: skip
+  taken = (
+    'expert_widths', 'num_experts', 'num_selected', 'selection_entropy',
+    'tower_widths', 'weight_decay', 'loss_weights', 'loss_weight_rates',
+    'cross_rank', 'num_rows', 'dropout', 'epochs', 'embed_dim',
+  )  # fmt: skip
+  unused.refuse([config], taken)
+  for name in ('ranks', 'bottom_widths', 'top', 'loss_weight_learning_rate'):
+    with pytest.raises(InputError, match=f'takes no --{name}: '):
+      unused.refuse([config], (name,))
+
+
+def _plan(*arguments):
+  flags.FLAGS.unparse_flags()
+  for name in flags.FLAGS:
+    flags.FLAGS[name].unparse()
+  flags.FLAGS(['compare', *arguments])
+  return compare.from_flags(flags.FLAGS)
+
+
+def test_what_no_row_takes_is_refused():
+  """A common setting that one row takes is taken; a row's own is its own."""
+  rows = ('--num_seeds=3', '--row=mmoe', '--row=shared_bottom')
+  compare.check(_plan(*rows, '--num_experts=4', '--setting=bottom_widths=8'))
+  for more, complaint in (
+    ('--setting=num_top=1', 'takes no --num_top .nor does any other row'),
+    ('--weight_decay=0', '--optimizer=adam takes no --weight_decay .nor'),
+    ('--row=mmoe top=shared', '--row=mmoe top=shared: --architecture=mmoe'),
+  ):
+    with pytest.raises(InputError, match=complaint):
+      compare.check(_plan(*rows, more))
+
+
+@pytest.mark.parametrize('path', FLAG_FILES, ids=lambda p: p.name)
+def test_flag_files_ask_for_nothing_that_is_not_taken(path, monkeypatch):
+  monkeypatch.setattr('experiments.trees.check', lambda settings: None)
+  if path.name.startswith('compare'):
+    compare.check(_plan(f'--flagfile={path}'))
+    return
+  with pytest.raises(InputError, match='give each row by a --row'):
+    _plan(f'--flagfile={path}')
+  config = options.from_flags(flags.FLAGS)
+  unused.refuse([config], options.given(flags.FLAGS))
+
+
+def test_a_lost_table_is_no_success(monkeypatch, capsys):
+  """What --eval_only finds is printed alone."""
+  from experiments import output
+
+  monkeypatch.setattr(census, 'run', lambda config, on_again: None)
+  monkeypatch.setattr(runner, 'start', lambda config: None)
+  stream = output.safe(None)
+  monkeypatch.setattr('sys.stdout', stream)
+  stream.flush = lambda: None
+  assert launching.launch(census.main, '--eval_only') == 0
+  stream.is_lost = True
+  assert launching.launch(census.main, '--eval_only') == 1
+  assert 'could not be written' in capsys.readouterr().err
