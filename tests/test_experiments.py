@@ -308,7 +308,7 @@ def _one_class(content):
     (['--balancer=normalized'], "unknown balancer 'normalized': expected one of aligned_mtl"),
     (['--architecture=dselect_k', '--num_experts=6'], 'a power of 2 as num_experts, found 6'),
     (['--architecture=dselect_k', '--num_selected=9'], 'from 1 to the number of experts, 8'),
-    (['--architecture=mtan', '--expert_widths=8x8'], 'must be an MLP of one layer'),
+    (['--architecture=mtan', '--expert_widths=8x8'], 'an lplmtl.MLP of one layer'),
     (['--architecture=single_task', '--balancer=mgda', '!expert_widths'], 'SingleTask shares no parameters'),
     (['--balancer=mgda', '--loss_weight_learning_rate=0.1'], '--balancer=mgda takes no --loss_weight_learning_rate'),
     (['--balancer=equal', '--loss_weights=1,2'], '--balancer=equal takes no --loss_weights'),
