@@ -1,4 +1,4 @@
-"""What `fit` looks at before it starts: arguments, and rows on the host."""
+"""What `fit` looks at before it starts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,123 +6,70 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from lplmtl import types
-from lplmtl.types import Batch, Task
+from lplmtl.types import Aggregator, Balancer, Batch, PyTree, Task
 
 
-def check_data(tasks: Sequence[Task], batch: Batch, name: str) -> None:
-  """Refuses rows that could only train a wrong model.
-
-  Inside a program a row number out of range is clipped and a label out of range
-  gives a loss that means nothing, so `fit` looks at the arrays on the host.
+def check_tasks(model: Any, tasks: Sequence[Task]) -> None:
+  """Refuses tasks that are none, or not the model's.
 
   Args:
+    model: its `tasks`, if it has any, must be those to be trained.
     tasks: T tasks.
-    batch: all rows; leaves are arrays.
-    name: what to call them.
-
-  Raises:
-    ValueError: different numbers of rows, values that are not finite, labels
-      that a task does not know, a mask of no task, weights below 0.
   """
-  if not isinstance(batch, Batch):
+  if not isinstance(tasks, Sequence) or isinstance(tasks, str):
     raise ValueError(
-      f'{name} must be a lplmtl.Batch(features, labels), found '
-      f'{type(batch).__name__}'
+      'tasks must be a tuple of lplmtl.Task, found '
+      f'{type(tasks).__name__}: write (task,) for a single one'
     )
-  num_rows = types.num_rows(batch.features)
-  for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
-    where = f'{name}{jax.tree_util.keystr(path)}'
-    if not hasattr(leaf, 'dtype'):
-      raise ValueError(
-        f'{where} must be part of an array, found {type(leaf).__name__}: hand '
-        'over np.array(...) instead of a list'
-      )
-    if jnp.shape(leaf)[:1] != (num_rows,):
-      raise ValueError(
-        f'{where} must have the {num_rows} rows of the features, found shape '
-        f'{jnp.shape(leaf)}'
-      )
-    if not np.issubdtype(leaf.dtype, np.number) and leaf.dtype != bool:
-      raise ValueError(f'{where} must hold numbers, found {leaf.dtype}')
-    if path[0] == _FEATURES and not np.isfinite(leaf).all():
-      raise ValueError(f'{where} holds values that are not finite')
-  masks = batch.where or {}
-  names = [task.name for task in tasks]
-  if set(masks) - set(names):
-    raise ValueError(
-      f'{name}.where names {sorted(set(masks) - set(names))}, which are no '
-      f'tasks; the tasks are {names}'
-    )
-  if batch.weights is not None:
-    weights = np.asarray(batch.weights)
-    if weights.ndim != 1 or not (weights >= 0).all() or not weights.any():
-      raise ValueError(
-        f'{name}.weights must be [{num_rows}] numbers >= 0, not all of them 0; '
-        f'found shape {weights.shape}, from {weights.min()} to {weights.max()}'
-      )
   for task in tasks:
-    if task.name not in batch.labels:
+    if not isinstance(task, Task):
       raise ValueError(
-        f'{name}: no label for task {task.name!r}; found {sorted(batch.labels)}'
+        "tasks must be a tuple of lplmtl.Task, such as tasks.binary('click'); "
+        f'found {task!r} in it'
       )
-    _check_labels(task, batch, name)
-
-
-_FEATURES = jax.tree_util.GetAttrKey('features')
-
-
-def _check_labels(task: Task, batch: Batch, name: str) -> None:
-  mask = (batch.where or {}).get(task.name)
-  if mask is not None and (np.ndim(mask) != 1 or mask.dtype != bool):
-    raise ValueError(
-      f'{name}.where[{task.name!r}] must be [N] bool, found {mask.dtype} of '
-      f'shape {np.shape(mask)}'
-    )
-  for leaf in jax.tree.leaves(batch.labels[task.name]):
-    labels = np.asarray(leaf if mask is None else leaf[mask])
-    if not np.isfinite(labels).all():
-      raise ValueError(
-        f'the labels of task {task.name!r} in {name} are not all finite: mark '
-        'the rows without a label in Batch.where'
-      )
-    if not labels.size:
-      raise ValueError(
-        f'task {task.name!r} has no label in {name}: drop the task, or use '
-        'other rows'
-      )
-    if task.label_range is None:
-      continue
-    low, high = task.label_range
-    if task.num_outputs > 1 and (labels % 1 != 0).any():
-      raise ValueError(
-        f'the labels of task {task.name!r} in {name} must be class numbers, '
-        f'found {labels[labels % 1 != 0][0]}'
-      )
-    if labels.min() < low or labels.max() > high:
-      raise ValueError(
-        f'the labels of task {task.name!r} in {name} must be from {low} to '
-        f'{high}, found {labels.min()} to {labels.max()}'
-      )
-
-
-def check_tasks(model: Any, tasks: Sequence[Task], batches: Any) -> None:
-  """Refuses tasks that are not the model's, and rows that it cannot learn.
-
-  Args:
-    model: its `tasks`, if it has any, must be those to be trained; its
-      `check_labels`, if it has one, looks at every batch.
-    tasks: T tasks.
-    batches: `{name: Batch or None}`.
-  """
   names = [task.name for task in tasks]
+  if len(set(names)) < len(names):
+    raise ValueError(f'tasks must have names of their own, found {names}')
   own = [getattr(task, 'name', task) for task in getattr(model, 'tasks', tasks)]
   if not names or set(own) != set(names):
     raise ValueError(f'tasks must be those of the model, {own}; found {names}')
-  for name, batch in batches.items():
-    if batch is not None and hasattr(model, 'check_labels'):
-      model.check_labels(batch, name)
+
+
+def check_batches(model: Any, data: Batch, validation: Batch | None) -> None:
+  """Refuses rows that the model cannot read, or not learn from.
+
+  Args:
+    model: its `check_labels`, if it has one, looks at the batches.
+    data: the training rows, as arrays.
+    validation: rows that must be like them; or None.
+  """
+  shapes = _shapes(data.features)
+  # An architecture without an encoder; a model of the user's reads what it may.
+  if getattr(model, 'encoder', model) is None and (
+    not hasattr(data.features, 'ndim') or data.features.ndim < 2
+  ):
+    raise ValueError(
+      f'data.features must be one array [N, D] for a model without an encoder, '
+      f'found {shapes}: x[:, None] makes a column of [N]'
+    )
+  if validation is not None and _shapes(validation.features) != shapes:
+    raise ValueError(
+      f'validation.features must be like those of data, {shapes}; found '
+      f'{_shapes(validation.features)}'
+    )
+  if hasattr(model, 'check_labels'):
+    model.check_labels(data, 'data')
+    if validation is not None:
+      model.check_labels(validation, 'validation')
+
+
+def _shapes(features: PyTree) -> Any:
+  """`{'numeric': '[N, 3]'}`."""
+  return jax.tree.map(
+    lambda x: f'[{", ".join(map(str, ("N", *x.shape[1:])))}]', features
+  )
 
 
 def check_arguments(
@@ -137,6 +84,18 @@ def check_arguments(
       'key must be one typed key, jax.random.key(seed), or a vector of them; '
       f'found {key!r}'
     )
+  if isinstance(optimizer, Balancer | Aggregator) or isinstance(
+    balancer, optax.GradientTransformation
+  ):
+    raise ValueError(
+      'the order is fit(key, model, tasks, optimizer, balancer, data): found a '
+      'balancer as the optimizer, or an optimizer as the balancer'
+    )
+  if isinstance(model, type):
+    raise ValueError(
+      f'model must be an architecture with its tasks, {model.__name__}(tasks); '
+      'found the class'
+    )
   parts = (
     ('model', model, 'apply', 'an architecture'),
     ('optimizer', optimizer, 'update', 'optax.adam(1e-3)'),
@@ -145,6 +104,11 @@ def check_arguments(
   makers = 0
   for name, value, other, example in parts:
     if hasattr(value, 'init') and hasattr(value, other):
+      if name == 'balancer' and not hasattr(value, 'scope'):
+        raise ValueError(
+          'balancer must be a lplmtl.Balancer(init, update) or a '
+          f'lplmtl.Aggregator, found {type(value).__name__}'
+        )
       continue
     makers += 1
     if hyperparams is None or not callable(value):
@@ -159,11 +123,28 @@ def check_arguments(
       "balancer from them, such as lambda h: optax.adam(h['rate']); found none"
     )
   for path, leaf in jax.tree_util.tree_flatten_with_path(hyperparams)[0]:
-    if jnp.shape(leaf) != key.shape:
+    name = f'hyperparams{jax.tree_util.keystr(path)}'
+    if not isinstance(leaf, jax.Array):
+      leaf = np.asarray(leaf)
+      if leaf.dtype.kind not in 'biuf':
+        raise ValueError(f'{name} must hold numbers, found {leaf.dtype}')
+    if leaf.shape != key.shape:
       raise ValueError(
-        f'hyperparams{jax.tree_util.keystr(path)} must be an array of the '
-        f'shape of the keys, {key.shape}; found {jnp.shape(leaf)}'
+        f'{name} must be an array of the shape of the keys, {key.shape}; found '
+        f'{leaf.shape}'
       )
+
+
+def check_callbacks(keeper: Any, on_epoch: Any) -> None:
+  """Refuses a keeper that keeps nothing, and what cannot be called."""
+  wanted = ('restore', 'until', 'look')
+  if keeper is not None and not all(hasattr(keeper, x) for x in wanted):
+    raise ValueError(
+      'keeper must have restore, until and look, such as '
+      f'resume.Checkpoints(folder); found {keeper!r}'
+    )
+  if on_epoch is not None and not callable(on_epoch):
+    raise ValueError(f'on_epoch must be a function, found {on_epoch!r}')
 
 
 def check_sizes(
@@ -172,12 +153,14 @@ def check_sizes(
   num_epochs: int,
   eval_every: int,
   patience: int | None,
+  skip_nonfinite: int,
   validation: Batch | None,
 ) -> None:
   """Refuses numbers of rows, epochs and evaluations that make no sense."""
   for name, value in (
     ('batch_size', batch_size), ('num_epochs', num_epochs),
     ('eval_every', eval_every), ('patience', patience),
+    ('skip_nonfinite', skip_nonfinite),
   ):  # fmt: skip
     if value is not None and not isinstance(value, int | np.integer):
       raise ValueError(f'{name} must be a whole number, found {value!r}')
@@ -192,4 +175,8 @@ def check_sizes(
     raise ValueError(
       'num_epochs, eval_every and patience must be at least 1, found '
       f'{num_epochs}, {eval_every} and {patience}'
+    )
+  if skip_nonfinite < 0:
+    raise ValueError(
+      f'skip_nonfinite must be at least 0, found {skip_nonfinite}'
     )

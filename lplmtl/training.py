@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import (
+  arrays,
   checks,
   nonfinite,
   optimizers,
@@ -113,7 +114,7 @@ def fit(
     optimizer: any optax transformation that steps by the gradient, the
       parameters and the loss (as `value`); or a function of hyperparams.
     balancer: see `lplmtl.types.Balancer`; or a function of hyperparams.
-    data: the training rows.
+    data: the training rows: arrays, or columns of pandas that hold numbers.
     hyperparams: pytree of numbers, `[S]` each with `[S]` keys, scalars with
       one; None where everything is fixed.
     validation: rows to choose and to stop by; None keeps the last epoch.
@@ -142,18 +143,17 @@ def fit(
       task and the first parameter concerned.
   """
   checks.check_arguments(key, model, optimizer, balancer, hyperparams)
-  checks.check_data(tasks, data, 'data')
+  checks.check_callbacks(keeper, on_epoch)
+  checks.check_tasks(model, tasks)
+  data = arrays.read_batch(tasks, data, 'data')
   if validation is not None:
-    checks.check_data(tasks, validation, 'validation')
-  checks.check_tasks(model, tasks, {'data': data, 'validation': validation})
+    validation = arrays.read_batch(tasks, validation, 'validation')
+  checks.check_batches(model, data, validation)
   num_rows = types.num_rows(data.features)
   checks.check_sizes(
-    num_rows, batch_size, num_epochs, eval_every, patience, validation
-  )
-  if skip_nonfinite < 0:
-    raise ValueError(
-      f'skip_nonfinite must be at least 0, found {skip_nonfinite}'
-    )
+    num_rows, batch_size, num_epochs, eval_every, patience, skip_nonfinite,
+    validation,
+  )  # fmt: skip
   keys = jnp.atleast_1d(key)
   num_seeds = len(keys)
   mesh = parallel.make_mesh(num_seeds, batch_size, devices)

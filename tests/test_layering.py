@@ -47,11 +47,13 @@ ALLOWED = {
   },
   'optimizers': set(),
   'parallel': set(),
+  'arrays': set(),
   'checks': set(),
   'programs': {'parallel', 'parts', 'steps'},
   'progress': {'steps'},
   'nonfinite': {'dropout', 'gradients', 'progress', 'steps'},
   'training': {
+    'arrays',
     'checks',
     'nonfinite',
     'optimizers',

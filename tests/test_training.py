@@ -11,8 +11,8 @@ import pytest
 
 import lplmtl
 from lplmtl import (
+  arrays,
   balancing,
-  checks,
   parallel,
   progress,
   steps,
@@ -645,7 +645,7 @@ def test_rows_that_could_only_train_a_wrong_model(data, complaint):
 def test_classes_are_whole_numbers():
   batch = lplmtl.Batch(np.zeros((4, 2)), {'kind': np.array([0, 0.5, 1, 1])})
   with pytest.raises(ValueError, match='must be class numbers, found 0.5'):
-    checks.check_data((tasks.multiclass('kind', 2),), batch, 'data')
+    arrays.read_batch((tasks.multiclass('kind', 2),), batch, 'data')
 
 
 def test_validation_rows_are_looked_at_too():

@@ -1,0 +1,210 @@
+"""Rows of every kind, as arrays or refused in a line; arguments likewise."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+import scipy.sparse
+
+import lplmtl
+from lplmtl import arrays, balancing, checks, tasks
+
+TASKS = (tasks.binary('a'), tasks.regression('b'))
+X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+A = np.array([0, 1, 1, 0, 1, 0])
+B = X[:, 1]
+
+
+def _read(features=X, where=None, weights=None, **labels):
+  batch = lplmtl.Batch(features, {'a': A, 'b': B, **labels}, where, weights)
+  return arrays.read_batch(TASKS, batch, 'data')
+
+
+@pytest.mark.parametrize(
+  'column',
+  [
+    pd.Series(A, index=range(10, 16)),
+    pd.Series(A, dtype='Int64'),
+    pd.Series(A, dtype='UInt8'),
+    pd.Series(A, dtype='Float32'),
+    pd.Series(A == 1, dtype='boolean'),
+    pd.Series(A == 1),
+    pd.Index(A),
+    np.matrix(A).A1,
+    np.ma.masked_array(A),
+    jnp.asarray(A, jnp.bfloat16),
+    A.astype(np.float16),
+    A.astype(jnp.bfloat16),
+  ],
+)
+def test_columns_as_labels(column):
+  found = _read(a=column).labels['a']
+  assert type(found) is np.ndarray or isinstance(found, jax.Array)
+  np.testing.assert_array_equal(np.asarray(found, np.float64), A)
+  # In a dtype that JAX takes.
+  assert found.dtype == jnp.asarray(found).dtype
+
+
+def test_columns_of_pandas_everywhere():
+  missing = pd.Series([0.5, None, 1, 2, 3, None], dtype='Float64')
+  found = _read(
+    features={'x': X, 'one': pd.Series(A)},
+    b=missing,
+    where={'b': missing.notna()},
+    weights=pd.Series(A + 1, dtype='Int64'),
+  )
+  assert found.features['one'].shape == (6,)
+  assert found.where['b'].dtype == bool and found.where['b'].sum() == 4
+  assert found.weights.tolist() == (A + 1).tolist()
+  with pytest.raises(ValueError, match="labels of task 'b' .* mark the rows"):
+    _read(b=missing)
+
+
+def test_dtypes_that_jax_takes():
+  """Rounded once, on the host; nothing is refused that is under a mask."""
+  known = np.arange(6) > 0
+  wide = np.where(known, B.astype(float), 1e300)
+  counts = np.where(known, A, 2**40)
+  found = _read(
+    X.astype(np.float64), {'a': known, 'b': known}, a=counts, b=wide
+  )
+  assert found.features.dtype == found.labels['b'].dtype == np.float32
+  assert found.labels['a'].dtype == np.int32
+  np.testing.assert_array_equal(found.features, X)
+
+
+def _text(kind):
+  return pd.Series(['no', 'yes'] * 3, dtype=kind)
+
+
+@pytest.mark.parametrize(
+  'change, complaint',
+  [
+    ({'a': _text('category')}, r"labels\['a'\] holds categories: .* .cat.codes"),
+    ({'a': _text(object)}, r"labels\['a'\] must hold numbers, found object"),
+    ({'a': pd.Series(A, dtype='timedelta64[s]')}, 'must hold numbers, found tim'),
+    ({'a': A + 0j}, r"labels\['a'\] must hold numbers, found complex"),
+    ({'a': pd.DataFrame({'a': A})}, r'is a table \(DataFrame\): hand over numb'),
+    ({'a': np.ma.masked_array(A, A > 0)}, 'has masked values: hand over its .da'),
+    ({'a': None}, "no label for task 'a'"),
+    ({'b': A.astype(np.int64) << 40}, "task 'b' in data are numbers from 0 to"),
+    ({'b': B.astype(np.float64) * 1e300}, 'are numbers too large for float32'),
+    ({'features': pd.DataFrame(X)}, r'data.features is a table \(DataFrame\)'),
+    ({'features': scipy.sparse.csr_matrix(X)}, 'is sparse .csr_matrix.: hand'),
+    ({'features': X[:, :0]}, r'one row and one column, found shape \(6, 0\)'),
+    ({'features': X * np.inf}, 'data.features holds values that are not fi'),
+    (
+      {'features': X.astype(float) * 1e40},
+      'data.features holds numbers too large for float32: scale',
+    ),
+    (
+      {'features': {'id': np.arange(6) << 33}},
+      r"data.features\['id'\] holds numbers from 0 to 42949672960, too large",
+    ),
+    ({'weights': np.full(6, np.inf)}, r'weights must be \[6\] numbers >= 0, not'),
+    ({'weights': np.full(6, 1e38)}, 'their sum a float32; found shape'),
+    ({'weights': np.full(6, 1e-45)}, 'not all of them 0'),
+    ({'where': {'a': pd.Series(A)}}, r"data.where\['a'\] must be \[N\] bool"),
+    ({'where': A > 0}, 'data.where must be a dict of arrays by the names of'),
+    (
+      {'where': {'b': A > 0}, 'weights': (A == 0).astype(np.float32)},
+      "every row of data with a label for task 'b' has the weight 0",
+    ),
+  ],
+)  # fmt: skip
+def test_rows_that_are_refused(change, complaint):
+  with pytest.raises(ValueError, match=complaint):
+    _read(**change)
+
+
+def test_labels_that_are_no_dict():
+  with pytest.raises(ValueError, match='data.labels must be a dict .* ndarray'):
+    arrays.read_batch(TASKS, lplmtl.Batch(X, A), 'data')
+
+
+@pytest.mark.parametrize(
+  'found, complaint',
+  [
+    (TASKS[0], r'a tuple of lplmtl.Task, found Task: write \(task,\)'),
+    ('a', r'tuple of lplmtl.Task, found str'),
+    (('a', 'b'), "such as tasks.binary.*; found 'a' in it"),
+    ((TASKS[0], TASKS[0]), r"names of their own, found \['a', 'a'\]"),
+  ],
+)
+def test_tasks_that_are_none(found, complaint):
+  with pytest.raises(ValueError, match=complaint):
+    checks.check_tasks(types.SimpleNamespace(), found)
+
+
+def test_features_that_do_not_fit_the_model():
+  model = lplmtl.SharedBottom(TASKS)
+  batch = lplmtl.Batch(X, {})
+  for features, found in ((X[:, 0], r'\[N\]'), ({'x': X}, "{'x': '.N, 3.'}")):
+    with pytest.raises(ValueError, match=rf'one array \[N, D\] .* {found}: x'):
+      checks.check_batches(model, lplmtl.Batch(features, {}), None)
+  for other in (X[:, :2], {'x': X}):
+    with pytest.raises(
+      ValueError, match=r'like those of data, \[N, 3\]; found'
+    ):
+      checks.check_batches(model, batch, lplmtl.Batch(other, {}))
+  # A model of one's own reads what it may, in other numbers too.
+  own = types.SimpleNamespace(tasks=TASKS)
+  column = lplmtl.Batch(A, {})
+  checks.check_batches(own, column, column._replace(features=X[:, 0]))
+
+
+@pytest.mark.parametrize(
+  'change, complaint',
+  [
+    ({'optimizer': balancing.equal()}, 'the order is fit.*balancer as the optim'),
+    ({'balancer': optax.adam(0.1)}, 'or an optimizer as the balancer'),
+    ({'model': lplmtl.MMoE}, r'its tasks, MMoE\(tasks\); found the class'),
+    (
+      {'balancer': types.SimpleNamespace(init=len, update=len)},
+      'a lplmtl.Balancer.init, update. or .* found SimpleNamespace',
+    ),
+    (
+      {'hyperparams': {'x': 'fast'}, 'optimizer': optax.adam},
+      r"hyperparams\['x'\] must hold numbers, found <U4",
+    ),
+  ],
+)  # fmt: skip
+def test_arguments_in_the_place_of_others(change, complaint):
+  arguments = {
+    'key': jax.random.key(0), 'model': lplmtl.SharedBottom(TASKS),
+    'optimizer': optax.adam(0.1), 'balancer': balancing.equal(),
+    'hyperparams': None, **change,
+  }  # fmt: skip
+  with pytest.raises(ValueError, match=complaint):
+    checks.check_arguments(**arguments)
+
+
+def test_callbacks_that_are_none():
+  with pytest.raises(ValueError, match="resume.Checkpoints.*; found 'folder'"):
+    checks.check_callbacks('folder', None)
+  with pytest.raises(ValueError, match='on_epoch must be a function, found 3'):
+    checks.check_callbacks(None, 3)
+
+
+def test_fit_reads_columns_and_low_precision():
+  """bfloat16 features, and pandas labels with missing ones, train."""
+  labels = {
+    'a': pd.Series(A, dtype='Int64'),
+    'b': pd.Series([0.5, None, 1, 2, 3, None], dtype='Float64'),
+  }
+  data = lplmtl.Batch(
+    jnp.asarray(X, jnp.bfloat16), labels, {'b': labels['b'].notna()}
+  )
+  model = lplmtl.MMoE(
+    TASKS, expert=lplmtl.MLP((4,)), num_experts=2, tower=lplmtl.MLP(())
+  )
+  result = lplmtl.fit(
+    jax.random.key(0), model, TASKS, optax.adam(0.1), balancing.equal(), data,
+    batch_size=6, num_epochs=1,
+  )  # fmt: skip
+  assert np.isfinite(result.history[0]['losses']).all()
+  assert {x.dtype for x in jax.tree.leaves(result.params)} == {jnp.dtype('f4')}
