@@ -113,7 +113,6 @@ def read(
   *,
   num_rows: int = 20_000,
   seed: int = 0,
-  may_download: bool = True,
   progress: census_files.Progress = lambda done, total: None,
 ) -> Raw:
   """Reads (downloads, generates) the rows of a data set.
@@ -123,8 +122,6 @@ def read(
     data_dir: folder of the files; None for the default one, which is made.
     num_rows: rows of the generated sample.
     seed: seed of the generated sample.
-    may_download: whether files that are not there are fetched into `data_dir`:
-      not into a folder that the caller has not named himself.
     progress: told of a download's progress.
 
   Raises:
@@ -145,10 +142,6 @@ def read(
     )
   folder = _folder(data_dir)
   if not any(census_files.find(folder, s) for s in census_files.SPLITS):
-    if not may_download:
-      raise InputError(
-        f'{folder} holds no files of Census-Income: pass --data_dir'
-      )
     census_files.download(folder, progress)
   if dataset == 'census66k':
     return _census66k(folder)
@@ -157,9 +150,7 @@ def read(
   return Raw(train, test, _facts(train_file, test_file), {})
 
 
-def load(
-  config: options.Config, console: display.Console, *, may_download: bool = True
-) -> Raw:
+def load(config: options.Config, console: display.Console) -> Raw:
   """Reads the rows that a Config names, showing a download."""
   folder = pathlib.Path(config.data_dir) if config.data_dir else None
   with display.download(console) as progress:
@@ -168,7 +159,6 @@ def load(
       folder,
       num_rows=config.num_rows,
       seed=config.split_seed,
-      may_download=may_download,
       progress=progress,
     )
 

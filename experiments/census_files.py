@@ -11,7 +11,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, NamedTuple, cast
 
 from experiments.errors import InputError
@@ -287,16 +287,12 @@ class _Limited:
 
 
 def _bounded(stream: IO[bytes], name: str) -> bytes:
-  return b''.join(_chunks(stream, name))
-
-
-def _chunks(stream: IO[bytes], name: str) -> Iterator[bytes]:
-  size = 0
+  content = io.BytesIO()
   while chunk := stream.read(_CHUNK):
-    size += len(chunk)
-    if size > MAX_BYTES:
+    content.write(chunk)
+    if content.tell() > MAX_BYTES:
       raise InputError(
         f'{name} unpacks to more than {MAX_BYTES} bytes; the official file has '
         f'{OFFICIAL_BYTES["train"]}'
       )
-    yield chunk
+  return content.getvalue()  # no copy

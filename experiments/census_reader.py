@@ -7,7 +7,7 @@ is needed beside the text are a block's strings and a code a field.
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -57,7 +57,7 @@ LABEL_VALUES = {
 # A decimal number in ASCII, as in the file; Python's own float() takes more.
 NUMBER = re.compile(r'[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?', re.ASCII)
 
-BLOCK = 4 * 2**20  # bytes that are looked at in one go
+BLOCK = 2 * 2**20  # bytes that are looked at in one go
 MAX_LINE = 4096  # bytes: the longest official line has 628
 MAX_VALUES = 2**16  # different ones of a column: officially fewer than 2,000
 MAX_TEXT = 2**28  # bytes that the different values take, all of one width
@@ -80,18 +80,21 @@ def parse(content: bytes, name: str) -> Table:
   Raises:
     InputError: names file and line of the first bad row.
   """
-  content = _without_empty_end(content)
-  if not content:
-    raise InputError(f'{name}: expected rows of 42 fields, found an empty file')
   columns = {column: _Values() for column in COLUMNS if column != IGNORED}
-  num_rows = 0
-  for block in _blocks(content):
+  num_rows = start = 0
+  while start < len(content):
+    block = _block(content, start)
     good_lines, good_bytes, complaint = _check_structure(block)
     if good_lines:
       _add(columns, block[:good_bytes], good_lines, name, num_rows)
     num_rows += good_lines
+    start += good_bytes
+    if complaint and _only_empty_lines(content, start):
+      break
     if complaint:
       raise InputError(f'{name}, line {num_rows + 1}: {complaint}')
+  if not num_rows:
+    raise InputError(f'{name}: expected rows of 42 fields, found an empty file')
   width = sum(
     values.width() for c, values in columns.items() if c not in NUMERIC
   )
@@ -106,22 +109,19 @@ def parse(content: bytes, name: str) -> Table:
   }
 
 
-def _without_empty_end(content: bytes) -> bytes:
-  end = len(content.rstrip(b'\r\n'))
-  if b'\r' in content[end:].replace(b'\r\n', b'\n'):
-    return content  # a CR alone is no line's end
-  return content[: content.find(b'\n', end) + 1 or None] if end else b''
+def _only_empty_lines(content: bytes, start: int) -> bool:
+  for at in range(start, len(content), BLOCK):
+    if content[at : at + BLOCK].strip(b'\r\n'):
+      return False
+  return content.count(b'\r', start) == content.count(b'\r\n', start)
 
 
-def _blocks(content: bytes) -> Iterator[bytes]:
+def _block(content: bytes, start: int) -> bytes:
   """Whole lines, or the start of one that is too long by far."""
-  start = 0
-  while start < len(content):
-    end = start + BLOCK
-    if end < len(content):
-      end = content.rfind(b'\n', start, end) + 1 or end
-    yield content[start:end]
-    start = end
+  end = start + BLOCK
+  if end < len(content):
+    end = content.rfind(b'\n', start, end) + 1 or end
+  return content[start:end]
 
 
 def _check_structure(content: bytes) -> tuple[int, int, str]:

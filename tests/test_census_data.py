@@ -423,18 +423,6 @@ def test_download_that_fails_leaves_nothing(
   assert list((tmp_path / 'cache' / 'lplmtl' / 'census-income').iterdir()) == []
 
 
-def test_nothing_is_fetched_into_a_folder_that_nobody_named(
-  tmp_path, monkeypatch
-):
-  """A model that came from elsewhere names one."""
-  _serve(monkeypatch, AssertionError('fetched'))
-  with pytest.raises(
-    InputError, match='no files of Census-Income: pass --data'
-  ):
-    census_data.read('census', tmp_path, may_download=False)
-  assert list(tmp_path.iterdir()) == []
-
-
 def test_a_download_has_the_permissions_of_any_file(tmp_path, monkeypatch):
   _official(monkeypatch, CONTENT)
   archive = fuzz_reader.zipped({'census.tar.gz': TAR})
