@@ -300,8 +300,9 @@ def _folder(data_dir: pathlib.Path | None) -> pathlib.Path:
   except (FileNotFoundError, NotADirectoryError):
     mode = 0
   except (OSError, RuntimeError, ValueError) as error:  # no such ~user, a NUL
+    reason = getattr(error, 'strerror', None) or error
     raise InputError(
-      f'--data_dir={data_dir} cannot be read: {error}'
+      f'--data_dir={data_dir} cannot be read ({reason})'
     ) from error
   if not stat.S_ISDIR(mode):
     raise InputError(

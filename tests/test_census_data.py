@@ -285,9 +285,9 @@ def test_half_of_the_files(tmp_path):
   'name, complaint',
   [
     ('nothing', 'is no folder'),
-    ('x' * 300, 'cannot be read: .*too long'),
+    ('x' * 300, r'cannot be read \(.*too long'),
     ('census-income.data/x', 'is no folder'),
-    ('a\0b', 'cannot be read: '),
+    ('a\0b', 'cannot be read'),
   ],
 )
 def test_no_such_folder(name, complaint, tmp_path):
