@@ -231,12 +231,13 @@ def run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
 
 def check(plan: Plan) -> None:
   """Refuses what cannot be fitted, before anything is."""
-  from experiments import trees, unused
+  from experiments import census_data, trees, unused
 
   every: list[Config] = []
+  tasks = census_data.make_tasks(plan.base.tasks)
   for name, own in plan.rows.items():
     if own is None:
-      trees.check(plan.tree_settings)
+      trees.check(plan.tree_settings, tasks)
       continue
     configs = list(plan.tuned(name).values())
     unused.refuse(configs, own, f'--row={name}: ')

@@ -10,7 +10,7 @@ import io
 import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from experiments import (
   census_data,
   compare_fits,
   display,
+  quality,
   run_folder,
   runner,
   scoring,
@@ -26,6 +27,7 @@ from experiments import (
 )
 from experiments.options import Config
 from lplmtl import files, training
+from lplmtl.types import Task
 
 
 class Cells:
@@ -51,6 +53,11 @@ class Cells:
       for config in plan.tuned(name).values() if own is not None else ():
         self._check(name, config)
 
+  @property
+  def tasks(self) -> Sequence[Task]:
+    """T tasks."""
+    return self._tasks
+
   def row(self, name: str, is_late: Callable[[], bool]) -> bool:
     """Fits what a row still needs; False if time has run out before its end."""
     for cell in (
@@ -68,7 +75,8 @@ class Cells:
       return False
 
   def tuning(self, name: str) -> dict[str, dict[str, list[float]]] | None:
-    """`{setting: {task: [S]}}` validation AUCs, None before all are there.
+    """`{setting: {task: [S]}}` primary validation metrics; None before all are
+    there.
 
     Settings that diverged are left out.
 
@@ -90,7 +98,7 @@ class Cells:
     return found
 
   def chosen(self, name: str) -> dict[str, str]:
-    """`{task: setting}`, the best by mean validation AUC.
+    """`{task: setting}`, the best by mean primary validation metric.
 
     Networks have one for all tasks, by the mean over tasks; trees, with a model
     for each task, one for each.
@@ -99,12 +107,8 @@ class Cells:
     assert scores is not None, f'{name} is not tuned yet'
     names = [task.name for task in self._tasks]
     if self._is_trees(name):
-      return {
-        task: max(scores, key=lambda s: np.mean(scores[s][task]))
-        for task in names
-      }
-    best = max(scores, key=lambda s: np.mean([scores[s][t] for t in names]))
-    return dict.fromkeys(names, best)
+      return {task: best(scores, [task]) for task in names}
+    return dict.fromkeys(names, best(scores, names))
 
   def final(self, name: str) -> compare_fits.Final:
     """A finished row's last fit."""
@@ -329,6 +333,26 @@ class Cells:
       return None
 
 
+def best(scores: Mapping[str, Mapping[str, Any]], tasks: Sequence[str]) -> str:
+  """The setting with the best mean of metrics over tasks; ties: the first.
+
+  A task whose metric is NaN in every setting, as where the validation rows do
+  not define it, does not count; a setting with another NaN is the worst.
+  """
+  means = {
+    s: {t: np.mean(found[t]) for t in tasks} for s, found in scores.items()
+  }
+  counted = [
+    t for t in tasks if not all(np.isnan(own[t]) for own in means.values())
+  ]
+
+  def mean(setting: str) -> float:
+    found = np.mean([scores[setting][t] for t in counted or tasks])
+    return float(np.nan_to_num(found, nan=-np.inf))
+
+  return max(scores, key=mean)
+
+
 def _digest(facts: Any) -> str:
   text = json.dumps(facts, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()
@@ -343,9 +367,9 @@ def _line(name: str, facts: Mapping[str, Any], seconds: float) -> str:
       for setting, scores in facts['scores'].items()
       if scores is not None
     )
-    return f'{name}: validation AUC {found} ({seconds:.1f} s)'
+    return f'{name}: on validation {found} ({seconds:.1f} s)'
   found = ' '.join(
-    f'{metrics["auc"]["mean"]:.4f} {task}'
+    f'{metrics[quality.primary(metrics)]["mean"]:.4f} {task}'
     for task, metrics in facts['test'].items()
   )
-  return f'{name}: test AUC {found} ({seconds:.1f} s)'
+  return f'{name}: on test {found} ({seconds:.1f} s)'

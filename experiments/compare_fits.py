@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import memory, runner, scoring
+from experiments import memory, quality, runner, scoring
 from experiments.options import Config
 from lplmtl import steps, training
 from lplmtl.types import Task
@@ -29,7 +29,8 @@ class Final(NamedTuple):
 
   Attributes:
     facts: JSON data: metrics, sizes, rates.
-    scores: `{task: [S, N] float32}`, logits of the test rows.
+    scores: `{task: [S, N] float32}`, logits of the test rows (`[S, N, K]` of K
+      classes).
   """
 
   facts: dict[str, Any]
@@ -100,7 +101,11 @@ def _final(config: Config, data: Any, tasks: Sequence[Task]) -> Final:
     'latency': scoring.latency(predict, example),
     'seconds': dict(fitted.seconds),
   }
-  return Final(facts, {name: x[..., 0] for name, x in test.logits.items()})
+  scores = {
+    name: x[..., 0] if x.shape[-1] == 1 else x
+    for name, x in test.logits.items()
+  }
+  return Final(facts, scores)
 
 
 def _fit(
@@ -154,7 +159,7 @@ def _chosen_validation(
   chosen = np.searchsorted(epochs, fitted.best_epoch)
   found = {}
   for task in tasks:
-    metric = next(iter(task.metric_fns))
+    metric = quality.primary(scored[0]['validation'][task.name])
     table = np.stack([r['validation'][task.name][metric] for r in scored])
     found[task.name] = table[chosen, np.arange(len(chosen))].astype(float)
   return found

@@ -7,25 +7,28 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from experiments import display, plots, run_folder, runner
-from lplmtl import statistics
+from experiments import display, plots, quality, run_folder, runner
+from lplmtl import metrics, statistics
+from lplmtl.types import Task
 
 JSON = run_folder.COMPARISON
 MARKDOWN, CSV = 'comparison.md', 'comparison.csv'
+SAMPLES = 200  # of the rows, for metrics whose variance has no formula
 SIZES, DIFFERENCES = 'sizes.png', 'differences.png'
 
 
 def results(plan: Any, cells: Any, finished: Sequence[str]) -> dict[str, Any]:
   """All that is known of the finished rows, as JSON data."""
   finals = {name: cells.final(name) for name in finished}
+  todo = {task.name: task for task in cells.tasks}
   tasks = list(cells.labels)
   base = finals[plan.baseline].scores
   single = finals.get(plan.single)
   rows = []
   for name, found in finals.items():
-    aucs = {task: found.facts['test'][task]['auc']['mean'] for task in tasks}
     row: dict[str, Any] = {
       'name': name,
       'setting': cells.chosen(name),
@@ -38,19 +41,18 @@ def results(plan: Any, cells: Any, finished: Sequence[str]) -> dict[str, Any]:
     }
     if name != plan.baseline:
       differences = {
-        task: statistics.auc_difference(
-          found.scores[task], base[task], cells.labels[task]
+        task: interval(
+          todo[task], found.scores[task], cells.labels[task], base[task]
         )
         for task in tasks
       }
       row['difference'] = {t: d._asdict() for t, d in differences.items()}
       row['verdict'] = verdict(differences, plan.margin)
     if single is not None and name != plan.single:
-      others = [single.facts['test'][task]['auc']['mean'] for task in tasks]
-      row['mtl_gain'] = statistics.mtl_gain(list(aucs.values()), others)
+      row['mtl_gain'] = _gain(found.facts['test'], single.facts['test'], tasks)
     row['interval'] = {
-      task: statistics.auc_interval(
-        found.scores[task], cells.labels[task]
+      task: interval(
+        todo[task], found.scores[task], cells.labels[task]
       )._asdict()
       for task in tasks
     }
@@ -71,6 +73,57 @@ def results(plan: Any, cells: Any, finished: Sequence[str]) -> dict[str, Any]:
     'command': sys.argv,
     **runner.environment(),
   }
+
+
+def interval(
+  task: Task, scores: np.ndarray, labels: Any, baseline: Any = None
+) -> statistics.Interval:
+  """The interval of a task's primary metric, or of a difference in it.
+
+  Of an AUC by DeLong's variance; of any other metric by drawing test rows
+  anew, so that it does not hold the variance of seeds.
+
+  Args:
+    task: whose first metric counts.
+    scores: `[S, N, ...]` logits.
+    labels: `[N]`.
+    baseline: `[S', N, ...]` logits to differ from; None for the metric itself.
+  """
+  metric = next(iter(task.metric_fns.values()))
+  if metric is metrics.roc_auc:
+    if baseline is None:
+      return statistics.auc_interval(scores, labels)
+    return statistics.auc_difference(scores, baseline, labels)
+  every = [*scores, *(() if baseline is None else baseline)]
+  labels = np.asarray(labels)
+  size = len(labels)
+
+  def score(numbers: np.ndarray, own: np.ndarray) -> Any:
+    """Of rows by number, counted through all lines of logits."""
+    line, rows = int(numbers[0]) // size, numbers.astype(int) % size
+    if line == len(every):
+      return 0.0  # what the metric itself differs from
+    return metric(*map(jnp.asarray, (every[line][rows], own, rows >= 0)))
+
+  count = len(every) + (baseline is None)
+  lines = np.arange(float(count * size)).reshape(count, size)
+  ours, theirs = lines[: len(scores)], lines[len(scores) :]
+  return statistics.paired_bootstrap(
+    score, ours, theirs, labels, num_samples=SAMPLES
+  )
+
+
+def _gain(
+  test: Mapping[str, Any], single: Mapping[str, Any], tasks: Sequence[str]
+) -> float | None:
+  """MTL gain; None where a metric is no share of a positive one."""
+  ours, others = (
+    [found[task][quality.primary(found[task])]['mean'] for task in tasks]
+    for found in (test, single)
+  )
+  if not (np.isfinite(ours).all() and np.min(others) > 0):
+    return None
+  return statistics.mtl_gain(ours, others)
 
 
 def clear(folder: pathlib.Path) -> None:
@@ -117,12 +170,18 @@ def tables(found: Mapping[str, Any]) -> list[display.TextTable]:
   """Quality, cost, and the settings that were tried."""
   tasks, baseline = found['tasks'], found['baseline']
   letters = _letters(found)
-  quality = display.TextTable(
-    f'Test AUC ({found["title"]}; mean ± std over {found["num_seeds"]} seeds; '
-    f'Δ: difference to {baseline} with its 95 % interval, in units of .0001)',
+  first = found['rows'][0]['test']
+  metric = {task: quality.primary(first[task]) for task in tasks}
+  name = {task: quality.label(metric[task]) for task in tasks}
+  shown = ' and '.join(dict.fromkeys(name.values()))
+  ranked = [task for task in tasks if 'average_precision' in first[task]]
+  ranking = display.TextTable(
+    f'Test {shown} ({found["title"]}; mean ± std over {found["num_seeds"]} '
+    f'seeds; Δ: difference to {baseline} with its 95 % interval, in units of '
+    '.0001)',
     [
       'row',
-      *(x for task in tasks for x in (f'{task} AUC', f'Δ {task}')),
+      *(x for t in tasks for x in (f'{t} {name[t]}', f'Δ {t}')),
       f'against {baseline}',
       'MTL gain',
     ],
@@ -133,7 +192,7 @@ def tables(found: Mapping[str, Any]) -> list[display.TextTable]:
           x
           for task in tasks
           for x in (
-            display.plus_minus(row['test'][task]['auc']),
+            display.plus_minus(row['test'][task][metric[task]]),
             _difference(row, task),
           )
         ),
@@ -145,9 +204,10 @@ def tables(found: Mapping[str, Any]) -> list[display.TextTable]:
     left=('row', f'against {baseline}'),
   )
   cost = display.TextTable(
-    f'Cost, average precision, and what was chosen ({found["title"]})',
+    f'Cost, {"average precision, " if ranked else ""}and what was chosen '
+    f'({found["title"]})',
     [
-      'row', 'parameters', 'FLOPs', *(f'{task} AP' for task in tasks),
+      'row', 'parameters', 'FLOPs', *(f'{task} AP' for task in ranked),
       'train ex/s', 'latency', 'fits', 'setting',
     ],
     [
@@ -157,7 +217,7 @@ def tables(found: Mapping[str, Any]) -> list[display.TextTable]:
         _optional(row.get('flops_per_example'), '{:,}'),
         *(
           display.plus_minus(row['test'][task]['average_precision'])
-          for task in tasks
+          for task in ranked
         ),
         _optional(row.get('examples_per_second'), '{:,.0f}'),
         f'{1e6 * row["latency"]:.0f} µs',
@@ -170,12 +230,12 @@ def tables(found: Mapping[str, Any]) -> list[display.TextTable]:
   )  # fmt: skip
   tried = display.TextTable(
     f'Settings: every row tried each with {found["tuning_seeds"]} seeds, '
-    'and took the best by validation AUC',
+    f'and took the best by validation {shown}',
     ['', 'setting'],
     [[letter, setting or 'as it is'] for setting, letter in letters.items()],
     left=('', 'setting'),
   )
-  return [quality, cost, tried]
+  return [ranking, cost, tried]
 
 
 def _letters(found: Mapping[str, Any]) -> dict[str, str]:
@@ -212,8 +272,9 @@ def notes(found: Mapping[str, Any]) -> str:
     'difference from 0 or not; nothing is corrected for the number of rows. '
     'The standard deviation is that of the seeds. FLOPs: of scoring a row. '
     'Training examples per second: all seeds, validation included. Latency: '
-    'the median of scoring one row. Each setting was chosen by the validation '
-    'AUC of other seeds, the mean over tasks; trees choose for each task.'
+    'the median of scoring one row. Each setting was chosen by the primary '
+    'validation metrics of other seeds, their mean over tasks; trees choose '
+    'for each task.'
     + (' Rows were fitted on different machines or commits.' if differ else '')
   )
 
@@ -247,12 +308,12 @@ def _flat(row: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     'verdict': row['verdict'],
   }
   for task in found['tasks']:
-    metrics = row['test'][task]
-    for metric, values in metrics.items():
+    scored = row['test'][task]
+    for metric, values in scored.items():
       flat[f'{task}_{metric}_mean'] = values['mean']
       flat[f'{task}_{metric}_std'] = values['std']
     for kind in ('interval', 'difference'):
       for part in ('estimate', 'low', 'high'):
         value = row[kind][task][part] if row[kind] else np.nan
-        flat[f'{task}_auc_{kind}_{part}'] = value
+        flat[f'{task}_{quality.primary(scored)}_{kind}_{part}'] = value
   return flat

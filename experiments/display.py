@@ -12,7 +12,7 @@ from rich import progress as rich_progress
 from rich import table as rich_table
 from rich.text import Text
 
-from experiments import output
+from experiments import output, quality
 
 Console = rich_console.Console
 
@@ -88,7 +88,7 @@ def plain_warnings(note: Callable[[str], None]) -> Iterator[None]:
 def epoch_line(
   record: Mapping[str, Any], num_epochs: int, task_names: Sequence[str]
 ) -> str:
-  """Losses, validation AUC and loss weights, each the mean over the seeds."""
+  """Losses, primary metrics and loss weights, each the mean over the seeds."""
   width = len(str(num_epochs))
   parts = [f'epoch {record["epoch"]:{width}}/{num_epochs}']
   losses = record['losses'].mean(axis=0)
@@ -203,7 +203,10 @@ class TextTable(NamedTuple):
 
 
 def results_table(results: Mapping[str, Any]) -> rich_table.Table:
-  """AUC and log loss of every task on test, and AUC on validation."""
+  """Every task's metrics on test, and its primary one on validation.
+
+  A task has no entry in the rows of metrics that are not its own.
+  """
   names = list(results['test'])
   seeds = results['config']['num_seeds']
   spread = f'mean ± std over {seeds} seeds' if seeds > 1 else '1 seed'
@@ -211,16 +214,20 @@ def results_table(results: Mapping[str, Any]) -> rich_table.Table:
   table.add_column('metric')
   for name in names:
     table.add_column(name, justify='right')
-  rows = (
-    ('test AUC', 'test', 'auc'),
-    ('test log loss', 'test', 'log_loss'),
-    ('test average precision', 'test', 'average_precision'),
-    ('test calibration error', 'test', 'calibration_error'),
-    ('validation AUC', 'validation', 'auc'),
-  )
-  for label, split, metric in rows:
-    cells = [plus_minus(results[split][name][metric]) for name in names]
-    table.add_row(label, *cells)
+  primary = {name: quality.primary(results['test'][name]) for name in names}
+  rows = [
+    *(('test', metric) for metric in quality.names(results['test'].values())),
+    *(('validation', metric) for metric in dict.fromkeys(primary.values())),
+  ]
+  for split, metric in rows:
+    cells = [
+      plus_minus(results[split][name][metric])
+      if metric in results['test'][name]
+      and (split == 'test' or metric == primary[name])
+      else ''
+      for name in names
+    ]
+    table.add_row(f'{split} {quality.label(metric)}', *cells)
   if 'loss_weights' in results:
     weights = results['loss_weights']
     cells = [plus_minus(weights[name]) for name in names]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import quality
 from lplmtl import files
 
 # Who made a picture, as PNG's tEXt chunk says it.
@@ -42,8 +43,8 @@ def curves(
 ) -> None:
   """Learning curves and loss weights as a PNG.
 
-  One column a task: training loss, validation AUC, loss weight. Lines are
-  means, bands reach from the lowest to the highest seed.
+  One column a task: training loss, primary validation metric, loss weight.
+  Lines are means, bands reach from the lowest to the highest seed.
   """
   from matplotlib.figure import Figure
 
@@ -56,11 +57,13 @@ def curves(
   for i, name in enumerate(task_names):
     style = _STYLES[i % len(_STYLES)]
     losses = np.stack([record['losses'][:, i] for record in history])
-    aucs = np.stack([record['validation'][name]['auc'] for record in scored])
+    own = scored[0]['validation'][name]
+    metric = quality.primary(own)
+    scores = np.stack([record['validation'][name][metric] for record in scored])
     weights = np.stack([record['loss_weights'][:, i] for record in history])
     rows = (
-      (epochs, losses, 'training loss (nats)'),
-      (scored_epochs, aucs, 'validation ROC AUC'),
+      (epochs, losses, quality.training_loss(own)),
+      (scored_epochs, scores, f'validation {quality.label(metric)}'),
       (epochs, weights, 'loss weight'),
     )
     for axis, (x, values, label) in zip(axes[:, i], rows, strict=True):
@@ -132,10 +135,10 @@ def gates(
 
 
 def sizes(path: pathlib.Path, found: Mapping[str, Any]) -> None:
-  """AUC against parameters and FLOPs, a column a task; a PNG.
+  """Primary metrics against parameters and FLOPs, a column a task; a PNG.
 
   Bars are the 95 % intervals of the differences to the baseline, which all rows
-  share with it: intervals of the AUCs themselves would mostly show how test
+  share with it: intervals of the metrics themselves would mostly show how test
   rows vary, which is the same for all.
 
   Args:
@@ -150,12 +153,13 @@ def sizes(path: pathlib.Path, found: Mapping[str, Any]) -> None:
   axes = figure.subplots(2, len(tasks), squeeze=False, sharey='col')
   kinds = (('parameters', 'parameters'), ('flops_per_example', 'FLOPs a row'))
   for i, task in enumerate(tasks):
+    metric = quality.primary(rows[0]['test'][task])
     for j, (field, label) in enumerate(kinds):
       axis = axes[j, i]
       for number, row in enumerate(rows):
-        auc = row['test'][task]['auc']['mean']
+        mean = row['test'][task][metric]['mean']
         if row['name'] == found['baseline']:
-          axis.axhline(auc, color='0.6', lw=0.8, zorder=0)
+          axis.axhline(mean, color='0.6', lw=0.8, zorder=0)
         if row.get(field) is None:
           continue
         reach = 0.0
@@ -166,7 +170,7 @@ def sizes(path: pathlib.Path, found: Mapping[str, Any]) -> None:
         color = f'C{number % 10}'
         is_open = number // len(_MARKERS) % 2
         axis.errorbar(
-          row[field], auc, yerr=reach or None, fmt=marker, label=row['name'],
+          row[field], mean, yerr=reach or None, fmt=marker, label=row['name'],
           color=color, mfc='white' if is_open else color, ms=7, lw=0.9,
           mec=color if is_open else 'black', mew=1.2 if is_open else 0.5,
           capsize=2,
@@ -177,7 +181,7 @@ def sizes(path: pathlib.Path, found: Mapping[str, Any]) -> None:
       axis.xaxis.set_minor_formatter(ticker.NullFormatter())
       axis.tick_params(axis='x', labelsize=8)
       axis.set_xlabel(label)
-      axis.set_ylabel(f'{task}: test AUC')
+      axis.set_ylabel(f'{task}: test {quality.label(metric)}')
       axis.grid(alpha=0.3)
     axes[0, i].set_title(task)
   _legend(figure, axes)
@@ -218,7 +222,8 @@ def differences(path: pathlib.Path, found: Mapping[str, Any]) -> None:
       color='black', capsize=3, lw=1,
     )  # fmt: skip
     axis.set_title(task)
-    axis.set_xlabel('difference in test AUC')
+    metric = quality.primary(rows[0]['test'][task])
+    axis.set_xlabel(f'difference in test {quality.label(metric)}')
     axis.xaxis.set_major_locator(ticker.MaxNLocator(5))
     axis.grid(axis='x', alpha=0.3)
   axes[0].set_yticks(
@@ -248,18 +253,28 @@ def learning(
   """
   from matplotlib.figure import Figure
 
-  labels = ('training loss (nats)', 'validation ROC AUC', 'loss weight')
   figure = Figure(figsize=(4 * len(task_names) + 2.6, 8), layout='constrained')
   axes = figure.subplots(3, len(task_names), sharex=True, squeeze=False)
   for i, task in enumerate(task_names):
+    own = next(
+      history[-1]['validation'][task]
+      for history in runs.values()
+      if task in history[-1]['validation']
+    )
+    metric = quality.primary(own)
+    labels = (
+      quality.training_loss(own),
+      f'validation {quality.label(metric)}',
+      'loss weight',
+    )
     for number, (name, history) in enumerate(runs.items()):
-      if task not in history[-1]['validation']:
+      if metric not in history[-1]['validation'].get(task, ()):
         continue
       place = list(history[-1]['validation']).index(task)
       scored = [record for record in history if 'validation' in record]
       rows = (
         (history, [r['losses'][:, place].mean() for r in history]),
-        (scored, [r['validation'][task]['auc'].mean() for r in scored]),
+        (scored, [r['validation'][task][metric].mean() for r in scored]),
         (history, [r['loss_weights'][:, place].mean() for r in history]),
       )
       for axis, (records, values) in zip(axes[:, i], rows, strict=True):

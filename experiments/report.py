@@ -172,30 +172,28 @@ def _write(
 
 def _run_tables(runs: Sequence[Run]) -> list[Any]:
   """Quality and cost of every run."""
-  from experiments import display
+  from experiments import display, quality
 
-  metrics = (
-    ('AUC', 'auc'),
-    ('AP', 'average_precision'),
-    ('log loss', 'log_loss'),
-    ('calibration error', 'calibration_error'),
-  )
   tables = []
   for task in _tasks(runs):
+    tests = [run.results['test'] for run in runs]
+    metrics = quality.names(test[task] for test in tests if task in test)
     rows = [
       [
         run.name,
         str(run.results['config']['num_seeds']),
         *(
           display.plus_minus(run.results['test'][task][name])
-          for _, name in metrics
+          if name in run.results['test'][task]
+          else ''
+          for name in metrics
         ),
         display.plus_minus(run.results['loss_weights'][task]),
       ]
       for run in runs
       if task in run.results['test']
     ]
-    head = ['run', 'seeds', *(text for text, _ in metrics), 'loss weight']
+    head = ['run', 'seeds', *map(quality.label, metrics), 'loss weight']
     tables.append(
       display.TextTable(
         f'{task}: test metrics, mean ± std over seeds', head, rows, ('run',)

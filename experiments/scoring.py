@@ -58,7 +58,7 @@ def score(
   wanted = []
   for task in tasks:
     more: Any = {'logits': lambda logits, labels, where: logits}
-    if task.num_outputs == 1 and not task.is_regression:
+    if task.num_outputs == 1 and task.label_range == (0, 1):
       more['calibration'] = metrics.calibration_curve
     wanted.append(
       dataclasses.replace(task, metric_fns={**task.metric_fns, **more})

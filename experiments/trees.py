@@ -6,7 +6,7 @@ numbers as numbers. Needs the extra `trees`.
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,20 @@ NAMES = (
 )  # fmt: skip
 
 
-def check(settings: Mapping[str, Mapping[str, Any]]) -> None:
+def check(
+  settings: Mapping[str, Mapping[str, Any]], tasks: Sequence[Task]
+) -> None:
   """Tries every setting on a few rows.
 
   Raises:
-    InputError: LightGBM is missing, or refuses one.
+    InputError: LightGBM is missing, or refuses one; a task that is not binary.
   """
+  others = [task.name for task in tasks if task.label_range != (0, 1)]
+  if others:
+    raise InputError(
+      f'the row `trees` is for binary tasks, found {", ".join(others)}: leave '
+      'the row out'
+    )
   try:
     import lightgbm
   except (ImportError, OSError) as error:  # OSError: without libgomp

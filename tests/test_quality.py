@@ -1,0 +1,236 @@
+"""Tables and pictures of tasks that are not binary; nothing is trained."""
+
+import io
+import types
+
+import jax
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+import lplmtl
+from experiments import (
+  compare_cells,
+  compare_tables,
+  display,
+  plots,
+  quality,
+  report,
+  runner,
+  scoring,
+  trees,
+)
+from experiments.errors import InputError
+from lplmtl import losses, statistics, tasks
+from tests import contracts
+
+TASKS = (
+  tasks.regression('price'),
+  tasks.multiclass('kind', 3),
+  tasks.binary('click'),
+  lplmtl.Task('count', losses.squared_error),  # without a metric
+)
+NAMES = [task.name for task in TASKS]
+
+
+def _metrics(seeds=2, shift=0.0):
+  """`{task: {metric: {mean, std, per_seed}}}`, as scoring gives it."""
+  values = np.linspace(0.7, 0.8, seeds) + shift
+  return {
+    task.name: {
+      name: scoring.over_seeds(values + 0.001 * i)
+      for i, name in enumerate((*task.metric_fns, 'loss'))
+    }
+    for task in TASKS
+  }
+
+
+def _results():
+  weights = {name: scoring.over_seeds(np.ones(2)) for name in NAMES}
+  return {
+    'title': 'a fork', 'config': {'num_seeds': 2}, 'test': _metrics(),
+    'validation': _metrics(shift=0.1), 'loss_weights': weights, 'gates': [],
+    'parameters': 10, 'flops_per_example': 20, 'examples_per_second': 30.0,
+  }  # fmt: skip
+
+
+def _history():
+  return [
+    {
+      'epoch': epoch,
+      'losses': np.full((2, 4), 1.0 / epoch),
+      'loss_weights': np.ones((2, 4)),
+      'validation': {
+        task.name: {
+          name: np.array([0.5, 0.6]) for name in (*task.metric_fns, 'loss')
+        }
+        for task in TASKS
+      },
+    }
+    for epoch in (1, 2)
+  ]
+
+
+def _text(table):
+  file = io.StringIO()
+  display.Console(file=file, width=120, no_color=True).print(table)
+  return file.getvalue()
+
+
+def test_results_table_has_each_tasks_own_metrics():
+  lines = _text(display.results_table(_results())).splitlines()
+  cells = {
+    line.split('│')[1].strip(): [c.strip() for c in line.split('│')[2:-1]]
+    for line in lines
+    if line.startswith('│')
+  }
+  assert list(cells) == [
+    'test AUC', 'test accuracy', 'test R²', 'test log loss',
+    'test average precision', 'test calibration error', 'test loss',
+    'validation R²', 'validation accuracy', 'validation AUC',
+    'validation loss', 'final loss weight',
+  ]  # fmt: skip
+  assert cells['test R²'] == ['0.7500 ± 0.0707', '', '', '']
+  assert cells['test loss'][3] == '0.7500 ± 0.0707'
+  assert cells['validation accuracy'] == ['', '0.8500 ± 0.0707', '', '']
+  line = display.epoch_line({**_history()[0]}, 2, NAMES)
+  assert 'price loss 1.0000 val r2 0.5500' in line
+  assert 'count loss 1.0000 val loss 0.5500' in line
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+  """The figures that would be written."""
+  pytest.importorskip('matplotlib')
+  found = []
+  monkeypatch.setattr(
+    plots, '_write', lambda figure, path: found.append(figure)
+  )
+  return found
+
+
+def _labels(figure):
+  return [axis.get_ylabel() for axis in figure.axes]
+
+
+def test_curves_are_of_the_primary_metrics(drawn):
+  plots.curves('', _history(), NAMES, 'title')
+  plots.learning('', {'a': _history(), 'b': _history()}, NAMES)
+  for figure in drawn:
+    assert _labels(figure)[:8] == [
+      'training loss', 'training loss (nats)', 'training loss (nats)',
+      'training loss', 'validation R²', 'validation accuracy',
+      'validation AUC', 'validation loss',
+    ]  # fmt: skip
+
+
+def test_a_report_of_other_tasks():
+  run = report.Run('a', _results(), _history())
+  price, kind, click, count, _ = report._run_tables([run])
+  assert price.head == ['run', 'seeds', 'R²', 'loss weight']
+  assert kind.head == ['run', 'seeds', 'accuracy', 'log loss', 'loss weight']
+  assert click.head[2] == 'AUC' and count.head[2] == 'loss'
+  assert price.rows[0][2] == '0.7500 ± 0.0707'
+
+
+def _comparison(todo):
+  """What a comparison makes of two rows of 60 test rows."""
+  rng = np.random.default_rng(0)
+  truth = rng.normal(size=60)
+  labels = {
+    'price': truth, 'kind': rng.integers(0, 3, 60), 'click': truth > 0
+  }  # fmt: skip
+  finals = {}
+  for i, name in enumerate(('base', 'better')):
+    scores = {
+      'price': truth + rng.normal(size=(3, 60)) / (1 + i),
+      'kind': rng.normal(size=(3, 60, 3)),
+      'click': truth + rng.normal(size=(3, 60)) / (1 + i),
+    }
+    facts = {'test': _metrics(3, 0.1 * i), 'parameters': 5, 'latency': 1e-5}
+    finals[name] = types.SimpleNamespace(facts=facts, scores=scores)
+  cells = types.SimpleNamespace(
+    tasks=todo, labels={t.name: labels[t.name] for t in todo},
+    facts={'dataset': 'a fork', 'statement': 'Rows'}, final=finals.get,
+    chosen=lambda name: {'price': ''}, num_fits=lambda name: 3,
+    environment=lambda name: {},
+  )  # fmt: skip
+  plan = types.SimpleNamespace(
+    baseline='base', single='base', margin=0.01, tuning_seeds=1,
+    settings={}, tree_settings={},
+    base=types.SimpleNamespace(num_seeds=3, to_json=dict),
+  )  # fmt: skip
+  found = compare_tables.results(plan, cells, ('base', 'better'))
+  return found, labels, finals
+
+
+def test_a_comparison_of_other_tasks(drawn, monkeypatch, tmp_path):
+  monkeypatch.setattr(runner, 'environment', dict)
+  monkeypatch.setattr(compare_tables, 'SAMPLES', 20)
+  found, labels, finals = _comparison(TASKS[:3])
+  better = found['rows'][1]
+  r2 = [
+    np.mean([sklearn_metrics.r2_score(labels['price'], s) for s in own])
+    for own in (finals[name].scores['price'] for name in ('base', 'better'))
+  ]
+  price, click = better['difference']['price'], better['difference']['click']
+  assert price['estimate'] == pytest.approx(r2[1] - r2[0], rel=1e-4)
+  assert 0 < price['low'] < price['estimate'] < price['high']
+  own = better['interval']['price']
+  assert own['estimate'] == pytest.approx(r2[1], rel=1e-4)
+  assert own['low'] < r2[1] < own['high']
+  assert (
+    click
+    == statistics.auc_difference(
+      finals['better'].scores['click'],
+      finals['base'].scores['click'],
+      labels['click'],
+    )._asdict()
+  )
+  assert abs(better['difference']['kind']['estimate']) < 0.5
+  assert better['mtl_gain'] == pytest.approx(100 * 0.1 / 0.75, rel=0.01)
+  ranking, cost, _ = compare_tables.tables(found)
+  assert ranking.head[1:7:2] == ['price R²', 'kind accuracy', 'click AUC']
+  assert cost.head[3:5] == ['click AP', 'train ex/s']
+  flat = compare_tables._flat(better, found)
+  assert flat['price_r2_difference_low'] == price['low']
+  plots.sizes('', found)
+  plots.differences('', found)
+  assert _labels(drawn[0])[0] == 'price: test R²'
+  assert drawn[1].axes[2].get_xlabel() == 'difference in test AUC'
+
+
+def test_the_best_setting_where_a_metric_is_undefined():
+  nan = [np.nan, np.nan]
+  scores = {
+    'a': {'x': nan, 'y': [0.1, 0.2], 'z': [0.9, 0.9]},
+    'b': {'x': nan, 'y': [0.3, 0.2], 'z': [0.8, 0.8]},
+    'c': {'x': nan, 'y': [0.9, np.nan], 'z': [0.9, 0.9]},
+  }
+  assert compare_cells.best(scores, ['x', 'y']) == 'b'
+  assert compare_cells.best(scores, ['x', 'y', 'z']) == 'a'
+  assert compare_cells.best(scores, ['x']) == 'a'
+
+
+def test_trees_are_for_binary_tasks():
+  with pytest.raises(
+    InputError, match='for binary tasks, found price, kind, c'
+  ):
+    trees.check({}, TASKS)
+
+
+def test_scores_of_other_tasks():
+  """Calibration is that of chances alone."""
+  model = lplmtl.SharedBottom(
+    TASKS, bottom=lplmtl.MLP((2,)), tower=lplmtl.MLP(())
+  )
+  x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+  labels = {'kind': np.arange(20) % 3, 'click': np.arange(20) % 2}
+  labels |= {'price': x[:, 0], 'count': np.arange(20.0)}
+  params = jax.tree.map(
+    lambda leaf: leaf[None], contracts.random_params(model, x)
+  )
+  found = scoring.score(model, TASKS, params, lplmtl.Batch(x, labels))
+  assert list(found.metrics) == NAMES and list(found.calibration) == ['click']
+  assert quality.primary(found.metrics['price']) == 'r2'
+  assert found.logits['kind'].shape == (1, 20, 3)
