@@ -220,13 +220,14 @@ def run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
     InputError: a mistake in the plan or the files, a row that cannot be
       fitted, or not even the baseline, which comes first, is finished.
   """
-  from experiments import run_folder
+  from experiments import compare_folder, run_folder
 
   check(plan)
-  with run_folder.claim(folder):
+  with run_folder.claim(folder) as claim:
     names = (run_folder.RESULTS, run_folder.MODEL, run_folder.CHECKPOINTS)
     run_folder.refuse(folder, names, 'a single run')
-    return _run(plan, folder)
+    compare_folder.check(folder)
+    return _run(plan, folder, claim.check)
 
 
 def check(plan: Plan) -> None:
@@ -246,15 +247,17 @@ def check(plan: Plan) -> None:
   unused.refuse(every, common | plan.given | options.changed(plan.base))
 
 
-def _run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
-  from experiments import compare_cells, compare_tables, display
+def _run(
+  plan: Plan, folder: pathlib.Path, before_writing: Callable[[], None]
+) -> dict[str, Any]:
+  from experiments import compare_cells, compare_folder, compare_tables, display
   from lplmtl import training
 
   start = time.monotonic()
   console = display.make_console(140)
   if plan.base.overwrite:
-    compare_tables.clear(folder)
-  cells = compare_cells.Cells(plan, folder, console)
+    compare_folder.clear(folder)
+  cells = compare_cells.Cells(plan, folder, console, before_writing)
   console.print(f'data: {cells.facts["statement"]}', soft_wrap=True)
 
   def is_late() -> bool:
@@ -280,6 +283,7 @@ def _run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
       'on where this one stopped'
     )
   results = compare_tables.results(plan, cells, finished)
+  before_writing()
   compare_tables.write(folder, results)
   for table in compare_tables.tables(results):
     console.print(table.to_rich())
@@ -322,7 +326,7 @@ def _main(argv: Sequence[str]) -> None:
 
   runner.start(plan.base)
   signal.signal(signal.SIGTERM, lambda *_: _stop(signal.SIGTERM))
-  run(plan, parsing.path('out_dir', plan.base.out_dir or 'runs/comparison'))
+  run(plan, parsing.path('--out_dir', plan.base.out_dir or 'runs/comparison'))
 
 
 if __name__ == '__main__':

@@ -38,8 +38,15 @@ class Cells:
     labels: `{task: [N]}` of the test rows.
   """
 
-  def __init__(self, plan: Any, folder: pathlib.Path, console: Any):
+  def __init__(
+    self,
+    plan: Any,
+    folder: pathlib.Path,
+    console: Any,
+    before_writing: Callable[[], None] = lambda: None,
+  ):
     self._plan = plan
+    self._before_writing = before_writing
     self._folder = folder / run_folder.CELLS
     self._console = console
     base = plan.base
@@ -297,6 +304,7 @@ class Cells:
 
   def _save(self, identity: Any, facts: Any, arrays: Mapping[str, Any]) -> None:
     """Arrays first: a cell is there when its JSON is."""
+    self._before_writing()
     path = self._path(identity)
     path.parent.mkdir(exist_ok=True)
     digest = None

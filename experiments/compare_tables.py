@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,14 +9,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import display, plots, quality, run_folder, runner
+from experiments import display, plots, quality, runner
+from experiments.compare_folder import CSV, DIFFERENCES, JSON, MARKDOWN, SIZES
 from lplmtl import metrics, statistics
 from lplmtl.types import Task
 
-JSON = run_folder.COMPARISON
-MARKDOWN, CSV = 'comparison.md', 'comparison.csv'
 SAMPLES = 200  # of the rows, for metrics whose variance has no formula
-SIZES, DIFFERENCES = 'sizes.png', 'differences.png'
 
 
 def results(plan: Any, cells: Any, finished: Sequence[str]) -> dict[str, Any]:
@@ -124,13 +121,6 @@ def _gain(
   if not (np.isfinite(ours).all() and np.min(others) > 0):
     return None
   return statistics.mtl_gain(ours, others)
-
-
-def clear(folder: pathlib.Path) -> None:
-  """Removes a comparison, the tables first."""
-  for name in (JSON, MARKDOWN, CSV, SIZES, DIFFERENCES):
-    (folder / name).unlink(missing_ok=True)
-  shutil.rmtree(folder / run_folder.CELLS, ignore_errors=True)
 
 
 def verdict(

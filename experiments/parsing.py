@@ -10,6 +10,7 @@ from experiments.errors import InputError
 Widths = tuple[int, ...]
 Numbers = tuple[float, ...]
 _MOST_UNITS, _MOST_LAYERS = 10_000_000, 100
+_MOST_ROWS = 1_000_000_000
 
 
 def path(flag: str, text: str) -> pathlib.Path:
@@ -61,6 +62,20 @@ def parse_levels(text: str) -> tuple[Widths, ...]:
       f'expected widths for each level such as 64,64, found {text!r}'
     )
   return levels
+
+
+def parse_counts(flag: str, texts: Collection[str]) -> list[int]:
+  """`['256', '1024'] -> [256, 1024]`; one at least."""
+  try:
+    found = [int(text) for text in texts]
+  except ValueError:
+    found = []
+  if not found or not all(1 <= count <= _MOST_ROWS for count in found):
+    raise InputError(
+      f'{flag} must be whole numbers from 1 to {_MOST_ROWS:,}, found '
+      f'{",".join(texts)[:60] or "none"}'
+    )
+  return found
 
 
 def check_widths(*levels: Widths) -> None:

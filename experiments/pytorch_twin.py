@@ -9,6 +9,7 @@ import time
 
 START = time.perf_counter()  # before the imports that are to be timed
 
+import contextlib  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
@@ -258,4 +259,5 @@ def main(config: dict[str, Any]) -> None:
 
 
 if __name__ == '__main__':
-  main(json.loads(sys.argv[1]))
+  with contextlib.suppress(KeyboardInterrupt):  # it goes to all processes
+    main(json.loads(sys.argv[1]))

@@ -9,7 +9,9 @@ writes report.html (pictures inside), report.md and the pictures.
 import base64
 import html
 import json
+import os
 import pathlib
+import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,12 +19,16 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments import output
+from experiments import errors, output, parsing
 from experiments.errors import InputError
 
 flags.DEFINE_string('report_dir', 'report', 'Report: the folder of the page.')
 
-PICTURES = ('learning', 'calibration', 'gates_', 'differences_', 'sizes_')
+PICTURES = re.compile(
+  r'(learning|calibration|(gates|differences|sizes)_[0-9]+)\.png'
+)
+PAGES = ('report.html', 'report.md')
+MARK = '<!-- lplmtl report -->'  # of a page that was written here
 STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 70em; }
 table { border-collapse: collapse; margin: 1.5em 0; font-size: 13px; }
@@ -73,7 +79,8 @@ def make(
 
   Raises:
     InputError: nothing to report, files that are not what they should be, runs
-      of different data, or a folder that cannot be written.
+      of different data, or a folder that cannot be written, or whose files of
+      the same names no report has written.
   """
   from experiments import plots
 
@@ -86,30 +93,19 @@ def make(
       'nothing to report: name the folders of runs or comparisons, or their '
       'results.json and comparison.json'
     )
-  found = [(path, *_read(path)) for path in paths]
-  files = [path.absolute() for path, _, _ in found]
-  if len(set(files)) < len(files):
-    raise InputError('a run or comparison is named twice: once is enough')
-  _check_same_data([(path, content) for path, _, content in found])
-  names = _names([path for path, kind, _ in found if kind == 'run'])
-  runs = [
-    Run(names[path], content, _history(path))
-    for path, kind, content in found
-    if kind == 'run'
-  ]
-  comparisons = [content for _, kind, content in found if kind == 'comparison']
   try:
+    runs, comparisons = _contents(paths)
     folder.mkdir(parents=True, exist_ok=True)
     # All of it or nothing, and nothing of an older page.
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
       written = _write(runs, comparisons, pathlib.Path(scratch))
-      for old in folder.glob('*.png'):
-        if old.stem.rstrip('0123456789') in PICTURES:
-          old.unlink()
+      _make_room(folder, written)
       for name in written:
         (pathlib.Path(scratch) / name).replace(folder / name)
     return [folder / name for name in written]
-  except (KeyError, TypeError, ValueError, IndexError) as error:
+  except InputError:
+    raise
+  except _WRONG as error:
     raise InputError(
       f'one of {", ".join(map(str, paths))} is not what this release writes '
       f'({type(error).__name__}: {error}): make it again'
@@ -119,6 +115,60 @@ def make(
       f'cannot write to --report_dir={folder} ({error.strerror}): choose a '
       'folder that can be written'
     ) from error
+
+
+# What the reading of other data than ours ends in.
+_WRONG = (KeyError, TypeError, ValueError, IndexError, AttributeError)
+
+
+def _contents(
+  paths: Sequence[pathlib.Path],
+) -> tuple[list[Run], list[Mapping[str, Any]]]:
+  """The runs and the comparisons."""
+  found = [(path, *_read(path)) for path in paths]
+  places = [path.absolute() for path, _, _ in found]
+  if len(set(places)) < len(places):
+    raise InputError('a run or comparison is named twice: once is enough')
+  _check_same_data([(path, content) for path, _, content in found])
+  names = _names([path for path, kind, _ in found if kind == 'run'])
+  runs = [
+    Run(names[path], content, _history(path))
+    for path, kind, content in found
+    if kind == 'run'
+  ]
+  return runs, [content for _, kind, content in found if kind == 'comparison']
+
+
+def _make_room(folder: pathlib.Path, names: Sequence[str]) -> None:
+  """Removes the pictures of an older page.
+
+  Raises:
+    InputError: another file than a report's would be replaced.
+  """
+  foreign = [
+    folder / name
+    for name in names
+    if os.path.lexists(folder / name) and not _is_own(folder / name)
+  ]
+  if foreign:
+    raise InputError(
+      f'{foreign[0]} is there and no report wrote it: move it away, or choose '
+      'another --report_dir'
+    )
+  for path in folder.glob('*.png'):
+    if PICTURES.fullmatch(path.name) and _is_own(path):
+      path.unlink()
+
+
+def _is_own(path: pathlib.Path) -> bool:
+  from experiments import plots
+
+  if path.is_symlink() or not path.is_file():
+    return False
+  if path.name not in PAGES:
+    return plots.is_own(path)
+  with path.open('rb') as file:
+    return MARK.encode() in file.read(1000)
 
 
 def _write(
@@ -143,7 +193,7 @@ def _write(
     f'{(r["commit"] or "unknown")[:12]}'
     for r in results
   ]
-  parts = [f'# Report\n\n{statement}.\n']
+  parts = [f'# Report\n\n{MARK}\n\n{statement}.\n']
   remarks = [compare_tables.notes(comparison) for comparison in comparisons]
   parts += [table.to_markdown() for table in tables]
   parts += [f'{remark}\n' for remark in remarks]
@@ -157,7 +207,7 @@ def _write(
     for p in pictures
   ]
   body = [
-    '<!doctype html>\n<html lang="en"><meta charset="utf-8">',
+    f'<!doctype html>\n{MARK}\n<html lang="en"><meta charset="utf-8">',
     f'<title>Report</title><style>{STYLE}</style>',
     f'<h1>Report</h1>\n<p>{html.escape(statement)}.</p>',
     *(table.to_html() for table in tables),
@@ -269,16 +319,23 @@ def _tasks(runs: Sequence[Run]) -> list[str]:
 
 def _read(path: pathlib.Path) -> tuple[str, dict[str, Any]]:
   """`('run' or 'comparison', content)` of a file or folder."""
+  from lplmtl import files
+
   names = ('results.json', 'comparison.json')
-  files = [path / name for name in names] if path.is_dir() else [path]
-  there = [file for file in files if file.is_file()]
+  try:
+    options = [path / name for name in names] if path.is_dir() else [path]
+    there = [file for file in options if file.is_file()]
+  except (OSError, ValueError) as error:  # such as a name that is too long
+    raise InputError(
+      f'{path!s:.80} cannot be read ({error.args[-1]})'
+    ) from error
   if not there:
     raise InputError(
       f'{path} is no folder of a finished run or comparison: expected '
       f'{" or ".join(names)} in it'
     )
   try:
-    content = json.loads(there[0].read_text(encoding='utf-8'))
+    content = files.read_json(there[0])
     kind = 'comparison' if 'rows' in content else 'run'
     wanted = ('data', 'command', 'config', 'commit') + (
       ('rows', 'baseline', 'tasks', 'margin')
@@ -351,12 +408,11 @@ def _history(path: pathlib.Path) -> list[dict[str, Any]]:
 def main(argv: Sequence[str]) -> None:
   """Paths to a page; a user's mistake ends in one line and exit code 1."""
   try:
-    files = make(
-      [pathlib.Path(path) for path in argv[1:]],
-      pathlib.Path(flags.FLAGS.report_dir),
-    )
-  except InputError as error:
-    sys.exit(f'error: {error}')
+    with errors.one_line():
+      files = make(
+        [parsing.path('a run to report', path) for path in argv[1:]],
+        parsing.path('--report_dir', flags.FLAGS.report_dir),
+      )
   except KeyboardInterrupt:
     sys.exit(130)
   print(f'written: {", ".join(map(str, files))}')

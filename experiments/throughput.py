@@ -9,14 +9,14 @@ Figures are medians over the turns, ratios are taken within a turn. With
 """
 
 import os
-import pathlib
+import signal
 import sys
 import tempfile
 from typing import Any
 
 from absl import flags
 
-from experiments import output
+from experiments import errors, output, parsing, throughput_out
 from experiments.errors import InputError
 from experiments.throughput_turns import Config, processes, rates
 
@@ -39,26 +39,35 @@ flags.DEFINE_list(
   'What is timed: training, scoring a table, one row at a time, and, beside '
   'training, its matrix products by themselves.',
 )  # fmt: skip
-flags.DEFINE_integer('alternations', 5, 'Turns of each.', lower_bound=2)
-flags.DEFINE_integer('threads', 1, 'Cores of each contestant.', lower_bound=1)
-flags.DEFINE_integer('num_seeds', 1, 'Ours: models at once.', lower_bound=1)
+flags.DEFINE_integer(
+  'alternations', 5, 'Turns of each.', lower_bound=2, upper_bound=100_000
+)
+flags.DEFINE_integer(
+  'threads', 1, 'Cores of each contestant.', lower_bound=1, upper_bound=10_000
+)
+flags.DEFINE_integer(
+  'num_seeds', 1, 'Ours: models at once.', lower_bound=1, upper_bound=10_000
+)
 flags.DEFINE_integer(
   'devices', 1,
   'Ours: host devices, for seeds or the rows of a batch. On an accelerator all '
   'of its devices are taken.',
-  lower_bound=1,
+  lower_bound=1, upper_bound=256,
 )  # fmt: skip
 flags.DEFINE_integer(
   'epochs', 0,
   'Time whole processes of so many epochs (cold and warm compilation cache), '
   'not rates; 0 for rates.',
-  lower_bound=0,
+  lower_bound=0, upper_bound=1_000_000,
 )  # fmt: skip
 flags.DEFINE_enum(
   'dataset', 'sample', ['sample', 'census', 'census66k'], 'As for census.'
 )
 flags.DEFINE_string('data_dir', None, 'As for census.')
-flags.DEFINE_integer('num_rows', 99_762, 'Rows of the generated sample.')
+flags.DEFINE_integer(
+  'num_rows', 99_762, 'Rows of the generated sample.',
+  lower_bound=1, upper_bound=1_000_000_000,
+)  # fmt: skip
 SIZES = {
   'expert_width': (64, 'Units of an expert.'),
   'tower_width': (32, 'Units of a tower.'),
@@ -69,12 +78,15 @@ SIZES = {
   'embed_dim': (4, 'Width of a category embedding.'),
 }
 for _name, (_value, _text) in SIZES.items():
-  flags.DEFINE_integer(_name, _value, _text, lower_bound=1)
+  flags.DEFINE_integer(
+    _name, _value, _text, lower_bound=1, upper_bound=1_000_000
+  )
 flags.DEFINE_integer(
   'num_tasks',
   2,
   'From three on: the two tasks again, with a tenth of the labels wrong.',
   lower_bound=1,
+  upper_bound=10_000,
 )
 flags.DEFINE_string('out', '', 'JSON file for the figures; none by default.')
 
@@ -87,7 +99,9 @@ def run(config: Config, options: Any) -> list[Config]:
   measure = processes if options.epochs else rates
   measured = []
   for architecture in options.architectures:
-    for batch_size in map(int, options.batch_sizes):
+    for batch_size in parsing.parse_counts(
+      '--batch_sizes', options.batch_sizes
+    ):
       setting = {'architecture': architecture, 'batch_size': batch_size}
       found = measure({**config, **setting}, options, console)
       title = f'{architecture}, batch {batch_size}, cores {options.threads}'
@@ -104,7 +118,9 @@ def write_rows(options: Any, path: str) -> int:
 
   from experiments import census_data
 
-  folder = pathlib.Path(options.data_dir) if options.data_dir else None
+  folder = None
+  if options.data_dir:
+    folder = parsing.path('--data_dir', options.data_dir)
   raw = census_data.read(options.dataset, folder, num_rows=options.num_rows)
   data = census_data.encode(raw, ('income', 'marital'), num_bins=0)
   pair = np.stack(list(data.train.labels.values()), axis=1)
@@ -130,9 +146,8 @@ def check(options: Any) -> None:
     raise InputError(
       f'--threads={options.threads} is more than the {cores} cores here'
     )
-  if options.out and not pathlib.Path(options.out).absolute().parent.is_dir():
-    raise InputError(f'--out={options.out} lies in a folder that is not there')
-
+  if options.out:
+    throughput_out.check(parsing.path('--out', options.out))
   known = runner.architecture_names()
   if options.rival == 'pytorch':
     _check_pytorch()
@@ -162,13 +177,7 @@ def check(options: Any) -> None:
     raise InputError(
       'products are measured against training: take measures=train,products'
     )
-  if not options.batch_sizes or not all(
-    size.isdigit() and int(size) > 0 for size in options.batch_sizes
-  ):
-    raise InputError(
-      'batch_sizes must be whole numbers from 1, found '
-      + ','.join(options.batch_sizes)
-    )
+  parsing.parse_counts('--batch_sizes', options.batch_sizes)
 
 
 def _check_pytorch() -> None:
@@ -183,34 +192,40 @@ def _check_pytorch() -> None:
 
 def main(argv: list[str]) -> None:
   """Flags to tables; a user's mistake ends in one line and exit code 1."""
+  # So that the scratch folder goes, too.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+  try:
+    with errors.one_line():
+      _main(argv)
+  except KeyboardInterrupt:
+    sys.exit(128 + signal.SIGINT)
+
+
+def _main(argv: list[str]) -> None:
   options = flags.FLAGS
   names = ('threads', 'num_seeds', 'devices', 'epochs', *SIZES)
   config = {name: getattr(options, name) for name in names}
-  try:
-    if argv[1:]:
-      raise InputError(f'unexpected argument {argv[1]!r}')
-    check(options)
-    from experiments import runner
+  if argv[1:]:
+    raise InputError(f'unexpected argument {argv[1]!r}')
+  check(options)
+  from experiments import runner
 
-    with tempfile.TemporaryDirectory() as scratch:
-      path = os.path.join(scratch, 'rows.npz')
-      num_rows = write_rows(options, path)
-      largest = max(map(int, options.batch_sizes))
-      if largest > num_rows:
-        raise InputError(
-          f'batch_sizes go up to {largest}, found {num_rows} training rows'
-        )
-      places = {'scratch': scratch, 'data': path}
-      measured = run({**config, **places}, options)
-  except InputError as error:
-    sys.exit(f'error: {error}')
-  except KeyboardInterrupt:
-    sys.exit(130)
-  if options.out:
-    facts = {'config': config, 'command': sys.argv, **runner.environment()}
-    runner.write_json(
-      pathlib.Path(options.out), {'measured': measured, **facts}
-    )
+  with tempfile.TemporaryDirectory() as scratch:
+    path = os.path.join(scratch, 'rows.npz')
+    num_rows = write_rows(options, path)
+    largest = max(parsing.parse_counts('--batch_sizes', options.batch_sizes))
+    if largest > num_rows:
+      raise InputError(
+        f'batch_sizes go up to {largest}, found {num_rows} training rows'
+      )
+    places = {'scratch': scratch, 'data': path}
+    measured = run({**config, **places}, options)
+  if not options.out:
+    output.refuse_loss()
+    return
+  facts = {'config': config, 'command': sys.argv, **runner.environment()}
+  out = parsing.path('--out', options.out)
+  throughput_out.write(out, {'measured': measured, **facts})
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """Contestants of throughput.py: persistent processes that take turns."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -60,8 +61,9 @@ class Contestant:
   def ask(self, what: str) -> float:
     """Units a second."""
     assert self.process.stdin is not None
-    self.process.stdin.write(f'{what} {CALLS[what]}\n')
-    self.process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):  # what it said is not there
+      self.process.stdin.write(f'{what} {CALLS[what]}\n')
+      self.process.stdin.flush()
     units, seconds = self._answer()
     return units / seconds
 
@@ -75,7 +77,8 @@ class Contestant:
   def close(self) -> None:
     """Lets the process end."""
     assert self.process.stdin is not None
-    self.process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # it has ended already
+      self.process.stdin.close()
     self.process.wait()
 
 

@@ -270,9 +270,18 @@ def whole(config: dict[str, Any]) -> dict[str, float]:
 
 def main(config: dict[str, Any]) -> None:
   """Serves or trains once, as the configuration asks."""
+  from experiments import errors
+
+  try:
+    with errors.one_line():
+      _main(config)
+  except KeyboardInterrupt:  # it goes to all processes of a terminal
+    sys.exit(130)
+
+
+def _main(config: dict[str, Any]) -> None:
   pin(config['threads'])
   from experiments import options, runner
-  from lplmtl import gradients
 
   runner.start(
     options.Config(
@@ -280,13 +289,10 @@ def main(config: dict[str, Any]) -> None:
       cpu_devices=config['devices'],
     )
   )
-  try:
-    if config['epochs']:
-      print(json.dumps(whole(config)), flush=True)
-    else:
-      serve(Ours(config))
-  except gradients.ScopeError as error:
-    sys.exit(f'error: {error}')
+  if config['epochs']:
+    print(json.dumps(whole(config)), flush=True)
+  else:
+    serve(Ours(config))
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from experiments import census, compare_tables, report
+from experiments import census, compare_folder, plots, report
 from experiments.options import Config
 from tests import launching
 
@@ -60,9 +60,9 @@ def _comparison(runs, change=lambda content: None):
 def test_a_page(runs, tmp_path, capsys):
   page = tmp_path / 'page'
   page.mkdir()
-  (page / 'gates_7.png').write_text('of an older page')
+  (page / 'gates_7.png').write_bytes(b'PNG of an older page' + plots._MARK)
   (tmp_path / 'c').mkdir()
-  (tmp_path / 'c' / compare_tables.JSON).write_text(
+  (tmp_path / 'c' / compare_folder.JSON).write_text(
     json.dumps(_comparison(runs))
   )
   paths = [runs / 'mmoe', runs / 'other' / 'results.json', tmp_path / 'c']

@@ -120,7 +120,10 @@ def test_the_twin_has_our_size():
       ('--architectures=resnet',),
       'architectures must be among adatt, cgc, cross_stitch',
     ),
-    (('--batch_sizes=0',), 'must be whole numbers from 1, found 0'),
+    (
+      ('--batch_sizes=0',),
+      'must be whole numbers from 1 to 1,000,000,000, found 0',
+    ),
     (('--threads=9999',), '--threads=9999 is more than the'),
     (('--out=/no/such/folder/x.json',), 'lies in a folder that is not there'),
     (('--batch_sizes=9999', '--num_rows=200'), 'found 120 training rows'),
