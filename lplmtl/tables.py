@@ -15,7 +15,10 @@ import numpy as np
 from lplmtl import columns as raw
 from lplmtl.columns import Column, Factor, RowError, bin_edges, numbers_of
 
-__all__ = ('Column', 'Factor', 'RowError', 'bin_edges', 'numbers_of')
+__all__ = (
+  'FURTHEST', 'UNSEEN', 'Column', 'Factor', 'Numeric', 'RowError', 'Tables',
+  'bin_edges', 'fit', 'numbers_of',
+)  # fmt: skip
 
 UNSEEN = 0  # the id of every value that the training rows do not hold
 # The most standard deviations from the mean that a number is encoded with. The
@@ -95,7 +98,8 @@ class Tables:
     if missing:
       raise ValueError(f'columns {missing} are missing; found {list(columns)}')
     ids = [
-      _ids(name, columns[name], lookup) for name, lookup in self._ids.items()
+      _ids(name, columns[name], lookup)
+      for name, lookup in self._lookups.items()
     ]
     scaled = []
     for name, numeric in self.numerics.items():
@@ -116,7 +120,7 @@ class Tables:
     }
 
   @functools.cached_property
-  def _ids(self) -> dict[Any, dict[str, int]]:
+  def _lookups(self) -> dict[Any, dict[str, int]]:
     """`{column: {text: id}}`, made once; no part of equality nor of JSON."""
     return {name: _lookup(v) for name, v in self.vocabularies.items()}
 
