@@ -30,6 +30,7 @@ from lplmtl.encoder import CrossNetwork as CrossNetwork
 from lplmtl.encoder import TabularEncoder as TabularEncoder
 from lplmtl.experts import MLP as MLP
 from lplmtl.experts import Experts as Experts
+from lplmtl.gradients import shared_leaves as shared_leaves
 from lplmtl.gradients import task_gradients as task_gradients
 from lplmtl.steps import TrainState as TrainState
 from lplmtl.steps import make_eval_step as make_eval_step

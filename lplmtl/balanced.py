@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lplmtl import gradients, losses
+from lplmtl import gradients, losses, returned, scopes
 from lplmtl.parts import Rows
 from lplmtl.types import (
   Aggregator,
@@ -18,8 +18,6 @@ from lplmtl.types import (
   PyTree,
   Task,
 )
-
-SCOPES = ('all', 'shared', 'representation')
 
 
 def init(
@@ -37,10 +35,10 @@ def init(
   Raises:
     ScopeError: see `gradient`.
   """
-  acts = _scope(balancer, model, params)
+  acts = scopes.acting(balancer, model, params)
   if isinstance(balancer, Aggregator):
-    counts = _counting(balancer, acts, moves)
-    return balancer.init(key, _masked(params, counts), len(tasks))
+    counts = scopes.counting(balancer, acts, moves)
+    return balancer.init(key, scopes.chosen(params, counts), len(tasks))
   return balancer.init(key, len(tasks))
 
 
@@ -83,9 +81,9 @@ def gradient(
       representation, and the model does not offer one.
     ValueError: its weights are not `[T]`.
   """
-  shared = _scope(balancer, model, params)
+  shared = scopes.acting(balancer, model, params)
   totals = rows.total(losses.row_totals(tasks, rows.batch))
-  counts = _counting(balancer, shared, moves)
+  counts = scopes.counting(balancer, shared, moves)
   job = _Job(
     model, tasks, balancer, balancer_state, params, rows, shared, counts, totals
   )
@@ -139,15 +137,14 @@ class _Job(NamedTuple):
 
   def weigh(self, values: Array, **extra: Any) -> tuple[Array, PyTree]:
     """The balancer's weights and its next state."""
-    weights, state = self.balancer.update(
-      values, self.state, present=self.totals > 0, **extra
+    weights, state = returned.parts(
+      self.balancer.update(
+        values, self.state, present=self.totals > 0, **extra
+      ),
+      ('weights', 'state'),
     )
-    if jnp.shape(weights) != values.shape:
-      raise ValueError(
-        f"a balancer's update must return weights of shape {values.shape}, one "
-        f'a task; found {jnp.shape(weights)}'
-      )
-    return weights, state
+    returned.check_state(state, self.state, 'update')
+    return returned.as_weights(weights, values), state
 
 
 # The gradient, the losses, the weights, the balancer's state.
@@ -199,9 +196,14 @@ def _aggregated(job: _Job) -> _Found:
   """T pull-backs, stacked for an aggregator."""
   values, each, penalty = _each_task(job)
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-  found, weights, state = job.balancer.update(
-    _masked(stacked, job.counts), values, job.state, present=job.totals > 0
+  stacked = scopes.chosen(stacked, job.counts)
+  found, weights, state = returned.parts(
+    job.balancer.update(stacked, values, job.state, present=job.totals > 0),
+    ('gradient', 'weights', 'state'),
   )
+  returned.check_state(state, job.state, 'update')
+  weights = returned.as_weights(weights, values)
+  returned.check_gradient(found, jax.tree.map(lambda x: x[0], stacked))
   if job.counts is not None:
     plain = jax.tree.map(lambda *leaves: sum(leaves), *each)
     # `found` has None where the scope ends.
@@ -250,44 +252,6 @@ def _at_representation(job: _Job) -> _Found:
   return rows.total(found), values, weights, state
 
 
-def _scope(
-  balancer: Balancer | Aggregator, model: Any, params: PyTree
-) -> PyTree:
-  """What the weights act on: a pytree of bools, or None for everything."""
-  scope = balancer.scope
-  if scope not in SCOPES:
-    raise ValueError(f"a balancer's scope must be in {SCOPES}, found {scope!r}")
-  if scope == 'representation':
-    offers = all(hasattr(model, name) for name in ('represent', 'predict'))
-    if not getattr(balancer, 'needs_gramian', False):
-      raise gradients.ScopeError(
-        "scope='representation' is for balancers with a Gramian; found an "
-        "aggregator or a loss weighting: take scope='shared'"
-      )
-    if not offers:
-      raise gradients.ScopeError(
-        "scope='representation' needs a model with represent(features) and "
-        'predict(representation, features), such as SharedBottom or MMoE; '
-        f'found {type(model).__name__}: take another scope'
-      )
-  return None if scope == 'all' else gradients.shared_leaves(model, params)
-
-
-def _counting(
-  balancer: Balancer | Aggregator, acts: PyTree, moves: PyTree
-) -> PyTree:
-  """What is in scope and moves: a pytree of bools, or None for everything."""
-  if acts is None or moves is None:
-    return moves if acts is None else acts
-  counts = jax.tree.map(lambda a, b: a and b, acts, moves)
-  if balancer.scope != 'representation' and not any(jax.tree.leaves(counts)):
-    raise gradients.ScopeError(
-      'the optimizer freezes every shared parameter, so that there are no '
-      'gradients to compare: take a balancer that weights losses'
-    )
-  return counts
-
-
 def _share(rows: Rows) -> Any:
   """Of the penalty, for each part."""
   return 1 / (rows.num_parts * rows.num_devices)
@@ -295,13 +259,6 @@ def _share(rows: Rows) -> Any:
 
 def _plus(found: PyTree, penalty: PyTree) -> PyTree:
   return found if penalty is None else jax.tree.map(jnp.add, found, penalty)
-
-
-def _masked(tree: PyTree, acts: PyTree) -> PyTree:
-  """None in the place of what is out of scope."""
-  if acts is None:
-    return tree
-  return jax.tree.map(lambda x, ok: x if ok else None, tree, acts)
 
 
 def _combine(each: list[PyTree], weights: Array, shared: PyTree) -> PyTree:

@@ -146,6 +146,8 @@ def _gather_small(leaves: Sequence[Array], limit: int = 8192) -> list[Array]:
 def shared_leaves(model: Any, params: PyTree) -> PyTree:
   """Which parameters receive the gradient of more than one task.
 
+  Of use in `lplmtl.balancing.balance`, `gramian` and `combine`.
+
   Args:
     model: has `is_shared(path)`, `path` being the names from the top of the
       parameters down to a leaf.
@@ -178,7 +180,7 @@ def shared_leaves(model: Any, params: PyTree) -> PyTree:
 
 def each_pulled_back(pull_back: PullBack, num_tasks: int) -> list[PyTree]:
   """T pull-backs: on a CPU in turn, to stay in its cache; else batched."""
-  basis = jnp.eye(num_tasks)
+  basis = jnp.eye(num_tasks, dtype=jnp.float32)
   if num_tasks <= 2:  # without a loop, which would take longer to compile
     return [pull_back(row, 0.0) for row in basis]
 

@@ -20,6 +20,7 @@ from lplmtl import (
   losses,
   modules,
   optimizers,
+  returned,
   types,
 )
 from lplmtl.parts import Rows
@@ -132,7 +133,7 @@ def make_train_step(
     (see `lplmtl.balanced.gradient`), and `skipped`, scalar bool.
   """
   balance = functools.partial(balanced.gradient, model, tasks, balancer)
-  after = getattr(balancer, 'after', None)
+  after = balancer.after
 
   def step(
     state: TrainState, batch: Batch
@@ -151,12 +152,14 @@ def make_train_step(
     )
     params = optax.apply_updates(state.params, updates)
     if after is not None:
+      before = balancer_state
       balancer_state = after(
         metrics['losses'],
         balanced.losses_at(model, tasks, params, rows),
-        balancer_state,
+        before,
         present=metrics['present'],
       )
+      returned.check_state(balancer_state, before, 'after')
     new_state = TrainState(
       step=state.step + 1,
       params=params,

@@ -6,7 +6,7 @@ features, H expert width, K outputs of a task, S seeds.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import jax
 
@@ -15,6 +15,7 @@ PyTree = Any
 LossFn = Callable[[Array, Any], Array]
 MetricFn = Callable[[Array, Any, Array], Array]
 Scope = Literal['all', 'shared', 'representation']
+SCOPES = get_args(Scope)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Balancer(NamedTuple):
 
   Attributes:
     init: `(key, num_tasks) -> state`.
-    update: `(losses [T], state, *, gramian=None, **extra) ->
+    update: `(losses [T], state, *, gramian=None, present=None) ->
       (weights [T], state)`. Training hands over `present`, `[T] bool`, True for
       the tasks with a label in the batch, and `gramian`, `[T, T]`, the inner
       products of the task gradients, to those that need it. The gradient is
@@ -160,14 +161,20 @@ class Aggregator(NamedTuple):
   Attributes:
     init: `(key, params, num_tasks) -> state`; of the parameters in the scope,
       None in the place of the others.
-    update: `(gradients, losses [T], state, *, present) -> (gradient,
+    update: `(gradients, losses [T], state, *, present=None) -> (gradient,
       weights [T], state)`. The gradients are a pytree like `params`, each leaf
       with a leading T; the weights say how much each task counted, for reports
       alone. Scan-safe, and no gradient flows through it.
     scope: which parameters: `all`, or those that are `shared` between tasks.
       The others keep their plain gradient.
+    needs_losses: as a Balancer's, and so are the next two.
+    needs_gramian: whether it is given one; no aggregator here is.
+    after: optional, what wants the losses after the step.
   """
 
   init: Callable[[Array, PyTree, int], PyTree]
   update: Callable[..., tuple[PyTree, Array, PyTree]]
   scope: Literal['all', 'shared'] = 'shared'
+  needs_losses: bool = True
+  needs_gramian: bool = False
+  after: Callable[..., PyTree] | None = None

@@ -102,6 +102,15 @@ def random_params(model, x, seed=0):
   return jax.tree.map(draw, shapes)
 
 
+def double_precision():
+  """The context in which arrays may be float64."""
+  if hasattr(jax, 'enable_x64'):  # jax 0.8 on
+    return jax.enable_x64(True)
+  from jax import experimental
+
+  return experimental.enable_x64(True)
+
+
 def assert_trees_close(actual, expected, atol=1e-5, rtol=1e-5):
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=atol, rtol=rtol),

@@ -203,7 +203,7 @@ def test_exponential():
   with pytest.raises(ValueError, match='initial has 1 entries for 2 tasks'):
     balancing.exponential(initial=(1.0,)).init(jax.random.key(0), 2)
   with pytest.raises(
-    ValueError, match='steps_per_epoch must be a finite number of at least 1'
+    ValueError, match='steps_per_epoch must be a whole number of at least 1'
   ):
     balancing.exponential(steps_per_epoch=0)
 

@@ -206,7 +206,8 @@ def test_what_offers_no_representation():
   params = contracts.random_params(MODELS['ple'], batch.features)
   for balancer, model, found in (
     (balancing.mgda(scope='representation'), MODELS['ple'], 'found PLE'),
-    (balancing.moco(scope='representation'), MODELS['mmoe'], 'an aggregator'),
+    (balancing.moco()._replace(scope='representation'), MODELS['mmoe'],
+     'an aggregator'),
     (balancing.rlw()._replace(scope='representation'), MODELS['mmoe'],
      'or a loss weighting'),
   ):  # fmt: skip

@@ -3,6 +3,7 @@
 from lplmtl.balancing.aligned_mtl import aligned_mtl as aligned_mtl
 from lplmtl.balancing.cagrad import cagrad as cagrad
 from lplmtl.balancing.config import config as config
+from lplmtl.balancing.coordinates import combine as combine
 from lplmtl.balancing.coordinates import gramian as gramian
 from lplmtl.balancing.db_mtl import db_mtl as db_mtl
 from lplmtl.balancing.dualproj import dualproj as dualproj
@@ -19,6 +20,8 @@ from lplmtl.balancing.gradvac import gradvac as gradvac
 from lplmtl.balancing.imtl_g import imtl_g as imtl_g
 from lplmtl.balancing.imtl_l import imtl_l as imtl_l
 from lplmtl.balancing.imtl_l import imtl_l_loss as imtl_l_loss
+from lplmtl.balancing.loop import balance as balance
+from lplmtl.balancing.loop import first_state as first_state
 from lplmtl.balancing.mgda import mgda as mgda
 from lplmtl.balancing.moco import moco as moco
 from lplmtl.balancing.nash_mtl import nash_mtl as nash_mtl

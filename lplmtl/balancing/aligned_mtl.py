@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import solvers
+from lplmtl.balancing import contract, solvers
 from lplmtl.types import Array, Balancer, Scope
 
 SCALES = ('min', 'median', 'rmse')
@@ -43,15 +43,16 @@ def aligned_mtl(
   if scale not in SCALES:
     raise ValueError(f'scale must be one of {SCALES}, found {scale!r}')
 
-  @solvers.checked
   def update(
-    losses: Array, state: tuple[()], *, gramian: Array, **extra: Any
+    losses: Array, state: tuple[()], gramian: Array, present: Any
   ) -> tuple[Array, tuple[()]]:
-    del extra
+    del losses, present
     weights = alignment(gramian, scale).mean(axis=1)
     return weights, state
 
-  return Balancer(solvers.stateless, update, needs_gramian=True, scope=scope)
+  return contract.balancer(
+    solvers.stateless, update, needs_gramian=True, scope=scope
+  )
 
 
 def alignment(gramian: Array, scale: str) -> Array:
@@ -68,7 +69,8 @@ def alignment(gramian: Array, scale: str) -> Array:
   elif scale == 'median':
     chosen = values[size - 1 - count // 2]  # from the largest down
   else:
-    chosen = jnp.where(kept, values, 0).sum() / jnp.maximum(count, 1)
+    total = jnp.where(kept, values, 0).sum()
+    chosen = total / jnp.maximum(count, 1).astype(values.dtype)
   factors = jnp.sqrt(chosen / jnp.where(kept, values, 1))
   matrix = vectors * jnp.where(kept, factors, 0)[None] @ vectors.T
   return jnp.where(count > 0, matrix, jnp.eye(size, dtype=matrix.dtype))

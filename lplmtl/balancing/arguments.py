@@ -70,18 +70,105 @@ def check_length(name: str, values: Any, num_tasks: int) -> None:
     raise ValueError(f'{name} has {len(values)} entries for {num_tasks} tasks')
 
 
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+  """Refuses what is no whole number of at least so much.
+
+  Raises:
+    ValueError: names the argument, its bound and what was found.
+  """
+  is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+  if not is_whole or value < least:
+    raise ValueError(
+      f'{name} must be a whole number of at least {least}, found {value!r}'
+    )
+
+
 def as_losses(losses: Any) -> Array:
   """In `update`: `[T]` float32, through which no gradient flows.
 
+  Args:
+    losses: `[T]`, or a list or tuple of T scalars.
+
   Raises:
-    ValueError: another shape.
+    ValueError: another shape, or no numbers.
   """
-  if len(jnp.shape(losses)) != 1:
+  if isinstance(losses, list | tuple) and not any(map(np.ndim, losses)):
+    losses = [_scalar(loss) for loss in losses]
+    losses = jnp.stack(losses) if losses else np.zeros(0)
+  shape = getattr(losses, 'shape', None)
+  if shape is None or len(shape) != 1 or not shape[0]:
+    found = type(losses).__name__ if shape is None else shape
     raise ValueError(
-      'losses must have the shape [T], one for each task; found '
-      f'{jnp.shape(losses)}'
+      f'losses must have the shape [T], one for each task; found {found}'
     )
   return jax.lax.stop_gradient(jnp.asarray(losses, jnp.float32))
+
+
+def _scalar(loss: Any) -> Array:
+  try:
+    return jnp.asarray(loss, jnp.float32)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f'losses must be numbers, one for each task; found {loss!r} among them'
+    ) from error
+
+
+def as_present(present: Any, losses: Array) -> Array | None:
+  """In `update`: which tasks have a label, `[T]` bool, or None for all.
+
+  Raises:
+    ValueError: another shape than the losses'.
+  """
+  if present is None:
+    return None
+  if np.shape(present) != losses.shape:
+    raise ValueError(
+      f'present must be {losses.shape} bool, as the losses; found shape '
+      f'{np.shape(present)}'
+    )
+  return jnp.asarray(present).astype(bool)
+
+
+def as_gramian(gramian: Any, losses: Array) -> Array:
+  """In `update`: `[T, T]` float32 or better, through which no gradient flows.
+
+  Raises:
+    ValueError: none, or one of another shape.
+  """
+  size = losses.shape
+  if gramian is None or np.shape(gramian) != size * 2:
+    found = 'none' if gramian is None else f'one of {np.shape(gramian)}'
+    raise ValueError(
+      'a Gramian method needs losses [T] and their Gramian [T, T], such as '
+      'lplmtl.balancing.gramian(task_gradients) or training makes; found '
+      f'losses of shape {size} and for a Gramian {found}'
+    )
+  gramian = jnp.asarray(gramian)
+  is_float = jnp.issubdtype(gramian.dtype, jnp.floating)
+  if gramian.dtype.itemsize < 4 or not is_float:
+    gramian = gramian.astype(jnp.float32)
+  return jax.lax.stop_gradient(gramian)
+
+
+def check_stacked(gradients: Any, num_tasks: int | None = None) -> None:
+  """Refuses gradients whose leaves do not lead with one T.
+
+  Raises:
+    ValueError: another leading axis, or nothing at all.
+  """
+  leaves = jax.tree_util.tree_flatten_with_path(gradients)[0]
+  if not leaves:
+    raise ValueError('gradients must have at least one array; found none')
+  for path, leaf in leaves:
+    shape = np.shape(leaf)
+    num_tasks = shape[0] if num_tasks is None and shape else num_tasks
+    if shape[:1] != (num_tasks,):
+      raise ValueError(
+        'every array of the gradients must lead with T, the number of tasks'
+        f'{f", {num_tasks}" if num_tasks else ""}; found shape {shape} at '
+        f'gradients{jax.tree_util.keystr(path)}. T gradients are stacked by '
+        'jax.tree.map(lambda *g: jnp.stack(g), *gradients)'
+      )
 
 
 def check_one_each(losses: Any, learned: Any) -> None:

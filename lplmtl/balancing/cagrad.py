@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, solvers
+from lplmtl.balancing import arguments, contract, solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -36,18 +36,19 @@ def cagrad(c: float = 0.5, scope: Scope = 'shared') -> Balancer:
   """
   arguments.check('c', c, least=0, most=1)
 
-  @solvers.checked
   def update(
-    losses: Array, state: solvers.Solved, *, gramian: Array, **extra: Any
+    losses: Array, state: solvers.Solved, gramian: Array, present: Any
   ) -> tuple[Array, solvers.Solved]:
-    del state, extra
+    del state, present
     size = len(losses)
     cosines, norms = solvers.normalize(gramian)
     scale = jnp.where(norms.max() > 0, norms.max(), 1)
     added, residual = _path(cosines, norms / scale, c)
     return 1 / size + added, solvers.solved(residual)
 
-  return Balancer(solvers.unsolved, update, needs_gramian=True, scope=scope)
+  return contract.balancer(
+    solvers.unsolved, update, needs_gramian=True, scope=scope
+  )
 
 
 def _path(cosines: Array, norms: Array, c: float) -> tuple[Array, Array]:
@@ -75,7 +76,7 @@ def _path(cosines: Array, norms: Array, c: float) -> tuple[Array, Array]:
     move = solvers.solve_on(cosines, inverse, support) * inverse
     move = move / jnp.where(move.sum() > 0, move.sum(), 1)
     heights, slopes = gramian @ (x + 1 / size), gramian @ move
-    number = jnp.maximum(support.sum(), 1)
+    number = jnp.maximum(support.sum(), 1).astype(norms.dtype)
     lowest = jnp.sum(jnp.where(support, heights, 0)) / number
     rate = jnp.sum(jnp.where(support, slopes, 0)) / number
     closing = rate - slopes

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import solvers
+from lplmtl.balancing import contract, solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -31,11 +31,10 @@ def config(scope: Scope = 'shared') -> Balancer:
     Neural Networks".
   """
 
-  @solvers.checked
   def update(
-    losses: Array, state: tuple[()], *, gramian: Array, **extra: Any
+    losses: Array, state: tuple[()], gramian: Array, present: Any
   ) -> tuple[Array, tuple[()]]:
-    del extra
+    del losses, present
     cosines, norms = solvers.normalize(gramian)
     # u ~ sum_k y_k g_k / ||g_k||, and g_k . u ~ ||g_k|| (C y)_k.
     rounding = 2 * len(norms) * jnp.finfo(cosines.dtype).eps
@@ -50,4 +49,6 @@ def config(scope: Scope = 'shared') -> Balancer:
     ratio = jnp.where(norms > 0, along / jnp.where(norms > 0, norms, 1), 1)
     return (ratio * values / total), state
 
-  return Balancer(solvers.stateless, update, needs_gramian=True, scope=scope)
+  return contract.balancer(
+    solvers.stateless, update, needs_gramian=True, scope=scope
+  )

@@ -15,24 +15,81 @@ def inner(first: PyTree, second: PyTree) -> Array:
   return jnp.sum(jnp.stack(jax.tree.leaves(products)), axis=0)
 
 
-def gramian(gradients: PyTree) -> Array:
+def gramian(gradients: PyTree, shared: PyTree = None) -> Array:
   """What Gramian methods ask for, in a training loop of your own.
+
+  Where each device has rows of its own, gradients are to be averaged over the
+  devices before: the mean of the devices' Gramians is not the Gramian of the
+  mean gradients.
+
+      def step(params, rows):  # in jax.shard_map over the axis 'data'
+        gradients = jax.jacrev(losses)(params, rows)
+        gradients = jax.lax.pmean(gradients, 'data')
+        gramian = balancing.gramian(gradients)
 
   Args:
     gradients: pytree of the task gradients, each leaf with a leading T, such as
-      `lplmtl.task_gradients` returns.
+      `lplmtl.task_gradients` or `jax.jacrev` returns; but no list or tuple.
+    shared: pytree of bools of the same structure, which leaves count, such as
+      `lplmtl.shared_leaves` returns; None for all.
 
   Returns:
     `[T, T]` inner products of the gradients.
+
+  Raises:
+    ValueError: a list or tuple, which may be meant as T gradients or as the
+      parts of one set of parameters; leaves that do not lead with one T.
   """
+  if type(gradients) in (list, tuple):
+    raise ValueError(
+      f'gradients must not be a {type(gradients).__name__}, which may be T '
+      'gradients or the parts of each: stack T gradients, jax.tree.map(lambda '
+      '*g: jnp.stack(g), *gradients), or make parts a dict, '
+      'dict(enumerate(gradients))'
+    )
+  arguments.check_stacked(gradients)
+  return products(chosen(gradients, shared))
+
+
+def products(gradients: PyTree) -> Array:
+  """`[T, T]` inner products of gradients stacked in any pytree."""
   flat = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(gradients)]
   return jnp.sum(jnp.stack([_square(leaf) for leaf in flat]), axis=0)
 
 
-def combine(weights: Array, gradients: PyTree) -> PyTree:
-  """`sum_k w_k g_k`."""
+def chosen(tree: PyTree, shared: PyTree) -> PyTree:
+  """None in the place of what is not shared; a `shared` of None takes all."""
+  if shared is None:
+    return tree
+  return jax.tree.map(lambda x, ok: x if ok else None, tree, shared)
+
+
+def combine(weights: Array, gradients: PyTree, shared: PyTree = None) -> PyTree:
+  """`sum_k w_k g_k`, in a training loop of your own.
+
+  Args:
+    weights: `[T]`, as a balancer gives them.
+    gradients: pytree of the task gradients, each leaf with a leading T.
+    shared: pytree of bools of the same structure, where the weights act; the
+      others get the plain sum. None for all.
+
+  Returns:
+    A gradient, a pytree like the parameters.
+
+  Raises:
+    ValueError: leaves that do not lead with as many T as there are weights.
+  """
+  weights = jnp.asarray(weights)
+  arguments.check_stacked(gradients, len(weights))
+  ones = jnp.ones_like(weights)
+  if shared is None:
+    shared = jax.tree.map(lambda _: True, gradients)
   return jax.tree.map(
-    lambda leaf: jnp.tensordot(weights.astype(leaf.dtype), leaf, 1), gradients
+    lambda leaf, acts: jnp.tensordot(
+      (weights if acts else ones).astype(leaf.dtype), leaf, 1
+    ),
+    gradients,
+    shared,
   )
 
 
@@ -45,8 +102,8 @@ def zeros(params: PyTree, num_tasks: int) -> PyTree:
 
 def present_tasks(losses: Array, present: Array | None) -> Array:
   """`[T]` float32, 1 for the tasks with a label in the batch."""
-  ones = jnp.ones_like(arguments.as_losses(losses))
-  return ones if present is None else jnp.asarray(present) * ones
+  ones = jnp.ones(losses.shape, jnp.float32)
+  return ones if present is None else present.astype(jnp.float32)
 
 
 def along(mask: Array, leaf: Array) -> Array:

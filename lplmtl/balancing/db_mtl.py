@@ -1,11 +1,11 @@
 """Dual balancing (Lin et al. 2023)."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, coordinates
+from lplmtl.balancing import arguments, contract, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
 SMALLEST = 1e-8  # of a loss, and of a length
@@ -69,15 +69,12 @@ def db_mtl(
     gradients: PyTree,
     losses: Array,
     state: DbMtlState,
-    *,
-    present: Array | None = None,
-    **extra: Any,
+    present: Array | None,
   ) -> tuple[PyTree, Array, DbMtlState]:
-    del extra
     here = coordinates.present_tasks(losses, present)
     step = state.step + 1
     rate = here * (1 - beta / step.astype(jnp.float32) ** decay)
-    inverse = 1 / jnp.maximum(arguments.as_losses(losses), SMALLEST)
+    inverse = 1 / jnp.maximum(losses, SMALLEST)
     tracked = jax.tree.map(
       lambda y, g: (
         y + coordinates.along(rate, y) * (coordinates.along(inverse, g) * g - y)
@@ -93,4 +90,4 @@ def db_mtl(
     found = coordinates.combine(weights, tracked)
     return found, weights, DbMtlState(step, tracked)
 
-  return Aggregator(init, update, scope)
+  return contract.aggregator(init, update, scope)

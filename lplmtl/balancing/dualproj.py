@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import solvers
+from lplmtl.balancing import contract, solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -31,11 +31,10 @@ def dualproj(scope: Scope = 'shared') -> Balancer:
     Lopez-Paz & Ranzato 2017, "Gradient Episodic Memory for Continual Learning".
   """
 
-  @solvers.checked
   def update(
-    losses: Array, state: solvers.Solved, *, gramian: Array, **extra: Any
+    losses: Array, state: solvers.Solved, gramian: Array, present: Any
   ) -> tuple[Array, solvers.Solved]:
-    del state, extra
+    del state, present
     cosines, norms = solvers.normalize(gramian)
     largest = norms.max()
     scaled = norms / jnp.where(largest > 0, largest, 1)
@@ -44,4 +43,6 @@ def dualproj(scope: Scope = 'shared') -> Balancer:
     weights = (1 + added * inverse) / len(losses)
     return weights, solvers.solved(residual)
 
-  return Balancer(solvers.unsolved, update, needs_gramian=True, scope=scope)
+  return contract.balancer(
+    solvers.unsolved, update, needs_gramian=True, scope=scope
+  )

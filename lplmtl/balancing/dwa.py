@@ -1,11 +1,11 @@
 """Dynamic weight average (Liu et al. 2019)."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, coordinates
+from lplmtl.balancing import arguments, contract, coordinates
 from lplmtl.types import Array, Balancer
 
 
@@ -49,25 +49,20 @@ def dwa(steps_per_epoch: int = 100, temperature: float = 2.0) -> Balancer:
   References:
     Liu, Johns & Davison 2019, "End-to-End Multi-Task Learning with Attention".
   """
-  arguments.check('steps_per_epoch', steps_per_epoch, least=1)
+  arguments.check_whole('steps_per_epoch', steps_per_epoch)
   arguments.check('temperature', temperature, above=0)
 
   def init(key: Array, num_tasks: int) -> DwaState:
     del key
-    zeros = jnp.zeros(num_tasks, jnp.float32)
+    # An array each: a buffer that stands twice in a state cannot be donated.
+    sums, counts, last = (jnp.zeros(num_tasks, jnp.float32) for _ in range(3))
     return DwaState(
-      jnp.zeros((), jnp.int32), zeros, zeros, zeros, jnp.ones_like(zeros)
+      jnp.zeros((), jnp.int32), sums, counts, last, jnp.ones_like(sums)
     )
 
   def update(
-    losses: Array,
-    state: DwaState,
-    *,
-    present: Array | None = None,
-    **extra: Any,
+    losses: Array, state: DwaState, present: Array | None
   ) -> tuple[Array, DwaState]:
-    del extra
-    losses = arguments.as_losses(losses)
     here = coordinates.present_tasks(losses, present)
     sums = state.sums + jnp.where(here > 0, losses, 0.0)
     counts = state.counts + here
@@ -89,4 +84,4 @@ def dwa(steps_per_epoch: int = 100, temperature: float = 2.0) -> Balancer:
       jnp.where(is_end, weights, state.weights),
     )
 
-  return Balancer(init, update, needs_losses=False)
+  return contract.balancer(init, update, needs_losses=False)

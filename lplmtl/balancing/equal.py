@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments
+from lplmtl.balancing import contract
 from lplmtl.types import Array, Balancer
 
 
@@ -16,9 +16,9 @@ def equal() -> Balancer:
     return ()
 
   def update(
-    losses: Array, state: tuple[()], **extra: Any
+    losses: Array, state: tuple[()], present: Any
   ) -> tuple[Array, tuple[()]]:
-    del extra
-    return jnp.ones_like(arguments.as_losses(losses)), state
+    del present
+    return jnp.ones_like(losses), state
 
-  return Balancer(init, update, needs_losses=False)
+  return contract.balancer(init, update, needs_losses=False)

@@ -1,11 +1,11 @@
 """Weights by excess risks (He et al. 2024)."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, coordinates
+from lplmtl.balancing import arguments, contract, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
 SMALLEST = 1e-7  # added to sums of squares
@@ -69,11 +69,8 @@ def excess_mtl(
     gradients: PyTree,
     losses: Array,
     state: ExcessMtlState,
-    *,
-    present: Array | None = None,
-    **extra: Any,
+    present: Array | None,
   ) -> tuple[PyTree, Array, ExcessMtlState]:
-    del extra
     here = coordinates.present_tasks(losses, present)
     squares = jax.tree.map(
       lambda sums, g: sums + jnp.square(g), state.squares, gradients
@@ -92,4 +89,4 @@ def excess_mtl(
     found = coordinates.combine(weights, gradients)
     return found, weights, ExcessMtlState(squares, first, weights)
 
-  return Aggregator(init, update, scope)
+  return contract.aggregator(init, update, scope)

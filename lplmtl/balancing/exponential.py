@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments
+from lplmtl.balancing import arguments, contract
 from lplmtl.types import Array, Balancer
 
 
@@ -35,7 +35,7 @@ def exponential(
   """
   arguments.check_each('initial', initial, above=0)
   arguments.check_each('rates', rates, above=0)
-  arguments.check('steps_per_epoch', steps_per_epoch, least=1)
+  arguments.check_whole('steps_per_epoch', steps_per_epoch)
 
   def init(key: Array, num_tasks: int) -> Array:
     del key
@@ -43,9 +43,9 @@ def exponential(
     arguments.check_length('rates', rates, num_tasks)
     return jnp.zeros((), jnp.int32)
 
-  def update(losses: Array, state: Array, **extra: Any) -> tuple[Array, Array]:
-    del extra
-    ones = jnp.ones_like(arguments.as_losses(losses))
+  def update(losses: Array, state: Array, present: Any) -> tuple[Array, Array]:
+    del present
+    ones = jnp.ones_like(losses)
     start = ones if initial is None else jnp.asarray(initial, jnp.float32)
     rate = ones if rates is None else jnp.asarray(rates, jnp.float32)
     age = (state // steps_per_epoch).astype(jnp.float32)
@@ -53,4 +53,4 @@ def exponential(
     growth = jnp.exp(jnp.clip(age * jnp.log(rate), -80.0, 80.0))
     return start * growth, state + 1
 
-  return Balancer(init, update, needs_losses=False)
+  return contract.balancer(init, update, needs_losses=False)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, solvers
+from lplmtl.balancing import arguments, contract, solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -44,11 +44,10 @@ def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
   arguments.check('alpha', alpha, least=0.5)
   power = 1 / alpha
 
-  @solvers.checked
   def update(
-    losses: Array, state: solvers.Solved, *, gramian: Array, **extra: Any
+    losses: Array, state: solvers.Solved, gramian: Array, present: Any
   ) -> tuple[Array, solvers.Solved]:
-    del state, extra
+    del losses, state, present
     cosines, norms = solvers.normalize(gramian)
     here = norms > 0
     largest = jnp.where(here.any(), norms.max(), 1)
@@ -56,10 +55,13 @@ def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
     # w = y / ||g||: C y = ||g||^(p - 1) y^-p.
     values, residual = solvers.fair(cosines, lengths ** (power - 1), power)
     weights = jnp.where(here, values / lengths, 0)
-    mean = weights.sum() / jnp.maximum(here.sum(), 1)
+    count = jnp.maximum(here.sum(), 1).astype(weights.dtype)
+    mean = weights.sum() / count
     weights = jnp.where(here, weights, jnp.where(here.any(), mean, 1))
     # Of gradients that are `largest` times as long.
     weights = weights * largest ** (-2 / (1 + power))
     return weights, solvers.solved(residual)
 
-  return Balancer(solvers.unsolved, update, needs_gramian=True, scope=scope)
+  return contract.balancer(
+    solvers.unsolved, update, needs_gramian=True, scope=scope
+  )

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl.balancing import arguments, coordinates
-from lplmtl.balancing.learned import keep_absent
+from lplmtl.balancing import arguments, contract, coordinates
+from lplmtl.balancing.learned import keep_absent, move
 from lplmtl.types import Array, Balancer
 
 SMALLEST = 1e-8  # of a loss above its lowest
@@ -74,29 +74,19 @@ def famo(
     return FamoState(logits, optimizer.init(logits))
 
   def above(losses: Array) -> Array:
-    losses = arguments.as_losses(losses)
     base = 0.0 if lowest is None else jnp.asarray(lowest, jnp.float32)
     return jnp.maximum(losses - base, SMALLEST)
 
   def update(
-    losses: Array,
-    state: FamoState,
-    *,
-    present: Array | None = None,
-    **extra: Any,
+    losses: Array, state: FamoState, present: Array | None
   ) -> tuple[Array, FamoState]:
-    del extra
     here = coordinates.present_tasks(state.logits, present)
     rates = here * jax.nn.softmax(state.logits) / above(losses)
     total = rates.sum()
     return rates / jnp.where(total > 0, total, 1), state
 
   def after(
-    before: Array,
-    now: Array,
-    state: FamoState,
-    *,
-    present: Array | None = None,
+    before: Array, now: Array, state: FamoState, present: Array | None
   ) -> FamoState:
     here = coordinates.present_tasks(state.logits, present)
     shares = here * jax.nn.softmax(state.logits)
@@ -104,9 +94,9 @@ def famo(
     total = shares.sum()
     mean = jnp.sum(shares * fall) / jnp.where(total > 0, total, 1)
     slope = shares * (fall - mean)  # J delta
-    move, opt_state = optimizer.update(slope, state.opt_state, state.logits)
+    step, opt_state = move(optimizer, slope, state.opt_state, state.logits)
     return keep_absent(
-      FamoState(state.logits + move, opt_state), state, present
+      FamoState(state.logits + step, opt_state), state, present
     )
 
-  return Balancer(init, update, after=after)
+  return contract.balancer(init, update, after=after)

@@ -1,10 +1,8 @@
 """Geometric loss strategy (Chennupati et al. 2019)."""
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, coordinates
+from lplmtl.balancing import contract, coordinates
 from lplmtl.types import Array, Balancer
 
 SMALLEST = 1e-8  # of a loss: below it a task counts as done
@@ -32,18 +30,12 @@ def gls() -> Balancer:
     return ()
 
   def update(
-    losses: Array,
-    state: tuple[()],
-    *,
-    present: Array | None = None,
-    **extra: Any,
+    losses: Array, state: tuple[()], present: Array | None
   ) -> tuple[Array, tuple[()]]:
-    del extra
-    losses = arguments.as_losses(losses)
     here = coordinates.present_tasks(losses, present)
     count = jnp.maximum(here.sum(), 1.0)
     logs = jnp.log(jnp.maximum(losses, SMALLEST))
     mean = jnp.sum(here * logs) / count
     return here * jnp.exp(mean - logs) / count, state
 
-  return Balancer(init, update)
+  return contract.balancer(init, update)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, coordinates
+from lplmtl.balancing import arguments, contract, coordinates, keys
 from lplmtl.types import Aggregator, Array, PyTree
 
 
@@ -46,30 +46,32 @@ def graddrop(
   def init(key: Array, params: PyTree, num_tasks: int) -> Array:
     del params
     arguments.check_length('leak', leak, num_tasks)
-    return key
+    return keys.to_data(key)
 
   def update(
-    gradients: PyTree, losses: Array, state: Array, **extra: Any
+    gradients: PyTree, losses: Array, state: Array, present: Any
   ) -> tuple[PyTree, Array, Array]:
-    del extra
+    del present
     leaves, structure = jax.tree.flatten(gradients)
-    key, *keys = jax.random.split(state, len(leaves) + 1)
-    passing = jnp.zeros_like(arguments.as_losses(losses))
+    key, *own = jax.random.split(keys.from_data(state), len(leaves) + 1)
+    passing = jnp.zeros_like(losses)
     if leak is not None:
-      passing = jnp.asarray(leak)
+      passing = jnp.asarray(leak, losses.dtype)
 
     def drop(key: Array, leaf: Array) -> Array:
       size = jnp.abs(leaf).sum(axis=0)
       mean = leaf.sum(axis=0) / jnp.where(size > 0, size, 1)
-      positive = (1 + mean) / 2 > jax.random.uniform(key, leaf.shape[1:])
+      positive = (1 + mean) / 2 > jax.random.uniform(
+        key, leaf.shape[1:], jnp.float32
+      )
       kept = jnp.where(positive[None], leaf > 0, leaf < 0)
       share = coordinates.along(passing, leaf)
-      return (share + (1 - share) * kept) * leaf
+      return (share + (1 - share) * kept.astype(leaf.dtype)) * leaf
 
-    passed = [drop(*pair) for pair in zip(keys, leaves, strict=True)]
+    passed = [drop(*pair) for pair in zip(own, leaves, strict=True)]
     whole = coordinates.inner(leaves, leaves)
     weights = coordinates.inner(passed, leaves) / jnp.where(whole > 0, whole, 1)
     total = [leaf.sum(axis=0) for leaf in passed]
-    return jax.tree.unflatten(structure, total), weights, key
+    return jax.tree.unflatten(structure, total), weights, keys.to_data(key)
 
-  return Aggregator(init, update, scope)
+  return contract.aggregator(init, update, scope)

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from lplmtl.balancing import arguments, coordinates, solvers
+from lplmtl.balancing import arguments, contract, coordinates
+from lplmtl.balancing.learned import move
 from lplmtl.types import Array, Balancer, Scope
 
 SMALLEST = 1e-3  # of a weight
@@ -67,17 +68,12 @@ def gradnorm(
     ones = jnp.ones(num_tasks, jnp.float32)
     return GradNormState(ones, jnp.zeros_like(ones), optimizer.init(ones))
 
-  @solvers.checked
   def update(
     losses: Array,
     state: GradNormState,
-    *,
     gramian: Array,
-    present: Array | None = None,
-    **extra: Any,
+    present: Array | None,
   ) -> tuple[Array, GradNormState]:
-    del extra
-    losses = arguments.as_losses(losses)
     here = coordinates.present_tasks(losses, present)
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0)).astype(jnp.float32)
     first = jnp.where((state.first > 0) | (here == 0), state.first, losses)
@@ -88,14 +84,11 @@ def gradnorm(
     lengths = state.weights * norms
     target = jnp.sum(here * lengths) / count * relative**alpha
     slope = here * norms * jnp.sign(lengths - target)
-    # Adam looks at ratios of slopes alone: any common factor will do.
-    largest = jnp.max(norms)
-    slope = slope / jnp.where(largest > 0, largest, 1)
-    move, opt_state = optimizer.update(slope, state.opt_state)
-    weights = jnp.maximum(state.weights + here * move, SMALLEST)
+    step, opt_state = move(optimizer, slope, state.opt_state, state.weights)
+    weights = jnp.maximum(state.weights + here * step, SMALLEST)
     weights = coordinates.share_out(weights, state.weights, here)
     return state.weights, GradNormState(weights, first, opt_state)
 
-  return Balancer(
+  return contract.balancer(
     init, update, needs_losses=False, needs_gramian=True, scope=scope
   )

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, solvers
+from lplmtl.balancing import arguments, contract, keys
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -13,7 +13,7 @@ class GradVacState(NamedTuple):
   """State of `gradvac`.
 
   Attributes:
-    key: random key.
+    key: `[2]` uint32, a random key.
     wanted: `[T, T]` float32, moving averages of the cosines.
   """
 
@@ -56,22 +56,20 @@ def gradvac(beta: float = 0.01, scope: Scope = 'all') -> Balancer:
   arguments.check('beta', beta, least=0, most=1)
 
   def init(key: Array, num_tasks: int) -> GradVacState:
-    return GradVacState(key, jnp.zeros((num_tasks, num_tasks), jnp.float32))
+    wanted = jnp.zeros((num_tasks, num_tasks), jnp.float32)
+    return GradVacState(keys.to_data(key), wanted)
 
-  @solvers.checked
   def update(
-    losses: Array, state: GradVacState, *, gramian: Array, **extra: Any
+    losses: Array, state: GradVacState, gramian: Array, present: Any
   ) -> tuple[Array, GradVacState]:
-    del extra
+    del present
     num_tasks = len(losses)
-    key, order_key = jax.random.split(state.key)
-    order = jnp.argsort(jax.random.uniform(order_key, (num_tasks,) * 2), axis=1)
+    key, order_key = jax.random.split(keys.from_data(state.key))
     tasks = jnp.arange(num_tasks)
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0))
-    # [i, k]: the coefficient of g_k in task i's gradient.
-    found = jnp.eye(num_tasks, dtype=gramian.dtype)
-    wanted = state.wanted.astype(gramian.dtype)
-    for j in order.T:
+
+    def turn(loop: tuple[Array, Array], j: Array) -> Any:
+      found, wanted = loop
       along = found @ gramian
       length = jnp.sqrt(jnp.maximum(jnp.sum(along * found, axis=1), 0))
       usable = (j != tasks) & (length > 0) & (norms[j] > 0)
@@ -85,7 +83,14 @@ def gradvac(beta: float = 0.01, scope: Scope = 'all') -> Balancer:
       )
       new = jnp.clip((1 - beta) * goal + beta * cosine, -0.99, 0.99)
       wanted = wanted.at[tasks, j].set(jnp.where(usable, new, goal))
-    weights = found.sum(axis=0)
-    return weights, GradVacState(key, wanted.astype(jnp.float32))
+      return (found, wanted), None
 
-  return Balancer(init, update, needs_gramian=True, scope=scope)
+    # [i, k]: the coefficient of g_k in task i's gradient.
+    start = jnp.eye(num_tasks, dtype=gramian.dtype)
+    wanted = state.wanted.astype(gramian.dtype)
+    order = keys.orders(order_key, num_tasks)
+    (found, wanted), _ = jax.lax.scan(turn, (start, wanted), order.T)
+    new = GradVacState(keys.to_data(key), wanted.astype(jnp.float32))
+    return found.sum(axis=0), new
+
+  return contract.balancer(init, update, needs_gramian=True, scope=scope)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import solvers
+from lplmtl.balancing import contract, solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -32,14 +32,15 @@ def imtl_g(scope: Scope = 'shared') -> Balancer:
     Liu et al. 2021, "Towards Impartial Multi-task Learning".
   """
 
-  @solvers.checked
   def update(
-    losses: Array, state: tuple[()], *, gramian: Array, **extra: Any
+    losses: Array, state: tuple[()], gramian: Array, present: Any
   ) -> tuple[Array, tuple[()]]:
-    del extra
+    del losses, present
     cosines, norms = solvers.normalize(gramian)
     values = solvers.solve_on(cosines, jnp.ones_like(norms), norms > 0)
     weights = solvers.shares(values * solvers.inverse(norms), norms)
     return weights, state
 
-  return Balancer(solvers.stateless, update, needs_gramian=True, scope=scope)
+  return contract.balancer(
+    solvers.stateless, update, needs_gramian=True, scope=scope
+  )

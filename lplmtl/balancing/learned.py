@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl.balancing import arguments
+from lplmtl.balancing import arguments, contract
 from lplmtl.types import Array, Balancer, PyTree
 
 # exp(15) = 3e6: a weight beyond it, or below 1 / it, says nothing more.
@@ -42,17 +42,27 @@ def learned(
     return make_state(values, optimizer.init(values))
 
   def update(
-    losses: Array, state: Any, *, present: Array | None = None, **extra: Any
+    losses: Array, state: Any, present: Array | None
   ) -> tuple[Array, Any]:
-    del extra
     values, opt_state = state
-    losses = arguments.as_losses(losses)
     weights, gradient = jax.grad(total_loss, argnums=(0, 1))(losses, values)
-    step, opt_state = optimizer.update(gradient, opt_state)
+    step, opt_state = move(optimizer, gradient, opt_state, values)
     new = make_state(jnp.clip(values + step, -LARGEST, LARGEST), opt_state)
     return weights, keep_absent(new, state, present)
 
-  return Balancer(init, update, needs_losses=False)
+  return contract.balancer(init, update, needs_losses=False)
+
+
+def move(
+  optimizer: optax.GradientTransformation,
+  slope: Array,
+  opt_state: Any,
+  values: Array,
+) -> tuple[Array, Any]:
+  """A step of values that are learned, and their optimiser's new state."""
+  # Optax counts on the usual promotion of its counters.
+  with jax.numpy_dtype_promotion('standard'):
+    return optimizer.update(slope, opt_state, values)
 
 
 def keep_absent(new: PyTree, old: PyTree, present: Array | None) -> PyTree:

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import solvers
+from lplmtl.balancing import contract, solvers
 from lplmtl.types import Array, Balancer, Scope
 
 NORMALIZATIONS = ('none', 'l2', 'loss', 'loss+')
@@ -50,11 +50,10 @@ def mgda(
       f'normalization must be one of {NORMALIZATIONS}, found {normalization!r}'
     )
 
-  @solvers.checked
   def update(
-    losses: Array, state: solvers.Solved, *, gramian: Array, **extra: Any
+    losses: Array, state: solvers.Solved, gramian: Array, present: Any
   ) -> tuple[Array, solvers.Solved]:
-    del state, extra
+    del state, present
     cosines, norms = solvers.normalize(gramian)
     lengths = norms
     if normalization in ('l2', 'loss+'):
@@ -66,4 +65,6 @@ def mgda(
     values, residual = solvers.nonnegative(cosines, inverse)
     return solvers.shares(values * inverse, norms), solvers.solved(residual)
 
-  return Balancer(solvers.unsolved, update, needs_gramian=True, scope=scope)
+  return contract.balancer(
+    solvers.unsolved, update, needs_gramian=True, scope=scope
+  )

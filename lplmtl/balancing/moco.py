@@ -1,11 +1,11 @@
 """Multi-objective gradient correction (Fernando et al. 2023)."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, coordinates
+from lplmtl.balancing import arguments, contract, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
 
@@ -15,7 +15,7 @@ class MoCoState(NamedTuple):
   Attributes:
     step: scalar int32, steps taken.
     tracked: the gradients y_k, a leading T on every shared parameter.
-    weights: `[T]` float32, lambda.
+    weights: `[T]` float32, lambda; 1/T of a task before its first label.
   """
 
   step: Array
@@ -48,7 +48,8 @@ def moco(
   Returns:
     An Aggregator whose state is a `MoCoState`, T times the shared parameters;
     1 pass forward, T back. The weights sum to 1. The average of a task without
-    a label in the batch (`present`) stays.
+    a label in the batch (`present`) stays; before its first label it has no
+    weight, and then starts from 1/T.
 
   Raises:
     ValueError: arguments out of range.
@@ -78,11 +79,8 @@ def moco(
     gradients: PyTree,
     losses: Array,
     state: MoCoState,
-    *,
-    present: Array | None = None,
-    **extra: Any,
+    present: Array | None,
   ) -> tuple[PyTree, Array, MoCoState]:
-    del extra
     here = coordinates.present_tasks(losses, present)
     step = state.step + 1
     time = step.astype(jnp.float32)
@@ -92,21 +90,28 @@ def moco(
       state.tracked,
       gradients,
     )
-    gramian = coordinates.gramian(tracked).astype(jnp.float32)
-    largest = jnp.diagonal(gramian).max()
-    gramian = gramian / jnp.where(largest > 0, largest, 1)
-    slope = (gramian + rho * jnp.eye(len(losses))) @ state.weights
-    weights = to_simplex(state.weights - gamma / time**gamma_decay * slope)
+    gramian = coordinates.products(tracked).astype(jnp.float32)
+    squares = jnp.diagonal(gramian)
+    gramian = gramian / jnp.where(squares.max() > 0, squares.max(), 1)
+    # A task that has had no gradient yet would draw the weights to itself.
+    known = (squares > 0) | ~(squares > 0).any()
+    used = jnp.where(known, state.weights, 0)
+    ridge = rho * jnp.eye(len(losses), dtype=jnp.float32)
+    slope = (gramian + ridge) @ used
+    moved = to_simplex(used - gamma / time**gamma_decay * slope, known)
+    weights = jnp.where(known, moved, 0)
     found = coordinates.combine(weights, tracked)
-    return found, weights, MoCoState(step, tracked, weights)
+    kept = jnp.where(known, weights, state.weights)
+    return found, weights, MoCoState(step, tracked, kept)
 
-  return Aggregator(init, update, scope)
+  return contract.aggregator(init, update, scope)
 
 
-def to_simplex(values: Array) -> Array:
-  """The nearest `[T]` weights >= 0 that sum to 1."""
+def to_simplex(values: Array, known: Array) -> Array:
+  """The nearest `[T]` weights >= 0 that sum to 1; 0 where not `known`."""
+  values = jnp.where(known, values, -jnp.inf)
   ordered = jnp.sort(values)[::-1]
-  count = jnp.arange(1, len(values) + 1)
+  count = jnp.arange(1, len(values) + 1, dtype=values.dtype)
   excess = (jnp.cumsum(ordered) - 1) / count
   last = jnp.sum(ordered > excess) - 1
   return jnp.maximum(values - excess[last], 0)

@@ -42,10 +42,10 @@ def normalized(balancer: Balancer, total: float | None = None) -> Balancer:
     losses: Array, state: PyTree, **extra: Any
   ) -> tuple[Array, PyTree]:
     weights, state = balancer.update(losses, state, **extra)
-    present = extra.get('present')
+    present = arguments.as_present(extra.get('present'), weights)
     here = coordinates.present_tasks(weights, present)
     weights = here * weights
-    wanted = (len(losses) if total is None else total) * here.mean()
+    wanted = (len(weights) if total is None else total) * here.mean()
     found = jnp.sum(weights)
     factor = jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1), 1)
     return weights * factor, state

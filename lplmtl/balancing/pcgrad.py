@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import solvers
+from lplmtl.balancing import contract, keys
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -36,24 +36,27 @@ def pcgrad(scope: Scope = 'shared') -> Balancer:
 
   def init(key: Array, num_tasks: int) -> Array:
     del num_tasks
-    return key
+    return keys.to_data(key)
 
-  @solvers.checked
   def update(
-    losses: Array, state: Array, *, gramian: Array, **extra: Any
+    losses: Array, state: Array, gramian: Array, present: Any
   ) -> tuple[Array, Array]:
-    del extra
+    del present
     num_tasks = len(losses)
-    key, order_key = jax.random.split(state)
-    order = jnp.argsort(jax.random.uniform(order_key, (num_tasks,) * 2), axis=1)
+    key, order_key = jax.random.split(keys.from_data(state))
     tasks = jnp.arange(num_tasks)
     # [i, k]: the coefficient of g_k in task i's projected gradient.
-    found = jnp.eye(num_tasks, dtype=gramian.dtype)
-    for j in order.T:
+    start = jnp.eye(num_tasks, dtype=gramian.dtype)
+
+    def project(found: Array, j: Array) -> tuple[Array, None]:
       inner = jnp.sum(found * gramian[j], axis=1)
       conflict = (inner < 0) & (j != tasks) & (gramian[j, j] > 0)
       length = jnp.where(conflict, gramian[j, j], 1)
-      found = found.at[tasks, j].add(-jnp.where(conflict, inner / length, 0))
-    return found.sum(axis=0), key
+      taken = jnp.where(conflict, inner / length, 0)
+      return found.at[tasks, j].add(-taken), None
 
-  return Balancer(init, update, needs_gramian=True, scope=scope)
+    order = keys.orders(order_key, num_tasks)
+    found, _ = jax.lax.scan(project, start, order.T)
+    return found.sum(axis=0), keys.to_data(key)
+
+  return contract.balancer(init, update, needs_gramian=True, scope=scope)

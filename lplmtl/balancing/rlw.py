@@ -5,7 +5,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments
+from lplmtl.balancing import contract, keys
 from lplmtl.types import Array, Balancer
 
 
@@ -35,18 +35,18 @@ def rlw(distribution: Literal['normal', 'dirichlet'] = 'normal') -> Balancer:
 
   def init(key: Array, num_tasks: int) -> Array:
     del num_tasks
-    return key
+    return keys.to_data(key)
 
-  def update(losses: Array, state: Array, **extra: Any) -> tuple[Array, Array]:
-    del extra
-    size = arguments.as_losses(losses).shape
-    key, own = jax.random.split(state)
+  def update(losses: Array, state: Array, present: Any) -> tuple[Array, Array]:
+    del present
+    key, own = jax.random.split(keys.from_data(state))
     if distribution == 'normal':
-      weights = jax.nn.softmax(jax.random.normal(own, size))
+      drawn = jax.random.normal(own, losses.shape, jnp.float32)
+      weights = jax.nn.softmax(drawn)
     else:
       # Exponential numbers over their sum.
-      drawn = jax.random.exponential(own, size)
+      drawn = jax.random.exponential(own, losses.shape, jnp.float32)
       weights = drawn / jnp.sum(drawn)
-    return weights.astype(jnp.float32), key
+    return weights, keys.to_data(key)
 
-  return Balancer(init, update, needs_losses=False)
+  return contract.balancer(init, update, needs_losses=False)

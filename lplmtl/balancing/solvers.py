@@ -1,7 +1,5 @@
 """Small problems over a Gramian, `[T, T]`: fixed shapes, bounded loops."""
 
-import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -44,10 +42,13 @@ def normalize(gramian: Array) -> tuple[Array, Array]:
 
   Gradients of very different lengths make no ill-conditioned problem then. A
   gradient of length 0 gets the cosines of one that is orthogonal to all.
+  Rounding makes no cosine beyond 1, and no difference between the two sides of
+  the diagonal.
   """
   norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0))
   safe = jnp.where(norms > 0, norms, 1)
   cosines = gramian / safe[None] / safe[:, None]
+  cosines = jnp.clip((cosines + cosines.T) / 2, -1, 1)
   return jnp.where(jnp.eye(len(norms), dtype=bool), 1, cosines), norms
 
 
@@ -70,7 +71,8 @@ def solve_on(matrix: Array, rhs: Array, support: Array) -> Array:
   """`x` with `(A x)_i = b_i` on a support, and 0 elsewhere.
 
   A ridge of rounding's size keeps singular matrices solvable; three steps of
-  refinement take its effect away where the matrix is not singular.
+  refinement take its effect away where the matrix is not singular. Where
+  rounding made the matrix indefinite by more, the ridge grows.
 
   Args:
     matrix: `[T, T]`, symmetric, positive semidefinite, with a diagonal of 1.
@@ -78,15 +80,26 @@ def solve_on(matrix: Array, rhs: Array, support: Array) -> Array:
     support: `[T]` bool.
   """
   size = len(rhs)
-  ridge = 4 * size * jnp.finfo(matrix.dtype).eps
   chosen = jnp.where(support[None] & support[:, None], matrix, 0)
-  factor = jax.scipy.linalg.cho_factor(
-    chosen + jnp.diag(jnp.where(support, ridge, 1)), lower=True
-  )
+
+  def factorize(ridge: Array) -> Array:
+    diagonal = jnp.diag(jnp.where(support, ridge, 1))
+    return jax.scipy.linalg.cholesky(chosen + diagonal, lower=True)
+
+  def has_failed(loop: tuple[Array, Array]) -> Array:
+    ridge, factor = loop
+    return ~jnp.isfinite(factor).all() & (ridge < size)
+
+  def grow(loop: tuple[Array, Array]) -> tuple[Array, Array]:
+    ridge = 8 * loop[0]
+    return ridge, factorize(ridge)
+
+  ridge = jnp.asarray(4 * size * jnp.finfo(matrix.dtype).eps, matrix.dtype)
+  _, factor = jax.lax.while_loop(has_failed, grow, (ridge, factorize(ridge)))
   rhs = jnp.where(support, rhs, 0)
   x = jnp.zeros_like(rhs)
   for _ in range(4):
-    x += jax.scipy.linalg.cho_solve(factor, rhs - chosen @ x)
+    x += jax.scipy.linalg.cho_solve((factor, True), rhs - chosen @ x)
   return x
 
 
@@ -94,8 +107,8 @@ def nonnegative(matrix: Array, rhs: Array) -> tuple[Array, Array]:
   """The minimum of `x^T A x / 2 - b^T x` over `x >= 0`, by block pivoting.
 
   A guess of which x are positive is solved for, and all that contradict it
-  change sides; where this does not reduce their number, one at a time does
-  (Murty's rule, which ends for every positive definite A).
+  change sides. Where this no longer reduces their number, as it may be with a
+  singular A, `one_by_one` finds it.
 
   Args:
     matrix: `[T, T]`, as in `solve_on`.
@@ -109,34 +122,84 @@ def nonnegative(matrix: Array, rhs: Array) -> tuple[Array, Array]:
     strictly monotone linear complementarity problems".
   """
   size = len(rhs)
-  eps = 8 * size * jnp.finfo(matrix.dtype).eps
 
   def look(support: Array) -> tuple[Array, Array]:
     x = solve_on(matrix, rhs, support)
-    slack = matrix @ x - rhs
-    terms = jnp.abs(matrix) @ jnp.abs(x) + jnp.abs(rhs)
-    return x, jnp.where(support, x < 0, slack < -eps * terms)
+    return x, jnp.where(support, x < 0, _lacks(matrix, rhs, x) > 0)
 
   def go_on(loop: Any) -> Array:
-    _, _, wrong, _, _, count = loop
-    return wrong.any() & (count < 10 * size)
+    _, _, wrong, _, patience = loop
+    return wrong.any() & (patience >= 0)
 
   def step(loop: Any) -> Any:
-    support, _, wrong, fewest, patience, count = loop
+    support, _, wrong, fewest, patience = loop
     number = wrong.sum()
     patience = jnp.where(number < fewest, 3, patience - 1)
-    last = size - 1 - jnp.argmax(wrong[::-1])
-    one = wrong & (jnp.arange(size) == last)
-    support = support ^ jnp.where(patience >= 0, wrong, one)
-    fewest = jnp.minimum(number, fewest)
-    return support, *look(support), fewest, patience, count + 1
+    support = jnp.where(patience >= 0, support ^ wrong, support)
+    return support, *look(support), jnp.minimum(number, fewest), patience
 
   start = rhs > 0
-  loop = start, *look(start), jnp.array(size + 1), jnp.array(3), jnp.array(0)
-  x = jnp.maximum(jax.lax.while_loop(go_on, step, loop)[1], 0)
-  terms = jnp.max(jnp.abs(matrix) @ x + jnp.abs(rhs))
+  loop = start, *look(start), jnp.array(size + 1), jnp.array(3)
+  _, x, wrong, _, _ = jax.lax.while_loop(go_on, step, loop)
+  x = jnp.maximum(one_by_one(matrix, rhs, x, wrong.any()), 0)
+  terms = jnp.max(jnp.abs(matrix) @ jnp.abs(x) + jnp.abs(rhs))
   missed = jnp.max(jnp.abs(jnp.minimum(x, matrix @ x - rhs)))
   return x, missed / jnp.where(terms > 0, terms, 1)
+
+
+def one_by_one(matrix: Array, rhs: Array, x: Array, needed: Array) -> Array:
+  """The minimum of `nonnegative`, by Lawson & Hanson's method.
+
+  From 0 on, the x with the steepest fall joins the positive ones, and those
+  that would go below 0 leave. The value falls with each that joins, so that it
+  ends; and what joins is linearly independent of those that are there, so that
+  it does for a singular A too.
+
+  Args:
+    matrix: `[T, T]`, as in `solve_on`.
+    rhs: `[T]`.
+    x: `[T]`, what to return where nothing is needed.
+    needed: scalar bool.
+
+  References:
+    Lawson & Hanson 1974, "Solving Least Squares Problems".
+  """
+  size = len(rhs)
+
+  def step(loop: Any) -> Any:
+    x, support, barred, last, _, count = loop
+    wanted = solve_on(matrix, rhs, support)
+    below = support & (wanted <= 0)
+    apart = jnp.where(x > wanted, x - wanted, 1)
+    times = jnp.where(below, x / apart, jnp.inf)
+    length = jnp.minimum(times.min(), 1)
+    leaving = below & (times <= length)
+    x = jnp.where(support & ~leaving, x + length * (wanted - x), 0)
+    # Rounding alone lets one leave that has just joined.
+    barred = barred | (leaving & (last == jnp.arange(size)))
+    lacks = _lacks(matrix, rhs, x)
+    lacks = jnp.where(support | barred | below.any(), 0, lacks)
+    joins = jnp.argmax(lacks)
+    joining = (lacks > 0) & (joins == jnp.arange(size))
+    done = ~below.any() & ~joining.any()
+    support = (support & ~leaving) | joining
+    last = jnp.where(joining.any(), joins, last)
+    return x, support, barred, last, done, count + 1
+
+  nobody = jnp.zeros(size, bool)
+  start = jnp.where(needed, 0, x)
+  loop = start, nobody, nobody, jnp.array(-1), ~needed, jnp.array(0)
+  return jax.lax.while_loop(
+    lambda loop: ~loop[4] & (loop[5] < 10 * size), step, loop
+  )[0]
+
+
+def _lacks(matrix: Array, rhs: Array, x: Array) -> Array:
+  """`b - A x`, 0 where it is not above rounding's size."""
+  eps = 8 * len(rhs) * jnp.finfo(matrix.dtype).eps
+  terms = jnp.abs(matrix) @ jnp.abs(x) + jnp.abs(rhs)
+  lacks = rhs - matrix @ x
+  return jnp.where(lacks > eps * terms, lacks, 0)
 
 
 def fair(matrix: Array, rhs: Array, power: float) -> tuple[Array, Array]:
@@ -203,35 +266,3 @@ def inverse(norms: Array) -> Array:
   here = norms > 0
   smallest = jnp.min(jnp.where(here, norms, jnp.inf))
   return jnp.where(here, smallest / jnp.where(here, norms, 1), 0)
-
-
-def checked(update: Callable[..., Any]) -> Callable[..., Any]:
-  """A Gramian method's `update`, of which a Gramian is asked for.
-
-  It is handed over in float32 or better, and products are taken in full
-  precision, where accelerators would take less by default. Jitted, so that a
-  loop which is not does not compile the solver anew in every step.
-  """
-  jitted = jax.jit(update)
-
-  @functools.wraps(update)
-  def wrapped(
-    losses: Array, state: Any, *, gramian: Array | None = None, **extra: Any
-  ) -> Any:
-    size = jnp.shape(losses)
-    if gramian is None or len(size) != 1 or jnp.shape(gramian) != size * 2:
-      found = 'none' if gramian is None else f'one of {jnp.shape(gramian)}'
-      raise ValueError(
-        'a Gramian method needs losses [T] and their Gramian [T, T], such as '
-        'lplmtl.balancing.gramian(task_gradients) or training makes; found '
-        f'losses of shape {size} and for a Gramian {found}'
-      )
-    gramian = jnp.asarray(gramian)
-    if gramian.dtype.itemsize < 4 or not jnp.issubdtype(
-      gramian.dtype, jnp.floating
-    ):
-      gramian = gramian.astype(jnp.float32)
-    with jax.default_matmul_precision('highest'):
-      return jitted(losses, state, gramian=gramian, **extra)
-
-  return wrapped

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments
+from lplmtl.balancing import arguments, contract
 from lplmtl.types import Array, Balancer
 
 
@@ -46,12 +46,12 @@ def static(weights: Sequence[float] | None = None) -> Balancer:
     return ()
 
   def update(
-    losses: Array, state: tuple[()], **extra: Any
+    losses: Array, state: tuple[()], present: Any
   ) -> tuple[Array, tuple[()]]:
-    del extra
-    ones = jnp.ones_like(arguments.as_losses(losses))
+    del present
+    ones = jnp.ones_like(losses)
     if weights is None:
       return ones, state
     return jnp.asarray(weights, jnp.float32), state
 
-  return Balancer(init, update, needs_losses=False)
+  return contract.balancer(init, update, needs_losses=False)

@@ -1,12 +1,11 @@
 """Smooth Tchebycheff scalarisation (Lin et al. 2024)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments
+from lplmtl.balancing import arguments, contract
 from lplmtl.types import Array, Balancer
 
 
@@ -52,18 +51,14 @@ def stch(
     return ()
 
   def update(
-    losses: Array,
-    state: tuple[()],
-    *,
-    present: Array | None = None,
-    **extra: Any,
+    losses: Array, state: tuple[()], present: Array | None
   ) -> tuple[Array, tuple[()]]:
-    del extra
-    losses = arguments.as_losses(losses)
     size = len(losses)
-    wanted = jnp.full(size, 1 / size) if preference is None else preference
-    best = jnp.zeros(size) if ideal is None else ideal
-    wanted, best = (jnp.asarray(x, jnp.float32) for x in (wanted, best))
+    even = (1 / size,) * size
+    wanted = jnp.asarray(
+      even if preference is None else preference, losses.dtype
+    )
+    best = jnp.asarray((0,) * size if ideal is None else ideal, losses.dtype)
     heights = wanted * (losses - best) / smoothing
     if present is not None:
       heights = jnp.where(present, heights, -jnp.inf)
@@ -71,4 +66,4 @@ def stch(
       heights = jnp.where(present.any(), heights, 0.0)
     return wanted * jax.nn.softmax(heights), state
 
-  return Balancer(init, update)
+  return contract.balancer(init, update)

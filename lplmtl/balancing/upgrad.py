@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import solvers
+from lplmtl.balancing import contract, solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -34,11 +34,10 @@ def upgrad(scope: Scope = 'shared') -> Balancer:
     Quinton & Rey 2024, "Jacobian Descent for Multi-Objective Optimization".
   """
 
-  @solvers.checked
   def update(
-    losses: Array, state: solvers.Solved, *, gramian: Array, **extra: Any
+    losses: Array, state: solvers.Solved, gramian: Array, present: Any
   ) -> tuple[Array, solvers.Solved]:
-    del state, extra
+    del state, present
     cosines, norms = solvers.normalize(gramian)
     # In units of each task's own gradient.
     added, residual = jax.vmap(solvers.nonnegative, (None, 0))(
@@ -48,4 +47,6 @@ def upgrad(scope: Scope = 'shared') -> Balancer:
     weights = (1 + (norms @ added) * inverse) / len(losses)
     return weights, solvers.solved(residual.max())
 
-  return Balancer(solvers.unsolved, update, needs_gramian=True, scope=scope)
+  return contract.balancer(
+    solvers.unsolved, update, needs_gramian=True, scope=scope
+  )

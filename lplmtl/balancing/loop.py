@@ -1,0 +1,77 @@
+"""One way to call every method, in a training loop of your own."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lplmtl.balancing import coordinates
+from lplmtl.types import Aggregator, Array, Balancer, PyTree
+
+
+def first_state(
+  method: Balancer | Aggregator,
+  key: Array,
+  params: PyTree,
+  num_tasks: int,
+  *,
+  shared: PyTree = None,
+) -> PyTree:
+  """The state of any method before the first step.
+
+  Args:
+    method: see `Balancer` and `Aggregator`.
+    key: random key.
+    params: the parameters.
+    num_tasks: T.
+    shared: as in `balance`.
+  """
+  if isinstance(method, Aggregator):
+    return method.init(key, coordinates.chosen(params, shared), num_tasks)
+  return method.init(key, num_tasks)
+
+
+def balance(
+  method: Balancer | Aggregator,
+  gradients: PyTree,
+  losses: Any,
+  state: PyTree,
+  *,
+  shared: PyTree = None,
+  present: Array | None = None,
+) -> tuple[PyTree, Array, PyTree]:
+  """The gradient that any method makes of those of the tasks.
+
+  A method whose `after` is not None wants `state = method.after(losses,
+  losses_after, state)` too, once the step is taken.
+
+  Args:
+    method: see `Balancer` and `Aggregator`.
+    gradients: pytree of the task gradients, each leaf with a leading T; see
+      `gramian`, also for several devices.
+    losses: `[T]`.
+    state: the method's state.
+    shared: pytree of bools like the parameters, on which the method acts, such
+      as `lplmtl.shared_leaves` returns; the others get the plain sum of the
+      gradients. None for all; the method's own `scope` has no effect here.
+    present: `[T]` bool, which tasks have a label; None for all.
+
+  Returns:
+    (gradient, weights `[T]`, state).
+  """
+  if isinstance(method, Aggregator):
+    found, weights, state = method.update(
+      coordinates.chosen(gradients, shared), losses, state, present=present
+    )
+    if shared is not None:
+      plain = coordinates.combine(jnp.ones_like(weights), gradients)
+      # `found` has None in the place of what is not shared.
+      found = jax.tree.map(
+        lambda acts, new, old: new if acts else old, shared, found, plain
+      )
+    return found, weights, state
+  extra = {}
+  if method.needs_gramian:
+    extra['gramian'] = coordinates.gramian(gradients, shared)
+  weights, state = method.update(losses, state, present=present, **extra)
+  return coordinates.combine(weights, gradients, shared), weights, state
