@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lplmtl import optimizers
 from lplmtl.types import PyTree
 
 # What is known of a number in a program: it is 0; no gradient reaches it; one
@@ -43,10 +44,10 @@ def moving(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params
   )
   state = jax.eval_shape(optimizer.init, shapes)
-  update = optax.with_extra_args_support(optimizer).update
 
   def run(gradient: PyTree, state: PyTree, params: PyTree) -> Any:
-    return update(gradient, state, params, value=jnp.zeros(()))
+    loss = jnp.zeros((), jnp.float32)
+    return optimizers.update(optimizer, gradient, state, params, loss)
 
   program = jax.make_jaxpr(run)(shapes, state, shapes).jaxpr
   num_params, num_state = (len(jax.tree.leaves(x)) for x in (shapes, state))

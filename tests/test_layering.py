@@ -32,7 +32,7 @@ ALLOWED = {
   'compression': set(),
   'gates': set(),
   'data': set(),
-  'frozen': set(),
+  'frozen': {'optimizers'},
   'gradients': {'losses'},
   'returned': set(),
   'parts': {'dropout'},
