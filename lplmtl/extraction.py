@@ -1,6 +1,7 @@
 """One extraction level of CGC and PLE."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 
@@ -24,16 +25,18 @@ class ExtractionLevel(nn.Module):
   Attributes:
     task_names: T names.
     expert: template of an expert.
-    num_specific: experts of each task alone, >= 0.
+    num_specific: experts of each task alone, >= 0, one number a task.
     num_shared: experts of all tasks, >= 1.
     shared_gate: whether a level above needs g_{s,j}.
+    gate_body: template of what stands below each gate's kernel, or None.
   """
 
   task_names: tuple[str, ...]
   expert: nn.Module
-  num_specific: int
+  num_specific: tuple[int, ...]
   num_shared: int
   shared_gate: bool
+  gate_body: nn.Module | None = None
 
   @nn.compact
   def __call__(
@@ -53,23 +56,14 @@ class ExtractionLevel(nn.Module):
     Returns:
       (task_outputs, shared_output, gate_weights): `{task: [B, H]}`, `[B, H]` or
       None, and `{task or 'shared': {pool: [B, E_p]}}`.
-
-    Raises:
-      ValueError: a number of experts that makes no sense.
     """
-    if self.num_specific < 0:
-      raise ValueError(
-        'the number of task-specific experts must be at least 0, found '
-        f'{self.num_specific}'
-      )
     names = self.task_names
     own = {name: f'specific_experts_{name}' for name in names}
-    pools = []
-    if self.num_specific:
-      pools = [
-        mixture.Pool(own[name], self.num_specific, task_inputs[name])
-        for name in names
-      ]
+    pools = [
+      mixture.Pool(own[name], count, task_inputs[name])
+      for name, count in zip(names, self.num_specific, strict=True)
+      if count
+    ]
     pools.append(mixture.Pool('shared_experts', self.num_shared, shared_input))
     selectors = [
       mixture.Selector(
@@ -83,12 +77,68 @@ class ExtractionLevel(nn.Module):
         mixture.Selector('shared_gate', shared_input, everything)
       )
     mixed, weights = mixture.mix(
-      self, self.expert, pools, selectors, train=train
+      self, self.expert, pools, selectors, train=train, gate_body=self.gate_body
     )
     keys = (*names, 'shared')[: len(selectors)]
     outputs = dict(zip(keys, mixed, strict=True))
     shared_output = outputs.pop('shared', None)
     return outputs, shared_output, dict(zip(keys, weights, strict=True))
+
+
+def specific_counts(
+  counts: Any, num_tasks: int, num_levels: int, least: int = 0
+) -> tuple[tuple[int, ...], ...]:
+  """What `num_specific` says, written out: `[N][T]`.
+
+  Args:
+    counts: a number; or a tuple with one for each task; or, where one of its
+      entries is a tuple, a tuple with such a number or tuple for each level.
+    num_tasks: T.
+    num_levels: N.
+    least: the smallest number that makes sense.
+
+  Raises:
+    ValueError: anything else.
+  """
+  is_nested = _is_tuple(counts) and any(map(_is_tuple, counts))
+  levels = counts if is_nested else (counts,) * num_levels
+  rows = tuple(tuple(x) if _is_tuple(x) else (x,) * num_tasks for x in levels)
+  if (
+    len(rows) != num_levels
+    or any(len(row) != num_tasks for row in rows)
+    or any(not _is_count(n, least) for row in rows for n in row)
+  ):
+    raise ValueError(
+      f'num_specific must be a whole number of at least {least}, a tuple with '
+      f'one for each of {num_tasks} tasks, or a tuple of such tuples with one '
+      f'for each of {num_levels} levels; found {counts!r}'
+    )
+  return rows
+
+
+def level_counts(
+  counts: Any, num_levels: int, name: str = 'num_shared', least: int = 1
+) -> tuple[int, ...]:
+  """A number for all N levels, or a tuple with one for each, written out.
+
+  Raises:
+    ValueError: anything else.
+  """
+  row = tuple(counts) if _is_tuple(counts) else (counts,) * num_levels
+  if len(row) != num_levels or any(not _is_count(n, least) for n in row):
+    raise ValueError(
+      f'{name} must be a whole number of at least {least}, or a tuple with one '
+      f'for each of {num_levels} levels; found {counts!r}'
+    )
+  return row
+
+
+def _is_tuple(value: Any) -> bool:
+  return isinstance(value, tuple | list)
+
+
+def _is_count(value: Any, least: int) -> bool:
+  return isinstance(value, int) and value >= least
 
 
 def is_shared(path: tuple[str, ...], num_levels: int) -> bool:
@@ -107,9 +157,9 @@ def is_shared(path: tuple[str, ...], num_levels: int) -> bool:
   level = level_of(path)
   if level is None:
     return False
-  if path[1] in ('shared_experts', 'shared_gate'):
+  if path[1].removeprefix('hidden_') in ('shared_experts', 'shared_gate'):
     return True
-  is_gate = path[1].startswith('gate_')
+  is_gate = path[1].removeprefix('hidden_').startswith('gate_')
   return level + is_gate < num_levels - 1
 
 

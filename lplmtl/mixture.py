@@ -55,10 +55,12 @@ class Selector(NamedTuple):
   """A gate over some of the pools.
 
   A linear softmax gate, `g(x) = softmax(W x)` (Ma et al. 2018, eq. 8), without
-  bias.
+  bias; a module below makes it a deeper one, `softmax(W f(x))`. Where there is
+  one expert to choose from, its weight is 1 and there are no parameters.
 
   Attributes:
-    name: of its kernel, `[D, E_s]`, the columns in the order of `pools`.
+    name: of its kernel, `[D, E_s]`, the columns in the order of `pools`; the
+      parameters of a module below are `hidden_<name>`, with a leading 1.
     x: `[B, ...]`, what it reads, flattened when it is no vector.
     pools: names of the pools it may choose from, in the order of all pools.
   """
@@ -75,6 +77,7 @@ def mix(
   selectors: Sequence[Selector],
   *,
   train: bool,
+  gate_body: nn.Module | None = None,
 ) -> tuple[list[Array], list[Weights]]:
   """Mixes the experts' outputs once for each selector.
 
@@ -83,11 +86,12 @@ def mix(
 
   Args:
     module: whose parameters these are; the call stands in its compact method.
-    expert: template of every expert: any Linen module without mutable
-      collections, called as `expert(x)`, or `expert(x, train=...)`.
+    expert: template of every expert (see `lplmtl.modules.call`).
     pools: the experts, E in all.
     selectors: the gates, G in all.
     train: whether dropout acts.
+    gate_body: template of what stands below each gate's kernel; None for linear
+      gates.
 
   Returns:
     (mixed, weights): for each selector `[B, ...]`, and the weights of the pools
@@ -96,7 +100,9 @@ def mix(
   Raises:
     ValueError: a number of experts below 1.
   """
-  outputs, logits = apply(module, expert, pools, selectors, train=train)
+  outputs, logits = apply(
+    module, expert, pools, selectors, train=train, gate_body=gate_body
+  )
   return weigh(outputs, logits, selectors)
 
 
@@ -107,6 +113,7 @@ def apply(
   selectors: Sequence[Selector] = (),
   *,
   train: bool,
+  gate_body: nn.Module | None = None,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
   """The outputs of experts and the logits of gates, not yet mixed.
 
@@ -121,10 +128,19 @@ def apply(
     for p in pools
     if isinstance(p, Pool)
   }
-  kernels = _kernels(module, pools, selectors)
   key = experts.dropout_key(module, train=train)
+  total = sum(p.num_experts for p in pools)
+  # Without a choice, the mask of `weigh` leaves one of the zeros.
+  logits = {
+    s.name: jnp.zeros((s.x.shape[0], total), jnp.float32)
+    for s in selectors
+    if sum(_choices(s, pools)) == 1
+  }
+  selectors = [s for s in selectors if s.name not in logits]
+  if gate_body is not None:
+    selectors = _deepen(module, gate_body, selectors, train=train)
+  kernels = _kernels(module, pools, selectors)
   outputs = {p.name: p.outputs for p in pools if isinstance(p, Given)}
-  logits: dict[str, Array] = {}
   for i, x in enumerate(_inputs(pools, selectors)):
     here = [p for p in pools if isinstance(p, Pool) and p.x is x]
     gates = [s.name for s in selectors if s.x is x]
@@ -150,8 +166,9 @@ def weigh(
   names = tuple(outputs)
   counts = [outputs[name].shape[1] for name in names]
   allowed = np.array([[name in s.pools for name in names] for s in selectors])
-  joined = jnp.stack([logits[s.name] for s in selectors], axis=1)
-  joined = joined.astype(jnp.float32)
+  joined = jnp.stack(
+    [logits[s.name].astype(jnp.float32) for s in selectors], axis=1
+  )
   if not allowed.all():
     mask = np.repeat(allowed, counts, axis=1)
     joined = jnp.where(mask[None], joined, -jnp.inf)
@@ -172,6 +189,42 @@ def unstack(x: Array) -> list[Array]:
   return [part.squeeze(1) for part in experts.split(x, (1,) * x.shape[1])]
 
 
+def _choices(
+  selector: Selector, pools: Sequence[Pool | Given]
+) -> tuple[int, ...]:
+  """How many experts each of a selector's pools has."""
+  return tuple(p.num_experts for p in pools if p.name in selector.pools)
+
+
+def _deepen(
+  module: nn.Module,
+  gate_body: nn.Module,
+  selectors: Sequence[Selector],
+  *,
+  train: bool,
+) -> list[Selector]:
+  """Selectors that read what the gate's module makes of their inputs."""
+  stacks = {
+    s.name: experts.declare(module, f'hidden_{s.name}', gate_body, 1, s.x)
+    for s in selectors
+  }
+  key = experts.dropout_key(module, train=train)
+  deeper = {}
+  for i, x in enumerate(_inputs((), selectors)):
+    here = [s for s in selectors if s.x is x]
+    hidden, _ = experts.run(
+      gate_body,
+      [(stacks[s.name], 1) for s in here],
+      [],
+      x,
+      key=None if key is None else jax.random.fold_in(key, i),
+      train=train,
+    )
+    for selector, own in zip(here, hidden, strict=True):
+      deeper[selector.name] = selector._replace(x=own.squeeze(1))
+  return [deeper[s.name] for s in selectors]
+
+
 def _kernels(
   module: nn.Module,
   pools: Sequence[Pool | Given],
@@ -185,9 +238,12 @@ def _kernels(
   kernels = {}
   for selector in selectors:
     width = int(np.prod(selector.x.shape[1:]))
-    chosen = [p.num_experts for p in pools if p.name in selector.pools]
+    chosen = _choices(selector, pools)
     kernel = module.param(
-      selector.name, nn.initializers.lecun_normal(), (width, sum(chosen))
+      selector.name,
+      nn.initializers.lecun_normal(),
+      (width, sum(chosen)),
+      jnp.float32,
     )
     own = iter(experts.split(kernel, chosen))
     columns = [

@@ -138,6 +138,11 @@ def check_module(value: Any) -> None:
     )
 
 
+def optional(module: nn.Module | None) -> nn.Module | None:
+  """`fresh`, and None for None."""
+  return None if module is None else fresh(module)
+
+
 def fresh(module: nn.Module) -> nn.Module:
   """An unbound copy of a template, so that each use has its own parameters."""
   check_module(module)

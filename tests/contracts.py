@@ -7,6 +7,7 @@ import pytest
 
 import lplmtl
 from lplmtl import resume, tasks
+from tests import reference
 
 TASKS = (
   tasks.binary('zebra'),  # not in alphabetical order, as JAX sorts dicts
@@ -126,6 +127,21 @@ def assert_trees_equal(actual, expected):
 def assert_same_structure(actual, expected):
   describe = lambda x: (jnp.shape(x), jnp.asarray(x).dtype)  # noqa: E731
   assert jax.tree.map(describe, actual) == jax.tree.map(describe, expected)
+
+
+def assert_as_reference(name, model, params, x):
+  """Each row of x against the loops of `reference`."""
+  params = jax.tree.map(np.asarray, params)
+  found = jax.jit(model.apply)({'params': params}, jnp.asarray(x))[0]
+  kind, _, top = name.partition('_')
+  names = tuple(task.name for task in model.tasks)
+  if kind == 'sple':
+    slow = lambda row: reference.sple(params, names, row, top)  # noqa: E731
+  else:
+    slow = lambda row: getattr(reference, name)(params, names, row)  # noqa: E731
+  for i, row in enumerate(x):
+    for task, expected in slow(row.astype(np.float64)).items():
+      np.testing.assert_allclose(found[task][i], expected, atol=2e-5, rtol=2e-5)
 
 
 class Interrupting(resume.Checkpoints):

@@ -35,8 +35,13 @@ def expert_outputs(stack, x):
   return [mlp(copy(stack, i), x) for i in range(count)]
 
 
-def gate(kernel, x):
-  return softmax(dense({'kernel': kernel}, x))
+def gate(params, name, x):
+  """Weights; a gate with one choice has no parameters."""
+  if name not in params:
+    return np.ones(1)
+  if f'hidden_{name}' in params:
+    x = mlp(copy(params[f'hidden_{name}'], 0), x)
+  return softmax(dense({'kernel': params[name]}, x))
 
 
 def mix(weights, outputs):
@@ -58,7 +63,7 @@ def shared_bottom(params, names, x):
 def mmoe(params, names, x):
   outputs = expert_outputs(params['experts'], x)
   return {
-    k: tower(params[f'tower_{k}'], mix(gate(params[f'gate_{k}'], x), outputs))
+    k: tower(params[f'tower_{k}'], mix(gate(params, f'gate_{k}', x), outputs))
     for k in names
   }
 
@@ -73,13 +78,13 @@ def extraction_level(params, names, task_inputs, shared_input, is_last):
     for k in names
   }
   outputs = {
-    k: mix(gate(params[f'gate_{k}'], task_inputs[k]), specific[k] + shared)
+    k: mix(gate(params, f'gate_{k}', task_inputs[k]), specific[k] + shared)
     for k in names
   }
   if is_last:
     return outputs, None
   pool = [f for k in names for f in specific[k]] + shared
-  return outputs, mix(gate(params['shared_gate'], shared_input), pool)
+  return outputs, mix(gate(params, 'shared_gate', shared_input), pool)
 
 
 def ple(params, names, x):
@@ -106,7 +111,7 @@ def sple(params, names, x, top):
   experts = expert_outputs(last['shared_experts'], shared)
   predictions = {}
   for k in names:
-    weights = gate(last[f'gate_{k}'], own[k])
+    weights = gate(last, f'gate_{k}', own[k])
     if top == 'concat':
       inputs = np.concatenate([own[k], mix(weights, experts)])
     elif top == 'identity':
@@ -185,7 +190,7 @@ def tensor_factorization(params, names, x):
 
 
 def omoe(params, names, x):
-  mixed = mix(gate(params['gate'], x), expert_outputs(params['experts'], x))
+  mixed = mix(gate(params, 'gate', x), expert_outputs(params['experts'], x))
   return {k: tower(params[f'tower_{k}'], mixed) for k in names}
 
 
@@ -197,22 +202,24 @@ def stacked_mmoe(params, names, x):
     outputs = [
       mlp(
         copy(level[f'expert_{i}'], 0),
-        mix(gate(below[f'selector_expert_{i}'], x), outputs),
+        mix(gate(below, f'selector_expert_{i}', x), outputs),
       )
-      for i in range(len(outputs))
+      for i in range(sum(name.startswith('expert_') for name in level))
     ]
   top = params[f'level_{levels - 1}']
   return {
-    k: tower(params[f'tower_{k}'], mix(gate(top[f'gate_{k}'], x), outputs))
+    k: tower(params[f'tower_{k}'], mix(gate(top, f'gate_{k}', x), outputs))
     for k in names
   }
 
 
 def dselect_gate(params, x, gamma=1.0):
   """Hazimeh et al. 2021, eq. 3, 4 and 7, and the entropy of each selector."""
+  if 'codes' not in params:
+    return np.ones(1), 0.0
   codes = np.einsum('d,dim->im', x, params['codes']['kernel'])
   codes = codes + params['codes']['bias']
-  shares = softmax(dense(params['shares'], x))
+  shares = softmax(dense(params['shares'], x)) if 'shares' in params else [1.0]
   weights, entropy = np.zeros(2 ** codes.shape[1]), 0.0
   for share, code in zip(shares, codes, strict=True):
     for e in range(len(weights)):
@@ -235,7 +242,7 @@ def dselect_k(params, names, x):
   return {
     k: tower(
       params[f'tower_{k}'],
-      mix(dselect_gate(params[f'gate_{k}'], x)[0], outputs),
+      mix(dselect_gate(params.get(f'gate_{k}', {}), x)[0], outputs),
     )
     for k in names
   }
@@ -272,10 +279,10 @@ def adatt(params, names, x):
     }
     pool = [f for own in outputs.values() for f in own]
     inputs = {
-      k: mix(gate(level[f'gate_{k}'], inputs[k]), pool)
+      k: mix(gate(level, f'gate_{k}', inputs[k]), pool)
       + mix(level[f'native_{k}'], outputs[k])
       for k in outputs
-      if f'gate_{k}' in level
+      if f'native_{k}' in level
     }
   return {k: tower(params[f'tower_{k}'], inputs[k]) for k in names}
 
@@ -286,7 +293,7 @@ def stem(params, names, x):
   for k in (*(f'specific_experts_{n}' for n in names), 'shared_experts'):
     pool += expert_outputs(params[k], x)
   return {
-    k: tower(params[f'tower_{k}'], mix(gate(params[f'gate_{k}'], x + x), pool))
+    k: tower(params[f'tower_{k}'], mix(gate(params, f'gate_{k}', x + x), pool))
     for k in names
   }
 

@@ -136,23 +136,14 @@ def test_order_of_tasks_does_not_matter(name, variables):
 def test_reference(name, variables):
   """Each row against a literal loop over the paper's equations."""
   model, params, _ = variables(name)
-  bare = dataclasses.replace(model, encoder=None)
   params = {
-    name: jax.tree.map(np.asarray, value)
+    name: value
     for name, value in params['params'].items()
     if not name.startswith('encoder')
   }
+  bare = dataclasses.replace(model, encoder=None)
   x = np.random.default_rng(3).normal(size=(4, 7)).astype(np.float32)
-  found = bare.apply({'params': params}, jnp.asarray(x))[0]
-  kind, _, top = name.partition('_')
-  names = tuple(task.name for task in model.tasks)
-  if kind == 'sple':
-    slow = lambda row: reference.sple(params, names, row, top)  # noqa: E731
-  else:
-    slow = lambda row: getattr(reference, name)(params, names, row)  # noqa: E731
-  for i, row in enumerate(x):
-    for task, expected in slow(row.astype(np.float64)).items():
-      np.testing.assert_allclose(found[task][i], expected, atol=2e-5, rtol=2e-5)
+  contracts.assert_as_reference(name, bare, params, x)
 
 
 def _input(rows=5, width=7):
@@ -340,6 +331,33 @@ def test_probabilities_along_a_chain():
     assert jnp.isfinite(buy).all()
 
 
+@pytest.mark.parametrize('scale', [1.0, 1e3])
+def test_conditional_probabilities_of_a_chain(scale):
+  """ESMM's own target, p(step | the step before): also where it is 0 or 1."""
+  model = contracts.chains()['esmm']
+  x = _input()
+  params = jax.tree.map(
+    lambda v: np.float32(scale**0.5 * v), contracts.random_params(model, x)
+  )
+  predictions, aux = model.apply({'params': params}, x)
+  found = aux['conditional_logits']
+  assert set(found) == {task.name for task in contracts.CHAIN}
+  for i, row in enumerate(np.float64(x)):
+    p = 1.0
+    for name in found:
+      bottom, tower = (params[f'{part}_{name}'] for part in ('bottom', 'tower'))
+      logit = reference.tower(tower, reference.mlp(bottom, row))
+      assert found[name].shape == (5, 1) and found[name].dtype == jnp.float32
+      np.testing.assert_allclose(found[name][i], logit, rtol=1e-4, atol=1e-4)
+      if scale == 1:  # else the quotient is 0 / 0
+        before, p = p, reference.sigmoid(np.float64(predictions[name][i]))
+        np.testing.assert_allclose(
+          reference.sigmoid(np.float64(found[name][i])), p / before, rtol=1e-5
+        )
+  if scale > 1:
+    assert max(np.abs(v).max() for v in found.values()) > 100
+
+
 def test_sple_shared_is_ple_with_its_top_experts_pruned():
   """top='shared' = a PLE whose top gates give specific experts no weight."""
   small = contracts.architectures()
@@ -519,9 +537,12 @@ def test_models_with_equal_fields_are_equal():
   [
     (
       {'num_shared': 0},
-      'number of shared_experts must be a whole number .* found 0',
+      'num_shared must be a whole number of at least 1, .* found 0',
     ),
-    ({'num_specific': -1}, 'must be at least 0, found -1'),
+    (
+      {'num_specific': -1},
+      'num_specific must be a whole number of at least 0, .* found -1',
+    ),
     ({'levels': ()}, 'one expert template per level'),
     ({'levels': lplmtl.MLP((4,))}, 'per level, .* found one MLP'),
     ({'levels': (16, 16)}, 'one expert template per level'),
@@ -545,7 +566,7 @@ def test_models_with_equal_fields_are_equal():
     ({'tower': lplmtl.MLP}, r'not its class\)'),
     ({'tower': lplmtl.MLP(64)}, 'must be a tuple of whole numbers .* found 64'),
     ({'tower': lplmtl.MLP(('8',))}, 'must be a tuple of whole numbers'),
-    ({'num_shared': 2.5}, 'whole number of at least 1, found 2.5'),
+    ({'num_shared': 2.5}, 'whole number of at least 1, .* found 2.5'),
   ],
 )
 def test_sizes_that_make_no_sense(change, complaint):
@@ -561,8 +582,8 @@ def test_sizes_that_make_no_sense(change, complaint):
     ('tensor_factorization', {'ranks': (4, 0, 2)}, r'found \(4, 0, 2\)'),
     ('tensor_factorization', {'bottom': nn.Dense(4)}, 'takes an lplmtl.MLP .* found Dense'),
     ('mtan', {'levels': (lplmtl.MLP((4, 4)),)}, 'must be an lplmtl.MLP of one layer'),
-    ('adatt', {'num_specific': 0}, 'at least 1 expert of each task .* found 0 and 2'),
-    ('stem', {'num_specific': 0}, 'without any, take MMoE'),
+    ('adatt', {'num_specific': 0}, 'num_specific must be .* at least 1, .* found 0'),
+    ('stem', {'num_specific': 0}, 'num_specific must be .* at least 1, .* found 0'),
     ('cross_stitch', {'levels': ()}, 'one expert template per level'),
     ('mtan', {'levels': (nn.Dense(4),)}, r"found \['Dense'\]"),
     ('mtan', {'levels': (lplmtl.MLP((0,)),)}, 'of at least 1'),
@@ -576,7 +597,7 @@ def test_sizes_that_make_no_sense(change, complaint):
     ('cross_stitch', {'own': 2.0}, 'own must be from 0 to 1, found 2.0'),
     ('aitm', {'calibration': float('nan')}, 'calibration must be a number'),
     ('mmoe', {'expert': (lplmtl.MLP((4,)),)}, 'expected a Linen module'),
-    ('stacked_mmoe', {'num_experts': 0}, 'of at least 1, found 0'),
+    ('stacked_mmoe', {'num_experts': 0}, 'num_experts must be .* at least 1, .* found 0'),
     ('omoe', {'num_experts': 0}, 'of at least 1, found 0'),
     ('esmm', {'tasks': contracts.CHAIN[:1]}, 'two or more binary tasks in the order'),
     ('aitm', {'tasks': contracts.TASKS}, "of which 'apple' is not binary"),

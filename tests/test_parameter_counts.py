@@ -27,8 +27,8 @@ def towers(sizes, depth):
 
 
 def gates(inputs, outputs):
-  """Kernels without bias."""
-  return inputs * outputs
+  """Kernels without bias; none where there is one expert to choose from."""
+  return inputs * outputs if outputs > 1 else 0
 
 
 def shared_bottom(s):
@@ -73,27 +73,33 @@ def mmoe(s):
 def stacked_mmoe(s):
   total, depth = 0, s['D']
   for i, widths in enumerate(s['levels']):
-    readers = s['T'] if i + 1 == len(s['levels']) else s['E']
-    total += s['E'] * mlp(depth, widths) + gates(s['D'], s['E']) * readers
+    count = s['by_level'][i]
+    readers = [*s['by_level'], s['T']][i + 1]
+    total += count * mlp(depth, widths) + gates(s['D'], count) * readers
     depth = widths[-1]
   return total + towers(s, depth)
 
 
 def dselect_k(s):
   bits = s['E_binary'].bit_length() - 1
-  gate = s['k'] * (s['D'] + 1) * bits + s['k'] * s['D']
+  gate = s['k'] * (s['D'] + 1) * bits + gates(s['D'], s['k'])
   own = s['E_binary'] * mlp(s['D'], s['expert'])
   return own + s['T'] * gate + towers(s, s['expert'][-1])
+
+
+def level(depth, widths, specific, shared):
+  """Experts, and the tasks' gates."""
+  own = sum(gates(depth, count + shared) for count in specific)
+  return (sum(specific) + shared) * mlp(depth, widths) + own
 
 
 def ple(s, levels=None):
   total, depth = 0, s['D']
   levels = s['levels'] if levels is None else levels
-  everyone = s['T'] * s['specific'] + s['shared']
   for i, widths in enumerate(levels):
-    total += everyone * mlp(depth, widths)
-    total += s['T'] * gates(depth, s['specific'] + s['shared'])
-    total += gates(depth, everyone) * (i + 1 < len(levels))
+    total += level(depth, widths, s['specific'][i], s['shared'][i])
+    if i + 1 < len(levels):
+      total += gates(depth, sum(s['specific'][i]) + s['shared'][i])
     depth = widths[-1]
   return total + towers(s, depth)
 
@@ -106,11 +112,11 @@ def sple(s):
   """top='concat': a tower reads its own features and the mixture."""
   *below, top = s['levels']
   total, inputs = 0, s['D']
-  everyone = s['T'] * s['specific'] + s['shared']
-  for widths in below:
-    total += everyone * mlp(inputs, widths)
-    total += s['T'] * gates(inputs, s['specific'] + s['shared'])
-    total += gates(inputs, everyone)
+  for widths, specific, shared in zip(
+    below, s['specific'], s['shared'], strict=False
+  ):
+    total += level(inputs, widths, specific, shared)
+    total += gates(inputs, sum(specific) + shared)
     inputs = widths[-1]
   total += s['num_top'] * mlp(inputs, top)
   total += s['T'] * gates(inputs, s['num_top'])
@@ -132,18 +138,18 @@ def mtan(s):
 
 def adatt(s):
   total, depth = 0, s['D']
-  everyone = s['T'] * s['specific'] + s['shared']
   for i, widths in enumerate(s['levels']):
-    total += everyone * mlp(depth, widths)
-    total += s['T'] * (gates(depth, everyone) + s['specific'])
+    own, shared = sum(s['at_least_one'][i]), s['shared'][i]
+    total += (own + shared) * mlp(depth, widths)
+    total += s['T'] * gates(depth, own + shared) + own
     if i + 1 < len(s['levels']):
-      total += gates(depth, everyone) + s['shared']
+      total += gates(depth, own + shared) + shared
     depth = widths[-1]
   return total + towers(s, depth)
 
 
 def stem(s):
-  everyone = s['T'] * s['specific'] + s['shared']
+  everyone = sum(s['at_least_one'][0]) + s['shared'][0]
   own = everyone * mlp(s['D'], s['expert']) + s['T'] * gates(s['D'], everyone)
   return own + towers(s, s['expert'][-1])
 
@@ -164,12 +170,28 @@ def _random(rng):
   return {
     'D': number(1, 9), 'T': num_tasks, 'E': number(1, 5),
     'E_binary': 2 ** number(1, 3), 'k': number(1, 2), 'num_top': number(1, 3),
-    'specific': number(1, 3), 'shared': number(1, 3), 'expert': widths(),
+    'specific': [[number(0, 3) for _ in range(num_tasks)] for _ in range(num_levels)],
+    'at_least_one': [[number(1, 3) for _ in range(num_tasks)] for _ in range(num_levels)],
+    'shared': [number(1, 3) for _ in range(num_levels)],
+    'by_level': [number(1, 4) for _ in range(num_levels)], 'expert': widths(),
     'bottom': widths(), 'tower': widths(), 'ranks': tuple(number(1, 9) for _ in range(3)),
     'levels': [widths() for _ in range(num_levels)],
     'blocks': [(number(1, 9),) for _ in range(num_levels)],
     'num_outputs': [number(1, 3) for _ in range(num_tasks)],
   }  # fmt: skip
+
+
+def _counts(name, s):
+  """Numbers of experts, as the architecture takes them."""
+  if name == 'stacked_mmoe':
+    return {'num_experts': tuple(s['by_level'])}
+  own = s['at_least_one' if name in ('adatt', 'stem') else 'specific']
+  own, shared = tuple(map(tuple, own)), tuple(s['shared'])
+  if name in ('cgc', 'stem'):
+    own, shared = own[0], shared[0]
+  if name == 'sple':
+    own, shared = own[:-1], shared[:-1]
+  return {'num_specific': own, 'num_shared': shared}
 
 
 def _model(name, s):
@@ -185,8 +207,8 @@ def _model(name, s):
     'tasks': todo, 'expert': make(s['expert']), 'bottom': make(s['bottom']),
     'tower': make(s['tower']), 'levels': tuple(map(make, levels)),
     'num_experts': s['E_binary'] if name == 'dselect_k' else s['E'],
-    'num_selected': s['k'], 'num_specific': s['specific'],
-    'num_shared': s['shared'], 'num_top': s['num_top'], 'ranks': s['ranks'],
+    'num_selected': s['k'], 'num_top': s['num_top'], 'ranks': s['ranks'],
+    **_counts(name, s),
   }  # fmt: skip
   cls = next(
     c for c in vars(architectures).values()

@@ -30,12 +30,18 @@ class AdaTT(nn.Module):
     tasks: T tasks.
     encoder: module from features to `[B, ...]`; None takes them as they are.
     levels: template of an expert for each level, lowest first.
-    num_specific: experts of each task's unit, >= 1.
-    num_shared: experts of the shared unit, >= 0.
+    num_specific: experts of each task's unit, >= 1: a number for all tasks and
+      levels; a tuple with one for each task, in order; or a tuple with such a
+      tuple for each level, as in ((1, 3), (2, 2)).
+    num_shared: experts of the shared unit: a number, or a tuple with one for
+      each level; 0, at every level, for no such unit.
     tower: template of the body of each tower; its head is added.
+    gate_body: template of what stands below each gate's kernel, such as
+      `MLP((32,))`; None for linear gates.
 
   Differs from the paper: v_k starts at 1 / E_k each, so that a unit begins with
-  the mean of its own experts.
+  the mean of its own experts. With one expert of its own v_k is learned as with
+  more; the authors' code fixes it at 1.
 
   References:
     Li et al. 2023, "AdaTT: Adaptive Task-to-Task Fusion Network for Multitask
@@ -45,9 +51,10 @@ class AdaTT(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
-  num_specific: int = 2
-  num_shared: int = 1
+  num_specific: int | tuple[Any, ...] = 2
+  num_shared: int | tuple[int, ...] = 1
   tower: common.Tower = experts.MLP((32,))
+  gate_body: nn.Module | None = None
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""
@@ -66,23 +73,27 @@ class AdaTT(nn.Module):
     """Returns `({task: [B, K] logits}, {'gates': one dict per level})`."""
     names = common.task_names(self.tasks)
     common.check_levels(self.levels)
-    if self.num_specific < 1 or self.num_shared < 0:
+    depth = len(self.levels)
+    specific = extraction.specific_counts(
+      self.num_specific, len(names), depth, least=1
+    )
+    shared = extraction.level_counts(self.num_shared, depth, least=0)
+    if any(shared) and not all(shared):
       raise ValueError(
-        'AdaTT needs at least 1 expert of each task and at least 0 shared '
-        f'ones, found {self.num_specific} and {self.num_shared}'
+        'AdaTT has a shared unit at every level or at none; found num_shared='
+        f'{self.num_shared}'
       )
     x = common.encode(self.encoder, features, train=train)
-    counts = dict.fromkeys(names, self.num_specific)
-    if self.num_shared:
-      counts['shared'] = self.num_shared
-    inputs = dict.fromkeys(counts, x)
+    units = (*names, 'shared') if any(shared) else names
+    inputs = dict.fromkeys(units, x)
     gates = []
     for i, template in enumerate(self.levels):
       is_top = i + 1 == len(self.levels)
       level = _Level(
-        tuple(counts.items()),
+        tuple(zip(units, (*specific[i], shared[i]), strict=False)),
         modules.fresh(template),
-        names if is_top else tuple(counts),
+        names if is_top else units,
+        modules.optional(self.gate_body),
         name=f'level_{i}',
       )
       inputs, weights = level(inputs, train=train)
@@ -95,6 +106,7 @@ class _Level(nn.Module):
   counts: tuple[tuple[str, int], ...]
   expert: nn.Module
   readers: tuple[str, ...]
+  gate_body: nn.Module | None
 
   @nn.compact
   def __call__(
@@ -110,16 +122,15 @@ class _Level(nn.Module):
       for name in self.readers
     ]
     outputs, logits = mixture.apply(
-      self, self.expert, pools, selectors, train=train
+      self, self.expert, pools, selectors, train=train, gate_body=self.gate_body
     )
     mixed, weights = mixture.weigh(outputs, logits, selectors)
     fused = {}
     for name, own in zip(self.readers, mixed, strict=True):
       native = outputs[f'experts_{name}']
-      shares = self.param(
-        f'native_{name}', nn.initializers.constant(1 / native.shape[1]),
-        (native.shape[1],),
-      )  # fmt: skip
+      count = native.shape[1]
+      start = nn.initializers.constant(1 / count)
+      shares = self.param(f'native_{name}', start, (count,), jnp.float32)
       shares = shares.astype(native.dtype)
       fused[name] = own + jnp.einsum('e,be...->b...', shares, native)
     return fused, dict(zip(self.readers, weights, strict=True))

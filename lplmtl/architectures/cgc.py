@@ -16,16 +16,19 @@ class CGC(nn.Module):
   equals PLE with one level; without specific experts it is MMoE.
 
   Shared parameters: `encoder` and `level_0/shared_experts`. A specific expert
-  receives no other task's gradient. Their number: encoder, T E_k + E_s experts,
-  D (E_k + E_s) T, and the towers.
+  receives no other task's gradient. Their number: encoder, sum_k E_k + E_s
+  experts, sum_k D (E_k + E_s), and the towers.
 
   Attributes:
     tasks: T tasks.
     encoder: module from features to `[B, ...]`; None takes them as they are.
     expert: template of an expert.
-    num_specific: experts of each task alone.
+    num_specific: experts of each task alone: a number, or a tuple with one for
+      each task, in order (the paper's m_k).
     num_shared: experts of all tasks.
     tower: template of the body of each tower h_k; its head is added.
+    gate_body: template of what stands below each gate's kernel, such as
+      `MLP((32,))`; None for linear gates.
 
   References:
     Tang et al. 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task
@@ -35,9 +38,10 @@ class CGC(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   expert: nn.Module = experts.MLP((64,))
-  num_specific: int = 2
+  num_specific: int | tuple[int, ...] = 2
   num_shared: int = 2
   tower: common.Tower = experts.MLP((32,))
+  gate_body: nn.Module | None = None
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""
@@ -49,13 +53,16 @@ class CGC(nn.Module):
   ) -> common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': one dict for its level})`."""
     names = common.task_names(self.tasks)
+    (counts,) = extraction.specific_counts(self.num_specific, len(names), 1)
+    extraction.level_counts((self.num_shared,), 1)
     x = common.encode(self.encoder, features, train=train)
     level = extraction.ExtractionLevel(
       names,
       modules.fresh(self.expert),
-      self.num_specific,
+      counts,
       self.num_shared,
       shared_gate=False,
+      gate_body=modules.optional(self.gate_body),
       name='level_0',
     )
     inputs, _, weights = level(dict.fromkeys(names, x), x, train=train)

@@ -91,7 +91,8 @@ class _Level(nn.Module):
       def init(key: Array) -> Array:
         del key
         other = (1 - self.own) / max(len(names) - 1, 1)
-        shares = jnp.full((len(names), *outputs.shape[2:]), other)
+        shape = (len(names), *outputs.shape[2:])
+        shares = jnp.full(shape, other, jnp.float32)
         return shares.at[task].set(self.own if len(names) > 1 else 1.0)
 
       return self.param(f'stitch_{name}', init)

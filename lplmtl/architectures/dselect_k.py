@@ -30,7 +30,7 @@ class DSelectK(nn.Module):
       entropy * mean over rows of sum_k sum_i -sum_e r_e log r_e
 
   Shared parameters: `encoder`, `experts`. Their number: encoder, E experts, and
-  a task k (D + 1) m + k D, and its tower.
+  a task k (D + 1) m + k D (without the k D if k = 1), and its tower.
 
   Attributes:
     tasks: T tasks.
@@ -44,7 +44,8 @@ class DSelectK(nn.Module):
 
   Differs from the paper: E must be a power of 2, so that no penalty is needed
   for numbers that stand for no expert; the entropy is a mean over rows, not
-  their sum.
+  their sum; the codes have biases c_i; and gates that know the task alone, not
+  the row (the paper's static gates), are left out.
 
   References:
     Hazimeh et al. 2021, "DSelect-k: Differentiable Selection in the Mixture of
@@ -112,20 +113,25 @@ class _Gate(nn.Module):
   def __call__(self, x: Array) -> tuple[Array, Array]:
     """`[B, E]` weights, and the mean entropy of the selectors."""
     bits = int(math.log2(self.num_experts))
-    # About the middle of the step, where it has a slope.
+    if not bits:  # nothing to choose, nothing to learn
+      return jnp.ones((x.shape[0], 1), jnp.float32), jnp.float32(0)
+    # About the middle of the step, where it has a slope, whatever its width.
+    scale = 0.1 * self.gamma / math.sqrt(x.shape[1])
     near = nn.initializers.uniform(self.gamma / 50)
     codes = nn.DenseGeneral(
       (self.num_selected, bits),
-      kernel_init=nn.initializers.normal(0.1 / math.sqrt(x.shape[1])),
+      kernel_init=nn.initializers.normal(scale),
       bias_init=lambda *args: near(*args) - self.gamma / 100,
       name='codes',
     )(x)
-    shares = nn.Dense(
-      self.num_selected,
-      use_bias=False,
-      kernel_init=nn.initializers.zeros,
-      name='shares',
-    )(x)
+    shares = jnp.zeros((x.shape[0], 1), jnp.float32)
+    if self.num_selected > 1:
+      shares = nn.Dense(
+        self.num_selected,
+        use_bias=False,
+        kernel_init=nn.initializers.zeros,
+        name='shares',
+      )(x)
     z = smooth_step(codes.astype(jnp.float32), self.gamma)[:, :, None]
     # [E, m]: the binary numbers of the experts.
     is_set = np.arange(self.num_experts)[:, None] >> np.arange(bits) & 1 > 0

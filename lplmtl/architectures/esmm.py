@@ -24,6 +24,11 @@ class ESMM(nn.Module):
 
       1 - p_k = (1 - p_{k-1}) + p_{k-1} sigmoid(-a_k)
 
+  What the method is for, the probability of step k among the rows that came as
+  far as step k - 1 (the paper's p(conversion | click)), is sigmoid(a_k): its
+  logits a_k are `aux['conditional_logits']`. Take them there: p_k / p_{k-1}
+  may be 0 / 0.
+
   Shared parameters: `encoder`, and the trunk and tower of every step but the
   last, which all later steps multiply by. Their number: encoder and T trunks
   and towers.
@@ -61,7 +66,11 @@ class ESMM(nn.Module):
   def __call__(
     self, features: Any, *, train: bool = False
   ) -> common.Predictions:
-    """Returns `({task: [B, 1] logits}, {'gates': ()})`."""
+    """Returns `({task: [B, 1] logits}, aux)`.
+
+    `aux` is `{'gates': (), 'conditional_logits': {task: [B, 1] float32}}`, each
+    step's a_k, given the step before it; the first step's is its own logit.
+    """
     names = common.check_chain(self.tasks)
     x = common.encode(self.encoder, features, train=train)
     hidden = {
@@ -76,4 +85,4 @@ class ESMM(nn.Module):
       log_not = jnp.logaddexp(log_not, log_p + jax.nn.log_sigmoid(-steps[name]))
       log_p = log_p + jax.nn.log_sigmoid(steps[name])
       predictions[name] = log_p - log_not
-    return predictions, {'gates': ()}
+    return predictions, {'gates': (), 'conditional_logits': steps}

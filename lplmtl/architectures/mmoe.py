@@ -22,6 +22,8 @@ class MMoE(common.Mixture):
     num_experts: E.
     tower: template of the body of each tower h_k, or a tuple with one for each
       task; the head is added. (So in every architecture.)
+    gate_body: template of what stands below each gate's kernel, such as
+      `MLP((32,))`; None for linear gates.
 
   References:
     Ma et al. 2018, "Modeling Task Relationships in Multi-task Learning with
@@ -33,6 +35,7 @@ class MMoE(common.Mixture):
   expert: nn.Module = experts.MLP((64,))
   num_experts: int = 8
   tower: common.Tower = experts.MLP((32,))
+  gate_body: nn.Module | None = None
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""
@@ -61,6 +64,7 @@ class MMoE(common.Mixture):
       [pool],
       [mixture.Selector(f'gate_{name}', x, ('experts',)) for name in names],
       train=train,
+      gate_body=self.gate_body,
     )
     inputs = dict(zip(names, mixed, strict=True))
     predictions = common.predict(self.tasks, self.tower, inputs, train=train)

@@ -12,8 +12,8 @@ from lplmtl.types import Array, Task
 class OMoE(common.Mixture):
   """`y_k = h_k(sum_i g(x)_i f_i(x))`: MMoE with one gate for all tasks.
 
-  Shared parameters: `encoder`, `experts`, `gate`. Their number: encoder, E
-  experts, D E, and the towers.
+  Shared parameters: `encoder`, `experts`, `gate`, `hidden_gate`. Their number:
+  encoder, E experts, D E, and the towers.
 
   Attributes:
     tasks: T tasks.
@@ -21,6 +21,8 @@ class OMoE(common.Mixture):
     expert: template of an expert f_i.
     num_experts: E.
     tower: template of the body of each tower h_k; its head is added.
+    gate_body: template of what stands below each gate's kernel, such as
+      `MLP((32,))`; None for linear gates.
 
   References:
     Jacobs et al. 1991, "Adaptive Mixtures of Local Experts".
@@ -33,10 +35,11 @@ class OMoE(common.Mixture):
   expert: nn.Module = experts.MLP((64,))
   num_experts: int = 8
   tower: common.Tower = experts.MLP((32,))
+  gate_body: nn.Module | None = None
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""
-    return path[0] in ('encoder', 'experts', 'gate')
+    return path[0] in ('encoder', 'experts', 'gate', 'hidden_gate')
 
   @nn.compact
   def _apply(
@@ -61,6 +64,7 @@ class OMoE(common.Mixture):
       [pool],
       [mixture.Selector('gate', x, ('experts',))],
       train=train,
+      gate_body=self.gate_body,
     )
     inputs = dict.fromkeys(names, mixed)
     predictions = common.predict(self.tasks, self.tower, inputs, train=train)

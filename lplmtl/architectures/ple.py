@@ -24,16 +24,21 @@ class PLE(nn.Module):
   `level_*/shared_gate`; below the last level also `specific_experts_*`, whose
   outputs reach the other tasks through the shared gate; and below the last but
   one also `gate_*`, through the specific experts above. Their number: encoder;
-  a level with inputs of width D, T E_k + E_s experts, D (E_k + E_s) T and, but
-  for the last, D (T E_k + E_s); and the towers.
+  a level with inputs of width D, sum_k E_k + E_s experts, sum_k D (E_k + E_s)
+  and, but for the last, D (sum_k E_k + E_s); and the towers.
 
   Attributes:
     tasks: T tasks.
     encoder: module from features to `[B, ...]`; None takes them as they are.
     levels: template of an expert for each level, lowest first.
-    num_specific: experts of each task alone, at every level.
-    num_shared: experts of all tasks, at every level.
+    num_specific: experts of each task alone: a number for all tasks and levels;
+      a tuple with one for each task, in order (the paper's m_k); or a tuple
+      with such a tuple for each level, as in ((1, 3), (2, 2)).
+    num_shared: experts of all tasks: a number, or a tuple with one for each
+      level.
     tower: template of the body of each tower; its head is added.
+    gate_body: template of what stands below each gate's kernel, such as
+      `MLP((32,))`; None for linear gates.
 
   References:
     Tang et al. 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task
@@ -43,9 +48,10 @@ class PLE(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
-  num_specific: int = 2
-  num_shared: int = 2
+  num_specific: int | tuple[Any, ...] = 2
+  num_shared: int | tuple[int, ...] = 2
   tower: common.Tower = experts.MLP((32,))
+  gate_body: nn.Module | None = None
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""
@@ -66,6 +72,7 @@ class PLE(nn.Module):
       self.num_shared,
       x,
       shared_gate_on_top=False,
+      gate_body=self.gate_body,
       train=train,
     )
     predictions = common.predict(self.tasks, self.tower, inputs, train=train)
@@ -75,11 +82,12 @@ class PLE(nn.Module):
 def extract(
   task_names: tuple[str, ...],
   templates: tuple[nn.Module, ...],
-  num_specific: int,
-  num_shared: int,
+  num_specific: Any,
+  num_shared: Any,
   x: Array,
   *,
   shared_gate_on_top: bool,
+  gate_body: nn.Module | None,
   train: bool,
 ) -> tuple[dict[str, Array], Any, tuple[dict[str, mixture.Weights], ...]]:
   """Extraction levels `level_0`, `level_1`, ... within the calling module.
@@ -87,17 +95,21 @@ def extract(
   Args:
     task_names: T names.
     templates: template of an expert for each level, lowest first.
-    num_specific: experts of each task alone, at every level.
-    num_shared: experts of all tasks, at every level.
+    num_specific: experts of each task alone, as `PLE` takes them.
+    num_shared: experts of all tasks, likewise.
     x: `[B, ...]`, the input of the lowest level.
     shared_gate_on_top: whether the topmost of these levels has a shared gate
       (it does where something above reads it).
+    gate_body: template of what stands below each gate's kernel, or None.
     train: whether dropout acts.
 
   Returns:
     (task_outputs, shared_output, gate_weights): `{task: [B, H]}`, `[B, H]` or
     None, and one dict per level.
   """
+  count = len(templates)
+  specific = extraction.specific_counts(num_specific, len(task_names), count)
+  common_experts = extraction.level_counts(num_shared, count)
   task_inputs = dict.fromkeys(task_names, x)
   shared: Any = x
   weights = []
@@ -105,9 +117,10 @@ def extract(
     level = extraction.ExtractionLevel(
       task_names,
       modules.fresh(template),
-      num_specific,
-      num_shared,
+      specific[i],
+      common_experts[i],
       shared_gate=shared_gate_on_top or i + 1 < len(templates),
+      gate_body=modules.optional(gate_body),
       name=f'level_{i}',
     )
     task_inputs, shared, level_weights = level(task_inputs, shared, train=train)

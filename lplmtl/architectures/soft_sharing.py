@@ -34,7 +34,8 @@ class SoftSharing(nn.Module):
 
   Differs from the papers: Duong et al. draw a target language's parser to a
   trained source language's; here, as in Ma et al., the two move together, and
-  with T tasks every pair does, embeddings among them.
+  with T tasks every pair does, embeddings among them. Towers are left out of
+  the penalty: each belongs to a task alone.
 
   References:
     Duong et al. 2015, "Low Resource Dependency Parsing: Cross-lingual Parameter

@@ -37,21 +37,26 @@ class SPLE(nn.Module):
     encoder: module from features to `[B, ...]`; None takes them as they are.
     levels: template of an expert for each of the N levels, lowest first; with
       one level, the task's own input is the encoded features.
-    num_specific: experts of each task alone, at every level below the top.
-    num_shared: experts of all tasks, at every level below the top.
+    num_specific: experts of each task alone, below the top: a number; a tuple
+      with one for each task; or one such tuple for each of the N - 1 levels.
+    num_shared: experts of all tasks, below the top: a number, or a tuple with
+      one for each of the N - 1 levels.
     num_top: experts of the top level.
     tower: template of the body of each tower; its head is added.
     top: the reading of the top level.
+    gate_body: template of what stands below each gate's kernel, such as
+      `MLP((32,))`; None for linear gates.
   """
 
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
-  num_specific: int = 2
-  num_shared: int = 2
+  num_specific: int | tuple[Any, ...] = 2
+  num_shared: int | tuple[int, ...] = 2
   num_top: int = 2
   tower: common.Tower = experts.MLP((32,))
   top: Literal['concat', 'identity', 'shared'] = 'concat'
+  gate_body: nn.Module | None = None
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""
@@ -80,12 +85,14 @@ class SPLE(nn.Module):
       self.num_shared,
       x,
       shared_gate_on_top=True,
+      gate_body=self.gate_body,
       train=train,
     )
     inputs, top_weights = TopLevel(
       modules.fresh(self.levels[-1]),
       self.num_top,
       self.top,
+      modules.optional(self.gate_body),
       name=f'level_{len(self.levels) - 1}',
     )(own, shared, train=train)
     predictions = common.predict(self.tasks, self.tower, inputs, train=train)
@@ -99,11 +106,13 @@ class TopLevel(nn.Module):
     expert: template of an expert.
     num_experts: E.
     top: see `SPLE`.
+    gate_body: template of what stands below each gate's kernel, or None.
   """
 
   expert: nn.Module
   num_experts: int
   top: str
+  gate_body: nn.Module | None = None
 
   @nn.compact
   def __call__(
@@ -124,6 +133,7 @@ class TopLevel(nn.Module):
         for name in names
       ],
       train=train,
+      gate_body=self.gate_body,
     )
     inputs = dict(zip(names, mixed, strict=True))
     if self.top == 'concat':

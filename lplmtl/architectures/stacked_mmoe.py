@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl import experts, mixture, modules
+from lplmtl import experts, extraction, mixture, modules
 from lplmtl.architectures import common
 from lplmtl.types import Array, Task
 
@@ -18,14 +18,17 @@ class StackedMMoE(nn.Module):
 
   Shared parameters: `encoder`, every `level_*/expert*` and `level_*/selector_*`
   (the gates of the experts above); not the tasks' gates on top. Their number:
-  encoder, E experts a level, D E^2 a level but the last, D E T, and the towers.
+  encoder, E experts a level, D E E' a level below one of E' experts, D E T on
+  top, and the towers.
 
   Attributes:
     tasks: T tasks.
     encoder: module from features to `[B, ...]`; None takes them as they are.
     levels: template of an expert for each level, lowest first.
-    num_experts: E, at every level.
+    num_experts: E: a number, or a tuple with one for each level.
     tower: template of the body of each tower; its head is added.
+    gate_body: template of what stands below each gate's kernel, such as
+      `MLP((32,))`; None for linear gates.
 
   Differs from the paper: Tang et al. draw this rival and give no equations;
   that every expert above has a gate of its own, on x, is our reading.
@@ -38,14 +41,16 @@ class StackedMMoE(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
-  num_experts: int = 4
+  num_experts: int | tuple[int, ...] = 4
   tower: common.Tower = experts.MLP((32,))
+  gate_body: nn.Module | None = None
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""
     if path[0] == 'encoder':
       return True
-    return path[0].startswith('level_') and not path[1].startswith('gate_')
+    is_own = path[1].startswith(('gate_', 'hidden_gate_'))
+    return path[0].startswith('level_') and not is_own
 
   @nn.compact
   def __call__(
@@ -55,16 +60,20 @@ class StackedMMoE(nn.Module):
     names = common.task_names(self.tasks)
     common.check_levels(self.levels)
     x = common.encode(self.encoder, features, train=train)
-    above = tuple(f'expert_{i}' for i in range(self.num_experts))
+    counts = extraction.level_counts(
+      self.num_experts, len(self.levels), 'num_experts'
+    )
     inputs: dict[str, Array] = {}
     gates = []
     for i, template in enumerate(self.levels):
-      readers = names if i + 1 == len(self.levels) else above
+      is_top = i + 1 == len(self.levels)
+      above = range(0 if is_top else counts[i + 1])
       level = _Level(
-        readers,
+        names if is_top else tuple(f'expert_{j}' for j in above),
         modules.fresh(template),
-        self.num_experts,
-        prefix='gate_' if readers is names else 'selector_',
+        counts[i],
+        prefix='gate_' if is_top else 'selector_',
+        gate_body=modules.optional(self.gate_body),
         name=f'level_{i}',
       )
       inputs, weights = level(x, inputs, train=train)
@@ -78,6 +87,7 @@ class _Level(nn.Module):
   expert: nn.Module
   num_experts: int
   prefix: str
+  gate_body: nn.Module | None
 
   @nn.compact
   def __call__(
@@ -96,6 +106,7 @@ class _Level(nn.Module):
         for r in self.readers
       ],
       train=train,
+      gate_body=self.gate_body,
     )
     return (
       dict(zip(self.readers, mixed, strict=True)),

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from lplmtl import experts, mixture
+from lplmtl import experts, extraction, mixture
 from lplmtl.architectures import common
 from lplmtl.types import Task
 
@@ -21,18 +21,22 @@ class STEM(nn.Module):
       y_k = h_k(softmax(W_k (x_k + x_s)) [sg(E_j), j != k ; E_k ; E_s])
 
   Shared parameters: `encoder_shared`, `shared_experts`. Their number: T + 1
-  encoders, T E_k + E_s experts, and a task D (T E_k + E_s) and its tower.
+  encoders, sum_j E_j + E_s experts, and a task D (sum_j E_j + E_s) and its
+  tower.
 
   Attributes:
     tasks: T tasks.
     encoder: template of the encoders `encoder_<task>` and `encoder_shared`;
       None takes the features as they are.
     expert: template of an expert.
-    num_specific: E_k, experts of each task, >= 1.
+    num_specific: E_k, experts of each task, >= 1: a number, or a tuple with one
+      for each task, in order.
     num_shared: E_s, experts of all tasks, >= 1.
     tower: template of the body of each tower; its head is added.
+    gate_body: template of what stands below each gate's kernel, such as
+      `MLP((32,))`; None for linear gates.
 
-  Differs from the paper: one level of experts, and linear gates.
+  Differs from the paper: one level of experts; gates are linear by default.
 
   References:
     Su et al. 2024, "STEM: Unleashing the Power of Embeddings for Multi-Task
@@ -42,9 +46,10 @@ class STEM(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   expert: nn.Module = experts.MLP((64,))
-  num_specific: int = 2
+  num_specific: int | tuple[int, ...] = 2
   num_shared: int = 2
   tower: common.Tower = experts.MLP((32,))
+  gate_body: nn.Module | None = None
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
     """Whether a parameter receives more than one task's gradient."""
@@ -56,11 +61,7 @@ class STEM(nn.Module):
   ) -> common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': one dict for its level})`."""
     names = common.task_names(self.tasks)
-    if self.num_specific < 1:
-      raise ValueError(
-        'STEM needs at least 1 expert of each task, found '
-        f'{self.num_specific}: without any, take MMoE'
-      )
+    (counts,) = extraction.specific_counts(self.num_specific, len(names), 1, 1)
     x = {
       name: common.own_copy(
         self, self.encoder, f'encoder_{name}', features, train=train
@@ -68,8 +69,8 @@ class STEM(nn.Module):
       for name in (*names, 'shared')
     }
     pools = [
-      mixture.Pool(f'specific_experts_{name}', self.num_specific, x[name])
-      for name in names
+      mixture.Pool(f'specific_experts_{name}', count, x[name])
+      for name, count in zip(names, counts, strict=True)
     ]
     pools.append(mixture.Pool('shared_experts', self.num_shared, x['shared']))
     everything = tuple(pool.name for pool in pools)
@@ -78,7 +79,7 @@ class STEM(nn.Module):
       for name in names
     ]
     outputs, logits = mixture.apply(
-      self, self.expert, pools, selectors, train=train
+      self, self.expert, pools, selectors, train=train, gate_body=self.gate_body
     )
     inputs, gates = {}, {}
     for name in names:

@@ -108,7 +108,7 @@ class _Layer(nn.Module):
 
     def normal(name: str, shape: tuple[int, ...], variance: float) -> Array:
       init = nn.initializers.normal(math.sqrt(variance))
-      return self.param(name, init, shape)
+      return self.param(name, init, shape, jnp.float32)
 
     # Together W has the variance 2 / D, as any layer before a relu.
     core = normal('core', (a, b, c), 1 / (a * c))
@@ -117,7 +117,9 @@ class _Layer(nn.Module):
     outputs = {}
     for name in names:
       factor = normal(f'task_factor_{name}', (c,), 1.0)
-      bias = self.param(f'bias_{name}', nn.initializers.zeros, (self.width,))
+      bias = self.param(
+        f'bias_{name}', nn.initializers.zeros, (self.width,), jnp.float32
+      )
       small = inputs[name] @ project @ jnp.einsum('abc,c->ab', core, factor)
       outputs[name] = small @ expand.T + bias[None]
     return outputs

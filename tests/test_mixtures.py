@@ -1,0 +1,154 @@
+"""Gates and numbers of experts: one choice, deeper gates, one number a task."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lplmtl
+from lplmtl import checkpoint, gates, gradients
+from lplmtl.architectures import dselect_k
+from tests import contracts
+
+MODELS = contracts.architectures()
+X = np.random.default_rng(3).normal(size=(3, 7)).astype(np.float32)
+DEEP = {'gate_body': lplmtl.MLP((5, 4))}
+# Three tasks, two levels.
+VARIANTS = {
+  'mmoe': [DEEP, {'num_experts': 1}],
+  'omoe': [DEEP, {'num_experts': 1}],
+  'stacked_mmoe': [DEEP | {'num_experts': (2, 3)}, {'num_experts': (3, 1)}],
+  'dselect_k': [{'num_experts': 1, 'num_selected': 1}, {'num_selected': 1}],
+  'cgc': [DEEP | {'num_specific': (0, 3, 1), 'num_shared': 1}],
+  'ple': [
+    DEEP | {'num_specific': (1, 3, 2)},
+    {'num_specific': ((1, 3, 2), 0), 'num_shared': (2, 1)},
+  ],
+  'sple_concat': [
+    DEEP | {'num_specific': (1, 3, 2)}, {'num_top': 1, 'num_shared': (1,)},
+  ],
+  'sple_identity': [DEEP | {'num_specific': ((1, 3, 2),), 'num_top': 1}],
+  'sple_shared': [{'num_top': 1}],
+  'adatt': [
+    DEEP | {'num_specific': (1, 3, 2)},
+    {'num_specific': ((1, 3, 2), 2), 'num_shared': (1, 2)},
+  ],
+  'stem': [DEEP | {'num_specific': (1, 3, 2)}],
+}  # fmt: skip
+CASES = [(name, change) for name in VARIANTS for change in VARIANTS[name]]
+
+
+@pytest.mark.parametrize('name, change', CASES)
+def test_reference(name, change):
+  model = dataclasses.replace(MODELS[name], **change)
+  params = contracts.random_params(model, X)
+  contracts.assert_as_reference(name, model, params, X)
+
+
+def test_one_number_for_all_is_each_number():
+  for name, short, long in (
+    ('ple', 2, ((2, 2, 2), 2)), ('ple', (1, 3, 2), ((1, 3, 2), (1, 3, 2))),
+    ('adatt', 2, (2, 2, 2)), ('stem', 2, (2, 2, 2)), ('cgc', 2, ((2, 2, 2),)),
+    ('sple_concat', 2, ([2, 2, 2],)),
+  ):  # fmt: skip
+    a, b = (
+      contracts.random_params(
+        dataclasses.replace(MODELS[name], num_specific=counts), X
+      )
+      for counts in (short, long)
+    )
+    contracts.assert_trees_equal(a, b)
+
+
+@pytest.mark.parametrize(
+  'name, change, complaint',
+  [
+    ('ple', {'num_specific': (1, 2)}, r'one for each of 3 tasks, .* found \(1, 2\)'),
+    ('ple', {'num_specific': ((1, 2, 1),) * 3}, 'one for each of 2 levels; found'),
+    ('cgc', {'num_specific': (1, 2, -1)}, r'at least 0, .* found \(1, 2, -1\)'),
+    ('cgc', {'num_shared': (2,)}, r'num_shared must be .* found \(\(2,\),\)'),
+    ('stem', {'num_specific': (1, 2, 0)}, 'at least 1, .*'),
+    ('ple', {'num_shared': (1, 2, 3)}, r'for each of 2 levels; found \(1, 2, 3\)'),
+    ('sple_concat', {'num_shared': (1, 2)}, 'for each of 1 levels; found'),
+    ('adatt', {'num_shared': (0, 1)}, r'every level or at none; found .*\(0, 1\)'),
+    ('stacked_mmoe', {'num_experts': (2, 2, 2)}, 'num_experts must be'),
+    ('ple', {'num_specific': '2'}, "found '2'"),
+  ],
+)  # fmt: skip
+def test_numbers_that_make_no_sense(name, change, complaint):
+  model = dataclasses.replace(MODELS[name], **change)
+  with pytest.raises(ValueError, match=complaint):
+    jax.eval_shape(model.init, jax.random.key(0), X)
+
+
+@pytest.mark.parametrize('name', ['omoe', 'stacked_mmoe', 'ple'])
+def test_what_deep_gates_share(name):
+  """The predicate against the gradients; every parameter gets one."""
+  levels = {'levels': (contracts.SMALL,) * 2} if name == 'ple' else {}
+  model = dataclasses.replace(
+    MODELS[name], **levels, gate_body=lplmtl.MLP((5,))
+  )
+  batch = contracts.batch(16)
+  batch = batch._replace(features=batch.features['numeric'])
+  params = contracts.random_params(model, batch.features)
+  each = jax.jit(
+    lambda p: gradients.task_gradients(model, model.tasks, p, batch)[1]
+  )(params)
+  reached = jax.tree.map(
+    lambda g: int((np.abs(g).reshape(3, -1).max(axis=1) > 0).sum()), each
+  )
+  assert min(jax.tree.leaves(reached)) > 0
+  assert any('hidden_' in str(p) for p in jax.tree.leaves_with_path(reached))
+  shared = gradients.shared_leaves(model, params)
+  assert shared == jax.tree.map(lambda count: count > 1, reached)
+
+
+def test_a_gate_without_a_choice_has_no_parameters(tmp_path):
+  """Its weight is 1; models that were saved with one predict as they did."""
+  model = dataclasses.replace(MODELS['sple_concat'], num_top=1)
+  params = contracts.random_params(model, X)
+  assert set(params['level_1']) == {'shared_experts'}
+  predictions, aux = model.apply({'params': params}, X)
+  for name in contracts.NAMES:
+    weights = aux['gates'][1][name]['shared_experts']
+    assert weights.dtype == jnp.float32
+    np.testing.assert_array_equal(weights, np.ones((3, 1)))
+  used = gates.usage(model, params, X)[1]['zebra']['shared_experts']
+  np.testing.assert_allclose(used, [1.0])
+  old = {f'gate_{name}': jnp.ones((6, 1)) for name in contracts.NAMES}
+  before = {**params, 'level_1': {**params['level_1'], **old}}
+  checkpoint.save(tmp_path / 'model', model, before)
+  model, before, _ = checkpoint.load(tmp_path / 'model')
+  found = model.apply({'params': before}, X)[0]
+  contracts.assert_trees_equal(found, predictions)
+
+
+def test_numbers_and_gates_are_saved(tmp_path):
+  change = {'num_specific': ((1, 3, 2), 2), 'num_shared': (1, 2), **DEEP}
+  model = dataclasses.replace(MODELS['ple'], **change)
+  checkpoint.save(tmp_path / 'model', model, {'w': jnp.zeros(1)})
+  assert checkpoint.load(tmp_path / 'model')[0] == model
+
+
+def test_dropout_in_gates():
+  wet = lplmtl.MLP((16,), dropout_rate=0.5)
+  model = dataclasses.replace(MODELS['mmoe'], gate_body=wet)
+  params = {'params': contracts.random_params(model, X)}
+  run = lambda **kwargs: model.apply(params, X, **kwargs)[1]['gates'][0]  # noqa: E731
+  noisy = run(train=True, rngs={'dropout': jax.random.key(0)})
+  for name in contracts.NAMES:
+    assert not np.allclose(noisy[name]['experts'], run()[name]['experts'])
+
+
+@pytest.mark.parametrize('gamma', [0.01, 0.1, 1.0, 10.0])
+def test_dselect_codes_start_where_the_step_has_a_slope(gamma):
+  """Whatever its width, and in the same place relative to it."""
+  x = np.random.default_rng(0).normal(size=(500, 20)).astype(np.float32)
+  gate = dselect_k._Gate(16, 2, gamma)
+  params = gate.init(jax.random.key(0), x)['params']
+  codes = np.einsum('bd,dim->bim', x, params['codes']['kernel'])
+  codes = codes + np.asarray(params['codes']['bias'])
+  assert (np.abs(codes) < gamma / 2).all()
+  np.testing.assert_allclose(codes.std() / gamma, 0.1, rtol=0.3)
