@@ -66,7 +66,6 @@ def _train(
   on_again: Callable[[int], None],
 ) -> dict[str, Any]:
   from experiments import census_data, display, run_folder, runner
-  from lplmtl import storage
 
   start = time.perf_counter()
   console = display.make_console()
@@ -116,7 +115,9 @@ def _train(
     }
     try:
       _write(config, folder, claim, parts.model, fitted, data, results)
-    except (OSError, storage.CheckpointError) as error:
+    except InputError:
+      raise
+    except (OSError, ValueError) as error:
       raise InputError(
         f'cannot write to --out_dir={folder} ({error}): make room and start '
         'the same command again, which goes on from the last checkpoint, if any'

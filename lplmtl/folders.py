@@ -12,6 +12,7 @@ import pathlib
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 
 from lplmtl import files
@@ -25,6 +26,9 @@ _PART = 'part'
 _LAYOUT = {
   MARK, CHECKSUMS, ARRAYS, META, '_CHECKPOINT_METADATA', 'commit_success.txt',
 }  # fmt: skip
+# Looks for what is written after an error, those in a row that find nothing,
+# and seconds between them.
+_TRIES, _QUIET, _WAIT = 40, 3, 0.03
 # Of metadata before the mark: by what they hold.
 _KINDS = {'model': 'model', 'run': 'checkpoint'}
 _LINE = re.compile('([0-9a-f]{64})  ([^\n]+)')
@@ -123,7 +127,9 @@ def damage(folder: pathlib.Path) -> str | None:
     return f'{CHECKSUMS} has changed'
   for name in sorted(found ^ {*expected, CHECKSUMS}):
     return f'{name} {"was added" if name in found else "is missing"}'
-  _, sizes = read_mark(folder)
+  kind, sizes = read_mark(folder)
+  if kind is None and MARK in found:  # nothing tells how long the others are
+    return f'{MARK} has changed'
   for name in sorted(expected):
     size = (folder / name).stat().st_size
     if name in sizes and size != sizes[name]:
@@ -180,14 +186,31 @@ def replacing(directory: pathlib.Path) -> Iterator[pathlib.Path]:
   part.mkdir()
   with open(files.create(part / MARK, os.O_WRONLY | os.O_EXCL), 'w') as file:
     file.write(f'lplmtl {_PART}\n')
-  yield part / _NEW
-  if directory.is_symlink():
-    raise OSError(errno.EEXIST, 'is a link', str(directory))
-  if directory.exists():
-    os.rename(directory, part / _OLD)
-  os.rename(part / _NEW, directory)
-  files.sync(directory.parent)
+  try:
+    yield part / _NEW
+    if directory.is_symlink():
+      raise OSError(errno.EEXIST, 'is a link', str(directory))
+    if directory.exists():
+      os.rename(directory, part / _OLD)
+    os.rename(part / _NEW, directory)
+    files.sync(directory.parent)
+  except Exception:
+    with contextlib.suppress(OSError):
+      tidy(directory.parent, re.escape(directory.name))
+    _abandon(part)
+    raise
   remove(part)
+
+
+def _abandon(part: pathlib.Path) -> None:
+  """Removes a part that what writes in the background may make anew."""
+  quiet = 0
+  for _ in range(_TRIES):
+    if (part / _OLD).exists() or quiet == _QUIET:
+      return  # the one is all that is left of the old folder
+    quiet = 0 if part.exists() else quiet + 1
+    shutil.rmtree(part, ignore_errors=True)
+    time.sleep(_WAIT)
 
 
 def tidy(parent: pathlib.Path, pattern: str) -> None:

@@ -174,8 +174,15 @@ class Checkpoints:
         self._passed_over.add(step)
         self._note(logging.WARNING, f'checkpoint passed over: {complaint}')
         continue
-      self._check_run(folder, meta)
-      found = _from_data(like, arrays, meta, folder)
+      try:
+        self._check_run(folder, meta)
+        found = _from_data(like, arrays, meta, folder)
+      except CheckpointError:
+        raise
+      except Exception as error:  # what nobody wrote may be anything
+        raise RestoreError(
+          f'{folder} does not fit this run: {" ".join(repr(error).split())}'
+        ) from error
       self._note(logging.INFO, f'going on from step {step:,} ({folder})')
       self._compare_environment(meta)
       return found

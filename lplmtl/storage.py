@@ -6,23 +6,24 @@ opens any.
 """
 
 import contextlib
-import logging
+import errno
 import os
 import pathlib
 import re
 import shutil
-import threading
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from lplmtl import files, folders
+from lplmtl import files, folders, quiet
 from lplmtl.types import PyTree
 
+_MORE = 512  # bytes beside each array
+_NO_RESERVING = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _INODES = 64  # files and folders that one folder takes, at most
-_PATIENCE = 10.0  # seconds for a thread to end after an error
 
 
 class CheckpointError(ValueError):
@@ -115,7 +116,7 @@ def _tidy(directory: pathlib.Path) -> None:
 
 def _save(new: pathlib.Path, arrays: PyTree, meta: Mapping[str, Any]) -> None:
   with (
-    _quiet(),
+    quiet.orbax(),
     ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
   ):
     checkpointer.save(
@@ -129,34 +130,10 @@ def _save(new: pathlib.Path, arrays: PyTree, meta: Mapping[str, Any]) -> None:
     )
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-  """For what Orbax's threads log of an error that is raised as well.
-
-  They may go on after it: until they have ended, nothing can be tidied.
-  """
-
-  def is_wanted(record: logging.LogRecord) -> bool:
-    is_error = record.levelno >= logging.ERROR
-    return not (is_error and f'{os.sep}orbax{os.sep}' in record.pathname)
-
-  logger = logging.getLogger('absl')
-  logger.addFilter(is_wanted)
-  before = set(threading.enumerate())
-  try:
-    yield
-  except Exception:
-    for thread in set(threading.enumerate()) - before:
-      if type(thread).__module__.startswith('orbax'):
-        thread.join(_PATIENCE)
-    raise
-  finally:
-    logger.removeFilter(is_wanted)
-
-
 def _check_space(parent: pathlib.Path, arrays: PyTree) -> None:
   """So that a full disk is told of in one line, before anything is written."""
-  needed = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)) + 2**18
+  leaves = jax.tree.leaves(arrays)
+  needed = sum(leaf.nbytes for leaf in leaves) + _MORE * len(leaves) + 2**18
   free = shutil.disk_usage(parent).free
   if free < needed:
     raise OSError(
@@ -168,6 +145,13 @@ def _check_space(parent: pathlib.Path, arrays: PyTree) -> None:
       raise OSError(
         f'no space left: {_INODES} files needed, {found.f_favail} can be made'
       )
+  if hasattr(os, 'posix_fallocate'):
+    with tempfile.TemporaryFile(dir=parent) as file:
+      try:  # a quota shows here alone
+        os.posix_fallocate(file.fileno(), 0, needed)
+      except OSError as error:
+        if error.errno not in _NO_RESERVING:
+          raise
 
 
 def _first_line(error: Exception) -> str:
@@ -191,7 +175,7 @@ def read(directory: pathlib.Path) -> tuple[PyTree, dict[str, Any]]:
   verify(directory)
   try:
     with (
-      _quiet(),
+      quiet.orbax(),
       ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
     ):
       found = checkpointer.restore(

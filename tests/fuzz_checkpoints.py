@@ -1,17 +1,23 @@
-"""Damaged checkpoints, by the thousand.
+"""Damaged, planted and forged saves, by the thousand.
 
     python -m tests.fuzz_checkpoints --count=1000
 
 Files of the newest checkpoint of two, or of both, are cut short, changed,
-swapped, removed or added to. Each must end in exactly what was kept, the newest
-that is whole, or in one line of complaint; within a minute, or the process
-dies.
+swapped, removed or added to; links, FIFOs, devices, folders and huge files take
+their place. Each must end in exactly what was kept, the newest that is whole, or
+in one line of complaint. Others are forged: damaged, or of other metadata, with
+sizes and checksums that are right; so are saved models. These end in one line,
+or in what was forged. All within a minute, or the process dies.
 """
 
 import collections
 import faulthandler
+import functools
+import json
+import os
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import jax
@@ -21,7 +27,17 @@ import optax
 from absl import app, flags, logging
 
 import lplmtl
-from lplmtl import balancing, progress, resume, steps, storage, tasks
+from lplmtl import (
+  balancing,
+  checkpoint,
+  folders,
+  progress,
+  resume,
+  steps,
+  storage,
+  tables,
+  tasks,
+)
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
@@ -30,7 +46,17 @@ MODEL = lplmtl.SharedBottom(
 )
 KEYS = jax.vmap(jax.random.key)(jnp.arange(3))
 RUN = {'rate': 0.1, 'data': {'train': 'a'}}
-KINDS = ('truncate', 'flip', 'delete', 'append', 'swap', 'folder', 'zero')
+DAMAGE = ('truncate', 'flip', 'delete', 'append', 'swap', 'folder', 'zero')
+PLANTED = ('link', 'whole link', 'fifo', 'device', 'no file', 'huge')
+FORGED = ('forged bytes', 'forged metadata')
+# What forged metadata hold anywhere.
+VALUES = (
+  None, True, -1, 0, 1, 7, 10**30, 1.5, float('nan'), float('inf'), '', 'x',
+  '\ud800', [], {}, [[]], [1, [2]], [None], {'class': 'jax.nn:relu'},
+  {'class': ['x'], 'fields': {}}, {'function': 'os:system'}, {'dict': 3},
+  {'dtype': 'object'}, {'class': 'lplmtl.experts:MLP'}, {'a': {'b': 'c'}},
+  functools.reduce(lambda inner, _: [inner], range(3000), 0),
+)  # fmt: skip
 
 
 def make_data(rows, seed):
@@ -85,9 +111,25 @@ def like():
 
 
 def damage(folder, kind, rng):
-  """Spoils one file of a checkpoint; returns which."""
+  """Spoils one file of a folder."""
   files = sorted(p for p in folder.rglob('*') if p.is_file())
+  if kind == 'forged bytes':  # what is summed up
+    files = [p for p in files if p.name not in ('LPLMTL', 'SHA256SUMS')]
   file = files[rng.integers(len(files))]
+  if kind == 'forged metadata':
+    forge(folder / 'meta' / 'metadata', rng)
+  elif kind in PLANTED:
+    plant(file, kind, rng)
+  else:
+    spoil(file, files, rng.choice(DAMAGE) if kind in FORGED else kind, rng)
+  if kind in FORGED and folder.exists():
+    for name in ('LPLMTL', 'SHA256SUMS'):
+      (folder / name).unlink(missing_ok=True)
+    folders.seal(folder, rng.choice(['model', 'checkpoint']))
+
+
+def spoil(file, files, kind, rng):
+  """What happens to files by accident."""
   content = bytearray(file.read_bytes())
   if kind == 'delete' or (not content and kind != 'append'):
     file.unlink()
@@ -108,7 +150,58 @@ def damage(folder, kind, rng):
       file.write_bytes(other.read_bytes())
   else:
     shutil.rmtree(file.parent)
-  return file
+
+
+def plant(file, kind, rng):
+  """What somebody puts in the place of a file, or beside it."""
+  outside = pathlib.Path(tempfile.gettempdir(), f'fuzz-{os.getpid()}')
+  shutil.copy(file, outside)
+  if kind == 'huge' and rng.random() < 0.5:
+    file = file.with_name('added')
+  file.unlink(missing_ok=True)
+  if kind == 'whole link':
+    file.symlink_to(outside)
+  elif kind == 'link':
+    outside.write_bytes(outside.read_bytes() + b'more')
+    file.symlink_to(outside if rng.random() < 0.5 else 'nowhere')
+  elif kind == 'fifo':
+    os.mkfifo(file)
+  elif kind == 'device':
+    file.symlink_to('/dev/zero')
+  elif kind == 'huge':
+    with file.open('wb') as sparse:
+      sparse.truncate(40 * 2**30)
+  else:
+    file.mkdir()
+
+
+def forge(file, rng):
+  """Changes one value of JSON metadata, anywhere in it."""
+  data = json.loads(file.read_text())
+  places = []
+
+  def walk(node):
+    for key in list(node) if isinstance(node, dict) else range(len(node)):
+      places.append((node, key))
+      if isinstance(node[key], dict | list):
+        walk(node[key])
+
+  walk(data)
+  deep = [place for place in places if not isinstance(place[1], int)]
+  node, key = (places, deep)[rng.integers(2)][rng.integers(len(deep))]
+  if rng.random() < 0.2:
+    del node[key]
+  elif rng.random() < 0.3:
+    other, name = places[rng.integers(len(places))]
+    node[key] = json.loads(json.dumps(other[name]))
+  else:
+    node[key] = VALUES[rng.integers(len(VALUES))]
+  limit = sys.getrecursionlimit()
+  sys.setrecursionlimit(10_000)
+  try:
+    file.write_text(json.dumps(data))
+  finally:
+    sys.setrecursionlimit(limit)
 
 
 def restore(folder, shapes):
@@ -118,28 +211,68 @@ def restore(folder, shapes):
   return keeper.restore(shapes), notes
 
 
-def check(kept, folder, shapes, expected, rng):
+def check(kept, folder, shapes, whole, rng):
   """One damaged copy; what came of it."""
   shutil.rmtree(folder, ignore_errors=True)
   shutil.copytree(kept, folder)
   both = rng.random() < 0.3
-  for step in (23, 26) if both else (26,):
-    damage(folder / f'step_{step:010}', rng.choice(KINDS), rng)
+  chosen = rng.choice(DAMAGE + PLANTED + FORGED, 2 if both else 1)
+  kinds = dict(zip((26, 23), chosen, strict=False))
+  for step, kind in kinds.items():
+    damage(folder / f'step_{step:010}', kind, rng)
+  is_forged = bool(set(FORGED) & {*chosen})
   try:
     found, notes = restore(folder, shapes)
   except storage.CheckpointError as error:
-    assert both, error
     assert '\n' not in str(error), error
-    return 'none is whole'
-  left = len(list(folder.iterdir()))
+    if 'huge' in chosen and 'holds more than that' in str(error):
+      return 'refused, as not ours'
+    assert both or is_forged, error
+    return 'refused, as forged' if is_forged else 'none is whole'
   if found is None:
-    assert both and not left
+    assert both and not list(folder.iterdir())
     return 'nothing is left'
-  assert not both
-  assert ('passed over' in notes[0]) == (left == 2), notes
   assert not any('\n' in note for note in notes), notes
-  contracts.assert_trees_equal(_data(found), expected)
-  return 'the one before'
+  step = next(s for s in (26, 23) if f'going on from step {s} ' in notes[-1])
+  kind = kinds.get(step)
+  if kind in FORGED:
+    return 'taken, as forged'
+  assert kind in (None, 'whole link')
+  contracts.assert_trees_equal(_data(found), whole[step])
+  is_there = (folder / f'step_{26:010}').exists()
+  assert step == 26 or ('passed over' in notes[0]) == is_there, notes
+  return 'the same through a link' if kind else 'the one before'
+
+
+def check_model(kept, folder, rng):
+  """One damaged copy of a saved model; what came of it."""
+  shutil.rmtree(folder, ignore_errors=True)
+  shutil.copytree(kept, folder)
+  kind = rng.choice(PLANTED + FORGED + ('forged metadata',) * 20)
+  damage(folder, kind, rng)
+  try:
+    model, _, _ = checkpoint.load(folder, seed=1)
+    checkpoint.load_extra(folder)
+  except storage.CheckpointError as error:
+    assert '\n' not in str(error), error
+    return 'model refused'
+  assert kind in FORGED or kind == 'whole link', kind
+  assert isinstance(model, lplmtl.SharedBottom) or kind in FORGED
+  return 'model taken'
+
+
+def save(folder):
+  """A model with an encoder, tables and extra data."""
+  columns = tables.fit({'a': ['x', 'y']}, {'n': [1.0, 2.5]}, num_bins=2)
+  encoder = lplmtl.TabularEncoder(columns.num_categories, num_ordered=1)
+  checkpoint.save(
+    folder,
+    lplmtl.SharedBottom(TASKS, encoder=encoder),
+    {'w': np.ones((2, 3))},
+    columns,
+    num_seeds=2,
+    extra={'config': {'a': 1}},
+  )
 
 
 def _data(found):
@@ -147,18 +280,23 @@ def _data(found):
 
 
 def run(count, seed, folder):
-  """So many cases; counts what came of them."""
+  """So many cases, every fourth of a model; counts what came of them."""
   keep(folder / 'kept')
+  save(folder / 'model')
   shapes = like()
   shutil.copytree(folder / 'kept', folder / 'old')
+  whole = {26: _data(restore(folder / 'old', shapes)[0])}
   shutil.rmtree(folder / 'old' / 'step_0000000026')
-  expected = _data(restore(folder / 'old', shapes)[0])
+  whole[23] = _data(restore(folder / 'old', shapes)[0])
   found = collections.Counter()
   for number in range(count):
     rng = np.random.default_rng([seed, number])
     faulthandler.dump_traceback_later(60, exit=True)
     try:
-      case = check(folder / 'kept', folder / 'run', shapes, expected, rng)
+      if number % 4 == 3:
+        case = check_model(folder / 'model', folder / 'forged', rng)
+      else:
+        case = check(folder / 'kept', folder / 'run', shapes, whole, rng)
     except Exception as error:
       raise AssertionError(f'seed {seed}, case {number}') from error
     finally:

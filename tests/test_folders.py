@@ -3,7 +3,10 @@
 import json
 import os
 import pathlib
+import resource
 import shutil
+import sys
+import threading
 import types
 
 import numpy as np
@@ -237,7 +240,9 @@ def _assert_in_order(order, folder, late):
   assert late in order[start:]
 
 
-@pytest.mark.parametrize('where', ['extra', 'arrays/_METADATA'])
+@pytest.mark.parametrize(
+  'where', ['extra', 'arrays/_METADATA', 'LPLMTL', 'SHA256SUMS']
+)
 def test_a_huge_file_is_not_read(where, own, monkeypatch):
   """Sizes are compared before any content is."""
   path = own / where
@@ -245,9 +250,7 @@ def test_a_huge_file_is_not_read(where, own, monkeypatch):
   with path.open('wb') as file:
     file.truncate(2**40)
   monkeypatch.setattr(files, 'sha256', lambda path: pytest.fail(str(path)))
-  with pytest.raises(
-    storage.CheckpointError, match='was added|has changed its size'
-  ):
+  with pytest.raises(storage.CheckpointError, match='was added|has changed'):
     storage.read(own)
 
 
@@ -313,6 +316,59 @@ def test_a_write_that_fails_in_one_line(when, own, monkeypatch, capfd):
     assert [p.name for p in own.parent.iterdir()] == ['model']
   captured = capfd.readouterr()
   assert captured.err == captured.out == ''
+
+
+def test_many_arrays_that_cannot_be_written_in_one_line(
+  tmp_path, monkeypatch, capfd
+):
+  """TensorStore tells of each one, and Orbax of each thread."""
+  hook = sys.unraisablehook
+  monkeypatch.setattr(storage, '_check_space', lambda *_: None)
+  draw = np.random.default_rng(0).normal  # which does not compress
+  arrays = {f'w{i}': draw(size=(50, 50)) for i in range(60)}
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2**15, before[1]))
+  try:
+    with pytest.raises(storage.CheckpointError, match='cannot write') as error:
+      storage.write(tmp_path / 'model', arrays, {}, 'model')
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+  assert '\n' not in str(error.value)
+  captured = capfd.readouterr()
+  assert captured.err == captured.out == ''
+  assert list(tmp_path.iterdir()) == []
+  assert sys.unraisablehook is hook
+
+
+def test_a_full_quota_in_one_line(own, monkeypatch):
+  """The file system has room, and gives none."""
+
+  def fail(descriptor, start, length):
+    assert length > 2**18
+    raise OSError(122, 'Disk quota exceeded')
+
+  monkeypatch.setattr(os, 'posix_fallocate', fail)
+  with pytest.raises(storage.CheckpointError, match='Disk quota exceeded'):
+    write(own, 1)
+  monkeypatch.setattr(
+    os, 'posix_fallocate', lambda *_: fail_softly(95, 'not supported')
+  )
+  write(own, 1)
+
+
+def fail_softly(number, text):
+  raise OSError(number, text)
+
+
+def test_what_is_written_after_an_error_goes_too(tmp_path):
+  """TensorStore's threads write on when Orbax has given up."""
+  with pytest.raises(KeyError), folders.replacing(tmp_path / 'a') as new:
+    shutil.rmtree(new.parent)
+    timer = threading.Timer(0.02, lambda: (new / 'd').mkdir(parents=True))
+    timer.start()
+    raise KeyError
+  timer.join()
+  assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize('path', ['caf\udce9/model', 'a\0b', 'a[1]'])

@@ -68,7 +68,8 @@ ALLOWED = {
   'files': set(),
   'folders': {'files'},
   'saves': {'folders'},
-  'storage': {'files', 'folders'},
+  'quiet': set(),
+  'storage': {'files', 'folders', 'quiet'},
   'checkpoint': {'folders', 'storage', 'tables'},
   'resume': {'folders', 'progress', 'saves', 'storage'},
 }
