@@ -262,7 +262,8 @@ def _sides(
   # A score that is NaN has no rank: no row counts then, and the metric is NaN.
   mask &= ~jnp.any(jnp.isnan(scores) & mask)
   if not jnp.issubdtype(labels.dtype, jnp.inexact):
-    return scores, (labels > 0) & mask, (labels <= 0) & mask
+    is_positive = labels if labels.dtype == bool else labels > 0
+    return scores, is_positive & mask, ~is_positive & mask
   positive = jnp.clip(_float(labels), 0, 1)
   return (
     scores,
@@ -293,7 +294,8 @@ def _running_total(shares: Array) -> Array:
 
   Of whole rows an exact count; only shares of rows are added up as floats.
   """
-  whole = jnp.cumsum((shares == 1).astype(jnp.int32))
+  is_whole = shares if shares.dtype == bool else shares == 1
+  whole = jnp.cumsum(is_whole.astype(jnp.int32))
   if shares.dtype != bool:
     parts = jnp.where(shares < 1, shares, 0)
     whole = _float(whole) + jnp.cumsum(parts)

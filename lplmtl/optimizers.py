@@ -32,7 +32,9 @@ def update(
   """
   full = optax.with_extra_args_support(optimizer)
   try:
-    return full.update(gradient, opt_state, params, value=loss)
+    # optax's Adam raises a float to an integer, which strict promotion forbids.
+    with jax.numpy_dtype_promotion('standard'):
+      return full.update(gradient, opt_state, params, value=loss)
   except (TypeError, AttributeError) as error:
     raise ValueError(
       'the optimizer cannot take a step with the gradient, the parameters and '

@@ -329,3 +329,33 @@ def test_metrics_equal_scikit_learn():
     metrics.roc_auc(classes, kinds)
   with pytest.raises(ValueError, match='expected labels of shape'):
     metrics.roc_auc(scores, labels[:-1])
+
+
+@pytest.mark.parametrize('kind', ['x64', 'strict'])
+def test_float32_in_other_modes_of_jax(kind):
+  """Traced alone: from labels and scores of any dtype."""
+  is_double = kind == 'x64'
+  mode = (
+    contracts.double_precision()
+    if is_double
+    else jax.numpy_dtype_promotion('strict')
+  )
+  wide = jnp.float64 if is_double else jnp.float32
+  with mode:
+    for dtype in (bool, jnp.int8, jnp.bfloat16, wide):
+      labels = jax.ShapeDtypeStruct((9,), dtype)
+      where = jax.ShapeDtypeStruct((9,), bool)
+      for scores in (jnp.bfloat16, wide):
+        outputs = jax.ShapeDtypeStruct((9, 1), scores)
+        classes = jax.ShapeDtypeStruct((9, 3), scores)
+        for loss_fn, num_outputs, _ in LOSSES.values():
+          found = jax.eval_shape(
+            loss_fn, outputs if num_outputs == 1 else classes, labels
+          )
+          assert found.dtype == jnp.float32, (loss_fn, dtype, scores)
+        for fn in METRICS.values():
+          found = jax.eval_shape(fn, outputs, labels, where)
+          assert found.dtype == jnp.float32, (fn, dtype, scores)
+        for fn in (metrics.log_loss, metrics.accuracy):
+          found = jax.eval_shape(fn, classes, labels, where)
+          assert found.dtype == jnp.float32, (fn, dtype, scores)

@@ -105,3 +105,35 @@ def test_fit_hands_over_the_loss_and_returns_averages():
   assert max(jax.tree.leaves(far)) > 1e-3
   losses = result.history[0]['losses']
   np.testing.assert_allclose(value / 2, losses @ [2.0, 0.5], rtol=1e-5)
+
+
+@pytest.mark.parametrize('kind', ['x64', 'strict'])
+def test_fit_in_other_modes_of_jax(kind):
+  """Parameters and states stay float32 and int32, whatever the rows are."""
+  todo = (tasks.binary('zebra'), tasks.multiclass('apple', 3))
+  x = np.random.default_rng(0).normal(size=(20, 3))
+  labels = {'zebra': x[:, 0] > 0, 'apple': np.arange(20) % 3}
+  data = lplmtl.Batch(x, labels, {'apple': np.arange(20) > 3}, np.ones(20))
+  model = lplmtl.SharedBottom(
+    todo, bottom=lplmtl.MLP((4,), dropout_rate=0.1), tower=lplmtl.MLP(())
+  )
+  optimizer = optax.chain(
+    optax.adam(0.1), contrib.reduce_on_plateau(accumulation_size=2)
+  )
+  if kind == 'x64':
+    mode = contracts.double_precision()
+  else:  # where features are not cast to the parameters' dtype
+    mode = jax.numpy_dtype_promotion('strict')
+    data = data._replace(features=x.astype(np.float32))
+  with mode:
+    result = lplmtl.fit(
+      jax.random.split(jax.random.key(0), 2), model, todo, optimizer,
+      balancing.uncertainty(), data, validation=data, batch_size=10,
+      num_epochs=1, skip_nonfinite=1,
+    )  # fmt: skip
+  state = result.state
+  trained = (result.params, state.opt_state, state.balancer_state, state.step)
+  dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(trained)}
+  assert dtypes == {'float32', 'int32'}
+  for found in result.history[0]['validation'].values():
+    assert all(np.isfinite(values).all() for values in found.values())
