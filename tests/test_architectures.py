@@ -508,6 +508,19 @@ def test_bfloat16_is_for_the_products_alone():
       np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
 
 
+def test_factors_have_the_dtype_of_their_mlp():
+  small = contracts.architectures()['tensor_factorization']
+  low = dataclasses.replace(small, bottom=lplmtl.MLP((6, 5), dtype='bfloat16'))
+  x = _input()
+  params = contracts.random_params(low, x)
+  contracts.assert_same_structure(params, contracts.random_params(small, x))
+  exact, rough = (
+    model.apply({'params': params}, x)[0]['zebra'] for model in (small, low)
+  )
+  assert rough.dtype == jnp.float32 and not np.array_equal(rough, exact)
+  np.testing.assert_allclose(rough, exact, atol=0.1, rtol=0.1)
+
+
 def test_dropout_acts_in_training_only():
   model = lplmtl.MMoE(
     contracts.TASKS, expert=lplmtl.MLP((32,), dropout_rate=0.5)
@@ -587,6 +600,7 @@ def test_sizes_that_make_no_sense(change, complaint):
     ('cross_stitch', {'levels': ()}, 'one expert template per level'),
     ('mtan', {'levels': (nn.Dense(4),)}, r"found \['Dense'\]"),
     ('mtan', {'levels': (lplmtl.MLP((0,)),)}, 'of at least 1'),
+    ('mtan', {'levels': (lplmtl.MLP(4),)}, 'a tuple of whole numbers .* found 4'),
     ('tensor_factorization', {'ranks': 4}, 'three numbers .* found 4'),
     ('tensor_factorization', {'bottom': lplmtl.MLP((0,))}, 'of at least 1'),
     ('dselect_k', {'num_experts': 4.0}, 'found 4.0: take 4'),

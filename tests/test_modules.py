@@ -212,6 +212,23 @@ def test_rematerialised_mlps():
       contracts.assert_trees_close(wet, run(usual, params, **training))
 
 
+@pytest.mark.parametrize(
+  'name, field', [('shared_bottom', 'bottom'), ('mmoe', 'expert')]
+)
+def test_a_static_flag_under_remat(name, field):
+  """Flax's way: `train` by position, not traced."""
+
+  class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+      x = nn.Dense(6)(x)
+      return jnp.tan(x) if train else x
+
+  model = _with(name, field, nn.remat(Block, static_argnums=(2,))())
+  assert ' tan ' in _program(model, True)
+  assert ' tan ' not in _program(model, False)
+
+
 def test_mapped_mlps():
   """nn.vmap makes a subclass too: here a kernel for each column."""
   each = nn.vmap(

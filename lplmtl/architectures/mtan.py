@@ -32,8 +32,8 @@ class MTAN(nn.Module):
   Attributes:
     tasks: T tasks.
     encoder: module from features to `[B, D]`; None takes them as they are.
-    levels: an MLP of one layer for each block, whose width, activation and
-      dropout (after p_j) it has, lowest first.
+    levels: an MLP of one layer (no subclass) for each block, whose width,
+      activation, dtype and dropout (after p_j) it has, lowest first.
     tower: template of the body of each tower; its head is added.
 
   Differs from the paper: dense layers without batch normalisation instead of a

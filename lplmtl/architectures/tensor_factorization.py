@@ -29,7 +29,7 @@ class TensorFactorization(nn.Module):
   Attributes:
     tasks: T tasks.
     encoder: module from features to `[B, D]`; None takes them as they are.
-    bottom: an MLP, whose layers are factorised.
+    bottom: an MLP, whose layers are factorised; no subclass.
     tower: template of the body of each tower; its head is added.
     ranks: R_1, R_2, R_3; each at most the size that it stands for is used.
 
@@ -81,7 +81,9 @@ class TensorFactorization(nn.Module):
       )
     hidden = dict.fromkeys(names, x)
     for i, width in enumerate(self.bottom.widths):
-      layer = _Layer(names, width, self.ranks, name=f'layer_{i}')
+      layer = _Layer(
+        names, width, self.ranks, self.bottom.dtype, name=f'layer_{i}'
+      )
       outputs = layer(hidden)
       for name in names:
         hidden[name] = experts.drop(
@@ -98,6 +100,7 @@ class _Layer(nn.Module):
   task_names: tuple[str, ...]
   width: int
   ranks: tuple[int, int, int]
+  dtype: Any
 
   @nn.compact
   def __call__(self, inputs: dict[str, Array]) -> dict[str, Array]:
@@ -120,6 +123,9 @@ class _Layer(nn.Module):
       bias = self.param(
         f'bias_{name}', nn.initializers.zeros, (self.width,), jnp.float32
       )
-      small = inputs[name] @ project @ jnp.einsum('abc,c->ab', core, factor)
-      outputs[name] = small @ expand.T + bias[None]
+      x, down, middle, up, own, bias = nn.dtypes.promote_dtype(
+        inputs[name], project, core, expand, factor, bias, dtype=self.dtype
+      )
+      small = x @ down @ jnp.einsum('abc,c->ab', middle, own)
+      outputs[name] = small @ up.T + bias[None]
     return outputs
