@@ -52,7 +52,9 @@ def excess_mtl(
   Raises:
     ValueError: a learning rate that is not above 0.
 
-  Differs from the paper: the weights act on the shared parameters alone.
+  Differs from the paper: the weights act on the shared parameters alone. The
+  authors' code has a warm-up of three epochs with even weights, after which it
+  takes the first risks; here these are the first step's.
 
   References:
     He et al. 2024, "Robust Multi-Task Learning with Excess Risks".

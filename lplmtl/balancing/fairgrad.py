@@ -23,7 +23,10 @@ def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
   vanish; `normalized` brings it to the others' scale.
 
   Args:
-    alpha: >= 0.5.
+    alpha: >= 0.5. Up to about 6 the equation holds to float32's rounding.
+      Beyond that the weights, which go with a task's gain to the power -alpha,
+      may leave float32's range: they stay finite, and `residual` says by how
+      much the equation is missed.
     scope: see `Balancer`.
 
   Returns:

@@ -27,9 +27,9 @@ def graddrop(
     scope: see `Aggregator`.
 
   Returns:
-    An Aggregator whose state is a random key; 1 pass forward, T back. Its
-    weights, for reports, are the shares of the squared gradients that passed;
-    they sum to nothing fixed.
+    An Aggregator whose state is a random key, `[2]` uint32; 1 pass
+    forward, T back. Its weights, for reports, are the shares of the squared
+    gradients that passed; they sum to nothing fixed.
 
   Raises:
     ValueError: a leak out of range; in `init`, another number of tasks.

@@ -24,7 +24,9 @@ def nash_mtl(scope: Scope = 'shared') -> Balancer:
     A Balancer whose state is a `solvers.Solved`; 1 pass forward, T back.
 
   Differs from the paper: the equation is solved by Newton's method, in every
-  step, in place of a sequence of convex programs every few steps.
+  step, in place of a sequence of convex programs every few steps. The authors'
+  code clips the shared parameters' gradient to the length 1; put
+  `optax.clip_by_global_norm(1.0)` before the optimiser for that.
 
   References:
     Navon et al. 2022, "Multi-Task Learning as a Bargaining Game".

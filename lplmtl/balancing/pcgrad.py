@@ -25,7 +25,8 @@ def pcgrad(scope: Scope = 'shared') -> Balancer:
     scope: the parameters whose gradients are compared and combined.
 
   Returns:
-    A Balancer whose state is a random key; 1 pass forward, T back.
+    A Balancer whose state is a random key, `[2]` uint32; 1 pass
+    forward, T back.
 
   Differs from the paper: with `scope='shared'` only shared parameters count, as
   is usual; parameters of one task have no conflict.

@@ -15,7 +15,8 @@ def random(scope: Scope = 'shared') -> Balancer:
     scope: see `Balancer`.
 
   Returns:
-    A Balancer whose state is a random key; 1 pass forward, 2 back.
+    A Balancer whose state is a random key, `[2]` uint32; 1 pass
+    forward, 2 back.
 
   References:
     Lin et al. 2022, "Reasonable Effectiveness of Random Weighting: A Litmus

@@ -19,7 +19,8 @@ def rlw(distribution: Literal['normal', 'dirichlet'] = 'normal') -> Balancer:
     distribution: which.
 
   Returns:
-    A Balancer whose state is a random key; one pass forward, one back.
+    A Balancer whose state is a random key, `[2]` uint32; one pass
+    forward, one back.
 
   Raises:
     ValueError: another distribution.

@@ -35,6 +35,9 @@ def stch(
     ValueError: arguments out of range; in `init`, another number of tasks.
 
   Differs from the paper: z is a constant, instead of one that is looked for.
+  The authors' code takes log(L_k / nadir_k) for the losses, after a warm-up of
+  some epochs whose mean losses are the nadir; here losses count as they are, in
+  their own units, from the first step.
 
   References:
     Lin et al. 2024, "Smooth Tchebycheff Scalarization for Multi-Objective
