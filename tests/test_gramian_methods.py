@@ -540,3 +540,19 @@ def test_arguments_that_are_no_numbers():
   ):
     with pytest.raises(ValueError, match=complaint):
       make()
+
+
+def test_how_far_fairgrad_goes():
+  """To alpha = 6 the equation holds; beyond that the residual tells."""
+  jacobians = _random_jacobians(5, 200, 1e2)
+  gramians = jnp.asarray(jacobians @ np.swapaxes(jacobians, 1, 2), jnp.float32)
+  for alpha in (1.0, 6.0, 50.0):
+    balancer = balancing.fairgrad(alpha)
+    state = balancer.init(KEY, 5)
+    weights, state = jax.jit(
+      jax.vmap(
+        lambda g, b=balancer, s=state: b.update(jnp.ones(5), s, gramian=g)
+      )
+    )(gramians)
+    assert np.isfinite(weights).all() and np.isfinite(state.residual).all()
+    assert (state.residual.max() < 1e-3) == (alpha < 10)
