@@ -1,7 +1,5 @@
 """Saved models: parameters, configuration and encoder tables in one folder."""
 
-import dataclasses
-import importlib
 import json
 import os
 import pathlib
@@ -14,25 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import folders, storage
+from lplmtl import blueprint, folders, storage
 from lplmtl.storage import CheckpointError
 from lplmtl.tables import Tables
-from lplmtl.types import PyTree, Task
+from lplmtl.types import PyTree
 
 FORMAT = 1
 KIND = 'model'  # of folder
-# Where the modules and functions of a saved model may come from. Nothing else
-# is ever looked up: a model file is data, not code.
-_MODULES = (
-  'lplmtl.architectures',
-  'lplmtl.encoder',
-  'lplmtl.experts',
-  'lplmtl.losses',
-  'lplmtl.metrics',
-  'lplmtl.types',
-  'flax.linen',
-  'jax.nn',
-)
 
 
 def save(
@@ -71,13 +57,13 @@ def save(
   """
   directory = storage.absolute(directory)
   storage.check_path(directory, KIND)
-  lookup = _lookup(modules)
+  lookup = blueprint.known_names(modules)
   meta = {
     'format': FORMAT,
-    'model': _to_data(model, lookup),
-    'tables': None if tables is None else _plain(tables.to_json()),
+    'model': blueprint.to_data(model, lookup),
+    'tables': None if tables is None else blueprint.plain(tables.to_json()),
     'num_seeds': None if num_seeds is None else int(num_seeds),
-    'extra': _plain(dict(extra or {})),
+    'extra': blueprint.plain(dict(extra or {})),
   }
   _check_read_back(meta, lookup)
   _check_params(params)
@@ -93,7 +79,7 @@ def _check_read_back(meta: dict[str, Any], lookup: Mapping[str, Any]) -> None:
   """Raises a ValueError for metadata that `load` would not give back."""
   try:
     found = json.loads(json.dumps(meta))
-    model = _from_data(found['model'], lookup)
+    model = blueprint.from_data(found['model'], lookup)
     tables = found['tables']
     if tables is not None:
       tables = Tables.from_json(tables).to_json()
@@ -102,7 +88,7 @@ def _check_read_back(meta: dict[str, Any], lookup: Mapping[str, Any]) -> None:
       f'cannot save this model, as it could not be loaded: {error}'
     ) from error
   for name, old, new in (
-    ('model', meta['model'], _to_data(model, lookup)),
+    ('model', meta['model'], blueprint.to_data(model, lookup)),
     ('tables', meta['tables'], tables),
     ('extra', meta['extra'], found['extra']),
   ):
@@ -165,7 +151,7 @@ def load(
   directory = storage.absolute(directory)
   meta, params = _read(directory)
   try:
-    model = _from_data(meta['model'], _lookup(modules))
+    model = blueprint.from_data(meta['model'], blueprint.known_names(modules))
     if not isinstance(model, nn.Module):
       raise TypeError(f'expected a Linen module, found {model!r:.50}')
     found = meta['tables']
@@ -225,112 +211,3 @@ def _read(directory: pathlib.Path) -> tuple[dict[str, Any], PyTree]:
     return meta, jax.tree.map(jnp.asarray, params)
   except Exception as error:
     raise _misfit(directory, error) from error
-
-
-def _lookup(modules: tuple[ModuleType, ...]) -> dict[str, Any]:
-  """Every public name a saved model may mention: `{'jax.nn:relu': relu}`."""
-  known = [importlib.import_module(name) for name in _MODULES]
-  return {
-    f'{module.__name__}:{name}': value
-    for module in (*known, *modules)
-    for name, value in vars(module).items()
-    if callable(value) and not name.startswith('_')
-  }
-
-
-def _to_data(value: Any, lookup: Mapping[str, Any]) -> Any:
-  """A module, a task, or a value of one of their fields, as JSON data."""
-  value = _number(value)
-  if value is None or isinstance(value, bool | int | float | str):
-    return value
-  if isinstance(value, tuple | list):
-    return [_to_data(v, lookup) for v in value]
-  if isinstance(value, Mapping):
-    return {'dict': {k: _to_data(v, lookup) for k, v in value.items()}}
-  if isinstance(value, nn.Module | Task):
-    fields = {
-      f.name: _to_data(getattr(value, f.name), lookup)
-      for f in dataclasses.fields(value)
-      if f.init and f.name not in ('parent', 'name')
-    }
-    if isinstance(value, Task):
-      fields['name'] = value.name
-    return {'class': _name_of(type(value), lookup), 'fields': fields}
-  try:
-    return {'function': _name_of(value, lookup)}
-  except ValueError:
-    dtype = _dtype(value)
-    if dtype is None:
-      raise
-    return {'dtype': dtype.name}
-
-
-def _number(value: Any) -> Any:
-  """NumPy's and JAX's single numbers as Python's."""
-  is_array = isinstance(value, np.ndarray | jax.Array) and value.ndim == 0
-  if is_array and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-    value = np.asarray(value)[()]
-  if isinstance(value, np.generic):
-    kinds = (bool, np.bool_), (int, jnp.integer), (float, jnp.floating)
-    for kind, family in kinds:
-      if jnp.issubdtype(value.dtype, family):
-        return kind(value)
-  return str(value) if isinstance(value, np.str_) else value
-
-
-def _plain(value: Any) -> Any:
-  """JSON data without NumPy's numbers and tuples."""
-  if isinstance(value, Mapping):
-    return {k: _plain(v) for k, v in value.items()}
-  if isinstance(value, tuple | list):
-    return [_plain(v) for v in value]
-  return _number(value)
-
-
-def _dtype(value: Any) -> np.dtype[Any] | None:
-  """A dtype of numbers or bools; None where a value names none."""
-  if not (isinstance(value, np.dtype | str) or callable(value)):
-    return None
-  try:
-    dtype = jnp.dtype(value)
-  except (TypeError, ValueError):
-    return None
-  is_number = jnp.issubdtype(dtype, jnp.number) or dtype == np.bool_
-  return dtype if is_number else None
-
-
-def _name_of(value: Any, lookup: Mapping[str, Any]) -> str:
-  for name, known in lookup.items():
-    if known is value:
-      return name
-  found = ' '.join(repr(value).split())
-  raise ValueError(
-    f'cannot save {found:.200}: expected a class or function from '
-    f'{", ".join(_MODULES)}, or from one of `modules`'
-  )
-
-
-def _from_data(data: Any, lookup: Mapping[str, Any]) -> Any:
-  if isinstance(data, list):
-    return tuple(_from_data(v, lookup) for v in data)
-  if not isinstance(data, dict):
-    return data
-  if 'dict' in data:
-    return {k: _from_data(v, lookup) for k, v in data['dict'].items()}
-  if 'dtype' in data:
-    dtype = _dtype(data['dtype'])
-    if dtype is None:
-      raise CheckpointError(f'expected a dtype, found {data["dtype"]!r:.50}')
-    return dtype
-  name = data.get('class') or data['function']
-  if not isinstance(name, str) or name not in lookup:
-    raise CheckpointError(
-      f'the model uses {name!r}, which is not known here: hand its Python '
-      'module over in `modules`'
-    )
-  if 'function' in data:
-    return lookup[name]
-  cls = lookup[name]
-  if not (isinstance(cls, type) and issubclass(cls, nn.Module | Task)):
-    raise CheckpointError(f'expected a Linen module or a task, found {name!r}')
-  return cls(**{k: _from_data(v, lookup) for k, v in data['fields'].items()})

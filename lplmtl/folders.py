@@ -53,8 +53,10 @@ def is_own(folder: pathlib.Path, kind: str) -> bool:
     listed = _listed(folder)
     if _kind(folder, listed) != kind:
       return False
-    if listed:
-      return names(folder) <= {*listed, CHECKSUMS, MARK}
+    # Each of the two lists makes up for damage to the other.
+    known = {*listed, *read_mark(folder)[1], CHECKSUMS, MARK}
+    if listed or len(known) > 2:
+      return names(folder) <= known
     return {name.split('/')[0] for name in names(folder)} <= _LAYOUT
   except (OSError, ValueError):
     return False

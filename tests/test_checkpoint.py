@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import lplmtl
-from lplmtl import checkpoint, storage, tables, tasks
+from lplmtl import blueprint, checkpoint, storage, tables, tasks
 from tests import contracts
 
 TABLES = tables.fit(
@@ -193,11 +193,9 @@ def test_no_folder(tmp_path):
   'name', ['lplmtl.checkpoint:save', 'os:system', 'jax.nn:relu']
 )
 def test_a_model_file_cannot_name_other_code(name):
-  lookup = checkpoint._lookup(())
-  with pytest.raises(
-    checkpoint.CheckpointError, match='not known|expected a Linen'
-  ):
-    checkpoint._from_data({'class': name, 'fields': {}}, lookup)
+  lookup = blueprint.known_names(())
+  with pytest.raises(ValueError, match='not known|expected a Linen'):
+    blueprint.from_data({'class': name, 'fields': {}}, lookup)
 
 
 def test_tables_and_configuration_are_guarded_too(tmp_path):
@@ -253,8 +251,8 @@ def test_numpy_numbers_come_back_as_numbers(model, tmp_path):
   checkpoint.save(tmp_path / 'model', model, _small())
   loaded, _, _ = checkpoint.load(tmp_path / 'model')
   assert loaded == model
-  plain = json.dumps(checkpoint._to_data(loaded, checkpoint._lookup(())))
-  again = json.dumps(checkpoint._to_data(model, checkpoint._lookup(())))
+  plain = json.dumps(blueprint.to_data(loaded, blueprint.known_names(())))
+  again = json.dumps(blueprint.to_data(model, blueprint.known_names(())))
   assert plain == again
 
 
@@ -332,7 +330,7 @@ def test_metadata_of_another_release(change, tmp_path, monkeypatch):
   """And what nobody wrote: one line, whatever stands there."""
   meta = {
     'format': 1,
-    'model': checkpoint._to_data(lplmtl.MLP((3,)), checkpoint._lookup(())),
+    'model': blueprint.to_data(lplmtl.MLP((3,)), blueprint.known_names(())),
     'tables': TABLES.to_json(),
     'num_seeds': 2,
     'extra': {},

@@ -77,6 +77,14 @@ def test_own_folders_are_known_when_damaged(damage, how, own):
     storage.verify(own)
 
 
+@pytest.mark.parametrize('name', ['SHA256SUMS', 'LPLMTL'])
+def test_own_folders_are_known_by_either_list(name, own):
+  """A flipped bit in the name of a file is no other file."""
+  text = (own / name).read_text()
+  (own / name).write_text(text.replace('manifest', 'manifesu'))
+  assert folders.is_own(own, 'model')
+
+
 def _sums_alone(folder):
   shutil.rmtree(folder)
   folder.mkdir()

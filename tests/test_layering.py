@@ -70,7 +70,8 @@ ALLOWED = {
   'saves': {'folders'},
   'quiet': set(),
   'storage': {'files', 'folders', 'quiet'},
-  'checkpoint': {'folders', 'storage', 'tables'},
+  'blueprint': set(),
+  'checkpoint': {'blueprint', 'folders', 'storage', 'tables'},
   'resume': {'folders', 'progress', 'saves', 'storage'},
 }
 FORBIDDEN = {

@@ -1,0 +1,153 @@
+"""A model's configuration as JSON data, and a model of such data.
+
+Nothing but named parts is ever looked up, so that data cannot run code.
+"""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lplmtl.types import Task
+
+# Where the modules and functions of a saved model may come from. Nothing else
+# is ever looked up: a model file is data, not code.
+MODULES = (
+  'lplmtl.architectures',
+  'lplmtl.encoder',
+  'lplmtl.experts',
+  'lplmtl.losses',
+  'lplmtl.metrics',
+  'lplmtl.types',
+  'flax.linen',
+  'jax.nn',
+)
+
+
+def known_names(modules: tuple[ModuleType, ...]) -> dict[str, Any]:
+  """Every public name a saved model may mention: `{'jax.nn:relu': relu}`."""
+  known = [importlib.import_module(name) for name in MODULES]
+  return {
+    f'{module.__name__}:{name}': value
+    for module in (*known, *modules)
+    for name, value in vars(module).items()
+    if callable(value) and not name.startswith('_')
+  }
+
+
+def to_data(value: Any, lookup: Mapping[str, Any]) -> Any:
+  """A module, a task, or a value of one of their fields, as JSON data.
+
+  Args:
+    value: what `checkpoint.save` takes as a model, or a part of it.
+    lookup: of `known_names`.
+
+  Raises:
+    ValueError: something that cannot be named or written.
+  """
+  value = _number(value)
+  if value is None or isinstance(value, bool | int | float | str):
+    return value
+  if isinstance(value, tuple | list):
+    return [to_data(v, lookup) for v in value]
+  if isinstance(value, Mapping):
+    return {'dict': {k: to_data(v, lookup) for k, v in value.items()}}
+  if isinstance(value, nn.Module | Task):
+    fields = {
+      f.name: to_data(getattr(value, f.name), lookup)
+      for f in dataclasses.fields(value)
+      if f.init and f.name not in ('parent', 'name')
+    }
+    if isinstance(value, Task):
+      fields['name'] = value.name
+    return {'class': _name_of(type(value), lookup), 'fields': fields}
+  try:
+    return {'function': _name_of(value, lookup)}
+  except ValueError:
+    dtype = _dtype(value)
+    if dtype is None:
+      raise
+    return {'dtype': dtype.name}
+
+
+def _number(value: Any) -> Any:
+  """NumPy's and JAX's single numbers as Python's."""
+  is_array = isinstance(value, np.ndarray | jax.Array) and value.ndim == 0
+  if is_array and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+    value = np.asarray(value)[()]
+  if isinstance(value, np.generic):
+    kinds = (bool, np.bool_), (int, jnp.integer), (float, jnp.floating)
+    for kind, family in kinds:
+      if jnp.issubdtype(value.dtype, family):
+        return kind(value)
+  return str(value) if isinstance(value, np.str_) else value
+
+
+def plain(value: Any) -> Any:
+  """JSON data without NumPy's numbers and tuples."""
+  if isinstance(value, Mapping):
+    return {k: plain(v) for k, v in value.items()}
+  if isinstance(value, tuple | list):
+    return [plain(v) for v in value]
+  return _number(value)
+
+
+def _dtype(value: Any) -> np.dtype[Any] | None:
+  """A dtype of numbers or bools; None where a value names none."""
+  if not (isinstance(value, np.dtype | str) or callable(value)):
+    return None
+  try:
+    dtype = jnp.dtype(value)
+  except (TypeError, ValueError):
+    return None
+  is_number = jnp.issubdtype(dtype, jnp.number) or dtype == np.bool_
+  return dtype if is_number else None
+
+
+def _name_of(value: Any, lookup: Mapping[str, Any]) -> str:
+  for name, known in lookup.items():
+    if known is value:
+      return name
+  found = ' '.join(repr(value).split())
+  raise ValueError(
+    f'cannot save {found:.200}: expected a class or function from '
+    f'{", ".join(MODULES)}, or from one of `modules`'
+  )
+
+
+def from_data(data: Any, lookup: Mapping[str, Any]) -> Any:
+  """The inverse of `to_data`; constructs the modules.
+
+  Raises:
+    ValueError: a name that is not known, or names something else. Data that
+      `to_data` did not give may raise anything else.
+  """
+  if isinstance(data, list):
+    return tuple(from_data(v, lookup) for v in data)
+  if not isinstance(data, dict):
+    return data
+  if 'dict' in data:
+    return {k: from_data(v, lookup) for k, v in data['dict'].items()}
+  if 'dtype' in data:
+    dtype = _dtype(data['dtype'])
+    if dtype is None:
+      raise ValueError(f'expected a dtype, found {data["dtype"]!r:.50}')
+    return dtype
+  name = data.get('class') or data['function']
+  if not isinstance(name, str) or name not in lookup:
+    raise ValueError(
+      f'the model uses {name!r}, which is not known here: hand its Python '
+      'module over in `modules`'
+    )
+  if 'function' in data:
+    return lookup[name]
+  cls = lookup[name]
+  if not (isinstance(cls, type) and issubclass(cls, nn.Module | Task)):
+    raise ValueError(f'expected a Linen module or a task, found {name!r}')
+  return cls(**{k: from_data(v, lookup) for k, v in data['fields'].items()})
