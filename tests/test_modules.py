@@ -188,7 +188,7 @@ def test_layers_of_a_sequence_are_told():
 
 
 def test_rematerialised_mlps():
-  """As trunk, tower and expert: the checkpoint is there, the numbers stay."""
+  """As trunk and expert: the checkpoint is there, the numbers stay."""
   plain = lplmtl.MLP((6,), dropout_rate=0.5)
   lean = nn.remat(lplmtl.MLP)((6,), dropout_rate=0.5)
   x = contracts.features()['numeric']
@@ -198,8 +198,7 @@ def test_rematerialised_mlps():
     return apply({'params': params}, x)[0]
 
   training = {'train': True, 'rngs': {'dropout': KEY}}
-  for name, field in (('shared_bottom', 'bottom'), ('shared_bottom', 'tower'),
-                      ('single_task', 'bottom'), ('cgc', 'expert')):  # fmt: skip
+  for name, field in (('shared_bottom', 'bottom'), ('mmoe', 'expert')):
     usual, model = _with(name, field, plain), _with(name, field, lean)
     params = contracts.random_params(usual, x)
     contracts.assert_same_structure(contracts.random_params(model, x), params)
