@@ -41,7 +41,8 @@ def check_batches(model: Any, data: Batch, validation: Batch | None) -> None:
   """Refuses rows that the model cannot read, or not learn from.
 
   Args:
-    model: its `check_labels`, if it has one, looks at the batches.
+    model: its `check_labels`, and its encoder's `check_features`, look at the
+      batches, if they are there.
     data: the training rows, as arrays.
     validation: rows that must be like them; or None.
   """
@@ -59,10 +60,32 @@ def check_batches(model: Any, data: Batch, validation: Batch | None) -> None:
       f'validation.features must be like those of data, {shapes}; found '
       f'{_shapes(validation.features)}'
     )
+  encoder = getattr(model, 'encoder', None)
+  while encoder is not None:
+    if hasattr(encoder, 'check_features'):
+      encoder.check_features(data.features, 'data.features')
+      if validation is not None:
+        encoder.check_features(validation.features, 'validation.features')
+    encoder = getattr(encoder, 'encoder', None)  # beneath crosses
   if hasattr(model, 'check_labels'):
     model.check_labels(data, 'data')
     if validation is not None:
       model.check_labels(validation, 'validation')
+
+
+def check_metrics(shapes: Any) -> None:
+  """Refuses metrics that are no numbers.
+
+  Args:
+    shapes: of the evaluation, `{task: {metric: [S]}}`.
+  """
+  for task, found in shapes.items():
+    for metric, value in found.items():
+      if len(value.shape) > 1:
+        raise ValueError(
+          f'the metric {metric!r} of task {task!r} must be a scalar, found '
+          f'shape {value.shape[1:]}'
+        )
 
 
 def _shapes(features: PyTree) -> Any:
@@ -135,8 +158,15 @@ def check_arguments(
       )
 
 
-def check_callbacks(keeper: Any, on_epoch: Any) -> None:
-  """Refuses a keeper that keeps nothing, and what cannot be called."""
+def check_helpers(keeper: Any, on_epoch: Any, devices: Any) -> None:
+  """Refuses a keeper that keeps nothing, no function, and no devices."""
+  if devices is not None and not (
+    isinstance(devices, Sequence)
+    and all(isinstance(device, jax.Device) for device in devices)
+  ):
+    raise ValueError(
+      f'devices must be some of jax.local_devices(), found {devices!r}'
+    )
   wanted = ('restore', 'until', 'look')
   if keeper is not None and not all(hasattr(keeper, x) for x in wanted):
     raise ValueError(

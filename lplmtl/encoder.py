@@ -53,8 +53,9 @@ class TabularEncoder(nn.Module):
       `[B, D]` float.
 
     Raises:
-      ValueError: not C category columns, or a size below 1.
+      ValueError: no such features, not C category columns, or a size below 1.
     """
+    self._check_names(features, 'features')
     categories, numeric = features['categories'], features['numeric']
     num_columns = len(self.num_categories)
     if categories.ndim != 2 or categories.shape[1] != num_columns:
@@ -98,6 +99,41 @@ class TabularEncoder(nn.Module):
     embedded = jnp.take(table, categories + offsets[None], axis=0, mode='clip')
     flat = embedded.reshape(categories.shape[0], -1)
     return jnp.concatenate([flat, numeric.astype(flat.dtype)], axis=1)
+
+  def check_features(self, features: Any, name: str) -> None:
+    """Refuses ids outside of a column's vocabulary; `fit` asks.
+
+    Inside jit such an id would be taken for one of another column.
+
+    Args:
+      features: arrays, not traced.
+      name: what to call them.
+
+    Raises:
+      ValueError: no such features, or an id that is none.
+    """
+    self._check_names(features, name)
+    categories = np.asarray(features['categories'])
+    if categories.ndim != 2 or not categories.size:
+      return  # refused when the model is traced, if need be
+    lowest, highest = categories.min(axis=0), categories.max(axis=0)
+    columns = zip(self.num_categories, lowest, highest, strict=False)
+    for i, (size, low, high) in enumerate(columns):
+      if low < 0 or high >= size:
+        raise ValueError(
+          f"{name}['categories'] must be from 0 to {size - 1} in column {i}, "
+          f'found {low} to {high}'
+        )
+
+  def _check_names(self, features: Any, name: str) -> None:
+    wanted = ('categories', 'numeric')
+    if isinstance(features, Mapping) and all(x in features for x in wanted):
+      return
+    found = list(features) if isinstance(features, Mapping) else 'an array'
+    raise ValueError(
+      f"{name} must be a dict of 'categories', [B, C] ids, and 'numeric', "
+      f'[B, N], for a TabularEncoder; found {found}'
+    )
 
 
 class CrossNetwork(nn.Module):

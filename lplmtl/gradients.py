@@ -9,7 +9,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
-from lplmtl import losses
+from lplmtl import losses, types
 from lplmtl.types import Array, Batch, Model, PyTree, Task
 
 PullBack = Callable[..., PyTree]
@@ -46,9 +46,10 @@ def forward(
 
   def run(params: PyTree) -> tuple[Array, Any]:
     rngs = None if key is None else {'dropout': key}
-    predictions, aux = model.apply(
+    found = model.apply(
       {'params': params}, batch.features, train=key is not None, rngs=rngs
     )
+    predictions, aux = types.model_outputs(found)
     values, _ = losses.task_losses(tasks, predictions, batch, totals)
     return values, aux.get('penalty')
 

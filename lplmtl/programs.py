@@ -126,7 +126,18 @@ def make_evaluate(
 
 
 def build(made: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
-  """Calls those of the parts that are functions of one seed's settings."""
-  return tuple(
+  """Calls those of the parts that are functions of one seed's settings.
+
+  Raises:
+    ValueError: one of them returns no such part.
+  """
+  parts = tuple(
     part if hasattr(part, 'init') else part(hyperparams) for part in made
   )
+  for part in parts:
+    if not hasattr(part, 'init'):
+      raise ValueError(
+        'a function of hyperparams must return a model, an optimizer or a '
+        f'balancer, found {part!r}'
+      )
+  return parts

@@ -36,7 +36,8 @@ class Progress(NamedTuple):
     metrics: `{name: [S, N, ...]}` of the N steps of the epoch under way, 0 for
       those to come.
     choice: see `Choice`.
-    num_skipped: `[S]` int, steps that were skipped as not finite.
+    num_skipped: `[S]` int, steps that were skipped as not finite before the
+      seed stopped.
     epoch: epochs that are over.
     step: steps taken of the one under way, from 0 to N - 1.
     history: one dict for each epoch that is over.
@@ -114,11 +115,12 @@ def advance(
   metrics = {name: x.copy() for name, x in progress.metrics.items()}
   for name, x in metrics.items():
     x[:, new] = found[name][:, new]
+  skipped = metrics['skipped'][:, new].sum(axis=1, dtype=np.int32)
+  counted = np.where(progress.choice.active, skipped, 0).astype(np.int32)
   return progress._replace(
     state=state,
     metrics=metrics,
-    num_skipped=progress.num_skipped
-    + metrics['skipped'][:, new].sum(axis=1, dtype=np.int32),
+    num_skipped=progress.num_skipped + counted,
     step=last,
   )
 

@@ -77,13 +77,15 @@ def init_state(
     features: pytree of `[B, ...]`, of which only shapes and dtypes matter.
 
   Raises:
-    ValueError: a model that keeps more than parameters.
+    ValueError: a model that keeps more than parameters, or has none.
   """
   params_key, balancer_key, run_key = jax.random.split(key, 3)
   params_key = dropout.row_key(params_key)
   variables = model.init({'params': params_key}, features)
   modules.check_collections(variables, model)
-  params = variables['params']
+  params = variables.get('params')
+  if not jax.tree.leaves(params):
+    raise ValueError(f'{type(model).__name__} has no parameters to train')
   balancer_state = balanced.init(
     balancer_key, model, tasks, balancer, params,
     _moving(optimizer, balancer, params),
@@ -272,17 +274,20 @@ def predict(
       'expected at least one row to predict, and chunks of at least one; found '
       f'{count} rows and a chunk_size of {chunk_size}'
     )
+
+  def score(rows: PyTree) -> dict[str, Array]:
+    return types.model_outputs(model.apply({'params': params}, rows))[0]
+
   if count <= chunk_size:
-    return model.apply({'params': params}, features)[0]
+    return score(features)
   num_chunks = -(-count // chunk_size)
   # The last chunk repeats the last row, so that no column is padded (copied).
   rows = jnp.minimum(jnp.arange(num_chunks * chunk_size), count - 1)
 
-  def score(rows: Array) -> dict[str, Array]:
-    chunk = jax.tree.map(lambda x: x[rows], features)
-    return model.apply({'params': params}, chunk)[0]
-
-  chunks = jax.lax.map(score, rows.reshape(num_chunks, chunk_size))
+  chunks = jax.lax.map(
+    lambda chunk: score(jax.tree.map(lambda x: x[chunk], features)),
+    rows.reshape(num_chunks, chunk_size),
+  )
   return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], chunks)
 
 

@@ -143,7 +143,7 @@ def fit(
       task and the first parameter concerned.
   """
   checks.check_arguments(key, model, optimizer, balancer, hyperparams)
-  checks.check_callbacks(keeper, on_epoch)
+  checks.check_helpers(keeper, on_epoch, devices)
   checks.check_tasks(model, tasks)
   data = arrays.read_batch(tasks, data, 'data')
   if validation is not None:
@@ -270,9 +270,9 @@ def _compile(job: _Job, now: Progress) -> _Job:
   ).compile()
   evaluate = job.evaluate
   if job.validation is not None:
-    evaluate = evaluate.lower(
-      now.state.params, job.hyperparams, job.validation
-    ).compile()
+    lowered = evaluate.lower(now.state.params, job.hyperparams, job.validation)
+    checks.check_metrics(lowered.out_info)
+    evaluate = lowered.compile()
   return job._replace(run=run, evaluate=evaluate)
 
 

@@ -46,12 +46,23 @@ class Task:
   is_regression: bool = False
 
   def __post_init__(self) -> None:
-    if not self.name:
-      raise ValueError('a task needs a name; found an empty one')
-    if self.num_outputs < 1:
+    if not isinstance(self.name, str) or not self.name:
+      raise ValueError(f'a task needs a name, a text; found {self.name!r}')
+    if not callable(self.loss_fn):
       raise ValueError(
-        f'task {self.name!r}: num_outputs must be at least 1, '
-        f'found {self.num_outputs}'
+        f'task {self.name!r}: loss_fn must be a function, such as '
+        f'losses.squared_error; found {self.loss_fn!r}'
+      )
+    is_dict = isinstance(self.metric_fns, Mapping)
+    if not is_dict or not all(map(callable, self.metric_fns.values())):
+      raise ValueError(
+        f'task {self.name!r}: metric_fns must be a dict of functions, found '
+        f'{self.metric_fns!r}'
+      )
+    if not hasattr(self.num_outputs, '__index__') or self.num_outputs < 1:
+      raise ValueError(
+        f'task {self.name!r}: num_outputs must be at least 1, a whole number; '
+        f'found {self.num_outputs!r}'
       )
     if 'loss' in self.metric_fns:
       raise ValueError(
@@ -91,6 +102,29 @@ def num_rows(features: PyTree) -> int:
       f'features must be arrays of shape [N, ...], found {found}'
     )
   return leaves[0].shape[0]
+
+
+def model_outputs(found: Any) -> tuple[Any, Any]:
+  """`(predictions, aux)` of a model.
+
+  Raises:
+    ValueError: it returned something else, or a penalty that is no number.
+  """
+  is_pair = isinstance(found, tuple) and len(found) == 2
+  if not is_pair or not all(isinstance(part, Mapping) for part in found):
+    kinds = type(found).__name__
+    if isinstance(found, tuple):
+      kinds = f'({", ".join(type(part).__name__ for part in found)})'
+    raise ValueError(
+      'a model must return ({task: predictions [B, ..., K]}, aux), two dicts; '
+      f'found {kinds}'
+    )
+  shape = getattr(found[1].get('penalty'), 'shape', ())
+  if shape:
+    raise ValueError(
+      f"aux['penalty'] of a model must be a scalar, found shape {shape}"
+    )
+  return found
 
 
 class Model(Protocol):

@@ -2,6 +2,7 @@
 
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import scipy.sparse
 
 import lplmtl
-from lplmtl import arrays, balancing, checks, tasks
+from lplmtl import arrays, balancing, checks, programs, steps, tasks
 
 TASKS = (tasks.binary('a'), tasks.regression('b'))
 X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
@@ -183,11 +184,96 @@ def test_arguments_in_the_place_of_others(change, complaint):
     checks.check_arguments(**arguments)
 
 
-def test_callbacks_that_are_none():
+@pytest.mark.parametrize('depth', [0, 1])
+def test_ids_outside_of_their_vocabulary(depth):
+  """Inside jit they would be ids of another column."""
+  encoder = lplmtl.TabularEncoder((3, 5), embed_dim=2)
+  encoder = lplmtl.CrossNetwork(encoder) if depth else encoder
+  model = lplmtl.SharedBottom(TASKS, encoder=encoder)
+  good = {'categories': np.tile([2, 4], (6, 1)), 'numeric': X}
+
+  def check(found, validation=None):
+    checks.check_batches(model, lplmtl.Batch(found, {}), validation)
+
+  check(good)
+  for value, found in ((3, '3 to 3'), (-1, '-1 to -1')):
+    bad = {**good, 'categories': np.tile([value, 0], (6, 1))}
+    with pytest.raises(
+      ValueError,
+      match=rf"data.features.'categories'.* 0 to 2 in column 0, found {found}",
+    ):
+      check(bad)
+  with pytest.raises(ValueError, match='validation.features.*in column 0'):
+    check(good, lplmtl.Batch(bad, {}))
+  with pytest.raises(ValueError, match='for a TabularEncoder; found an array'):
+    check(X)
+  with pytest.raises(ValueError, match=r"TabularEncoder; found \['ids'\]"):
+    jax.eval_shape(model.init, jax.random.key(0), {'ids': good['categories']})
+
+
+class _Own(nn.Module):
+  """Returns what it is told to."""
+
+  returned: str
+
+  @nn.compact
+  def __call__(self, x, *, train=False):
+    if self.returned == 'nothing':
+      return {'a': x[:, :1], 'b': x[:, :1]}, {}
+    found = {'a': nn.Dense(1)(x), 'b': nn.Dense(1)(x)}
+    return {
+      'one': found,
+      'array': (found['a'], {}),
+      'None': (found, None),
+      'penalty': (found, {'penalty': jnp.ones(3)}),
+    }[self.returned]
+
+
+@pytest.mark.parametrize(
+  'returned, complaint',
+  [
+    ('one', 'a model must return .* two dicts; found dict'),
+    ('array', r'two dicts; found \([A-Za-z]*Tracer, dict\)'),
+    ('None', r'found \(dict, NoneType\)'),
+    ('penalty', r"aux\['penalty'\] .* must be a scalar, found shape \(3,\)"),
+    ('nothing', '_Own has no parameters to train'),
+  ],
+)
+def test_models_that_return_something_else(returned, complaint):
+  model = _Own(returned)
+  args = model, TASKS, optax.sgd(0.1), balancing.equal()
+  batch = lplmtl.Batch(X, {'a': A, 'b': B})
+
+  def run():
+    state = steps.init_state(jax.random.key(0), *args, X)
+    return lplmtl.make_train_step(*args)(state, batch)
+
+  with pytest.raises(ValueError, match=complaint):
+    jax.eval_shape(run)
+
+
+def test_metrics_that_are_no_numbers():
+  one = types.SimpleNamespace(shape=(2,))
+  checks.check_metrics({'a': {'auc': one}})
+  each = types.SimpleNamespace(shape=(2, 6))
+  with pytest.raises(ValueError, match="'auc' of task 'a' must be a scalar, f"):
+    checks.check_metrics({'a': {'auc': each}})
+
+
+def test_functions_of_settings_that_return_no_part():
+  with pytest.raises(ValueError, match='must return a model, .* found None'):
+    programs.build((lambda h: None,), {})
+
+
+def test_helpers_that_are_none():
+  with pytest.raises(
+    ValueError, match="some of jax.local_devices.*found 'cpu'"
+  ):
+    checks.check_helpers(None, None, 'cpu')
   with pytest.raises(ValueError, match="resume.Checkpoints.*; found 'folder'"):
-    checks.check_callbacks('folder', None)
+    checks.check_helpers('folder', None, None)
   with pytest.raises(ValueError, match='on_epoch must be a function, found 3'):
-    checks.check_callbacks(None, 3)
+    checks.check_helpers(None, 3, None)
 
 
 def test_fit_reads_columns_and_low_precision():

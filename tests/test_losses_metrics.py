@@ -139,11 +139,24 @@ def test_task_losses_name_what_is_missing():
   'make, complaint',
   [
     (lambda: tasks.binary(''), 'needs a name'),
+    (lambda: tasks.binary(3), 'needs a name, a text; found 3'),
+    (
+      lambda: lplmtl.Task('a', 'mse'),
+      "'a': loss_fn must be a function, .* 'mse'",
+    ),
+    (
+      lambda: lplmtl.Task('a', losses.squared_error, metric_fns=[metrics.r2]),
+      'metric_fns must be a dict of functions, found',
+    ),
+    (
+      lambda: lplmtl.Task('a', losses.squared_error, num_outputs=1.0),
+      'a whole number; found 1.0',
+    ),
     (lambda: tasks.multiclass('a', 1), "task 'a' must have at least 2 classes"),
     (lambda: tasks.multiclass('a', 2.0), 'a whole number; found 2.0'),
     (
       lambda: lplmtl.Task('a', losses.squared_error, num_outputs=0),
-      'at least 1, found 0',
+      'at least 1, a whole number; found 0',
     ),
   ],
 )

@@ -113,6 +113,10 @@ def test_what_no_step_tells_is_nan():
   )
   np.testing.assert_array_equal(record['residual'], [NAN, 0.5, 0.5])
   assert now.num_skipped.tolist() == [4, 1, 0]
+  # A seed that has stopped skips nothing any more.
+  choice = now.choice._replace(active=np.array([True, False, True]))
+  now = progress.advance(now._replace(choice=choice), now.state, metrics, 4)
+  assert now.num_skipped.tolist() == [8, 1, 0]
 
 
 def test_a_metric_called_loss():
