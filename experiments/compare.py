@@ -227,7 +227,13 @@ def run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
     names = (run_folder.RESULTS, run_folder.MODEL, run_folder.CHECKPOINTS)
     run_folder.refuse(folder, names, 'a single run')
     compare_folder.check(folder)
-    return _run(plan, folder, claim.check)
+    try:
+      return _run(plan, folder, claim.check)
+    except OSError as error:
+      raise InputError(
+        f'cannot write to --out_dir={folder} ({error.strerror or error}): make '
+        'room and start the same command again; finished fits are kept'
+      ) from error
 
 
 def check(plan: Plan) -> None:

@@ -97,11 +97,12 @@ def start(config: Config) -> None:
     jax.config.update('jax_num_cpu_devices', _cpu_devices(config))
   try:
     jax.devices()
-  except RuntimeError as error:
-    reason = str(error).split('\n')[0]
+  except (RuntimeError, AssertionError) as error:  # the latter without a plugin
+    reason = str(error).split('\n')[0] or 'it is not installed'
     raise InputError(
-      f'JAX finds no device ({reason}): leave JAX_PLATFORMS unset for whatever '
-      'there is, or install a jaxlib for this device'
+      f'JAX finds no device for JAX_PLATFORMS={jax.config.jax_platforms} '
+      f'({reason}): leave it unset for whatever there is, or install JAX for '
+      'this device'
     ) from error
 
 

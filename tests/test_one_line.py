@@ -96,15 +96,33 @@ def test_a_model_larger_than_all_devices(monkeypatch):
     memory.check(shapes, config)
 
 
-def test_a_platform_that_is_not_there(monkeypatch):
+@pytest.mark.parametrize(
+  'error',
+  [
+    RuntimeError("Unable to initialize backend 'cuda': none\nmore"),
+    AssertionError(),
+  ],
+)
+def test_a_platform_that_is_not_there(error, monkeypatch):
   def devices():
-    raise RuntimeError("Unable to initialize backend 'cuda': none\nmore")
+    raise error
 
   monkeypatch.setattr(jax, 'devices', devices)
   monkeypatch.setattr(jax.config, 'update', lambda *_: None)
   with pytest.raises(InputError, match='JAX finds no device') as found:
     runner.start(Config())
   assert '\n' not in str(found.value)
+
+
+def test_a_disk_that_fills_in_a_comparison(tmp_path, monkeypatch):
+  def write(*args):
+    raise FULL
+
+  monkeypatch.setattr('experiments.compare._run', write)
+  plan = _plan('--dataset=sample', '--num_seeds=3', '--row=mmoe')
+  with pytest.raises(InputError, match='finished fits are kept') as found:
+    compare.run(plan, tmp_path / 'run')
+  assert 'No space left on device' in str(found.value)
 
 
 def test_paths(monkeypatch):
