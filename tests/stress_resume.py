@@ -1,11 +1,13 @@
-"""Kills a training run again and again, and takes it up each time.
+"""Kills and stops a training run again and again, and takes it up each time.
 
-    python -m tests.stress_resume --kills=50
+    python -m tests.stress_resume --kills=50 --stops=48
 
 Every run is the launcher's own process on the generated sample, killed by
 SIGKILL: every third at any moment, the others once they have kept something of
-their own, half of these while they write a checkpoint. In the end model, history and scores
-must be those of a run that nobody disturbed, to the bit.
+their own, half of these while they write a checkpoint. Or it is stopped, in one
+of the ways of tests/stopping.py, when nothing has been kept but what the stop
+itself keeps. In the end model, history and scores must be those of a run that
+nobody disturbed, to the bit.
 """
 
 import collections
@@ -22,24 +24,32 @@ import numpy as np
 from absl import app, flags, logging
 
 from lplmtl import checkpoint
+from tests import stopping
 
 ROOT = pathlib.Path(__file__).parent.parent
 SETTINGS = (
   '--dataset=sample', '--num_rows=20000', '--expert_widths=8,8',
   '--tower_widths=4', '--num_bins=8', '--num_seeds=2',
-  '--batch_size=16', '--save_every_steps=300', '--cpu_devices=2',
+  '--batch_size=16', '--cpu_devices=2',
 )  # fmt: skip
+OFTEN = ('--save_every_steps=300',)
+NEVER = ('--save_every_steps=0', '--save_every_seconds=1e6')
 LIMIT = 600.0  # seconds for one process
+
+
+def command(folder, epochs, saves=OFTEN):
+  """The launcher's; to be run in ROOT."""
+  return [
+    sys.executable, '-m', 'experiments.census', *SETTINGS, *saves,
+    f'--epochs={epochs}', f'--out_dir={folder}',
+  ]  # fmt: skip
 
 
 def start(folder, epochs):
   """The launcher, in a process of its own."""
   return subprocess.Popen(
-    [
-      sys.executable, '-m', 'experiments.census', *SETTINGS,
-      f'--epochs={epochs}', f'--out_dir={folder}',
-    ],
-    cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    command(folder, epochs), cwd=ROOT,
+    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
   )  # fmt: skip
 
 
@@ -103,6 +113,25 @@ def kill(folder, epochs, when, rng):
   return 'training' if whole - before else 'starting'
 
 
+def stop(folder, epochs, kind, rng):
+  """Starts a run and stops it.
+
+  Returns:
+    `kind`, or `lost (kind)`: nothing was kept, or the exit code is another.
+  """
+  before, _ = checkpoints(folder)
+  how, expected = stopping.KINDS[kind]
+  code = how(
+    command(folder, epochs, NEVER),
+    lambda: time.sleep(rng.uniform(0, 0.7)),
+    folder.with_suffix('.log'),
+  )
+  assert code != 0, 'finished: more epochs, please'
+  whole, _ = checkpoints(folder)
+  is_kept = code == expected and whole - before
+  return kind if is_kept else f'lost ({kind}, exit code {code})'
+
+
 def outcome(folder):
   """All that a finished run has found out."""
   results = json.loads((folder / 'results.json').read_text())
@@ -115,8 +144,8 @@ def outcome(folder):
   )
 
 
-def run(kills, epochs, seed, folder):
-  """Returns how the kills went; fails if anything is lost."""
+def run(kills, stops, epochs, seed, folder):
+  """Returns how kills and stops went; fails if the end is another one."""
   import jax
 
   rng = np.random.default_rng(seed)
@@ -125,7 +154,11 @@ def run(kills, epochs, seed, folder):
   for number in range(kills):
     when = ('saving', 'any time', 'kept')[number % 3]
     found[kill(folder / 'killed', epochs, when, rng)] += 1
-  finish(start(folder / 'killed', epochs))
+  for number in range(stops):
+    kind = list(stopping.KINDS)[number % len(stopping.KINDS)]
+    found[stop(folder / 'killed', epochs, kind, rng)] += 1
+  # To its end, though nobody reads what it prints.
+  assert stopping.unread(command(folder / 'killed', epochs)) == 0
   *whole, params = outcome(folder / 'whole')
   *killed, own = outcome(folder / 'killed')
   assert killed == whole
@@ -135,15 +168,22 @@ def run(kills, epochs, seed, folder):
 
 
 def main(_):
-  """Prints how often it was killed, and where."""
+  """Prints how often it was killed and stopped, and where."""
   logging.set_verbosity(logging.WARNING)  # Orbax tells its life at INFO
+  for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) == signal.SIG_IGN:  # as in the background
+      signal.signal(number, signal.SIG_DFL)
   with tempfile.TemporaryDirectory() as folder:
-    found = run(KILLS.value, EPOCHS.value, SEED.value, pathlib.Path(folder))
-  print(f'{dict(found)}; nothing lost, every bit the same')
+    numbers = KILLS.value, STOPS.value, EPOCHS.value, SEED.value
+    found = run(*numbers, pathlib.Path(folder))
+  lost = sum(n for what, n in found.items() if what.startswith('lost'))
+  print(f'{dict(found)}; {lost} lost, every bit the same')
+  sys.exit(lost > 0)
 
 
 if __name__ == '__main__':
-  KILLS = flags.DEFINE_integer('kills', 50, 'How often to kill.', lower_bound=1)
+  KILLS = flags.DEFINE_integer('kills', 50, 'How often to kill.', lower_bound=0)
+  STOPS = flags.DEFINE_integer('stops', 48, 'How often to stop.', lower_bound=0)
   EPOCHS = flags.DEFINE_integer('epochs', 300, 'Length of the run.')
   SEED = flags.DEFINE_integer('seed', 0, 'Seed of the moments.')
   app.run(main)

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from experiments import display, interrupts
+from tests import stopping
 
 ROOT = pathlib.Path(__file__).parent.parent
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
@@ -173,3 +174,32 @@ def test_help_and_closed_files(command):
   )  # fmt: skip
   assert found.stderr == ''
   assert found.returncode == ('help' in command)  # absl's way
+
+
+RUN = """
+import pathlib, sys, time
+from experiments import display, interrupts, output
+def main(argv):
+  console = display.make_console()
+  with (
+    interrupts.watch(interrupts.leave) as request,
+    display.epochs(console, 2000, ['a']) as show,
+  ):
+    for i in range(2000):
+      time.sleep(0.01)
+      if request.event.is_set():
+        time.sleep(0.05)
+        pathlib.Path(argv[1]).write_text('kept')
+        sys.exit(request.exit_code)
+      show.note(f'epoch {i}/2000')
+output.run(main)
+"""
+
+
+@pytest.mark.parametrize('kind', stopping.KINDS)
+def test_stops_of_every_kind(kind, tmp_path):
+  """`python -m tests.stress_resume` does it to runs that train."""
+  how, code = stopping.KINDS[kind]
+  command = [sys.executable, '-c', RUN, str(tmp_path / 'kept')]
+  assert how(command, lambda: None, tmp_path / 'log') == code
+  assert (tmp_path / 'kept').read_text() == 'kept'
