@@ -99,10 +99,10 @@ def start(config: Config) -> None:
     jax.devices()
   except (RuntimeError, AssertionError) as error:  # the latter without a plugin
     reason = str(error).split('\n')[0] or 'it is not installed'
+    wanted = os.environ.get('JAX_PLATFORMS', '')
     raise InputError(
-      f'JAX finds no device for JAX_PLATFORMS={jax.config.jax_platforms} '
-      f'({reason}): leave it unset for whatever there is, or install JAX for '
-      'this device'
+      f'JAX finds no device for JAX_PLATFORMS={wanted} ({reason}): leave '
+      'it unset for whatever there is, or install JAX for this device'
     ) from error
 
 
