@@ -171,7 +171,7 @@ def _fetch(progress: Progress) -> bytes:
         f'the download was led away to {response.geturl()}, which is not https'
       )
     length = response.headers.get('Content-Length')
-    total = int(length) if length and length.isdigit() else None
+    total = int(length) if length and length.isdecimal() else None
     while chunk := response.read(_CHUNK):
       content += chunk
       if len(content) > MAX_DOWNLOAD:

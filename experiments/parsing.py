@@ -14,28 +14,28 @@ _MOST_ROWS = 1_000_000_000
 
 
 def path(flag: str, text: str) -> pathlib.Path:
-  """The path that a flag names, `~` expanded.
-
-  Raises:
-    InputError: it is not UTF-8, or whose home `~` is, nobody knows.
-  """
-  try:
-    text.encode('utf-8')
-  except UnicodeEncodeError as error:
-    raise InputError(
-      f'{flag}: {text!r} is not UTF-8, and could not be written to results: '
-      'choose another name'
-    ) from error
+  """The path that a flag names, `~` expanded; raises as `expanded`."""
   return pathlib.Path(expanded(flag, text))
 
 
 def expanded(name: str, path: Any) -> str:
-  """A path whose `~` is the home folder."""
+  """A path whose `~` is the home folder.
+
+  Raises:
+    InputError: it is no path, not UTF-8, or whose home `~` is, nobody knows.
+  """
   if not isinstance(path, str | os.PathLike):
     raise InputError(f'{name} must be a path, found {path!r:.50}')
   found = os.path.expanduser(os.fspath(path))
   if found.startswith('~'):
     raise InputError(f'{name}: no home folder is known for {path}')
+  try:
+    found.encode('utf-8')
+  except UnicodeEncodeError as error:
+    raise InputError(
+      f'{name}: {os.fsencode(found)!r} is not UTF-8, and could not be written '
+      'to results: choose another name'
+    ) from error
   return found
 
 

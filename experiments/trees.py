@@ -16,6 +16,7 @@ from experiments.errors import InputError
 from lplmtl import parallel
 from lplmtl.types import Batch, Task
 
+_LARGEST = 1e9  # of a parameter
 ROUNDS, PATIENCE = 2000, 50  # at most so many trees; none better for so many
 # What may be tuned, by LightGBM's own names.
 NAMES = (
@@ -80,7 +81,7 @@ def parse(text: str) -> dict[str, Any]:
       number = float(value)
     except ValueError:
       number = float('nan')
-    if not equals or not np.isfinite(number) or name not in NAMES:
+    if not equals or not abs(number) <= _LARGEST or name not in NAMES:
       raise InputError(
         '--tree_setting wants numbers for parameters of LightGBM, such as '
         f'"num_leaves=31 learning_rate=0.05", from {", ".join(NAMES)}; found '

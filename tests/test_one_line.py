@@ -19,6 +19,7 @@ from experiments import (
   options,
   parsing,
   runner,
+  trees,
   unused,
 )
 from experiments.errors import InputError
@@ -131,8 +132,17 @@ def test_paths(monkeypatch):
   assert parsing.path('out', 'é/~') == pathlib.Path('é/~')
   with pytest.raises(InputError, match='is not UTF-8'):
     parsing.path('out', 'caf\udce9')
+  for name in ('out_dir', 'data_dir', 'compilation_cache'):
+    with pytest.raises(InputError, match=rf"{name}: b'caf\\xe9' is not UTF-8"):
+      Config(**{name: 'caf\udce9'})
   with pytest.raises(InputError, match='out: no home folder'):
     parsing.path('out', '~nobody_at_all/x')
+
+
+@pytest.mark.parametrize('value', ['1e30', '-1e18', 'nan', '²'])
+def test_parameters_of_trees(value):
+  with pytest.raises(InputError, match='wants numbers for parameters'):
+    trees.parse(f'num_leaves={value}')
 
 
 def test_a_model_does_not_say_where_data_are(tmp_path, monkeypatch):
