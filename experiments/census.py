@@ -355,7 +355,7 @@ def _print_results(
 
   console.print(display.results_table(results))
   for task, auc in results['data']['optimum'].items():
-    if task in results['test']:
+    if 'auc' in results['test'].get(task, ()):
       console.print(f"the generator's own optimum: test AUC {auc:.4f} {task}")
   seconds = results['seconds']
   console.print(

@@ -77,8 +77,8 @@ def interval(
 ) -> statistics.Interval:
   """The interval of a task's primary metric, or of a difference in it.
 
-  Of an AUC by DeLong's variance; of any other metric by drawing test rows
-  anew, so that it does not hold the variance of seeds.
+  Of an AUC by DeLong's variance; of any other metric, and of soft labels, by
+  drawing test rows anew, so that it does not hold the variance of seeds.
 
   Args:
     task: whose first metric counts.
@@ -87,12 +87,13 @@ def interval(
     baseline: `[S', N, ...]` logits to differ from; None for the metric itself.
   """
   metric = next(iter(task.metric_fns.values()))
-  if metric is metrics.roc_auc:
+  labels = np.asarray(labels)
+  is_soft = bool(((labels > 0) & (labels < 1)).any())
+  if metric is metrics.roc_auc and not is_soft:
     if baseline is None:
       return statistics.auc_interval(scores, labels)
     return statistics.auc_difference(scores, baseline, labels)
   every = [*scores, *(() if baseline is None else baseline)]
-  labels = np.asarray(labels)
   size = len(labels)
 
   def score(numbers: np.ndarray, own: np.ndarray) -> Any:

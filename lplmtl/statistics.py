@@ -312,6 +312,11 @@ def _placements(scores: Any, labels: Any) -> _Placements:
   _check_finite(scores, 'scores')
   _check_finite(labels, 'labels')
   is_positive = labels > 0
+  if (is_positive & (labels < 1)).any():
+    raise ValueError(
+      'an interval of an AUC needs labels that are 0 or 1, found '
+      'probabilities: take paired_bootstrap with metrics.roc_auc'
+    )
   counts = int(is_positive.sum()), int((~is_positive).sum())
   if min(counts) < 2:
     raise ValueError(

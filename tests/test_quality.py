@@ -21,7 +21,7 @@ from experiments import (
   trees,
 )
 from experiments.errors import InputError
-from lplmtl import losses, statistics, tasks
+from lplmtl import losses, metrics, statistics, tasks
 from tests import contracts
 
 TASKS = (
@@ -198,6 +198,19 @@ def test_a_comparison_of_other_tasks(drawn, monkeypatch, tmp_path):
   plots.differences('', found)
   assert _labels(drawn[0])[0] == 'price: test R²'
   assert drawn[1].axes[2].get_xlabel() == 'difference in test AUC'
+
+
+def test_the_interval_of_an_auc_of_soft_labels(monkeypatch):
+  monkeypatch.setattr(compare_tables, 'SAMPLES', 10)
+  rng = np.random.default_rng(0)
+  scores, labels = rng.normal(size=(2, 50)), rng.random(50)
+  with pytest.raises(
+    ValueError, match='needs labels that are 0 or 1, found pr'
+  ):
+    statistics.auc_interval(scores, labels)
+  found = compare_tables.interval(TASKS[2], scores, labels)
+  own = [metrics.roc_auc(jax.numpy.asarray(s), labels) for s in scores]
+  assert found.estimate == pytest.approx(np.mean(own), rel=1e-4)
 
 
 def test_the_best_setting_where_a_metric_is_undefined():
