@@ -7,11 +7,13 @@ that is raised is the only one told of.
 """
 
 import contextlib
+import gc
 import logging
 import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,13 +28,14 @@ _reported = 0.0
 @contextlib.contextmanager
 def orbax() -> Iterator[None]:
   """Around a call of Orbax; after an error, waits for what goes on."""
-  logger = logging.getLogger('absl')
+  loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
   before = set(threading.enumerate())
-  logger.addFilter(_is_wanted)
+  for logger in loggers:
+    logger.addFilter(_is_wanted)
   _enter()
   try:
     yield
-  except Exception:
+  except Exception as error:
     for thread in set(threading.enumerate()) - before:
       if type(thread).__module__.startswith('orbax'):
         thread.join(_PATIENCE)
@@ -40,14 +43,21 @@ def orbax() -> Iterator[None]:
     time.sleep(_QUIET)
     while time.monotonic() < min(_reported + _QUIET, end):
       time.sleep(_QUIET / 4)
+    # Tasks whose errors nobody asked for tell of them when they are freed.
+    traceback.clear_frames(error.__traceback__)
+    gc.collect()
     raise
   finally:
     _leave()
     if not _users:
-      logger.removeFilter(_is_wanted)
+      for logger in loggers:
+        logger.removeFilter(_is_wanted)
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
+  error = record.exc_info[1] if record.exc_info else None
+  if record.name == 'asyncio':
+    return 'tensorstore' not in str(error)
   is_error = record.levelno >= logging.ERROR
   return not (is_error and f'{os.sep}orbax{os.sep}' in record.pathname)
 

@@ -6,6 +6,8 @@ import pathlib
 import shutil
 import types
 
+import jax
+import numpy as np
 import pytest
 
 import lplmtl
@@ -333,3 +335,35 @@ def test_the_launcher_refuses_before_it_reads_data(
     assert 'move it away' in error and len(error.splitlines()) == 1
   assert (folder / 'model' / 'SHA256SUMS').read_text() == 'mine'
   assert options.Config().out_dir is None
+
+
+def test_a_launcher_whose_folder_goes_ends_in_a_line(
+  tmp_path, monkeypatch, capsys
+):
+  """Its keeper knows the folder, the versions and the commit."""
+  folder, found = tmp_path / 'run', {}
+
+  def fit(*_, keeper, **__):
+    found.update(keeper.environment)
+    keeper._write(1, {'w': np.ones(2)}, {}, ())
+    shutil.rmtree(folder)
+    folder.mkdir()
+    keeper._write(2, {'w': np.ones(2)}, {}, ())
+
+  monkeypatch.setattr('lplmtl.training.fit', fit)
+  arguments = ('--dataset=sample', '--num_rows=500', f'--out_dir={folder}')
+  assert launching.launch(census.main, *arguments) == 1
+  error = capsys.readouterr().err
+  assert 'was removed or replaced while' in error
+  assert len(error.splitlines()) == 1
+  assert list(folder.iterdir()) == []
+  assert found['versions']['jax'] == jax.__version__ and 'commit' in found
+
+
+def test_nothing_is_written_to_a_folder_that_is_lost(folder):
+  with run_folder.claim(folder) as claim:
+    (folder / '.lock').unlink()
+    before = test_folders.contents(folder)
+    with pytest.raises(InputError, match='was removed or replaced'):
+      census._write(Config(), folder, claim, None, None, None, RESULTS)
+    assert test_folders.contents(folder) == before
