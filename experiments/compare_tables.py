@@ -256,11 +256,15 @@ def markdown(found: Mapping[str, Any]) -> str:
 def notes(found: Mapping[str, Any]) -> str:
   """How to read the tables."""
   fitted = [row['fitted'] for row in found['rows']]
+  test = found['rows'][0]['test']
+  others = [t for t in found['tasks'] if quality.primary(test[t]) != 'auc']
+  rows_alone = f' (of {", ".join(others)}: rows alone)' if others else ''
   differ = any(other != fitted[0] for other in fitted)
   return (
     f'{found["data"]["statement"]}. Intervals hold the variance of seeds and '
-    f'of test rows; equivalent: inside ±{found["margin"]:g} on every task, a '
-    'difference from 0 or not; nothing is corrected for the number of rows. '
+    f'of test rows{rows_alone}; equivalent: inside ±{found["margin"]:g} on '
+    'every task, a difference from 0 or not; nothing is corrected for the '
+    'number of rows. '
     'The standard deviation is that of the seeds. FLOPs: of scoring a row. '
     'Training examples per second: all seeds, validation included. Latency: '
     'the median of scoring one row. Each setting was chosen by the primary '

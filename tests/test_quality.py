@@ -192,6 +192,10 @@ def test_a_comparison_of_other_tasks(drawn, monkeypatch, tmp_path):
   ranking, cost, _ = compare_tables.tables(found)
   assert ranking.head[1:7:2] == ['price R²', 'kind accuracy', 'click AUC']
   assert cost.head[3:5] == ['click AP', 'train ex/s']
+  found['data']['statement'] = 'Rows'
+  assert 'test rows (of price, kind: rows alone);' in compare_tables.notes(
+    found
+  )
   flat = compare_tables._flat(better, found)
   assert flat['price_r2_difference_low'] == price['low']
   plots.sizes('', found)
