@@ -33,6 +33,7 @@ def _signals(command, numbers, wait, log, **changes):
 
 def _pipeline(command, wait, log):
   """Ctrl-C under `| tee log`: to all processes, so that the reader goes."""
+  log.unlink(missing_ok=True)
   process = subprocess.Popen(
     command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
   )
