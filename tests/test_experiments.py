@@ -561,11 +561,10 @@ def test_a_disk_that_is_full(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_and_stopped(tmp_path):
-  """The short form of `python -m tests.stress_resume`."""
-  found = stress_resume.run(3, 2, 40, 0, tmp_path)
-  assert found.total() == 5
-  assert not [what for what in found if what.startswith('lost')]
+def test_a_run_that_is_killed(tmp_path):
+  """The short form of `python -m tests.stress_resume`; stops: test_stops.py."""
+  found = stress_resume.run(4, 0, 15, 0, tmp_path)
+  assert found.total() == 4
 
 
 @pytest.mark.slow
