@@ -212,6 +212,10 @@ def train_chunk(
 
   Returns:
     (state, metrics), metrics with a leading N axis, 0 for steps not taken.
+
+  Raises:
+    ValueError: a step changes the structure, a shape or a dtype of the state,
+      as an optimiser of one's own may.
   """
   # Jitted, so that asking for the shapes traces nothing twice.
   step = jax.jit(step)
@@ -224,12 +228,29 @@ def train_chunk(
     state, found = step(state, take(i))
     return state, jax.tree.map(lambda all, x: all.at[i].set(x), seen, found)
 
-  _, shapes = jax.eval_shape(lambda: step(state, take(0)))
+  after, shapes = jax.eval_shape(lambda: step(state, take(0)))
+  _check_alike(state, after)
   zeros = jax.tree.map(
     lambda x: jnp.zeros((len(indices), *x.shape), x.dtype), shapes
   )
   last = len(indices) if last is None else last
   return jax.lax.fori_loop(first, last, body, (state, zeros))
+
+
+def _check_alike(before: TrainState, after: TrainState) -> None:
+  for field in dataclasses.fields(TrainState):
+    old, new = (
+      jax.tree.map(
+        lambda x: (x.shape, str(x.dtype)), getattr(state, field.name)
+      )
+      for state in (before, after)
+    )
+    if old != new:
+      raise ValueError(
+        'a step must leave the structure, shapes and dtypes of the state as '
+        f'they are, for a loop over steps: its {field.name} was {old}, and '
+        f'became {new}'
+      )
 
 
 def is_finite(tree: PyTree, before: PyTree = None) -> Array:

@@ -107,6 +107,36 @@ def test_fit_hands_over_the_loss_and_returns_averages():
   np.testing.assert_allclose(value / 2, losses @ [2.0, 0.5], rtol=1e-5)
 
 
+def test_an_optimizer_whose_state_changes():
+  """Traced alone: what a loop over steps would refuse in words of its own."""
+  todo = (tasks.binary('zebra'),)
+  x = np.zeros((4, 3), np.float32)
+  batch = lplmtl.Batch(x, {'zebra': np.zeros(4)})
+  model = lplmtl.SharedBottom(
+    todo, bottom=lplmtl.MLP((2,)), tower=lplmtl.MLP(())
+  )
+  counting = optax.GradientTransformation(
+    lambda params: jnp.int32(0),
+    lambda updates, state, params=None: (updates, state + 0.5),
+  )
+  args = model, todo, counting, balancing.equal()
+
+  def run():
+    state = steps.init_state(jax.random.key(0), *args, x)
+    rows = np.zeros((2, 3), int)
+    return steps.train_chunk(
+      lplmtl.make_train_step(*args),
+      state,
+      jax.tree.map(jnp.asarray, batch),
+      rows,
+    )
+
+  with pytest.raises(
+    ValueError, match=r"opt_state was .*'int32'.*became .*32'"
+  ):
+    jax.eval_shape(run)
+
+
 @pytest.mark.parametrize('kind', ['x64', 'strict'])
 def test_fit_in_other_modes_of_jax(kind):
   """Parameters and states stay float32 and int32, whatever the rows are."""
