@@ -25,15 +25,12 @@ from lplmtl import (
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
-MODEL = lplmtl.PLE(
+# One level: the programs of eight devices are most of the time.
+MODEL = lplmtl.MMoE(
   TASKS,
-  levels=(lplmtl.MLP((8,), dropout_rate=0.2),) * 2,
-  num_shared=1,
-  num_specific=1,
+  expert=lplmtl.MLP((8,), dropout_rate=0.2),
+  num_experts=3,
   tower=lplmtl.MLP((4,)),
-)
-BOTTOM = lplmtl.SharedBottom(
-  TASKS, bottom=lplmtl.MLP((8,), dropout_rate=0.2), tower=lplmtl.MLP((4,))
 )
 ROWS, BATCH = 320, 64
 
@@ -67,7 +64,7 @@ def run(num_seeds, devices, balancer='uncertainty'):
   shuffle = training.make_shuffle(keys, ROWS, BATCH)
   rows = np.concatenate([shuffle(e) for e in range(10)], axis=1)
   init, run_chunk, _ = programs.make(
-    MODEL if balancer == 'uncertainty' else BOTTOM,
+    MODEL,
     TASKS,
     optax.adam(1e-3),
     BALANCERS[balancer],
@@ -124,8 +121,8 @@ def main():
   for seeds in (1, 5):
     found[f'{seeds} resumed'] = resume_elsewhere(folder / str(seeds), seeds)
   for seeds, balancer in (
-    (1, 'uncertainty'), (5, 'uncertainty'), (8, 'uncertainty'), (1, 'pcgrad'),
-    (1, 'famo'), (1, 'mgda'),
+    (1, 'uncertainty'), (5, 'uncertainty'), (1, 'pcgrad'), (1, 'famo'),
+    (1, 'mgda'),
   ):  # fmt: skip
     one, _ = run(seeds, devices[:1], balancer)
     many, held = run(seeds, devices, balancer)

@@ -46,6 +46,7 @@ def test_no_chain(name):
   model.check_labels(rows._replace(where={'buy': known}), 'data')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['ESMM', 'AITM'])
 def test_chains_learn(name):
   todo = (tasks.binary('click'), tasks.binary('buy'))

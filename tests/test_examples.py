@@ -82,6 +82,7 @@ def _sentences(num_rows, seed):
   return lplmtl.Batch(words.astype(np.int32), labels)
 
 
+@pytest.mark.slow
 def test_a_tag_per_word_and_a_label_of_the_sentence():
   """Embedded words below PLE, whose experts see a word and its neighbours."""
   window = nn.Sequential([nn.Conv(16, (3,)), nn.relu])

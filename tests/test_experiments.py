@@ -142,6 +142,7 @@ def test_the_saved_model_scores_the_same(finished, capsys):
   assert predictions['income'].shape == (5, 1)
 
 
+@pytest.mark.slow
 def test_one_plain_line_an_epoch(capsys, tmp_path):
   census.run(
     Config(
@@ -413,6 +414,7 @@ class NobodyReads(io.StringIO):
     raise BrokenPipeError(32, 'Broken pipe')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'number, code, is_read',
   [(signal.SIGTERM, 143, True), (signal.SIGINT, 130, False)],
@@ -496,6 +498,7 @@ def test_what_goes_wrong_quietly_is_shown(finished, tmp_path, capsys):
   assert 'steps skipped as not finite: [0, 3]' in out
 
 
+@pytest.mark.slow
 def test_other_data_are_refused(tmp_path, capsys):
   data_dir = tmp_path / 'files'
   data_dir.mkdir()
@@ -549,6 +552,7 @@ def test_two_runs_on_one_folder(tmp_path, capsys):
     pass
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full(tmp_path, capsys, monkeypatch):
   usage = shutil.disk_usage(tmp_path)
   monkeypatch.setattr(
@@ -563,8 +567,8 @@ def test_a_disk_that_is_full(tmp_path, capsys, monkeypatch):
 @pytest.mark.slow
 def test_a_run_that_is_killed(tmp_path):
   """The short form of `python -m tests.stress_resume`; stops: test_stops.py."""
-  found = stress_resume.run(4, 0, 15, 0, tmp_path)
-  assert found.total() == 4
+  found = stress_resume.run(2, 0, 10, 0, tmp_path)
+  assert found.total() == 2
 
 
 @pytest.mark.slow

@@ -214,6 +214,7 @@ def test_weights_for_shared_parameters_without_a_gramian():
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scope', ['all', 'shared'])
 @pytest.mark.parametrize('name', ['uncertainty', 'pcgrad'])
 def test_parts_give_the_gradient_of_the_whole(name, scope):
@@ -256,6 +257,7 @@ class _Penalised:
     return MODELS['mmoe'].is_shared(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('num_parts', [1, 2])
 @pytest.mark.parametrize('name', ['equal', 'pcgrad'])
 def test_a_penalty_is_added_once_and_not_weighted(name, num_parts):

@@ -68,6 +68,7 @@ def test_one_key_and_no_validation(tmp_path):
   contracts.assert_trees_equal(found.history, plain.history)
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints(tmp_path, capfd):
   """`python -m tests.fuzz_checkpoints` makes thousands."""
   found = fuzz_checkpoints.run(60, 0, tmp_path)

@@ -120,6 +120,7 @@ def _coverage(num_times, num_seeds, statistic):
   return hits / num_times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('num_seeds', [3, 10])
 def test_coverage_of_the_difference(num_seeds):
   """2,500 simulations: the share has a standard error of .0044."""

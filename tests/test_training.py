@@ -145,6 +145,7 @@ def test_scan_is_a_loop():
   contracts.assert_same_structure(scanned, state)
 
 
+@pytest.mark.slow
 def test_a_seed_alone_equals_that_seed_among_others():
   """50 steps, to 1e-5."""
   step = lplmtl.make_train_step(MODEL, TASKS, OPTIMIZER, BALANCER)
@@ -198,6 +199,7 @@ def test_nothing_to_predict():
       predictor(_data().features[:rows])
 
 
+@pytest.mark.slow
 def test_a_batched_program_equals_one_seed_after_the_other():
   """What runs on accelerators is vmapped; here seeds take turns."""
   step = lplmtl.make_train_step(MODEL, TASKS, OPTIMIZER, BALANCER)
@@ -212,6 +214,7 @@ def test_a_batched_program_equals_one_seed_after_the_other():
   contracts.assert_trees_close(batched[0].params, in_turn[0].params)
 
 
+@pytest.mark.slow
 def test_a_population_equals_its_members():
   """Numbers as traced values: all four kinds, on dropout too."""
 
@@ -524,6 +527,7 @@ def test_a_weight_that_is_too_large():
     _fit(balancer=balancing.static((1e30, 2.0)), num_epochs=1)
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_may_be_skipped(spoiled):
   data, _ = spoiled
   found = _fit(_keys(2), data=data, num_epochs=2, skip_nonfinite=2)
