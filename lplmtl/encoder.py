@@ -173,7 +173,7 @@ class CrossNetwork(nn.Module):
         'rank and num_layers must be at least 1, found '
         f'{self.rank} and {self.num_layers}'
       )
-    start = modules.call(self.encoder, features, train=train)
+    start = modules.map_rows(self.encoder, features, train=train)
     x = start
     for i in range(self.num_layers):
       small = nn.Dense(self.rank, use_bias=False, name=f'down_{i}')(x)

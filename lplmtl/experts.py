@@ -161,7 +161,7 @@ def _run_any(
     if key is not None:
       rngs = {'dropout': jax.random.fold_in(key, number)}
     bound = template.bind({'params': params}, rngs=rngs)
-    return modules.call(bound, x, train=train)
+    return modules.map_rows(bound, x, train=train)
 
   return jax.vmap(one, out_axes=1)(params, jnp.arange(num_experts))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from lplmtl.types import Array, PyTree
 
@@ -45,6 +46,33 @@ def call(module: nn.Module, *inputs: Any, train: bool, **named: Any) -> Any:
     outputs = module(*inputs, *args, **named, **kwargs)
   if module.is_initializing():
     check_collections(module.variables, module)
+  return outputs
+
+
+def map_rows(module: nn.Module, x: Any, *, train: bool) -> Array:
+  """`call` of a part of a model, which must map `[B, ...]` to `[B, ...]`.
+
+  Another leading axis, such as 1, could be broadcast over the batch.
+
+  Args:
+    module: bound.
+    x: `[B, ...]`, or a pytree with such leaves.
+    train: see `call`.
+
+  Raises:
+    ValueError: an output that is no single array, or has other rows; see
+      `call`.
+  """
+  outputs = call(module, x, train=train)
+  shape = getattr(outputs, 'shape', None)
+  rows = [np.shape(leaf)[:1] for leaf in jax.tree.leaves(x)]
+  if not shape or (any(rows) and shape[:1] not in rows):
+    found = type(outputs).__name__ if shape is None else f'the shape {shape}'
+    inputs = jax.tree.map(np.shape, x)
+    raise ValueError(
+      f'{type(module).__name__} must return one array [B, ...] with a row for '
+      f'each row of its input; found {found} for an input of shape {inputs}'
+    )
   return outputs
 
 
@@ -110,7 +138,7 @@ def output_shape(module: nn.Module, x: Any) -> Any:
 
 
 def _predict(module: nn.Module, x: Any) -> Any:
-  return call(module, x, train=False)
+  return map_rows(module, x, train=False)
 
 
 def check_collections(variables: Mapping[str, Any], module: Any) -> None:

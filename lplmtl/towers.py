@@ -21,6 +21,6 @@ class Tower(nn.Module):
   @nn.compact
   def __call__(self, x: Array, *, train: bool = False) -> Array:
     """Maps `[B, H]` to `[B, K]` float32."""
-    x = modules.call(self.body, x, train=train)
+    x = modules.map_rows(self.body, x, train=train)
     x = nn.Dense(self.num_outputs, name='head')(x)
     return x.astype(jnp.float32)

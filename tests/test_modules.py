@@ -83,6 +83,50 @@ def test_batch_statistics_are_refused(name, field):
     jax.eval_shape(model.init, KEY, X)
 
 
+class FirstRow(nn.Module):
+  """What it returns could be broadcast over the batch."""
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.Dense(6)(x)[:1]
+
+
+@pytest.mark.parametrize('name, field', sorted({*PLACES} - {*FIELDS_ALONE}))
+def test_a_part_that_loses_rows_is_refused(name, field):
+  complaint = r'FirstRow must return one array \[B, .* \(1, 6\) .* \(2, '
+  with pytest.raises(ValueError, match=complaint):
+    jax.eval_shape(_with(name, field, FirstRow()).init, KEY, X)
+
+
+@pytest.mark.parametrize('name', ['mmoe', 'sple_identity', 'single_task'])
+@pytest.mark.parametrize(
+  'function, found',
+  [
+    (lambda x: (x, x), 'tuple'),
+    (lambda x: None, 'NoneType'),
+    (lambda x: {'a': x}, 'dict'),
+    (jnp.sum, r'the shape \(\)'),
+  ],
+)
+def test_a_part_that_returns_no_array_is_refused(name, function, found):
+  part = type('Part', (nn.Module,), {'__call__': lambda _, x: function(x)})()
+  complaint = rf'Part must return one array .*; found {found}'
+  for place, field in PLACES:
+    if place == name:
+      with pytest.raises(ValueError, match=complaint):
+        jax.eval_shape(_with(name, field, part).init, KEY, X)
+
+
+def test_encoders_read_what_they_like():
+  """Arrays of any names; what does not have the rows may be among them."""
+  part = type(
+    'Part', (nn.Module,), {'__call__': lambda _, x: x['a'] * x['scale']}
+  )()
+  for name in ('stem', 'soft_sharing'):
+    inputs = {'scale': jnp.ones(()), 'a': X}
+    jax.eval_shape(_with(name, 'encoder', part).init, KEY, inputs)
+
+
 def _state(model):
   return jax.eval_shape(
     lambda: steps.init_state(

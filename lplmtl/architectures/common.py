@@ -52,7 +52,7 @@ def encode(encoder: nn.Module | None, features: Any, *, train: bool) -> Array:
   """Applies the encoder; without one, the features are the input."""
   if encoder is None:
     return features
-  return modules.call(encoder, features, train=train)
+  return modules.map_rows(encoder, features, train=train)
 
 
 def task_names(tasks: Sequence[Task]) -> tuple[str, ...]:
@@ -108,7 +108,7 @@ def own_copy(
   if template is None:
     return x
   copy = modules.fresh(template).clone(parent=module, name=name)
-  return modules.call(copy, x, train=train)
+  return modules.map_rows(copy, x, train=train)
 
 
 def own_trunks(module: Any, features: Any, *, train: bool) -> dict[str, Array]:

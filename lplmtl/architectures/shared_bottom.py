@@ -57,7 +57,7 @@ class SharedBottom(nn.Module):
     names = common.task_names(self.tasks)
     if representation is None:
       x = common.encode(self.encoder, features, train=train)
-      return modules.call(self.bottom, x, train=train)
+      return modules.map_rows(self.bottom, x, train=train)
     inputs = dict.fromkeys(names, representation)
     predictions = common.predict(self.tasks, self.tower, inputs, train=train)
     return predictions, {'gates': ()}
