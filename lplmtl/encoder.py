@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import modules
+from lplmtl import modules, types
 from lplmtl.types import Array
 
 
@@ -168,10 +168,10 @@ class CrossNetwork(nn.Module):
     Raises:
       ValueError: a rank or a number of layers below 1.
     """
-    if self.rank < 1 or self.num_layers < 1:
+    if not types.is_whole(self.rank) or not types.is_whole(self.num_layers):
       raise ValueError(
-        'rank and num_layers must be at least 1, found '
-        f'{self.rank} and {self.num_layers}'
+        'rank and num_layers must be whole numbers of at least 1, found '
+        f'{self.rank!r} and {self.num_layers!r}'
       )
     start = modules.map_rows(self.encoder, features, train=train)
     x = start

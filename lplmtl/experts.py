@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lplmtl import dropout, modules
+from lplmtl import dropout, modules, types
 from lplmtl.types import Array, PyTree
 
 
@@ -31,7 +31,7 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, x: Array, *, train: bool = False) -> Array:
     """Maps `[B, ..., D]` to `[B, ..., widths[-1]]`."""
-    check_widths(self.widths)
+    check_mlp(self)
     for i, width in enumerate(self.widths):
       layer = nn.Dense(
         width,
@@ -44,14 +44,28 @@ class MLP(nn.Module):
     return x
 
 
-def check_widths(widths: Any) -> None:
-  """Refuses what is no tuple of layer widths."""
-  if not isinstance(widths, tuple | list) or any(
-    not isinstance(width, int) or width < 1 for width in widths
-  ):
+def check_mlp(mlp: MLP) -> None:
+  """Refuses fields that no MLP can have."""
+  widths, activation = mlp.widths, mlp.activation
+  is_tuple = isinstance(widths, tuple | list)
+  if not is_tuple or not all(map(types.is_whole, widths)):
     raise ValueError(
       'MLP widths must be a tuple of whole numbers of at least 1, such as '
       f'(64,) or (128, 64); found {widths!r}'
+    )
+  if not callable(activation):
+    raise ValueError(
+      'MLP activation must be a function, such as nn.relu; found '
+      f'{activation!r}'
+    )
+  try:
+    is_float = mlp.dtype is None or jnp.issubdtype(mlp.dtype, jnp.floating)
+  except TypeError:
+    is_float = False
+  if not is_float:
+    raise ValueError(
+      "MLP dtype must be None or a floating-point one, such as 'bfloat16'; "
+      f'found {mlp.dtype!r}'
     )
 
 
@@ -94,7 +108,7 @@ def declare(
   Raises:
     ValueError: E below 1, or an expert with collections beside its parameters.
   """
-  if not isinstance(num_experts, int) or num_experts < 1:
+  if not types.is_whole(num_experts):
     raise ValueError(
       f'the number of {name} must be a whole number of at least 1, found '
       f'{num_experts!r}'

@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl import mixture
+from lplmtl import mixture, types
 from lplmtl.types import Array
 
 
@@ -106,7 +106,7 @@ def specific_counts(
   if (
     len(rows) != num_levels
     or any(len(row) != num_tasks for row in rows)
-    or any(not _is_count(n, least) for row in rows for n in row)
+    or any(not types.is_whole(n, least) for row in rows for n in row)
   ):
     raise ValueError(
       f'num_specific must be a whole number of at least {least}, a tuple with '
@@ -125,7 +125,7 @@ def level_counts(
     ValueError: anything else.
   """
   row = tuple(counts) if _is_tuple(counts) else (counts,) * num_levels
-  if len(row) != num_levels or any(not _is_count(n, least) for n in row):
+  if len(row) != num_levels or any(not types.is_whole(n, least) for n in row):
     raise ValueError(
       f'{name} must be a whole number of at least {least}, or a tuple with one '
       f'for each of {num_levels} levels; found {counts!r}'
@@ -135,10 +135,6 @@ def level_counts(
 
 def _is_tuple(value: Any) -> bool:
   return isinstance(value, tuple | list)
-
-
-def _is_count(value: Any, least: int) -> bool:
-  return isinstance(value, int) and value >= least
 
 
 def is_shared(path: tuple[str, ...], num_levels: int) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import jax
+import numpy as np
 
 Array = jax.Array
 PyTree = Any
@@ -87,6 +88,12 @@ class Batch(NamedTuple):
   labels: Mapping[str, Any]
   where: Mapping[str, Array] | None = None
   weights: Array | None = None
+
+
+def is_whole(value: Any, least: int = 1) -> bool:
+  """Whether it is a whole number of at least so much, Python's or NumPy's."""
+  is_number = isinstance(value, int | np.integer)
+  return is_number and not isinstance(value, bool) and bool(value >= least)
 
 
 def num_rows(features: PyTree) -> int:

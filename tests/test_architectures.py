@@ -580,6 +580,16 @@ def test_models_with_equal_fields_are_equal():
     ({'tower': lplmtl.MLP(64)}, 'must be a tuple of whole numbers .* found 64'),
     ({'tower': lplmtl.MLP(('8',))}, 'must be a tuple of whole numbers'),
     ({'num_shared': 2.5}, 'whole number of at least 1, .* found 2.5'),
+    ({'num_shared': True}, 'whole number of at least 1, .* found True'),
+    ({'num_specific': (True, 2)}, r'whole number .* found \(True, 2\)'),
+    ({'num_top': True}, 'whole number of at least 1, found True'),
+    ({'tower': lplmtl.MLP((True,))}, r'of whole numbers .* found \(True,\)'),
+    (
+      {'levels': (lplmtl.MLP((4,), activation='relu'),) * 2},
+      "MLP activation must be a function, .*; found 'relu'",
+    ),
+    ({'tower': lplmtl.MLP((), dtype='float17')}, "dtype must .* 'float17'"),
+    ({'tower': lplmtl.MLP((4,), dtype=jnp.int32)}, 'dtype must .* found .*int'),
   ],
 )
 def test_sizes_that_make_no_sense(change, complaint):
@@ -601,6 +611,13 @@ def test_sizes_that_make_no_sense(change, complaint):
     ('mtan', {'levels': (nn.Dense(4),)}, r"found \['Dense'\]"),
     ('mtan', {'levels': (lplmtl.MLP((0,)),)}, 'of at least 1'),
     ('mtan', {'levels': (lplmtl.MLP(4),)}, 'a tuple of whole numbers .* found 4'),
+    ('mtan', {'levels': (lplmtl.MLP((4,), 'relu'),)}, 'must be a function'),
+    ('tensor_factorization', {'bottom': lplmtl.MLP((4,), 'relu')}, 'be a function'),
+    ('tensor_factorization', {'ranks': (4, True, 2)}, 'three numbers'),
+    ('dselect_k', {'num_experts': True}, 'found True'),
+    ('dselect_k', {'num_selected': True}, '4; found True'),
+    ('mmoe', {'num_experts': True}, 'of at least 1, found True'),
+    ('stacked_mmoe', {'num_experts': True}, 'of at least 1, .* found True'),
     ('tensor_factorization', {'ranks': 4}, 'three numbers .* found 4'),
     ('tensor_factorization', {'bottom': lplmtl.MLP((0,))}, 'of at least 1'),
     ('dselect_k', {'num_experts': 4.0}, 'found 4.0: take 4'),
@@ -626,6 +643,50 @@ def test_what_an_architecture_refuses(name, change, complaint):
   _refused(
     (contracts.architectures() | contracts.chains())[name], change, complaint
   )
+
+
+def _with_numpy(value):
+  """Python's whole numbers as NumPy's."""
+  if type(value) is int:
+    return np.int64(value)
+  if isinstance(value, tuple):
+    return tuple(map(_with_numpy, value))
+  if isinstance(value, lplmtl.MLP):
+    return dataclasses.replace(value, widths=_with_numpy(value.widths))
+  return value
+
+
+@pytest.mark.parametrize('name', (*NAMES, *CHAINS))
+def test_numbers_of_numpy(name):
+  model = (contracts.architectures() | contracts.chains())[name]
+  fields = [f.name for f in dataclasses.fields(model) if f.init]
+  change = {f: _with_numpy(getattr(model, f)) for f in fields if f != 'tasks'}
+  other = dataclasses.replace(model, **change)
+
+  def shapes(model):
+    return jax.eval_shape(model.init, jax.random.key(0), _input())
+
+  assert shapes(other) == shapes(model)
+
+
+class Twice(nn.Module):
+  """A trunk without parameters."""
+
+  def __call__(self, x):
+    return 2 * x
+
+
+@pytest.mark.parametrize('name', ['single_task', 'soft_sharing'])
+@pytest.mark.parametrize('bottom', [None, Twice()])
+def test_trunks_without_parameters(name, bottom):
+  model = contracts.architectures()[name]
+  model = dataclasses.replace(model, bottom=bottom)
+  (predictions, aux), variables = model.init_with_output(
+    jax.random.key(0), _input()
+  )
+  assert set(variables['params']) == {f'tower_{t.name}' for t in model.tasks}
+  assert all(x.shape[0] == len(_input()) for x in predictions.values())
+  assert aux.get('penalty', 0.0) == 0.0
 
 
 def _refused(model, change, complaint):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import experts, mixture
+from lplmtl import experts, mixture, types
 from lplmtl.architectures import common
 from lplmtl.types import Array, Task
 
@@ -75,12 +75,12 @@ class DSelectK(nn.Module):
     if not self.gamma > 0:
       raise ValueError(f'gamma must be above 0, found {self.gamma}')
     count = self.num_experts
-    if not isinstance(count, int) or count < 1 or count & (count - 1):
+    if not types.is_whole(count) or count & (count - 1):
       raise ValueError(
         f'DSelect-k needs a power of 2 as num_experts, found {count}: take '
         f'{2 ** (math.ceil(count) - 1).bit_length() if count > 1 else 1}'
       )
-    if not 1 <= self.num_selected <= count:
+    if not types.is_whole(self.num_selected) or self.num_selected > count:
       raise ValueError(
         f'num_selected must be from 1 to the number of experts, {count}; found '
         f'{self.num_selected}'

@@ -64,8 +64,8 @@ class MTAN(nn.Module):
     # Only their fields are used; a subclass may compute something else.
     layers: list[Any] = [x for x in self.levels if type(x) is experts.MLP]
     widths = [x.widths for x in layers]
-    for own_widths in widths:
-      experts.check_widths(own_widths)
+    for layer in layers:
+      experts.check_mlp(layer)
     if len(layers) < len(self.levels) or any(len(x) != 1 for x in widths):
       found: Any = widths
       if len(layers) < len(self.levels):

@@ -62,7 +62,7 @@ class SoftSharing(nn.Module):
     """Returns `({task: [B, K] logits}, {'gates': (), 'penalty': scalar})`."""
     common.check_weight('strength', self.strength)
     hidden = common.own_trunks(self, features, train=train)
-    params = self.variables['params']
+    params = self.variables.get('params', {})
     trunks = [
       {part: params.get(f'{part}_{name}', {}) for part in ('encoder', 'bottom')}
       for name in hidden

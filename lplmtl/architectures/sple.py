@@ -38,7 +38,8 @@ class SPLE(nn.Module):
     levels: template of an expert for each of the N levels, lowest first; with
       one level, the task's own input is the encoded features.
     num_specific: experts of each task alone, below the top: a number; a tuple
-      with one for each task; or one such tuple for each of the N - 1 levels.
+      with one for each task; or one such tuple for each of the N - 1 levels:
+      with two levels ((1, 3),), for the top has `num_top`.
     num_shared: experts of all tasks, below the top: a number, or a tuple with
       one for each of the N - 1 levels.
     num_top: experts of the top level.

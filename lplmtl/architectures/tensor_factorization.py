@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lplmtl import experts
+from lplmtl import experts, types
 from lplmtl.architectures import common
 from lplmtl.types import Array, Task
 
@@ -65,10 +65,10 @@ class TensorFactorization(nn.Module):
         'subclass, whose layers it factorises; found '
         f'{type(self.bottom).__name__}'
       )
-    experts.check_widths(self.bottom.widths)
+    experts.check_mlp(self.bottom)
     ranks = self.ranks
     if not isinstance(ranks, tuple | list) or not (
-      len(ranks) == 3 and all(isinstance(r, int) and r > 0 for r in ranks)
+      len(ranks) == 3 and all(map(types.is_whole, ranks))
     ):
       raise ValueError(
         'ranks must be three numbers of at least 1, for inputs, outputs and '

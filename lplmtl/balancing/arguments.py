@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lplmtl import types
 from lplmtl.types import Array
 
 
@@ -76,8 +77,7 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
   Raises:
     ValueError: names the argument, its bound and what was found.
   """
-  is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-  if not is_whole or value < least:
+  if not types.is_whole(value, least):
     raise ValueError(
       f'{name} must be a whole number of at least {least}, found {value!r}'
     )
