@@ -4,8 +4,9 @@ NumPy alone. A column is a list, an array, a pandas column of any dtype, or a
 `Factor`.
 """
 
+import numbers
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ MISSING = 'nan'
 _MISSING = frozenset({'', 'None', 'nan', 'NaN', 'NaT', '<NA>'})
 # How Python writes a whole number of a float: 753.0, but not the text 0753.0.
 _WHOLE = re.compile(r'-?(?:0|[1-9]\d*)\.0')
+# And a float from 1e16 on, all of which are whole.
+_LARGE = re.compile(r'-?\d(?:\.\d+)?e\+\d+')
 _TIME = re.compile(r'(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d+))?')
 
 
@@ -54,9 +57,11 @@ def canonical(text: str) -> str:
   """The one form of a category, whatever dtype or file it comes from.
 
   Blanks around it do not count; a whole number has no `.0` (a column of
-  integers becomes one of floats as soon as a value is missing); an ISO time has
-  no zeros at its end; missing values (None, NaN, NaT, NA, blank) are all `nan`.
-  All other texts stay as they are: `01` is not `1`, `true` is not `True`.
+  integers becomes one of floats as soon as a value is missing) and no exponent;
+  an ISO time has no zeros at its end; missing values (None, NaN, NaT, NA,
+  blank, masked ones) are all `nan`. All other texts stay as they are: `01` is
+  not `1`, `true` is not `True`. So do lengths of time, whose text depends on
+  their unit (`1 days`, `24 hours`): make them numbers of one unit first.
 
   Args:
     text: `str(value)` of any value.
@@ -67,6 +72,8 @@ def canonical(text: str) -> str:
   if _WHOLE.fullmatch(text):
     text = text[:-2]
     return '0' if text == '-0' else text
+  if _LARGE.fullmatch(text) and repr(float(text)) == text:
+    return str(int(float(text)))
   time = _TIME.fullmatch(text)
   if time:
     day, clock, fraction = time.groups()
@@ -91,6 +98,9 @@ def texts_of(name: Any, column: Column) -> tuple[np.ndarray, Sequence[str]]:
       used, codes = np.unique(codes, return_inverse=True)
       values = values[used]
     return codes, [_text(value) for value in values]
+  if np.ma.is_masked(column):
+    _check_shape(name, column)
+    column = list(column)
   # NumPy would make the numbers of a list floats as soon as one of them is.
   array = np.asarray(column, None if hasattr(column, 'dtype') else object)
   _check_shape(name, array)
@@ -115,11 +125,12 @@ def numbers_of(name: Any, column: Column) -> np.ndarray:
   """
   source = column.values if isinstance(column, Factor) else column
   try:
-    found = np.asarray(source)
+    # Under a mask is no number: NaN, and refused below.
+    found = source if np.ma.isMaskedArray(source) else np.asarray(source)
     if found.dtype.kind == 'c':
       raise TypeError('these are complex')
     times = found.dtype.kind in ('m', 'M')
-    values = found.astype(np.float64)
+    values = np.ma.filled(found.astype(np.float64), np.nan)
   except (ValueError, TypeError, OverflowError) as error:
     raise ValueError(f'column {name!r} must hold numbers: {error}') from error
   if times:
@@ -177,13 +188,80 @@ def bin_edges(values: np.ndarray, num_bins: int) -> tuple[float, ...]:
 
 def _codes(name: Any, factor: Factor) -> np.ndarray:
   codes, size = np.asarray(factor.codes), len(factor.values)
-  if codes.size and not 0 <= codes.min() <= codes.max() < size:
+  _check_shape(name, codes)
+  if codes.size and codes.dtype.kind not in 'iu':
+    raise ValueError(
+      f'column {name!r}: the codes of a Factor must be whole numbers, its '
+      f'first argument, found {codes.dtype}'
+    )
+  if np.ma.is_masked(factor.codes):
+    raise ValueError(
+      f'column {name!r}: some codes of a Factor are masked; missing values '
+      'want a value of their own'
+    )
+  if not codes.size:
+    return codes.astype(np.intp)  # of an empty list floats
+  if not 0 <= codes.min() <= codes.max() < size:
     raise ValueError(
       f'column {name!r}: the codes of a Factor with {size} values must lie '
       f'from 0 to {size - 1}, found {codes.min()} to {codes.max()}; missing '
       'values want a value of their own'
     )
   return codes
+
+
+def check_columns(name: str, columns: Any) -> None:
+  """Refuses what is no dict of columns."""
+  if not hasattr(columns, 'items'):  # a dict, or a data frame
+    raise ValueError(
+      f'{name} must be a dict of columns by their names, found '
+      f'{type(columns).__name__}'
+    )
+
+
+def check_names(name: str, names: Any, known: list[Any]) -> None:
+  """Refuses a text, which would be searched for letters, and unknown names."""
+  is_some = isinstance(names, Collection) and not isinstance(names, str)
+  if not is_some or any(one not in known for one in names):
+    raise ValueError(
+      f'{name} must be a tuple of some of the numeric columns {known}; found '
+      f'{names!r}'
+    )
+
+
+def check_rows(name: Any, rows: np.ndarray) -> None:
+  """Refuses a column without rows."""
+  if not len(rows):
+    raise ValueError(
+      f'column {name!r} has no rows: tables are fitted on training rows'
+    )
+
+
+def column_name(name: Any) -> str | int:
+  """A name that JSON gives back."""
+  if isinstance(name, str):
+    return str(name)
+  if isinstance(name, numbers.Integral) and not isinstance(name, bool):
+    return int(name)
+  raise ValueError(
+    f'columns must be named by strings or integers, found {name!r}'
+  )
+
+
+def common_length(columns: Iterable[Any]) -> int:
+  """N of columns `[N]`.
+
+  Raises:
+    ValueError: there is no column, or their lengths differ.
+  """
+  lengths = {len(column) for column in columns}
+  if not lengths:
+    raise ValueError('tables need at least one column, found none')
+  if len(lengths) > 1:
+    raise ValueError(
+      f'all columns need the same number of rows, found {sorted(lengths)}'
+    )
+  return lengths.pop()
 
 
 def _check_shape(name: Any, array: np.ndarray) -> None:
@@ -197,4 +275,4 @@ def _check_shape(name: Any, array: np.ndarray) -> None:
 def _text(value: Any) -> str:
   if isinstance(value, bytes):
     return value.decode(errors='backslashreplace')
-  return str(value)
+  return str(None if value is np.ma.masked else value)

@@ -87,9 +87,11 @@ class Tables:
       the binned numeric columns; `numeric`, `[N, M]` float32.
 
     Raises:
-      ValueError: a column is missing, or lengths differ; RowError: a number is
-        not finite, or further than FURTHEST from the mean.
+      ValueError: a column is missing, there is none, or lengths differ;
+        RowError: a number is not finite, or further than FURTHEST from the
+        mean.
     """
+    raw.check_columns('columns', columns)
     missing = [
       name
       for name in (*self.vocabularies, *self.numerics)
@@ -108,12 +110,7 @@ class Tables:
       if numeric.edges:
         bins = np.searchsorted(np.asarray(numeric.edges), values, side='right')
         ids.append(bins.astype(np.int32))
-    lengths = {len(column) for column in (*ids, *scaled)}
-    if len(lengths) != 1:
-      raise ValueError(
-        f'all columns need the same number of rows, found {sorted(lengths)}'
-      )
-    rows = lengths.pop()
+    rows = raw.common_length([*ids, *scaled])
     return {
       'categories': _stack(ids, rows, np.int32),
       'numeric': _stack(scaled, rows, np.float32),
@@ -126,6 +123,11 @@ class Tables:
 
   def unseen(self, features: Mapping[str, np.ndarray]) -> dict[Any, int]:
     """How many rows of encoded features hold a value that was never seen."""
+    if not isinstance(features, Mapping) or 'categories' not in features:
+      raise ValueError(
+        "features must be what encode returns, with 'categories'; found "
+        f'{_kind(features)}'
+      )
     counts = (features['categories'] == UNSEEN).sum(axis=0)
     return {
       name: int(n)
@@ -149,14 +151,41 @@ class Tables:
 
   @classmethod
   def from_json(cls, data: Mapping[str, Any]) -> 'Tables':
-    """The inverse of `to_json`."""
-    return cls(
-      {k: tuple(v) for k, v in _pairs(data['vocabularies'])},
-      {
-        k: Numeric(**{**v, 'edges': tuple(v['edges'])})
-        for k, v in _pairs(data['numerics'])
-      },
+    """The inverse of `to_json`.
+
+    Raises:
+      ValueError: something else than it returned.
+    """
+    try:
+      return cls(
+        {k: _vocabulary(v) for k, v in _pairs(data['vocabularies'])},
+        {k: _numeric(**v) for k, v in _pairs(data['numerics'])},
+      )
+    except (KeyError, TypeError, ValueError) as error:
+      raise ValueError(
+        'expected what Tables.to_json returned (of a JSON text its json.loads),'
+        f' found {_kind(data)}: {error}'
+      ) from error
+
+
+def _vocabulary(values: Any) -> tuple[str, ...]:
+  if isinstance(values, str) or not all(isinstance(v, str) for v in values):
+    raise ValueError(f'a vocabulary is a list of texts, found {values!r}')
+  return tuple(values)
+
+
+def _numeric(log: Any, mean: Any, std: Any, edges: Any) -> Numeric:
+  is_finite = np.isfinite([mean, std, *edges]).all()
+  if not (isinstance(log, bool) and is_finite and std > 0):
+    raise ValueError(
+      'a column needs log (a bool), a mean, an std > 0 and edges that are '
+      f'finite, found {log!r}, {mean!r}, {std!r} and {edges!r}'
     )
+  return Numeric(log, mean, std, tuple(edges))
+
+
+def _kind(found: Any) -> Any:
+  return list(found) if isinstance(found, Mapping) else type(found).__name__
 
 
 def _to_json(columns: dict[Any, Any]) -> Any:
@@ -191,42 +220,36 @@ def fit(
     Tables.
 
   Raises:
-    ValueError: there are no rows, a number is not finite or far too large, a
-      name is no string and no integer, or `num_bins` is 1 or negative.
+    ValueError: there are no rows, lengths differ, a number is not finite or far
+      too large, a name is no string and no integer, `log` names no numeric
+      column, or `num_bins` is 1, negative or no integer.
   """
-  if num_bins < 0 or num_bins == 1:
-    raise ValueError(f'num_bins must be 0 or at least 2, found {num_bins}')
+  is_whole = isinstance(num_bins, numbers.Integral)
+  if not is_whole or num_bins < 0 or num_bins == 1:
+    raise ValueError(
+      f'num_bins must be a whole number, 0 or at least 2, found {num_bins!r}'
+    )
+  raw.check_columns('categories', categories)
+  raw.check_columns('numerics', numerics)
+  raw.check_names('log', log, list(numerics))
+  read: list[np.ndarray] = []
   vocabularies = {}
   for name, column in categories.items():
     codes, texts = raw.texts_of(name, column)
-    _check_rows(name, codes)
+    raw.check_rows(name, codes)
+    read.append(codes)
     used = [raw.canonical(texts[code]) for code in np.unique(codes)]
-    vocabularies[_name(name)] = tuple(sorted(set(used)))
+    vocabularies[raw.column_name(name)] = tuple(sorted(set(used)))
   scalers = {}
   for name, column in numerics.items():
     values = numbers_of(name, column)
-    _check_rows(name, values)
+    raw.check_rows(name, values)
+    read.append(values)
     scaler = _scaler(name, values, name in log)
     edges = bin_edges(values, num_bins) if num_bins else ()
-    scalers[_name(name)] = dataclasses.replace(scaler, edges=edges)
+    scalers[raw.column_name(name)] = dataclasses.replace(scaler, edges=edges)
+  raw.common_length(read)
   return Tables(vocabularies, scalers)
-
-
-def _name(name: Any) -> str | int:
-  if isinstance(name, str):
-    return str(name)
-  if isinstance(name, numbers.Integral) and not isinstance(name, bool):
-    return int(name)
-  raise ValueError(
-    f'columns must be named by strings or integers, found {name!r}'
-  )
-
-
-def _check_rows(name: Any, rows: np.ndarray) -> None:
-  if not len(rows):
-    raise ValueError(
-      f'column {name!r} has no rows: tables are fitted on training rows'
-    )
 
 
 def _scaler(name: Any, values: np.ndarray, log: bool) -> Numeric:

@@ -17,7 +17,9 @@ from lplmtl import blueprint, checkpoint, storage, tables, tasks
 from tests import contracts
 
 TABLES = tables.fit(
-  {'a': ['x', 'y'], 'b': ['1', '2', '3', '4']}, {'n': [1.0, 2.5]}, num_bins=2
+  {'a': ['x', 'y'] * 2, 'b': ['1', '2', '3', '4']},
+  {'n': [1.0, 2.5] * 2},
+  num_bins=2,
 )
 
 

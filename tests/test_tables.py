@@ -289,3 +289,99 @@ def test_codes_must_point_at_a_value():
   ):
     with pytest.raises(ValueError, match='from 0 to 0, found -1 to 0'):
       use(factor)
+
+
+MASKED = np.ma.masked_array([1, 2, 3], [False, True, False])
+
+
+def test_masked_values_are_missing():
+  """What stands under a mask is no category, and no number."""
+  days = np.array(['2020-01-01', '2021-01-01'], 'datetime64[ns]')
+  assert _ids(MASKED, [1, 2, 3, None, '']) == [1, 0, 2, 3, 3]
+  assert _ids([1, None, 3], MASKED) == [1, 3, 2]
+  assert _ids(np.ma.masked_array(days, [0, 1]), ['2020-01-01', pd.NaT]) == [
+    1,
+    2,
+  ]
+  assert _ids(['a', np.ma.masked], [None]) == [2]
+  assert _ids(np.ma.masked_array([1, 2]), [2]) == [2]
+  with pytest.raises(tables.RowError, match="'x' .* found nan in row 1"):
+    tables.fit({}, {'x': MASKED})
+  with pytest.raises(ValueError, match='are masked; missing values want a v'):
+    tables.fit({'x': Factor(MASKED, np.array(list('abcd')))}, {})
+
+
+def test_a_float_is_a_category_like_its_integer():
+  """From 1e16 on Python writes floats with an exponent."""
+  assert _ids([1e16, 1.5e300, -2e17], [10**16, int(1.5e300), -2 * 10**17]) == [
+    2, 3, 1,
+  ]  # fmt: skip
+  assert _ids(np.array([10**17]), ['1e+17', 1e17, '1e17', '1.0e+17']) == [
+    1, 1, 0, 0,
+  ]  # fmt: skip
+  old = tables.Tables({'x': ('1e+16', '9' * 400, '1e+999')}, {})
+  rows = [10**16, '1e+16', '1e+999']
+  assert old.encode({'x': rows})['categories'][:, 0].tolist() == [1, 1, 3]
+
+
+@pytest.mark.parametrize(
+  'change, complaint',
+  [
+    ({'log': 'pay'}, r"log must .* columns \['pay', 'age'\]; found 'pay'"),
+    ({'log': ('pay', 'typo')}, r"columns \['pay', 'age'\]; found \('pay', 'ty"),
+    ({'log': True}, r'log must be a tuple of some .* found True'),
+    ({'num_bins': '4'}, "whole number, 0 or at least 2, found '4'"),
+    ({'num_bins': 2.5}, 'at least 2, found 2.5'),
+    ({'categories': [['a']]}, 'categories must be a dict of columns .* list'),
+    ({'numerics': [[1.0]]}, 'numerics must be a dict of columns .* found list'),
+    ({'categories': {'x': ['a'] * 3}}, r'same number of rows, found \[3, 4\]'),
+    ({'categories': {}, 'numerics': {}, 'log': ()}, 'at least one column'),
+    (
+      {'categories': {'x': Factor(np.zeros(4), ['a'])}},
+      "'x': the codes of a Factor must be whole numbers, .* found float64",
+    ),
+    (
+      {'categories': {'x': Factor(list('ab'), [0, 1])}},
+      'whole numbers, .* <U1',
+    ),
+  ],
+)
+def test_arguments_of_fit_that_are_none(change, complaint):
+  numerics = {name: COLUMNS[name] for name in ('pay', 'age')}
+  with pytest.raises(ValueError, match=complaint):
+    tables.fit(**{'categories': {}, 'numerics': numerics, **change})
+
+
+def test_rows_that_are_no_columns():
+  with pytest.raises(ValueError, match='columns must be a dict .* found list'):
+    _fit().encode([['red', '1', 0.0, 20]])
+  with pytest.raises(ValueError, match='need at least one column, found none'):
+    tables.Tables({}, {}).encode({})
+  for found, named in (({}, r'\[\]'), ([1], 'list'), ({'x': 1}, r"\['x'\]")):
+    with pytest.raises(ValueError, match=rf'what encode returns, .* {named}'):
+      _fit().unseen(found)
+
+
+@pytest.mark.parametrize(
+  'found, complaint',
+  [
+    (None, 'found NoneType'),
+    ({}, r"found \[\]: 'vocabularies'"),
+    ('{"vocabularies": {}}', 'a JSON text its json.loads.* found str'),
+    ({'vocabularies': {'a': 'xyz'}, 'numerics': {}}, "a list of texts.* 'xyz'"),
+    ({'vocabularies': {'a': [1]}, 'numerics': {}}, r'a list of texts.* \[1\]'),
+    ({'vocabularies': 3, 'numerics': {}}, 'found .*vocabularies'),
+    ({'vocabularies': {}, 'numerics': {'x': {}}}, 'found .*numerics.*missing'),
+    ({'vocabularies': {}, 'numerics': {'x': 3}}, 'found .*numerics'),
+    (
+      {
+        'vocabularies': {},
+        'numerics': {'x': {'log': False, 'mean': 0, 'std': 0, 'edges': []}},
+      },
+      'an std > 0 .* found False, 0, 0',
+    ),
+  ],
+)
+def test_what_to_json_did_not_return(found, complaint):
+  with pytest.raises(ValueError, match=f'what Tables.to_json .*{complaint}'):
+    tables.Tables.from_json(found)
