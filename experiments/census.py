@@ -412,6 +412,7 @@ def _main(argv: list[str]) -> None:
   from experiments import runner, unused
 
   runner.start(config)
+  interrupts.start()
   # Until training begins, and once it is over.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   if not config.eval_only:

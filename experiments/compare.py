@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments import errors, options, output, parsing
+from experiments import errors, interrupts, options, output, parsing
 from experiments.errors import InputError
 from experiments.options import Config
 
@@ -331,6 +331,7 @@ def _main(argv: Sequence[str]) -> None:
   from experiments import runner
 
   runner.start(plan.base)
+  interrupts.start()
   signal.signal(signal.SIGTERM, lambda *_: _stop(signal.SIGTERM))
   run(plan, parsing.path('--out_dir', plan.base.out_dir or 'runs/comparison'))
 

@@ -35,7 +35,10 @@ def _text(error: Exception) -> str | None:
       'be read and written'
     )
   from experiments import memory, runner  # JAX, which --help does without
+  from lplmtl import gradients
 
   if memory.is_out(error):
     return f'{memory.explain(error)}: lower the sizes or the batch'
+  if isinstance(error, gradients.ScopeError):
+    return f'{error} (--balancer and --balancer_scope)'
   return str(error) if isinstance(error, runner.USER_ERRORS) else None

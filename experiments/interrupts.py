@@ -87,6 +87,12 @@ def interrupt(number: int) -> None:
   _thread.interrupt_main(signal.Signals(number))  # calls the handler of `watch`
 
 
+def start() -> None:
+  """Ctrl-C is a KeyboardInterrupt from now on: all packages are imported."""
+  if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @contextlib.contextmanager
 def watch(on_again: Callable[[int], None] = interrupt) -> Iterator[Request]:
   """Turns SIGINT, SIGTERM and SIGHUP into a request, for as long as this lasts.

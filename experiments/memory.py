@@ -11,8 +11,8 @@ from experiments.errors import InputError
 from experiments.options import Config
 from lplmtl.types import PyTree
 
-# Parameters, at least one moment of the optimiser, the best so far.
-_COPIES = 3
+# Moments that an optimiser keeps of each parameter.
+_MOMENTS = {'sgd': 1}
 _SIGNS = ('RESOURCE_EXHAUSTED', 'out of memory', 'bad_alloc')
 
 
@@ -32,8 +32,16 @@ def check(variables: PyTree, config: Config) -> None:
     math.prod(leaf.shape) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(variables)
   )
-  needed = _COPIES * one * config.num_seeds
-  if needed > (there := _available()):
+  state = 1 + _MOMENTS.get(config.optimizer, 2)
+  # The state before some steps and after them, the gradient, the best so far.
+  copies = 2 * state + 2
+  limits = _device_limits()
+  there = sum(limits)
+  if not limits:  # the host's memory, which also holds what is being saved
+    copies += state + 1
+    there = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  needed = copies * one * config.num_seeds
+  if needed > there:
     raise InputError(
       f'this model does not fit: parameters, optimiser and best epoch take at '
       f'least {needed / 1e9:,.1f} GB, and there are {there / 1e9:,.1f} GB; '
@@ -41,13 +49,11 @@ def check(variables: PyTree, config: Config) -> None:
     )
 
 
-def _available() -> int:
-  """Bytes of all devices together."""
+def _device_limits() -> list[int]:
+  """Bytes of each device, as far as they say so; nothing on a CPU."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
   limits = [found.get('bytes_limit', 0) for found in stats]
-  if all(limits):
-    return sum(limits)
-  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  return limits if all(limits) else []
 
 
 @contextlib.contextmanager

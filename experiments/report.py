@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments import errors, output, parsing
+from experiments import errors, interrupts, output, parsing
 from experiments.errors import InputError
 
 flags.DEFINE_string('report_dir', 'report', 'Report: the folder of the page.')
@@ -407,6 +407,7 @@ def _history(path: pathlib.Path) -> list[dict[str, Any]]:
 
 def main(argv: Sequence[str]) -> None:
   """Paths to a page; a user's mistake ends in one line and exit code 1."""
+  interrupts.start()
   try:
     with errors.one_line():
       files = make(

@@ -283,6 +283,13 @@ def finished(
       f'--out_dir={folder} holds a finished run whose {lost[0]} is gone: train '
       'it again by --overwrite, or choose another folder'
     )
+  try:
+    storage.verify(folder / MODEL)
+  except storage.CheckpointError as error:
+    raise InputError(
+      f'--out_dir={folder} holds a finished run, and {error}: train it again '
+      'by --overwrite, or choose another folder'
+    ) from error
   return results
 
 

@@ -10,6 +10,7 @@ import pathlib
 import platform
 import shlex
 import subprocess
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -89,7 +90,11 @@ def start(config: Config) -> None:
   """
   kept = cache_dir()
   folder = config.compilation_cache or (str(kept / 'jax') if kept else 'none')
-  if folder != 'none':
+  if folder != 'none' and _can_keep(config, folder):
+    # A damaged entry is compiled anew: nobody needs to know.
+    warnings.filterwarnings(
+      'ignore', r'Error (reading|writing) persistent compilation cache'
+    )
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
@@ -104,6 +109,26 @@ def start(config: Config) -> None:
       f'JAX finds no device for JAX_PLATFORMS={wanted} ({reason}): leave '
       'it unset for whatever there is, or install JAX for this device'
     ) from error
+
+
+def _can_keep(config: Config, folder: str) -> bool:
+  """Whether there is a folder for compiled programs, or can be.
+
+  Raises:
+    InputError: it was asked for, and there cannot.
+  """
+  if '://' in folder:  # a bucket
+    return True
+  try:
+    os.makedirs(os.path.expanduser(folder), exist_ok=True)
+  except OSError as error:
+    if config.compilation_cache:
+      raise InputError(
+        f'--compilation_cache={folder} must be a folder that can be written, '
+        f'or none ({error.strerror})'
+      ) from error
+    return False
+  return True
 
 
 def _cpu_devices(config: Config) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import errors, output, parsing, throughput_out
+from experiments import errors, interrupts, output, parsing, throughput_out
 from experiments.errors import InputError
 from experiments.throughput_turns import Config, processes, rates
 
@@ -192,6 +192,7 @@ def _check_pytorch() -> None:
 
 def main(argv: list[str]) -> None:
   """Flags to tables; a user's mistake ends in one line and exit code 1."""
+  interrupts.start()
   # So that the scratch folder goes, too.
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
   try:

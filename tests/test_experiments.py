@@ -516,6 +516,12 @@ def test_other_data_are_refused(tmp_path, capsys):
   assert launch(*command) == 1
   assert 'differs in data.test (' in capsys.readouterr().err
   assert launch(*command, '--overwrite') == 0
+  table = tmp_path / 'run' / 'model' / 'meta' / 'metadata'
+  content = table.read_bytes()
+  table.write_bytes(content[:-1] + b'!')
+  assert launch(*command) == 1
+  assert 'has changed since it was saved: train it' in capsys.readouterr().err
+  table.write_bytes(content)
   (tmp_path / 'run' / 'history.jsonl').unlink()
   assert launch(*command) == 1
   assert 'whose history.jsonl is gone' in capsys.readouterr().err

@@ -24,7 +24,7 @@ from experiments import (
 )
 from experiments.errors import InputError
 from experiments.options import Config
-from lplmtl import checkpoint, storage
+from lplmtl import checkpoint, gradients, storage
 from tests import launching
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -89,12 +89,27 @@ def test_a_model_larger_than_all_devices(monkeypatch):
     device = types.SimpleNamespace(memory_stats=lambda: {'bytes_limit': limit})
     return [device, device]
 
-  # 1 MB, three times, of two seeds; on two devices.
-  monkeypatch.setattr(jax, 'local_devices', lambda: devices(3_000_000))
+  # 1 MB: two states of Adam's, a gradient, the best; of two seeds, on two
+  # devices.
+  monkeypatch.setattr(jax, 'local_devices', lambda: devices(8_000_000))
   memory.check(shapes, config)
-  monkeypatch.setattr(jax, 'local_devices', lambda: devices(2_999_999))
+  monkeypatch.setattr(jax, 'local_devices', lambda: devices(7_999_999))
   with pytest.raises(InputError, match='take at least 0.0 GB'):
     memory.check(shapes, config)
+
+
+def test_a_folder_for_programs_that_is_none(tmp_path):
+  (tmp_path / 'file').write_text('mine')
+  with pytest.raises(InputError, match='--compilation_cache=.*folder'):
+    runner.start(Config(compilation_cache=str(tmp_path / 'file')))
+
+
+def test_a_scope_is_told_of_in_the_flags_words(capsys):
+  with pytest.raises(SystemExit) as end, errors.one_line():
+    raise gradients.ScopeError('take another')
+  assert end.value.code == (
+    'error: take another (--balancer and --balancer_scope)'
+  )
 
 
 @pytest.mark.parametrize(

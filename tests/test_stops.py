@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -41,6 +42,20 @@ def test_what_is_a_second_request(signals, leaves, capsys):
   assert request.event.is_set() and request.signal == signals[0][0]
   assert request.exit_code == 128 + signals[0][0]
   assert capsys.readouterr().err.count('stopping once') == 1
+
+
+@pytest.mark.parametrize('seconds', [0.08, 0.15, 0.3])
+def test_a_start_is_interrupted_without_a_word(seconds):
+  """Packages that are being imported answer by a hundred lines, or an abort."""
+  process = subprocess.Popen(
+    [sys.executable, '-m', 'experiments.census', '--dataset=sample'],
+    cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+  )  # fmt: skip
+  time.sleep(seconds)
+  process.send_signal(INT)
+  output, _ = process.communicate(timeout=60)
+  assert process.returncode in (-INT, 128 + INT), output
+  assert 'Traceback' not in output and len(output.splitlines()) <= 1
 
 
 def test_two_hangups_are_one(capsys):
