@@ -5,7 +5,7 @@ Nothing but named parts is ever looked up, so that data cannot run code.
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +31,18 @@ MODULES = (
 
 
 def known_names(modules: tuple[ModuleType, ...]) -> dict[str, Any]:
-  """Every public name a saved model may mention: `{'jax.nn:relu': relu}`."""
+  """Every public name a saved model may mention: `{'jax.nn:relu': relu}`.
+
+  Raises:
+    ValueError: `modules` are no Python modules.
+  """
+  if not isinstance(modules, Collection) or not all(
+    isinstance(module, ModuleType) for module in modules
+  ):
+    raise ValueError(
+      'modules must be a tuple of Python modules, such as (my_module,) after '
+      f'import my_module; found {one_line(modules):.100}'
+    )
   known = [importlib.import_module(name) for name in MODULES]
   return {
     f'{module.__name__}:{name}': value
@@ -41,12 +52,18 @@ def known_names(modules: tuple[ModuleType, ...]) -> dict[str, Any]:
   }
 
 
-def to_data(value: Any, lookup: Mapping[str, Any]) -> Any:
+def one_line(value: Any) -> str:
+  """What a value looks like, for a message."""
+  return ' '.join(repr(value).split())
+
+
+def to_data(value: Any, lookup: Mapping[str, Any], where: str = '') -> Any:
   """A module, a task, or a value of one of their fields, as JSON data.
 
   Args:
     value: what `checkpoint.save` takes as a model, or a part of it.
     lookup: of `known_names`.
+    where: the field that holds it, such as `MMoE.expert`.
 
   Raises:
     ValueError: something that cannot be named or written.
@@ -55,25 +72,43 @@ def to_data(value: Any, lookup: Mapping[str, Any]) -> Any:
   if value is None or isinstance(value, bool | int | float | str):
     return value
   if isinstance(value, tuple | list):
-    return [to_data(v, lookup) for v in value]
+    return [to_data(v, lookup, f'{where}[{i}]') for i, v in enumerate(value)]
   if isinstance(value, Mapping):
-    return {'dict': {k: to_data(v, lookup) for k, v in value.items()}}
+    found = {k: to_data(v, lookup, f'{where}[{k!r}]') for k, v in value.items()}
+    return {'dict': found}
   if isinstance(value, nn.Module | Task):
-    fields = {
-      f.name: to_data(getattr(value, f.name), lookup)
-      for f in dataclasses.fields(value)
-      if f.init and f.name not in ('parent', 'name')
-    }
-    if isinstance(value, Task):
-      fields['name'] = value.name
-    return {'class': _name_of(type(value), lookup), 'fields': fields}
+    fields = _fields(value, lookup, where)
+    return {'class': _name_of(type(value), lookup, where), 'fields': fields}
   try:
-    return {'function': _name_of(value, lookup)}
+    return {'function': _name_of(value, lookup, where)}
   except ValueError:
     dtype = _dtype(value)
     if dtype is None:
       raise
     return {'dtype': dtype.name}
+
+
+def _fields(
+  value: nn.Module | Task, lookup: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+  """The fields of a module; a default that cannot be named is left out.
+
+  The class gives it back, as with the initialisers of `nn.Dense`.
+  """
+  given = () if isinstance(value, Task) else ('parent', 'name')  # by Linen
+  found = {}
+  for field in dataclasses.fields(value):
+    if not field.init or field.name in given:
+      continue
+    part = getattr(value, field.name)
+    here = f'{where}: ' if where else ''
+    here += f'{type(value).__name__}.{field.name}'
+    try:
+      found[field.name] = to_data(part, lookup, here)
+    except ValueError:
+      if part is not field.default:
+        raise
+  return found
 
 
 def _number(value: Any) -> Any:
@@ -110,14 +145,15 @@ def _dtype(value: Any) -> np.dtype[Any] | None:
   return dtype if is_number else None
 
 
-def _name_of(value: Any, lookup: Mapping[str, Any]) -> str:
+def _name_of(value: Any, lookup: Mapping[str, Any], where: str) -> str:
   for name, known in lookup.items():
     if known is value:
       return name
-  found = ' '.join(repr(value).split())
+  place = f' as {where}' if where else ''
   raise ValueError(
-    f'cannot save {found:.200}: expected a class or function from '
-    f'{", ".join(MODULES)}, or from one of `modules`'
+    f'cannot save {one_line(value):.200}{place}: expected a class or function '
+    f'from {", ".join(MODULES)}, or from one of `modules`: wrap it in a Linen '
+    'class of your own, and hand its Python module over in `modules`'
   )
 
 

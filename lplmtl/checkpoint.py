@@ -1,6 +1,7 @@
 """Saved models: parameters, configuration and encoder tables in one folder."""
 
 import json
+import operator
 import os
 import pathlib
 from collections.abc import Mapping
@@ -40,9 +41,9 @@ def save(
       What is there and is no model folder is left alone, and so is one that
       holds anything else.
     model: a Linen module whose fields are modules, tasks, numbers, strings,
-      dtypes, tuples of these, or named functions of `jax.nn` and `lplmtl`.
-      NumPy's numbers become Python's.
-    params: its parameters.
+      dtypes, tuples of these, named functions of `jax.nn` and `lplmtl`, or
+      whatever is the default of its class. NumPy's numbers become Python's.
+    params: its parameters, `variables['params']`.
     tables: the encoder tables, if the model reads encoded columns.
     num_seeds: S, if every leaf of `params` leads with an axis of S seeds.
     extra: more JSON data to keep beside it.
@@ -51,28 +52,64 @@ def save(
 
   Raises:
     ValueError: a field of the model that cannot be written as data, anything
-      that would not come back as it is, or a path that cannot be a model
-      folder.
+      that would not come back as it is, parameters without the axis of seeds,
+      or a path that cannot be a model folder.
     CheckpointError: the folder cannot be written.
   """
   directory = storage.absolute(directory)
-  storage.check_path(directory, KIND)
+  _check_types(model, tables, extra)
+  if num_seeds is not None:
+    num_seeds = _whole('num_seeds', num_seeds, 1)
   lookup = blueprint.known_names(modules)
+  storage.check_path(directory, KIND)
   meta = {
     'format': FORMAT,
     'model': blueprint.to_data(model, lookup),
     'tables': None if tables is None else blueprint.plain(tables.to_json()),
-    'num_seeds': None if num_seeds is None else int(num_seeds),
+    'num_seeds': num_seeds,
     'extra': blueprint.plain(dict(extra or {})),
   }
   _check_read_back(meta, lookup)
-  _check_params(params)
+  _check_params(params, num_seeds)
   # As plain arrays: those spread over devices could be read on as many only.
   arrays = jax.tree.map(
     lambda x: x if hasattr(x, 'dtype') else np.asarray(x),
     jax.device_get(params),
   )
   storage.write(directory, arrays, meta, KIND)
+
+
+def _check_types(model: Any, tables: Any, extra: Any) -> None:
+  """Raises a ValueError for arguments of `save` that are something else."""
+  if not isinstance(model, nn.Module):
+    raise ValueError(
+      'model must be a Linen module (an instance, such as lplmtl.MLP((8,))), '
+      f'found {blueprint.one_line(model):.100}'
+    )
+  if not isinstance(tables, Tables | None):
+    raise ValueError(
+      'tables must be those of lplmtl.tables.fit, or None; found '
+      f'{blueprint.one_line(tables):.100}'
+    )
+  if not isinstance(extra, Mapping | None):
+    raise ValueError(
+      "extra must be a dict of JSON data, such as {'note': 1}; found "
+      f'{blueprint.one_line(extra):.100}'
+    )
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+  """A whole number of any type; raises a ValueError for anything else."""
+  try:
+    found = None if isinstance(value, bool) else operator.index(value)
+  except TypeError:
+    found = None
+  if found is None or found < least:
+    raise ValueError(
+      f'{name} must be None or a whole number of at least {least}, found '
+      f'{blueprint.one_line(value):.100}'
+    )
+  return found
 
 
 def _check_read_back(meta: dict[str, Any], lookup: Mapping[str, Any]) -> None:
@@ -99,8 +136,13 @@ def _check_read_back(meta: dict[str, Any], lookup: Mapping[str, Any]) -> None:
       )
 
 
-def _check_params(params: PyTree) -> None:
+def _check_params(params: PyTree, num_seeds: int | None) -> None:
   """Raises a ValueError for parameters that `load` would not give back."""
+  if isinstance(params, Mapping) and isinstance(params.get('params'), Mapping):
+    raise ValueError(
+      "params must be the parameters alone, found {'params': ...}: hand over "
+      "variables['params']"
+    )
   found = jax.tree_util.tree_flatten_with_path(params)[0]
   if not found:
     raise ValueError('cannot save a model without parameters: found no array')
@@ -111,10 +153,11 @@ def _check_params(params: PyTree) -> None:
       isinstance(getattr(part, 'key', None), str) or hasattr(part, 'idx')
       for part in path
     )
-    if not is_named:
+    is_array = hasattr(leaf, 'shape') or isinstance(leaf, int | float | complex)
+    if not is_named or not is_array:
       raise ValueError(
         'params must be nested dicts with strings as keys, or lists, of '
-        f'arrays; found {name}'
+        f'arrays; found {name or blueprint.one_line(leaf):.100}'
       )
     stored = jax.tree_util.keystr(path, simple=True, separator='.')
     if stored in taken:
@@ -124,6 +167,11 @@ def _check_params(params: PyTree) -> None:
       raise ValueError(
         f'cannot save parameters without a number: found shape '
         f'{jnp.shape(leaf)} at {name}'
+      )
+    if num_seeds is not None and jnp.shape(leaf)[:1] != (num_seeds,):
+      raise ValueError(
+        f'with num_seeds={num_seeds}, all parameters must lead with an axis of '
+        f'{num_seeds} seeds; found shape {jnp.shape(leaf)} at {name}'
       )
 
 
@@ -145,13 +193,17 @@ def load(
     (model, params, tables).
 
   Raises:
+    ValueError: arguments of another type.
     CheckpointError: not a model folder, a damaged one, or one of a release
       that has what this one has not.
   """
   directory = storage.absolute(directory)
+  lookup = blueprint.known_names(modules)
+  if seed is not None:
+    seed = _whole('seed', seed, 0)
   meta, params = _read(directory)
   try:
-    model = blueprint.from_data(meta['model'], blueprint.known_names(modules))
+    model = blueprint.from_data(meta['model'], lookup)
     if not isinstance(model, nn.Module):
       raise TypeError(f'expected a Linen module, found {model!r:.50}')
     found = meta['tables']
@@ -163,7 +215,7 @@ def load(
     raise _misfit(directory, error) from error
   if seed is None:
     return model, params, tables
-  if not 0 <= seed < num_seeds:
+  if seed >= num_seeds:
     raise CheckpointError(
       f'the model in {directory} was saved with {num_seeds or "no"} seeds; '
       f'found seed={seed}'

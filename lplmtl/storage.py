@@ -40,6 +40,11 @@ def absolute(path: str | pathlib.Path) -> pathlib.Path:
     directory = pathlib.Path(path).expanduser().absolute()
   except RuntimeError as error:
     raise ValueError(f'cannot expand {path}: {error}') from error
+  except TypeError as error:
+    raise ValueError(
+      'the path of a folder must be a string or a pathlib.Path, found '
+      f'{" ".join(repr(path).split()):.100}'
+    ) from error
   check_name(directory)
   return directory
 

@@ -139,8 +139,61 @@ def test_modules_of_the_users_own(tmp_path):
     checkpoint.load(tmp_path / 'model')
 
 
+class Sequential(nn.Module):
+  """The same in a user's class, with defaults that have no name."""
+
+  layers: tuple[nn.Module, ...] = (OwnExpert(activation=own_activation),)
+  scale: object = lambda x: x * 2
+
+  @nn.compact
+  def __call__(self, x):
+    for layer in self.layers:
+      x = layer(x)
+    return self.scale(x)
+
+
+@pytest.mark.parametrize(
+  'part',
+  [
+    nn.Dense(3),
+    nn.Sequential([nn.Dense(3), nn.relu, nn.Dense(2, use_bias=False)]),
+    Sequential((nn.Dense(2), nn.LayerNorm())),
+  ],
+)
+def test_defaults_need_no_name(part, tmp_path):
+  """Such as the initialisers of a dense layer: its class gives them back."""
+  x = jnp.arange(6.0).reshape(2, 3)
+  params = part.init(jax.random.key(0), x)['params']
+  here = (sys.modules[__name__],)
+  checkpoint.save(tmp_path / 'model', part, params, modules=here)
+  loaded, found, _ = checkpoint.load(tmp_path / 'model', modules=here)
+  contracts.assert_trees_equal(
+    loaded.apply({'params': found}, x), part.apply({'params': params}, x)
+  )
+  contracts.assert_trees_equal(
+    loaded.init(jax.random.key(0), x)['params'], params
+  )
+
+
+@pytest.mark.parametrize(
+  'expert, complaint',
+  [
+    (nn.Dense(3, kernel_init=nn.initializers.normal()), 'Dense.kernel_init'),
+    (nn.Sequential([nn.Dense(3), lambda x: x]), r'Sequential.layers\[1\]'),
+    (nn.remat(lplmtl.MLP)((3,)), ''),
+  ],
+)
+def test_what_has_no_name_is_said(expert, complaint):
+  model = lplmtl.MMoE(contracts.TASKS, expert=expert)
+  place = f'MMoE.expert: {complaint}' if complaint else 'MMoE.expert'
+  with pytest.raises(
+    ValueError, match=f'cannot save .* as {place}: .*wrap it in a Linen class'
+  ):
+    blueprint.to_data(model, blueprint.known_names(()))
+
+
 def test_dtypes_are_data(tmp_path):
-  model = nn.Dense(3, dtype=jnp.bfloat16, kernel_init=nn.initializers.zeros)
+  model = nn.Dense(3, dtype=jnp.bfloat16, kernel_init=nn.initializers.normal())
   with pytest.raises(ValueError, match='cannot save'):
     checkpoint.save(tmp_path / 'model', model, {'w': jnp.ones(2)})
   mlp = lplmtl.MLP((3,), dtype=jnp.bfloat16)
@@ -232,6 +285,42 @@ def test_a_model_without_seeds_has_none_to_choose(tmp_path):
     checkpoint.load(tmp_path / 'model', seed=0)
 
 
+@pytest.mark.parametrize(
+  'change, complaint',
+  [
+    *(
+      ({'seed': s}, 'seed must be None or a whole number of at least 0')
+      for s in ('0', 1.0, np.arange(2), np.ones(1), True, -1)
+    ),
+    ({'modules': os}, 'modules must be a tuple'),
+    ({'modules': ('os',)}, 'modules must be a tuple'),
+    ({'directory': 3}, 'a string or a pathlib.Path, found 3'),
+  ],
+)
+def test_bad_arguments_of_load(change, complaint):
+  with pytest.raises(ValueError, match=complaint) as error:
+    checkpoint.load(**{'directory': 'nothing', **change})
+  assert '\n' not in str(error.value)
+
+
+def test_seeds_may_be_numpy_numbers(tmp_path):
+  params = {'w': jnp.arange(4.0).reshape(2, 2)}
+  checkpoint.save(
+    tmp_path / 'model', lplmtl.MLP((3,)), params, num_seeds=np.int64(2)
+  )
+  for seed in (np.uint8(1), jnp.int32(1)):
+    found = checkpoint.load(tmp_path / 'model', seed=seed)[1]
+    np.testing.assert_array_equal(found['w'], [2.0, 3.0])
+
+
+def test_what_is_no_model_replaces_none(tmp_path):
+  checkpoint.save(tmp_path / 'model', lplmtl.MLP((3,)), _small())
+  with pytest.raises(ValueError, match='an instance'):
+    checkpoint.save(tmp_path / 'model', lplmtl.MMoE, {'w': jnp.zeros(2)})
+  found = checkpoint.load(tmp_path / 'model')[1]
+  contracts.assert_trees_equal(found, _small())
+
+
 def _small():
   return {'w': jnp.ones(2)}
 
@@ -275,12 +364,48 @@ def test_numpy_numbers_come_back_as_numbers(model, tmp_path):
       {'params': {'a.b': {'c': np.ones(2)}, 'a': {'b.c': np.ones(2)}}},
       'both be stored as a.b.c',
     ),
+    ({'params': 'abc'}, "lists, of arrays; found 'abc'"),
+    ({'params': {'a': 'b'}}, r"lists, of arrays; found \['a'\]"),
+    ({'params': lplmtl.MLP((3,))}, 'lists, of arrays; found MLP'),
+    ({'params': {'params': _small()}}, r"hand over variables\['params'\]"),
+    ({'num_seeds': 3}, r"an axis of 3 seeds; found shape \(2,\) at \['w'\]"),
+    ({'num_seeds': 1, 'params': {'w': 1.0}}, r'found shape \(\) at'),
+    *(
+      ({'num_seeds': n}, f'num_seeds .* at least 1, found {n!r}')
+      for n in ('7', 2.5, 2.0, 0, -1, True)
+    ),
+    ({'tables': {'a': 1}}, "tables must be .*fit, or None; found {'a': 1}"),
+    ({'extra': [1]}, r'extra must be a dict .*; found \[1\]'),
+    ({'modules': os}, 'modules must be a tuple .*; found <module'),
+    ({'modules': ('os',)}, r"modules must be a tuple .*; found \('os',\)"),
+    *(
+      ({'model': m}, f'must be a Linen module .an instance.*found {found}')
+      for m, found in (
+        (lplmtl.MMoE, '<class .*MMoE'),
+        (None, 'None'),
+        ('mmoe', "'mmoe'"),
+        (jax.nn.relu, '<jax'),
+        (_small(), "{'w'"),
+      )
+    ),
+    *(
+      ({'directory': p}, f'a string or a pathlib.Path, found {found}')
+      for p, found in (
+        (None, 'None'),
+        (3, '3'),
+        (b'm', "b'm'"),
+        (lplmtl.MLP((3,)), 'MLP'),
+      )
+    ),
   ],
 )
 def test_nothing_is_written_that_cannot_be_loaded(change, complaint, tmp_path):
-  arguments = {'model': lplmtl.MLP((3,)), 'params': _small(), **change}
+  arguments = {
+    'directory': tmp_path / 'model', 'model': lplmtl.MLP((3,)),
+    'params': _small(), **change,
+  }  # fmt: skip
   with pytest.raises(ValueError, match=complaint) as error:
-    checkpoint.save(tmp_path / 'model', **arguments)
+    checkpoint.save(**arguments)
   assert '\n' not in str(error.value)
   assert list(tmp_path.iterdir()) == []
 
