@@ -464,6 +464,41 @@ def test_total_losses_of_another_shape():
         loss(jnp.ones(shape), jnp.zeros(2))
 
 
+def test_total_losses_take_lists():
+  losses, learned = [1.0, 2.0], (0.5, -0.5)
+  for loss in (
+    balancing.uncertainty_loss, balancing.uncertainty_revised_loss,
+    balancing.imtl_l_loss,
+  ):  # fmt: skip
+    wanted = loss(jnp.array(losses), jnp.array(learned))
+    assert loss(losses, learned) == loss(losses, np.array(learned)) == wanted
+    with pytest.raises(ValueError, match='losses and what is learned .* dict'):
+      loss({'a': 1.0}, learned)
+  # Whose parts are learned.
+  slope = jax.grad(lambda x: balancing.imtl_l_loss(losses, [x, 0.0]))(0.0)
+  assert slope == losses[0] - 1
+
+
+@pytest.mark.parametrize(
+  'wrong', [{'click': False, 'buy': True}, 'ft', True, (0.5, 1.0), ('f', 't')]
+)
+def test_regressions_that_are_no_bools(wrong):
+  for call in (
+    lambda: balancing.uncertainty(is_regression=wrong),
+    lambda: balancing.uncertainty_loss([1.0, 2.0], [0.0, 0.0], wrong),
+    lambda: balancing.uncertainty_revised_loss([1.0, 2.0], [0.0, 0.0], wrong),
+  ):
+    with pytest.raises(ValueError, match='is_regression must be a tuple with'):
+      call()
+
+
+def test_a_regression_for_each_task():
+  for loss in (balancing.uncertainty_loss, balancing.uncertainty_revised_loss):
+    for wrong in ((True,), np.array([True]), jnp.ones(3, bool)):
+      with pytest.raises(ValueError, match='[13] entries for 2 tasks'):
+        loss(jnp.ones(2), jnp.zeros(2), wrong)
+
+
 @pytest.fixture(scope='module')
 def compiled():
   """The names of JAX's events; a listener stays as long as the process."""

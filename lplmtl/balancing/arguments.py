@@ -92,9 +92,7 @@ def as_losses(losses: Any) -> Array:
   Raises:
     ValueError: another shape, or no numbers.
   """
-  if isinstance(losses, list | tuple) and not any(map(np.ndim, losses)):
-    losses = [_scalar(loss) for loss in losses]
-    losses = jnp.stack(losses) if losses else np.zeros(0)
+  losses = _stacked(losses)
   shape = getattr(losses, 'shape', None)
   if shape is None or len(shape) != 1 or not shape[0]:
     found = type(losses).__name__ if shape is None else shape
@@ -102,6 +100,13 @@ def as_losses(losses: Any) -> Array:
       f'losses must have the shape [T], one for each task; found {found}'
     )
   return jax.lax.stop_gradient(jnp.asarray(losses, jnp.float32))
+
+
+def _stacked(values: Any) -> Any:
+  """A list or tuple of scalars as `[T]`; anything else as it is."""
+  if not isinstance(values, list | tuple) or any(map(np.ndim, values)):
+    return values
+  return jnp.stack([_scalar(x) for x in values]) if values else np.zeros(0)
 
 
 def _scalar(loss: Any) -> Array:
@@ -171,15 +176,41 @@ def check_stacked(gradients: Any, num_tasks: int | None = None) -> None:
       )
 
 
-def check_one_each(losses: Any, learned: Any) -> None:
+def one_each(losses: Any, learned: Any) -> tuple[Array, Array]:
   """In a total loss: as many learned values as losses, `[T]` both.
 
   Raises:
-    ValueError: other shapes.
+    ValueError: other shapes, or no numbers.
   """
-  shapes = jnp.shape(losses), jnp.shape(learned)
+  both = _stacked(losses), _stacked(learned)
+  shapes = [getattr(x, 'shape', type(x).__name__) for x in both]
   if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
     raise ValueError(
       'losses and what is learned with them must have the shape [T], one for '
       f'each task; found {shapes[0]} and {shapes[1]}'
     )
+  return jnp.asarray(both[0]), jnp.asarray(both[1])
+
+
+def check_flags(name: str, values: Any, num_tasks: int | None = None) -> None:
+  """Refuses what is no bool for each task; None passes.
+
+  Raises:
+    ValueError: names the argument and what was found.
+  """
+  if values is None:
+    return
+  if isinstance(values, np.ndarray | jax.Array):
+    is_flags = values.ndim == 1 and values.dtype.kind in 'biu'
+  else:
+    is_flags = isinstance(values, tuple | list) and all(
+      isinstance(value, int | np.bool_ | np.integer | jax.Array)
+      for value in values
+    )
+  if not is_flags:
+    raise ValueError(
+      f'{name} must be a tuple with True or False for each task, in their '
+      f'order; found {values!r}'
+    )
+  if num_tasks is not None:
+    check_length(name, values, num_tasks)

@@ -47,7 +47,9 @@ def famo(
   Args:
     learning_rate: of the logits' own Adam.
     weight_decay: of the logits, gamma.
-    lowest: `[T]` b_k, the lowest losses to be had; None for 0 each.
+    lowest: `[T]` b_k, the lowest losses to be had; None for 0 each. A bound
+      above a task's actual loss is a mistake that nobody is told of: that loss
+      counts as 1e-8 for ever, and the task takes nearly all of the weight.
 
   Returns:
     A Balancer whose state is a `FamoState`; 2 passes forward, 1 back. A task

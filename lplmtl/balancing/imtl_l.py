@@ -38,7 +38,7 @@ def imtl_l_loss(losses: Array, scales: Array) -> Array:
   References:
     Liu et al. 2021, "Towards Impartial Multi-task Learning".
   """
-  arguments.check_one_each(losses, scales)
+  losses, scales = arguments.one_each(losses, scales)
   return jnp.sum(jnp.exp(scales) * losses - scales)
 
 

@@ -46,11 +46,15 @@ def uncertainty_loss(
   Returns:
     Scalar.
 
+  Raises:
+    ValueError: other shapes, also that of `is_regression`.
+
   References:
     Kendall, Gal & Cipolla 2018, "Multi-Task Learning Using Uncertainty to Weigh
     Losses for Scene Geometry and Semantics".
   """
-  arguments.check_one_each(losses, log_vars)
+  losses, log_vars = arguments.one_each(losses, log_vars)
+  arguments.check_flags('is_regression', is_regression, len(losses))
   factor = _factor(is_regression, losses)
   return jnp.sum(factor * jnp.exp(-log_vars) * losses + log_vars / 2)
 
@@ -72,8 +76,8 @@ def uncertainty_revised_loss(
   References:
     Liebel & Körner 2018, "Auxiliary Tasks in Multi-task Learning".
   """
-  del is_regression
-  arguments.check_one_each(losses, log_vars)
+  losses, log_vars = arguments.one_each(losses, log_vars)
+  arguments.check_flags('is_regression', is_regression, len(losses))
   return jnp.sum(jnp.exp(-log_vars) * losses / 2 + jax.nn.softplus(log_vars))
 
 
@@ -101,15 +105,13 @@ def uncertainty(
   are bounded to [-15, 15] so that no loss from 0 to 1e6 gives a weight that is
   not finite.
   """
+  arguments.check_flags('is_regression', is_regression)
 
   def total(losses: Array, log_vars: Array) -> Array:
     return uncertainty_loss(losses, log_vars, is_regression)
 
   def check(num_tasks: int) -> None:
-    if is_regression is not None and len(is_regression) != num_tasks:
-      raise ValueError(
-        f'is_regression has {len(is_regression)} entries for {num_tasks} tasks'
-      )
+    arguments.check_length('is_regression', is_regression, num_tasks)
 
   return learned(total, learning_rate, UncertaintyState, check)
 
