@@ -168,7 +168,8 @@ def check_helpers(keeper: Any, on_epoch: Any, devices: Any) -> None:
       f'devices must be some of jax.local_devices(), found {devices!r}'
     )
   wanted = ('restore', 'until', 'look')
-  if keeper is not None and not all(hasattr(keeper, x) for x in wanted):
+  is_keeper = all(hasattr(keeper, x) for x in wanted)
+  if keeper is not None and (isinstance(keeper, type) or not is_keeper):
     raise ValueError(
       'keeper must have restore, until and look, such as '
       f'resume.Checkpoints(folder); found {keeper!r}'

@@ -75,6 +75,14 @@ def _kind(folder: pathlib.Path, listed: Mapping[str, str]) -> str | None:
   return next((kind for key, kind in _KINDS.items() if key in meta), None)
 
 
+def kind_of(folder: pathlib.Path) -> str | None:
+  """What was written here at a path, damaged or not; None for all else."""
+  try:
+    return _kind(folder, _listed(folder))
+  except (OSError, ValueError):
+    return None
+
+
 def read_mark(folder: pathlib.Path) -> tuple[str | None, dict[str, int]]:
   """`(kind, {file: bytes})`; `(None, {})` without a whole mark."""
   try:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import numbers
 import pathlib
 import threading
 import time
@@ -70,7 +71,8 @@ class Checkpoints:
       was passed over as damaged; None for Python's logging.
 
   Raises:
-    ValueError: arguments that make no sense.
+    ValueError: arguments that make no sense, or a folder that holds a saved
+      model.
   """
 
   def __init__(
@@ -87,18 +89,14 @@ class Checkpoints:
     on_note: Callable[[str], None] | None = None,
   ):
     self.directory = storage.absolute(directory)
-    whole = isinstance(every_steps, int) and isinstance(num_kept, int)
-    if not whole or every_steps < 0 or num_kept < 1 or not every_seconds >= 0:
-      raise ValueError(
-        'every_steps and every_seconds must be at least 0, num_kept at least 1 '
-        f'(and whole numbers, but for seconds); found {every_steps!r}, '
-        f'{every_seconds!r} and {num_kept!r}'
-      )
+    _check_limits(every_steps, every_seconds, num_kept)
+    _check_helpers(stop, check, on_note)
+    storage.check_outside(self.directory)
     self.run = _json_data('run', run)
     self.environment = _json_data('environment', environment)
-    self.every_steps = every_steps
+    self.every_steps = int(every_steps)
     self.every_seconds = every_seconds
-    self.num_kept = num_kept
+    self.num_kept = int(num_kept)
     self.stop = stop or threading.Event()
     self.check = check
     self.on_note = on_note
@@ -295,6 +293,33 @@ class Checkpoints:
       )
 
 
+def _check_limits(every_steps: Any, every_seconds: Any, num_kept: Any) -> None:
+  """Raises a ValueError for limits that make no sense."""
+  are_whole = isinstance(every_steps, int | np.integer) and isinstance(
+    num_kept, int | np.integer
+  )
+  are_numbers = are_whole and isinstance(every_seconds, numbers.Real)
+  if (
+    not are_numbers or every_steps < 0 or num_kept < 1 or not every_seconds >= 0
+  ):
+    raise ValueError(
+      'every_steps and every_seconds must be at least 0, num_kept at least 1 '
+      f'(and whole numbers, but for seconds); found {every_steps!r}, '
+      f'{every_seconds!r} and {num_kept!r}'
+    )
+
+
+def _check_helpers(stop: Any, check: Any, on_note: Any) -> None:
+  """Raises a ValueError for no event, and what cannot be called."""
+  is_event = callable(getattr(stop, 'is_set', None))
+  if stop is not None and (isinstance(stop, type) or not is_event):
+    raise ValueError(f'stop must be a threading.Event, found {stop!r}')
+  if not callable(check):
+    raise ValueError(f'check must be a function, found {check!r}')
+  if on_note is not None and not callable(on_note):
+    raise ValueError(f'on_note must be a function of a text, found {on_note!r}')
+
+
 def _unreadable(directory: pathlib.Path, error: OSError) -> RestoreError:
   return RestoreError(
     f'cannot read the folder of checkpoints {directory}: {error.strerror}'
@@ -364,9 +389,12 @@ def _from_data(
     raw = jax.random.key_data(old) if _is_key(old) else old
     shape = getattr(found, 'shape', None), getattr(found, 'dtype', None)
     if shape != (raw.shape, raw.dtype):
+      other = 'nothing' if found is None else f'a {type(found).__name__}'
+      if hasattr(found, 'shape'):
+        other = f'{found.dtype}{found.shape}'
       raise RestoreError(
         f'{folder} does not fit this run: expected {raw.dtype}{raw.shape} at '
-        f'{jax.tree_util.keystr(path)}, found {shape[1]}{shape[0]}'
+        f'{jax.tree_util.keystr(path)}, found {other}'
       )
     if _is_key(old):
       return jax.random.wrap_key_data(found, impl=jax.random.key_impl(old))

@@ -67,9 +67,25 @@ def check_name(directory: pathlib.Path) -> None:
     )
 
 
+def check_outside(directory: pathlib.Path) -> None:
+  """Raises a ValueError for a saved folder, or a path in one.
+
+  What is added to a saved folder counts as damage.
+  """
+  real = pathlib.Path(os.path.realpath(directory))
+  for folder in (real, *real.parents):
+    kind = folders.kind_of(folder)
+    if kind is not None:
+      raise ValueError(
+        f'nothing can be kept at {directory}: {folder} is a saved {kind}, '
+        'which would count as damaged; choose another folder'
+      )
+
+
 def check_path(directory: pathlib.Path, kind: str) -> None:
   """Raises a ValueError where no folder of a kind can be (re)written."""
   check_name(directory)
+  check_outside(directory.parent)
   try:
     if not os.path.lexists(directory) or folders.is_empty(directory):
       return

@@ -12,7 +12,7 @@ import pytest
 import scipy.sparse
 
 import lplmtl
-from lplmtl import arrays, balancing, checks, programs, steps, tasks
+from lplmtl import arrays, balancing, checks, programs, resume, steps, tasks
 
 TASKS = (tasks.binary('a'), tasks.regression('b'))
 X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
@@ -272,6 +272,8 @@ def test_helpers_that_are_none():
     checks.check_helpers(None, None, 'cpu')
   with pytest.raises(ValueError, match="resume.Checkpoints.*; found 'folder'"):
     checks.check_helpers('folder', None, None)
+  with pytest.raises(ValueError, match='resume.Checkpoints.*; found <class'):
+    checks.check_helpers(resume.Checkpoints, None, None)
   with pytest.raises(ValueError, match='on_epoch must be a function, found 3'):
     checks.check_helpers(None, 3, None)
 

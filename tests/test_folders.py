@@ -379,6 +379,27 @@ def test_what_is_written_after_an_error_goes_too(tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize('damage', ['none', 'a file more', 'an earlier one'])
+@pytest.mark.parametrize('name', ['', 'more', 'deep/more', 'link/more'])
+def test_nothing_is_added_to_a_saved_folder(name, damage, own):
+  if damage == 'a file more':
+    (own / 'keep').write_text('mine')
+  elif damage == 'an earlier one':
+    earlier(own)
+  folder = own / name
+  if name == 'link/more':
+    (own.parent / 'link').symlink_to(own)
+    folder = own.parent / name
+  before = contents(own)
+  with pytest.raises(ValueError, match='is a saved model') as error:
+    resume.Checkpoints(folder)
+  assert '\n' not in str(error.value)
+  if name:
+    with pytest.raises(ValueError, match='is a saved model'):
+      storage.check_path(folder, 'model')
+  assert contents(own) == before
+
+
 @pytest.mark.parametrize('path', ['caf\udce9/model', 'a\0b', 'a[1]'])
 def test_paths_that_cannot_be_saved_at(path, tmp_path):
   for use in (

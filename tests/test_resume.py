@@ -120,6 +120,11 @@ def test_another_model_is_refused(kept):
     match=r'expected float32\(3, 7\) at .*bias.*, found float32\(3, 6\)',
   ):
     _checkpoints(kept).restore(like)
+  state['other'] = state.pop('bottom')
+  with pytest.raises(
+    storage.CheckpointError, match=r'float32.* at .*other.*, found nothing$'
+  ):
+    _checkpoints(kept).restore(like)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +287,14 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     ({'every_steps': -1}, 'found -1'),
     ({'every_steps': 2.5}, 'found 2.5'),
     ({'every_seconds': float('nan')}, 'found 0, nan and 2'),
+    ({'every_seconds': 'a'}, "found 0, 'a' and 2"),
+    ({'every_seconds': None}, 'found 0, None and 2'),
+    ({'stop': True}, 'stop must be a threading.Event, found True'),
+    ({'stop': False}, 'stop must be a threading.Event, found False'),
+    ({'stop': threading.Event}, 'stop must be a threading.Event, found <class'),
+    ({'on_note': 3}, 'on_note must be a function of a text, found 3'),
+    ({'check': 3}, 'check must be a function, found 3'),
+    ({'directory': None}, 'a string or a pathlib.Path, found None'),
     ({'run': 'abc'}, "must be a dict of JSON data.*found 'abc'"),
     ({'run': {'rate': np.float32(1)}}, 'must be a dict of JSON data.*float32'),
     ({'directory': 'a[1]'}, 'brackets'),
@@ -290,6 +303,14 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_bad_arguments(options, complaint):
   with pytest.raises(ValueError, match=complaint):
     resume.Checkpoints(**{'directory': 'a', **options})
+
+
+def test_limits_may_be_numpy_numbers(tmp_path):
+  keeper = resume.Checkpoints(
+    tmp_path, every_steps=np.uint8(200), num_kept=np.int64(3),
+    every_seconds=np.float32(9),
+  )  # fmt: skip
+  assert type(keeper.every_steps) is type(keeper.num_kept) is int
 
 
 def test_history_survives_json(whole):
