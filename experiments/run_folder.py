@@ -59,6 +59,7 @@ def claim(folder: pathlib.Path) -> Iterator[Claim]:
   """
   try:
     storage.check_name((folder / MODEL).absolute())
+    storage.check_outside(folder)
   except ValueError as error:
     raise InputError(f'--out_dir: {error}') from error
   is_new = not os.path.lexists(folder)

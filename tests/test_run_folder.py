@@ -55,6 +55,17 @@ def test_overwriting_removes_what_a_run_wrote(folder):
   run_folder.clear(folder)
 
 
+@pytest.mark.parametrize('name', ['model', 'model/run'])
+def test_a_saved_model_is_no_place_for_a_run(name, folder):
+  before = test_folders.contents(folder)
+  with (
+    pytest.raises(InputError, match='--out_dir: .* is a saved model'),
+    run_folder.claim(folder / name),
+  ):
+    pass
+  assert test_folders.contents(folder) == before
+
+
 def test_what_is_empty_may_be_replaced(tmp_path):
   """As an earlier release has left it after a power cut."""
   for name in ('results.json', 'history.jsonl', 'curves.png'):
