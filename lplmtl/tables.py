@@ -256,7 +256,9 @@ def _scaler(name: Any, values: np.ndarray, log: bool) -> Numeric:
   scaled = _maybe_log(values, log)
   with np.errstate(all='ignore'):
     mean, std = float(scaled.mean()), float(scaled.std())
-  if not np.isfinite([mean, std]).all():
+  # Beside a number that float32 cannot hold, all others of its column are one.
+  fits = np.abs(scaled).max() <= np.finfo(np.float32).max
+  if not (fits and np.isfinite([mean, std]).all()):
     row = int(np.argmax(np.abs(values)))
     raise RowError(
       name, row, f'is too large to be scaled; found {values[row]:g}'

@@ -562,7 +562,12 @@ def test_tables_come_from_training_rows_alone():
 
 @pytest.mark.parametrize(
   'split, number',
-  [('train', '1e300'), ('validation', '1e38'), ('test', '-1e40')],
+  [
+    ('train', '1e300'),
+    ('train', '1e40'),
+    ('validation', '1e38'),
+    ('test', '-1e40'),
+  ],
 )
 def test_a_number_out_of_all_bounds_names_its_line(split, number, tmp_path):
   """In a test row it made every metric NaN, in a validation row a traceback."""
