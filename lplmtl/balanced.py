@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lplmtl import gradients, losses, returned, scopes
+from lplmtl import gradients, losses, returned, scopes, types
 from lplmtl.parts import Rows
 from lplmtl.types import (
   Aggregator,
@@ -137,11 +137,10 @@ class _Job(NamedTuple):
 
   def weigh(self, values: Array, **extra: Any) -> tuple[Array, PyTree]:
     """The balancer's weights and its next state."""
+    extra['present'] = self.totals > 0
+    types.check_keywords(self.balancer.update, extra)
     weights, state = returned.parts(
-      self.balancer.update(
-        values, self.state, present=self.totals > 0, **extra
-      ),
-      ('weights', 'state'),
+      self.balancer.update(values, self.state, **extra), ('weights', 'state')
     )
     returned.check_state(state, self.state, 'update')
     return returned.as_weights(weights, values), state
@@ -197,6 +196,7 @@ def _aggregated(job: _Job) -> _Found:
   values, each, penalty = _each_task(job)
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
   stacked = scopes.chosen(stacked, job.counts)
+  types.check_keywords(job.balancer.update, ('present',))
   found, weights, state = returned.parts(
     job.balancer.update(stacked, values, job.state, present=job.totals > 0),
     ('gradient', 'weights', 'state'),

@@ -5,7 +5,8 @@ features, H expert width, K outputs of a task, S seeds.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import jax
@@ -94,6 +95,22 @@ def is_whole(value: Any, least: int = 1) -> bool:
   """Whether it is a whole number of at least so much, Python's or NumPy's."""
   is_number = isinstance(value, int | np.integer)
   return is_number and not isinstance(value, bool) and bool(value >= least)
+
+
+def check_keywords(update: Callable[..., Any], names: Iterable[str]) -> None:
+  """Refuses an `update` that does not take what it will be handed by name."""
+  try:
+    parameters = inspect.signature(update).parameters
+  except (TypeError, ValueError):  # what has no signature may take them
+    return
+  kinds = [parameter.kind for parameter in parameters.values()]
+  missing = [name for name in names if name not in parameters]
+  if missing and inspect.Parameter.VAR_KEYWORD not in kinds:
+    raise ValueError(
+      "a balancer's update is called with the keywords "
+      f'{", ".join(names)}; found {inspect.signature(update)}: add '
+      f'{missing[0]}=None, or **extra'
+    )
 
 
 def num_rows(features: PyTree) -> int:

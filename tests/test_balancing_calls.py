@@ -82,6 +82,100 @@ def test_states_with_keys():
       balancing.rlw().init(wrong, 3)
 
 
+def test_states_of_other_numbers():
+  """Of whole numbers, or losses in the state's place."""
+  for name in sorted(METHODS):
+    method, state = METHODS[name](), _first(name, 2)
+    if isinstance(method, Aggregator):
+      gradients = _gradients(2)
+      extra = {}
+      update = functools.partial(method.update, gradients)
+    else:
+      update, extra = method.update, {'gramian': jnp.eye(2)}
+    leaves = jax.tree.leaves(state)
+    if not leaves:
+      continue
+    is_float = any(x.dtype == jnp.float32 for x in leaves)
+    other = jax.tree.map(
+      lambda x, kind=jnp.int32 if is_float else jnp.float32: x.astype(kind),
+      state,
+    )
+    with pytest.raises(ValueError, match=r'state.* must hold .*, found '):
+      update(jnp.ones(2), other, **extra)
+    if method.after is not None:
+      with pytest.raises(ValueError, match='must hold floats, found whole'):
+        method.after(jnp.ones(2), jnp.ones(2), other)
+    if isinstance(state, jax.Array) and state.shape == (2,):  # a random key
+      with pytest.raises(
+        ValueError, match='must hold unsigned whole numbers, found floats'
+      ):
+        update(state, jnp.ones(2), **extra)
+
+
+def test_losses_after_of_another_number():
+  method = balancing.famo()
+  for wrong in (jnp.ones(2), [1.0] * 4):
+    with pytest.raises(
+      ValueError, match=r'of the same tasks; found shapes \(3'
+    ):
+      method.after(LOSSES, wrong, _first('famo'))
+
+
+def test_what_is_no_method():
+  for wrong, found in ((balancing.mgda, r'mgda\(\) returns'), (None, 'None')):
+    with pytest.raises(ValueError, match=f'method must be .*{found}'):
+      balancing.first_state(wrong, KEY, PARAMS, 3)
+    with pytest.raises(ValueError, match=f'method must be .*{found}'):
+      balancing.balance(wrong, _gradients(), LOSSES, ())
+
+
+def test_a_method_of_ones_own_without_keywords():
+  def update(losses, state):
+    return losses, state
+
+  wanted = r'with the keywords present; found \(losses, state\): add present='
+  own = lplmtl.Balancer(lambda key, num_tasks: (), update)
+  with pytest.raises(ValueError, match=wanted):
+    balancing.balance(own, _gradients(), LOSSES, ())
+  own = own._replace(needs_gramian=True)
+  with pytest.raises(ValueError, match='present, gramian; found'):
+    balancing.balance(own, _gradients(), LOSSES, ())
+  own = lplmtl.Aggregator(
+    lambda key, params, num_tasks: (), lambda gradients, losses, state: None
+  )
+  with pytest.raises(ValueError, match='add present=None'):
+    balancing.balance(own, _gradients(), LOSSES, ())
+  own = lplmtl.Balancer(lambda *_: (), lambda losses, state, **_: (losses, ()))
+  balancing.balance(own, _gradients(), LOSSES, ())
+
+
+@pytest.mark.parametrize(
+  'shared, complaint',
+  [
+    ({'a': 'yes', 'b': True}, "hold True or False, found 'yes'"),
+    ({'a': 1.0, 'b': 0.0}, 'hold True or False, found 1.0'),
+    (True, r'like the parameters, .*; found PyTreeDef\(\*\)'),
+    ({'a': True}, "like the parameters, .*'b'.*; found"),
+    ({'a': False, 'b': False}, 'at least one parameter, found False for all'),
+  ],
+)
+def test_what_says_not_which_are_shared(shared, complaint):
+  for name in ('equal', 'mgda', 'graddrop'):
+    with pytest.raises(ValueError, match=f'shared must .*{complaint}'):
+      balancing.balance(
+        METHODS[name](), _gradients(), LOSSES, _first(name), shared=shared
+      )
+  for call in (
+    lambda: balancing.gramian(_gradients(), shared),
+    lambda: balancing.combine(jnp.ones(3), _gradients(), shared),
+    lambda: balancing.first_state(
+      METHODS['moco'](), KEY, PARAMS, 3, shared=shared
+    ),
+  ):
+    with pytest.raises(ValueError, match=f'shared must .*{complaint}'):
+      call()
+
+
 def _with_tasks():
   """Methods whose state holds something for each task."""
   for name in sorted(METHODS):
@@ -322,6 +416,11 @@ def test_gradients_in_a_list():
   for both in ([one, two], (one, two)):
     with pytest.raises(ValueError, match='stack T gradients, jax.tree.map'):
       balancing.gramian(both)
+  # Leaves as long as there are tasks do not give it away.
+  short = [jnp.ones(3)] * 3
+  for name in METHODS:
+    with pytest.raises(ValueError, match='stack T gradients, jax.tree.map'):
+      balancing.balance(METHODS[name](), short, LOSSES, _first(name))
   stacked = jax.tree.map(lambda *g: jnp.stack(g), *[one, two])
   np.testing.assert_array_equal(balancing.gramian(stacked), [[14, 6], [6, 4]])
   parts = dict(enumerate((stacked, stacked)))

@@ -155,6 +155,38 @@ def as_gramian(gramian: Any, losses: Array) -> Array:
   return jax.lax.stop_gradient(gramian)
 
 
+def check_no_list(gradients: Any) -> None:
+  """Refuses gradients in a list or tuple, which may be meant in two ways."""
+  if type(gradients) in (list, tuple):
+    raise ValueError(
+      f'gradients must not be a {type(gradients).__name__}, which may be T '
+      'gradients or the parts of each: stack T gradients, jax.tree.map(lambda '
+      '*g: jnp.stack(g), *gradients), or make parts a dict, '
+      'dict(enumerate(gradients))'
+    )
+
+
+def check_shared(shared: Any, tree: Any) -> None:
+  """Refuses what does not say which leaves of a tree are shared.
+
+  Raises:
+    ValueError: another structure, leaves that are no bools, or only False.
+  """
+  leaves, structure = jax.tree.flatten(shared)
+  if structure != jax.tree.structure(tree):
+    raise ValueError(
+      'shared must be a pytree of bools like the parameters, '
+      f'{jax.tree.structure(tree)}; found {structure}'
+    )
+  wrong = [x for x in leaves if not isinstance(x, bool | np.bool_ | jax.Array)]
+  if wrong:
+    raise ValueError(f'shared must hold True or False, found {wrong[0]!r}')
+  if not any(leaves):
+    raise ValueError(
+      'shared must be True for at least one parameter, found False for all'
+    )
+
+
 def check_stacked(gradients: Any, num_tasks: int | None = None) -> None:
   """Refuses gradients whose leaves do not lead with one T.
 

@@ -121,6 +121,11 @@ def _checked_after(after: Callable[..., PyTree], like: Any) -> Any:
   ) -> PyTree:
     _refuse('after', unknown, 'present')
     before, now = arguments.as_losses(before), arguments.as_losses(now)
+    if before.shape != now.shape:
+      raise ValueError(
+        'the losses before and after a step must be of the same tasks; found '
+        f'shapes {before.shape} and {now.shape}'
+      )
     present = arguments.as_present(present, before)
     _check_state(state, like(len(before)), len(before))
     return after(before, now, state, present)
@@ -193,7 +198,7 @@ def _refuse(function: str, unknown: dict[str, Any], known: str) -> None:
 
 
 def _check_state(state: PyTree, like: PyTree, num_tasks: int) -> None:
-  """Refuses a state of another method or number of tasks, by its shapes.
+  """Refuses a state of another method or number of tasks, by its arrays.
 
   What has no state of its own hands on whatever it is given.
   """
@@ -212,11 +217,27 @@ def _check_state(state: PyTree, like: PyTree, num_tasks: int) -> None:
           f'{wanted.shape}, found {np.shape(leaf)}'
         )
         break
+      if _numbers(leaf) != _numbers(wanted):
+        reason = (
+          f'state{jax.tree_util.keystr(path)} must hold {_numbers(wanted)}, '
+          f'found {_numbers(leaf)}'
+        )
+        break
   if reason:
     raise ValueError(
       f'the state does not fit this method and the {num_tasks} tasks of the '
       f'losses: {reason}; make it by init, with num_tasks={num_tasks}'
     )
+
+
+def _numbers(leaf: Any) -> str:
+  dtype = leaf.dtype if hasattr(leaf, 'dtype') else np.asarray(leaf).dtype
+  kinds = (jnp.floating, jnp.signedinteger, jnp.unsignedinteger, jnp.bool_)
+  names = ('floats', 'whole numbers', 'unsigned whole numbers', 'bools')
+  for kind, name in zip(kinds, names, strict=True):
+    if jnp.issubdtype(dtype, kind):
+      return name
+  return str(dtype)
 
 
 def _kind(tree: PyTree) -> str:

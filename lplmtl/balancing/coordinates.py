@@ -40,13 +40,7 @@ def gramian(gradients: PyTree, shared: PyTree = None) -> Array:
     ValueError: a list or tuple, which may be meant as T gradients or as the
       parts of one set of parameters; leaves that do not lead with one T.
   """
-  if type(gradients) in (list, tuple):
-    raise ValueError(
-      f'gradients must not be a {type(gradients).__name__}, which may be T '
-      'gradients or the parts of each: stack T gradients, jax.tree.map(lambda '
-      '*g: jnp.stack(g), *gradients), or make parts a dict, '
-      'dict(enumerate(gradients))'
-    )
+  arguments.check_no_list(gradients)
   arguments.check_stacked(gradients)
   return products(chosen(gradients, shared))
 
@@ -61,6 +55,7 @@ def chosen(tree: PyTree, shared: PyTree) -> PyTree:
   """None in the place of what is not shared; a `shared` of None takes all."""
   if shared is None:
     return tree
+  arguments.check_shared(shared, tree)
   return jax.tree.map(lambda x, ok: x if ok else None, tree, shared)
 
 
@@ -77,13 +72,15 @@ def combine(weights: Array, gradients: PyTree, shared: PyTree = None) -> PyTree:
     A gradient, a pytree like the parameters.
 
   Raises:
-    ValueError: leaves that do not lead with as many T as there are weights.
+    ValueError: leaves that do not lead with as many T as there are weights; a
+      `shared` that does not fit.
   """
   weights = jnp.asarray(weights)
   arguments.check_stacked(gradients, len(weights))
   ones = jnp.ones_like(weights)
   if shared is None:
     shared = jax.tree.map(lambda _: True, gradients)
+  arguments.check_shared(shared, gradients)
   return jax.tree.map(
     lambda leaf, acts: jnp.tensordot(
       (weights if acts else ones).astype(leaf.dtype), leaf, 1

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import coordinates
+from lplmtl import types
+from lplmtl.balancing import arguments, coordinates
 from lplmtl.types import Aggregator, Array, Balancer, PyTree
 
 
@@ -25,7 +26,11 @@ def first_state(
     params: the parameters.
     num_tasks: T.
     shared: as in `balance`.
+
+  Raises:
+    ValueError: no method, or a `shared` that does not fit.
   """
+  _check_method(method)
   if isinstance(method, Aggregator):
     return method.init(key, coordinates.chosen(params, shared), num_tasks)
   return method.init(key, num_tasks)
@@ -58,8 +63,15 @@ def balance(
 
   Returns:
     (gradient, weights `[T]`, state).
+
+  Raises:
+    ValueError: gradients in a list, or that do not lead with T; a `shared` that
+      does not fit; no method, or one whose `update` does not take the keywords.
   """
+  _check_method(method)
+  arguments.check_no_list(gradients)
   if isinstance(method, Aggregator):
+    types.check_keywords(method.update, ('present',))
     found, weights, state = method.update(
       coordinates.chosen(gradients, shared), losses, state, present=present
     )
@@ -70,8 +82,18 @@ def balance(
         lambda acts, new, old: new if acts else old, shared, found, plain
       )
     return found, weights, state
-  extra = {}
+  extra: dict[str, Any] = {'present': present}
   if method.needs_gramian:
     extra['gramian'] = coordinates.gramian(gradients, shared)
-  weights, state = method.update(losses, state, present=present, **extra)
+  types.check_keywords(method.update, extra)
+  weights, state = method.update(losses, state, **extra)
   return coordinates.combine(weights, gradients, shared), weights, state
+
+
+def _check_method(method: Any) -> None:
+  if not hasattr(method, 'init') or not hasattr(method, 'update'):
+    name = getattr(method, '__name__', 'mgda')
+    raise ValueError(
+      'method must be a lplmtl.Balancer or a lplmtl.Aggregator, such as '
+      f'balancing.{name}() returns; found {method!r}'
+    )
