@@ -172,12 +172,14 @@ def check_shared(shared: Any, tree: Any) -> None:
   Raises:
     ValueError: another structure, leaves that are no bools, or only False.
   """
-  leaves, structure = jax.tree.flatten(shared)
-  if structure != jax.tree.structure(tree):
+  found: Any = jax.tree.structure(shared)
+  wanted: Any = jax.tree.structure(tree)
+  if found != wanted:
     raise ValueError(
       'shared must be a pytree of bools like the parameters, '
-      f'{jax.tree.structure(tree)}; found {structure}'
+      f'{wanted}; found {found}'
     )
+  leaves = jax.tree.leaves(shared)
   wrong = [x for x in leaves if not isinstance(x, bool | np.bool_ | jax.Array)]
   if wrong:
     raise ValueError(f'shared must hold True or False, found {wrong[0]!r}')
