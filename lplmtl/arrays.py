@@ -33,24 +33,10 @@ def read_batch(tasks: Sequence[Task], batch: Batch, name: str) -> Batch:
     ValueError: different numbers of rows, values that are not finite, labels
       that a task does not know, a mask of no task, weights below 0.
   """
-  if not isinstance(batch, Batch):
-    raise ValueError(
-      f'{name} must be a lplmtl.Batch(features, labels), found '
-      f'{type(batch).__name__}'
-    )
-  for field in ('labels', 'where'):
-    found = getattr(batch, field)
-    is_left_out = field == 'where' and found is None
-    if not (is_left_out or isinstance(found, Mapping)):
-      raise ValueError(
-        f'{name}.{field} must be a dict of arrays by the names of tasks, '
-        f'found {type(found).__name__}'
-      )
+  batch = read_labels(batch, name)
   num_rows = types.num_rows(batch.features)
-  batch = batch._replace(
-    labels=dict(batch.labels), where=dict(batch.where or {}) or None
-  )
-  batch = read(batch, name, num_rows)
+  features = read(batch.features, f'{name}.features', num_rows)
+  batch = batch._replace(features=features)
   _check_features(batch.features, f'{name}.features')
   names = [task.name for task in tasks]
   strange = sorted(set(batch.where or {}) - set(names))
@@ -67,6 +53,32 @@ def read_batch(tasks: Sequence[Task], batch: Batch, name: str) -> Batch:
       )
     _check_labels(task, batch, name)
   return _canonical(batch)
+
+
+def read_labels(batch: Any, name: str) -> Batch:
+  """A batch whose labels, masks and weights are arrays; fit for jit.
+
+  Raises:
+    ValueError: no Batch, or what `read` refuses.
+  """
+  if not isinstance(batch, Batch):
+    raise ValueError(
+      f'{name} must be a lplmtl.Batch(features, labels), found '
+      f'{type(batch).__name__}'
+    )
+  for field in ('labels', 'where'):
+    found = getattr(batch, field)
+    is_left_out = field == 'where' and found is None
+    if not (is_left_out or isinstance(found, Mapping)):
+      raise ValueError(
+        f'{name}.{field} must be a dict of arrays by the names of tasks, '
+        f'found {type(found).__name__}'
+      )
+  num_rows = types.num_rows(batch.features)
+  others = Batch(
+    None, dict(batch.labels), dict(batch.where or {}) or None, batch.weights
+  )
+  return read(others, name, num_rows)._replace(features=batch.features)
 
 
 def _check_features(features: PyTree, name: str) -> None:
@@ -176,7 +188,7 @@ def _read(leaf: Any, name: str, num_rows: int) -> Any:
       f'{name} is a table ({kind}): hand over numbers, '
       "frame.to_numpy('float32'), or encode its columns with lplmtl.tables"
     )
-  if not hasattr(leaf, 'dtype'):
+  if not hasattr(leaf, 'dtype') or not getattr(leaf, 'ndim', 1):
     raise ValueError(
       f'{name} must be part of an array, found {kind}: hand over np.array(...) '
       'instead of a list'

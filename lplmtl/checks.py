@@ -18,6 +18,17 @@ def check_tasks(model: Any, tasks: Sequence[Task]) -> None:
     model: its `tasks`, if it has any, must be those to be trained.
     tasks: T tasks.
   """
+  check_are_tasks(tasks)
+  names = [task.name for task in tasks]
+  if len(set(names)) < len(names):
+    raise ValueError(f'tasks must have names of their own, found {names}')
+  own = [getattr(task, 'name', task) for task in getattr(model, 'tasks', tasks)]
+  if not names or set(own) != set(names):
+    raise ValueError(f'tasks must be those of the model, {own}; found {names}')
+
+
+def check_are_tasks(tasks: Any) -> None:
+  """Refuses what is no sequence of tasks."""
   if not isinstance(tasks, Sequence) or isinstance(tasks, str):
     raise ValueError(
       'tasks must be a tuple of lplmtl.Task, found '
@@ -29,12 +40,6 @@ def check_tasks(model: Any, tasks: Sequence[Task]) -> None:
         "tasks must be a tuple of lplmtl.Task, such as tasks.binary('click'); "
         f'found {task!r} in it'
       )
-  names = [task.name for task in tasks]
-  if len(set(names)) < len(names):
-    raise ValueError(f'tasks must have names of their own, found {names}')
-  own = [getattr(task, 'name', task) for task in getattr(model, 'tasks', tasks)]
-  if not names or set(own) != set(names):
-    raise ValueError(f'tasks must be those of the model, {own}; found {names}')
 
 
 def check_batches(model: Any, data: Batch, validation: Batch | None) -> None:
@@ -102,7 +107,7 @@ def check_arguments(
   is_key = isinstance(key, jax.Array) and jnp.issubdtype(
     key.dtype, jax.dtypes.prng_key
   )
-  if not is_key or key.ndim > 1:
+  if not is_key or key.ndim > 1 or not key.size:
     raise ValueError(
       'key must be one typed key, jax.random.key(seed), or a vector of them; '
       f'found {key!r}'
@@ -162,6 +167,7 @@ def check_helpers(keeper: Any, on_epoch: Any, devices: Any) -> None:
   """Refuses a keeper that keeps nothing, no function, and no devices."""
   if devices is not None and not (
     isinstance(devices, Sequence)
+    and len(devices)
     and all(isinstance(device, jax.Device) for device in devices)
   ):
     raise ValueError(

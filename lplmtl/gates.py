@@ -30,7 +30,11 @@ def usage(
   Returns:
     A dict a level, `{selector: {pool: [E_p] float32}}`; the weights of a
     selector sum to 1. Empty for a model without gates.
+
+  Raises:
+    ValueError: no rows, or something else than a model and its parameters.
   """
+  types.check_call(model, params, chunk_size)
   features = jax.tree.map(jnp.asarray, features)
   count = types.num_rows(features)
   if not count or chunk_size < 1:

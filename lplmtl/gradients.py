@@ -9,7 +9,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
-from lplmtl import losses, types
+from lplmtl import arrays, checks, losses, types
 from lplmtl.types import Array, Batch, Model, PyTree, Task
 
 PullBack = Callable[..., PyTree]
@@ -79,13 +79,19 @@ def task_gradients(
     model: see `lplmtl.types.Model`.
     tasks: T tasks.
     params: the model's parameters.
-    batch: rows.
+    batch: rows; labels may be columns of pandas, as for `fit`.
     key: of the dropout; None for none (`train=False`).
 
   Returns:
     (losses, gradients): `[T]` float32, and a pytree like the parameters, each
     leaf with a leading T.
+
+  Raises:
+    ValueError: an argument in the place of another, or labels that are none.
   """
+  checks.check_are_tasks(tasks)
+  types.check_call(model, params)
+  batch = arrays.read_labels(batch, 'batch')
   values, pull_back, _ = forward(model, tasks, params, batch, key=key)
   each = each_pulled_back(pull_back, len(tasks))
   return values, jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
@@ -159,7 +165,9 @@ def shared_leaves(model: Any, params: PyTree) -> PyTree:
 
   Raises:
     ScopeError: the model does not say, or shares nothing.
+    ValueError: variables, in the place of the parameters among them.
   """
+  types.check_params(params)
   if not hasattr(model, 'is_shared'):
     raise ScopeError(
       'weights for shared parameters need a model with a method '

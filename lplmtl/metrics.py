@@ -90,6 +90,7 @@ def log_loss(logits: Array, labels: Array, where: Array | None = None) -> Array:
   Returns:
     Scalar float32.
   """
+  _check_labels(logits, labels)
   if logits.ndim == 2 and logits.shape[-1] > 1:
     values = optax.softmax_cross_entropy_with_integer_labels(
       logits.astype(jnp.float32), labels.astype(jnp.int32)
@@ -165,6 +166,7 @@ def calibration_curve(
   Returns:
     Calibration; the gaps of its bins are those of `calibration_error`.
   """
+  _check_labels(logits, labels)
   probability = jax.nn.sigmoid(_column(logits).astype(jnp.float32))
   mask = _mask(probability, where)
   bins = jnp.ceil(probability * num_bins).astype(jnp.int32) - 1
@@ -191,6 +193,7 @@ def accuracy(logits: Array, labels: Array, where: Array | None = None) -> Array:
   Returns:
     Scalar float32 in [0, 1]; NaN without a row.
   """
+  _check_labels(logits, labels)
   if logits.ndim == 2 and logits.shape[-1] > 1:
     is_right = _float(jnp.argmax(logits, axis=-1)) == _float(labels)
   else:
@@ -210,6 +213,7 @@ def r2(predictions: Array, labels: Array, where: Array | None = None) -> Array:
   Returns:
     Scalar float32, at most 1; NaN where the labels do not vary.
   """
+  _check_labels(predictions, labels)
   labels, predictions = _float(labels), _float(_column(predictions))
   residual = _mean(jnp.square(labels - predictions), where)
   # From the smallest one: the mean of equal labels rounds, their distances are
@@ -249,15 +253,19 @@ def _column(values: Array) -> Array:
   raise ValueError(f'expected shape [N] or [N, 1], found {values.shape}')
 
 
+def _check_labels(outputs: Array, labels: Array) -> None:
+  if labels.shape != outputs.shape[:1]:
+    raise ValueError(
+      f'expected labels of shape {outputs.shape[:1]}, found {labels.shape}'
+    )
+
+
 def _sides(
   scores: Array, labels: Array, where: Array | None
 ) -> tuple[Array, Array, Array]:
   """Scores, and each row's share in the classes: bool; float32 if soft."""
   scores = _column(scores)
-  if labels.shape != scores.shape:
-    raise ValueError(
-      f'expected labels of shape {scores.shape}, found {labels.shape}'
-    )
+  _check_labels(scores, labels)
   mask = _mask(scores, where)
   # A score that is NaN has no rank: no row counts then, and the metric is NaN.
   mask &= ~jnp.any(jnp.isnan(scores) & mask)

@@ -1,7 +1,7 @@
 """The three programs of a training run, spread over seeds and devices."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -129,11 +129,18 @@ def build(made: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
   """Calls those of the parts that are functions of one seed's settings.
 
   Raises:
-    ValueError: one of them returns no such part.
+    ValueError: one of them returns no such part, or wants a setting that is
+      not there.
   """
-  parts = tuple(
-    part if hasattr(part, 'init') else part(hyperparams) for part in made
-  )
+  try:
+    parts = tuple(
+      part if hasattr(part, 'init') else part(hyperparams) for part in made
+    )
+  except KeyError as error:
+    known = list(hyperparams) if isinstance(hyperparams, Mapping) else 'no dict'
+    raise ValueError(
+      f'a function of hyperparams wants {error}, where hyperparams hold {known}'
+    ) from error
   for part in parts:
     if not hasattr(part, 'init'):
       raise ValueError(

@@ -287,7 +287,11 @@ def predict(
 
   Returns:
     `{task: [N, ..., K]}`.
+
+  Raises:
+    ValueError: no rows, or something else than a model and its parameters.
   """
+  types.check_call(model, params, chunk_size)
   features = jax.tree.map(jnp.asarray, features)
   count = types.num_rows(features)
   if not count or chunk_size < 1:
@@ -327,11 +331,21 @@ def make_predictor(
 
   Returns:
     `features [N, ...] -> {task: [N, ..., K]}`; it compiles once for each N.
+
+  Raises:
+    ValueError: something else than a model and its parameters.
   """
+  types.check_call(model, params, chunk_size)
   params = jax.device_get(params)
-  return jax.jit(
+  run = jax.jit(
     lambda features: predict(model, params, features, chunk_size=chunk_size)
   )
+  return lambda features: run(jax.tree.map(_of_pandas, features))
+
+
+def _of_pandas(leaf: Any) -> Any:
+  """NumPy in the place of a column or a frame, which no program takes."""
+  return leaf.to_numpy() if hasattr(leaf, 'to_numpy') else leaf
 
 
 def make_eval_step(

@@ -128,6 +128,39 @@ def num_rows(features: PyTree) -> int:
   return leaves[0].shape[0]
 
 
+def check_call(model: Any, params: Any, chunk_size: Any = 1) -> None:
+  """Refuses what stands in the place of a model, its parameters or a size.
+
+  Raises:
+    ValueError: what it is, and what to hand over.
+  """
+  if isinstance(model, type) or not hasattr(model, 'apply'):
+    raise ValueError(
+      'model must be an architecture with its tasks, before its parameters; '
+      f'found {getattr(model, "__name__", type(model).__name__)}'
+    )
+  if hasattr(params, 'params'):
+    kind = type(params).__name__
+    raise ValueError(f'params must be parameters, found {kind}: take .params')
+  check_params(params)
+  if not hasattr(chunk_size, '__index__'):
+    raise ValueError(f'chunk_size must be a whole number, found {chunk_size!r}')
+
+
+def check_params(params: Any) -> None:
+  """Refuses variables in the place of the parameters among them.
+
+  Raises:
+    ValueError: they are all under one name, `params`.
+  """
+  is_dict = isinstance(params, Mapping) and list(params) == ['params']
+  if is_dict and isinstance(params['params'], Mapping):
+    raise ValueError(
+      "params must be the parameters themselves, found {'params': ...}: hand "
+      "over variables['params']"
+    )
+
+
 def model_outputs(found: Any) -> tuple[Any, Any]:
   """`(predictions, aux)` of a model.
 

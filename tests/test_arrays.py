@@ -91,6 +91,11 @@ def _text(kind):
     ({'a': A + 0j}, r"labels\['a'\] must hold numbers, found complex"),
     ({'a': pd.DataFrame({'a': A})}, r'is a table \(DataFrame\): hand over numb'),
     ({'a': np.ma.masked_array(A, A > 0)}, 'has masked values: hand over its .da'),
+    ({'a': list(A)}, r"labels\['a'\]\[0\] must be part of an array, found int64"),
+    (
+      {'where': {'a': list(A > 0)}},
+      r"where\['a'\]\[0\] must be part of an array, found bool.*of a list",
+    ),
     ({'a': None}, "no label for task 'a'"),
     ({'b': A.astype(np.int64) << 40}, "task 'b' in data are numbers from 0 to"),
     ({'b': B.astype(np.float64) * 1e300}, 'are numbers too large for float32'),
@@ -164,6 +169,7 @@ def test_features_that_do_not_fit_the_model():
     ({'optimizer': balancing.equal()}, 'the order is fit.*balancer as the optim'),
     ({'balancer': optax.adam(0.1)}, 'or an optimizer as the balancer'),
     ({'model': lplmtl.MMoE}, r'its tasks, MMoE\(tasks\); found the class'),
+    ({'key': jax.random.split(jax.random.key(0), 0)}, 'or a vector of them; f'),
     (
       {'balancer': types.SimpleNamespace(init=len, update=len)},
       'a lplmtl.Balancer.init, update. or .* found SimpleNamespace',
@@ -263,6 +269,10 @@ def test_metrics_that_are_no_numbers():
 def test_functions_of_settings_that_return_no_part():
   with pytest.raises(ValueError, match='must return a model, .* found None'):
     programs.build((lambda h: None,), {})
+  with pytest.raises(
+    ValueError, match=r"wants 'rat', where .* hold \['rate'\]"
+  ):
+    programs.build((lambda h: optax.sgd(h['rat']),), {'rate': 0.1})
 
 
 def test_helpers_that_are_none():
@@ -274,6 +284,8 @@ def test_helpers_that_are_none():
     checks.check_helpers('folder', None, None)
   with pytest.raises(ValueError, match='resume.Checkpoints.*; found <class'):
     checks.check_helpers(resume.Checkpoints, None, None)
+  with pytest.raises(ValueError, match=r'some of jax.local_.* found \[\]'):
+    checks.check_helpers(None, None, [])
   with pytest.raises(ValueError, match='on_epoch must be a function, found 3'):
     checks.check_helpers(None, 3, None)
 

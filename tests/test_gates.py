@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lplmtl import gates
+import lplmtl
+from lplmtl import gates, steps
 from tests import contracts
 
 
@@ -51,3 +52,25 @@ def test_collapse():
   assert np.isnan(gates.collapsed({'a': {'own_a': np.array([np.nan, 1.0])}}))
   with pytest.raises(ValueError, match=r'expected one level .* found tuple'):
     gates.collapsed((level,))
+
+
+@pytest.mark.parametrize('call', [lplmtl.predict, gates.usage])
+def test_arguments_in_the_place_of_others(call):
+  x = np.zeros((2, 3), np.float32)
+  model = lplmtl.SharedBottom(contracts.TASKS)
+  params = {'bottom': {}}
+  state = steps.TrainState(0, params, (), (), None)
+  for args, complaint in (
+    ((params, model), 'with its tasks, before its parameters; found dict'),
+    ((lplmtl.MMoE, params), 'before its parameters; found MMoE'),
+    ((model, {'params': params}), "found {'params': ...}: hand over variables"),
+    ((model, state), 'found TrainState: take .params'),
+  ):
+    with pytest.raises(ValueError, match=complaint):
+      call(*args, x)
+    with pytest.raises(ValueError, match=complaint):
+      lplmtl.make_predictor(*args)
+  with pytest.raises(ValueError, match='a whole number, found 7.0'):
+    call(model, params, x, chunk_size=7.0)
+  with pytest.raises(ValueError, match='a whole number, found 7.0'):
+    lplmtl.make_predictor(model, params, chunk_size=7.0)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 
 import lplmtl
@@ -295,6 +296,10 @@ def test_models_that_do_not_say_or_do_not_share():
 
   with pytest.raises(ValueError, match='Alone shares no parameters'):
     gradients.shared_leaves(Alone(), params)
+  with pytest.raises(
+    ValueError, match=r"found {'params'.* variables\['params'"
+  ):
+    gradients.shared_leaves(MODELS['mmoe'], {'params': params})
   with pytest.raises(ValueError, match="'representation'\\), found 'some'"):
     balanced.gradient(
       MODELS['mmoe'],
@@ -334,3 +339,30 @@ def test_a_balancer_that_returns_no_weights():
 )
 def test_number_of_parts(batch_size, limit, number):
   assert parts.number_of_parts(batch_size, limit) == number
+
+
+def test_arguments_of_task_gradients():
+  """Columns of pandas are read as by fit; swapped ones are named."""
+  model, params, batch = _example('mmoe')
+  columns = {
+    k: pd.Series(np.asarray(v), range(5, 5 + len(v)))
+    for k, v in batch.labels.items()
+  }
+  alike = [
+    jax.make_jaxpr(
+      lambda p, b=b: lplmtl.task_gradients(model, contracts.TASKS, p, b)
+    )(params)
+    for b in (batch, batch._replace(labels=columns))
+  ]
+  assert alike[0].out_avals == alike[1].out_avals
+  for args, complaint in (
+    ((contracts.TASKS, params, batch.features), 'batch must be a lplmtl.Batch'),
+    ((params, contracts.TASKS, batch), 'a tuple of lplmtl.Task, found dict'),
+    ((contracts.TASKS, {'params': params}, batch), 'hand over variables'),
+    (
+      (contracts.TASKS, params, batch._replace(labels={'zebra': [0] * 8})),
+      r"batch.labels\['zebra'\]\[0\] must be part of an array, found int",
+    ),
+  ):
+    with pytest.raises(ValueError, match=complaint):
+      lplmtl.task_gradients(model, *args)

@@ -33,7 +33,7 @@ ALLOWED = {
   'gates': set(),
   'data': set(),
   'frozen': {'optimizers'},
-  'gradients': {'losses'},
+  'gradients': {'arrays', 'checks', 'losses'},
   'returned': set(),
   'parts': {'dropout'},
   'scopes': {'gradients'},

@@ -344,6 +344,17 @@ def test_metrics_equal_scikit_learn():
     metrics.roc_auc(scores, labels[:-1])
 
 
+@pytest.mark.parametrize('name', METRICS)
+def test_labels_of_another_length(name):
+  """One label would be broadcast over all rows."""
+  for labels in (np.zeros(3), np.zeros(1), np.zeros((4, 1))):
+    with pytest.raises(ValueError, match=r'labels of shape \(4,\), found \('):
+      METRICS[name](jnp.zeros((4, 1)), labels)
+  if name in ('log_loss', 'accuracy'):
+    with pytest.raises(ValueError, match=r'labels of shape \(4,\), found'):
+      METRICS[name](jnp.zeros((4, 3)), np.zeros(1, np.int32))
+
+
 @pytest.mark.parametrize('kind', ['x64', 'strict'])
 def test_float32_in_other_modes_of_jax(kind):
   """Traced alone: from labels and scores of any dtype."""
