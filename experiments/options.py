@@ -451,7 +451,10 @@ def _from_flag(name: str, value: Any) -> Any:
     'loss_weights': parsing.parse_numbers,
     'loss_weight_rates': parsing.parse_numbers,
   }
-  return parse.get(name, lambda value: value)(value)
+  try:
+    return parse.get(name, lambda value: value)(value)
+  except InputError as error:
+    raise InputError(f'--{name}: {error}') from error
 
 
 def _integer(name: str, text: str) -> None:

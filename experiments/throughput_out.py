@@ -44,10 +44,19 @@ def _is_figures(path: pathlib.Path) -> bool:
 
 
 def write(path: pathlib.Path, figures: Any) -> None:
-  """Writes JSON: a file whole or not at all, a device or a pipe as it is."""
+  """Writes JSON: a file whole or not at all, a device or a pipe as it is.
+
+  Raises:
+    InputError: it cannot be written.
+  """
   from experiments import runner
 
-  if path.exists() and not path.is_file():
-    path.write_text(json.dumps(figures, indent=2) + '\n', encoding='utf-8')
-  else:
-    runner.write_json(path.resolve(), figures)  # the file that a link names
+  try:
+    if path.exists() and not path.is_file():
+      path.write_text(json.dumps(figures, indent=2) + '\n', encoding='utf-8')
+    else:
+      runner.write_json(path.resolve(), figures)  # the file that a link names
+  except OSError as error:
+    raise InputError(
+      f'--out={path} cannot be written ({error.strerror})'
+    ) from error

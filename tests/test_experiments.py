@@ -305,7 +305,7 @@ def _one_class(content):
     (['--out_dir=a[1]'], 'cannot have brackets'),
     (['--architecture=esmm'], 'esmm is for tasks in a chain, such as click and buy'),
     (['--balancer=static', '--loss_weights=1'], '--balancer=static: expected a weight for each of 2 tasks, found 1'),
-    (['--balancer=static', '--loss_weights=1,x'], "expected numbers such as 1,0.5, found '1,x'"),
+    (['--balancer=static', '--loss_weights=1,x'], "--loss_weights: expected numbers such as 1,0.5, found '1,x'"),
     (['--balancer=normalized'], "unknown balancer 'normalized': expected one of aligned_mtl"),
     (['--architecture=dselect_k', '--num_experts=6'], 'a power of 2 as num_experts, found 6'),
     (['--architecture=dselect_k', '--num_selected=9'], 'from 1 to the number of experts, 8'),

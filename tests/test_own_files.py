@@ -164,6 +164,9 @@ def test_figures_go_to_a_file_a_link_or_a_pipe(tmp_path):
   throughput_out.check(file)
   throughput_out.write(file, FIGURES)
   throughput_out.check(file)  # figures again
+  if os.path.exists('/dev/full'):
+    with pytest.raises(InputError, match='--out=/dev/full cannot be written'):
+      throughput_out.write(pathlib.Path('/dev/full'), FIGURES)
   link.symlink_to(tmp_path / 'target')
   throughput_out.write(link, FIGURES)
   assert link.is_symlink() and (tmp_path / 'target').is_file()
