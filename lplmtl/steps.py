@@ -330,22 +330,18 @@ def make_predictor(
     chunk_size: rows at a time, as in `predict`.
 
   Returns:
-    `features [N, ...] -> {task: [N, ..., K]}`; it compiles once for each N.
+    `features [N, ...] -> {task: [N, ..., K]}`, jitted: it compiles once for
+    each N, and can be lowered and exported. Features are arrays, of a data
+    frame `frame.to_numpy('float32')`.
 
   Raises:
     ValueError: something else than a model and its parameters.
   """
   types.check_call(model, params, chunk_size)
   params = jax.device_get(params)
-  run = jax.jit(
+  return jax.jit(
     lambda features: predict(model, params, features, chunk_size=chunk_size)
   )
-  return lambda features: run(jax.tree.map(_of_pandas, features))
-
-
-def _of_pandas(leaf: Any) -> Any:
-  """NumPy in the place of a column or a frame, which no program takes."""
-  return leaf.to_numpy() if hasattr(leaf, 'to_numpy') else leaf
 
 
 def make_eval_step(

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pandas as pd
 import pytest
 
 import lplmtl
@@ -181,8 +180,7 @@ def test_a_predictor_knows_its_parameters():
     found = predictor(data.features[:rows])
     for name in expected:
       np.testing.assert_allclose(found[name], expected[name][:rows], atol=1e-5)
-  frame = predictor(pd.DataFrame(data.features))
-  contracts.assert_trees_equal(frame, found)
+  assert 'dot' in predictor.lower(data.features).as_text()  # for jax.export
 
 
 @pytest.mark.parametrize(
