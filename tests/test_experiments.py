@@ -625,6 +625,7 @@ def test_out_dir_that_cannot_be_written(tmp_path, capsys):
   assert 'cannot write to --out_dir' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_unseen_categories_are_reported(tmp_path, capsys):
   """They take the reserved id; the run goes on."""
   data_dir = tmp_path / 'files'

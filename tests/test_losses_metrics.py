@@ -192,6 +192,7 @@ def test_roc_auc_is_exact_on_100_000_rows_with_ties():
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_roc_auc_pairs():
   scores, labels = _scores(60, decimals=1)
   expected = reference.roc_auc(scores, labels)

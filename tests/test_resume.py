@@ -27,6 +27,7 @@ def kept(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_bit_for_bit(whole, tmp_path):
   """Stopped in the middle of epochs, and after seeds have stopped early."""
   assert not whole.history[-1]['active'].all(), 'choose another setting'
@@ -50,6 +51,7 @@ def test_bit_for_bit(whole, tmp_path):
   contracts.assert_trees_equal(again.params, whole.params)
 
 
+@pytest.mark.slow
 def test_one_key_and_no_validation(tmp_path):
   """Random keys in the balancer's state, and skipped steps, are kept too."""
   data = fuzz_checkpoints.make_data(160, 0)
