@@ -15,6 +15,7 @@ import pytest
 import lplmtl
 from lplmtl import blueprint, checkpoint, storage, tables, tasks
 from tests import contracts
+from tests.golden import write as golden
 
 TABLES = tables.fit(
   {'a': ['x', 'y'] * 2, 'b': ['1', '2', '3', '4']},
@@ -54,6 +55,26 @@ def test_round_trip(name, tmp_path):
       checkpoint.CheckpointError, match='with 2 seeds; found seed=2'
     ):
       checkpoint.load(tmp_path / 'model', seed=2)
+
+
+@pytest.mark.parametrize(
+  'folder', sorted(golden.FOLDER.glob('format*/')), ids=lambda path: path.name
+)
+def test_models_of_earlier_releases(folder):
+  """Every format is read; nothing of what is in it depends on the release."""
+  model, params, encoder = checkpoint.load(folder)
+  lookup = blueprint.known_names(())
+  assert blueprint.to_data(model, lookup) == blueprint.to_data(
+    golden.golden_model(), lookup
+  )
+  assert encoder == golden.encoder_tables()
+  assert checkpoint.load_extra(folder) == golden.EXTRA
+  expected = json.loads(folder.with_suffix('.json').read_text())
+  found = golden.predictions(model, params, encoder)
+  assert found.keys() == expected.keys()
+  for name, values in expected.items():
+    np.testing.assert_allclose(found[name], values, rtol=1e-6, atol=1e-6)
+  assert np.shape(expected['rating']) == (golden.NUM_SEEDS, 3, 3)
 
 
 def test_a_tower_for_each_task(tmp_path):
