@@ -147,29 +147,23 @@ def _cpu_devices(config: Config) -> int:
   return next(n for n in range(most, 0, -1) if config.batch_size % n == 0)
 
 
-CHAINS = ('aitm', 'esmm')
-
-
 def check_names(config: Config) -> None:
   """Raises an InputError for an architecture or a balancer that is not."""
-  if config.architecture in CHAINS:
+  if config.architecture in _by_file(architectures.CHAINS):
     raise InputError(
       f'--architecture={config.architecture} is for tasks in a chain, such as '
       'click and buy; those of Census-Income do not follow each other (from '
       f'Python: lplmtl.{config.architecture.upper()}, and lplmtl.data.clicks)'
     )
-  known = _architectures()
-  pick(
-    'architecture',
-    config.architecture,
-    {n: known[n] for n in architecture_names()},
-  )
+  known = _by_file(architectures.ARCHITECTURES)
+  pick('architecture', config.architecture, known)
   balancer(config.balancer)
 
 
 def architecture(name: str) -> type[nn.Module]:
   """The class of an architecture, by its file's name."""
-  return pick('architecture', name, _architectures())
+  known = (*architectures.ARCHITECTURES, *architectures.CHAINS)
+  return pick('architecture', name, _by_file(known))
 
 
 def balancer(name: str) -> Callable[..., Balancer | Aggregator]:
@@ -179,7 +173,7 @@ def balancer(name: str) -> Callable[..., Balancer | Aggregator]:
 
 def architecture_names() -> tuple[str, ...]:
   """What --architecture may be."""
-  return tuple(sorted(set(_architectures()) - set(CHAINS)))
+  return tuple(sorted(_by_file(architectures.ARCHITECTURES)))
 
 
 def balancer_names() -> tuple[str, ...]:
@@ -187,22 +181,17 @@ def balancer_names() -> tuple[str, ...]:
   return tuple(sorted(_balancers()))
 
 
-def _architectures() -> dict[str, type[nn.Module]]:
-  return {
-    cls.__module__.rsplit('.', 1)[-1]: cls
-    for cls in vars(architectures).values()
-    if inspect.isclass(cls) and issubclass(cls, nn.Module)
-  }
+def _by_file(classes: Sequence[type[nn.Module]]) -> dict[str, type[nn.Module]]:
+  return {cls.__module__.rsplit('.', 1)[-1]: cls for cls in classes}
 
 
 def _balancers() -> dict[str, Callable[..., Balancer | Aggregator]]:
-  return {
-    name: value
-    for name, value in vars(balancing).items()
-    if inspect.isfunction(value)
-    and inspect.signature(value).return_annotation in (Balancer, Aggregator)
-    and 'balancer' not in inspect.signature(value).parameters
-  }
+  constructors: tuple[Callable[..., Balancer | Aggregator], ...] = (
+    *balancing.LOSS_WEIGHTINGS,
+    *balancing.GRAMIAN_METHODS,
+    *balancing.AGGREGATORS,
+  )
+  return {constructor.__name__: constructor for constructor in constructors}
 
 
 def make_model(

@@ -10,12 +10,22 @@ import numpy as np
 import pytest
 
 import lplmtl
-from lplmtl import experts, losses, tasks
+from lplmtl import architectures, experts, losses, tasks
 from tests import contracts, reference
 
 NAMES = tuple(contracts.architectures())
 CELLS = contracts.architectures(encoder=contracts.encoder())
 CHAINS = contracts.chains(encoder=contracts.encoder())
+
+
+def test_every_architecture_stands_in_its_tuple_and_in_the_tables():
+  made = {cls for cls in vars(architectures).values() if isinstance(cls, type)}
+  for listed, table in (
+    (architectures.ARCHITECTURES, CELLS), (architectures.CHAINS, CHAINS),
+  ):  # fmt: skip
+    assert set(listed) == {type(model) for model in table.values()}
+    made -= set(listed)
+  assert not made
 
 
 @pytest.fixture(scope='module')

@@ -13,19 +13,14 @@ from lplmtl.types import Aggregator, Balancer
 from tests import contracts, reference
 
 
-def _made_of(kind):
-  """`{name: constructor}` of the methods that need no other one."""
-  return {
-    name: fn
-    for name, fn in vars(balancing).items()
-    if inspect.isfunction(fn)
-    and inspect.signature(fn).return_annotation is kind
-    and 'balancer' not in inspect.signature(fn).parameters
-  }
+def _by_name(*constructors):
+  return {constructor.__name__: constructor for constructor in constructors}
 
 
-BALANCERS, AGGREGATORS = _made_of(Balancer), _made_of(Aggregator)
-GRAMIAN_METHODS = {n for n, fn in BALANCERS.items() if fn().needs_gramian}
+LOSS_WEIGHTINGS = _by_name(*balancing.LOSS_WEIGHTINGS)
+GRAMIAN_METHODS = _by_name(*balancing.GRAMIAN_METHODS)
+AGGREGATORS = _by_name(*balancing.AGGREGATORS)
+BALANCERS = {**LOSS_WEIGHTINGS, **GRAMIAN_METHODS}
 NUM_TASKS = 3
 LOSSES = jnp.array([0.1, 2.0, 30.0])
 
@@ -38,18 +33,18 @@ RANDOM = {'gradvac', 'pcgrad', 'random', 'rlw'}
 LEARNED = {'uncertainty', 'uncertainty_revised', 'imtl_l'}
 
 
-def test_all_balancers_are_here():
-  assert set(BALANCERS) == {
-    'aligned_mtl', 'cagrad', 'config', 'dualproj', 'dwa', 'equal',
-    'exponential', 'fairgrad', 'famo', 'gls', 'gradnorm', 'gradvac', 'imtl_g',
-    'imtl_l', 'mgda', 'nash_mtl', 'pcgrad', 'random', 'rlw', 'static',
-    'stch', 'uncertainty', 'uncertainty_revised', 'upgrad',
-  }  # fmt: skip
-  assert set(AGGREGATORS) == {'db_mtl', 'excess_mtl', 'graddrop', 'moco'}
-  assert {
-    'aligned_mtl', 'cagrad', 'config', 'dualproj', 'fairgrad', 'gradnorm',
-    'gradvac', 'imtl_g', 'mgda', 'nash_mtl', 'pcgrad', 'upgrad',
-  } == GRAMIAN_METHODS  # fmt: skip
+def test_every_constructor_stands_in_the_tuple_of_its_kind():
+  made = {
+    name: fn()
+    for name, fn in vars(balancing).items()
+    if inspect.isfunction(fn)
+    and inspect.signature(fn).return_annotation in (Balancer, Aggregator)
+    and fn is not balancing.normalized
+  }
+  assert set(made) == {*BALANCERS, *AGGREGATORS}
+  for name, method in made.items():
+    assert isinstance(method, Aggregator) == (name in AGGREGATORS)
+    assert method.needs_gramian == (name in GRAMIAN_METHODS)
 
 
 @pytest.mark.parametrize('name', BALANCERS)

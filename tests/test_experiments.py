@@ -35,7 +35,7 @@ from experiments import (
 )
 from experiments.errors import InputError
 from experiments.options import Config
-from lplmtl import architectures, checkpoint, progress, tasks
+from lplmtl import checkpoint, progress, tasks
 from tests import launching, stress_resume
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -163,11 +163,7 @@ def test_one_plain_line_an_epoch(capsys, tmp_path):
 
 def test_every_architecture_and_balancer_by_one_flag():
   pair = (tasks.binary('a'), tasks.regression('b'))
-  names = runner.architecture_names()
-  assert len(names) + len(runner.CHAINS) == len(
-    [c for c in vars(architectures).values() if isinstance(c, type)]
-  )
-  for name in names:
+  for name in runner.architecture_names():
     config = Config(architecture=name, dropout=0.25)
     model = runner.make_model(config, pair, None)
     assert type(model).__module__ == f'lplmtl.architectures.{name}'

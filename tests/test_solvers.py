@@ -26,7 +26,7 @@ def _weigh(name):
 
 # The solvers' own; the others are slow together.
 SOLVED = ('mgda', 'upgrad', 'dualproj')
-OTHERS = sorted(GRAMIAN_METHODS - {*SOLVED})
+OTHERS = sorted({*GRAMIAN_METHODS} - {*SOLVED})
 
 
 @pytest.mark.parametrize(

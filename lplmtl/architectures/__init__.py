@@ -19,3 +19,24 @@ from lplmtl.architectures.stem import STEM as STEM
 from lplmtl.architectures.tensor_factorization import (
   TensorFactorization as TensorFactorization,
 )
+
+# For tasks that do not depend on each other, in any order.
+ARCHITECTURES = (
+  SingleTask,
+  SharedBottom,
+  SoftSharing,
+  CrossStitch,
+  TensorFactorization,
+  OMoE,
+  MMoE,
+  StackedMMoE,
+  DSelectK,
+  CGC,
+  PLE,
+  SPLE,
+  MTAN,
+  AdaTT,
+  STEM,
+)
+# For binary tasks in the order in which they happen, such as click and buy.
+CHAINS = (ESMM, AITM)

@@ -1,4 +1,8 @@
-"""Balancers: pairs of pure functions from task losses to weights."""
+"""Balancers: pairs of pure functions from task losses to weights.
+
+Every constructor in the three tuples below works without arguments (the papers'
+defaults); `normalized` wraps another balancer and is in none of them.
+"""
 
 from lplmtl.balancing.aligned_mtl import aligned_mtl as aligned_mtl
 from lplmtl.balancing.cagrad import cagrad as cagrad
@@ -40,3 +44,36 @@ from lplmtl.balancing.uncertainty import (
   uncertainty_revised_loss as uncertainty_revised_loss,
 )
 from lplmtl.balancing.upgrad import upgrad as upgrad
+
+# Return a Balancer that weights the losses by their values or by its state.
+LOSS_WEIGHTINGS = (
+  equal,
+  static,
+  exponential,
+  uncertainty,
+  uncertainty_revised,
+  imtl_l,
+  dwa,
+  gls,
+  rlw,
+  random,
+  stch,
+  famo,
+)
+# Return a Balancer whose `needs_gramian` is True.
+GRAMIAN_METHODS = (
+  gradnorm,
+  pcgrad,
+  gradvac,
+  mgda,
+  cagrad,
+  imtl_g,
+  config,
+  nash_mtl,
+  fairgrad,
+  aligned_mtl,
+  upgrad,
+  dualproj,
+)
+# Return an Aggregator: they need the gradients, coordinate by coordinate.
+AGGREGATORS = (graddrop, moco, db_mtl, excess_mtl)
