@@ -13,7 +13,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 import lplmtl
 from lplmtl import balancing
-from lplmtl.balancing import keys
+from lplmtl.balancing import _keys
 from lplmtl.types import Aggregator
 from tests import contracts
 from tests.test_balancing import (
@@ -76,7 +76,7 @@ def test_states_with_keys():
   for method in (balancing.rlw(), balancing.graddrop()):
     state = balancing.first_state(method, other, PARAMS, 3)
     assert state.shape == (2,) and state.dtype == jnp.uint32
-  assert keys.to_data(jnp.asarray(data)) is not None
+  assert _keys.to_data(jnp.asarray(data)) is not None
   for wrong in (0, None, jnp.ones(2), jnp.ones(3, jnp.uint32)):
     with pytest.raises(ValueError, match=r'jax.random.key\(seed\); found'):
       balancing.rlw().init(wrong, 3)

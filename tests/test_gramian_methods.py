@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lplmtl import balancing
-from lplmtl.balancing import keys, solvers
+from lplmtl.balancing import _keys, _solvers
 from lplmtl.balancing.aligned_mtl import alignment
 from lplmtl.balancing.moco import to_simplex
 from tests import contracts, reference, slow_balancing
@@ -380,7 +380,7 @@ def test_gradvac_over_several_steps():
   update = jax.jit(balancer.update)
   for _ in range(6):
     jacobian = rng.normal(size=(4, 5)) + 0.5
-    _, order_key = jax.random.split(keys.from_data(state.key))
+    _, order_key = jax.random.split(_keys.from_data(state.key))
     orders = np.argsort(jax.random.uniform(order_key, (4, 4)), axis=1)
     direction, wanted = slow_balancing.gradvac(jacobian, wanted, orders, 0.3)
     gramian = jnp.asarray(jacobian @ jacobian.T, jnp.float32)
@@ -455,7 +455,7 @@ def test_pcgrad_follows_its_definition():
 
 
 def test_solvers_report_how_far_they_came():
-  state = solvers.unsolved(KEY, 2)
+  state = _solvers.unsolved(KEY, 2)
   for name in ('mgda', 'upgrad', 'dualproj', 'cagrad', 'nash_mtl', 'fairgrad'):
     gramian = jnp.asarray(WIDE @ WIDE.T, jnp.float32)
     balancer = METHODS[name][0]
@@ -521,7 +521,7 @@ def test_numbers_that_are_settings_of_a_population():
       gramian=jnp.diag(jnp.array([1.0, 2.0])),
     )
     return state.weights, balancing.cagrad(rate).update(
-      jnp.ones(2), solvers.unsolved(KEY, 2), gramian=jnp.eye(2)
+      jnp.ones(2), _solvers.unsolved(KEY, 2), gramian=jnp.eye(2)
     )[0]
 
   both = run(jnp.array([0.1, 0.2]))

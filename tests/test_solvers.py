@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lplmtl import balancing
-from lplmtl.balancing import solvers
+from lplmtl.balancing import _solvers
 from tests import slow_balancing
 from tests.test_balancing import BALANCERS, GRAMIAN_METHODS
 
@@ -60,7 +60,7 @@ def test_cosines_beyond_one(name):
 
 
 def test_normalized_gramians_are_symmetric_and_at_most_one():
-  cosines, norms = jax.jit(solvers.normalize)(
+  cosines, norms = jax.jit(_solvers.normalize)(
     jnp.array([[4.0, 2.0001, 0.0], [1.9999, 1.0, 0.0], [0.0, 0.0, 0.0]])
   )
   np.testing.assert_array_equal(cosines, cosines.T)
@@ -76,10 +76,10 @@ def test_a_matrix_that_rounding_made_indefinite():
   np.fill_diagonal(matrix, 1)
   assert np.linalg.eigvalsh(matrix)[0] < -0.5
   matrix = jnp.asarray(matrix, jnp.float32)
-  x = solvers.solve_on(matrix, jnp.ones(3), jnp.ones(3, bool))
+  x = _solvers.solve_on(matrix, jnp.ones(3), jnp.ones(3, bool))
   assert np.isfinite(x).all()
   spoiled = jnp.full((2, 2), jnp.nan)
-  nothing = solvers.solve_on(spoiled, jnp.ones(2), jnp.ones(2, bool))
+  nothing = _solvers.solve_on(spoiled, jnp.ones(2), jnp.ones(2, bool))
   assert np.isnan(nothing).all()  # and it ends
 
 
@@ -117,13 +117,13 @@ def test_one_by_one_where_block_pivoting_goes_in_circles():
   rhs = rhs.astype(jnp.float32)
 
   def alone(matrix, rhs):
-    x = solvers.one_by_one(matrix, rhs, jnp.full(8, jnp.nan), jnp.array(True))
+    x = _solvers.one_by_one(matrix, rhs, jnp.full(8, jnp.nan), jnp.array(True))
     return x, jnp.abs(jnp.minimum(x, matrix @ x - rhs)).max()
 
   x, missed = jax.jit(jax.vmap(alone))(matrices, rhs)
   assert (x >= 0).all()
   assert (missed < 1e-4 * (1 + jnp.abs(x).sum(axis=1))).all()
-  kept = solvers.one_by_one(matrices[0], rhs[0], x[0], jnp.array(False))
+  kept = _solvers.one_by_one(matrices[0], rhs[0], x[0], jnp.array(False))
   np.testing.assert_array_equal(kept, x[0])
 
 

@@ -4,6 +4,8 @@ Every constructor in the three tuples below works without arguments (the papers'
 defaults); `normalized` wraps another balancer and is in none of them.
 """
 
+from lplmtl.balancing._loop import balance as balance
+from lplmtl.balancing._loop import first_state as first_state
 from lplmtl.balancing.aligned_mtl import aligned_mtl as aligned_mtl
 from lplmtl.balancing.cagrad import cagrad as cagrad
 from lplmtl.balancing.config import config as config
@@ -24,8 +26,6 @@ from lplmtl.balancing.gradvac import gradvac as gradvac
 from lplmtl.balancing.imtl_g import imtl_g as imtl_g
 from lplmtl.balancing.imtl_l import imtl_l as imtl_l
 from lplmtl.balancing.imtl_l import imtl_l_loss as imtl_l_loss
-from lplmtl.balancing.loop import balance as balance
-from lplmtl.balancing.loop import first_state as first_state
 from lplmtl.balancing.mgda import mgda as mgda
 from lplmtl.balancing.moco import moco as moco
 from lplmtl.balancing.nash_mtl import nash_mtl as nash_mtl

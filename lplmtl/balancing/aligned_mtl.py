@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import contract, solvers
+from lplmtl.balancing import _contract, _solvers
 from lplmtl.types import Array, Balancer, Scope
 
 SCALES = ('min', 'median', 'rmse')
@@ -50,8 +50,8 @@ def aligned_mtl(
     weights = alignment(gramian, scale).mean(axis=1)
     return weights, state
 
-  return contract.balancer(
-    solvers.stateless, update, needs_gramian=True, scope=scope
+  return _contract.balancer(
+    _solvers.stateless, update, needs_gramian=True, scope=scope
   )
 
 

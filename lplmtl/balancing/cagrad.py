@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, contract, solvers
+from lplmtl.balancing import _arguments, _contract, _solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -23,7 +23,7 @@ def cagrad(c: float = 0.5, scope: Scope = 'shared') -> Balancer:
     scope: see `Balancer`.
 
   Returns:
-    A Balancer whose state is a `solvers.Solved`; 1 pass forward, T back. A task
+    A Balancer whose state is a `Solved`; 1 pass forward, T back. A task
     whose gradient is 0 takes no part.
 
   Raises:
@@ -34,20 +34,20 @@ def cagrad(c: float = 0.5, scope: Scope = 'shared') -> Balancer:
   References:
     Liu et al. 2021, "Conflict-Averse Gradient Descent for Multi-task Learning".
   """
-  arguments.check('c', c, least=0, most=1)
+  _arguments.check('c', c, least=0, most=1)
 
   def update(
-    losses: Array, state: solvers.Solved, gramian: Array, present: Any
-  ) -> tuple[Array, solvers.Solved]:
+    losses: Array, state: _solvers.Solved, gramian: Array, present: Any
+  ) -> tuple[Array, _solvers.Solved]:
     del state, present
     size = len(losses)
-    cosines, norms = solvers.normalize(gramian)
+    cosines, norms = _solvers.normalize(gramian)
     scale = jnp.where(norms.max() > 0, norms.max(), 1)
     added, residual = _path(cosines, norms / scale, c)
-    return 1 / size + added, solvers.solved(residual)
+    return 1 / size + added, _solvers.solved(residual)
 
-  return contract.balancer(
-    solvers.unsolved, update, needs_gramian=True, scope=scope
+  return _contract.balancer(
+    _solvers.unsolved, update, needs_gramian=True, scope=scope
   )
 
 
@@ -64,7 +64,7 @@ def _path(cosines: Array, norms: Array, c: float) -> tuple[Array, Array]:
   here = norms > 0
   tasks = jnp.arange(size)
   tiny = jnp.finfo(norms.dtype).tiny
-  inverse = solvers.inverse(norms)
+  inverse = _solvers.inverse(norms)
   allowed = c**2 * jnp.maximum(gramian.mean(), 0)
 
   def first(times: Array, possible: Array) -> tuple[Array, Array]:
@@ -73,7 +73,7 @@ def _path(cosines: Array, norms: Array, c: float) -> tuple[Array, Array]:
 
   def step(loop: Any) -> Any:
     x, support, last, _, count = loop
-    move = solvers.solve_on(cosines, inverse, support) * inverse
+    move = _solvers.solve_on(cosines, inverse, support) * inverse
     move = move / jnp.where(move.sum() > 0, move.sum(), 1)
     heights, slopes = gramian @ (x + 1 / size), gramian @ move
     number = jnp.maximum(support.sum(), 1).astype(norms.dtype)

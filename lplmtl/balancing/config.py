@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import contract, solvers
+from lplmtl.balancing import _contract, _solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -35,7 +35,7 @@ def config(scope: Scope = 'shared') -> Balancer:
     losses: Array, state: tuple[()], gramian: Array, present: Any
   ) -> tuple[Array, tuple[()]]:
     del losses, present
-    cosines, norms = solvers.normalize(gramian)
+    cosines, norms = _solvers.normalize(gramian)
     # u ~ sum_k y_k g_k / ||g_k||, and g_k . u ~ ||g_k|| (C y)_k.
     rounding = 2 * len(norms) * jnp.finfo(cosines.dtype).eps
     inverse = jnp.linalg.pinv(cosines, rtol=rounding, hermitian=True)
@@ -49,6 +49,6 @@ def config(scope: Scope = 'shared') -> Balancer:
     ratio = jnp.where(norms > 0, along / jnp.where(norms > 0, norms, 1), 1)
     return (ratio * values / total), state
 
-  return contract.balancer(
-    solvers.stateless, update, needs_gramian=True, scope=scope
+  return _contract.balancer(
+    _solvers.stateless, update, needs_gramian=True, scope=scope
   )

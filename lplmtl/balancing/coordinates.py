@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments
+from lplmtl.balancing import _arguments
 from lplmtl.types import Array, PyTree
 
 
@@ -40,8 +40,8 @@ def gramian(gradients: PyTree, shared: PyTree = None) -> Array:
     ValueError: a list or tuple, which may be meant as T gradients or as the
       parts of one set of parameters; leaves that do not lead with one T.
   """
-  arguments.check_no_list(gradients)
-  arguments.check_stacked(gradients)
+  _arguments.check_no_list(gradients)
+  _arguments.check_stacked(gradients)
   return products(chosen(gradients, shared))
 
 
@@ -55,7 +55,7 @@ def chosen(tree: PyTree, shared: PyTree) -> PyTree:
   """None in the place of what is not shared; a `shared` of None takes all."""
   if shared is None:
     return tree
-  arguments.check_shared(shared, tree)
+  _arguments.check_shared(shared, tree)
   return jax.tree.map(lambda x, ok: x if ok else None, tree, shared)
 
 
@@ -76,11 +76,11 @@ def combine(weights: Array, gradients: PyTree, shared: PyTree = None) -> PyTree:
       `shared` that does not fit.
   """
   weights = jnp.asarray(weights)
-  arguments.check_stacked(gradients, len(weights))
+  _arguments.check_stacked(gradients, len(weights))
   ones = jnp.ones_like(weights)
   if shared is None:
     shared = jax.tree.map(lambda _: True, gradients)
-  arguments.check_shared(shared, gradients)
+  _arguments.check_shared(shared, gradients)
   return jax.tree.map(
     lambda leaf, acts: jnp.tensordot(
       (weights if acts else ones).astype(leaf.dtype), leaf, 1

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, contract, coordinates
+from lplmtl.balancing import _arguments, _contract, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
 SMALLEST = 1e-8  # of a loss, and of a length
@@ -57,8 +57,8 @@ def db_mtl(
   References:
     Lin et al. 2023, "Dual-Balancing for Multi-Task Learning".
   """
-  arguments.check('beta', beta, least=0, below=1)
-  arguments.check('decay', decay, least=0)
+  _arguments.check('beta', beta, least=0, below=1)
+  _arguments.check('decay', decay, least=0)
 
   def init(key: Array, params: PyTree, num_tasks: int) -> DbMtlState:
     del key
@@ -90,4 +90,4 @@ def db_mtl(
     found = coordinates.combine(weights, tracked)
     return found, weights, DbMtlState(step, tracked)
 
-  return contract.aggregator(init, update, scope)
+  return _contract.aggregator(init, update, scope)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import contract, solvers
+from lplmtl.balancing import _contract, _solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -22,7 +22,7 @@ def dualproj(scope: Scope = 'shared') -> Balancer:
     scope: see `Balancer`.
 
   Returns:
-    A Balancer whose state is a `solvers.Solved`; 1 pass forward, T back.
+    A Balancer whose state is a `Solved`; 1 pass forward, T back.
 
   Differs from the paper: there one task is learned at a time and the others are
   remembered; the use for tasks learned together is that of TorchJD.
@@ -32,17 +32,17 @@ def dualproj(scope: Scope = 'shared') -> Balancer:
   """
 
   def update(
-    losses: Array, state: solvers.Solved, gramian: Array, present: Any
-  ) -> tuple[Array, solvers.Solved]:
+    losses: Array, state: _solvers.Solved, gramian: Array, present: Any
+  ) -> tuple[Array, _solvers.Solved]:
     del state, present
-    cosines, norms = solvers.normalize(gramian)
+    cosines, norms = _solvers.normalize(gramian)
     largest = norms.max()
     scaled = norms / jnp.where(largest > 0, largest, 1)
-    added, residual = solvers.nonnegative(cosines, -cosines @ scaled)
+    added, residual = _solvers.nonnegative(cosines, -cosines @ scaled)
     inverse = jnp.where(scaled > 0, 1 / jnp.where(scaled > 0, scaled, 1), 0)
     weights = (1 + added * inverse) / len(losses)
-    return weights, solvers.solved(residual)
+    return weights, _solvers.solved(residual)
 
-  return contract.balancer(
-    solvers.unsolved, update, needs_gramian=True, scope=scope
+  return _contract.balancer(
+    _solvers.unsolved, update, needs_gramian=True, scope=scope
   )

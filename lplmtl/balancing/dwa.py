@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, contract, coordinates
+from lplmtl.balancing import _arguments, _contract, coordinates
 from lplmtl.types import Array, Balancer
 
 
@@ -49,8 +49,8 @@ def dwa(steps_per_epoch: int = 100, temperature: float = 2.0) -> Balancer:
   References:
     Liu, Johns & Davison 2019, "End-to-End Multi-Task Learning with Attention".
   """
-  arguments.check_whole('steps_per_epoch', steps_per_epoch)
-  arguments.check('temperature', temperature, above=0)
+  _arguments.check_whole('steps_per_epoch', steps_per_epoch)
+  _arguments.check('temperature', temperature, above=0)
 
   def init(key: Array, num_tasks: int) -> DwaState:
     del key
@@ -84,4 +84,4 @@ def dwa(steps_per_epoch: int = 100, temperature: float = 2.0) -> Balancer:
       jnp.where(is_end, weights, state.weights),
     )
 
-  return contract.balancer(init, update, needs_losses=False)
+  return _contract.balancer(init, update, needs_losses=False)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import contract
+from lplmtl.balancing import _contract
 from lplmtl.types import Array, Balancer
 
 
@@ -21,4 +21,4 @@ def equal() -> Balancer:
     del present
     return jnp.ones_like(losses), state
 
-  return contract.balancer(init, update, needs_losses=False)
+  return _contract.balancer(init, update, needs_losses=False)

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, contract, coordinates
+from lplmtl.balancing import _arguments, _contract, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
 SMALLEST = 1e-7  # added to sums of squares
@@ -59,7 +59,7 @@ def excess_mtl(
   References:
     He et al. 2024, "Robust Multi-Task Learning with Excess Risks".
   """
-  arguments.check('learning_rate', learning_rate, above=0)
+  _arguments.check('learning_rate', learning_rate, above=0)
 
   def init(key: Array, params: PyTree, num_tasks: int) -> ExcessMtlState:
     del key
@@ -91,4 +91,4 @@ def excess_mtl(
     found = coordinates.combine(weights, gradients)
     return found, weights, ExcessMtlState(squares, first, weights)
 
-  return contract.aggregator(init, update, scope)
+  return _contract.aggregator(init, update, scope)

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, contract
+from lplmtl.balancing import _arguments, _contract
 from lplmtl.types import Array, Balancer
 
 
@@ -33,14 +33,14 @@ def exponential(
     Tang et al. 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task
     Learning Model for Personalized Recommendations".
   """
-  arguments.check_each('initial', initial, above=0)
-  arguments.check_each('rates', rates, above=0)
-  arguments.check_whole('steps_per_epoch', steps_per_epoch)
+  _arguments.check_each('initial', initial, above=0)
+  _arguments.check_each('rates', rates, above=0)
+  _arguments.check_whole('steps_per_epoch', steps_per_epoch)
 
   def init(key: Array, num_tasks: int) -> Array:
     del key
-    arguments.check_length('initial', initial, num_tasks)
-    arguments.check_length('rates', rates, num_tasks)
+    _arguments.check_length('initial', initial, num_tasks)
+    _arguments.check_length('rates', rates, num_tasks)
     return jnp.zeros((), jnp.int32)
 
   def update(losses: Array, state: Array, present: Any) -> tuple[Array, Array]:
@@ -53,4 +53,4 @@ def exponential(
     growth = jnp.exp(jnp.clip(age * jnp.log(rate), -80.0, 80.0))
     return start * growth, state + 1
 
-  return contract.balancer(init, update, needs_losses=False)
+  return _contract.balancer(init, update, needs_losses=False)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, contract, solvers
+from lplmtl.balancing import _arguments, _contract, _solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -30,7 +30,7 @@ def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
     scope: see `Balancer`.
 
   Returns:
-    A Balancer whose state is a `solvers.Solved`; 1 pass forward, T back. The
+    A Balancer whose state is a `Solved`; 1 pass forward, T back. The
     weight of a task whose gradient is 0 is the mean of the others'. Gradients
     of which a mixture is 0 have no solution; they get large finite weights
     whose direction is about 0.
@@ -44,27 +44,27 @@ def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
   References:
     Ban & Ji 2024, "Fair Resource Allocation in Multi-Task Learning".
   """
-  arguments.check('alpha', alpha, least=0.5)
+  _arguments.check('alpha', alpha, least=0.5)
   power = 1 / alpha
 
   def update(
-    losses: Array, state: solvers.Solved, gramian: Array, present: Any
-  ) -> tuple[Array, solvers.Solved]:
+    losses: Array, state: _solvers.Solved, gramian: Array, present: Any
+  ) -> tuple[Array, _solvers.Solved]:
     del losses, state, present
-    cosines, norms = solvers.normalize(gramian)
+    cosines, norms = _solvers.normalize(gramian)
     here = norms > 0
     largest = jnp.where(here.any(), norms.max(), 1)
     lengths = jnp.where(here, norms / largest, 1)
     # w = y / ||g||: C y = ||g||^(p - 1) y^-p.
-    values, residual = solvers.fair(cosines, lengths ** (power - 1), power)
+    values, residual = _solvers.fair(cosines, lengths ** (power - 1), power)
     weights = jnp.where(here, values / lengths, 0)
     count = jnp.maximum(here.sum(), 1).astype(weights.dtype)
     mean = weights.sum() / count
     weights = jnp.where(here, weights, jnp.where(here.any(), mean, 1))
     # Of gradients that are `largest` times as long.
     weights = weights * largest ** (-2 / (1 + power))
-    return weights, solvers.solved(residual)
+    return weights, _solvers.solved(residual)
 
-  return contract.balancer(
-    solvers.unsolved, update, needs_gramian=True, scope=scope
+  return _contract.balancer(
+    _solvers.unsolved, update, needs_gramian=True, scope=scope
   )

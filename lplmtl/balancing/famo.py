@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl.balancing import arguments, contract, coordinates
-from lplmtl.balancing.learned import keep_absent, move
+from lplmtl.balancing import _arguments, _contract, coordinates
+from lplmtl.balancing._learned import keep_absent, move
 from lplmtl.types import Array, Balancer
 
 SMALLEST = 1e-8  # of a loss above its lowest
@@ -62,16 +62,16 @@ def famo(
   References:
     Liu et al. 2023, "FAMO: Fast Adaptive Multitask Optimization".
   """
-  arguments.check('learning_rate', learning_rate, above=0)
-  arguments.check('weight_decay', weight_decay, least=0)
-  arguments.check_each('lowest', lowest)
+  _arguments.check('learning_rate', learning_rate, above=0)
+  _arguments.check('weight_decay', weight_decay, least=0)
+  _arguments.check_each('lowest', lowest)
   optimizer = optax.chain(
     optax.add_decayed_weights(weight_decay), optax.adam(learning_rate)
   )
 
   def init(key: Array, num_tasks: int) -> FamoState:
     del key
-    arguments.check_length('lowest', lowest, num_tasks)
+    _arguments.check_length('lowest', lowest, num_tasks)
     logits = jnp.zeros(num_tasks, jnp.float32)
     return FamoState(logits, optimizer.init(logits))
 
@@ -101,4 +101,4 @@ def famo(
       FamoState(state.logits + step, opt_state), state, present
     )
 
-  return contract.balancer(init, update, after=after)
+  return _contract.balancer(init, update, after=after)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import contract, coordinates
+from lplmtl.balancing import _contract, coordinates
 from lplmtl.types import Array, Balancer
 
 SMALLEST = 1e-8  # of a loss: below it a task counts as done
@@ -38,4 +38,4 @@ def gls() -> Balancer:
     mean = jnp.sum(here * logs) / count
     return here * jnp.exp(mean - logs) / count, state
 
-  return contract.balancer(init, update)
+  return _contract.balancer(init, update)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, contract, coordinates, keys
+from lplmtl.balancing import _arguments, _contract, _keys, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
 
@@ -41,19 +41,19 @@ def graddrop(
     Chen et al. 2020, "Just Pick a Sign: Optimizing Deep Multitask Models with
     Gradient Sign Dropout".
   """
-  arguments.check_each('leak', leak, least=0, most=1)
+  _arguments.check_each('leak', leak, least=0, most=1)
 
   def init(key: Array, params: PyTree, num_tasks: int) -> Array:
     del params
-    arguments.check_length('leak', leak, num_tasks)
-    return keys.to_data(key)
+    _arguments.check_length('leak', leak, num_tasks)
+    return _keys.to_data(key)
 
   def update(
     gradients: PyTree, losses: Array, state: Array, present: Any
   ) -> tuple[PyTree, Array, Array]:
     del present
     leaves, structure = jax.tree.flatten(gradients)
-    key, *own = jax.random.split(keys.from_data(state), len(leaves) + 1)
+    key, *own = jax.random.split(_keys.from_data(state), len(leaves) + 1)
     passing = jnp.zeros_like(losses)
     if leak is not None:
       passing = jnp.asarray(leak, losses.dtype)
@@ -72,6 +72,6 @@ def graddrop(
     whole = coordinates.inner(leaves, leaves)
     weights = coordinates.inner(passed, leaves) / jnp.where(whole > 0, whole, 1)
     total = [leaf.sum(axis=0) for leaf in passed]
-    return jax.tree.unflatten(structure, total), weights, keys.to_data(key)
+    return jax.tree.unflatten(structure, total), weights, _keys.to_data(key)
 
-  return contract.aggregator(init, update, scope)
+  return _contract.aggregator(init, update, scope)

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from lplmtl.balancing import arguments, contract, coordinates
-from lplmtl.balancing.learned import move
+from lplmtl.balancing import _arguments, _contract, coordinates
+from lplmtl.balancing._learned import move
 from lplmtl.types import Array, Balancer, Scope
 
 SMALLEST = 1e-3  # of a weight
@@ -59,8 +59,8 @@ def gradnorm(
     Chen et al. 2018, "GradNorm: Gradient Normalization for Adaptive Loss
     Balancing in Deep Multitask Networks".
   """
-  arguments.check('alpha', alpha, least=0)
-  arguments.check('learning_rate', learning_rate, above=0)
+  _arguments.check('alpha', alpha, least=0)
+  _arguments.check('learning_rate', learning_rate, above=0)
   optimizer = optax.adam(learning_rate)
 
   def init(key: Array, num_tasks: int) -> GradNormState:
@@ -89,6 +89,6 @@ def gradnorm(
     weights = coordinates.share_out(weights, state.weights, here)
     return state.weights, GradNormState(weights, first, opt_state)
 
-  return contract.balancer(
+  return _contract.balancer(
     init, update, needs_losses=False, needs_gramian=True, scope=scope
   )

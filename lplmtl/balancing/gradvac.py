@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, contract, keys
+from lplmtl.balancing import _arguments, _contract, _keys
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -53,18 +53,18 @@ def gradvac(beta: float = 0.01, scope: Scope = 'all') -> Balancer:
     Wang et al. 2021, "Gradient Vaccine: Investigating and Improving Multi-task
     Optimization in Massively Multilingual Models".
   """
-  arguments.check('beta', beta, least=0, most=1)
+  _arguments.check('beta', beta, least=0, most=1)
 
   def init(key: Array, num_tasks: int) -> GradVacState:
     wanted = jnp.zeros((num_tasks, num_tasks), jnp.float32)
-    return GradVacState(keys.to_data(key), wanted)
+    return GradVacState(_keys.to_data(key), wanted)
 
   def update(
     losses: Array, state: GradVacState, gramian: Array, present: Any
   ) -> tuple[Array, GradVacState]:
     del present
     num_tasks = len(losses)
-    key, order_key = jax.random.split(keys.from_data(state.key))
+    key, order_key = jax.random.split(_keys.from_data(state.key))
     tasks = jnp.arange(num_tasks)
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0))
 
@@ -88,9 +88,9 @@ def gradvac(beta: float = 0.01, scope: Scope = 'all') -> Balancer:
     # [i, k]: the coefficient of g_k in task i's gradient.
     start = jnp.eye(num_tasks, dtype=gramian.dtype)
     wanted = state.wanted.astype(gramian.dtype)
-    order = keys.orders(order_key, num_tasks)
+    order = _keys.orders(order_key, num_tasks)
     (found, wanted), _ = jax.lax.scan(turn, (start, wanted), order.T)
-    new = GradVacState(keys.to_data(key), wanted.astype(jnp.float32))
+    new = GradVacState(_keys.to_data(key), wanted.astype(jnp.float32))
     return found.sum(axis=0), new
 
-  return contract.balancer(init, update, needs_gramian=True, scope=scope)
+  return _contract.balancer(init, update, needs_gramian=True, scope=scope)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import contract, solvers
+from lplmtl.balancing import _contract, _solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -36,11 +36,11 @@ def imtl_g(scope: Scope = 'shared') -> Balancer:
     losses: Array, state: tuple[()], gramian: Array, present: Any
   ) -> tuple[Array, tuple[()]]:
     del losses, present
-    cosines, norms = solvers.normalize(gramian)
-    values = solvers.solve_on(cosines, jnp.ones_like(norms), norms > 0)
-    weights = solvers.shares(values * solvers.inverse(norms), norms)
+    cosines, norms = _solvers.normalize(gramian)
+    values = _solvers.solve_on(cosines, jnp.ones_like(norms), norms > 0)
+    weights = _solvers.shares(values * _solvers.inverse(norms), norms)
     return weights, state
 
-  return contract.balancer(
-    solvers.stateless, update, needs_gramian=True, scope=scope
+  return _contract.balancer(
+    _solvers.stateless, update, needs_gramian=True, scope=scope
   )

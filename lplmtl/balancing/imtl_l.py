@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments
-from lplmtl.balancing.learned import learned
+from lplmtl.balancing import _arguments
+from lplmtl.balancing._learned import learned
 from lplmtl.types import Array, Balancer
 
 
@@ -38,7 +38,7 @@ def imtl_l_loss(losses: Array, scales: Array) -> Array:
   References:
     Liu et al. 2021, "Towards Impartial Multi-task Learning".
   """
-  losses, scales = arguments.one_each(losses, scales)
+  losses, scales = _arguments.one_each(losses, scales)
   return jnp.sum(jnp.exp(scales) * losses - scales)
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import contract, solvers
+from lplmtl.balancing import _contract, _solvers
 from lplmtl.types import Array, Balancer, Scope
 
 NORMALIZATIONS = ('none', 'l2', 'loss', 'loss+')
@@ -30,7 +30,7 @@ def mgda(
     scope: see `Balancer`.
 
   Returns:
-    A Balancer whose state is a `solvers.Solved`; 1 pass forward, T back.
+    A Balancer whose state is a `Solved`; 1 pass forward, T back.
 
   Raises:
     ValueError: another normalisation.
@@ -51,20 +51,20 @@ def mgda(
     )
 
   def update(
-    losses: Array, state: solvers.Solved, gramian: Array, present: Any
-  ) -> tuple[Array, solvers.Solved]:
+    losses: Array, state: _solvers.Solved, gramian: Array, present: Any
+  ) -> tuple[Array, _solvers.Solved]:
     del state, present
-    cosines, norms = solvers.normalize(gramian)
+    cosines, norms = _solvers.normalize(gramian)
     lengths = norms
     if normalization in ('l2', 'loss+'):
       lengths = jnp.where(norms > 0, 1, 0).astype(norms.dtype)
     if normalization in ('loss', 'loss+'):
       lengths = lengths / jnp.maximum(losses, 1e-8).astype(norms.dtype)
     # With x = w / (w^T A w): A x = 1 where x > 0, and A x >= 1 elsewhere.
-    inverse = solvers.inverse(lengths)
-    values, residual = solvers.nonnegative(cosines, inverse)
-    return solvers.shares(values * inverse, norms), solvers.solved(residual)
+    inverse = _solvers.inverse(lengths)
+    values, residual = _solvers.nonnegative(cosines, inverse)
+    return _solvers.shares(values * inverse, norms), _solvers.solved(residual)
 
-  return contract.balancer(
-    solvers.unsolved, update, needs_gramian=True, scope=scope
+  return _contract.balancer(
+    _solvers.unsolved, update, needs_gramian=True, scope=scope
   )

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, contract, coordinates
+from lplmtl.balancing import _arguments, _contract, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
 
@@ -61,11 +61,11 @@ def moco(
     Fernando et al. 2023, "Mitigating Gradient Bias in Multi-objective Learning:
     A Provably Convergent Approach".
   """
-  arguments.check('beta', beta, above=0, most=1)
-  arguments.check('beta_decay', beta_decay, least=0)
-  arguments.check('gamma', gamma, above=0)
-  arguments.check('gamma_decay', gamma_decay, least=0)
-  arguments.check('rho', rho, least=0)
+  _arguments.check('beta', beta, above=0, most=1)
+  _arguments.check('beta_decay', beta_decay, least=0)
+  _arguments.check('gamma', gamma, above=0)
+  _arguments.check('gamma_decay', gamma_decay, least=0)
+  _arguments.check('rho', rho, least=0)
 
   def init(key: Array, params: PyTree, num_tasks: int) -> MoCoState:
     del key
@@ -104,7 +104,7 @@ def moco(
     kept = jnp.where(known, weights, state.weights)
     return found, weights, MoCoState(step, tracked, kept)
 
-  return contract.aggregator(init, update, scope)
+  return _contract.aggregator(init, update, scope)
 
 
 def to_simplex(values: Array, known: Array) -> Array:

@@ -21,7 +21,7 @@ def nash_mtl(scope: Scope = 'shared') -> Balancer:
     scope: see `Balancer`.
 
   Returns:
-    A Balancer whose state is a `solvers.Solved`; 1 pass forward, T back.
+    A Balancer whose state is a `Solved`; 1 pass forward, T back.
 
   Differs from the paper: the equation is solved by Newton's method, in every
   step, in place of a sequence of convex programs every few steps. The authors'

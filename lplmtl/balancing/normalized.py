@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, coordinates
+from lplmtl.balancing import _arguments, coordinates
 from lplmtl.types import Array, Balancer, PyTree
 
 
@@ -36,13 +36,13 @@ def normalized(balancer: Balancer, total: float | None = None) -> Balancer:
       f'{type(balancer).__name__}'
     )
   if total is not None:
-    arguments.check('total', total, above=0)
+    _arguments.check('total', total, above=0)
 
   def update(
     losses: Array, state: PyTree, **extra: Any
   ) -> tuple[Array, PyTree]:
     weights, state = balancer.update(losses, state, **extra)
-    present = arguments.as_present(extra.get('present'), weights)
+    present = _arguments.as_present(extra.get('present'), weights)
     here = coordinates.present_tasks(weights, present)
     weights = here * weights
     wanted = (len(weights) if total is None else total) * here.mean()

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import contract, keys
+from lplmtl.balancing import _contract, _keys
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -37,14 +37,14 @@ def pcgrad(scope: Scope = 'shared') -> Balancer:
 
   def init(key: Array, num_tasks: int) -> Array:
     del num_tasks
-    return keys.to_data(key)
+    return _keys.to_data(key)
 
   def update(
     losses: Array, state: Array, gramian: Array, present: Any
   ) -> tuple[Array, Array]:
     del present
     num_tasks = len(losses)
-    key, order_key = jax.random.split(keys.from_data(state))
+    key, order_key = jax.random.split(_keys.from_data(state))
     tasks = jnp.arange(num_tasks)
     # [i, k]: the coefficient of g_k in task i's projected gradient.
     start = jnp.eye(num_tasks, dtype=gramian.dtype)
@@ -56,8 +56,8 @@ def pcgrad(scope: Scope = 'shared') -> Balancer:
       taken = jnp.where(conflict, inner / length, 0)
       return found.at[tasks, j].add(-taken), None
 
-    order = keys.orders(order_key, num_tasks)
+    order = _keys.orders(order_key, num_tasks)
     found, _ = jax.lax.scan(project, start, order.T)
-    return found.sum(axis=0), keys.to_data(key)
+    return found.sum(axis=0), _keys.to_data(key)
 
-  return contract.balancer(init, update, needs_gramian=True, scope=scope)
+  return _contract.balancer(init, update, needs_gramian=True, scope=scope)

@@ -1,6 +1,6 @@
 """Random gradient weighting (Lin et al. 2022)."""
 
-from lplmtl.balancing import contract
+from lplmtl.balancing import _contract
 from lplmtl.balancing.rlw import rlw
 from lplmtl.types import Balancer, Scope
 
@@ -22,5 +22,5 @@ def random(scope: Scope = 'shared') -> Balancer:
     Lin et al. 2022, "Reasonable Effectiveness of Random Weighting: A Litmus
     Test for Multi-Task Learning".
   """
-  contract.check_scope(scope)
+  _contract.check_scope(scope)
   return rlw()._replace(scope=scope)

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import contract, keys
+from lplmtl.balancing import _contract, _keys
 from lplmtl.types import Array, Balancer
 
 
@@ -36,11 +36,11 @@ def rlw(distribution: Literal['normal', 'dirichlet'] = 'normal') -> Balancer:
 
   def init(key: Array, num_tasks: int) -> Array:
     del num_tasks
-    return keys.to_data(key)
+    return _keys.to_data(key)
 
   def update(losses: Array, state: Array, present: Any) -> tuple[Array, Array]:
     del present
-    key, own = jax.random.split(keys.from_data(state))
+    key, own = jax.random.split(_keys.from_data(state))
     if distribution == 'normal':
       drawn = jax.random.normal(own, losses.shape, jnp.float32)
       weights = jax.nn.softmax(drawn)
@@ -48,6 +48,6 @@ def rlw(distribution: Literal['normal', 'dirichlet'] = 'normal') -> Balancer:
       # Exponential numbers over their sum.
       drawn = jax.random.exponential(own, losses.shape, jnp.float32)
       weights = drawn / jnp.sum(drawn)
-    return weights, keys.to_data(key)
+    return weights, _keys.to_data(key)
 
-  return contract.balancer(init, update, needs_losses=False)
+  return _contract.balancer(init, update, needs_losses=False)

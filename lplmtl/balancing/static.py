@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, contract
+from lplmtl.balancing import _arguments, _contract
 from lplmtl.types import Array, Balancer
 
 
@@ -32,7 +32,7 @@ def static(weights: Sequence[float] | None = None) -> Balancer:
     Kurin et al. 2022, "In Defense of the Unitary Scalarization for Deep
     Multi-Task Learning".
   """
-  arguments.check_each('weights', weights, least=0)
+  _arguments.check_each('weights', weights, least=0)
   if weights is not None and not any(weights):
     raise ValueError(f'weights must not all be 0; found {tuple(weights)}')
 
@@ -54,4 +54,4 @@ def static(weights: Sequence[float] | None = None) -> Balancer:
       return ones, state
     return jnp.asarray(weights, jnp.float32), state
 
-  return contract.balancer(init, update, needs_losses=False)
+  return _contract.balancer(init, update, needs_losses=False)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments, contract
+from lplmtl.balancing import _arguments, _contract
 from lplmtl.types import Array, Balancer
 
 
@@ -43,14 +43,14 @@ def stch(
     Lin et al. 2024, "Smooth Tchebycheff Scalarization for Multi-Objective
     Optimization".
   """
-  arguments.check('smoothing', smoothing, above=0)
-  arguments.check_each('preference', preference, above=0)
-  arguments.check_each('ideal', ideal)
+  _arguments.check('smoothing', smoothing, above=0)
+  _arguments.check_each('preference', preference, above=0)
+  _arguments.check_each('ideal', ideal)
 
   def init(key: Array, num_tasks: int) -> tuple[()]:
     del key
-    arguments.check_length('preference', preference, num_tasks)
-    arguments.check_length('ideal', ideal, num_tasks)
+    _arguments.check_length('preference', preference, num_tasks)
+    _arguments.check_length('ideal', ideal, num_tasks)
     return ()
 
   def update(
@@ -69,4 +69,4 @@ def stch(
       heights = jnp.where(present.any(), heights, 0.0)
     return wanted * jax.nn.softmax(heights), state
 
-  return contract.balancer(init, update)
+  return _contract.balancer(init, update)

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import arguments
-from lplmtl.balancing.learned import learned
+from lplmtl.balancing import _arguments
+from lplmtl.balancing._learned import learned
 from lplmtl.types import Array, Balancer
 
 
@@ -53,8 +53,8 @@ def uncertainty_loss(
     Kendall, Gal & Cipolla 2018, "Multi-Task Learning Using Uncertainty to Weigh
     Losses for Scene Geometry and Semantics".
   """
-  losses, log_vars = arguments.one_each(losses, log_vars)
-  arguments.check_flags('is_regression', is_regression, len(losses))
+  losses, log_vars = _arguments.one_each(losses, log_vars)
+  _arguments.check_flags('is_regression', is_regression, len(losses))
   factor = _factor(is_regression, losses)
   return jnp.sum(factor * jnp.exp(-log_vars) * losses + log_vars / 2)
 
@@ -76,8 +76,8 @@ def uncertainty_revised_loss(
   References:
     Liebel & Körner 2018, "Auxiliary Tasks in Multi-task Learning".
   """
-  losses, log_vars = arguments.one_each(losses, log_vars)
-  arguments.check_flags('is_regression', is_regression, len(losses))
+  losses, log_vars = _arguments.one_each(losses, log_vars)
+  _arguments.check_flags('is_regression', is_regression, len(losses))
   return jnp.sum(jnp.exp(-log_vars) * losses / 2 + jax.nn.softplus(log_vars))
 
 
@@ -105,13 +105,13 @@ def uncertainty(
   are bounded to [-15, 15] so that no loss from 0 to 1e6 gives a weight that is
   not finite.
   """
-  arguments.check_flags('is_regression', is_regression)
+  _arguments.check_flags('is_regression', is_regression)
 
   def total(losses: Array, log_vars: Array) -> Array:
     return uncertainty_loss(losses, log_vars, is_regression)
 
   def check(num_tasks: int) -> None:
-    arguments.check_length('is_regression', is_regression, num_tasks)
+    _arguments.check_length('is_regression', is_regression, num_tasks)
 
   return learned(total, learning_rate, UncertaintyState, check)
 

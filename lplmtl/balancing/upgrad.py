@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lplmtl.balancing import contract, solvers
+from lplmtl.balancing import _contract, _solvers
 from lplmtl.types import Array, Balancer, Scope
 
 
@@ -26,7 +26,7 @@ def upgrad(scope: Scope = 'shared') -> Balancer:
     scope: see `Balancer`.
 
   Returns:
-    A Balancer whose state is a `solvers.Solved`; 1 pass forward, T back.
+    A Balancer whose state is a `Solved`; 1 pass forward, T back.
 
   Differs from the paper's code: no ridge is added but one of rounding's size.
 
@@ -35,18 +35,18 @@ def upgrad(scope: Scope = 'shared') -> Balancer:
   """
 
   def update(
-    losses: Array, state: solvers.Solved, gramian: Array, present: Any
-  ) -> tuple[Array, solvers.Solved]:
+    losses: Array, state: _solvers.Solved, gramian: Array, present: Any
+  ) -> tuple[Array, _solvers.Solved]:
     del state, present
-    cosines, norms = solvers.normalize(gramian)
+    cosines, norms = _solvers.normalize(gramian)
     # In units of each task's own gradient.
-    added, residual = jax.vmap(solvers.nonnegative, (None, 0))(
+    added, residual = jax.vmap(_solvers.nonnegative, (None, 0))(
       cosines, -cosines
     )
     inverse = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
     weights = (1 + (norms @ added) * inverse) / len(losses)
-    return weights, solvers.solved(residual.max())
+    return weights, _solvers.solved(residual.max())
 
-  return contract.balancer(
-    solvers.unsolved, update, needs_gramian=True, scope=scope
+  return _contract.balancer(
+    _solvers.unsolved, update, needs_gramian=True, scope=scope
   )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl.balancing import arguments
+from lplmtl.balancing import _arguments
 from lplmtl.types import SCOPES, Aggregator, Array, Balancer, PyTree, Scope
 
 
@@ -52,12 +52,12 @@ def balancer(
   )
 
   def first(key: Array, num_tasks: int) -> PyTree:
-    arguments.check_whole('num_tasks', num_tasks)
+    _arguments.check_whole('num_tasks', num_tasks)
     return init(key, num_tasks)
 
   return Balancer(
     first,
-    (_by_gramian if needs_gramian else _by_losses)(update, like),
+    _checked_update(update, like, needs_gramian),
     needs_losses,
     needs_gramian,
     scope,
@@ -65,7 +65,11 @@ def balancer(
   )
 
 
-def _by_losses(update: Callable[..., Any], like: Any) -> Any:
+def _checked_update(
+  update: Callable[..., Any], like: Any, needs_gramian: bool
+) -> Any:
+  weigh = _by_gramian(update) if needs_gramian else update
+
   def checked(
     losses: Any,
     state: PyTree,
@@ -74,40 +78,31 @@ def _by_losses(update: Callable[..., Any], like: Any) -> Any:
     present: Any = None,
     **unknown: Any,
   ) -> tuple[Array, PyTree]:
-    del gramian
     _refuse('update', unknown, 'gramian and present')
-    losses = arguments.as_losses(losses)
-    present = arguments.as_present(present, losses)
+    losses = _arguments.as_losses(losses)
+    present = _arguments.as_present(present, losses)
     _check_state(state, like(len(losses)), len(losses))
-    return update(losses, state, present)
+    if needs_gramian:
+      gramian = _arguments.as_gramian(gramian, losses)
+      return weigh(losses, state, gramian, present)
+    return weigh(losses, state, present)
 
   return checked
 
 
-def _by_gramian(update: Callable[..., Any], like: Any) -> Any:
+def _by_gramian(update: Callable[..., Any]) -> Any:
   update = jax.jit(update)
 
-  def checked(
-    losses: Any,
-    state: PyTree,
-    *,
-    gramian: Any = None,
-    present: Any = None,
-    **unknown: Any,
+  def weigh(
+    losses: Array, state: PyTree, gramian: Array, present: Array | None
   ) -> tuple[Array, PyTree]:
-    def weigh(
-      losses: Array, state: PyTree, present: Array | None
-    ) -> tuple[Array, PyTree]:
-      products = arguments.as_gramian(gramian, losses)
-      # In full precision, where accelerators would take less by default.
-      with jax.default_matmul_precision('highest'):
-        weights, state = update(losses, state, products, present)
-      is_finite = jnp.isfinite(products).all()
-      return jnp.where(is_finite, weights, jnp.nan), state
+    # In full precision, where accelerators would take less by default.
+    with jax.default_matmul_precision('highest'):
+      weights, state = update(losses, state, gramian, present)
+    is_finite = jnp.isfinite(gramian).all()
+    return jnp.where(is_finite, weights, jnp.nan), state
 
-    return _by_losses(weigh, like)(losses, state, present=present, **unknown)
-
-  return checked
+  return weigh
 
 
 def _checked_after(after: Callable[..., PyTree], like: Any) -> Any:
@@ -120,13 +115,13 @@ def _checked_after(after: Callable[..., PyTree], like: Any) -> Any:
     **unknown: Any,
   ) -> PyTree:
     _refuse('after', unknown, 'present')
-    before, now = arguments.as_losses(before), arguments.as_losses(now)
+    before, now = _arguments.as_losses(before), _arguments.as_losses(now)
     if before.shape != now.shape:
       raise ValueError(
         'the losses before and after a step must be of the same tasks; found '
         f'shapes {before.shape} and {now.shape}'
       )
-    present = arguments.as_present(present, before)
+    present = _arguments.as_present(present, before)
     _check_state(state, like(len(before)), len(before))
     return after(before, now, state, present)
 
@@ -156,7 +151,7 @@ def aggregator(
     return jax.eval_shape(lambda p: init(_any_key(), p, num_tasks), params)
 
   def first(key: Array, params: PyTree, num_tasks: int) -> PyTree:
-    arguments.check_whole('num_tasks', num_tasks)
+    _arguments.check_whole('num_tasks', num_tasks)
     return init(key, params, num_tasks)
 
   def checked(
@@ -168,9 +163,9 @@ def aggregator(
     **unknown: Any,
   ) -> tuple[PyTree, Array, PyTree]:
     _refuse('update', unknown, 'present')
-    losses = arguments.as_losses(losses)
-    present = arguments.as_present(present, losses)
-    arguments.check_stacked(gradients, len(losses))
+    losses = _arguments.as_losses(losses)
+    present = _arguments.as_present(present, losses)
+    _arguments.check_stacked(gradients, len(losses))
     leaves, structure = jax.tree.flatten(gradients)
     own = tuple(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in leaves)
     _check_state(state, like(len(losses), structure, own), len(losses))

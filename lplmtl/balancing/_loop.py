@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lplmtl import types
-from lplmtl.balancing import arguments, coordinates
+from lplmtl.balancing import _arguments, coordinates
 from lplmtl.types import Aggregator, Array, Balancer, PyTree
 
 
@@ -69,7 +69,7 @@ def balance(
       does not fit; no method, or one whose `update` does not take the keywords.
   """
   _check_method(method)
-  arguments.check_no_list(gradients)
+  _arguments.check_no_list(gradients)
   if isinstance(method, Aggregator):
     types.check_keywords(method.update, ('present',))
     found, weights, state = method.update(

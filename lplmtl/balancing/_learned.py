@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl.balancing import arguments, contract
+from lplmtl.balancing import _arguments, _contract
 from lplmtl.types import Array, Balancer, PyTree
 
 # exp(15) = 3e6: a weight beyond it, or below 1 / it, says nothing more.
@@ -32,7 +32,7 @@ def learned(
     make_state: a NamedTuple class of the values and the optimiser's state.
     check: called in `init` with T, to raise a ValueError.
   """
-  arguments.check('learning_rate', learning_rate, above=0)
+  _arguments.check('learning_rate', learning_rate, above=0)
   optimizer = optax.adam(learning_rate)
 
   def init(key: Array, num_tasks: int) -> Any:
@@ -50,7 +50,7 @@ def learned(
     new = make_state(jnp.clip(values + step, -LARGEST, LARGEST), opt_state)
     return weights, keep_absent(new, state, present)
 
-  return contract.balancer(init, update, needs_losses=False)
+  return _contract.balancer(init, update, needs_losses=False)
 
 
 def move(
