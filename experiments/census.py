@@ -15,9 +15,9 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments import errors, interrupts, options, output
-from experiments.errors import InputError
-from experiments.options import Config
+from experiments.launcher import errors, interrupts, options, output
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
 
 options.define_flags()
 flags.adopt_module_key_flags(options)
@@ -46,7 +46,7 @@ def run(
     KeyboardInterrupt: Ctrl-C before training, or again (a notebook's second
       Stop), which waits for nothing.
   """
-  from experiments import memory, run_folder, unused
+  from experiments.launcher import memory, run_folder, unused
 
   if config.eval_only:
     return _evaluate(config)
@@ -65,7 +65,9 @@ def _train(
   claim: Any,
   on_again: Callable[[int], None],
 ) -> dict[str, Any]:
-  from experiments import census_data, display, run_folder, runner
+  from experiments.datasets.census import protocol as census_data
+  from experiments.launcher import build as runner
+  from experiments.launcher import display, run_folder
 
   start = time.perf_counter()
   console = display.make_console()
@@ -135,7 +137,8 @@ def _fit(
   request: interrupts.Request,
 ) -> Any:
   """Trains, or goes on with it; a request to stop keeps the progress."""
-  from experiments import display, runner
+  from experiments.launcher import build as runner
+  from experiments.launcher import display
   from lplmtl import resume, training
 
   with (
@@ -187,8 +190,8 @@ def _fit(
 def _show_finished(
   console: Any, results: dict[str, Any], folder: pathlib.Path
 ) -> dict[str, Any]:
-  from experiments import display, run_folder
-  from lplmtl import saves
+  from experiments.launcher import display, run_folder
+  from lplmtl.storage import saves
 
   saves.clear(folder / run_folder.CHECKPOINTS)
   console.print(display.results_table(results))
@@ -203,7 +206,7 @@ def _show_finished(
 def _training_facts(config: Config, fitted: Any) -> dict[str, Any]:
   import numpy as np
 
-  from experiments import scoring
+  from experiments.launcher import scoring
 
   weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
   num_steps = int(fitted.state.step[0])
@@ -237,8 +240,10 @@ def _write(
 
   Checkpoints go once all of it is on the disk.
   """
-  from experiments import plots, run_folder, runner
-  from lplmtl import checkpoint, saves
+  from experiments.launcher import build as runner
+  from experiments.launcher import plots, run_folder
+  from lplmtl import checkpoint
+  from lplmtl.storage import saves
 
   claim.check()
   checkpoint.save(
@@ -266,7 +271,8 @@ def _write(
 
 def _evaluate(config: Config) -> dict[str, Any]:
   """Scores the saved model again; only data_dir and out_dir are looked at."""
-  from experiments import census_data, display
+  from experiments.datasets.census import protocol as census_data
+  from experiments.launcher import display
   from lplmtl import checkpoint
 
   console = display.make_console()
@@ -316,7 +322,7 @@ def _score_all(
   config: Config, model: Any, params: Any, raw: Any, data: Any
 ) -> dict[str, Any]:
   """What can be said of a trained model, now or when it is loaded again."""
-  from experiments import scoring
+  from experiments.launcher import scoring
 
   test, validation = (
     scoring.score(model, model.tasks, params, rows)
@@ -351,7 +357,7 @@ def _print_data(console: Any, facts: dict[str, Any]) -> None:
 def _print_results(
   console: Any, results: dict[str, Any], folder: pathlib.Path
 ) -> None:
-  from experiments import display, plots
+  from experiments.launcher import display, plots
 
   console.print(display.results_table(results))
   for task, auc in results['data']['optimum'].items():
@@ -409,7 +415,8 @@ def main(argv: list[str]) -> None:
 def _main(argv: list[str]) -> None:
   options.refuse_arguments(argv)
   config = options.from_flags(flags.FLAGS)
-  from experiments import runner, unused
+  from experiments.launcher import build as runner
+  from experiments.launcher import unused
 
   runner.start(config)
   interrupts.start()

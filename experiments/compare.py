@@ -19,9 +19,9 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments import errors, interrupts, options, output, parsing
-from experiments.errors import InputError
-from experiments.options import Config
+from experiments.launcher import errors, interrupts, options, output, parsing
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
 
 TREES, SINGLE = 'trees', 'single_task'
 
@@ -176,7 +176,7 @@ def _by_name(
 
 def from_flags(values: flags.FlagValues) -> Plan:
   """The Plan that parsed flags ask for."""
-  from experiments import trees
+  from experiments.comparison import trees
 
   for name in MEANINGLESS:
     if values[name].present:
@@ -220,7 +220,8 @@ def run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
     InputError: a mistake in the plan or the files, a row that cannot be
       fitted, or not even the baseline, which comes first, is finished.
   """
-  from experiments import compare_folder, run_folder
+  from experiments.comparison import folder as compare_folder
+  from experiments.launcher import run_folder
 
   check(plan)
   with run_folder.claim(folder) as claim:
@@ -238,7 +239,9 @@ def run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
 
 def check(plan: Plan) -> None:
   """Refuses what cannot be fitted, before anything is."""
-  from experiments import census_data, trees, unused
+  from experiments.comparison import trees
+  from experiments.datasets.census import protocol as census_data
+  from experiments.launcher import unused
 
   every: list[Config] = []
   tasks = census_data.make_tasks(plan.base.tasks)
@@ -256,7 +259,10 @@ def check(plan: Plan) -> None:
 def _run(
   plan: Plan, folder: pathlib.Path, before_writing: Callable[[], None]
 ) -> dict[str, Any]:
-  from experiments import compare_cells, compare_folder, compare_tables, display
+  from experiments.comparison import cells as compare_cells
+  from experiments.comparison import folder as compare_folder
+  from experiments.comparison import tables as compare_tables
+  from experiments.launcher import display
   from lplmtl import training
 
   start = time.monotonic()
@@ -328,7 +334,7 @@ def main(argv: Sequence[str]) -> None:
 def _main(argv: Sequence[str]) -> None:
   options.refuse_arguments(argv)
   plan = from_flags(flags.FLAGS)
-  from experiments import runner
+  from experiments.launcher import build as runner
 
   runner.start(plan.base)
   interrupts.start()

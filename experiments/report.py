@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments import errors, interrupts, output, parsing
-from experiments.errors import InputError
+from experiments.launcher import errors, interrupts, output, parsing
+from experiments.launcher.errors import InputError
 
 flags.DEFINE_string('report_dir', 'report', 'Report: the folder of the page.')
 
@@ -82,7 +82,7 @@ def make(
       of different data, or a folder that cannot be written, or whose files of
       the same names no report has written.
   """
-  from experiments import plots
+  from experiments.launcher import plots
 
   if not plots.is_available():
     raise InputError(
@@ -161,7 +161,7 @@ def _make_room(folder: pathlib.Path, names: Sequence[str]) -> None:
 
 
 def _is_own(path: pathlib.Path) -> bool:
-  from experiments import plots
+  from experiments.launcher import plots
 
   if path.is_symlink() or not path.is_file():
     return False
@@ -177,7 +177,8 @@ def _write(
   folder: pathlib.Path,
 ) -> list[str]:
   """Writes all files into a folder; returns their names."""
-  from experiments import compare_tables, runner
+  from experiments.comparison import tables as compare_tables
+  from experiments.launcher import build as runner
 
   tables = [*_run_tables(runs)] if runs else []
   for comparison in comparisons:
@@ -222,7 +223,7 @@ def _write(
 
 def _run_tables(runs: Sequence[Run]) -> list[Any]:
   """Quality and cost of every run."""
-  from experiments import display, quality
+  from experiments.launcher import display, quality
 
   tables = []
   for task in _tasks(runs):
@@ -269,7 +270,7 @@ def _run_tables(runs: Sequence[Run]) -> list[Any]:
 
 
 def _run_pictures(runs: Sequence[Run], folder: pathlib.Path) -> list[Picture]:
-  from experiments import plots
+  from experiments.launcher import plots
 
   made = []
   tasks = _tasks(runs)
@@ -296,7 +297,7 @@ def _run_pictures(runs: Sequence[Run], folder: pathlib.Path) -> list[Picture]:
 def _comparison_pictures(
   comparisons: Sequence[Mapping[str, Any]], folder: pathlib.Path
 ) -> list[Picture]:
-  from experiments import plots
+  from experiments.launcher import plots
 
   made = []
   for i, found in enumerate(comparisons):
@@ -319,7 +320,7 @@ def _tasks(runs: Sequence[Run]) -> list[str]:
 
 def _read(path: pathlib.Path) -> tuple[str, dict[str, Any]]:
   """`('run' or 'comparison', content)` of a file or folder."""
-  from lplmtl import files
+  from lplmtl.storage import files
 
   names = ('results.json', 'comparison.json')
   try:
@@ -390,8 +391,8 @@ def _names(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
 
 
 def _history(path: pathlib.Path) -> list[dict[str, Any]]:
-  from experiments import run_folder
-  from lplmtl import progress
+  from experiments.launcher import run_folder
+  from lplmtl.training import progress
 
   folder = path if path.is_dir() else path.parent
   try:

@@ -16,9 +16,10 @@ from typing import Any
 
 from absl import flags
 
-from experiments import errors, interrupts, output, parsing, throughput_out
-from experiments.errors import InputError
-from experiments.throughput_turns import Config, processes, rates
+from experiments.benchmark import out as throughput_out
+from experiments.benchmark.turns import Config, processes, rates
+from experiments.launcher import errors, interrupts, output, parsing
+from experiments.launcher.errors import InputError
 
 MEASURES = ('train', 'score', 'latency', 'products')
 
@@ -93,7 +94,8 @@ flags.DEFINE_string('out', '', 'JSON file for the figures; none by default.')
 
 def run(config: Config, options: Any) -> list[Config]:
   """Measures every architecture at every batch size; prints as it goes."""
-  from experiments import display, throughput_tables
+  from experiments.benchmark import tables as throughput_tables
+  from experiments.launcher import display
 
   console = display.make_console(width=120)
   measure = processes if options.epochs else rates
@@ -116,7 +118,7 @@ def write_rows(options: Any, path: str) -> int:
   """Encodes the data once, for all contestants; returns the training rows."""
   import numpy as np
 
-  from experiments import census_data
+  from experiments.datasets.census import protocol as census_data
 
   folder = None
   if options.data_dir:
@@ -138,8 +140,8 @@ def write_rows(options: Any, path: str) -> int:
 
 def check(options: Any) -> None:
   """Refuses what cannot be measured, before anything is."""
-  from experiments import runner
-  from lplmtl import parallel
+  from experiments.launcher import build as runner
+  from lplmtl.training import parallel
 
   cores = parallel.num_cores()
   if options.threads > cores:
@@ -209,7 +211,7 @@ def _main(argv: list[str]) -> None:
   if argv[1:]:
     raise InputError(f'unexpected argument {argv[1]!r}')
   check(options)
-  from experiments import runner
+  from experiments.launcher import build as runner
 
   with tempfile.TemporaryDirectory() as scratch:
     path = os.path.join(scratch, 'rows.npz')

@@ -4,6 +4,8 @@ Letters used everywhere: B rows of a batch, T tasks, E experts, D input
 features, H expert width, K outputs of a task, S seeds.
 """
 
+import typing as _typing
+
 from lplmtl import balancing as balancing
 from lplmtl import losses as losses
 from lplmtl import metrics as metrics
@@ -26,21 +28,24 @@ from lplmtl.architectures import SingleTask as SingleTask
 from lplmtl.architectures import SoftSharing as SoftSharing
 from lplmtl.architectures import StackedMMoE as StackedMMoE
 from lplmtl.architectures import TensorFactorization as TensorFactorization
-from lplmtl.encoder import CrossNetwork as CrossNetwork
-from lplmtl.encoder import TabularEncoder as TabularEncoder
-from lplmtl.experts import MLP as MLP
-from lplmtl.experts import Experts as Experts
-from lplmtl.gradients import shared_leaves as shared_leaves
-from lplmtl.gradients import task_gradients as task_gradients
-from lplmtl.steps import TrainState as TrainState
-from lplmtl.steps import make_eval_step as make_eval_step
-from lplmtl.steps import make_predictor as make_predictor
-from lplmtl.steps import make_train_step as make_train_step
-from lplmtl.steps import predict as predict
-from lplmtl.training import fit as fit
+from lplmtl.layers.encoder import CrossNetwork as CrossNetwork
+from lplmtl.layers.encoder import TabularEncoder as TabularEncoder
+from lplmtl.layers.experts import MLP as MLP
+from lplmtl.layers.experts import Experts as Experts
+from lplmtl.training.fit import fit as fit
+from lplmtl.training.gradients import shared_leaves as shared_leaves
+from lplmtl.training.gradients import task_gradients as task_gradients
+from lplmtl.training.steps import TrainState as TrainState
+from lplmtl.training.steps import make_eval_step as make_eval_step
+from lplmtl.training.steps import make_predictor as make_predictor
+from lplmtl.training.steps import make_train_step as make_train_step
+from lplmtl.training.steps import predict as predict
 from lplmtl.types import Aggregator as Aggregator
 from lplmtl.types import Balancer as Balancer
 from lplmtl.types import Batch as Batch
 from lplmtl.types import Task as Task
 
 __version__ = '0.1.0'
+
+if not _typing.TYPE_CHECKING:  # where it would make every wrong name pass
+  from lplmtl._moved import __getattr__ as __getattr__

@@ -20,8 +20,8 @@ from lplmtl.types import Task
 # is ever looked up: a model file is data, not code.
 MODULES = (
   'lplmtl.architectures',
-  'lplmtl.encoder',
-  'lplmtl.experts',
+  'lplmtl.layers.encoder',
+  'lplmtl.layers.experts',
   'lplmtl.losses',
   'lplmtl.metrics',
   'lplmtl.types',

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import blueprint, folders, storage
-from lplmtl.storage import CheckpointError
+from lplmtl import blueprint
+from lplmtl.storage import folders, pytrees
+from lplmtl.storage.pytrees import CheckpointError
 from lplmtl.tables import Tables
 from lplmtl.types import PyTree
 
@@ -56,12 +57,12 @@ def save(
       or a path that cannot be a model folder.
     CheckpointError: the folder cannot be written.
   """
-  directory = storage.absolute(directory)
+  directory = pytrees.absolute(directory)
   _check_types(model, tables, extra)
   if num_seeds is not None:
     num_seeds = _whole('num_seeds', num_seeds, 1)
   lookup = blueprint.known_names(modules)
-  storage.check_path(directory, KIND)
+  pytrees.check_path(directory, KIND)
   meta = {
     'format': FORMAT,
     'model': blueprint.to_data(model, lookup),
@@ -76,7 +77,7 @@ def save(
     lambda x: x if hasattr(x, 'dtype') else np.asarray(x),
     jax.device_get(params),
   )
-  storage.write(directory, arrays, meta, KIND)
+  pytrees.write(directory, arrays, meta, KIND)
 
 
 def _check_types(model: Any, tables: Any, extra: Any) -> None:
@@ -197,7 +198,7 @@ def load(
     CheckpointError: not a model folder, a damaged one, or one of a release
       that has what this one has not.
   """
-  directory = storage.absolute(directory)
+  directory = pytrees.absolute(directory)
   lookup = blueprint.known_names(modules)
   if seed is not None:
     seed = _whole('seed', seed, 0)
@@ -231,7 +232,7 @@ def load(
 
 def load_extra(directory: str | pathlib.Path) -> dict[str, Any]:
   """The `extra` data of a model folder; raises as `load`."""
-  directory = storage.absolute(directory)
+  directory = pytrees.absolute(directory)
   extra = _read(directory)[0].get('extra')
   if not isinstance(extra, dict):
     raise _misfit(directory, TypeError(f'extra is {extra!r:.50}'))
@@ -253,7 +254,7 @@ def _read(directory: pathlib.Path) -> tuple[dict[str, Any], PyTree]:
       f'expected a model folder, found none at {directory}: train one first, '
       'or check the path'
     )
-  params, meta = storage.read(directory)
+  params, meta = pytrees.read(directory)
   if meta.get('format') != FORMAT:
     raise CheckpointError(
       f'the model in {directory} has format {meta.get("format")!r:.50}, and '

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import folders, saves, storage
-from lplmtl.progress import Progress, Record, from_json, to_json
-from lplmtl.storage import CheckpointError
+from lplmtl.storage import folders, pytrees, saves
+from lplmtl.storage.pytrees import CheckpointError
+from lplmtl.training.progress import Progress, Record, from_json, to_json
 from lplmtl.types import PyTree
 
 FORMAT = 1
@@ -88,10 +88,10 @@ class Checkpoints:
     check: Callable[[], None] = lambda: None,
     on_note: Callable[[str], None] | None = None,
   ):
-    self.directory = storage.absolute(directory)
+    self.directory = pytrees.absolute(directory)
     _check_limits(every_steps, every_seconds, num_kept)
     _check_helpers(stop, check, on_note)
-    storage.check_outside(self.directory)
+    pytrees.check_outside(self.directory)
     self.run = _json_data('run', run)
     self.environment = _json_data('environment', environment)
     self.every_steps = int(every_steps)
@@ -166,7 +166,7 @@ class Checkpoints:
     for step in reversed(steps):
       folder = saves.path(self.directory, step)
       try:
-        arrays, meta = storage.read(folder)
+        arrays, meta = pytrees.read(folder)
       except CheckpointError as error:
         complaint = str(error)
         self._passed_over.add(step)
@@ -261,7 +261,7 @@ class Checkpoints:
       'environment': self.environment,
     }  # fmt: skip
     self.check()
-    storage.write(saves.path(self.directory, step), arrays, meta, saves.KIND)
+    pytrees.write(saves.path(self.directory, step), arrays, meta, saves.KIND)
     self.check()
     whole = [s for s in self.steps() if s not in self._passed_over - {step}]
     for old in set(self.steps()) - set(whole[-self.num_kept :]):

@@ -27,17 +27,9 @@ import optax
 from absl import app, flags, logging
 
 import lplmtl
-from lplmtl import (
-  balancing,
-  checkpoint,
-  folders,
-  progress,
-  resume,
-  steps,
-  storage,
-  tables,
-  tasks,
-)
+from lplmtl import balancing, checkpoint, resume, tables, tasks
+from lplmtl.storage import folders, pytrees
+from lplmtl.training import progress, steps
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
@@ -223,7 +215,7 @@ def check(kept, folder, shapes, whole, rng):
   is_forged = bool(set(FORGED) & {*chosen})
   try:
     found, notes = restore(folder, shapes)
-  except storage.CheckpointError as error:
+  except pytrees.CheckpointError as error:
     assert '\n' not in str(error), error
     if 'huge' in chosen and 'holds more than that' in str(error):
       return 'refused, as not ours'
@@ -253,7 +245,7 @@ def check_model(kept, folder, rng):
   try:
     model, _, _ = checkpoint.load(folder, seed=1)
     checkpoint.load_extra(folder)
-  except storage.CheckpointError as error:
+  except pytrees.CheckpointError as error:
     assert '\n' not in str(error), error
     return 'model refused'
   assert kind in FORGED or kind == 'whole link', kind

@@ -23,13 +23,11 @@ import zipfile
 import numpy as np
 from absl import app, flags
 
-from experiments import (
-  census_cache,
-  census_files,
-  census_reader,
-  census_sample,
-)
-from experiments.errors import InputError
+from experiments.datasets.census import cache as census_cache
+from experiments.datasets.census import files as census_files
+from experiments.datasets.census import reader as census_reader
+from experiments.datasets.census import sample as census_sample
+from experiments.launcher.errors import InputError
 from tests import slow_reader
 
 ODD_FIELDS = (

@@ -13,15 +13,8 @@ import numpy as np
 import optax
 
 import lplmtl
-from lplmtl import (
-  balancing,
-  checkpoint,
-  parallel,
-  programs,
-  resume,
-  tasks,
-  training,
-)
+from lplmtl import balancing, checkpoint, resume, tasks, training
+from lplmtl.training import parallel, programs
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))

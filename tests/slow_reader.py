@@ -2,7 +2,7 @@
 
 import math
 
-from experiments import census_reader
+from experiments.datasets.census import reader as census_reader
 
 
 def read(content):

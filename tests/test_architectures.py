@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import lplmtl
-from lplmtl import architectures, experts, losses, tasks
+from lplmtl import architectures, losses, tasks
+from lplmtl.layers import experts
 from tests import contracts, reference
 
 NAMES = tuple(contracts.architectures())

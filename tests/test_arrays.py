@@ -12,7 +12,8 @@ import pytest
 import scipy.sparse
 
 import lplmtl
-from lplmtl import arrays, balancing, checks, programs, resume, steps, tasks
+from lplmtl import balancing, resume, tasks
+from lplmtl.training import arrays, checks, programs, steps
 
 TASKS = (tasks.binary('a'), tasks.regression('b'))
 X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)

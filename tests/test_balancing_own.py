@@ -7,7 +7,8 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, progress, resume, steps, tasks
+from lplmtl import balancing, resume, tasks
+from lplmtl.training import progress, steps
 from tests import contracts
 
 KEY = jax.random.key(0)

@@ -9,7 +9,8 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balanced, balancing, gradients, parts, steps, tasks
+from lplmtl import balancing, tasks
+from lplmtl.training import balanced, gradients, microbatch, steps
 from lplmtl.types import Aggregator, Batch
 from tests import contracts
 from tests.test_balancing import AGGREGATORS, BALANCERS
@@ -128,7 +129,7 @@ def test_weights_from_the_representation(name):
   """The gradient as with scope 'shared'; the Gramian by an explicit one."""
   model, batch = MODELS[name], contracts.batch(12)
   params = contracts.random_params(model, batch.features)
-  rows, weights = parts.Rows(batch, KEY), [0.5, 2.0, 0.1]
+  rows, weights = microbatch.Rows(batch, KEY), [0.5, 2.0, 0.1]
 
   def run(scope):
     return jax.jit(
@@ -191,7 +192,7 @@ def test_dropout_and_penalty_with_a_representation():
     return jax.jit(
       lambda p: balanced.gradient(
         model, contracts.TASKS, _fixed([0.5, 2.0, 0.1], scope),
-        jnp.zeros((NUM_TASKS, NUM_TASKS)), p, parts.Rows(batch, KEY),
+        jnp.zeros((NUM_TASKS, NUM_TASKS)), p, microbatch.Rows(batch, KEY),
       )[0]
     )(params)  # fmt: skip
 
@@ -213,7 +214,12 @@ def test_what_offers_no_representation():
   ):  # fmt: skip
     with pytest.raises(ValueError, match=found):
       balanced.gradient(
-        model, contracts.TASKS, balancer, (), params, parts.Rows(batch, KEY)
+        model,
+        contracts.TASKS,
+        balancer,
+        (),
+        params,
+        microbatch.Rows(batch, KEY),
       )
 
 
@@ -237,10 +243,14 @@ def test_an_aggregator_step_by_hand(scope):
   run = jax.jit(
     lambda p: (
       balanced.gradient(
-        model, contracts.TASKS, balancer, first, p, parts.Rows(batch, KEY)
+        model, contracts.TASKS, balancer, first, p, microbatch.Rows(batch, KEY)
       ),
       gradients.task_gradients(
-        model, contracts.TASKS, p, batch, key=parts.Rows(batch, KEY).place()
+        model,
+        contracts.TASKS,
+        p,
+        batch,
+        key=microbatch.Rows(batch, KEY).place(),
       )[1],
     )
   )

@@ -6,7 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from experiments import census_cache, census_data, census_reader
+from experiments.datasets.census import cache as census_cache
+from experiments.datasets.census import protocol as census_data
+from experiments.datasets.census import reader as census_reader
 from lplmtl.tables import Factor
 from tests import fuzz_reader, slow_reader
 
@@ -200,7 +202,7 @@ def test_a_full_disk_costs_the_cache_alone(folder, monkeypatch, parsed):
   def full(*_, **__):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr('lplmtl.files.write', full)
+  monkeypatch.setattr('lplmtl.storage.pytrees.files.write', full)
   for _ in range(2):
     assert _train(folder) == slow_reader.read(CONTENT)[0]
   assert len(parsed) == 4

@@ -13,14 +13,12 @@ import urllib.request
 import numpy as np
 import pytest
 
-from experiments import (
-  census_data,
-  census_files,
-  census_reader,
-  census_sample,
-  options,
-)
-from experiments.errors import InputError
+from experiments.datasets.census import files as census_files
+from experiments.datasets.census import protocol as census_data
+from experiments.datasets.census import reader as census_reader
+from experiments.datasets.census import sample as census_sample
+from experiments.launcher import options
+from experiments.launcher.errors import InputError
 from lplmtl.tables import Factor
 from tests import fuzz_reader, slow_reader
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import lplmtl
-from lplmtl import blueprint, checkpoint, storage, tables, tasks
+from lplmtl import blueprint, checkpoint, tables, tasks
+from lplmtl.storage import pytrees
 from tests import contracts
 from tests.golden import write as golden
 
@@ -110,7 +111,7 @@ def test_breaking_off_between_two_renames(ends, tmp_path, monkeypatch):
     return rename(path, target)
 
   monkeypatch.setattr(os, 'rename', broken)
-  error = KeyboardInterrupt if ends == 'by a kill' else storage.CheckpointError
+  error = KeyboardInterrupt if ends == 'by a kill' else pytrees.CheckpointError
   with pytest.raises(error):
     _save(tmp_path / 'model', extra={'number': 2})
   monkeypatch.undo()
@@ -120,7 +121,7 @@ def test_breaking_off_between_two_renames(ends, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
       patch.setattr('shutil.disk_usage', lambda path: usage._replace(free=1))
-      with pytest.raises(storage.CheckpointError, match='no space left'):
+      with pytest.raises(pytrees.CheckpointError, match='no space left'):
         _save(tmp_path / 'model', extra={'number': 3})
   assert checkpoint.load_extra(tmp_path / 'model') == {'number': 1}
   _save(tmp_path / 'model', extra={'number': 4})
@@ -484,7 +485,7 @@ def test_metadata_of_another_release(change, tmp_path, monkeypatch):
     'extra': {},
   }
   monkeypatch.setattr(
-    storage, 'read', lambda path: ({'w': np.ones((2, 3))}, meta)
+    pytrees, 'read', lambda path: ({'w': np.ones((2, 3))}, meta)
   )
   monkeypatch.setattr(os.path, 'exists', lambda path: True)
   checkpoint.load(tmp_path, seed=1)
@@ -497,7 +498,7 @@ def test_metadata_of_another_release(change, tmp_path, monkeypatch):
 @pytest.mark.parametrize('extra', [None, 5])
 def test_extra_data_that_are_not_there(extra, tmp_path, monkeypatch):
   meta = {'format': 1} if extra is None else {'format': 1, 'extra': extra}
-  monkeypatch.setattr(storage, 'read', lambda path: ({}, meta))
+  monkeypatch.setattr(pytrees, 'read', lambda path: ({}, meta))
   monkeypatch.setattr(os.path, 'exists', lambda path: True)
   with pytest.raises(checkpoint.CheckpointError, match='does not fit this rel'):
     checkpoint.load_extra(tmp_path)

@@ -13,17 +13,14 @@ import pandas as pd
 import pytest
 from absl import flags
 
-from experiments import (
-  census,
-  census_data,
-  compare,
-  compare_cells,
-  compare_fits,
-  compare_tables,
-  runner,
-)
-from experiments.errors import InputError
-from experiments.options import Config
+from experiments import census, compare
+from experiments.comparison import cells as compare_cells
+from experiments.comparison import fits as compare_fits
+from experiments.comparison import tables as compare_tables
+from experiments.datasets.census import protocol as census_data
+from experiments.launcher import build as runner
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
 from lplmtl import statistics
 from tests import launching
 
@@ -377,7 +374,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys, no_fits):
 def test_trees(tmp_path):
   """A row of LightGBM: on a table where it must be good."""
   pytest.importorskip('lightgbm')
-  from experiments import trees
+  from experiments.comparison import trees
 
   raw = census_data.read('sample', num_rows=4000)
   data = census_data.encode(raw, ('income',), num_bins=0)

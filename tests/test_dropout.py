@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lplmtl import dropout
+from lplmtl import prng
+from lplmtl.layers import dropout
 
 
 def _key(seed=0):
-  return dropout.row_key(jax.random.key(seed))
+  return prng.row_key(jax.random.key(seed))
 
 
 @pytest.mark.parametrize('rate', [0.0, 0.2, 0.5, 0.9])
@@ -35,7 +36,7 @@ def _streams():
     'fold_in': jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(
       jnp.arange(64)
     ),
-    'seeds': jax.vmap(lambda i: draw(dropout.row_key(jax.random.key(i))))(
+    'seeds': jax.vmap(lambda i: draw(prng.row_key(jax.random.key(i))))(
       jnp.arange(64)
     ),
   }
@@ -107,7 +108,7 @@ def test_each_row_has_its_own_numbers_wherever_it_is():
   x = jnp.ones((12, 5, 2))
   drop = jax.jit(
     lambda x, start, step: dropout.dropout(
-      jax.random.fold_in(dropout.row_key(key, start, step), 7), x, 0.5
+      jax.random.fold_in(prng.row_key(key, start, step), 7), x, 0.5
     )
   )
   whole = drop(x, 0, 1)

@@ -21,21 +21,22 @@ import pytest
 from absl import flags
 
 import lplmtl
-from experiments import (
-  census,
-  census_data,
-  census_files,
-  census_sample,
+from experiments import census
+from experiments.datasets.census import files as census_files
+from experiments.datasets.census import protocol as census_data
+from experiments.datasets.census import sample as census_sample
+from experiments.launcher import build as runner
+from experiments.launcher import (
   display,
   interrupts,
   options,
   parsing,
   run_folder,
-  runner,
 )
-from experiments.errors import InputError
-from experiments.options import Config
-from lplmtl import checkpoint, progress, tasks
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+from lplmtl import checkpoint, tasks
+from lplmtl.training import progress
 from tests import launching, stress_resume
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -394,7 +395,7 @@ def test_ctrl_c_before_training(tmp_path, capsys, monkeypatch):
   def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr('experiments.census_data.read', interrupt)
+  monkeypatch.setattr('experiments.datasets.census.protocol.read', interrupt)
   assert launch(*TINY, f'--out_dir={tmp_path / "run"}') == 130
   assert (
     capsys.readouterr().err

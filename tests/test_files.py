@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from lplmtl import files
+from lplmtl.storage import files
 
 
 def record(monkeypatch):
@@ -138,7 +138,7 @@ def test_tidying_takes_exact_names_alone(tmp_path):
 
 
 def test_pictures_are_known_again(tmp_path):
-  plots = pytest.importorskip('experiments.plots')
+  plots = pytest.importorskip('experiments.launcher.plots')
   figure = pytest.importorskip('matplotlib.figure').Figure()
   plots._write(figure, tmp_path / 'a.png')
   assert plots.is_own(tmp_path / 'a.png')

@@ -12,14 +12,15 @@ import types
 import numpy as np
 import pytest
 
-from lplmtl import files, folders, resume, saves, storage
+from lplmtl import resume
+from lplmtl.storage import files, folders, pytrees, saves
 from tests import test_files
 
 
 def write(folder, number=0, kind='model'):
   """A small folder of our own."""
   meta = {'format': 1, {'model': 'model', 'checkpoint': 'run'}[kind]: {}}
-  storage.write(folder, {'w': np.full(3, number)}, meta, kind)
+  pytrees.write(folder, {'w': np.full(3, number)}, meta, kind)
   return folder
 
 
@@ -55,7 +56,7 @@ def test_own_folders_are_known(own, made):
   for folder in (own, earlier(own)):
     assert folders.is_own(folder, 'model')
     assert not folders.is_own(folder, 'checkpoint')
-    storage.verify(folder)
+    pytrees.verify(folder)
   assert folders.is_own(made / 'checkpoint', 'checkpoint')
   assert not folders.is_own(made / 'checkpoint', 'model')
 
@@ -73,8 +74,8 @@ def test_own_folders_are_known_when_damaged(damage, how, own):
   else:
     path.write_bytes(content if how == 'flipped' else bytes(len(content)))
   assert folders.is_own(own, 'model')
-  with pytest.raises(storage.CheckpointError, match='is damaged: '):
-    storage.verify(own)
+  with pytest.raises(pytrees.CheckpointError, match='is damaged: '):
+    pytrees.verify(own)
 
 
 @pytest.mark.parametrize('name', ['SHA256SUMS', 'LPLMTL'])
@@ -140,8 +141,8 @@ def test_what_is_not_ours_is_not_replaced(make, own):
   before = own.lstat().st_ino
   assert not folders.is_own(own, 'model')
   with pytest.raises(ValueError, match='is no model folder that was written'):
-    storage.check_path(own, 'model')
-  with pytest.raises(storage.CheckpointError, match='is no model folder that'):
+    pytrees.check_path(own, 'model')
+  with pytest.raises(pytrees.CheckpointError, match='is no model folder that'):
     write(own)
   assert own.lstat().st_ino == before
   assert len(list(own.parent.iterdir())) == 1 + (make is _linked)
@@ -258,8 +259,8 @@ def test_a_huge_file_is_not_read(where, own, monkeypatch):
   with path.open('wb') as file:
     file.truncate(2**40)
   monkeypatch.setattr(files, 'sha256', lambda path: pytest.fail(str(path)))
-  with pytest.raises(storage.CheckpointError, match='was added|has changed'):
-    storage.read(own)
+  with pytest.raises(pytrees.CheckpointError, match='was added|has changed'):
+    pytrees.read(own)
 
 
 @pytest.mark.parametrize(
@@ -276,9 +277,9 @@ def test_only_regular_files_are_read(name, kind, own):
   else:
     path.symlink_to('/dev/zero' if kind == 'device' else 'nowhere')
   with pytest.raises(
-    storage.CheckpointError, match='is damaged|cannot be read|no regular'
+    pytrees.CheckpointError, match='is damaged|cannot be read|no regular'
   ) as error:
-    storage.read(own)
+    pytrees.read(own)
   assert '\n' not in str(error.value)
 
 
@@ -287,7 +288,7 @@ def test_links_to_whole_files_are_read(own):
   path = own / 'meta' / 'metadata'
   path.rename(own.parent / 'blob')
   path.symlink_to(own.parent / 'blob')
-  assert storage.read(own)[1]['format'] == 1
+  assert pytrees.read(own)[1]['format'] == 1
 
 
 @pytest.mark.parametrize('full', ['bytes', 'files'])
@@ -299,7 +300,7 @@ def test_a_full_disk_in_one_line(full, own, monkeypatch):
   inodes = types.SimpleNamespace(f_files=10, f_favail=3)
   if full == 'files':
     monkeypatch.setattr(os, 'statvfs', lambda _: inodes)
-  with pytest.raises(storage.CheckpointError, match='no space left: '):
+  with pytest.raises(pytrees.CheckpointError, match='no space left: '):
     write(own, 1)
   assert contents(own) == before and len(list(own.parent.iterdir())) == 1
 
@@ -316,7 +317,7 @@ def test_a_write_that_fails_in_one_line(when, own, monkeypatch, capfd):
     monkeypatch.setattr(json, 'dumps', fail)  # which Orbax writes metadata by
   else:
     monkeypatch.setattr(os, when, fail)
-  with pytest.raises(storage.CheckpointError, match='No space left') as error:
+  with pytest.raises(pytrees.CheckpointError, match='No space left') as error:
     write(own, 1)
   assert '\n' not in str(error.value)
   assert contents(own) == before
@@ -331,14 +332,14 @@ def test_many_arrays_that_cannot_be_written_in_one_line(
 ):
   """TensorStore tells of each one, and Orbax of each thread."""
   hook = sys.unraisablehook
-  monkeypatch.setattr(storage, '_check_space', lambda *_: None)
+  monkeypatch.setattr(pytrees, '_check_space', lambda *_: None)
   draw = np.random.default_rng(0).normal  # which does not compress
   arrays = {f'w{i}': draw(size=(50, 50)) for i in range(60)}
   before = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (2**15, before[1]))
   try:
-    with pytest.raises(storage.CheckpointError, match='cannot write') as error:
-      storage.write(tmp_path / 'model', arrays, {}, 'model')
+    with pytest.raises(pytrees.CheckpointError, match='cannot write') as error:
+      pytrees.write(tmp_path / 'model', arrays, {}, 'model')
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
   assert '\n' not in str(error.value)
@@ -356,7 +357,7 @@ def test_a_full_quota_in_one_line(own, monkeypatch):
     raise OSError(122, 'Disk quota exceeded')
 
   monkeypatch.setattr(os, 'posix_fallocate', fail)
-  with pytest.raises(storage.CheckpointError, match='Disk quota exceeded'):
+  with pytest.raises(pytrees.CheckpointError, match='Disk quota exceeded'):
     write(own, 1)
   monkeypatch.setattr(
     os, 'posix_fallocate', lambda *_: fail_softly(95, 'not supported')
@@ -396,14 +397,14 @@ def test_nothing_is_added_to_a_saved_folder(name, damage, own):
   assert '\n' not in str(error.value)
   if name:
     with pytest.raises(ValueError, match='is a saved model'):
-      storage.check_path(folder, 'model')
+      pytrees.check_path(folder, 'model')
   assert contents(own) == before
 
 
 @pytest.mark.parametrize('path', ['caf\udce9/model', 'a\0b', 'a[1]'])
 def test_paths_that_cannot_be_saved_at(path, tmp_path):
   for use in (
-    lambda: storage.absolute(tmp_path / path),
+    lambda: pytrees.absolute(tmp_path / path),
     lambda: resume.Checkpoints(tmp_path / path),
   ):
     with pytest.raises(ValueError, match='UTF-8|brackets') as error:
@@ -413,11 +414,11 @@ def test_paths_that_cannot_be_saved_at(path, tmp_path):
 
 def test_home_is_expanded(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
-  assert storage.absolute('~/model') == tmp_path / 'model'
+  assert pytrees.absolute('~/model') == tmp_path / 'model'
   keeper = resume.Checkpoints('~/run')
   assert keeper.directory == tmp_path / 'run'
   with pytest.raises(ValueError, match='cannot expand ~nobody-of-this-name'):
-    storage.absolute('~nobody-of-this-name/model')
+    pytrees.absolute('~nobody-of-this-name/model')
 
 
 def test_another_environment_is_said(tmp_path):
@@ -429,7 +430,7 @@ def test_another_environment_is_said(tmp_path):
     )
 
   keeper(jax='0.10', commit=None)._write(3, {'w': np.ones(2)}, {}, ())
-  meta = storage.read(saves.path(tmp_path, 3))[1]
+  meta = pytrees.read(saves.path(tmp_path, 3))[1]
   keeper(jax='0.10', commit=None)._compare_environment(meta)
   keeper()._compare_environment({})  # of an earlier release
   assert notes == []

@@ -7,7 +7,8 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, frozen, gradients, steps, tasks
+from lplmtl import balancing, tasks
+from lplmtl.training import frozen, gradients, steps
 
 PARAMS = {'a': jnp.ones((2, 3)), 'b': jnp.ones(4)}
 MASK = {'a': True, 'b': False}  # what is frozen

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import lplmtl
-from lplmtl import gates, steps
+from lplmtl import inspection
+from lplmtl.training import steps
 from tests import contracts
 
 
@@ -17,7 +18,7 @@ def test_usage_is_the_mean_over_rows(name, chunk_size):
   x = contracts.features(rows=13)
   params = contracts.random_params(model, x)
   found = jax.jit(
-    lambda params, x: gates.usage(model, params, x, chunk_size=chunk_size)
+    lambda params, x: inspection.usage(model, params, x, chunk_size=chunk_size)
   )(params, x)
   expected = jax.tree.map(
     lambda w: w.mean(axis=0), model.apply({'params': params}, x)[1]['gates']
@@ -32,11 +33,11 @@ def test_usage_is_the_mean_over_rows(name, chunk_size):
 def test_a_model_without_gates():
   model = contracts.architectures(encoder=contracts.encoder())['shared_bottom']
   x = contracts.features()
-  assert gates.usage(model, contracts.random_params(model, x), x) == ()
+  assert inspection.usage(model, contracts.random_params(model, x), x) == ()
   with pytest.raises(ValueError, match='found 0 rows and'):
-    gates.usage(model, {}, {'a': jnp.zeros((0, 3))})
+    inspection.usage(model, {}, {'a': jnp.zeros((0, 3))})
   with pytest.raises(ValueError, match='3 rows and chunk_size=0'):
-    gates.usage(model, {}, {'a': jnp.zeros((3, 3))}, chunk_size=0)
+    inspection.usage(model, {}, {'a': jnp.zeros((3, 3))}, chunk_size=0)
 
 
 def test_collapse():
@@ -46,15 +47,17 @@ def test_collapse():
     'b': {'own_b': np.array([0.98, 0.0]), 'both': np.array([0.009, 0.011])},
   }
   # Of own_a[1], own_b[1] no gate takes anything; both[1] is used by b.
-  assert gates.collapsed(level) == 2 / 6
-  assert gates.collapsed(level, least=0.02) == 3 / 6
-  assert gates.peaks(level)['both'].tolist() == [0.496, 0.011]
-  assert np.isnan(gates.collapsed({'a': {'own_a': np.array([np.nan, 1.0])}}))
+  assert inspection.collapsed(level) == 2 / 6
+  assert inspection.collapsed(level, least=0.02) == 3 / 6
+  assert inspection.peaks(level)['both'].tolist() == [0.496, 0.011]
+  assert np.isnan(
+    inspection.collapsed({'a': {'own_a': np.array([np.nan, 1.0])}})
+  )
   with pytest.raises(ValueError, match=r'expected one level .* found tuple'):
-    gates.collapsed((level,))
+    inspection.collapsed((level,))
 
 
-@pytest.mark.parametrize('call', [lplmtl.predict, gates.usage])
+@pytest.mark.parametrize('call', [lplmtl.predict, inspection.usage])
 def test_arguments_in_the_place_of_others(call):
   x = np.zeros((2, 3), np.float32)
   model = lplmtl.SharedBottom(contracts.TASKS)

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 import lplmtl
-from lplmtl import balanced, balancing, gradients, parts, steps
+from lplmtl import balancing
+from lplmtl.training import balanced, gradients, microbatch, steps
 from tests import contracts, reference
 
 MODELS = contracts.architectures(encoder=contracts.encoder())
@@ -199,7 +200,7 @@ def test_weights_for_shared_parameters_without_a_gramian():
         plain._replace(scope=scope),
         (),
         p,
-        parts.Rows(batch, KEY),
+        microbatch.Rows(batch, KEY),
       )
     )(params)
   _, each = jax.jit(
@@ -233,7 +234,12 @@ def test_parts_give_the_gradient_of_the_whole(name, scope):
   whole, split = (
     jax.jit(
       lambda p, n=n: balanced.gradient(
-        model, contracts.TASKS, balancer, state, p, parts.Rows(batch, KEY, n)
+        model,
+        contracts.TASKS,
+        balancer,
+        state,
+        p,
+        microbatch.Rows(batch, KEY, n),
       )
     )(params)
     for n in (1, 3)
@@ -273,7 +279,7 @@ def test_a_penalty_is_added_once_and_not_weighted(name, num_parts):
         balancer,
         balancer.init(KEY, NUM_TASKS),
         p,
-        parts.Rows(batch, KEY, num_parts),
+        microbatch.Rows(batch, KEY, num_parts),
       )[0]
     )(params)
 
@@ -307,7 +313,7 @@ def test_models_that_do_not_say_or_do_not_share():
       balancing.equal()._replace(scope='some'),
       (),
       params,
-      parts.Rows(batch, KEY),
+      microbatch.Rows(batch, KEY),
     )
 
 
@@ -319,7 +325,7 @@ def test_a_balancer_that_returns_no_weights():
   expected = rf'weights of shape \({NUM_TASKS},\), one a task; found \(\)'
   with pytest.raises(ValueError, match=expected):
     balanced.gradient(
-      model, contracts.TASKS, wrong, (), params, parts.Rows(batch, KEY)
+      model, contracts.TASKS, wrong, (), params, microbatch.Rows(batch, KEY)
     )
 
 
@@ -338,7 +344,7 @@ def test_a_balancer_that_returns_no_weights():
   ],
 )
 def test_number_of_parts(batch_size, limit, number):
-  assert parts.number_of_parts(batch_size, limit) == number
+  assert microbatch.number_of_parts(batch_size, limit) == number
 
 
 def test_arguments_of_task_gradients():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import lplmtl
-from lplmtl import checkpoint, gates, gradients
+from lplmtl import checkpoint, inspection
 from lplmtl.architectures import dselect_k
+from lplmtl.training import gradients
 from tests import contracts
 
 MODELS = contracts.architectures()
@@ -115,7 +116,7 @@ def test_a_gate_without_a_choice_has_no_parameters(tmp_path):
     weights = aux['gates'][1][name]['shared_experts']
     assert weights.dtype == jnp.float32
     np.testing.assert_array_equal(weights, np.ones((3, 1)))
-  used = gates.usage(model, params, X)[1]['zebra']['shared_experts']
+  used = inspection.usage(model, params, X)[1]['zebra']['shared_experts']
   np.testing.assert_allclose(used, [1.0])
   old = {f'gate_{name}': jnp.ones((6, 1)) for name in contracts.NAMES}
   before = {**params, 'level_1': {**params['level_1'], **old}}

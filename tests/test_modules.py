@@ -11,7 +11,9 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, experts, modules, steps
+from lplmtl import balancing
+from lplmtl.layers import experts, modules
+from lplmtl.training import steps
 from tests import contracts
 
 MODELS = contracts.architectures() | contracts.chains()

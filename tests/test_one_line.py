@@ -10,21 +10,16 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import (
-  census,
-  census_data,
-  compare,
-  errors,
-  memory,
-  options,
-  parsing,
-  runner,
-  trees,
-  unused,
-)
-from experiments.errors import InputError
-from experiments.options import Config
-from lplmtl import checkpoint, gradients, storage
+from experiments import census, compare
+from experiments.comparison import trees
+from experiments.datasets.census import protocol as census_data
+from experiments.launcher import build as runner
+from experiments.launcher import errors, memory, options, parsing, unused
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+from lplmtl import checkpoint
+from lplmtl.storage import pytrees
+from lplmtl.training import gradients
 from tests import launching
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -40,7 +35,7 @@ DEVICE = jax.errors.JaxRuntimeError(
   [
     (InputError('what to do'), 'error: what to do'),
     (FULL, 'error: a/b.json: No space left on device: make room'),
-    (storage.CheckpointError('damaged'), 'error: damaged'),
+    (pytrees.CheckpointError('damaged'), 'error: damaged'),
     (MemoryError(), 'error: out of memory on cpu (no size)'),
     (DEVICE, 'error: out of memory on cpu (Out of memory allocating 127'),
   ],
@@ -240,7 +235,7 @@ def test_what_no_row_takes_is_refused():
 
 @pytest.mark.parametrize('path', FLAG_FILES, ids=lambda p: p.name)
 def test_flag_files_ask_for_nothing_that_is_not_taken(path, monkeypatch):
-  monkeypatch.setattr('experiments.trees.check', lambda *_: None)
+  monkeypatch.setattr('experiments.comparison.trees.check', lambda *_: None)
   if path.name.startswith('compare'):
     compare.check(_plan(f'--flagfile={path}'))
     return
@@ -252,7 +247,7 @@ def test_flag_files_ask_for_nothing_that_is_not_taken(path, monkeypatch):
 
 def test_a_lost_table_is_no_success(monkeypatch, capsys):
   """What --eval_only finds is printed alone."""
-  from experiments import output
+  from experiments.launcher import output
 
   monkeypatch.setattr(census, 'run', lambda config, on_again: None)
   monkeypatch.setattr(runner, 'start', lambda config: None)

@@ -8,7 +8,8 @@ import pytest
 from optax import contrib
 
 import lplmtl
-from lplmtl import balancing, optimizers, steps, tasks
+from lplmtl import balancing, tasks
+from lplmtl.training import optimizers, steps
 from tests import contracts
 
 PARAMS = {'w': jnp.array([1.0, -2.0]), 'b': jnp.array(0.5)}

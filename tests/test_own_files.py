@@ -9,16 +9,12 @@ import threading
 
 import pytest
 
-from experiments import (
-  compare,
-  compare_cells,
-  compare_folder,
-  parsing,
-  plots,
-  report,
-  throughput_out,
-)
-from experiments.errors import InputError
+from experiments import compare, report
+from experiments.benchmark import out as throughput_out
+from experiments.comparison import cells as compare_cells
+from experiments.comparison import folder as compare_folder
+from experiments.launcher import parsing, plots
+from experiments.launcher.errors import InputError
 from tests import launching
 
 CELL = 'a' * 20

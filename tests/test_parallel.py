@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from lplmtl import checkpoint, parallel
+from lplmtl import checkpoint
+from lplmtl.training import parallel
 
 ROOT = pathlib.Path(__file__).parent.parent
 # The programs of eight devices take more than a minute to compile.

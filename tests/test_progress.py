@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import lplmtl
-from experiments import display
-from lplmtl import losses, progress, tasks
+from experiments.launcher import display
+from lplmtl import losses, tasks
+from lplmtl.training import progress
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
 NAN = np.nan

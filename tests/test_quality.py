@@ -9,18 +9,13 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 import lplmtl
-from experiments import (
-  compare_cells,
-  compare_tables,
-  display,
-  plots,
-  quality,
-  report,
-  runner,
-  scoring,
-  trees,
-)
-from experiments.errors import InputError
+from experiments import report
+from experiments.comparison import cells as compare_cells
+from experiments.comparison import tables as compare_tables
+from experiments.comparison import trees
+from experiments.launcher import build as runner
+from experiments.launcher import display, plots, quality, scoring
+from experiments.launcher.errors import InputError
 from lplmtl import losses, metrics, statistics, tasks
 from tests import contracts
 

@@ -7,8 +7,10 @@ import shutil
 
 import pytest
 
-from experiments import census, compare_folder, plots, report
-from experiments.options import Config
+from experiments import census, report
+from experiments.comparison import folder as compare_folder
+from experiments.launcher import plots
+from experiments.launcher.options import Config
 from tests import launching
 
 pytestmark = pytest.mark.slow  # a run and many pictures

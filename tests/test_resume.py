@@ -10,7 +10,9 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, files, progress, resume, storage
+from lplmtl import balancing, resume
+from lplmtl.storage import files, pytrees
+from lplmtl.training import progress
 from tests import contracts, fuzz_checkpoints
 
 
@@ -92,7 +94,7 @@ def test_none_is_whole(kept, tmp_path):
   shutil.copytree(kept, tmp_path / 'run')
   for file in (tmp_path / 'run').rglob('manifest.ocdbt'):
     file.write_bytes(b'')
-  with pytest.raises(storage.CheckpointError, match='is whole') as error:
+  with pytest.raises(pytrees.CheckpointError, match='is whole') as error:
     _checkpoints(tmp_path / 'run').restore(fuzz_checkpoints.like())
   assert '\n' not in str(error.value)
   assert (
@@ -109,7 +111,7 @@ def test_none_is_whole(kept, tmp_path):
   ],
 )
 def test_another_run_is_refused(run, complaint, kept):
-  with pytest.raises(storage.CheckpointError, match=complaint):
+  with pytest.raises(pytrees.CheckpointError, match=complaint):
     _checkpoints(kept, **run).restore(fuzz_checkpoints.like())
 
 
@@ -118,13 +120,13 @@ def test_another_model_is_refused(kept):
   state = like.state.params
   state['bottom']['layer_0']['bias'] = np.zeros((3, 7), np.float32)
   with pytest.raises(
-    storage.CheckpointError,
+    pytrees.CheckpointError,
     match=r'expected float32\(3, 7\) at .*bias.*, found float32\(3, 6\)',
   ):
     _checkpoints(kept).restore(like)
   state['other'] = state.pop('bottom')
   with pytest.raises(
-    storage.CheckpointError, match=r'float32.* at .*other.*, found nothing$'
+    pytrees.CheckpointError, match=r'float32.* at .*other.*, found nothing$'
   ):
     _checkpoints(kept).restore(like)
 
@@ -263,7 +265,7 @@ def test_a_save_that_fails_ends_the_run(kept, tmp_path, monkeypatch):
   )
   run = {'rate': 0.1, 'data': {'train': 'a'}}
   with (
-    pytest.raises(storage.CheckpointError, match='no space left: .* MB needed'),
+    pytest.raises(pytrees.CheckpointError, match='no space left: .* MB needed'),
     resume.Checkpoints(folder, every_steps=3, run=run) as keeper,
   ):
     fuzz_checkpoints.fit(keeper)
@@ -275,7 +277,7 @@ def test_a_save_that_fails_ends_the_run(kept, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written(tmp_path):
   (tmp_path / 'file').write_text('')
   with (
-    pytest.raises(storage.CheckpointError, match='cannot read the folder'),
+    pytest.raises(pytrees.CheckpointError, match='cannot read the folder'),
     resume.Checkpoints(tmp_path / 'file' / 'run', every_steps=3) as keeper,
   ):
     fuzz_checkpoints.fit(keeper)

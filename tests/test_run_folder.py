@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import lplmtl
-from experiments import census, options, run_folder, runner
-from experiments.errors import InputError
-from experiments.options import Config
-from lplmtl import files, folders, saves
+from experiments import census
+from experiments.launcher import build as runner
+from experiments.launcher import options, run_folder
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+from lplmtl.storage import files, folders, saves
 from tests import launching, test_files, test_folders
 
 FIELDS = ('architecture', 'balancer', 'dataset')
@@ -295,7 +297,7 @@ def test_the_disk_has_the_results_before_the_checkpoints_go(
 ):
   """In the order in which `census` writes a finished run."""
   fitted = types.SimpleNamespace(params={}, history=())
-  monkeypatch.setattr('experiments.plots.is_available', lambda: False)
+  monkeypatch.setattr('experiments.launcher.plots.is_available', lambda: False)
   monkeypatch.setattr(
     'lplmtl.checkpoint.save',
     lambda path, *_, **__: test_folders.write(path, 1),
@@ -339,7 +341,7 @@ def test_the_launcher_refuses_before_it_reads_data(
   (folder / 'model').mkdir(parents=True)
   (folder / 'model' / 'SHA256SUMS').write_text('mine')
   monkeypatch.setattr(
-    'experiments.census_data.load', lambda *_: pytest.fail('read')
+    'experiments.datasets.census.protocol.load', lambda *_: pytest.fail('read')
   )
   for more in ([], ['--overwrite']):
     arguments = ['--dataset=sample', f'--out_dir={folder}', *more]

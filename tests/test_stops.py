@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from experiments import display, interrupts
+from experiments.launcher import display, interrupts
 from tests import stopping
 
 ROOT = pathlib.Path(__file__).parent.parent

@@ -77,7 +77,7 @@ def test_the_twin_has_our_size():
   import numpy as np
 
   import lplmtl
-  from experiments import pytorch_twin
+  from experiments.benchmark import twin as pytorch_twin
   from lplmtl import tasks
   from lplmtl.compression import count_parameters
 

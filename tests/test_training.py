@@ -10,15 +10,8 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import (
-  arrays,
-  balancing,
-  parallel,
-  progress,
-  steps,
-  tasks,
-  training,
-)
+from lplmtl import balancing, tasks, training
+from lplmtl.training import arrays, parallel, progress, steps
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from lplmtl import modules, towers
+from lplmtl.layers import modules, towers
 from lplmtl.types import Array, Batch, Task
 
 Predictions = tuple[dict[str, Array], dict[str, Any]]

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import experts, mixture, types
+from lplmtl import types
 from lplmtl.architectures import common
+from lplmtl.layers import experts, mixture
 from lplmtl.types import Array, Task
 
 

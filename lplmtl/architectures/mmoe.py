@@ -4,8 +4,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl import experts, mixture
 from lplmtl.architectures import common
+from lplmtl.layers import experts, mixture
 from lplmtl.types import Array, Task
 
 

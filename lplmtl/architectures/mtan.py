@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lplmtl import experts, modules
 from lplmtl.architectures import common
+from lplmtl.layers import experts, modules
 from lplmtl.types import Array, Task
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl import experts, modules
 from lplmtl.architectures import common
+from lplmtl.layers import experts, modules
 from lplmtl.types import Array, Task
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl import experts
 from lplmtl.architectures import common
+from lplmtl.layers import experts
 from lplmtl.types import Task
 
 

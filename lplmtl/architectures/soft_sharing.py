@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lplmtl import experts
 from lplmtl.architectures import common
+from lplmtl.layers import experts
 from lplmtl.types import Array, PyTree, Task
 
 

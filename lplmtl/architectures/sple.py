@@ -5,8 +5,8 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lplmtl import experts, extraction, mixture, modules
 from lplmtl.architectures import common, ple
+from lplmtl.layers import experts, extraction, mixture, modules
 from lplmtl.types import Array, Task
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl import experts, extraction, mixture, modules
 from lplmtl.architectures import common
+from lplmtl.layers import experts, extraction, mixture, modules
 from lplmtl.types import Array, Task
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from lplmtl import experts, extraction, mixture
 from lplmtl.architectures import common
+from lplmtl.layers import experts, extraction, mixture
 from lplmtl.types import Task
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lplmtl import experts, types
+from lplmtl import types
 from lplmtl.architectures import common
+from lplmtl.layers import experts
 from lplmtl.types import Array, Task
 
 

@@ -1,0 +1,67 @@
+"""The folder of a comparison: what of it is ours, to be replaced or removed."""
+
+import contextlib
+import pathlib
+import re
+from typing import Any
+
+from experiments.launcher import run_folder
+from experiments.launcher.errors import InputError
+from lplmtl.storage import files
+
+JSON = run_folder.COMPARISON
+MARKDOWN, CSV = 'comparison.md', 'comparison.csv'
+SIZES, DIFFERENCES = 'sizes.png', 'differences.png'
+_NAMES = (JSON, MARKDOWN, CSV, SIZES, DIFFERENCES)
+_CELL = re.compile('[0-9a-f]{20}')
+_ELSEWHERE = 'move it away, or choose another --out_dir'
+
+
+def check(folder: pathlib.Path) -> None:
+  """Refuses, before anything is fitted, what no comparison has written.
+
+  Raises:
+    InputError: something has the name of what a comparison writes, and is not.
+  """
+  cells = folder / run_folder.CELLS
+  if cells.is_symlink() or (cells.exists() and not cells.is_dir()):
+    raise InputError(f'{cells} is there and is no folder: {_ELSEWHERE}')
+  is_ours = _has(folder / JSON, 'rows', 'baseline', 'tasks') or _cells(cells)
+  for name in _NAMES:
+    path = folder / name
+    is_file = path.is_file() and not path.is_symlink()
+    if (path.is_symlink() or path.exists()) and not (is_file and is_ours):
+      raise InputError(
+        f'{path} is there and no comparison wrote it: {_ELSEWHERE}'
+      )
+
+
+def clear(folder: pathlib.Path) -> None:
+  """Removes a comparison, the tables first; raises as `check`."""
+  check(folder)
+  for name in _NAMES:
+    (folder / name).unlink(missing_ok=True)
+  files.tidy(folder, _NAMES)
+  cells = folder / run_folder.CELLS
+  for path in _cells(cells):
+    path.unlink(missing_ok=True)
+    path.with_suffix('.npz').unlink(missing_ok=True)
+  with contextlib.suppress(OSError):
+    cells.rmdir()  # only if nothing else is in it
+
+
+def _cells(folder: pathlib.Path) -> list[pathlib.Path]:
+  """The finished fits in it."""
+  paths = folder.glob('*.json') if folder.is_dir() else ()
+  keys = ('identity', 'facts', 'digest', 'arrays')
+  return [p for p in paths if _CELL.fullmatch(p.stem) and _has(p, *keys)]
+
+
+def _has(path: pathlib.Path, *keys: str) -> bool:
+  """Whether a file is JSON with these fields."""
+  try:
+    files.check_regular(path)
+    content: Any = files.read_json(path)
+  except (OSError, ValueError):
+    return False
+  return isinstance(content, dict) and set(keys) <= content.keys()

@@ -1,0 +1,1 @@
+"""UCI Census-Income (KDD)."""

@@ -1,0 +1,1 @@
+"""What every command shares, from flags to files."""

@@ -1,0 +1,247 @@
+"""What a person sees: progress while it runs, a table at the end."""
+
+import contextlib
+import html
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich import console as rich_console
+from rich import progress as rich_progress
+from rich import table as rich_table
+from rich.text import Text
+
+from experiments.launcher import output, quality
+
+Console = rich_console.Console
+
+
+def make_console(width: int = 100) -> Console:
+  """Standard output: colours and bars on a terminal, plain lines elsewhere.
+
+  What cannot be written is dropped (see `output`). The width is that of the
+  plain lines.
+  """
+  file: Any = output.safe(sys.stdout)
+  console = Console(file=file, highlight=False, markup=False)
+  if console.is_terminal:
+    return console
+  return Console(file=file, highlight=False, markup=False, width=width)
+
+
+class Epochs(NamedTuple):
+  """What to call while a run goes on.
+
+  Attributes:
+    epoch: with each entry of the history.
+    note: with a line that a person should see.
+  """
+
+  epoch: Callable[[Mapping[str, Any]], None]
+  note: Callable[[str], None]
+
+
+@contextlib.contextmanager
+def epochs(
+  console: Console, num_epochs: int, task_names: Sequence[str]
+) -> Iterator[Epochs]:
+  """A line an epoch, below them a bar on a terminal."""
+  columns = (
+    rich_progress.TextColumn('{task.description}'),
+    rich_progress.BarColumn(),
+    rich_progress.MofNCompleteColumn(),
+    rich_progress.TimeRemainingColumn(),
+  )
+  with rich_progress.Progress(
+    *columns, console=console, transient=True, disable=not console.is_terminal
+  ) as bar:
+    running = bar.add_task('compiling', total=num_epochs)
+
+    def epoch(record: Mapping[str, Any]) -> None:
+      note(epoch_line(record, num_epochs, task_names))
+      bar.update(running, completed=record['epoch'], description='training')
+
+    def note(line: str) -> None:
+      bar.console.print(line, soft_wrap=True)
+
+    with plain_warnings(note):
+      yield Epochs(epoch, note)
+
+
+@contextlib.contextmanager
+def plain_warnings(note: Callable[[str], None]) -> Iterator[None]:
+  """Shows what the library warns of as a line, without file and code."""
+  with warnings.catch_warnings():
+    usual = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *where: Any) -> None:
+      if category is UserWarning:
+        note(f'note: {message}')
+      else:
+        usual(message, category, *where)
+
+    warnings.showwarning = show  # type: ignore[assignment]
+    yield
+
+
+def epoch_line(
+  record: Mapping[str, Any], num_epochs: int, task_names: Sequence[str]
+) -> str:
+  """Losses, primary metrics and loss weights, each the mean over the seeds."""
+  width = len(str(num_epochs))
+  parts = [f'epoch {record["epoch"]:{width}}/{num_epochs}']
+  losses = record['losses'].mean(axis=0)
+  weights = record['loss_weights'].mean(axis=0)
+  for i, name in enumerate(task_names):
+    text = f'{name} loss {losses[i]:.4f}'
+    if 'validation' in record:
+      metric, values = next(iter(record['validation'][name].items()))
+      text += f' val {metric} {values.mean():.4f}'
+    parts.append(f'{text} weight {weights[i]:.3f}')
+  return ' | '.join(parts)
+
+
+@contextlib.contextmanager
+def download(console: Console) -> Iterator[Callable[[int, int | None], None]]:
+  """A bar for a download, or a line per 5 MB; gives the function to call."""
+  columns = (
+    rich_progress.TextColumn('{task.description}'),
+    rich_progress.BarColumn(),
+    rich_progress.DownloadColumn(),
+    rich_progress.TransferSpeedColumn(),
+  )
+  with rich_progress.Progress(
+    *columns, console=console, transient=True, disable=not console.is_terminal
+  ) as bar:
+    running = None
+    shown = 0
+
+    def show(done: int, total: int | None) -> None:
+      nonlocal running, shown
+      if running is None:
+        console.print('downloading UCI Census-Income (KDD)')
+        running = bar.add_task('downloading', total=total)
+      bar.update(running, completed=done)
+      if not console.is_terminal and done - shown >= 5_000_000:
+        shown = done
+        of = f' of {total / 1e6:.0f}' if total else ''
+        console.print(f'downloaded {done / 1e6:.0f}{of} MB')
+
+    yield show
+
+
+@contextlib.contextmanager
+def steps(console: Console, total: int) -> Iterator[Callable[[str], None]]:
+  """A bar over so many steps, or a line a step; call it when one is done."""
+  columns = (
+    rich_progress.BarColumn(),
+    rich_progress.MofNCompleteColumn(),
+    rich_progress.TextColumn('{task.description}'),
+  )
+  with rich_progress.Progress(
+    *columns, console=console, transient=True, disable=not console.is_terminal
+  ) as bar:
+    running = bar.add_task('', total=total)
+
+    def done(what: str) -> None:
+      bar.update(running, advance=1, description=what)
+      if not console.is_terminal:
+        console.print(what, soft_wrap=True)
+
+    yield done
+
+
+class TextTable(NamedTuple):
+  """A table of texts, for a terminal, Markdown or HTML.
+
+  Attributes:
+    title: above it.
+    head: of the columns.
+    rows: a text for each column.
+    left: names of the columns to align left; the others hold numbers.
+  """
+
+  title: str
+  head: Sequence[str]
+  rows: Sequence[Sequence[str]]
+  left: Sequence[str] = ()
+
+  def to_rich(self) -> rich_table.Table:
+    """For a terminal."""
+    table = rich_table.Table(title=Text(self.title))
+    for name in self.head:
+      table.add_column(
+        Text(name), justify='left' if name in self.left else 'right'
+      )
+    for row in self.rows:
+      table.add_row(*map(Text, row))
+    return table
+
+  def to_markdown(self) -> str:
+    """With its title as a paragraph."""
+    rule = ['---' if name in self.left else '---:' for name in self.head]
+    lines = [f'| {" | ".join(row)} |' for row in (self.head, rule, *self.rows)]
+    return '\n'.join([f'{self.title}:', '', *lines, ''])
+
+  def to_html(self) -> str:
+    """With its title as the caption."""
+    sides = ['left' if name in self.left else 'right' for name in self.head]
+
+    def line(tag: str, texts: Sequence[str]) -> str:
+      cells = ''.join(
+        f'<{tag} class="{side}">{html.escape(text)}</{tag}>'
+        for side, text in zip(sides, texts, strict=True)
+      )
+      return f'<tr>{cells}</tr>'
+
+    body = '\n'.join(line('td', row) for row in self.rows)
+    return (
+      f'<table><caption>{html.escape(self.title)}</caption>\n'
+      f'{line("th", self.head)}\n{body}\n</table>\n'
+    )
+
+
+def results_table(results: Mapping[str, Any]) -> rich_table.Table:
+  """Every task's metrics on test, and its primary one on validation.
+
+  A task has no entry in the rows of metrics that are not its own.
+  """
+  names = list(results['test'])
+  seeds = results['config']['num_seeds']
+  spread = f'mean ± std over {seeds} seeds' if seeds > 1 else '1 seed'
+  table = rich_table.Table(title=Text(f'{results["title"]} ({spread})'))
+  table.add_column('metric')
+  for name in names:
+    table.add_column(name, justify='right')
+  primary = {name: quality.primary(results['test'][name]) for name in names}
+  rows = [
+    *(('test', metric) for metric in quality.names(results['test'].values())),
+    *(('validation', metric) for metric in dict.fromkeys(primary.values())),
+  ]
+  for split, metric in rows:
+    cells = [
+      plus_minus(results[split][name][metric])
+      if metric in results['test'][name]
+      and (split == 'test' or metric == primary[name])
+      else ''
+      for name in names
+    ]
+    table.add_row(f'{split} {quality.label(metric)}', *cells)
+  if 'loss_weights' in results:
+    weights = results['loss_weights']
+    cells = [plus_minus(weights[name]) for name in names]
+    table.add_row('final loss weight', *cells)
+  if results.get('gates'):
+    unused = ', '.join(
+      f'{level["collapsed"]["mean"]:.0%} of level {i}'
+      for i, level in enumerate(results['gates'])
+    )
+    table.caption = Text(f'experts that no gate gives 1 %: {unused}')
+  return table
+
+
+def plus_minus(value: Mapping[str, Any]) -> str:
+  """`0.9431 ± 0.0004`."""
+  mean, std = value['mean'], value['std']
+  return f'{mean:.4f}' if std is None else f'{mean:.4f} ± {std:.4f}'

@@ -1,0 +1,93 @@
+"""Sizes that do not fit: told in one line, before the start where it can be."""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+
+import jax
+
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+from lplmtl.types import PyTree
+
+# Moments that an optimiser keeps of each parameter.
+_MOMENTS = {'sgd': 1}
+_SIGNS = ('RESOURCE_EXHAUSTED', 'out of memory', 'bad_alloc')
+
+
+def check(variables: PyTree, config: Config) -> None:
+  """Refuses a model that no step could be taken with.
+
+  A machine that gives memory away before it has it would kill the run instead.
+
+  Args:
+    variables: shapes of one seed's.
+    config: sizes that were asked for.
+
+  Raises:
+    InputError: it is larger than all devices together.
+  """
+  one = sum(
+    math.prod(leaf.shape) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(variables)
+  )
+  state = 1 + _MOMENTS.get(config.optimizer, 2)
+  # The state before some steps and after them, the gradient, the best so far.
+  copies = 2 * state + 2
+  limits = _device_limits()
+  there = sum(limits)
+  if not limits:  # the host's memory, which also holds what is being saved
+    copies += state + 1
+    there = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  needed = copies * one * config.num_seeds
+  if needed > there:
+    raise InputError(
+      f'this model does not fit: parameters, optimiser and best epoch take at '
+      f'least {needed / 1e9:,.1f} GB, and there are {there / 1e9:,.1f} GB; '
+      f'{_advice(config)}'
+    )
+
+
+def _device_limits() -> list[int]:
+  """Bytes of each device, as far as they say so; nothing on a CPU."""
+  stats = [device.memory_stats() or {} for device in jax.local_devices()]
+  limits = [found.get('bytes_limit', 0) for found in stats]
+  return limits if all(limits) else []
+
+
+@contextlib.contextmanager
+def guard(config: Config) -> Iterator[None]:
+  """Turns running out of memory into an InputError with the sizes."""
+  try:
+    yield
+  except (MemoryError, jax.errors.JaxRuntimeError) as error:
+    if not is_out(error):
+      raise
+    raise InputError(f'{explain(error)}; {_advice(config)}') from error
+
+
+def is_out(error: BaseException) -> bool:
+  """Whether an error says that memory ran out, on a device or the host."""
+  return isinstance(error, MemoryError) or (
+    isinstance(error, jax.errors.JaxRuntimeError)
+    and any(sign in str(error) for sign in _SIGNS)
+  )
+
+
+def explain(error: BaseException) -> str:
+  """What could not be had, in one line."""
+  reason = str(error).strip().split('\n')[0]
+  reason = reason.removeprefix('RESOURCE_EXHAUSTED: ')
+  return f'out of memory on {jax.default_backend()} ({reason or "no size"})'
+
+
+def _advice(config: Config) -> str:
+  widths = ','.join('x'.join(map(str, w)) for w in config.expert_widths)
+  bottom = 'x'.join(map(str, config.bottom_widths))
+  return (
+    f'asked for --num_seeds={config.num_seeds}, '
+    f'--batch_size={config.batch_size}, --expert_widths={widths}, '
+    f'--bottom_widths={bottom}, --num_experts={config.num_experts}, '
+    f'--embed_dim={config.embed_dim}: lower the largest of them'
+  )

@@ -1,0 +1,121 @@
+"""Standard output and error that end nothing when they cannot be written.
+
+A reader that has gone (`| head -1`), a terminal that was closed, a full disk
+under a log, a character that the encoding lacks: what a launcher is asked for
+is in its files, so text that cannot be shown is dropped, and the run goes on.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app
+
+from experiments.launcher.errors import InputError
+
+
+class Stream:
+  """A text stream whose failures are nobody's concern.
+
+  Attributes:
+    is_lost: whether any text could not be written.
+  """
+
+  def __init__(self, stream: Any):
+    self._stream = stream
+    self.is_lost = False
+
+  def write(self, text: str) -> int:
+    """Writes what can be written; the length of the text, as streams do."""
+    encoding = getattr(self._stream, 'encoding', None) or 'ascii'
+    try:
+      try:
+        self._stream.write(text)
+      except UnicodeEncodeError:
+        plain = text.encode(encoding, 'replace').decode(encoding)
+        self._stream.write(plain)
+    except (OSError, ValueError) as error:  # ValueError: it is closed
+      self._lose(error)
+    return len(text)
+
+  def flush(self) -> None:
+    """Hands on what is buffered, if anybody takes it."""
+    try:
+      self._stream.flush()
+    except (OSError, ValueError) as error:
+      self._lose(error)
+
+  def finish(self) -> None:
+    """Flushes, so that the interpreter has nothing left to fail with."""
+    self.flush()
+    if self.is_lost:
+      self._discard()
+
+  def _lose(self, error: Exception) -> None:
+    self.is_lost = True
+    # A full disk or a slow reader may yet take more; one that is gone, never.
+    if isinstance(error, BrokenPipeError):
+      self._discard()
+
+  def _discard(self) -> None:
+    """What is buffered, and all that follows, goes nowhere."""
+    try:
+      nowhere = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(nowhere, self._stream.fileno())
+      os.close(nowhere)
+      self._stream.flush()
+    except (OSError, ValueError):
+      pass
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._stream, name)
+
+
+def safe(stream: Any) -> Stream:
+  """A stream as one that ends nothing."""
+  return stream if isinstance(stream, Stream) else Stream(stream)
+
+
+def refuse_loss() -> None:
+  """Raises an InputError where what was printed is all, and is lost."""
+  if isinstance(sys.stdout, Stream):
+    sys.stdout.flush()
+    if sys.stdout.is_lost:
+      raise InputError('standard output could not be written')
+
+
+def run(main: Callable[[list[str]], Any]) -> None:
+  """`absl.app.run` of a launcher, whatever becomes of its output.
+
+  Its exit code is that of `main`.
+  """
+  _open_standard_files()
+  sys.stdout, sys.stderr = safe(sys.stdout), safe(sys.stderr)  # type: ignore
+  streams = sys.stdout, sys.stderr
+  try:
+    app.run(main)
+  except SystemExit as stop:
+    if not isinstance(stop.code, str):
+      raise
+    print(stop.code, file=sys.stderr)
+    sys.exit(1)
+  finally:
+    for stream in streams:
+      stream.finish()
+
+
+def _open_standard_files() -> None:
+  """Standard files that are closed become /dev/null.
+
+  Else the next file that is opened takes their number, and what is printed,
+  by compilers too, goes into it.
+  """
+  for number in range(3):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+  for name in ('stdout', 'stderr'):
+    if getattr(sys, name) is None:
+      setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))  # noqa: SIM115

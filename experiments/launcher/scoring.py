@@ -1,0 +1,148 @@
+"""What can be said of a trained model: metrics, sizes, gates, calibration.
+
+Parameters lead with S, as training leaves them.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from lplmtl import inspection, metrics
+from lplmtl.compression import cost
+from lplmtl.training import parallel, programs
+from lplmtl.types import Batch, PyTree, Task
+
+
+def costs(model: nn.Module, params: PyTree, features: PyTree) -> dict[str, int]:
+  """Parameters of one seed, and FLOPs of scoring one row."""
+  one_seed = jax.eval_shape(lambda p: jax.tree.map(lambda x: x[0], p), params)
+  one_row = jax.tree.map(lambda x: x[:1], features)
+  return {
+    'parameters': cost.count_parameters(one_seed),
+    'flops_per_example': cost.count_flops(
+      lambda params, x: model.apply({'params': params}, x)[0], one_seed, one_row
+    ),
+  }
+
+
+class Scores(NamedTuple):
+  """What a model makes of rows; JSON data, but for the logits.
+
+  Attributes:
+    metrics: `{task: {metric: {mean, std, per_seed}}}`.
+    calibration: reliability diagrams of the binary tasks, `{task: {part:
+      [S][bins]}}`, the parts those of `lplmtl.metrics.Calibration`; None in
+      empty bins.
+    logits: `{task: [S, N, ..., K]}` float32 (no JSON).
+  """
+
+  metrics: dict[str, dict[str, Any]]
+  calibration: dict[str, dict[str, Any]]
+  logits: dict[str, np.ndarray]
+
+
+def score(
+  model: nn.Module, tasks: Sequence[Task], params: PyTree, batch: Batch
+) -> Scores:
+  """Every task's metrics, of every seed."""
+  num_seeds = len(jax.tree.leaves(params)[0])
+  mesh = parallel.make_mesh(num_seeds, len(jax.local_devices()))
+  # By way of the host: training may have left them on other devices.
+  params = parallel.fill(jax.device_get(params), mesh)
+  padded = len(jax.tree.leaves(params)[0])
+  # One program: logits and diagrams are two more metrics to it.
+  wanted = []
+  for task in tasks:
+    more: Any = {'logits': lambda logits, labels, where: logits}
+    if task.num_outputs == 1 and task.label_range == (0, 1):
+      more['calibration'] = metrics.calibration_curve
+    wanted.append(
+      dataclasses.replace(task, metric_fns={**task.metric_fns, **more})
+    )
+  evaluate = programs.make_evaluate(model, wanted, num_seeds=padded, mesh=mesh)
+  found = evaluate(params, None, parallel.replicate(batch, mesh))
+  found = jax.tree.map(lambda x: x[:num_seeds], jax.device_get(found))
+  diagrams = {
+    name: values.pop('calibration')._asdict()
+    for name, values in found.items()
+    if 'calibration' in values
+  }
+  return Scores(
+    {
+      task.name: {
+        metric: over_seeds(np.asarray(found[task.name][metric], np.float64))
+        for metric in (*task.metric_fns, 'loss')
+      }
+      for task in tasks
+    },
+    {
+      name: {part: _without_nan(values) for part, values in parts.items()}
+      for name, parts in diagrams.items()
+    },
+    {name: values['logits'] for name, values in found.items()},
+  )
+
+
+def _without_nan(values: np.ndarray) -> list[list[float | None]]:
+  return [
+    [None if np.isnan(x) else round(float(x), 6) for x in seed]
+    for seed in values
+  ]
+
+
+def gate_use(
+  model: nn.Module, params: PyTree, features: PyTree
+) -> list[dict[str, Any]]:
+  """A dict a level: mean gate weights of every seed, and experts unused.
+
+  Returns:
+    `usage`, `{selector: {pool: [S][E_p]}}`, and `collapsed`, the share of
+    experts that no gate gives 1 % (mean, std and per seed).
+  """
+  run = jax.jit(
+    lambda params, features: jax.lax.map(
+      lambda own: inspection.usage(model, own, features), params
+    )
+  )
+  # By way of the host: training may have left them on other devices.
+  levels = jax.device_get(run(jax.device_get(params), features))
+  num_seeds = len(jax.tree.leaves(params)[0])
+  return [
+    {
+      'collapsed': over_seeds(
+        np.array(
+          [
+            inspection.collapsed(jax.tree.map(lambda w, s=s: w[s], level))
+            for s in range(num_seeds)
+          ]
+        )
+      ),
+      'usage': jax.tree.map(
+        lambda w: np.round(w.astype(np.float64), 6).tolist(), level
+      ),
+    }
+    for level in levels
+  ]
+
+
+def latency(
+  call: Callable[..., Any], *arguments: Any, num_calls: int = 300, **more: Any
+) -> float:
+  """Median seconds of a call, from and to the host, after a first one."""
+  spent = []
+  for _ in range(num_calls + 1):
+    start = time.perf_counter()
+    jax.device_get(call(*arguments, **more))
+    spent.append(time.perf_counter() - start)
+  return float(np.median(spent[1:]))
+
+
+def over_seeds(values: np.ndarray) -> dict[str, Any]:
+  """Mean and (sample) standard deviation of `[S]` values, and the values."""
+  std = float(values.std(ddof=1)) if len(values) > 1 else None
+  return {'mean': float(values.mean()), 'std': std, 'per_seed': values.tolist()}

@@ -1,0 +1,3 @@
+"""Generated data whose best reachable metrics are known."""
+
+from lplmtl.data.synthetic import clicks as clicks

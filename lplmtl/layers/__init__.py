@@ -1,0 +1,1 @@
+"""Parts of architectures: encoders, experts, gates and towers."""

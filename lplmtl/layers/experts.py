@@ -1,0 +1,276 @@
+"""Experts: E copies of any Linen module, parameters stacked on axis 0."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lplmtl import types
+from lplmtl.layers import dropout, modules
+from lplmtl.types import Array, PyTree
+
+
+class MLP(nn.Module):
+  """Dense layers, each followed by an activation (and dropout).
+
+  Attributes:
+    widths: units of each layer, `()` for the identity.
+    activation: elementwise function.
+    dropout_rate: share of units dropped after each activation, in [0, 1); may
+      be a traced scalar.
+    dtype: compute dtype, such as 'bfloat16'; None takes that of the input and
+      the parameters, which are float32 either way.
+  """
+
+  widths: tuple[int, ...] = (64,)
+  activation: Any = nn.relu
+  dropout_rate: Any = 0.0
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool = False) -> Array:
+    """Maps `[B, ..., D]` to `[B, ..., widths[-1]]`."""
+    check_mlp(self)
+    for i, width in enumerate(self.widths):
+      layer = nn.Dense(
+        width,
+        dtype=self.dtype,
+        kernel_init=nn.initializers.he_normal(),
+        name=f'layer_{i}',
+      )
+      x = self.activation(layer(x))
+      x = drop(self, self.dropout_rate, x, train=train)
+    return x
+
+
+def check_mlp(mlp: MLP) -> None:
+  """Refuses fields that no MLP can have."""
+  widths, activation = mlp.widths, mlp.activation
+  is_tuple = isinstance(widths, tuple | list)
+  if not is_tuple or not all(map(types.is_whole, widths)):
+    raise ValueError(
+      'MLP widths must be a tuple of whole numbers of at least 1, such as '
+      f'(64,) or (128, 64); found {widths!r}'
+    )
+  if not callable(activation):
+    raise ValueError(
+      'MLP activation must be a function, such as nn.relu; found '
+      f'{activation!r}'
+    )
+  try:
+    is_float = mlp.dtype is None or jnp.issubdtype(mlp.dtype, jnp.floating)
+  except TypeError:
+    is_float = False
+  if not is_float:
+    raise ValueError(
+      "MLP dtype must be None or a floating-point one, such as 'bfloat16'; "
+      f'found {mlp.dtype!r}'
+    )
+
+
+class Experts(nn.Module):
+  """E copies of one module that read the same input.
+
+  The copies' parameters are stacked on axis 0 (one `[E, D, H]` kernel instead
+  of E kernels): it traces and compiles faster than a list, and dropping an
+  expert is a slice. Every copy is initialised by its own key.
+
+  Attributes:
+    expert: any Linen module, as a template (see `lplmtl.layers.modules.call`).
+    num_experts: E >= 1.
+  """
+
+  expert: nn.Module
+  num_experts: int
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool = False) -> Array:
+    """Maps `[B, ...]` to `[B, E, ...]`."""
+    stack = declare(self, 'stack', self.expert, self.num_experts, x)
+    key = dropout_key(self, train=train)
+    pools = [(stack, self.num_experts)]
+    return run(self.expert, pools, [], x, key=key, train=train)[0][0]
+
+
+def declare(
+  module: nn.Module, name: str, expert: nn.Module, num_experts: int, x: Array
+) -> PyTree:
+  """Declares a stack of experts as a parameter of `module`.
+
+  Args:
+    module: in whose compact method this stands.
+    name: of the parameter, a pytree like the expert's, each leaf `[E, ...]`.
+    expert: the template.
+    num_experts: E >= 1.
+    x: an input, of which only shape and dtype matter.
+
+  Raises:
+    ValueError: E below 1, or an expert with collections beside its parameters.
+  """
+  if not types.is_whole(num_experts):
+    raise ValueError(
+      f'the number of {name} must be a whole number of at least 1, found '
+      f'{num_experts!r}'
+    )
+
+  def init(key: Array) -> PyTree:
+    keys = jax.random.split(key, num_experts)
+    return jax.vmap(lambda key: modules.init(expert, key, x[:1]))(keys)
+
+  return module.param(name, init)
+
+
+def run(
+  expert: nn.Module,
+  pools: Sequence[tuple[PyTree, int]],
+  kernels: Sequence[Array],
+  x: Array,
+  *,
+  key: Array | None,
+  train: bool,
+) -> tuple[list[Array], list[Array]]:
+  """Applies stacks of experts, and kernels of gates, to one input.
+
+  An MLP's first layer, of all experts, and all kernels are one matrix product.
+  A module of any other kind, a subclass of MLP too, is mapped over its stacked
+  parameters.
+
+  Args:
+    expert: the template.
+    pools: stacks of parameters, and their numbers of experts E_p.
+    kernels: `[D, G_s]` each, for the flattened input.
+    x: `[B, ...]`.
+    key: of the dropout, None for none.
+    train: whether dropout acts.
+
+  Returns:
+    (outputs, products): `[B, E_p, ...]` each and `[B, G_s]` each.
+  """
+  flat = x.reshape(x.shape[0], -1)
+  if not pools:
+    return [], _products(flat, kernels)
+  stacks, counts = zip(*pools, strict=True)
+  params = concatenate(stacks)
+  if type(expert) is MLP and expert.widths and x.ndim == 2:
+    outputs, products = _run_mlps(expert, params, kernels, x, key, train)
+  else:
+    outputs = _run_any(expert, params, sum(counts), x, key, train)
+    products = _products(flat, kernels)
+  return split(outputs, counts), products
+
+
+def _run_any(
+  expert: nn.Module,
+  params: PyTree,
+  num_experts: int,
+  x: Array,
+  key: Array | None,
+  train: bool,
+) -> Array:
+  template = modules.fresh(expert)
+
+  def one(params: PyTree, number: Array) -> Array:
+    rngs = {}
+    if key is not None:
+      rngs = {'dropout': jax.random.fold_in(key, number)}
+    bound = template.bind({'params': params}, rngs=rngs)
+    return modules.map_rows(bound, x, train=train)
+
+  return jax.vmap(one, out_axes=1)(params, jnp.arange(num_experts))
+
+
+def _run_mlps(
+  expert: MLP,
+  layers: PyTree,
+  kernels: Sequence[Array],
+  x: Array,
+  key: Array | None,
+  train: bool,
+) -> tuple[Array, list[Array]]:
+  first, bias = layers['layer_0']['kernel'], layers['layer_0']['bias']
+  num_experts, inputs, width = first.shape
+  flat = first.transpose(1, 0, 2).reshape(inputs, num_experts * width)
+  hidden, *products = _products(x, [flat, *kernels], expert.dtype)
+  hidden = hidden + bias.reshape(1, -1).astype(hidden.dtype)
+  hidden = _finish(expert, hidden, key, 0, train)
+  hidden = hidden.reshape(-1, num_experts, width)
+  for i in range(1, len(expert.widths)):
+    kernel, bias = layers[f'layer_{i}']['kernel'], layers[f'layer_{i}']['bias']
+    hidden, kernel, bias = nn.dtypes.promote_dtype(
+      hidden, kernel, bias, dtype=expert.dtype
+    )
+    hidden = jnp.einsum('beh,ehk->bek', hidden, kernel) + bias[None]
+    hidden = _finish(expert, hidden, key, i, train)
+  return hidden, products
+
+
+def _finish(
+  expert: MLP, x: Array, key: Array | None, layer: int, train: bool
+) -> Array:
+  x = expert.activation(x)
+  if not train or dropout.is_zero(expert.dropout_rate):
+    return x
+  key = jax.random.fold_in(_needed(key), layer)
+  return dropout.dropout(key, x, expert.dropout_rate)
+
+
+def _products(
+  x: Array, kernels: Sequence[Array], dtype: Any = None
+) -> list[Array]:
+  """`[x @ kernel for kernel in kernels]`, as one product."""
+  if not kernels:
+    return []
+  x, *kernels = nn.dtypes.promote_dtype(x, *kernels, dtype=dtype)
+  joined = x @ _join(kernels, axis=1)
+  return split(joined, [kernel.shape[1] for kernel in kernels])
+
+
+def drop(module: nn.Module, rate: Any, x: Array, *, train: Any) -> Array:
+  """Dropout within a module's compact method.
+
+  Under `nn.remat`, `train` is traced; there is then a key in training only.
+  """
+  is_traced = isinstance(train, jax.Array)
+  if dropout.is_zero(rate) or not (is_traced or train):
+    return x
+  key = module.make_rng('dropout') if module.has_rng('dropout') else None
+  if is_traced and key is None:
+    return x
+  dropped = dropout.dropout(_needed(key), x, rate)
+  return jnp.where(train, dropped, x) if is_traced else dropped
+
+
+def _needed(key: Array | None) -> Array:
+  if key is None:
+    raise ValueError(
+      'dropout in training needs a random key, found none: call '
+      "model.apply(..., train=True, rngs={'dropout': key})"
+    )
+  return key
+
+
+def dropout_key(module: nn.Module, *, train: bool) -> Array | None:
+  """The key for the experts' dropout, or None where there is none to draw."""
+  if not train or not module.has_rng('dropout'):
+    return None
+  return module.make_rng('dropout')
+
+
+def concatenate(stacks: Sequence[PyTree]) -> PyTree:
+  """Several stacks of experts as one."""
+  return jax.tree.map(lambda *leaves: _join(leaves, axis=0), *stacks)
+
+
+def split(x: Array, sizes: Sequence[int]) -> list[Array]:
+  """Cuts axis 1 into parts.
+
+  The gradient of a split is one concatenation; that of slices would be as many
+  padded arrays and their sum.
+  """
+  return list(jax.lax.split(x, tuple(sizes), axis=1))
+
+
+def _join(parts: Sequence[Array], axis: int) -> Array:
+  return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=axis)

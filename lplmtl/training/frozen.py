@@ -1,0 +1,103 @@
+"""Which parameters an optimiser leaves alone, read off its program."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lplmtl.training import optimizers
+from lplmtl.types import PyTree
+
+# What is known of a number in a program: it is 0; no gradient reaches it; one
+# may.
+_ZERO, _FREE, _REACHED = range(3)
+# Of zeros these make zeros.
+_KEEPS_ZERO = frozenset(
+  'add broadcast_in_dim convert_element_type copy neg reshape squeeze sub '
+  'transpose'.split()
+)
+
+
+def moving(
+  optimizer: optax.GradientTransformation, params: PyTree
+) -> PyTree | None:
+  """Which parameters the gradients can move.
+
+  What an optimiser freezes, as by `optax.set_to_zero` in a `multi_transform` or
+  a `masked`, must not count where gradients are compared: a direction that
+  harms no task on all parameters may harm one on those that move. A parameter
+  counts as frozen only where the traced `optimizer.update` proves it: no
+  gradient reaches its update, in this step or by the optimiser's state in later
+  ones. What cannot be told (a freeze inside a `lax.cond`, as that of
+  `optax.MultiSteps`) counts as moving.
+
+  Args:
+    optimizer: any optax transformation.
+    params: the parameters, of which only shapes and dtypes matter.
+
+  Returns:
+    A pytree of bools like the parameters; None where all of them move, or none.
+  """
+  shapes = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params
+  )
+  state = jax.eval_shape(optimizer.init, shapes)
+
+  def run(gradient: PyTree, state: PyTree, params: PyTree) -> Any:
+    loss = jnp.zeros((), jnp.float32)
+    return optimizers.update(optimizer, gradient, state, params, loss)
+
+  program = jax.make_jaxpr(run)(shapes, state, shapes).jaxpr
+  num_params, num_state = (len(jax.tree.leaves(x)) for x in (shapes, state))
+  if len(program.outvars) != num_params + num_state:
+    return None  # the state is not the one that it was
+  carried = [_FREE] * num_state
+  while True:
+    inputs = [_REACHED] * num_params + carried + [_FREE] * num_params
+    found = _flow(program, inputs)
+    after = [
+      max(pair) for pair in zip(carried, found[num_params:], strict=True)
+    ]
+    if after == carried:
+      break
+    carried = after
+  moves = [known == _REACHED for known in found[:num_params]]
+  if all(moves) or not any(moves):
+    return None
+  return jax.tree.unflatten(jax.tree.structure(shapes), moves)
+
+
+def _flow(program: Any, inputs: list[int]) -> list[int]:
+  """What is known of a program's outputs, given that of its inputs."""
+  known = dict(zip(map(id, program.invars), inputs, strict=True))
+
+  def look(variable: Any) -> int:
+    if hasattr(variable, 'val'):  # a literal
+      value = variable.val
+      return _ZERO if np.ndim(value) == 0 and value == 0 else _FREE
+    return known.get(id(variable), _FREE)
+
+  for equation in program.eqns:
+    found = [look(variable) for variable in equation.invars]
+    inner = equation.params.get('jaxpr')
+    if equation.primitive.name in ('jit', 'pjit'):
+      outputs = _flow(inner.jaxpr, found)
+    else:
+      outputs = [_result(equation.primitive.name, found)]
+      outputs *= len(equation.outvars)
+    known.update(zip(map(id, equation.outvars), outputs, strict=True))
+  return [look(variable) for variable in program.outvars]
+
+
+def _result(name: str, inputs: list[int]) -> int:
+  """What is known of an operation's results."""
+  is_zero = {
+    'mul': _ZERO in inputs,
+    'div': inputs[:1] == [_ZERO],
+    'select_n': set(inputs[1:]) == {_ZERO},
+  }
+  if is_zero.get(name, name in _KEEPS_ZERO and set(inputs) == {_ZERO}):
+    return _ZERO
+  return _REACHED if _REACHED in inputs else _FREE

@@ -1,0 +1,203 @@
+"""From rows to the gradients of all tasks, and what they have in common."""
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+
+from lplmtl import losses, types
+from lplmtl.training import arrays, checks
+from lplmtl.types import Array, Batch, Model, PyTree, Task
+
+PullBack = Callable[..., PyTree]
+
+
+class ScopeError(ValueError):
+  """A model does not offer what a balancer acts on."""
+
+
+def forward(
+  model: Model,
+  tasks: Sequence[Task],
+  params: PyTree,
+  batch: Batch,
+  *,
+  key: Array | None,
+  totals: Array | None = None,
+) -> tuple[Array, PullBack, bool]:
+  """Task losses, and the way back from them.
+
+  Args:
+    model: see `lplmtl.types.Model`.
+    tasks: T tasks.
+    params: the model's parameters.
+    batch: rows.
+    key: of the dropout; None for none (`train=False`).
+    totals: see `lplmtl.losses.task_losses`.
+
+  Returns:
+    (losses, pull_back, has_penalty): `[T]` float32; `(weights [T],
+    penalty_weight=1) -> gradient` of `sum_k w_k L_k + penalty_weight *
+    penalty`; whether the model has a penalty.
+  """
+
+  def run(params: PyTree) -> tuple[Array, Any]:
+    rngs = None if key is None else {'dropout': key}
+    found = model.apply(
+      {'params': params}, batch.features, train=key is not None, rngs=rngs
+    )
+    predictions, aux = types.model_outputs(found)
+    values, _ = losses.task_losses(tasks, predictions, batch, totals)
+    return values, aux.get('penalty')
+
+  (values, penalty), vjp = jax.vjp(run, params)
+
+  def pull_back(weights: Array, penalty_weight: float = 1.0) -> PyTree:
+    if penalty is None:
+      return vjp((weights, None))[0]
+    return vjp((weights, jnp.full_like(penalty, penalty_weight)))[0]
+
+  return values, pull_back, penalty is not None
+
+
+def task_gradients(
+  model: Model,
+  tasks: Sequence[Task],
+  params: PyTree,
+  batch: Batch,
+  *,
+  key: Array | None = None,
+) -> tuple[Array, PyTree]:
+  """Each task's own gradient, for balancing or pruning of your own.
+
+  A penalty of the model takes no part.
+
+  Args:
+    model: see `lplmtl.types.Model`.
+    tasks: T tasks.
+    params: the model's parameters.
+    batch: rows; labels may be columns of pandas, as for `fit`.
+    key: of the dropout; None for none (`train=False`).
+
+  Returns:
+    (losses, gradients): `[T]` float32, and a pytree like the parameters, each
+    leaf with a leading T.
+
+  Raises:
+    ValueError: an argument in the place of another, or labels that are none.
+  """
+  checks.check_are_tasks(tasks)
+  types.check_call(model, params)
+  batch = arrays.read_labels(batch, 'batch')
+  values, pull_back, _ = forward(model, tasks, params, batch, key=key)
+  each = each_pulled_back(pull_back, len(tasks))
+  return values, jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+
+
+def gramian(gradients: Sequence[PyTree], shared: PyTree = None) -> Array:
+  """Inner products of gradients, summed leaf by leaf.
+
+  Args:
+    gradients: T pytrees like the parameters.
+    shared: a pytree of bools, which leaves count; None for all.
+
+  Returns:
+    `[T, T]` float32.
+  """
+  rows = [_chosen(gradient, shared) for gradient in gradients]
+  if len(rows) > 2:  # one product a leaf is faster then, and compiles faster
+    stacked = map(_stack, zip(*rows, strict=True))
+    products = [_product(leaf, leaf.T) for leaf in stacked]
+    return jnp.sum(jnp.stack(products), axis=0)
+  size = len(rows)
+  entries: dict[tuple[int, int], Any] = {}
+  for i, j in itertools.product(range(size), repeat=2):
+    entries[i, j] = entries.get((j, i))
+    if entries[i, j] is None:
+      entries[i, j] = sum(
+        _product(a.ravel(), b.ravel())
+        for a, b in zip(rows[i], rows[j], strict=True)
+      )
+  return jnp.stack(list(entries.values())).reshape(size, size)
+
+
+def _product(a: Array, b: Array) -> Array:
+  """In full precision, where accelerators take less by default."""
+  return jnp.matmul(a, b, precision='highest')
+
+
+def _stack(leaves: Sequence[Array]) -> Array:
+  return jnp.stack([leaf.ravel() for leaf in leaves])
+
+
+def _chosen(gradient: PyTree, shared: PyTree) -> list[Array]:
+  """The leaves that count."""
+  leaves = jax.tree.leaves(gradient)
+  if shared is not None:
+    chosen = jax.tree.leaves(shared)
+    leaves = [x for x, ok in zip(leaves, chosen, strict=True) if ok]
+  return _gather_small(leaves)
+
+
+def _gather_small(leaves: Sequence[Array], limit: int = 8192) -> list[Array]:
+  """Joins what is small, where a product costs more to start than to do."""
+  leaves = [leaf.astype(jnp.float32) for leaf in leaves]
+  small = [leaf.ravel() for leaf in leaves if leaf.size <= limit]
+  large = [leaf for leaf in leaves if leaf.size > limit]
+  return [*large, jnp.concatenate(small)] if small else large
+
+
+def shared_leaves(model: Any, params: PyTree) -> PyTree:
+  """Which parameters receive the gradient of more than one task.
+
+  Of use in `lplmtl.balancing.balance`, `gramian` and `combine`.
+
+  Args:
+    model: has `is_shared(path)`, `path` being the names from the top of the
+      parameters down to a leaf.
+    params: its parameters.
+
+  Returns:
+    A pytree of bools like the parameters.
+
+  Raises:
+    ScopeError: the model does not say, or shares nothing.
+    ValueError: variables, in the place of the parameters among them.
+  """
+  types.check_params(params)
+  if not hasattr(model, 'is_shared'):
+    raise ScopeError(
+      'weights for shared parameters need a model with a method '
+      f'is_shared(path); found {type(model).__name__} without: add it, or '
+      "take a balancer with scope='all'"
+    )
+  shared = jax.tree_util.tree_map_with_path(
+    lambda path, _: bool(model.is_shared(tuple(part.key for part in path))),
+    params,
+  )
+  if not any(jax.tree.leaves(shared)):
+    raise ScopeError(
+      f'{type(model).__name__} shares no parameters between tasks, so their '
+      'gradients cannot be balanced there: take a balancer that weights '
+      "losses, or scope='all'"
+    )
+  return shared
+
+
+def each_pulled_back(pull_back: PullBack, num_tasks: int) -> list[PyTree]:
+  """T pull-backs: on a CPU in turn, to stay in its cache; else batched."""
+  basis = jnp.eye(num_tasks, dtype=jnp.float32)
+  if num_tasks <= 2:  # without a loop, which would take longer to compile
+    return [pull_back(row, 0.0) for row in basis]
+
+  def one(row: Array) -> PyTree:
+    return pull_back(row, 0.0)
+
+  stacked = jax.lax.platform_dependent(
+    basis, cpu=functools.partial(jax.lax.map, one), default=jax.vmap(one)
+  )
+  return [jax.tree.map(lambda x, k=k: x[k], stacked) for k in range(num_tasks)]
