@@ -20,8 +20,8 @@ from lplmtl.types import Task
 # is ever looked up: a model file is data, not code.
 MODULES = (
   'lplmtl.architectures',
-  'lplmtl.layers.encoder',
-  'lplmtl.layers.experts',
+  'lplmtl.encoder',
+  'lplmtl.experts',
   'lplmtl.losses',
   'lplmtl.metrics',
   'lplmtl.types',
@@ -43,10 +43,15 @@ def known_names(modules: tuple[ModuleType, ...]) -> dict[str, Any]:
       'modules must be a tuple of Python modules, such as (my_module,) after '
       f'import my_module; found {one_line(modules):.100}'
     )
-  known = [importlib.import_module(name) for name in MODULES]
+  known = {
+    name: importlib.import_module(
+      name.replace('lplmtl.e', 'lplmtl.layers.e')  # where these are now
+    )
+    for name in MODULES
+  } | {module.__name__: module for module in modules}
   return {
-    f'{module.__name__}:{name}': value
-    for module in (*known, *modules)
+    f'{place}:{name}': value
+    for place, module in known.items()
     for name, value in vars(module).items()
     if callable(value) and not name.startswith('_')
   }
