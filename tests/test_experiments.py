@@ -545,7 +545,7 @@ def test_two_runs_on_one_folder(tmp_path, capsys):
     assert f'another run (process {os.getpid()}) is writing to' in error
   assert not folder.exists()
   code = (
-    'import os, pathlib; from experiments import run_folder\n'
+    'import os, pathlib; from experiments.launcher import run_folder\n'
     f'claim = run_folder.claim(pathlib.Path({str(folder)!r}))\n'
     'claim.__enter__(); os._exit(9)'
   )

@@ -180,7 +180,7 @@ def test_exit_codes_of_a_pipeline(code, expected):
 def test_help_and_closed_files(command):
   """No file that is opened later gets what is printed."""
   program = (
-    'import os; from experiments import output; '
+    'import os; from experiments.launcher import output; '
     "output.run(lambda argv: os._exit(os.open('/dev/null', 0) < 3))"
   )
   found = subprocess.run(
