@@ -1,6 +1,9 @@
-"""A model's configuration as JSON data, and a model of such data.
+"""Converts a model's configuration to JSON data and back.
 
-Nothing but named parts is ever looked up, so that data cannot run code.
+A model file is data: reading one looks names up in the lists below and in the
+modules that the caller passes, and nowhere else, so that a file cannot run
+code. The names are public ones, which do not depend on the file that defines a
+class: moving a class leaves saved models readable.
 """
 
 import dataclasses
@@ -16,25 +19,76 @@ import numpy as np
 
 from lplmtl.types import Task
 
-# Where the modules and functions of a saved model may come from. Nothing else
-# is ever looked up: a model file is data, not code.
-MODULES = (
-  'lplmtl.architectures',
-  'lplmtl.encoder',
-  'lplmtl.experts',
-  'lplmtl.losses',
-  'lplmtl.metrics',
-  'lplmtl.types',
-  'flax.linen',
-  'jax.nn',
-)
+# What a model file may name, by public module, together with the architectures
+# and chains of `lplmtl.architectures`. Each object stands here once. Linen's
+# transformations (`nn.remat`, `nn.jit`), base classes and helpers are left out:
+# they are code about modules, not values of their fields.
+NAMES = {
+  'lplmtl': 'Task MLP Experts TabularEncoder CrossNetwork'.split(),
+  'lplmtl.losses': (
+    'binary_cross_entropy softmax_cross_entropy squared_error'.split()
+  ),
+  'lplmtl.metrics': (
+    'roc_auc average_precision log_loss calibration_error accuracy r2'.split()
+  ),
+  'flax.linen': (
+    # Layers.
+    'BatchApply BatchNorm Bidirectional Conv ConvLSTMCell ConvLocal '
+    'ConvTranspose Dense DenseGeneral Dropout Einsum Embed '
+    'Fp8DirectDotGeneralOp Fp8DotGeneralOp Fp8Einsum GRUCell GroupNorm '
+    'InstanceNorm LSTMCell LayerNorm MGUCell MultiHeadAttention '
+    'MultiHeadDotProductAttention NANOOFp8DotGeneralOp OptimizedLSTMCell PReLU '
+    'RMSNorm RNN SelfAttention Sequential SimpleCell SpectralNorm WeightNorm '
+    # Activations.
+    'celu elu gelu glu hard_sigmoid hard_silu hard_tanh leaky_relu log_sigmoid '
+    'log_softmax logsumexp one_hot relu relu6 selu sigmoid silu soft_sign '
+    'softmax softplus standardize tanh '
+    # Other functions that fields of layers hold.
+    'avg_pool dot_product_attention dot_product_attention_weights max_pool '
+    'ones ones_init pool zeros zeros_init'
+  ).split(),
+  'jax.nn': (  # those that Linen does not export
+    'dot_product_attention identity log1mexp logmeanexp mish '
+    'scaled_dot_general scaled_matmul sparse_plus sparse_sigmoid squareplus'
+  ).split(),
+}
+
+# Format 1 named whichever of these modules was the first to import a class:
+# its `lplmtl.losses:Task` is `lplmtl:Task` today.
+_FORMAT_1_MODULES = [
+  f'lplmtl.{name}'
+  for name in 'architectures encoder experts losses metrics types'.split()
+]
+
+# Names that model files of earlier formats hold, and those of today. An entry
+# stays for good, and its name is never given to anything else.
+RENAMED = {
+  'flax.linen:Fp8DotGeneral': 'flax.linen:Fp8DirectDotGeneralOp',
+  'flax.linen:hard_swish': 'flax.linen:hard_silu',
+  'flax.linen:normalize': 'flax.linen:standardize',
+  'flax.linen:swish': 'flax.linen:silu',
+}
+
+# Fields that a class no longer has: the name of today, or None for a field that
+# is ignored. An entry stays for good here, too.
+MOVED_FIELDS: dict[str, dict[str, str | None]] = {
+  # No method needs it where a regression's loss is half the squared error.
+  'lplmtl:Task': {'is_regression': None},
+}
 
 
 def known_names(modules: tuple[ModuleType, ...]) -> dict[str, Any]:
-  """Every public name a saved model may mention: `{'jax.nn:relu': relu}`.
+  """Returns everything that a model file may name: `{'flax.linen:relu': relu}`.
+
+  Public names come first, then those of the user's modules, then the names of
+  earlier formats; a model is saved with the first name of each object.
+
+  Args:
+    modules: the user's own Python modules, of which every public class and
+      function may be named.
 
   Raises:
-    ValueError: `modules` are no Python modules.
+    ValueError: `modules` is not a tuple of Python modules.
   """
   if not isinstance(modules, Collection) or not all(
     isinstance(module, ModuleType) for module in modules
@@ -43,35 +97,60 @@ def known_names(modules: tuple[ModuleType, ...]) -> dict[str, Any]:
       'modules must be a tuple of Python modules, such as (my_module,) after '
       f'import my_module; found {one_line(modules):.100}'
     )
-  known = {
-    name: importlib.import_module(
-      name.replace('lplmtl.e', 'lplmtl.layers.e')  # where these are now
-    )
-    for name in MODULES
-  } | {module.__name__: module for module in modules}
-  return {
-    f'{place}:{name}': value
-    for place, module in known.items()
+  public = _public()
+  own = {
+    f'{module.__name__}:{name}': value
+    for module in modules
     for name, value in vars(module).items()
     if callable(value) and not name.startswith('_')
   }
+  renamed = {old: public[new] for old, new in RENAMED.items() if new in public}
+  old = {
+    name: value
+    for public_name, value in {**public, **renamed}.items()
+    for name in _format_1_names(public_name)
+    if name not in public  # jax.nn and Linen each have a dot_product_attention
+  }
+  return {**public, **own, **renamed, **old}
+
+
+def _public() -> dict[str, Any]:
+  # Looked up when needed: `lplmtl` imports the modules that import this one.
+  architectures = importlib.import_module('lplmtl.architectures')
+  models = (*architectures.ARCHITECTURES, *architectures.CHAINS)
+  public = {f'lplmtl:{model.__name__}': model for model in models}
+  for module_name, names in NAMES.items():
+    module = importlib.import_module(module_name)
+    for name in names:
+      # Flax and JAX drop functions over the years, and add others.
+      if hasattr(module, name):
+        public[f'{module_name}:{name}'] = getattr(module, name)
+  return public
+
+
+def _format_1_names(public_name: str) -> list[str]:
+  module, name = public_name.split(':')
+  if module == 'lplmtl':
+    return [f'{old}:{name}' for old in _FORMAT_1_MODULES]
+  # Most functions of jax.nn are exported by Linen, too.
+  return [f'jax.nn:{name}'] if module == 'flax.linen' else []
 
 
 def one_line(value: Any) -> str:
-  """What a value looks like, for a message."""
+  """Returns the value's `repr` on one line, for a message."""
   return ' '.join(repr(value).split())
 
 
 def to_data(value: Any, lookup: Mapping[str, Any], where: str = '') -> Any:
-  """A module, a task, or a value of one of their fields, as JSON data.
+  """Converts a module, a task or a value of one of their fields to JSON data.
 
   Args:
-    value: what `checkpoint.save` takes as a model, or a part of it.
-    lookup: of `known_names`.
-    where: the field that holds it, such as `MMoE.expert`.
+    value: a model as `checkpoint.save` takes it, or a part of one.
+    lookup: from `known_names`.
+    where: the field that holds the value, such as `MMoE.expert`, for messages.
 
   Raises:
-    ValueError: something that cannot be named or written.
+    ValueError: the value, or one inside it, has no name and is not data.
   """
   value = _number(value)
   if value is None or isinstance(value, bool | int | float | str):
@@ -79,8 +158,8 @@ def to_data(value: Any, lookup: Mapping[str, Any], where: str = '') -> Any:
   if isinstance(value, tuple | list):
     return [to_data(v, lookup, f'{where}[{i}]') for i, v in enumerate(value)]
   if isinstance(value, Mapping):
-    found = {k: to_data(v, lookup, f'{where}[{k!r}]') for k, v in value.items()}
-    return {'dict': found}
+    items = {k: to_data(v, lookup, f'{where}[{k!r}]') for k, v in value.items()}
+    return {'dict': items}
   if isinstance(value, nn.Module | Task):
     fields = _fields(value, lookup, where)
     return {'class': _name_of(type(value), lookup, where), 'fields': fields}
@@ -96,28 +175,29 @@ def to_data(value: Any, lookup: Mapping[str, Any], where: str = '') -> Any:
 def _fields(
   value: nn.Module | Task, lookup: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
-  """The fields of a module; a default that cannot be named is left out.
+  """Returns the fields as JSON data, without defaults that have no name.
 
-  The class gives it back, as with the initialisers of `nn.Dense`.
+  Such as the initialisers of `nn.Dense`: the class supplies them again.
   """
-  given = () if isinstance(value, Task) else ('parent', 'name')  # by Linen
-  found = {}
+  # Linen adds these fields to every module.
+  added = () if isinstance(value, Task) else ('parent', 'name')
+  fields = {}
   for field in dataclasses.fields(value):
-    if not field.init or field.name in given:
+    if not field.init or field.name in added:
       continue
     part = getattr(value, field.name)
     here = f'{where}: ' if where else ''
     here += f'{type(value).__name__}.{field.name}'
     try:
-      found[field.name] = to_data(part, lookup, here)
+      fields[field.name] = to_data(part, lookup, here)
     except ValueError:
       if part is not field.default:
         raise
-  return found
+  return fields
 
 
 def _number(value: Any) -> Any:
-  """NumPy's and JAX's single numbers as Python's."""
+  """Converts scalars and strings of NumPy and JAX to Python's."""
   is_array = isinstance(value, np.ndarray | jax.Array) and value.ndim == 0
   if is_array and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
     value = np.asarray(value)[()]
@@ -130,7 +210,7 @@ def _number(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-  """JSON data without NumPy's numbers and tuples."""
+  """Converts tuples and the numbers of NumPy in JSON data to Python's."""
   if isinstance(value, Mapping):
     return {k: plain(v) for k, v in value.items()}
   if isinstance(value, tuple | list):
@@ -139,7 +219,7 @@ def plain(value: Any) -> Any:
 
 
 def _dtype(value: Any) -> np.dtype[Any] | None:
-  """A dtype of numbers or bools; None where a value names none."""
+  """Returns the numeric or boolean dtype that a value names, or None."""
   if not (isinstance(value, np.dtype | str) or callable(value)):
     return None
   try:
@@ -156,18 +236,19 @@ def _name_of(value: Any, lookup: Mapping[str, Any], where: str) -> str:
       return name
   place = f' as {where}' if where else ''
   raise ValueError(
-    f'cannot save {one_line(value):.200}{place}: expected a class or function '
-    f'from {", ".join(MODULES)}, or from one of `modules`: wrap it in a Linen '
-    'class of your own, and hand its Python module over in `modules`'
+    f'cannot save {one_line(value):.200}{place}: expected an architecture, '
+    'layer, loss or metric of lplmtl, a layer or activation of flax.linen or '
+    'jax.nn, or a class or function from one of `modules`: wrap it in a Linen '
+    'class of your own, and pass its Python module in `modules`'
   )
 
 
 def from_data(data: Any, lookup: Mapping[str, Any]) -> Any:
-  """The inverse of `to_data`; constructs the modules.
+  """Constructs what `to_data` converted, in this format or an earlier one.
 
   Raises:
-    ValueError: a name that is not known, or names something else. Data that
-      `to_data` did not give may raise anything else.
+    ValueError: a name is unknown, or does not name a class of the expected
+      kind. Data that `to_data` did not write may raise any other exception.
   """
   if isinstance(data, list):
     return tuple(from_data(v, lookup) for v in data)
@@ -183,12 +264,19 @@ def from_data(data: Any, lookup: Mapping[str, Any]) -> Any:
   name = data.get('class') or data['function']
   if not isinstance(name, str) or name not in lookup:
     raise ValueError(
-      f'the model uses {name!r}, which is not known here: hand its Python '
-      'module over in `modules`'
+      f'the model uses {name!r}, which this release does not know: if it is '
+      'your own, pass its Python module in `modules`'
     )
   if 'function' in data:
     return lookup[name]
   cls = lookup[name]
   if not (isinstance(cls, type) and issubclass(cls, nn.Module | Task)):
     raise ValueError(f'expected a Linen module or a task, found {name!r}')
-  return cls(**{k: from_data(v, lookup) for k, v in data['fields'].items()})
+  moved = MOVED_FIELDS.get(_name_of(cls, lookup, ''), {})
+  arguments = {}
+  for field, value in data['fields'].items():
+    has_field = field in cls.__dataclass_fields__
+    current = field if has_field else moved.get(field, field)
+    if current is not None:
+      arguments[current] = from_data(value, lookup)
+  return cls(**arguments)

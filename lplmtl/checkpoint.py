@@ -1,4 +1,7 @@
-"""Saved models: parameters, configuration and encoder tables in one folder."""
+"""Saves models: parameters, configuration and encoder tables in one folder.
+
+A release reads the models of all earlier ones.
+"""
 
 import json
 import operator
@@ -19,8 +22,11 @@ from lplmtl.storage.pytrees import CheckpointError
 from lplmtl.tables import Tables
 from lplmtl.types import PyTree
 
-FORMAT = 1
-KIND = 'model'  # of folder
+# Of the metadata. Raise it when an earlier release could not read what this one
+# writes, and add a golden model of it (tests/golden/write.py). 1: classes named
+# by the module that imported them; 2: by their public names.
+FORMAT = 2
+KIND = 'model'  # what storage marks the folder as
 
 
 def save(
@@ -33,34 +39,35 @@ def save(
   extra: Mapping[str, Any] | None = None,
   modules: tuple[ModuleType, ...] = (),
 ) -> None:
-  """Writes a model folder; an older model there is replaced.
+  """Writes a model folder, replacing an older model at the same path.
 
-  The new folder is whole, and on the disk, before the old one goes.
+  The older one is removed only when the new one is complete and on the disk.
 
   Args:
-    directory: the folder; missing parents are made, `~` is the home folder.
-      What is there and is no model folder is left alone, and so is one that
-      holds anything else.
+    directory: the folder; missing parents are created, `~` is expanded. Neither
+      a folder that is not a model nor a model folder that holds other files as
+      well is replaced.
     model: a Linen module whose fields are modules, tasks, numbers, strings,
-      dtypes, tuples of these, named functions of `jax.nn` and `lplmtl`, or
-      whatever is the default of its class. NumPy's numbers become Python's.
+      dtypes, tuples of these, public layers, losses, metrics and activations of
+      `lplmtl`, `flax.linen` and `jax.nn`, or the defaults of its class. NumPy
+      numbers become Python numbers.
     params: its parameters, `variables['params']`.
     tables: the encoder tables, if the model reads encoded columns.
-    num_seeds: S, if every leaf of `params` leads with an axis of S seeds.
-    extra: more JSON data to keep beside it.
-    modules: your own Python modules that hold classes or functions which the
-      model uses; name them to `load` too.
+    num_seeds: S, if every leaf of `params` has a leading axis of S seeds.
+    extra: further JSON data to keep with the model.
+    modules: your own Python modules that define classes or functions which the
+      model uses; pass them to `load` as well.
 
   Raises:
-    ValueError: a field of the model that cannot be written as data, anything
-      that would not come back as it is, parameters without the axis of seeds,
-      or a path that cannot be a model folder.
+    ValueError: a field of the model cannot be written as data, something would
+      be loaded as a different value, parameters lack the axis of seeds, or the
+      path cannot be a model folder.
     CheckpointError: the folder cannot be written.
   """
   directory = pytrees.absolute(directory)
   _check_types(model, tables, extra)
   if num_seeds is not None:
-    num_seeds = _whole('num_seeds', num_seeds, 1)
+    num_seeds = _check_whole('num_seeds', num_seeds, 1)
   lookup = blueprint.known_names(modules)
   pytrees.check_path(directory, KIND)
   meta = {
@@ -72,7 +79,8 @@ def save(
   }
   _check_read_back(meta, lookup)
   _check_params(params, num_seeds)
-  # As plain arrays: those spread over devices could be read on as many only.
+  # As NumPy arrays: Orbax reads arrays that are sharded over devices only on
+  # the same number of devices.
   arrays = jax.tree.map(
     lambda x: x if hasattr(x, 'dtype') else np.asarray(x),
     jax.device_get(params),
@@ -81,7 +89,7 @@ def save(
 
 
 def _check_types(model: Any, tables: Any, extra: Any) -> None:
-  """Raises a ValueError for arguments of `save` that are something else."""
+  """Raises ValueError for arguments of `save` of another type."""
   if not isinstance(model, nn.Module):
     raise ValueError(
       'model must be a Linen module (an instance, such as lplmtl.MLP((8,))), '
@@ -89,7 +97,7 @@ def _check_types(model: Any, tables: Any, extra: Any) -> None:
     )
   if not isinstance(tables, Tables | None):
     raise ValueError(
-      'tables must be those of lplmtl.tables.fit, or None; found '
+      'tables must be what lplmtl.tables.fit returns, or None; found '
       f'{blueprint.one_line(tables):.100}'
     )
   if not isinstance(extra, Mapping | None):
@@ -99,56 +107,61 @@ def _check_types(model: Any, tables: Any, extra: Any) -> None:
     )
 
 
-def _whole(name: str, value: Any, least: int) -> int:
-  """A whole number of any type; raises a ValueError for anything else."""
+def _check_whole(name: str, value: Any, least: int) -> int:
+  """Returns a whole number of any integer type as an int.
+
+  Raises:
+    ValueError: another type, or a number below `least`.
+  """
   try:
-    found = None if isinstance(value, bool) else operator.index(value)
+    number = None if isinstance(value, bool) else operator.index(value)
   except TypeError:
-    found = None
-  if found is None or found < least:
+    number = None
+  if number is None or number < least:
     raise ValueError(
       f'{name} must be None or a whole number of at least {least}, found '
       f'{blueprint.one_line(value):.100}'
     )
-  return found
+  return number
 
 
 def _check_read_back(meta: dict[str, Any], lookup: Mapping[str, Any]) -> None:
-  """Raises a ValueError for metadata that `load` would not give back."""
+  """Raises ValueError if `load` would return something else than `meta`."""
   try:
-    found = json.loads(json.dumps(meta))
-    model = blueprint.from_data(found['model'], lookup)
-    tables = found['tables']
+    loaded = json.loads(json.dumps(meta))
+    model = blueprint.from_data(loaded['model'], lookup)
+    tables = loaded['tables']
     if tables is not None:
       tables = Tables.from_json(tables).to_json()
-  except Exception as error:
+  except Exception as error:  # constructors may raise any
     raise ValueError(
-      f'cannot save this model, as it could not be loaded: {error}'
+      f'cannot save this model, because loading it would fail: {error}'
     ) from error
   for name, old, new in (
     ('model', meta['model'], blueprint.to_data(model, lookup)),
     ('tables', meta['tables'], tables),
-    ('extra', meta['extra'], found['extra']),
+    ('extra', meta['extra'], loaded['extra']),
   ):
-    if repr(old) != repr(new):  # a NaN equals itself, 1 is no '1'
+    # By `repr`, where NaN equals itself and the number 1 differs from '1'.
+    if repr(old) != repr(new):
       raise ValueError(
-        f'cannot save this {name}, as it would come back as another (keys must '
-        f'be strings): expected {old!r:.300}, found {new!r:.300}'
+        f'cannot save this {name}, because it would be loaded as another (keys '
+        f'must be strings): expected {old!r:.300}, found {new!r:.300}'
       )
 
 
 def _check_params(params: PyTree, num_seeds: int | None) -> None:
-  """Raises a ValueError for parameters that `load` would not give back."""
+  """Raises ValueError for parameters that `load` could not return as given."""
   if isinstance(params, Mapping) and isinstance(params.get('params'), Mapping):
     raise ValueError(
-      "params must be the parameters alone, found {'params': ...}: hand over "
+      "params must be the parameters only, found {'params': ...}: pass "
       "variables['params']"
     )
-  found = jax.tree_util.tree_flatten_with_path(params)[0]
-  if not found:
+  leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+  if not leaves:
     raise ValueError('cannot save a model without parameters: found no array')
-  taken: set[str] = set()
-  for path, leaf in found:
+  stored_names: set[str] = set()
+  for path, leaf in leaves:
     name = jax.tree_util.keystr(path)
     is_named = all(
       isinstance(getattr(part, 'key', None), str) or hasattr(part, 'idx')
@@ -157,22 +170,22 @@ def _check_params(params: PyTree, num_seeds: int | None) -> None:
     is_array = hasattr(leaf, 'shape') or isinstance(leaf, int | float | complex)
     if not is_named or not is_array:
       raise ValueError(
-        'params must be nested dicts with strings as keys, or lists, of '
-        f'arrays; found {name or blueprint.one_line(leaf):.100}'
+        'params must be nested dicts with string keys, or lists, of arrays; '
+        f'found {name or blueprint.one_line(leaf):.100}'
       )
+    # Orbax joins the keys with dots: {'a.b': x} and {'a': {'b': y}} collide.
     stored = jax.tree_util.keystr(path, simple=True, separator='.')
-    if stored in taken:
+    if stored in stored_names:
       raise ValueError(f'two parameters would both be stored as {stored}')
-    taken.add(stored)
-    if not jnp.size(leaf):
+    stored_names.add(stored)
+    if not jnp.size(leaf):  # which Orbax does not write
       raise ValueError(
-        f'cannot save parameters without a number: found shape '
-        f'{jnp.shape(leaf)} at {name}'
+        f'cannot save empty parameters: found shape {jnp.shape(leaf)} at {name}'
       )
     if num_seeds is not None and jnp.shape(leaf)[:1] != (num_seeds,):
       raise ValueError(
-        f'with num_seeds={num_seeds}, all parameters must lead with an axis of '
-        f'{num_seeds} seeds; found shape {jnp.shape(leaf)} at {name}'
+        f'with num_seeds={num_seeds}, all parameters must have a leading axis '
+        f'of {num_seeds} seeds; found shape {jnp.shape(leaf)} at {name}'
       )
 
 
@@ -185,34 +198,32 @@ def load(
   """Reads a model folder: `model.apply({'params': params}, features)`.
 
   Args:
-    directory: what `save` wrote.
-    seed: takes one seed of parameters that were saved with `num_seeds`; without
-      it they come with their leading S axis.
+    directory: a folder that `save` wrote, in this release or an earlier one.
+    seed: selects one seed of parameters that were saved with `num_seeds`; None
+      returns them with their leading S axis.
     modules: as for `save`.
 
   Returns:
     (model, params, tables).
 
   Raises:
-    ValueError: arguments of another type.
-    CheckpointError: not a model folder, a damaged one, or one of a release
-      that has what this one has not.
+    ValueError: an argument has another type.
+    CheckpointError: the folder is not a model, is damaged, was written by a
+      newer release, or uses what this one does not have.
   """
   directory = pytrees.absolute(directory)
   lookup = blueprint.known_names(modules)
   if seed is not None:
-    seed = _whole('seed', seed, 0)
+    seed = _check_whole('seed', seed, 0)
   meta, params = _read(directory)
   try:
     model = blueprint.from_data(meta['model'], lookup)
     if not isinstance(model, nn.Module):
       raise TypeError(f'expected a Linen module, found {model!r:.50}')
-    found = meta['tables']
-    tables = None if found is None else Tables.from_json(found)
+    encoded = meta['tables']
+    tables = None if encoded is None else Tables.from_json(encoded)
     num_seeds = int(meta['num_seeds'] or 0)
-  except CheckpointError:
-    raise
-  except Exception as error:  # of constructors, too
+  except Exception as error:  # constructors may raise any
     raise _misfit(directory, error) from error
   if seed is None:
     return model, params, tables
@@ -224,14 +235,18 @@ def load(
   lengths = {jnp.shape(x)[:1] for x in jax.tree.leaves(params)}
   if lengths - {(num_seeds,)}:
     raise CheckpointError(
-      f'the parameters in {directory} should lead with {num_seeds} seeds, '
-      f'found lengths {sorted(lengths)}'
+      f'all parameters in {directory} should have a leading axis of '
+      f'{num_seeds} seeds; found {sorted(lengths)}'
     )
   return model, jax.tree.map(lambda x: x[seed], params), tables
 
 
 def load_extra(directory: str | pathlib.Path) -> dict[str, Any]:
-  """The `extra` data of a model folder; raises as `load`."""
+  """Returns the `extra` data of a model folder.
+
+  Raises:
+    ValueError, CheckpointError: as `load`.
+  """
   directory = pytrees.absolute(directory)
   extra = _read(directory)[0].get('extra')
   if not isinstance(extra, dict):
@@ -244,7 +259,7 @@ def _misfit(directory: pathlib.Path, error: Exception) -> CheckpointError:
     error = KeyError(f'{error} is missing')
   reason = ' '.join(str(error).split()) or type(error).__name__
   return CheckpointError(
-    f'the model in {directory} does not fit this release: {reason:.500}'
+    f'this release cannot load the model in {directory}: {reason:.500}'
   )
 
 
@@ -255,12 +270,23 @@ def _read(directory: pathlib.Path) -> tuple[dict[str, Any], PyTree]:
       'or check the path'
     )
   params, meta = pytrees.read(directory)
-  if meta.get('format') != FORMAT:
-    raise CheckpointError(
-      f'the model in {directory} has format {meta.get("format")!r:.50}, and '
-      f'this release reads format {FORMAT}'
-    )
+  _check_format(directory, meta.get('format'))
   try:
     return meta, jax.tree.map(jnp.asarray, params)
   except Exception as error:
     raise _misfit(directory, error) from error
+
+
+def _check_format(directory: pathlib.Path, number: Any) -> None:
+  is_number = isinstance(number, int) and not isinstance(number, bool)
+  if is_number and 1 <= number <= FORMAT:
+    return
+  if is_number and number > FORMAT:
+    raise CheckpointError(
+      f'the model in {directory} was written by a newer release (format '
+      f'{number!r:.50}; this one reads up to {FORMAT}): update lplmtl'
+    )
+  raise CheckpointError(
+    f'the model in {directory} must have a format number from 1 to {FORMAT}, '
+    f'found {number!r:.50}: save it again'
+  )
