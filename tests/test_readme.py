@@ -1,36 +1,137 @@
-"""What the README says can be done."""
+"""Whatever the READMEs say can be done: snippets, commands, links, the tree."""
 
 import ast
+import json
 import pathlib
 import re
+import shlex
+import subprocess
+import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-README = (ROOT / 'README.md').read_text()
-PYTHON = re.findall(r'```python\n(.*?)```', README, re.DOTALL)
-SHELL = '\n'.join(re.findall(r'```sh\n(.*?)```', README, re.DOTALL))
+FOLDERS = ('lplmtl', 'experiments', 'tests')
+FILES = [
+  path
+  for path in (
+    ROOT / 'README.md',
+    ROOT / 'CONTRIBUTING.md',
+    *(p for f in FOLDERS for p in sorted((ROOT / f).rglob('README.md'))),
+  )
+  if path.is_file()
+]
+TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
+README = TEXTS['README.md']
+MAX_LINES = {'README.md': 1000}  # of the others: 300
 
 
-@pytest.mark.parametrize('number', range(len(PYTHON)))
-def test_snippets_run(number, tmp_path, monkeypatch, capsys):
+def _blocks(text, language):
+  return re.findall(rf'```{language}\n(.*?)```', text, re.DOTALL)
+
+
+SNIPPETS = [
+  pytest.param(name, code, id=f'{name}-{number}')
+  for name, text in TEXTS.items()
+  for number, code in enumerate(_blocks(text, 'python'))
+]
+
+
+@pytest.mark.parametrize('name, code', SNIPPETS)
+def test_snippets_run(name, code, tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
-  exec(compile(PYTHON[number], f'README snippet {number}', 'exec'), {})
+  exec(compile(code, name, 'exec'), {})
 
 
-def test_there_are_snippets():
-  assert PYTHON
-  longest = max(len(text.strip().splitlines()) for text in PYTHON)
-  assert longest <= 15
+def test_the_readme_has_snippets_of_at_most_15_lines():
+  snippets = _blocks(README, 'python')
+  assert snippets
+  assert max(len(code.strip().splitlines()) for code in snippets) <= 15
 
 
-def test_commands_name_files_that_exist():
-  named = re.findall(r'--flagfile=(\S+)', SHELL)
-  assert named
-  for path in named:
-    assert (ROOT / path).is_file(), path
-  for module in re.findall(r'python -m (experiments\.\w+)', SHELL):
-    assert (ROOT / module.replace('.', '/')).with_suffix('.py').is_file()
+@pytest.mark.parametrize('name', TEXTS)
+def test_snippets_that_need_a_file_are_python(name):
+  for code in _blocks(TEXTS[name], 'py'):
+    ast.parse(code)
+
+
+@pytest.mark.parametrize('name', TEXTS)
+def test_length(name):
+  assert len(TEXTS[name].splitlines()) <= MAX_LINES.get(name, 300)
+
+
+def _commands(text):
+  """The words of each command in the `sh` blocks, and of `!` lines."""
+  lines = '\n'.join(_blocks(text, 'sh')).replace('\\\n', ' ').splitlines()
+  lines += re.findall(
+    r'^!(.*)$', '\n'.join(_blocks(text, 'text')), re.MULTILINE
+  )
+  for line in lines:
+    for command in re.split(r'&&|;', line):
+      words = shlex.split(command, comments=True)
+      if words:
+        yield words
+
+
+MODULES = {
+  words[2]
+  for text in TEXTS.values()
+  for words in _commands(text)
+  if words[:2] == ['python', '-m'] and words[2].startswith('experiments.')
+}
+PARSE = """
+import importlib, json, sys
+from absl import flags
+importlib.import_module(sys.argv[1])
+for words in json.loads(sys.argv[2]):
+  flags.FLAGS(['command', *words])
+  flags.FLAGS.unparse_flags()
+"""
+
+
+@pytest.mark.parametrize('module', sorted(MODULES))
+def test_commands_parse(module):
+  """In a process of its own, as two commands may define the same flag."""
+  lines = [
+    # The value of a shell variable is not known: only its flag is parsed.
+    [w for w in words[3:] if '$' not in w and w != '--help']
+    for text in TEXTS.values()
+    for words in _commands(text)
+    if words[1:3] == ['-m', module]
+  ]
+  command = [sys.executable, '-c', PARSE, module, json.dumps(lines)]
+  subprocess.run(command, cwd=ROOT, check=True, timeout=60)
+
+
+@pytest.mark.parametrize('name', TEXTS)
+def test_files_of_commands_exist(name):
+  for words in _commands(TEXTS[name]):
+    for word in words:
+      if re.fullmatch(r'[\w/.-]+\.(py|txt|sh)', word):
+        assert (ROOT / word).is_file(), words
+
+
+def test_the_readme_has_commands():
+  assert 'experiments.census' in MODULES
+
+
+def _anchors(text):
+  titles = re.findall(r'^#+ (.+)$', text, re.MULTILINE)
+  kept = (re.sub(r'[^\w\- ]', '', title.lower()) for title in titles)
+  return {title.replace(' ', '-') for title in kept}
+
+
+@pytest.mark.parametrize('name', TEXTS)
+def test_links_lead_somewhere(name):
+  prose = re.sub(r'```.*?```', '', TEXTS[name], flags=re.DOTALL)
+  for target in re.findall(r'\]\(([^)\s]+)\)', prose):
+    if target.startswith(('http://', 'https://', 'mailto:')):
+      continue
+    path, _, anchor = target.partition('#')
+    file = (ROOT / name).parent / path if path else ROOT / name
+    assert file.exists(), target
+    if anchor:
+      assert anchor in _anchors(file.read_text()), target
 
 
 def test_tree_is_true():
@@ -53,7 +154,7 @@ def test_tree_is_true():
         assert str(relative) in named or in_folder, relative
 
 
-def test_public_names_of_the_library_are_used_or_documented():
+def test_public_names_of_the_library_are_documented():
   tree = ast.parse((ROOT / 'lplmtl' / '__init__.py').read_text())
   names = [
     a.asname
@@ -63,4 +164,4 @@ def test_public_names_of_the_library_are_used_or_documented():
   ]
   assert len(names) == len(set(names))
   for name in names:
-    assert f'`{name}`' in README, name
+    assert any(f'`{name}`' in text for text in TEXTS.values()), name
