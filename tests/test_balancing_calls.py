@@ -13,7 +13,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 import lplmtl
 from lplmtl import balancing
-from lplmtl.balancing import _keys
+from lplmtl.balancing import _keys, coordinates
 from lplmtl.types import Aggregator
 from tests import contracts
 from tests.test_balancing import (
@@ -408,6 +408,21 @@ def test_combine_and_gramian_of_some_parameters():
   np.testing.assert_allclose(some, each['b'] @ each['b'].T, rtol=1e-5)
   with pytest.raises(ValueError, match=r'lead with T.*, 2; found shape \(3, 2'):
     balancing.combine(weights[:2], each)
+
+
+@pytest.mark.parametrize('num_tasks', [2, 3])
+@pytest.mark.parametrize('shared', [None, {'a': False, 'b': True}])
+def test_separate_gradients_as_stacked_ones(num_tasks, shared):
+  stacked, weights = _gradients(num_tasks), jnp.arange(1.0, num_tasks + 1)
+  each = [jax.tree.map(lambda x, k=k: x[k], stacked) for k in range(num_tasks)]
+  np.testing.assert_allclose(
+    coordinates.products_of(each, shared),
+    balancing.gramian(stacked, shared), rtol=1e-5,
+  )  # fmt: skip
+  contracts.assert_trees_equal(
+    coordinates.combine_each(weights, each, shared),
+    balancing.combine(weights, stacked, shared),
+  )
 
 
 def test_gradients_in_a_list():

@@ -117,17 +117,6 @@ def test_pull_backs_take_turns_on_a_cpu_alone(platform, takes_turns):
   assert ('stablehlo.while' in program) == takes_turns
 
 
-def test_gramian_of_some_leaves():
-  rng = np.random.default_rng(0)
-  trees = [
-    {'a': rng.normal(size=(2, 3)), 'b': rng.normal(size=4)} for _ in range(3)
-  ]
-  flat = np.stack([np.concatenate([t['a'].ravel(), t['b']]) for t in trees])
-  np.testing.assert_allclose(gradients.gramian(trees), flat @ flat.T, rtol=1e-5)
-  some = gradients.gramian(trees, {'a': False, 'b': True})
-  np.testing.assert_allclose(some, flat[:, 6:] @ flat[:, 6:].T, rtol=1e-5)
-
-
 @pytest.mark.parametrize('scope', ['all', 'shared'])
 def test_a_gramian_step_by_hand(scope):
   """Weights from PCGrad's own definition, on whole gradient vectors."""

@@ -38,6 +38,7 @@ ALLOWED = {
   'training.microbatch': {'prng'},
   'training.scopes': {'training.gradients'},
   'training.balanced': {
+    'balancing',
     'losses',
     'training.gradients',
     'training.microbatch',

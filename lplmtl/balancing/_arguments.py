@@ -167,11 +167,13 @@ def check_no_list(gradients: Any) -> None:
 
 
 def check_shared(shared: Any, tree: Any) -> None:
-  """Refuses what does not say which leaves of a tree are shared.
+  """Refuses anything but a pytree of bools like `tree`; None passes.
 
   Raises:
-    ValueError: another structure, leaves that are no bools, or only False.
+    ValueError: the structure differs, a leaf is not a bool, or all are False.
   """
+  if shared is None:
+    return
   found: Any = jax.tree.structure(shared)
   wanted: Any = jax.tree.structure(tree)
   if found != wanted:

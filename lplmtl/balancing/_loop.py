@@ -32,6 +32,7 @@ def first_state(
   """
   _check_method(method)
   if isinstance(method, Aggregator):
+    _arguments.check_shared(shared, params)
     return method.init(key, coordinates.chosen(params, shared), num_tasks)
   return method.init(key, num_tasks)
 
@@ -72,6 +73,7 @@ def balance(
   _arguments.check_no_list(gradients)
   if isinstance(method, Aggregator):
     types.check_keywords(method.update, ('present',))
+    _arguments.check_shared(shared, gradients)
     found, weights, state = method.update(
       coordinates.chosen(gradients, shared), losses, state, present=present
     )

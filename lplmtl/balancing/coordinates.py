@@ -1,4 +1,14 @@
-"""Sums over the coordinates of stacked gradients, leaf by leaf."""
+"""Sums over the coordinates of task gradients, leaf by leaf.
+
+Task gradients come in two layouts: stacked, one pytree whose leaves lead with
+T, which is what `jax.jacrev` returns and what methods and loops of your own
+use; and separate, a sequence of T pytrees, which training keeps so that two
+gradients are never copied into one array.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +16,13 @@ import jax.numpy as jnp
 from lplmtl.balancing import _arguments
 from lplmtl.types import Array, PyTree
 
+# Leaves of at most this many numbers (32 KiB, a core's L1 cache) are joined
+# before their products: below it a product costs more to start than to compute.
+SMALL_LEAF = 8192
+
 
 def inner(first: PyTree, second: PyTree) -> Array:
-  """`[T]` inner products of T gradients with T others (leading T axes)."""
+  """`[T]` inner products of T gradients with T others, both stacked."""
   products = jax.tree.map(
     lambda a, b: jnp.sum((a * b).reshape(len(a), -1), axis=1), first, second
   )
@@ -16,10 +30,10 @@ def inner(first: PyTree, second: PyTree) -> Array:
 
 
 def gramian(gradients: PyTree, shared: PyTree = None) -> Array:
-  """What Gramian methods ask for, in a training loop of your own.
+  """The inner products that Gramian methods need, in a loop of your own.
 
-  Where each device has rows of its own, gradients are to be averaged over the
-  devices before: the mean of the devices' Gramians is not the Gramian of the
+  Where each device holds rows of its own, average the gradients over the
+  devices first: the mean of the devices' Gramians is not the Gramian of the
   mean gradients.
 
       def step(params, rows):  # in jax.shard_map over the axis 'data'
@@ -28,66 +42,118 @@ def gramian(gradients: PyTree, shared: PyTree = None) -> Array:
         gramian = balancing.gramian(gradients)
 
   Args:
-    gradients: pytree of the task gradients, each leaf with a leading T, such as
-      `lplmtl.task_gradients` or `jax.jacrev` returns; but no list or tuple.
-    shared: pytree of bools of the same structure, which leaves count, such as
-      `lplmtl.shared_leaves` returns; None for all.
+    gradients: pytree of the task gradients, each leaf with a leading T, as
+      `lplmtl.task_gradients` and `jax.jacrev` return them; not a list or tuple.
+    shared: pytree of bools with the same structure, True for the leaves to
+      include, as `lplmtl.shared_leaves` returns it; None for all.
 
   Returns:
-    `[T, T]` inner products of the gradients.
+    `[T, T]` inner products of the gradients, float32 or better.
 
   Raises:
-    ValueError: a list or tuple, which may be meant as T gradients or as the
-      parts of one set of parameters; leaves that do not lead with one T.
+    ValueError: `gradients` is a list or tuple, which could mean T gradients or
+      the parts of one parameter set; its leaves do not all lead with the same
+      T; or `shared` does not fit.
   """
   _arguments.check_no_list(gradients)
   _arguments.check_stacked(gradients)
+  _arguments.check_shared(shared, gradients)
   return products(chosen(gradients, shared))
 
 
 def products(gradients: PyTree) -> Array:
-  """`[T, T]` inner products of gradients stacked in any pytree."""
+  """`[T, T]` inner products of stacked gradients."""
   flat = [leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(gradients)]
-  return jnp.sum(jnp.stack([_square(leaf) for leaf in flat]), axis=0)
+  squares = [_product(_as_float(leaf), _as_float(leaf).T) for leaf in flat]
+  return jnp.sum(jnp.stack(squares), axis=0)
 
 
-def chosen(tree: PyTree, shared: PyTree) -> PyTree:
-  """None in the place of what is not shared; a `shared` of None takes all."""
-  if shared is None:
-    return tree
-  _arguments.check_shared(shared, tree)
-  return jax.tree.map(lambda x, ok: x if ok else None, tree, shared)
+def products_of(each: Sequence[PyTree], shared: PyTree = None) -> Array:
+  """`[T, T]` inner products of separate gradients; `shared` as in `gramian`."""
+  rows = [_join_small(jax.tree.leaves(chosen(tree, shared))) for tree in each]
+  if len(rows) > 2:  # one product per leaf runs and compiles faster then
+    return products([jnp.stack(leaves) for leaves in zip(*rows, strict=True)])
+  size = len(rows)
+  entries: dict[tuple[int, int], Any] = {}
+  for i, j in itertools.product(range(size), repeat=2):
+    entries[i, j] = entries.get((j, i))
+    if entries[i, j] is None:
+      entries[i, j] = sum(map(_product, rows[i], rows[j]))
+  return jnp.stack(list(entries.values())).reshape(size, size)
+
+
+def _join_small(leaves: Sequence[Array]) -> list[Array]:
+  """Flat leaves, with the small ones joined into one."""
+  flat = [_as_float(leaf).ravel() for leaf in leaves]
+  small = [leaf for leaf in flat if leaf.size <= SMALL_LEAF]
+  large = [leaf for leaf in flat if leaf.size > SMALL_LEAF]
+  return [*large, jnp.concatenate(small)] if small else large
+
+
+def _as_float(leaf: Array) -> Array:
+  """As float32 or better: sums of bfloat16 squares would lose most digits."""
+  return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def _product(a: Array, b: Array) -> Array:
+  """In full precision, where an accelerator uses less by default."""
+  return jnp.matmul(a, b, precision='highest')
 
 
 def combine(weights: Array, gradients: PyTree, shared: PyTree = None) -> PyTree:
-  """`sum_k w_k g_k`, in a training loop of your own.
+  """`sum_k w_k g_k`, in a loop of your own.
 
   Args:
-    weights: `[T]`, as a balancer gives them.
+    weights: `[T]`, as a balancer returns them.
     gradients: pytree of the task gradients, each leaf with a leading T.
-    shared: pytree of bools of the same structure, where the weights act; the
-      others get the plain sum. None for all.
+    shared: pytree of bools with the same structure, True where the weights act;
+      the other leaves get the plain sum. None for all.
 
   Returns:
     A gradient, a pytree like the parameters.
 
   Raises:
-    ValueError: leaves that do not lead with as many T as there are weights; a
-      `shared` that does not fit.
+    ValueError: the leaves do not lead with the length of `weights`; or `shared`
+      does not fit.
   """
   weights = jnp.asarray(weights)
   _arguments.check_stacked(gradients, len(weights))
-  ones = jnp.ones_like(weights)
+  _arguments.check_shared(shared, gradients)
   if shared is None:
     shared = jax.tree.map(lambda _: True, gradients)
-  _arguments.check_shared(shared, gradients)
   return jax.tree.map(
-    lambda leaf, acts: jnp.tensordot(
-      (weights if acts else ones).astype(leaf.dtype), leaf, 1
-    ),
-    gradients,
-    shared,
+    lambda acts, leaf: _mixture(weights, acts, leaf), shared, gradients
   )
+
+
+def combine_each(
+  weights: Array, each: Sequence[PyTree], shared: PyTree = None
+) -> PyTree:
+  """`combine` of separate gradients."""
+  if shared is None:
+    shared = jax.tree.map(lambda _: True, each[0])
+  return jax.tree.map(
+    lambda acts, *leaves: _mixture(weights, acts, leaves), shared, *each
+  )
+
+
+def _mixture(weights: Array, acts: bool, leaves: Iterable[Array]) -> Any:
+  """A weighted or plain sum of T leaves, number by number.
+
+  Not a contraction, which accelerators compute in reduced precision.
+  """
+  factors = weights if acts else jnp.ones_like(weights)
+  return sum(
+    factor.astype(leaf.dtype) * leaf
+    for factor, leaf in zip(factors, leaves, strict=True)
+  )
+
+
+def chosen(tree: PyTree, shared: PyTree) -> PyTree:
+  """`tree` with None for the leaves where `shared` is False; None keeps all."""
+  if shared is None:
+    return tree
+  return jax.tree.map(lambda x, ok: x if ok else None, tree, shared)
 
 
 def zeros(params: PyTree, num_tasks: int) -> PyTree:
@@ -117,9 +183,3 @@ def share_out(values: Array, before: Array, here: Array) -> Array:
   total = jnp.sum(here * values)
   factor = (len(values) - kept) / jnp.where(total > 0, total, 1)
   return jnp.where(here > 0, values * factor, before)
-
-
-def _square(leaf: Array) -> Array:
-  """In float32 or better, where an accelerator would take less by default."""
-  leaf = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-  return jnp.matmul(leaf, leaf.T, precision='highest')

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lplmtl import losses, types
+from lplmtl.balancing import coordinates
 from lplmtl.training import gradients, returned, scopes
 from lplmtl.training.microbatch import Rows
 from lplmtl.types import (
@@ -39,7 +40,7 @@ def init(
   acts = scopes.acting(balancer, model, params)
   if isinstance(balancer, Aggregator):
     counts = scopes.counting(balancer, acts, moves)
-    return balancer.init(key, scopes.chosen(params, counts), len(tasks))
+    return balancer.init(key, coordinates.chosen(params, counts), len(tasks))
   return balancer.init(key, len(tasks))
 
 
@@ -186,9 +187,9 @@ def _each_task(job: _Job) -> tuple[Array, list[PyTree], PyTree]:
 def _by_gramian(job: _Job) -> _Found:
   """T pull-backs, whose inner products tell the weights."""
   values, each, penalty = _each_task(job)
-  products = gradients.gramian(each, job.counts)
+  products = coordinates.products_of(each, job.counts)
   weights, state = job.weigh(values, gramian=products)
-  found = _combine(each, weights, job.shared)
+  found = coordinates.combine_each(weights, each, job.shared)
   return _plus(found, penalty), values, weights, state
 
 
@@ -196,7 +197,7 @@ def _aggregated(job: _Job) -> _Found:
   """T pull-backs, stacked for an aggregator."""
   values, each, penalty = _each_task(job)
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-  stacked = scopes.chosen(stacked, job.counts)
+  stacked = coordinates.chosen(stacked, job.counts)
   types.check_keywords(job.balancer.update, ('present',))
   found, weights, state = returned.parts(
     job.balancer.update(stacked, values, job.state, present=job.totals > 0),
@@ -242,7 +243,7 @@ def _at_representation(job: _Job) -> _Found:
   each = gradients.each_pulled_back(
     lambda weights, _: pull_back(weights, 0.0)[1], len(tasks)
   )
-  products = rows.total(gradients.gramian(each))
+  products = rows.total(coordinates.products_of(each))
   weights, state = job.weigh(values, gramian=products)
   acts, cotangent = pull_back(weights, 1.0)
   plain, _ = pull_back(jnp.ones_like(weights), 1.0)
@@ -260,21 +261,6 @@ def _share(rows: Rows) -> Any:
 
 def _plus(found: PyTree, penalty: PyTree) -> PyTree:
   return found if penalty is None else jax.tree.map(jnp.add, found, penalty)
-
-
-def _combine(each: list[PyTree], weights: Array, shared: PyTree) -> PyTree:
-  """`sum_k w_k g_k`, where the weights act; `sum_k g_k` elsewhere."""
-
-  def add(acts: bool, *leaves: Array) -> Array:
-    factors = weights if acts else jnp.ones_like(weights)
-    return sum(
-      factor.astype(leaf.dtype) * leaf
-      for factor, leaf in zip(factors, leaves, strict=True)
-    )
-
-  if shared is None:
-    shared = jax.tree.map(lambda _: True, each[0])
-  return jax.tree.map(add, shared, *each)
 
 
 def _pull(

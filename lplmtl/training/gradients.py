@@ -1,12 +1,10 @@
 """From rows to the gradients of all tasks, and what they have in common."""
 
 import functools
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 
 from lplmtl import losses, types
@@ -96,59 +94,6 @@ def task_gradients(
   values, pull_back, _ = forward(model, tasks, params, batch, key=key)
   each = each_pulled_back(pull_back, len(tasks))
   return values, jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-
-
-def gramian(gradients: Sequence[PyTree], shared: PyTree = None) -> Array:
-  """Inner products of gradients, summed leaf by leaf.
-
-  Args:
-    gradients: T pytrees like the parameters.
-    shared: a pytree of bools, which leaves count; None for all.
-
-  Returns:
-    `[T, T]` float32.
-  """
-  rows = [_chosen(gradient, shared) for gradient in gradients]
-  if len(rows) > 2:  # one product a leaf is faster then, and compiles faster
-    stacked = map(_stack, zip(*rows, strict=True))
-    products = [_product(leaf, leaf.T) for leaf in stacked]
-    return jnp.sum(jnp.stack(products), axis=0)
-  size = len(rows)
-  entries: dict[tuple[int, int], Any] = {}
-  for i, j in itertools.product(range(size), repeat=2):
-    entries[i, j] = entries.get((j, i))
-    if entries[i, j] is None:
-      entries[i, j] = sum(
-        _product(a.ravel(), b.ravel())
-        for a, b in zip(rows[i], rows[j], strict=True)
-      )
-  return jnp.stack(list(entries.values())).reshape(size, size)
-
-
-def _product(a: Array, b: Array) -> Array:
-  """In full precision, where accelerators take less by default."""
-  return jnp.matmul(a, b, precision='highest')
-
-
-def _stack(leaves: Sequence[Array]) -> Array:
-  return jnp.stack([leaf.ravel() for leaf in leaves])
-
-
-def _chosen(gradient: PyTree, shared: PyTree) -> list[Array]:
-  """The leaves that count."""
-  leaves = jax.tree.leaves(gradient)
-  if shared is not None:
-    chosen = jax.tree.leaves(shared)
-    leaves = [x for x, ok in zip(leaves, chosen, strict=True) if ok]
-  return _gather_small(leaves)
-
-
-def _gather_small(leaves: Sequence[Array], limit: int = 8192) -> list[Array]:
-  """Joins what is small, where a product costs more to start than to do."""
-  leaves = [leaf.astype(jnp.float32) for leaf in leaves]
-  small = [leaf.ravel() for leaf in leaves if leaf.size <= limit]
-  large = [leaf for leaf in leaves if leaf.size > limit]
-  return [*large, jnp.concatenate(small)] if small else large
 
 
 def shared_leaves(model: Any, params: PyTree) -> PyTree:

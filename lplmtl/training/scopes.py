@@ -61,10 +61,3 @@ def counting(
       'gradients to compare: take a balancer that weights losses'
     )
   return counts
-
-
-def chosen(tree: PyTree, acts: PyTree) -> PyTree:
-  """None in the place of what is out of scope."""
-  if acts is None:
-    return tree
-  return jax.tree.map(lambda x, ok: x if ok else None, tree, acts)
