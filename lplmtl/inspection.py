@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import types
+from lplmtl import _checks
 from lplmtl.types import Model, PyTree
 
 # `{selector: {pool: [E_p]}}`, as `aux['gates']` but without rows.
@@ -33,21 +33,10 @@ def usage(
 
   Raises:
     ValueError: no rows, or something else than a model and its parameters.
-
-  Example:
-    >>> import lplmtl
-    >>> from lplmtl import data, tasks
-    >>> rows = data.clicks(100)
-    >>> todo = tasks.binary('click'), tasks.binary('buy')
-    >>> model = lplmtl.MMoE(todo, num_experts=4)
-    >>> params = jax.jit(model.init)(jax.random.key(0), rows.features)['params']
-    >>> mean_weights = usage(model, params, rows.features)[0]['buy']['experts']
-    >>> mean_weights.shape, round(float(mean_weights.sum()), 3)
-    ((4,), 1.0)
   """
-  types.check_call(model, params, chunk_size)
+  _checks.check_call(model, params, chunk_size)
   features = jax.tree.map(jnp.asarray, features)
-  count = types.num_rows(features)
+  count = _checks.num_rows(features)
   if not count or chunk_size < 1:
     raise ValueError(
       'expected at least one row, and one at a time; found '

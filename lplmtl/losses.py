@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl import types
+from lplmtl import _checks
 from lplmtl.types import Array, Batch, Task
 
 
@@ -97,13 +97,6 @@ def masked_mean(
   Returns:
     (mean, present): scalars; present is False, and the mean 0, where no row
     counts.
-
-  Example:
-    >>> import jax.numpy as jnp
-    >>> values = jnp.array([1.0, 3.0, 8.0])
-    >>> mean, present = masked_mean(values, jnp.array([True, True, False]))
-    >>> float(mean), bool(present)
-    (2.0, True)
   """
   scale = _scale(values, where, weights)
   if total is None:
@@ -121,7 +114,7 @@ def _scale(values: Array, where: Array | None, weights: Array | None) -> Array:
 
 def row_totals(tasks: Sequence[Task], batch: Batch) -> Array:
   """`[T]` float32, the weight of the rows that have a label for each task."""
-  ones = jnp.ones(types.num_rows(batch.features), jnp.float32)
+  ones = jnp.ones(_checks.num_rows(batch.features), jnp.float32)
   masks = batch.where or {}
   return jnp.stack(
     [

@@ -5,12 +5,10 @@ features, H expert width, K outputs of a task, S seeds.
 """
 
 import dataclasses
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import jax
-import numpy as np
 
 Array = jax.Array
 PyTree = Any
@@ -36,11 +34,6 @@ class Task:
       `fit` refuses others.
     is_regression: the loss is a squared error; uncertainty weighting treats
       such a loss by other constants than a log loss.
-
-  Example:
-    >>> from lplmtl import losses
-    >>> Task('rating', losses.squared_error).num_outputs
-    1
   """
 
   name: str
@@ -88,113 +81,12 @@ class Batch(NamedTuple):
       task that is not named (or `where=None`) has all its labels. What stands
       under False, a NaN too, has no effect.
     weights: optional `[B]` float >= 0, the weight of each row in the losses.
-
-  Example:
-    >>> import numpy as np
-    >>> features = np.zeros((2, 8), np.float32)
-    >>> batch = Batch(features, labels={'click': np.array([0, 1])},
-    ...               where={'click': np.array([True, False])})
-    >>> batch.features.shape
-    (2, 8)
   """
 
   features: PyTree
   labels: Mapping[str, Any]
   where: Mapping[str, Array] | None = None
   weights: Array | None = None
-
-
-def is_whole(value: Any, least: int = 1) -> bool:
-  """Whether it is a whole number of at least so much, Python's or NumPy's."""
-  is_number = isinstance(value, int | np.integer)
-  return is_number and not isinstance(value, bool) and bool(value >= least)
-
-
-def check_keywords(update: Callable[..., Any], names: Iterable[str]) -> None:
-  """Refuses an `update` that does not take what it will be handed by name."""
-  try:
-    parameters = inspect.signature(update).parameters
-  except (TypeError, ValueError):  # what has no signature may take them
-    return
-  kinds = [parameter.kind for parameter in parameters.values()]
-  missing = [name for name in names if name not in parameters]
-  if missing and inspect.Parameter.VAR_KEYWORD not in kinds:
-    raise ValueError(
-      "a balancer's update is called with the keywords "
-      f'{", ".join(names)}; found {inspect.signature(update)}: add '
-      f'{missing[0]}=None, or **extra'
-    )
-
-
-def num_rows(features: PyTree) -> int:
-  """N of a pytree of `[N, ...]`.
-
-  Raises:
-    ValueError: no array, or one without rows' axis.
-  """
-  leaves = jax.tree.leaves(features)
-  if not leaves or not getattr(leaves[0], 'ndim', 0):
-    found = type(leaves[0]).__name__ if leaves else 'nothing'
-    raise ValueError(
-      f'features must be arrays of shape [N, ...], found {found}'
-    )
-  return leaves[0].shape[0]
-
-
-def check_call(model: Any, params: Any, chunk_size: Any = 1) -> None:
-  """Refuses what stands in the place of a model, its parameters or a size.
-
-  Raises:
-    ValueError: what it is, and what to hand over.
-  """
-  if isinstance(model, type) or not hasattr(model, 'apply'):
-    raise ValueError(
-      'model must be an architecture with its tasks, before its parameters; '
-      f'found {getattr(model, "__name__", type(model).__name__)}'
-    )
-  if hasattr(params, 'params'):
-    kind = type(params).__name__
-    raise ValueError(f'params must be parameters, found {kind}: take .params')
-  check_params(params)
-  if not hasattr(chunk_size, '__index__'):
-    raise ValueError(f'chunk_size must be a whole number, found {chunk_size!r}')
-
-
-def check_params(params: Any) -> None:
-  """Refuses variables in the place of the parameters among them.
-
-  Raises:
-    ValueError: they are all under one name, `params`.
-  """
-  is_dict = isinstance(params, Mapping) and list(params) == ['params']
-  if is_dict and isinstance(params['params'], Mapping):
-    raise ValueError(
-      "params must be the parameters themselves, found {'params': ...}: hand "
-      "over variables['params']"
-    )
-
-
-def model_outputs(found: Any) -> tuple[Any, Any]:
-  """`(predictions, aux)` of a model.
-
-  Raises:
-    ValueError: it returned something else, or a penalty that is no number.
-  """
-  is_pair = isinstance(found, tuple) and len(found) == 2
-  if not is_pair or not all(isinstance(part, Mapping) for part in found):
-    kinds = type(found).__name__
-    if isinstance(found, tuple):
-      kinds = f'({", ".join(type(part).__name__ for part in found)})'
-    raise ValueError(
-      'a model must return ({task: predictions [B, ..., K]}, aux), two dicts; '
-      f'found {kinds}'
-    )
-  shape = getattr(found[1].get('penalty'), 'shape', ())
-  if shape:
-    raise ValueError(
-      f"aux['penalty'] of a model must be a scalar, found shape {shape}"
-    )
-  return found
 
 
 class Model(Protocol):

@@ -353,7 +353,7 @@ def test_arguments_of_task_gradients():
   for args, complaint in (
     ((contracts.TASKS, params, batch.features), 'batch must be a lplmtl.Batch'),
     ((params, contracts.TASKS, batch), 'a tuple of lplmtl.Task, found dict'),
-    ((contracts.TASKS, {'params': params}, batch), 'hand over variables'),
+    ((contracts.TASKS, {'params': params}, batch), r"params'\]"),
     (
       (contracts.TASKS, params, batch._replace(labels={'zebra': [0] * 8})),
       r"batch.labels\['zebra'\]\[0\] must be part of an array, found int",

@@ -1,4 +1,4 @@
-"""Intervals: slow references, an oracle, and how often they cover."""
+"""Intervals against slow references and an oracle, and their coverage."""
 
 import math
 
@@ -27,8 +27,14 @@ def test_delong(seed):
   want_aucs, want = reference.delong(scores, labels)
   np.testing.assert_allclose(aucs, want_aucs, rtol=1e-12)
   np.testing.assert_allclose(covariance, want, rtol=1e-10, atol=1e-15)
-  for own, auc in zip(scores, aucs, strict=True):
-    assert auc == pytest.approx(oracle.roc_auc_score(labels, own))
+  for row, auc in zip(scores, aucs, strict=True):
+    assert auc == pytest.approx(oracle.roc_auc_score(labels, row))
+    assert statistics.roc_auc(row, labels) == pytest.approx(auc)
+
+
+def test_an_auc_without_one_of_the_classes():
+  assert math.isnan(statistics.roc_auc([1.0, 2.0], [0, 0]))
+  assert statistics.roc_auc([1.0, 2.0], [0, 1]) == 1.0
 
 
 def test_delong_of_one_score_and_of_any_monotone_function():
@@ -40,22 +46,22 @@ def test_delong_of_one_score_and_of_any_monotone_function():
 
 
 def test_intervals_are_those_of_the_definition():
-  """By the whole covariance matrix, where the code works by averages."""
+  """From the full covariance matrix, where the code averages first."""
   scores, labels = _rows(num_scores=7, num_rows=60)
   a, b = scores[:4], scores[4:]
-  for found, aucs_of in (
+  for interval, aucs_of in (
     (statistics.auc_interval(a, labels), (a,)),
     (statistics.auc_difference(a, b, labels), (a, b)),
   ):
     want = reference.auc_interval(aucs_of, labels)
-    assert found.estimate == pytest.approx(want['estimate'])
-    assert found.std_error == pytest.approx(want['std_error'])
+    assert interval.estimate == pytest.approx(want['estimate'])
+    assert interval.std_error == pytest.approx(want['std_error'])
     reach = stats.t.ppf(0.975, want['freedom']) * want['std_error']
-    assert found.high == pytest.approx(want['estimate'] + reach)
-    assert found.low == pytest.approx(want['estimate'] - reach)
+    assert interval.high == pytest.approx(want['estimate'] + reach)
+    assert interval.low == pytest.approx(want['estimate'] - reach)
 
 
-def test_a_difference_turns_its_sign():
+def test_a_difference_is_antisymmetric():
   scores, labels = _rows(num_scores=5)
   one = statistics.auc_difference(scores[:2], scores[2:], labels)
   other = statistics.auc_difference(scores[2:], scores[:2], labels)
@@ -64,29 +70,29 @@ def test_a_difference_turns_its_sign():
   assert one.std_error == pytest.approx(other.std_error)
 
 
-def test_a_method_against_itself_differs_by_its_seeds_alone():
-  """On the same rows, with the same scores, nothing is left of the rows."""
+def test_a_method_against_itself_differs_by_its_seeds_only():
+  """With equal scores on the same rows the contribution of the rows is zero."""
   scores, labels = _rows(num_scores=4)
-  found = statistics.auc_difference(scores, scores, labels)
-  assert found.estimate == 0.0
+  interval = statistics.auc_difference(scores, scores, labels)
+  assert interval.estimate == 0.0
   same = np.repeat(scores[:1], 3, axis=0)
-  found = statistics.auc_difference(same, same, labels)
-  np.testing.assert_allclose(found, 0.0, atol=1e-7)
-  # Seeds that do not differ leave DeLong's interval of one score.
-  found = statistics.auc_interval(same, labels)
+  interval = statistics.auc_difference(same, same, labels)
+  np.testing.assert_allclose(interval, 0.0, atol=1e-7)
+  # With identical seeds this is DeLong's interval for one score.
+  interval = statistics.auc_interval(same, labels)
   aucs, covariance = statistics.delong(scores[:1], labels)
   error = math.sqrt(covariance[0, 0])
-  assert found.std_error == pytest.approx(error)
-  assert found.high == pytest.approx(aucs[0] + 1.959964 * error, abs=1e-6)
+  assert interval.std_error == pytest.approx(error)
+  assert interval.high == pytest.approx(aucs[0] + 1.959964 * error, abs=1e-6)
 
 
 def test_mean_interval():
   values = [0.91, 0.92, 0.95]
-  found = statistics.mean_interval(values)
+  interval = statistics.mean_interval(values)
   want = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-  assert (found.low, found.high) == pytest.approx(want)
+  assert (interval.low, interval.high) == pytest.approx(want)
   narrow = statistics.mean_interval(values, level=0.5)
-  assert found.low < narrow.low < narrow.high < found.high
+  assert interval.low < narrow.low < narrow.high < interval.high
 
 
 def test_equivalence_needs_the_whole_interval():
@@ -96,11 +102,11 @@ def test_equivalence_needs_the_whole_interval():
 
 
 def _coverage(num_times, num_seeds, statistic):
-  """How often the interval holds the truth, on fresh rows and fresh seeds."""
+  """The fraction of intervals that contain the truth; new rows and seeds."""
   rng = np.random.default_rng(0)
   num_rows, skills = 240, (1.5, 1.2)
   spread = math.sqrt(0.8**2 + 0.4**2 + 0.5**2)
-  # A seed's AUC is Phi(gain / (sqrt(2) spread)); over the gains' normal:
+  # A seed's AUC is Phi(gain / (sqrt(2) spread)), and gains are normal; the mean:
   truth = [
     stats.norm.cdf(s / math.sqrt(2 * spread**2 + 0.15**2)) for s in skills
   ]
@@ -123,8 +129,8 @@ def _coverage(num_times, num_seeds, statistic):
 @pytest.mark.slow
 @pytest.mark.parametrize('num_seeds', [3, 10])
 def test_coverage_of_the_difference(num_seeds):
-  """2,500 simulations: the share has a standard error of .0044."""
-  found = _coverage(
+  """With 2,500 simulations the standard error is .0044."""
+  coverage = _coverage(
     2500,
     num_seeds,
     lambda scores, labels, truth: (
@@ -132,11 +138,11 @@ def test_coverage_of_the_difference(num_seeds):
       truth[0] - truth[1],
     ),
   )
-  assert 0.93 < found < 0.97
+  assert 0.93 < coverage < 0.97
 
 
 def test_coverage_of_one_method():
-  found = _coverage(
+  coverage = _coverage(
     2500,
     5,
     lambda scores, labels, truth: (
@@ -144,12 +150,12 @@ def test_coverage_of_one_method():
       truth[0],
     ),
   )
-  assert 0.93 < found < 0.97
+  assert 0.93 < coverage < 0.97
 
 
-def test_intervals_of_the_seeds_or_the_rows_alone_cover_too_little():
-  """What the coverage test would find if either part were left out."""
-  seeds_alone = _coverage(
+def test_intervals_from_seeds_or_rows_only_cover_too_little():
+  """The coverage test would fail if either part were left out."""
+  seeds_only = _coverage(
     500,
     5,
     lambda scores, labels, truth: (
@@ -157,50 +163,51 @@ def test_intervals_of_the_seeds_or_the_rows_alone_cover_too_little():
       truth[0],
     ),
   )
-  assert seeds_alone < 0.9
+  assert seeds_only < 0.9
 
-  def rows_alone(scores, labels, truth):
-    repeated = [np.repeat(own[:1], 2, axis=0) for own in scores]
-    found = statistics.auc_difference(*repeated, labels)
-    return found, truth[0] - truth[1]
+  def rows_only(scores, labels, truth):
+    repeated = [np.repeat(lines[:1], 2, axis=0) for lines in scores]
+    interval = statistics.auc_difference(*repeated, labels)
+    return interval, truth[0] - truth[1]
 
-  assert _coverage(500, 1, rows_alone) < 0.93
+  assert _coverage(500, 1, rows_only) < 0.93
 
   # As the docstring says, two seeds are too few.
   def both(scores, labels, truth):
-    found = statistics.auc_difference(*scores, labels)
-    return found, truth[0] - truth[1]
+    interval = statistics.auc_difference(*scores, labels)
+    return interval, truth[0] - truth[1]
 
   assert 0.88 < _coverage(2500, 2, both) < 0.94
 
 
 def test_bootstrap():
-  """Against DeLong's, which it approaches; and drawn in pairs."""
+  """Close to DeLong's interval, which requires paired draws."""
   scores, labels = _rows(num_scores=2, num_rows=400, decimals=6)
-  ours, theirs = scores[:1], scores[0] + 0.3 * scores[1]
-  found = statistics.paired_bootstrap(
-    lambda s, y: oracle.roc_auc_score(y, s), ours, theirs, labels,
-    num_samples=400,
-  )  # fmt: skip
-  aucs, covariance = statistics.delong(np.stack([ours[0], theirs]), labels)
-  assert found.estimate == pytest.approx(aucs[0] - aucs[1])
-  error = math.sqrt(np.array([1, -1]) @ covariance @ np.array([1, -1]))
-  assert found.std_error == pytest.approx(error, rel=0.15)
-  assert found.low == pytest.approx(
-    found.estimate - 1.96 * error, abs=error / 3
+  method, baseline = scores[:1], scores[0] + 0.3 * scores[1]
+  interval = statistics.paired_bootstrap(
+    statistics.roc_auc, method, baseline, labels, num_samples=400
   )
-  assert found == statistics.paired_bootstrap(
-    lambda s, y: oracle.roc_auc_score(y, s), ours, theirs, labels,
-    num_samples=400,
-  )  # fmt: skip
+  aucs, covariance = statistics.delong(np.stack([method[0], baseline]), labels)
+  assert interval.estimate == pytest.approx(aucs[0] - aucs[1])
+  error = math.sqrt(np.array([1, -1]) @ covariance @ np.array([1, -1]))
+  assert interval.std_error == pytest.approx(error, rel=0.15)
+  assert interval.low == pytest.approx(
+    interval.estimate - 1.96 * error, abs=error / 3
+  )
+  again = statistics.paired_bootstrap(
+    statistics.roc_auc, method, baseline, labels, num_samples=400
+  )
+  assert interval == again
 
 
 def test_bootstrap_of_the_mean_over_seeds():
   scores, labels = _rows(num_scores=3)
-  found = statistics.paired_bootstrap(
+  interval = statistics.paired_bootstrap(
     lambda s, y: s.mean(), scores[:2], scores[2], labels, num_samples=20
   )
-  assert found.estimate == pytest.approx(scores[:2].mean() - scores[2].mean())
+  assert interval.estimate == pytest.approx(
+    scores[:2].mean() - scores[2].mean()
+  )
 
 
 def test_mtl_gain():
@@ -213,32 +220,32 @@ LABELS = np.array([0, 1, 0, 1])
 @pytest.mark.parametrize(
   'call, complaint',
   [
-    (lambda: statistics.delong(np.zeros((1, 3)), LABELS), r'\(1, 3\) and \(4,\)'),
-    (lambda: statistics.delong(np.zeros(4), LABELS), 'found shapes'),
+    (lambda: statistics.delong(np.zeros((1, 3)), LABELS), r'\(1, 3\)'),
+    (lambda: statistics.delong(np.zeros(4), LABELS), 'shapes'),
     (lambda: statistics.delong([[0, 1, 2, np.nan]], LABELS), 'finite'),
-    (lambda: statistics.delong([[0, 1, 2, 3]], [0, 0, 0, 1]), '1 positive .* and 3'),
+    (lambda: statistics.delong([[0, 1, 2, 3]], [0, 0, 0, 1]), '1 positive'),
     (lambda: statistics.auc_interval(np.zeros((1, 4)), LABELS), 'two seeds'),
     (lambda: statistics.auc_interval(np.zeros((2, 4)), LABELS, level=95), 'level'),
     (
       lambda: statistics.auc_difference(np.zeros((2, 4)), np.zeros((2, 3)), LABELS),
-      'score of every row',
+      'shapes',
     ),
-    (lambda: statistics.delong([[0, 1, 2, 3]], [0, 1, np.nan, 1]), 'labels must be finite numbers; not so are 1'),
-    (lambda: statistics.delong([[0, 1, 2, 3]], list('abab')), 'labels must be finite'),
+    (lambda: statistics.delong([[0, 1, 2, 3]], [0, 1, np.nan, 1]), 'labels must be finite.* 1 '),
+    (lambda: statistics.delong([[0, 1, 2, 3]], list('abab')), 'labels must be finite.*U1'),
     (lambda: statistics.mean_interval([1.0]), 'two seeds'),
-    (lambda: statistics.mean_interval([1.0, np.nan]), 'finite values'),
+    (lambda: statistics.mean_interval([1.0, np.nan]), 'finite'),
     (lambda: statistics.mtl_gain([1.0], [0.0]), 'above 0'),
     (
       lambda: statistics.paired_bootstrap(np.dot, np.zeros(4), np.zeros(4), LABELS, num_samples=1),
-      'num_samples must be at least 2, found 1',
+      'num_samples',
     ),
     (
       lambda: statistics.paired_bootstrap(
         lambda s, y: np.nan, np.zeros(4), np.zeros(4), LABELS, num_samples=3
       ),
-      'not defined',
+      'NaN',
     ),
-    (lambda: statistics.mtl_gain([], []), 'as many values as tasks'),
+    (lambda: statistics.mtl_gain([], []), 'one value per task'),
   ],
 )  # fmt: skip
 def test_mistakes(call, complaint):

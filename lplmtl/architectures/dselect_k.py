@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import types
+from lplmtl import _checks
 from lplmtl.architectures import common
 from lplmtl.layers import experts, mixture
 from lplmtl.types import Array, Task
@@ -76,12 +76,15 @@ class DSelectK(nn.Module):
     if not self.gamma > 0:
       raise ValueError(f'gamma must be above 0, found {self.gamma}')
     count = self.num_experts
-    if not types.is_whole(count) or count & (count - 1):
+    if not _checks.is_whole_number(count) or count & (count - 1):
       raise ValueError(
         f'DSelect-k needs a power of 2 as num_experts, found {count}: take '
         f'{2 ** (math.ceil(count) - 1).bit_length() if count > 1 else 1}'
       )
-    if not types.is_whole(self.num_selected) or self.num_selected > count:
+    if (
+      not _checks.is_whole_number(self.num_selected)
+      or self.num_selected > count
+    ):
       raise ValueError(
         f'num_selected must be from 1 to the number of experts, {count}; found '
         f'{self.num_selected}'

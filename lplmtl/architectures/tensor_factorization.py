@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lplmtl import types
+from lplmtl import _checks
 from lplmtl.architectures import common
 from lplmtl.layers import experts
 from lplmtl.types import Array, Task
@@ -69,7 +69,7 @@ class TensorFactorization(nn.Module):
     experts.check_mlp(self.bottom)
     ranks = self.ranks
     if not isinstance(ranks, tuple | list) or not (
-      len(ranks) == 3 and all(map(types.is_whole, ranks))
+      len(ranks) == 3 and all(map(_checks.is_whole_number, ranks))
     ):
       raise ValueError(
         'ranks must be three numbers of at least 1, for inputs, outputs and '

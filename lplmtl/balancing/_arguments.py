@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import types
+from lplmtl import _checks
 from lplmtl.types import Array
 
 
@@ -77,7 +77,7 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
   Raises:
     ValueError: names the argument, its bound and what was found.
   """
-  if not types.is_whole(value, least):
+  if not _checks.is_whole_number(value, least):
     raise ValueError(
       f'{name} must be a whole number of at least {least}, found {value!r}'
     )

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lplmtl import types
+from lplmtl import _checks
 from lplmtl.balancing import _arguments, coordinates
 from lplmtl.types import Aggregator, Array, Balancer, PyTree
 
@@ -68,20 +68,11 @@ def balance(
   Raises:
     ValueError: gradients in a list, or that do not lead with T; a `shared` that
       does not fit; no method, or one whose `update` does not take the keywords.
-
-  Example:
-    >>> from lplmtl import balancing
-    >>> gradients = {'w': jnp.array([[1.0, 0.0], [0.0, 2.0]])}  # a leading T
-    >>> losses, method = jnp.ones(2), balancing.equal()
-    >>> state = first_state(method, jax.random.key(0), {'w': jnp.ones(2)}, 2)
-    >>> gradient, weights, state = balance(method, gradients, losses, state)
-    >>> gradient['w'].tolist()
-    [1.0, 2.0]
   """
   _check_method(method)
   _arguments.check_no_list(gradients)
   if isinstance(method, Aggregator):
-    types.check_keywords(method.update, ('present',))
+    _checks.check_keywords(method.update, ('present',))
     _arguments.check_shared(shared, gradients)
     found, weights, state = method.update(
       coordinates.chosen(gradients, shared), losses, state, present=present
@@ -96,7 +87,7 @@ def balance(
   extra: dict[str, Any] = {'present': present}
   if method.needs_gramian:
     extra['gramian'] = coordinates.gramian(gradients, shared)
-  types.check_keywords(method.update, extra)
+  _checks.check_keywords(method.update, extra)
   weights, state = method.update(losses, state, **extra)
   return coordinates.combine(weights, gradients, shared), weights, state
 

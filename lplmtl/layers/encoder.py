@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import types
+from lplmtl import _checks
 from lplmtl.layers import modules
 from lplmtl.types import Array
 
@@ -32,15 +32,6 @@ class TabularEncoder(nn.Module):
     embed_dim: width of an embedding.
     num_ordered: how many of the columns, the last ones, are bins of numbers in
       their order.
-
-  Example:
-    >>> import jax
-    >>> x = {'categories': jnp.array([[1, 2]]), 'numeric': jnp.ones((1, 3))}
-    >>> encoder = TabularEncoder(num_categories=(4, 5), embed_dim=2)
-    >>> key = jax.random.key(0)
-    >>> encoded, _ = jax.eval_shape(encoder.init_with_output, key, x)
-    >>> encoded.shape  # [B, 2 columns * 2 + 3 numbers]
-    (1, 7)
   """
 
   num_categories: tuple[int, ...]
@@ -178,7 +169,9 @@ class CrossNetwork(nn.Module):
     Raises:
       ValueError: a rank or a number of layers below 1.
     """
-    if not types.is_whole(self.rank) or not types.is_whole(self.num_layers):
+    if not _checks.is_whole_number(self.rank) or not _checks.is_whole_number(
+      self.num_layers
+    ):
       raise ValueError(
         'rank and num_layers must be whole numbers of at least 1, found '
         f'{self.rank!r} and {self.num_layers!r}'

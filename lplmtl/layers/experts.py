@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lplmtl import types
+from lplmtl import _checks
 from lplmtl.layers import dropout, modules
 from lplmtl.types import Array, PyTree
 
@@ -22,12 +22,6 @@ class MLP(nn.Module):
       be a traced scalar.
     dtype: compute dtype, such as 'bfloat16'; None takes that of the input and
       the parameters, which are float32 either way.
-
-  Example:
-    >>> key, x = jax.random.key(0), jnp.ones((2, 8))
-    >>> hidden, _ = jax.eval_shape(MLP((16, 4)).init_with_output, key, x)
-    >>> hidden.shape
-    (2, 4)
   """
 
   widths: tuple[int, ...] = (64,)
@@ -55,7 +49,7 @@ def check_mlp(mlp: MLP) -> None:
   """Refuses fields that no MLP can have."""
   widths, activation = mlp.widths, mlp.activation
   is_tuple = isinstance(widths, tuple | list)
-  if not is_tuple or not all(map(types.is_whole, widths)):
+  if not is_tuple or not all(map(_checks.is_whole_number, widths)):
     raise ValueError(
       'MLP widths must be a tuple of whole numbers of at least 1, such as '
       f'(64,) or (128, 64); found {widths!r}'
@@ -115,7 +109,7 @@ def declare(
   Raises:
     ValueError: E below 1, or an expert with collections beside its parameters.
   """
-  if not types.is_whole(num_experts):
+  if not _checks.is_whole_number(num_experts):
     raise ValueError(
       f'the number of {name} must be a whole number of at least 1, found '
       f'{num_experts!r}'

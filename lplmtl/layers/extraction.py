@@ -5,7 +5,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl import types
+from lplmtl import _checks
 from lplmtl.layers import mixture
 from lplmtl.types import Array
 
@@ -107,7 +107,7 @@ def specific_counts(
   if (
     len(rows) != num_levels
     or any(len(row) != num_tasks for row in rows)
-    or any(not types.is_whole(n, least) for row in rows for n in row)
+    or any(not _checks.is_whole_number(n, least) for row in rows for n in row)
   ):
     raise ValueError(
       f'num_specific must be a whole number of at least {least}, a tuple with '
@@ -126,7 +126,9 @@ def level_counts(
     ValueError: anything else.
   """
   row = tuple(counts) if _is_tuple(counts) else (counts,) * num_levels
-  if len(row) != num_levels or any(not types.is_whole(n, least) for n in row):
+  if len(row) != num_levels or any(
+    not _checks.is_whole_number(n, least) for n in row
+  ):
     raise ValueError(
       f'{name} must be a whole number of at least {least}, or a tuple with one '
       f'for each of {num_levels} levels; found {counts!r}'

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import types
+from lplmtl import _checks
 from lplmtl.types import Batch, PyTree, Task
 
 _NOT_FINITE = 'values that are not finite'
@@ -34,7 +34,7 @@ def read_batch(tasks: Sequence[Task], batch: Batch, name: str) -> Batch:
       that a task does not know, a mask of no task, weights below 0.
   """
   batch = read_labels(batch, name)
-  num_rows = types.num_rows(batch.features)
+  num_rows = _checks.num_rows(batch.features)
   features = read(batch.features, f'{name}.features', num_rows)
   batch = batch._replace(features=features)
   _check_features(batch.features, f'{name}.features')
@@ -74,7 +74,7 @@ def read_labels(batch: Any, name: str) -> Batch:
         f'{name}.{field} must be a dict of arrays by the names of tasks, '
         f'found {type(found).__name__}'
       )
-  num_rows = types.num_rows(batch.features)
+  num_rows = _checks.num_rows(batch.features)
   others = Batch(
     None, dict(batch.labels), dict(batch.where or {}) or None, batch.weights
   )

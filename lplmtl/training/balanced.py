@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lplmtl import losses, types
+from lplmtl import _checks, losses
 from lplmtl.balancing import coordinates
 from lplmtl.training import gradients, returned, scopes
 from lplmtl.training.microbatch import Rows
@@ -140,7 +140,7 @@ class _Job(NamedTuple):
   def weigh(self, values: Array, **extra: Any) -> tuple[Array, PyTree]:
     """The balancer's weights and its next state."""
     extra['present'] = self.totals > 0
-    types.check_keywords(self.balancer.update, extra)
+    _checks.check_keywords(self.balancer.update, extra)
     weights, state = returned.parts(
       self.balancer.update(values, self.state, **extra), ('weights', 'state')
     )
@@ -198,7 +198,7 @@ def _aggregated(job: _Job) -> _Found:
   values, each, penalty = _each_task(job)
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
   stacked = coordinates.chosen(stacked, job.counts)
-  types.check_keywords(job.balancer.update, ('present',))
+  _checks.check_keywords(job.balancer.update, ('present',))
   found, weights, state = returned.parts(
     job.balancer.update(stacked, values, job.state, present=job.totals > 0),
     ('gradient', 'weights', 'state'),

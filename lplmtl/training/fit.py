@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import types
+from lplmtl import _checks
 from lplmtl.training import (
   arrays,
   checks,
@@ -149,7 +149,7 @@ def fit(
   if validation is not None:
     validation = arrays.read_batch(tasks, validation, 'validation')
   checks.check_batches(model, data, validation)
-  num_rows = types.num_rows(data.features)
+  num_rows = _checks.num_rows(data.features)
   checks.check_sizes(
     num_rows, batch_size, num_epochs, eval_every, patience, skip_nonfinite,
     validation,

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lplmtl import losses, types
+from lplmtl import _checks, losses
 from lplmtl.training import arrays, checks
 from lplmtl.types import Array, Batch, Model, PyTree, Task
 
@@ -48,7 +48,7 @@ def forward(
     found = model.apply(
       {'params': params}, batch.features, train=key is not None, rngs=rngs
     )
-    predictions, aux = types.model_outputs(found)
+    predictions, aux = _checks.model_outputs(found)
     values, _ = losses.task_losses(tasks, predictions, batch, totals)
     return values, aux.get('penalty')
 
@@ -89,7 +89,7 @@ def task_gradients(
     ValueError: an argument in the place of another, or labels that are none.
   """
   checks.check_are_tasks(tasks)
-  types.check_call(model, params)
+  _checks.check_call(model, params)
   batch = arrays.read_labels(batch, 'batch')
   values, pull_back, _ = forward(model, tasks, params, batch, key=key)
   each = each_pulled_back(pull_back, len(tasks))
@@ -113,7 +113,7 @@ def shared_leaves(model: Any, params: PyTree) -> PyTree:
     ScopeError: the model does not say, or shares nothing.
     ValueError: variables, in the place of the parameters among them.
   """
-  types.check_params(params)
+  _checks.check_params(params)
   if not hasattr(model, 'is_shared'):
     raise ScopeError(
       'weights for shared parameters need a model with a method '

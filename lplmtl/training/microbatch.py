@@ -7,7 +7,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
-from lplmtl import prng, types
+from lplmtl import _checks, prng
 from lplmtl.types import Array, Batch, PyTree
 
 
@@ -67,7 +67,7 @@ class Rows(NamedTuple):
     """The key of a part of this device's rows; of all of them, by default."""
     start = part
     if self.axis_name is not None:
-      num_rows = types.num_rows(self.batch.features)
+      num_rows = _checks.num_rows(self.batch.features)
       start = start + jax.lax.axis_index(self.axis_name) * num_rows
     return prng.row_key(self.key, start, num_parts)
 

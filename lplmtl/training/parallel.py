@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lplmtl import types
+from lplmtl import _checks
 from lplmtl.types import PyTree
 
 SEEDS, DATA = 'seeds', 'data'
@@ -94,7 +94,7 @@ def over_table(predict: Callable, mesh: Mesh) -> Callable:
   )
 
   def spread(params: PyTree, features: PyTree) -> PyTree:
-    num_rows = types.num_rows(features)
+    num_rows = _checks.num_rows(features)
     rows = np.arange(num_rows + -num_rows % mesh.size)
     if len(rows) > num_rows:
       rows = np.minimum(rows, num_rows - 1)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl import losses, prng, types
+from lplmtl import _checks, losses, prng
 from lplmtl.layers import modules
 from lplmtl.training import balanced, frozen, optimizers, returned
 from lplmtl.training.microbatch import Rows
@@ -284,9 +284,9 @@ def predict(
   Raises:
     ValueError: no rows, or something else than a model and its parameters.
   """
-  types.check_call(model, params, chunk_size)
+  _checks.check_call(model, params, chunk_size)
   features = jax.tree.map(jnp.asarray, features)
-  count = types.num_rows(features)
+  count = _checks.num_rows(features)
   if not count or chunk_size < 1:
     raise ValueError(
       'expected at least one row to predict, and chunks of at least one; found '
@@ -294,7 +294,7 @@ def predict(
     )
 
   def score(rows: PyTree) -> dict[str, Array]:
-    return types.model_outputs(model.apply({'params': params}, rows))[0]
+    return _checks.model_outputs(model.apply({'params': params}, rows))[0]
 
   if count <= chunk_size:
     return score(features)
@@ -330,7 +330,7 @@ def make_predictor(
   Raises:
     ValueError: something else than a model and its parameters.
   """
-  types.check_call(model, params, chunk_size)
+  _checks.check_call(model, params, chunk_size)
   params = jax.device_get(params)
   return jax.jit(
     lambda features: predict(model, params, features, chunk_size=chunk_size)
