@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from experiments.launcher import errors, interrupts, options, output
+from experiments.launcher import errors, frame, interrupts, options, output
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 
@@ -67,7 +67,7 @@ def _train(
 ) -> dict[str, Any]:
   from experiments.datasets.census import protocol as census_data
   from experiments.launcher import build as runner
-  from experiments.launcher import display, run_folder
+  from experiments.launcher import display, provenance, run_folder
 
   start = time.perf_counter()
   console = display.make_console()
@@ -94,7 +94,7 @@ def _train(
   data_seconds = time.perf_counter() - start
   _print_data(console, data.facts)
   with interrupts.watch(on_again) as request:
-    environment = runner.environment()
+    environment = provenance.environment()
     keep = {
       'directory': folder / run_folder.CHECKPOINTS,
       'run': identity,
@@ -240,10 +240,10 @@ def _write(
 
   Checkpoints go once all of it is on the disk.
   """
-  from experiments.launcher import build as runner
-  from experiments.launcher import plots, run_folder
+  from experiments.launcher import files, plots, run_folder
   from lplmtl import checkpoint
   from lplmtl.storage import saves
+  from lplmtl.training import progress
 
   claim.check()
   checkpoint.save(
@@ -255,8 +255,8 @@ def _write(
     extra={'config': config.to_json(), 'data': data.facts},
   )
   claim.check()
-  runner.write_text(
-    folder / run_folder.HISTORY, runner.history_lines(fitted.history)
+  files.write_json_lines(
+    folder / run_folder.HISTORY, map(progress.to_json, fitted.history)
   )
   if plots.is_available():
     plots.curves(
@@ -265,7 +265,7 @@ def _write(
     if results['gates']:
       plots.gates(folder / run_folder.GATES, results['gates'], results['title'])
   claim.check()
-  runner.write_json(folder / run_folder.RESULTS, results)
+  files.write_json(folder / run_folder.RESULTS, results)
   saves.clear(folder / run_folder.CHECKPOINTS)
 
 
@@ -430,4 +430,4 @@ def _main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  output.run(main)
+  frame.run(main)

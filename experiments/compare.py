@@ -11,19 +11,20 @@ only makes another table.
 
 import dataclasses
 import pathlib
-import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
-from experiments.launcher import errors, interrupts, options, output, parsing
+from experiments.launcher import frame, options, parsing
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 
 TREES, SINGLE = 'trees', 'single_task'
+INTERRUPTED = (
+  'interrupted: finished fits are kept, and the same command goes on'
+)
 
 options.define_flags()
 flags.adopt_module_key_flags(options)
@@ -312,35 +313,17 @@ def _run(
   return results
 
 
-def _stop(number: int) -> None:
-  print(
-    'interrupted: finished fits are kept, and the same command goes on',
-    file=sys.stderr,
-  )
-  sys.exit(128 + number)
-
-
 def main(argv: Sequence[str]) -> None:
   """Flags, Plan, run; a user's mistake ends in one line and exit code 1."""
-  if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.FATAL)
-  try:
-    with errors.one_line():
-      _main(argv)
-  except KeyboardInterrupt:
-    _stop(signal.SIGINT)
+  with frame.command(INTERRUPTED) as heed_signals:
+    options.refuse_arguments(argv)
+    plan = from_flags(flags.FLAGS)
+    from experiments.launcher import build as runner
 
-
-def _main(argv: Sequence[str]) -> None:
-  options.refuse_arguments(argv)
-  plan = from_flags(flags.FLAGS)
-  from experiments.launcher import build as runner
-
-  runner.start(plan.base)
-  interrupts.start()
-  signal.signal(signal.SIGTERM, lambda *_: _stop(signal.SIGTERM))
-  run(plan, parsing.path('--out_dir', plan.base.out_dir or 'runs/comparison'))
+    runner.start(plan.base)
+    heed_signals()
+    run(plan, parsing.path('--out_dir', plan.base.out_dir or 'runs/comparison'))
 
 
 if __name__ == '__main__':
-  output.run(main)
+  frame.run(main)

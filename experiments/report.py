@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments.launcher import errors, interrupts, output, parsing
+from experiments.launcher import errors, frame, interrupts, parsing
 from experiments.launcher.errors import InputError
 
 flags.DEFINE_string('report_dir', 'report', 'Report: the folder of the page.')
@@ -178,7 +178,7 @@ def _write(
 ) -> list[str]:
   """Writes all files into a folder; returns their names."""
   from experiments.comparison import tables as compare_tables
-  from experiments.launcher import build as runner
+  from experiments.launcher import files, provenance
 
   tables = [*_run_tables(runs)] if runs else []
   for comparison in comparisons:
@@ -190,7 +190,7 @@ def _write(
   results = [*(run.results for run in runs), *comparisons]
   statement = results[0]['data']['statement']
   commands = [
-    f'{runner.command_line(r["command"])}  # commit '
+    f'{provenance.command_line(r["command"])}  # commit '
     f'{(r["commit"] or "unknown")[:12]}'
     for r in results
   ]
@@ -200,7 +200,7 @@ def _write(
   parts += [f'{remark}\n' for remark in remarks]
   parts += [f'![{p.text}]({p.file})\n' for p in pictures]
   parts += ['Made by:\n\n```sh', *commands, '```\n']
-  runner.write_text(folder / 'report.md', '\n'.join(parts))
+  files.write_text(folder / 'report.md', '\n'.join(parts))
   images = [
     f'<h2>{html.escape(p.text)}</h2>\n'
     f'<img alt="{html.escape(p.text)}" src="data:image/png;base64,'
@@ -217,7 +217,7 @@ def _write(
     '<h2>Made by</h2>\n<pre>' + html.escape('\n'.join(commands)) + '</pre>',
     '</html>\n',
   ]
-  runner.write_text(folder / 'report.html', '\n'.join(body))
+  files.write_text(folder / 'report.html', '\n'.join(body))
   return ['report.html', 'report.md', *(p.file for p in pictures)]
 
 
@@ -421,4 +421,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == '__main__':
-  output.run(main)
+  frame.run(main)

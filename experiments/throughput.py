@@ -9,7 +9,6 @@ Figures are medians over the turns, ratios are taken within a turn. With
 """
 
 import os
-import signal
 import sys
 import tempfile
 from typing import Any
@@ -18,7 +17,7 @@ from absl import flags
 
 from experiments.benchmark import out as throughput_out
 from experiments.benchmark.turns import Config, processes, rates
-from experiments.launcher import errors, interrupts, output, parsing
+from experiments.launcher import frame, output, parsing
 from experiments.launcher.errors import InputError
 
 MEASURES = ('train', 'score', 'latency', 'products')
@@ -194,14 +193,9 @@ def _check_pytorch() -> None:
 
 def main(argv: list[str]) -> None:
   """Flags to tables; a user's mistake ends in one line and exit code 1."""
-  interrupts.start()
-  # So that the scratch folder goes, too.
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-  try:
-    with errors.one_line():
-      _main(argv)
-  except KeyboardInterrupt:
-    sys.exit(128 + signal.SIGINT)
+  with frame.command() as heed_signals:
+    heed_signals()
+    _main(argv)
 
 
 def _main(argv: list[str]) -> None:
@@ -211,7 +205,7 @@ def _main(argv: list[str]) -> None:
   if argv[1:]:
     raise InputError(f'unexpected argument {argv[1]!r}')
   check(options)
-  from experiments.launcher import build as runner
+  from experiments.launcher import provenance
 
   with tempfile.TemporaryDirectory() as scratch:
     path = os.path.join(scratch, 'rows.npz')
@@ -226,10 +220,10 @@ def _main(argv: list[str]) -> None:
   if not options.out:
     output.refuse_loss()
     return
-  facts = {'config': config, 'command': sys.argv, **runner.environment()}
+  facts = {'config': config, 'command': sys.argv, **provenance.environment()}
   out = parsing.path('--out', options.out)
   throughput_out.write(out, {'measured': measured, **facts})
 
 
 if __name__ == '__main__':
-  output.run(main)
+  frame.run(main)

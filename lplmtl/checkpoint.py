@@ -23,8 +23,8 @@ from lplmtl.tables import Tables
 from lplmtl.types import PyTree
 
 # Of the metadata. Raise it when an earlier release could not read what this one
-# writes, and add a golden model of it (tests/golden/write.py). 1: classes named
-# by the module that imported them; 2: by their public names.
+# writes, and add a golden model of it (tests/golden/write.py).
+# 1: classes are named by a module that imported them; 2: by public names.
 FORMAT = 2
 KIND = 'model'  # what storage marks the folder as
 
@@ -44,13 +44,13 @@ def save(
   The older one is removed only when the new one is complete and on the disk.
 
   Args:
-    directory: the folder; missing parents are created, `~` is expanded. Neither
-      a folder that is not a model nor a model folder that holds other files as
-      well is replaced.
+    directory: the folder; missing parents are created, `~` is expanded. A
+      folder that is not a model, or that also holds other files, is refused and
+      left as it is.
     model: a Linen module whose fields are modules, tasks, numbers, strings,
-      dtypes, tuples of these, public layers, losses, metrics and activations of
-      `lplmtl`, `flax.linen` and `jax.nn`, or the defaults of its class. NumPy
-      numbers become Python numbers.
+      dtypes, public functions (losses, metrics, activations) of `lplmtl`,
+      `flax.linen`, `jax.nn` and `modules`, tuples of these, or the defaults of
+      its class. NumPy numbers become Python numbers.
     params: its parameters, `variables['params']`.
     tables: the encoder tables, if the model reads encoded columns.
     num_seeds: S, if every leaf of `params` has a leading axis of S seeds.

@@ -33,6 +33,17 @@ def usage(
 
   Raises:
     ValueError: no rows, or something else than a model and its parameters.
+
+  Example:
+    >>> import lplmtl
+    >>> from lplmtl import data, tasks
+    >>> rows = data.clicks(100)
+    >>> todo = tasks.binary('click'), tasks.binary('buy')
+    >>> model = lplmtl.MMoE(todo, num_experts=4)
+    >>> params = jax.jit(model.init)(jax.random.key(0), rows.features)['params']
+    >>> mean_weights = usage(model, params, rows.features)[0]['buy']['experts']
+    >>> mean_weights.shape, round(float(mean_weights.sum()), 3)
+    ((4,), 1.0)
   """
   _checks.check_call(model, params, chunk_size)
   features = jax.tree.map(jnp.asarray, features)

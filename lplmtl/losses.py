@@ -97,6 +97,13 @@ def masked_mean(
   Returns:
     (mean, present): scalars; present is False, and the mean 0, where no row
     counts.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> values = jnp.array([1.0, 3.0, 8.0])
+    >>> mean, present = masked_mean(values, jnp.array([True, True, False]))
+    >>> float(mean), bool(present)
+    (2.0, True)
   """
   scale = _scale(values, where, weights)
   if total is None:

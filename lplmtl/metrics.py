@@ -32,6 +32,12 @@ def roc_auc(scores: Array, labels: Array, where: Array | None = None) -> Array:
 
   Returns:
     Scalar float32 in [0, 1]; NaN where one of the classes has no row.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> scores = jnp.array([0.1, 0.4, 0.4, 0.8])
+    >>> float(roc_auc(scores, labels=jnp.array([0, 0, 1, 1])))
+    0.875
   """
   scores, positive, negative = _sides(scores, labels, where)
   first, last, order = _ties(scores)

@@ -118,6 +118,14 @@ def auc_interval(scores: Any, labels: Any, *, level: float = 0.95) -> Interval:
 
   Raises:
     ValueError: as in `auc_difference`.
+
+  Example:
+    >>> import numpy as np
+    >>> labels = np.array([0, 0, 1, 1] * 10)
+    >>> scores = labels + np.random.default_rng(0).normal(size=(5, 40))
+    >>> interval = auc_interval(scores, labels)
+    >>> interval.low < interval.estimate < interval.high
+    True
   """
   method = _delong.placements(_two_seeds(scores, 'scores'), labels)
   interval = _interval(
@@ -167,6 +175,13 @@ def auc_difference(
   References:
     DeLong et al. 1988; Satterthwaite 1946, "An Approximate Distribution of
     Estimates of Variance Components".
+
+  Example:
+    >>> import numpy as np
+    >>> labels = np.array([0, 0, 1, 1] * 10)
+    >>> noise = np.random.default_rng(0).normal(size=(5, 40))
+    >>> auc_difference(labels + noise, labels + 9 * noise, labels).estimate > 0
+    True
   """
   method = _delong.placements(_two_seeds(scores, 'scores'), labels)
   other = _delong.placements(_two_seeds(baseline, 'baseline'), labels)
@@ -287,6 +302,10 @@ def mtl_gain(values: Sequence[float], single: Sequence[float]) -> float:
 
   References:
     Maninis et al. 2019, "Attentive Single-Tasking of Multiple Tasks".
+
+  Example:
+    >>> round(mtl_gain([0.84, 0.93], single=[0.80, 0.93]), 2)
+    2.5
   """
   multi, alone = np.asarray(values, float), np.asarray(single, float)
   if multi.ndim != 1 or multi.shape != alone.shape or not multi.size:

@@ -223,6 +223,14 @@ def fit(
     ValueError: there are no rows, lengths differ, a number is not finite or far
       too large, a name is no string and no integer, `log` names no numeric
       column, or `num_bins` is 1, negative or no integer.
+
+  Example:
+    >>> tables = fit({'city': ['Oslo', 'Rome', 'Oslo']}, {'age': [30, 40, 50]})
+    >>> encoded = tables.encode({'city': ['Rome', 'Lima'], 'age': [40, 40]})
+    >>> encoded['categories'].tolist()  # id 0: never seen in training
+    [[2], [0]]
+    >>> encoded['numeric'].tolist()
+    [[0.0], [0.0]]
   """
   is_whole = isinstance(num_bins, numbers.Integral)
   if not is_whole or num_bins < 0 or num_bins == 1:

@@ -8,6 +8,11 @@ def binary(name: str) -> Task:
   """A yes / no label: one logit, ROC AUC as the primary metric.
 
   A label may be a probability too; see `lplmtl.metrics` for what AUC is then.
+
+  Example:
+    >>> task = binary('click')
+    >>> task.num_outputs, list(task.metric_fns)[:2]
+    (1, ['auc', 'average_precision'])
   """
   return Task(
     name=name,
@@ -27,6 +32,10 @@ def multiclass(name: str, num_classes: int) -> Task:
 
   Raises:
     ValueError: fewer than two classes, between which nothing can be learned.
+
+  Example:
+    >>> multiclass('colour', 3).num_outputs
+    3
   """
   if not hasattr(num_classes, '__index__') or num_classes < 2:
     raise ValueError(
@@ -43,7 +52,12 @@ def multiclass(name: str, num_classes: int) -> Task:
 
 
 def regression(name: str) -> Task:
-  """A number (standardise it first): squared error, R^2 as the metric."""
+  """A number (standardise it first): squared error, R^2 as the metric.
+
+  Example:
+    >>> list(regression('price').metric_fns)
+    ['r2']
+  """
   return Task(
     name=name,
     loss_fn=losses.squared_error,

@@ -34,6 +34,11 @@ class Task:
       `fit` refuses others.
     is_regression: the loss is a squared error; uncertainty weighting treats
       such a loss by other constants than a log loss.
+
+  Example:
+    >>> from lplmtl import losses
+    >>> Task('rating', losses.squared_error).num_outputs
+    1
   """
 
   name: str
@@ -81,6 +86,14 @@ class Batch(NamedTuple):
       task that is not named (or `where=None`) has all its labels. What stands
       under False, a NaN too, has no effect.
     weights: optional `[B]` float >= 0, the weight of each row in the losses.
+
+  Example:
+    >>> import numpy as np
+    >>> features = np.zeros((2, 8), np.float32)
+    >>> batch = Batch(features, labels={'click': np.array([0, 1])},
+    ...               where={'click': np.array([True, False])})
+    >>> batch.features.shape
+    (2, 8)
   """
 
   features: PyTree

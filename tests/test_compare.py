@@ -19,6 +19,7 @@ from experiments.comparison import fits as compare_fits
 from experiments.comparison import tables as compare_tables
 from experiments.datasets.census import protocol as census_data
 from experiments.launcher import build as runner
+from experiments.launcher import provenance
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import statistics
@@ -233,7 +234,9 @@ def test_runs_and_comparisons_keep_apart(finished, tmp_path, capsys):
 
 
 def test_the_command_can_be_typed_again():
-  found = runner.command_line(['/a/experiments/compare.py', '--row=sple top=x'])
+  found = provenance.command_line(
+    ['/a/experiments/compare.py', '--row=sple top=x']
+  )
   assert found == "python -m experiments.compare '--row=sple top=x'"
 
 

@@ -122,6 +122,7 @@ LONG = {
   'lplmtl/resume.py',
   'lplmtl/resume.py: __init__',
   'lplmtl/training/fit.py',
+  'lplmtl/statistics.py',
   'lplmtl/training/steps.py',
 }
 

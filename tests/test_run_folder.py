@@ -12,7 +12,7 @@ import pytest
 
 import lplmtl
 from experiments import census
-from experiments.launcher import build as runner
+from experiments.launcher import files as launcher_files
 from experiments.launcher import options, run_folder
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
@@ -30,8 +30,8 @@ def run_in(folder):
   test_folders.write(folder / 'model')
   for step in (3, 4):
     test_folders.write(saves.path(folder / 'checkpoints', step), 0, saves.KIND)
-  runner.write_json(folder / 'results.json', RESULTS)
-  runner.write_text(folder / 'history.jsonl', HISTORY)
+  launcher_files.write_json(folder / 'results.json', RESULTS)
+  launcher_files.write_text(folder / 'history.jsonl', HISTORY)
   picture = b'\x89PNG\r\n\x1a\n....IHDR....tEXtSoftware\x00'
   (folder / 'curves.png').write_bytes(picture + b'lplmtl')
   (folder / 'gates.png').write_bytes(picture + b'Matplotlib version 3')
@@ -327,8 +327,8 @@ def test_writes_go_through_no_link(folder):
   mine.write_text('mine')
   for name in ('.results.json.part', '.history.jsonl.part'):
     (folder / name).symlink_to(mine)
-  runner.write_json(folder / 'results.json', RESULTS)
-  runner.write_text(folder / 'history.jsonl', HISTORY)
+  launcher_files.write_json(folder / 'results.json', RESULTS)
+  launcher_files.write_text(folder / 'history.jsonl', HISTORY)
   assert mine.read_text() == 'mine'
   assert json.loads(files.read(folder / 'results.json')) == RESULTS
   assert folders.is_own(folder / 'model', 'model')

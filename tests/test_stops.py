@@ -147,13 +147,13 @@ def test_a_full_disk_under_a_log_may_have_room_again(monkeypatch):
 
 PROGRAM = """
 import sys
-from experiments import output
+from experiments.launcher import frame
 def main(argv):
   for _ in range(20_000):
     print('a line of a table')
   print('written', file=sys.stderr)
   sys.exit(EXIT)
-output.run(main)
+frame.run(main)
 """
 
 
@@ -180,8 +180,8 @@ def test_exit_codes_of_a_pipeline(code, expected):
 def test_help_and_closed_files(command):
   """No file that is opened later gets what is printed."""
   program = (
-    'import os; from experiments.launcher import output; '
-    "output.run(lambda argv: os._exit(os.open('/dev/null', 0) < 3))"
+    'import os; from experiments.launcher import frame; '
+    "frame.run(lambda argv: os._exit(os.open('/dev/null', 0) < 3))"
   )
   found = subprocess.run(
     ['bash', '-o', 'pipefail', '-c', command.format(sys.executable, program)],
@@ -193,7 +193,7 @@ def test_help_and_closed_files(command):
 
 RUN = """
 import pathlib, sys, time
-from experiments import display, interrupts, output
+from experiments.launcher import display, frame, interrupts
 def main(argv):
   console = display.make_console()
   with (
@@ -207,7 +207,7 @@ def main(argv):
         pathlib.Path(argv[1]).write_text('kept')
         sys.exit(request.exit_code)
       show.note(f'epoch {i}/2000')
-output.run(main)
+frame.run(main)
 """
 
 

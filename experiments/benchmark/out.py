@@ -49,13 +49,13 @@ def write(path: pathlib.Path, figures: Any) -> None:
   Raises:
     InputError: it cannot be written.
   """
-  from experiments.launcher import build as runner
+  from experiments.launcher import files
 
   try:
     if path.exists() and not path.is_file():
       path.write_text(json.dumps(figures, indent=2) + '\n', encoding='utf-8')
     else:
-      runner.write_json(path.resolve(), figures)  # the file that a link names
+      files.write_json(path.resolve(), figures)  # the file that a link names
   except OSError as error:
     raise InputError(
       f'--out={path} cannot be written ({error.strerror})'

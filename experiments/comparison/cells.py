@@ -19,10 +19,16 @@ from experiments.comparison import fits as compare_fits
 from experiments.comparison import trees
 from experiments.datasets.census import protocol as census_data
 from experiments.launcher import build as runner
-from experiments.launcher import display, quality, run_folder, scoring
+from experiments.launcher import (
+  display,
+  files,
+  provenance,
+  quality,
+  run_folder,
+  scoring,
+)
 from experiments.launcher.options import Config
 from lplmtl import training
-from lplmtl.storage import files
 from lplmtl.types import Task
 
 
@@ -266,9 +272,9 @@ class Cells:
 
   def _identity(self, kind: str, what: Any) -> dict[str, Any]:
     base = self._plan.base
-    files = {s: f['sha256'] for s, f in self.facts['files'].items()}
+    digests = {s: f['sha256'] for s, f in self.facts['files'].items()}
     data = {
-      'dataset': self.facts['dataset'], 'files': files, 'tasks': base.tasks,
+      'dataset': self.facts['dataset'], 'files': digests, 'tasks': base.tasks,
       'validation': base.validation, 'split_seed': base.split_seed,
       'rows': self.facts['rows'],
     }  # fmt: skip
@@ -307,13 +313,13 @@ class Cells:
     if arrays:
       buffer = io.BytesIO()
       np.savez_compressed(buffer, **arrays)
-      files.write(path.with_suffix('.npz'), buffer.getvalue())
+      files.write_bytes(path.with_suffix('.npz'), buffer.getvalue())
       digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-    runner.write_json(
+    files.write_json(
       path.with_suffix('.json'),
       {
         'identity': identity, 'facts': facts, 'digest': _digest(facts),
-        'arrays': digest, **runner.environment(),
+        'arrays': digest, **provenance.environment(),
       },
     )  # fmt: skip
 

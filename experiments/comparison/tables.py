@@ -16,8 +16,7 @@ from experiments.comparison.folder import (
   MARKDOWN,
   SIZES,
 )
-from experiments.launcher import build as runner
-from experiments.launcher import display, plots, quality
+from experiments.launcher import display, files, plots, provenance, quality
 from lplmtl import metrics, statistics
 from lplmtl.types import Task
 
@@ -75,7 +74,7 @@ def results(plan: Any, cells: Any, finished: Sequence[str]) -> dict[str, Any]:
     'rows': rows,
     'data': cells.facts,
     'command': sys.argv,
-    **runner.environment(),
+    **provenance.environment(),
   }
 
 
@@ -152,16 +151,16 @@ def write(folder: pathlib.Path, found: Mapping[str, Any]) -> None:
   """Writes the tables as Markdown, CSV and JSON, and the pictures."""
   import pandas as pd
 
-  runner.write_text(folder / MARKDOWN, markdown(found))
+  files.write_text(folder / MARKDOWN, markdown(found))
   frame = pd.DataFrame([_flat(row, found) for row in found['rows']])
-  runner.write_text(folder / CSV, frame.to_csv(index=False))
+  files.write_text(folder / CSV, frame.to_csv(index=False))
   for name in (SIZES, DIFFERENCES):  # those of an older table
     (folder / name).unlink(missing_ok=True)
   if plots.is_available():
     plots.sizes(folder / SIZES, found)
     if len(found['rows']) > 1:
       plots.differences(folder / DIFFERENCES, found)
-  runner.write_json(folder / JSON, found)
+  files.write_json(folder / JSON, found)
 
 
 def tables(found: Mapping[str, Any]) -> list[display.TextTable]:
@@ -255,7 +254,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     [
       *(table.to_markdown() for table in tables(found)),
       f'{notes(found)}\n',
-      f'```sh\n{runner.command_line(found["command"])}\n```\n',
+      f'```sh\n{provenance.command_line(found["command"])}\n```\n',
     ]
   )
 

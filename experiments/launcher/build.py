@@ -2,14 +2,8 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import inspect
-import json
 import os
-import pathlib
-import platform
-import shlex
-import subprocess
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,24 +16,11 @@ import optax
 from experiments.launcher import memory
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config, cache_dir
-from lplmtl import architectures, balancing, training
+from lplmtl import architectures, balancing
 from lplmtl.layers import encoder, experts
-from lplmtl.storage import files, pytrees
 from lplmtl.tables import Tables
-from lplmtl.training import gradients, parallel, progress
+from lplmtl.training import parallel
 from lplmtl.types import Aggregator, Balancer, PyTree, Task
-
-# Mistakes of the user: one line instead of a traceback.
-USER_ERRORS = (
-  InputError,
-  gradients.ScopeError,
-  pytrees.CheckpointError,
-  training.NonFiniteError,
-)
-PACKAGES = (
-  'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'pandas',
-  'absl-py', 'scipy',
-)  # fmt: skip
 
 
 class Parts(NamedTuple):
@@ -296,64 +277,3 @@ def check_model(config: Config, model: nn.Module, features: PyTree) -> None:
 def seed_keys(config: Config) -> jax.Array:
   """One key a seed: seed, seed + 1, ..."""
   return jax.vmap(jax.random.key)(jnp.arange(config.num_seeds) + config.seed)
-
-
-def environment() -> dict[str, Any]:
-  """What a figure depends on beside the Config."""
-  devices = jax.devices()
-  return {
-    'versions': {
-      'python': platform.python_version(),
-      **{name: importlib.metadata.version(name) for name in PACKAGES},
-    },
-    'device': {
-      'platform': devices[0].platform,
-      'kind': devices[0].device_kind,
-      'count': len(devices),
-      'cpu_count': os.cpu_count(),
-    },
-    'commit': commit(),
-  }
-
-
-def commit() -> str | None:
-  """The checkout's commit, with a `+` where files differ from it."""
-  root = pathlib.Path(__file__).parent
-
-  def git(*args: str) -> str:
-    return subprocess.run(
-      ['git', *args],
-      cwd=root, capture_output=True, text=True, check=True, timeout=10,
-    ).stdout.strip()  # fmt: skip
-
-  try:
-    head = git('rev-parse', 'HEAD')
-    return head + ('+' if git('status', '--porcelain', '-uno') else '')
-  except (OSError, subprocess.SubprocessError):
-    return None
-
-
-def command_line(command: Sequence[str]) -> str:
-  """What to type to run `sys.argv` again."""
-  program = pathlib.Path(command[0])
-  start = command[0]
-  if program.parent.name == 'experiments':
-    start = f'python -m experiments.{program.stem}'
-  return ' '.join([start, *map(shlex.quote, command[1:])])
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a whole file or none, for good."""
-  files.write(path, text.encode('utf-8'))
-
-
-def write_json(path: pathlib.Path, data: Any) -> None:
-  """Writes a whole file of JSON or none, for good."""
-  write_text(path, json.dumps(data, indent=2) + '\n')
-
-
-def history_lines(history: Sequence[Mapping[str, Any]]) -> str:
-  """The history as JSON lines, one an epoch."""
-  return ''.join(
-    json.dumps(progress.to_json(record)) + '\n' for record in history
-  )

@@ -7,10 +7,7 @@ is in its files, so text that cannot be shown is dropped, and the run goes on.
 
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
-
-from absl import app
 
 from experiments.launcher.errors import InputError
 
@@ -83,39 +80,3 @@ def refuse_loss() -> None:
     sys.stdout.flush()
     if sys.stdout.is_lost:
       raise InputError('standard output could not be written')
-
-
-def run(main: Callable[[list[str]], Any]) -> None:
-  """`absl.app.run` of a launcher, whatever becomes of its output.
-
-  Its exit code is that of `main`.
-  """
-  _open_standard_files()
-  sys.stdout, sys.stderr = safe(sys.stdout), safe(sys.stderr)  # type: ignore
-  streams = sys.stdout, sys.stderr
-  try:
-    app.run(main)
-  except SystemExit as stop:
-    if not isinstance(stop.code, str):
-      raise
-    print(stop.code, file=sys.stderr)
-    sys.exit(1)
-  finally:
-    for stream in streams:
-      stream.finish()
-
-
-def _open_standard_files() -> None:
-  """Standard files that are closed become /dev/null.
-
-  Else the next file that is opened takes their number, and what is printed,
-  by compilers too, goes into it.
-  """
-  for number in range(3):
-    try:
-      os.fstat(number)
-    except OSError:
-      os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-  for name in ('stdout', 'stderr'):
-    if getattr(sys, name) is None:
-      setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))  # noqa: SIM115

@@ -28,6 +28,16 @@ class MMoE(common.Mixture):
   References:
     Ma et al. 2018, "Modeling Task Relationships in Multi-task Learning with
     Multi-gate Mixture-of-Experts".
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> from lplmtl import tasks
+    >>> todo = tasks.binary('click'), tasks.binary('buy')
+    >>> model = MMoE(todo, num_experts=4)
+    >>> key, x = jax.random.key(0), jnp.ones((2, 8))
+    >>> (logits, aux), params = jax.eval_shape(model.init_with_output, key, x)
+    >>> aux['gates'][0]['buy']['experts'].shape  # [B, E]
+    (2, 4)
   """
 
   tasks: tuple[Task, ...]

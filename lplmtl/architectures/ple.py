@@ -43,6 +43,16 @@ class PLE(nn.Module):
   References:
     Tang et al. 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task
     Learning Model for Personalized Recommendations".
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> from lplmtl import tasks
+    >>> todo = tasks.binary('click'), tasks.binary('buy')
+    >>> model = PLE(todo, num_specific=(1, 3))
+    >>> key, x = jax.random.key(0), jnp.ones((2, 8))
+    >>> (logits, aux), params = jax.eval_shape(model.init_with_output, key, x)
+    >>> {pool: x.shape for pool, x in aux['gates'][1]['buy'].items()}  # [B, E]
+    {'shared_experts': (2, 2), 'specific_experts_buy': (2, 3)}
   """
 
   tasks: tuple[Task, ...]

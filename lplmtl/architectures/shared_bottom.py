@@ -23,6 +23,16 @@ class SharedBottom(nn.Module):
 
   References:
     Caruana 1997, "Multitask Learning".
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> from lplmtl import tasks
+    >>> todo = tasks.binary('click'), tasks.multiclass('item', 3)
+    >>> model = SharedBottom(todo)
+    >>> key, x = jax.random.key(0), jnp.ones((2, 8))
+    >>> (logits, aux), params = jax.eval_shape(model.init_with_output, key, x)
+    >>> {name: x.shape for name, x in logits.items()}  # [B, K]
+    {'click': (2, 1), 'item': (2, 3)}
   """
 
   tasks: tuple[Task, ...]

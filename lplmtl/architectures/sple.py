@@ -47,6 +47,16 @@ class SPLE(nn.Module):
     top: the reading of the top level.
     gate_body: template of what stands below each gate's kernel, such as
       `MLP((32,))`; None for linear gates.
+
+  Example:
+    >>> import jax, jax.numpy as jnp
+    >>> from lplmtl import tasks
+    >>> todo = tasks.binary('click'), tasks.binary('buy')
+    >>> model = SPLE(todo, num_top=3)
+    >>> key, x = jax.random.key(0), jnp.ones((2, 8))
+    >>> (logits, aux), params = jax.eval_shape(model.init_with_output, key, x)
+    >>> {pool: x.shape for pool, x in aux['gates'][1]['buy'].items()}  # [B, E]
+    {'shared_experts': (2, 3)}
   """
 
   tasks: tuple[Task, ...]

@@ -68,6 +68,15 @@ def balance(
   Raises:
     ValueError: gradients in a list, or that do not lead with T; a `shared` that
       does not fit; no method, or one whose `update` does not take the keywords.
+
+  Example:
+    >>> from lplmtl import balancing
+    >>> gradients = {'w': jnp.array([[1.0, 0.0], [0.0, 2.0]])}  # a leading T
+    >>> losses, method = jnp.ones(2), balancing.equal()
+    >>> state = first_state(method, jax.random.key(0), {'w': jnp.ones(2)}, 2)
+    >>> gradient, weights, state = balance(method, gradients, losses, state)
+    >>> gradient['w'].tolist()
+    [1.0, 2.0]
   """
   _check_method(method)
   _arguments.check_no_list(gradients)

@@ -54,6 +54,11 @@ def gramian(gradients: PyTree, shared: PyTree = None) -> Array:
     ValueError: `gradients` is a list or tuple, which could mean T gradients or
       the parts of one parameter set; its leaves do not all lead with the same
       T; or `shared` does not fit.
+
+  Example:
+    >>> gradients = {'w': jnp.array([[1.0, 0.0], [1.0, 2.0]])}  # a leading T
+    >>> gramian(gradients).tolist()
+    [[1.0, 1.0], [1.0, 5.0]]
   """
   _arguments.check_no_list(gradients)
   _arguments.check_stacked(gradients)

@@ -9,7 +9,16 @@ from lplmtl.types import Array, Balancer
 
 
 def equal() -> Balancer:
-  """Weight 1 for every task: the weights sum to T."""
+  """Weight 1 for every task: the weights sum to T.
+
+  Example:
+    >>> import jax
+    >>> balancer = equal()
+    >>> state = balancer.init(jax.random.key(0), 2)
+    >>> weights, state = balancer.update(jnp.array([0.5, 2.0]), state)
+    >>> weights.tolist()
+    [1.0, 1.0]
+  """
 
   def init(key: Array, num_tasks: int) -> tuple[()]:
     del key, num_tasks

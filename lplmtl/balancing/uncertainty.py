@@ -52,6 +52,11 @@ def uncertainty_loss(
   References:
     Kendall, Gal & Cipolla 2018, "Multi-Task Learning Using Uncertainty to Weigh
     Losses for Scene Geometry and Semantics".
+
+  Example:
+    >>> losses, log_vars = jnp.array([0.5, 2.0]), jnp.zeros(2)
+    >>> float(uncertainty_loss(losses, log_vars))
+    2.5
   """
   losses, log_vars = _arguments.one_each(losses, log_vars)
   _arguments.check_flags('is_regression', is_regression, len(losses))
@@ -104,6 +109,16 @@ def uncertainty(
   weight decay, gradient clipping and the model's learning-rate schedule), and
   are bounded to [-15, 15] so that no loss from 0 to 1e6 gives a weight that is
   not finite.
+
+  Example:
+    >>> balancer = uncertainty()
+    >>> state = balancer.init(jax.random.key(0), 2)
+    >>> update = jax.jit(balancer.update)
+    >>> weights, state = update(jnp.array([0.1, 2.0]), state)
+    >>> weights.tolist()  # exp(-s), and every s starts at 0
+    [1.0, 1.0]
+    >>> bool(state.log_vars[0] < 0 < state.log_vars[1])
+    True
   """
   _arguments.check_flags('is_regression', is_regression)
 

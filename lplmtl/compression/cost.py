@@ -40,7 +40,13 @@ _FREE = frozenset(
 
 
 def count_parameters(params: PyTree) -> int:
-  """The number of numbers in a pytree of parameters."""
+  """The number of numbers in a pytree of parameters.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> count_parameters({'kernel': jnp.ones((8, 4)), 'bias': jnp.ones(4)})
+    36
+  """
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
@@ -65,6 +71,11 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> int:
   Raises:
     NotImplementedError: a primitive whose cost is not known, or a `while`,
       whose number of rounds is not.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> count_flops(lambda x, w: x @ w, jnp.ones((1, 8)), jnp.ones((8, 4)))
+    64
   """
   return _count(jax.make_jaxpr(fn)(*args).jaxpr)
 

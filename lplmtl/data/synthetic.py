@@ -24,6 +24,11 @@ def clicks(num_rows: int, seed: int = 0, *, num_features: int = 8) -> Batch:
 
   Raises:
     ValueError: sizes that make no table.
+
+  Example:
+    >>> rows = clicks(1000)
+    >>> rows.features.shape, sorted(rows.labels)
+    ((1000, 8), ['buy', 'click'])
   """
   if num_rows < 1 or num_features < 2:
     raise ValueError(

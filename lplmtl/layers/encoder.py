@@ -32,6 +32,15 @@ class TabularEncoder(nn.Module):
     embed_dim: width of an embedding.
     num_ordered: how many of the columns, the last ones, are bins of numbers in
       their order.
+
+  Example:
+    >>> import jax
+    >>> x = {'categories': jnp.array([[1, 2]]), 'numeric': jnp.ones((1, 3))}
+    >>> encoder = TabularEncoder(num_categories=(4, 5), embed_dim=2)
+    >>> key = jax.random.key(0)
+    >>> encoded, _ = jax.eval_shape(encoder.init_with_output, key, x)
+    >>> encoded.shape  # [B, 2 columns * 2 + 3 numbers]
+    (1, 7)
   """
 
   num_categories: tuple[int, ...]

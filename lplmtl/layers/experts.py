@@ -22,6 +22,12 @@ class MLP(nn.Module):
       be a traced scalar.
     dtype: compute dtype, such as 'bfloat16'; None takes that of the input and
       the parameters, which are float32 either way.
+
+  Example:
+    >>> key, x = jax.random.key(0), jnp.ones((2, 8))
+    >>> hidden, _ = jax.eval_shape(MLP((16, 4)).init_with_output, key, x)
+    >>> hidden.shape
+    (2, 4)
   """
 
   widths: tuple[int, ...] = (64,)

@@ -1,0 +1,17 @@
+"""What failures of the library and of JAX mean to a user, in one line."""
+
+from experiments.launcher import memory
+from lplmtl import training
+from lplmtl.storage import pytrees
+from lplmtl.training import gradients
+
+
+def describe(error: Exception) -> str | None:
+  """Returns a user's line; None if `error` is a bug, to show its traceback."""
+  if memory.is_out(error):
+    return f'{memory.explain(error)}: lower the sizes or the batch'
+  if isinstance(error, gradients.ScopeError):
+    return f'{error} (--balancer and --balancer_scope)'
+  if isinstance(error, pytrees.CheckpointError | training.NonFiniteError):
+    return str(error)
+  return None

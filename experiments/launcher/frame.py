@@ -1,0 +1,101 @@
+"""The frame around every command: flags, output, signals, mistakes.
+
+A command imports little (absl, the options), so that --help answers at once,
+and looks like this:
+
+    def main(argv):
+      with frame.command() as heed_signals:
+        from experiments... import ...  # JAX and what is built on it
+        heed_signals()
+        ...
+
+    if __name__ == '__main__':
+      frame.run(main)
+
+`heed_signals` comes right after the last import.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from absl import app, flags, logging
+
+from experiments.launcher import errors, interrupts, output
+
+
+@contextlib.contextmanager
+def command(interrupted: str = '') -> Iterator[Callable[[], None]]:
+  """Ends a command in one line, whether it fails or is interrupted.
+
+  Exit codes are those of shells: 1 after a mistake, 128 plus the number of the
+  signal after an interrupt.
+
+  Args:
+    interrupted: printed when SIGINT or SIGTERM ends the command.
+
+  Yields:
+    A function to call once all packages are imported. Until then either signal
+    kills the process at once, as an exception inside an import might be
+    swallowed or printed at length.
+  """
+
+  def leave(number: int, *_: object) -> None:
+    if interrupted:
+      print(interrupted, file=sys.stderr)
+    sys.exit(128 + number)
+
+  def heed_signals() -> None:
+    interrupts.start()
+    signal.signal(signal.SIGTERM, leave)
+
+  if not flags.FLAGS['verbosity'].present:
+    # Orbax logs every step that it takes, and its failures as tracebacks.
+    logging.set_verbosity(logging.FATAL)
+  try:
+    with errors.one_line():
+      yield heed_signals
+  except interrupts.Stopped as stopped:
+    print(stopped, file=sys.stderr)
+    sys.exit(stopped.exit_code)
+  except KeyboardInterrupt:
+    leave(signal.SIGINT)
+
+
+def run(main: Callable[[list[str]], Any]) -> None:
+  """Parses the flags and calls `main`, whatever becomes of its output.
+
+  The process exits with the code of `main`, even if its output is lost.
+  """
+  _open_standard_files()
+  sys.stdout, sys.stderr = output.safe(sys.stdout), output.safe(sys.stderr)  # type: ignore
+  streams = sys.stdout, sys.stderr
+  try:
+    app.run(main)
+  except SystemExit as stop:
+    if not isinstance(stop.code, str):
+      raise
+    print(stop.code, file=sys.stderr)
+    sys.exit(1)
+  finally:
+    for stream in streams:
+      stream.finish()
+
+
+def _open_standard_files() -> None:
+  """Opens standard files that are closed as /dev/null.
+
+  Otherwise the next file opened would take the number of, say, standard output,
+  and everything printed (by compilers, too) would go into that file.
+  """
+  for number in range(3):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+  for name in ('stdout', 'stderr'):
+    if getattr(sys, name) is None:
+      setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))  # noqa: SIM115
