@@ -15,6 +15,7 @@ from typing import Any
 
 from absl import flags, logging
 
+from experiments import datasets
 from experiments.launcher import errors, frame, interrupts, options, output
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
@@ -65,21 +66,14 @@ def _train(
   claim: Any,
   on_again: Callable[[int], None],
 ) -> dict[str, Any]:
-  from experiments.datasets.census import protocol as census_data
   from experiments.launcher import build as runner
   from experiments.launcher import display, provenance, run_folder
 
   start = time.perf_counter()
   console = display.make_console()
-  tasks = census_data.make_tasks(config.tasks)
-  raw = census_data.load(config, console)
-  data = census_data.encode(
-    raw,
-    config.tasks,
-    validation=config.validation,
-    split_seed=config.split_seed,
-    num_bins=config.num_bins,
-  )
+  dataset = datasets.find(config)
+  tasks = dataset.make_tasks(config)
+  data = dataset.load(config, console).encode(config.num_bins)
   runner.check_batch_size(config, data.facts['rows']['train'])
   parts = runner.make_parts(
     config, tasks, data.tables, data.facts['rows']['train']
@@ -103,7 +97,7 @@ def _train(
     }
     fitted = _fit(config, parts, data, keep, console, request)
     results = {
-      **_score_all(config, parts.model, fitted.params, raw, data),
+      **_score_all(config, parts.model, fitted.params, data),
       **_training_facts(config, fitted),
       **environment,
       'command': sys.argv,
@@ -271,7 +265,6 @@ def _write(
 
 def _evaluate(config: Config) -> dict[str, Any]:
   """Scores the saved model again; only data_dir and out_dir are looked at."""
-  from experiments.datasets.census import protocol as census_data
   from experiments.launcher import display
   from lplmtl import checkpoint
 
@@ -298,18 +291,12 @@ def _evaluate(config: Config) -> dict[str, Any]:
       '--data_dir, this folder or another one with the same files'
     )
   saved = dataclasses.replace(saved, data_dir=config.data_dir)
-  raw = census_data.load(saved, console)
-  data = census_data.encode(
-    raw,
-    saved.tasks,
-    validation=saved.validation,
-    split_seed=saved.split_seed,
-    fitted=tables,
-  )
+  source = datasets.find(saved).load(saved, console)
+  data = source.encode(saved.num_bins, tables)
   _print_data(console, data.facts)
   if data.facts['files'] != (extra.get('data') or {}).get('files'):
     console.print('note: these are not the files the model was trained on')
-  results = _score_all(saved, model, params, raw, data)
+  results = _score_all(saved, model, params, data)
   console.print(display.results_table(results))
   return results
 
@@ -319,7 +306,7 @@ def _example(data: Any) -> Any:
 
 
 def _score_all(
-  config: Config, model: Any, params: Any, raw: Any, data: Any
+  config: Config, model: Any, params: Any, data: Any
 ) -> dict[str, Any]:
   """What can be said of a trained model, now or when it is loaded again."""
   from experiments.launcher import scoring
@@ -337,7 +324,7 @@ def _score_all(
     **scoring.costs(model, params, _example(data)),
     'gates': scoring.gate_use(model, params, data.test.features),
     'config': config.to_json(),
-    'data': {**data.facts, 'optimum': raw.optimum},
+    'data': {**data.facts, 'optimum': data.optimum},
   }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments import datasets
 from experiments.launcher import frame, options, parsing
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
@@ -241,11 +242,10 @@ def run(plan: Plan, folder: pathlib.Path) -> dict[str, Any]:
 def check(plan: Plan) -> None:
   """Refuses what cannot be fitted, before anything is."""
   from experiments.comparison import trees
-  from experiments.datasets.census import protocol as census_data
   from experiments.launcher import unused
 
   every: list[Config] = []
-  tasks = census_data.make_tasks(plan.base.tasks)
+  tasks = datasets.find(plan.base).make_tasks(plan.base)
   for name, own in plan.rows.items():
     if own is None:
       trees.check(plan.tree_settings, tasks)
@@ -270,7 +270,8 @@ def _run(
   console = display.make_console(140)
   if plan.base.overwrite:
     compare_folder.clear(folder)
-  cells = compare_cells.Cells(plan, folder, console, before_writing)
+  source = datasets.find(plan.base).load(plan.base, console)
+  cells = compare_cells.Cells(plan, source, folder, console, before_writing)
   console.print(f'data: {cells.facts["statement"]}', soft_wrap=True)
 
   def is_late() -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments import datasets
 from experiments.benchmark import out as throughput_out
 from experiments.benchmark.turns import Config, processes, rates
 from experiments.launcher import frame, output, parsing
@@ -117,13 +118,17 @@ def write_rows(options: Any, path: str) -> int:
   """Encodes the data once, for all contestants; returns the training rows."""
   import numpy as np
 
-  from experiments.datasets.census import protocol as census_data
+  from experiments.launcher import display
+  from experiments.launcher.options import Config
 
-  folder = None
-  if options.data_dir:
-    folder = parsing.path('--data_dir', options.data_dir)
-  raw = census_data.read(options.dataset, folder, num_rows=options.num_rows)
-  data = census_data.encode(raw, ('income', 'marital'), num_bins=0)
+  config = Config(
+    dataset=options.dataset,
+    data_dir=options.data_dir,
+    num_rows=options.num_rows,
+    tasks=('income', 'marital'),
+  )
+  source = datasets.find(config).load(config, display.make_console())
+  data = source.encode(0)
   pair = np.stack(list(data.train.labels.values()), axis=1)
   labels = pair[:, np.arange(options.num_tasks) % 2]
   wrong = np.random.default_rng(0).uniform(size=labels.shape) < 0.1

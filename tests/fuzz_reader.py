@@ -23,10 +23,7 @@ import zipfile
 import numpy as np
 from absl import app, flags
 
-from experiments.datasets.census import cache as census_cache
-from experiments.datasets.census import files as census_files
-from experiments.datasets.census import reader as census_reader
-from experiments.datasets.census import sample as census_sample
+from experiments.datasets.census import cache, files, reader, sample
 from experiments.launcher.errors import InputError
 from tests import slow_reader
 
@@ -42,8 +39,8 @@ ENCODINGS = ('utf-8-sig', 'utf-16', 'utf-32', 'cp037', 'utf-8')
 
 def sample_lines(rows=60, seed=0):
   """Rows in the official format, as lists of fields."""
-  table = census_sample.make(max(rows * 2, 100), seed).train
-  columns = [table[c] for c in census_reader.COLUMNS]
+  table = sample.make(max(rows * 2, 100), seed).train
+  columns = [table[c] for c in reader.COLUMNS]
   fields = [[_plain(v) for v in f.values[f.codes][:rows]] for f in columns]
   return [list(row) for row in zip(*fields, strict=True)]
 
@@ -110,7 +107,7 @@ def compare(content):
   """The reader against the slow one; returns what came of it."""
   rows, line, complaint = slow_reader.read(content)
   try:
-    table = census_reader.parse(content, 'FILE')
+    table = reader.parse(content, 'FILE')
   except InputError as error:
     message = str(error)
     assert line, f'good rows refused: {message}'
@@ -153,15 +150,15 @@ def zipped(members, compression=zipfile.ZIP_DEFLATED):
 
 def spoil_archive(content, folder, rng):
   """Writes an archive of one good file, spoiled or not; returns its path."""
-  name = census_files.SPLITS['train']
+  name = files.SPLITS['train']
   inner = tar({'../names': b'', name: content})
   if rng.random() < 0.2:
     inner = spoil_bytes(inner, rng)
   packed = {
     name: content,
     f'{name}.gz': gzip.compress(content, mtime=0),
-    census_files.INNER_ARCHIVE: inner,
-    census_files.ARCHIVE: zipped({census_files.INNER_ARCHIVE: inner}),
+    files.INNER_ARCHIVE: inner,
+    files.ARCHIVE: zipped({files.INNER_ARCHIVE: inner}),
   }
   chosen = rng.choice(sorted(packed))
   data = packed[chosen]
@@ -177,7 +174,7 @@ def check_archive(content, folder, rng):
   """What is read must be what the slow reader makes of the same bytes."""
   path = spoil_archive(content, folder, rng)
   try:
-    source = census_files.unpack(path, census_files.read(path), 'train')
+    source = files.unpack(path, files.read(path), 'train')
   except InputError as error:
     assert '\n' not in str(error), error
     assert str(path) in str(error), error
@@ -211,14 +208,14 @@ def run(count, seed, lines, folder):
 
 def run_cache(count, seed, lines, folder):
   """So many flipped bits of a cache; counts what came of them."""
-  table = census_reader.parse(join(lines), 'FILE')
+  table = reader.parse(join(lines), 'FILE')
   path, facts = folder / 'train-cache', {'rows': len(lines)}
   args = path, 'train', 'digest'
-  census_cache.write(*args, table, facts)
+  cache.write(*args, table, facts)
   whole = path.read_bytes()
-  assert rows_of(census_cache.read(*args)[0]) == rows_of(table)
-  assert census_cache.read(path, 'test', 'digest') is None
-  assert census_cache.read(path, 'train', 'other') is None
+  assert rows_of(cache.read(*args)[0]) == rows_of(table)
+  assert cache.read(path, 'test', 'digest') is None
+  assert cache.read(path, 'train', 'other') is None
   rng = np.random.default_rng(seed)
   found = collections.Counter()
   # A third of them among the first headers, which are few bytes of all.
@@ -228,7 +225,7 @@ def run_cache(count, seed, lines, folder):
     spoiled = bytearray(whole)
     spoiled[position // 8] ^= 1 << position % 8
     path.write_bytes(spoiled)
-    kept = census_cache.read(*args)
+    kept = cache.read(*args)
     found['read again' if kept is None else 'believed'] += 1
   return found
 
@@ -238,10 +235,8 @@ def main(_):
   lines = sample_lines()
   if os.environ.get('LPLMTL_CENSUS_DIR'):
     real = pathlib.Path(os.environ['LPLMTL_CENSUS_DIR'])
-    path = census_files.find(real, 'train')
-    content = census_files.unpack(
-      path, census_files.read(path), 'train'
-    ).content
+    path = files.find(real, 'train')
+    content = files.unpack(path, files.read(path), 'train').content
     text = content[: content.index(b'\n', 100_000)].decode()
     lines += [line.split(', ') for line in text.splitlines()]
   with tempfile.TemporaryDirectory() as folder:

@@ -2,7 +2,7 @@
 
 import math
 
-from experiments.datasets.census import reader as census_reader
+from experiments.datasets.census import reader
 
 
 def read(content):
@@ -14,8 +14,8 @@ def read(content):
     while lines and lines[-1] in (b'', b'\r'):  # empty ones at the end
       lines.pop()
   for number, line in enumerate(lines, 1):
-    if len(line) > census_reader.MAX_LINE:
-      return rows, number, f'expected at most {census_reader.MAX_LINE} bytes'
+    if len(line) > reader.MAX_LINE:
+      return rows, number, f'expected at most {reader.MAX_LINE} bytes'
     if line.endswith(b'\r') and number <= content.count(b'\n'):
       line = line[:-1]
     if any(not 0x20 <= byte <= 0x7E for byte in line):
@@ -24,15 +24,15 @@ def read(content):
     if len(fields) != 42:
       return rows, number, 'expected 42 fields'
     row = {}
-    for column, field in zip(census_reader.COLUMNS, fields, strict=True):
+    for column, field in zip(reader.COLUMNS, fields, strict=True):
       value = field.lstrip(' ')
       if column == 'instance_weight':
         continue
-      if column in census_reader.NUMERIC:
+      if column in reader.NUMERIC:
         value = _number(value)
         if value is None:
           return rows, number, f'expected a finite number in {column}'
-      allowed = census_reader.LABEL_VALUES.get(column)
+      allowed = reader.LABEL_VALUES.get(column)
       if allowed and value not in allowed:
         return rows, number, f'in {column}'
       row[column] = value

@@ -6,9 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from experiments.datasets.census import cache as census_cache
-from experiments.datasets.census import protocol as census_data
-from experiments.datasets.census import reader as census_reader
+from experiments.datasets.census import cache, loading, reader
 from lplmtl.tables import Factor
 from tests import fuzz_reader, slow_reader
 
@@ -35,25 +33,25 @@ def folder(tmp_path):
 def parsed(monkeypatch):
   """The files that were parsed, in turn."""
   names = []
-  parse = census_reader.parse
+  parse = reader.parse
   monkeypatch.setattr(
-    census_reader, 'parse', lambda *a: names.append(a[1][-4:]) or parse(*a)
+    reader, 'parse', lambda *a: names.append(a[1][-4:]) or parse(*a)
   )
   return names
 
 
 def _kept(folder):
-  return census_cache.path_of(folder / 'census-income.data', 'train')
+  return cache.path_of(folder / 'census-income.data', 'train')
 
 
 def _train(folder):
-  return fuzz_reader.rows_of(census_data.read('census', folder).train)
+  return fuzz_reader.rows_of(loading.read('census', folder).train)
 
 
 def test_it_serves_until_the_file_changes(folder, parsed):
-  first = census_data.read('census', folder)
+  first = loading.read('census', folder)
   assert parsed == ['data', 'test']
-  again = census_data.read('census', folder)
+  again = loading.read('census', folder)
   assert len(parsed) == 2
   assert again.facts == first.facts
   for column, factor in first.train.items():
@@ -67,7 +65,7 @@ def test_it_serves_until_the_file_changes(folder, parsed):
 
 def test_a_file_of_equal_size_and_time_is_another_file(folder):
   path = folder / 'census-income.data'
-  census_data.read('census', folder)
+  loading.read('census', folder)
   before = path.stat()
   other = CONTENT.replace(b'Never married', b'Divorced     ').replace(
     b'Divorced     ,', b'Divorced,     '
@@ -81,15 +79,15 @@ def test_a_file_of_equal_size_and_time_is_another_file(folder):
 
 
 def test_a_file_that_is_replaced_while_it_is_parsed(folder, monkeypatch):
-  parse = census_reader.parse
+  parse = reader.parse
 
   def slow(content, name):
     (folder / 'census-income.data').write_bytes(OTHER)
     return parse(content, name)
 
-  monkeypatch.setattr(census_reader, 'parse', slow)
+  monkeypatch.setattr(reader, 'parse', slow)
   assert _train(folder) == slow_reader.read(CONTENT)[0]
-  monkeypatch.setattr(census_reader, 'parse', parse)
+  monkeypatch.setattr(reader, 'parse', parse)
   assert _train(folder) == slow_reader.read(OTHER)[0]
 
 
@@ -103,10 +101,10 @@ def _reversed(folder):
   """Writes a cache that is whole, and has every label reversed."""
   path = _kept(folder)
   digest = hashlib.sha256(CONTENT).hexdigest()
-  table, facts = census_cache.read(path, 'train', digest)
+  table, facts = cache.read(path, 'train', digest)
   label = table['income_50k']
   table['income_50k'] = Factor(label.codes, label.values[::-1])
-  census_cache.write(path, 'train', digest, table, facts)
+  cache.write(path, 'train', digest, table, facts)
   return path
 
 
@@ -129,7 +127,7 @@ def test_what_others_may_have_written_is_not_believed(folder):
 def test_whose_cache_it_is(uid, mode, is_own, monkeypatch):
   monkeypatch.setattr(os, 'geteuid', lambda: 1000)
   found = os.stat_result((0o100000 | mode, 1, 1, 1, uid, 1000, 9, 0, 0, 0))
-  assert census_cache._is_own(found) == is_own
+  assert cache._is_own(found) == is_own
 
 
 @pytest.mark.parametrize('kind', ['fifo', 'folder', 'link', 'zero'])
@@ -164,14 +162,12 @@ def test_a_linked_folder_is_not_written_through(folder, tmp_path):
 def test_nothing_is_written_beside_the_files(folder, tmp_path):
   """They may be shared, read-only, or in a folder that a stranger named."""
   before = folder.stat().st_mtime_ns
-  census_data.read('census', folder)
+  loading.read('census', folder)
   assert folder.stat().st_mtime_ns == before
   kept = tmp_path / 'cache' / 'lplmtl' / 'columns'
   assert len(list(kept.iterdir())) == 2
   # An archive has both splits in one file.
-  assert census_cache.path_of(folder, 'train') != census_cache.path_of(
-    folder, 'test'
-  )
+  assert cache.path_of(folder, 'train') != cache.path_of(folder, 'test')
 
 
 @pytest.mark.parametrize('umask, mode', [(0o022, 0o644), (0o027, 0o640), (0, 0o644)])  # fmt: skip
@@ -179,11 +175,11 @@ def test_its_permissions_are_what_the_umask_leaves(umask, mode, folder, parsed):
   """But nobody else may write it, or it would not be believed."""
   before = os.umask(umask)
   try:
-    census_data.read('census', folder)
+    loading.read('census', folder)
   finally:
     os.umask(before)
   assert _kept(folder).stat().st_mode & 0o777 == mode
-  census_data.read('census', folder)
+  loading.read('census', folder)
   assert len(parsed) == 2
 
 
@@ -194,7 +190,7 @@ def test_what_a_kill_left_is_removed(folder):
   foreign = path.with_name('.cache-mine')
   part.touch()
   foreign.touch()
-  census_data.read('census', folder)
+  loading.read('census', folder)
   assert not part.exists() and foreign.exists() and path.exists()
 
 

@@ -17,7 +17,7 @@ from experiments import census, compare
 from experiments.comparison import cells as compare_cells
 from experiments.comparison import fits as compare_fits
 from experiments.comparison import tables as compare_tables
-from experiments.datasets.census import protocol as census_data
+from experiments.datasets.census import loading, protocol
 from experiments.launcher import build as runner
 from experiments.launcher import provenance
 from experiments.launcher.errors import InputError
@@ -107,8 +107,8 @@ def test_differences_are_those_of_the_kept_scores(finished):
     cell = json.loads(path.with_suffix('.json').read_text())
     with np.load(path) as scores:
       found[cell['identity']['what']['architecture']] = dict(scores)
-  raw = census_data.read('sample', num_rows=1500)
-  labels = census_data.encode(raw, results['tasks'], num_bins=4).test.labels
+  raw = loading.read('sample', num_rows=1500)
+  labels = protocol.encode(raw, results['tasks'], num_bins=4).test.labels
   want = statistics.auc_difference(
     found['single_task']['income'], found['shared_bottom']['income'],
     labels['income'],
@@ -254,9 +254,9 @@ def test_settings_that_compile_once_are_fitted_together():
 
 def test_a_population_of_settings_is_its_members():
   """Both settings at once, and the second one alone."""
-  raw = census_data.read('sample', num_rows=1500)
-  data = census_data.encode(raw, ('income', 'marital'), num_bins=4)
-  todo = census_data.make_tasks(('income', 'marital'))
+  raw = loading.read('sample', num_rows=1500)
+  data = protocol.encode(raw, ('income', 'marital'), num_bins=4)
+  todo = protocol.make_tasks(('income', 'marital'))
   base = Config(
     architecture='shared_bottom', bottom_widths=(8,), tower_widths=(4,),
     epochs=1, num_seeds=2, num_bins=4, schedule='cosine', optimizer='adamw',
@@ -276,7 +276,7 @@ def test_a_population_of_settings_is_its_members():
 
 def test_chosen_is_the_best_mean_of_the_tasks():
   cells = compare_cells.Cells.__new__(compare_cells.Cells)
-  cells._tasks = census_data.make_tasks(('income', 'marital'))
+  cells._tasks = protocol.make_tasks(('income', 'marital'))
   scores = {
     'a': {'income': [0.9, 0.8], 'marital': [0.7, 0.7]},
     'b': {'income': [0.8, 0.8], 'marital': [0.9, 0.9]},
@@ -379,13 +379,13 @@ def test_trees(tmp_path):
   pytest.importorskip('lightgbm')
   from experiments.comparison import trees
 
-  raw = census_data.read('sample', num_rows=4000)
-  data = census_data.encode(raw, ('income',), num_bins=0)
+  raw = loading.read('sample', num_rows=4000)
+  data = protocol.encode(raw, ('income',), num_bins=0)
   found = trees.fit(
     trees.parse('num_leaves=7 learning_rate=0.1'), 'income', data, 0
   )
   labels = data.test.labels['income']
-  (todo,) = census_data.make_tasks(('income',))
+  (todo,) = protocol.make_tasks(('income',))
   auc = trees.score(todo, [found['scores']], labels)['auc'][0]
   assert 0.75 < auc < 1.0 and 0.7 < found['validation'] < 1.0
   # Trees of at most 7 leaves: 7 values and 6 thresholds each.

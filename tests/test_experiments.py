@@ -23,7 +23,7 @@ from absl import flags
 import lplmtl
 from experiments import census
 from experiments.datasets.census import files as census_files
-from experiments.datasets.census import protocol as census_data
+from experiments.datasets.census import loading as census_loading
 from experiments.datasets.census import sample as census_sample
 from experiments.launcher import build as runner
 from experiments.launcher import (
@@ -137,7 +137,7 @@ def test_the_saved_model_scores_the_same(finished, capsys):
     p: p.read_bytes() for p in finished.iterdir() if p.is_file()
   } == before
   model, params, tables = checkpoint.load(finished / 'model', seed=1)
-  raw = census_data.read('sample', num_rows=2000)
+  raw = census_loading.read('sample', num_rows=2000)
   rows = {c: f.take(np.arange(5)) for c, f in raw.test.items()}
   predictions, _ = model.apply({'params': params}, tables.encode(rows))
   assert predictions['income'].shape == (5, 1)
@@ -395,7 +395,7 @@ def test_ctrl_c_before_training(tmp_path, capsys, monkeypatch):
   def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr('experiments.datasets.census.protocol.read', interrupt)
+  monkeypatch.setattr('experiments.datasets.census.loading.read', interrupt)
   assert launch(*TINY, f'--out_dir={tmp_path / "run"}') == 130
   assert (
     capsys.readouterr().err

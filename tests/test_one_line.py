@@ -12,7 +12,7 @@ from absl import flags
 
 from experiments import census, compare
 from experiments.comparison import trees
-from experiments.datasets.census import protocol as census_data
+from experiments.datasets.census import protocol
 from experiments.launcher import build as runner
 from experiments.launcher import errors, memory, options, parsing, unused
 from experiments.launcher.errors import InputError
@@ -167,7 +167,7 @@ def test_a_model_does_not_say_where_data_are(tmp_path, monkeypatch):
   extra = {'config': saved.to_json(), 'data': {}}
   monkeypatch.setattr(checkpoint, 'load', lambda folder: (None, None, None))
   monkeypatch.setattr(checkpoint, 'load_extra', lambda folder: extra)
-  monkeypatch.setattr(census_data, 'load', load)
+  monkeypatch.setattr(protocol, 'load', load)
   ours = Config(out_dir=str(tmp_path), eval_only=True)
   with pytest.raises(InputError, match="in '/home/of/a/stranger': give --data"):
     census.run(ours)

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.comparison import fits as compare_fits
 from experiments.comparison import trees
-from experiments.datasets.census import protocol as census_data
+from experiments.datasets import base as dataset_base
 from experiments.launcher import build as runner
 from experiments.launcher import (
   display,
@@ -43,6 +43,7 @@ class Cells:
   def __init__(
     self,
     plan: Any,
+    source: dataset_base.Source,
     folder: pathlib.Path,
     console: Any,
     before_writing: Callable[[], None] = lambda: None,
@@ -52,8 +53,8 @@ class Cells:
     self._folder = folder / run_folder.CELLS
     self._console = console
     base = plan.base
-    self._tasks = census_data.make_tasks(base.tasks)
-    self._raw = census_data.load(base, console)
+    self._tasks = source.tasks
+    self._source = source
     self._encoded: dict[int, Any] = {}
     first = self._data(base.num_bins)
     self.facts = first.facts
@@ -251,11 +252,7 @@ class Cells:
 
   def _data(self, num_bins: int) -> Any:
     if num_bins not in self._encoded:
-      base = self._plan.base
-      self._encoded[num_bins] = census_data.encode(
-        self._raw, base.tasks, validation=base.validation,
-        split_seed=base.split_seed, num_bins=num_bins,
-      )  # fmt: skip
+      self._encoded[num_bins] = self._source.encode(num_bins)
     return self._encoded[num_bins]
 
   def _check(self, name: str, config: Config) -> None:

@@ -1,0 +1,87 @@
+"""The seam: all that the commands need from a data set, whichever it is.
+
+A command looks its data set up with `datasets.find` and passes it to the
+launcher, the comparison or the benchmark, none of which knows Census-Income.
+A further data set is one more `Dataset`: two functions. What varies between
+data sets (columns, files, labels) stays behind `Source.encode`, so that rows
+are read once however many encodings a comparison tries.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from experiments.launcher.display import Console
+from experiments.launcher.options import Config
+from lplmtl.tables import Tables
+from lplmtl.types import Batch, Task
+
+
+class Data(NamedTuple):
+  """Encoded rows.
+
+  Attributes:
+    tasks: T tasks; every batch has a label for each.
+    train: Batch of NumPy arrays.
+    validation: likewise; the only rows that model selection sees.
+    test: likewise.
+    tables: how the columns were encoded; saved with a model.
+    facts: those of Source, and `rows` (`{split: count}`) and `unseen`
+      (`{split: {column: count}}`, rows with a value that no training row has).
+    optimum: that of Source.
+  """
+
+  tasks: tuple[Task, ...]
+  train: Batch
+  validation: Batch
+  test: Batch
+  tables: Tables
+  facts: dict[str, Any]
+  optimum: dict[str, float]
+
+
+class Encode(Protocol):
+  """Splits the rows of a Source and encodes them."""
+
+  def __call__(self, num_bins: int, tables: Tables | None = None) -> Data:
+    """Encodes the rows.
+
+    Args:
+      num_bins: quantile bins per numeric column, 0 for none.
+      tables: what to encode with, in place of tables fitted on the training
+        rows; `num_bins` then has no effect.
+
+    Raises:
+      InputError: the rows cannot be used.
+    """
+
+
+class Source(NamedTuple):
+  """Rows as read, before they are split and encoded.
+
+  Attributes:
+    tasks: T tasks.
+    facts: JSON data: `dataset` (a name), `statement` (what the rows are, in one
+      line for people), `files` (`{split: {file, rows, sha256, ...}}`).
+    optimum: `{task: AUC}` of the generator's own probabilities on the test
+      rows; empty unless the rows were generated.
+    encode: splits and encodes the rows.
+  """
+
+  tasks: tuple[Task, ...]
+  facts: dict[str, Any]
+  optimum: dict[str, float]
+  encode: Encode
+
+
+class Dataset(NamedTuple):
+  """What a command passes on.
+
+  Attributes:
+    make_tasks: the tasks that a Config names. Reads no file, so that mistakes
+      in flags are reported before a download.
+    load: reads (downloads, generates) the rows that a Config names; the console
+      shows progress.
+  """
+
+  make_tasks: Callable[[Config], tuple[Task, ...]]
+  load: Callable[[Config, Console], Source]
