@@ -60,6 +60,18 @@ def test_length(name):
   assert len(TEXTS[name].splitlines()) <= MAX_LINES.get(name, 300)
 
 
+DIFFS = [code for text in TEXTS.values() for code in _blocks(text, 'diff')]
+
+
+@pytest.mark.parametrize('sign', '-+')
+@pytest.mark.parametrize('diff', DIFFS)
+def test_both_sides_of_a_diff_run(diff, sign):
+  lines = [
+    line[1:] for line in diff.splitlines() if line[:1] in ('', ' ', sign)
+  ]
+  exec(compile('\n'.join(lines), 'diff', 'exec'), {})
+
+
 def _commands(text):
   """The words of each command in the `sh` blocks, and of `!` lines."""
   lines = '\n'.join(_blocks(text, 'sh')).replace('\\\n', ' ').splitlines()
@@ -135,22 +147,22 @@ def test_links_lead_somewhere(name):
 
 
 def test_tree_is_true():
-  """Every file of "What is inside" exists, and every source file is named."""
+  """All files in "What is inside" exist; all public source files are named."""
   block = re.search(r'## What is inside.*?```text\n(.*?)```', README, re.DOTALL)
   named, folder = set(), pathlib.PurePosixPath()
   for line in block[1].splitlines():
-    name = line.split()[0]
+    names = re.match(r'\s*([\w./]+(, [\w./]+)*)', line)[1].split(', ')
     if not line.startswith(' '):
-      folder = pathlib.PurePosixPath(name)
+      folder = pathlib.PurePosixPath(names[0])
       continue
-    named.add(str(folder / name))
+    named |= {str(folder / name) for name in names}
   for name in named:
     assert (ROOT / name).exists(), name
   for package in ('lplmtl', 'experiments'):
     for path in (ROOT / package).rglob('*.py'):
       relative = path.relative_to(ROOT)
       in_folder = any(f'{parent}' in named for parent in relative.parents)
-      if path.name != '__init__.py':
+      if not path.name.startswith('_'):
         assert str(relative) in named or in_folder, relative
 
 
