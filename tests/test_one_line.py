@@ -196,22 +196,6 @@ def test_what_nothing_takes_is_refused(fields, part):
     census.run(Config(**fields))
 
 
-def test_what_the_parts_take():
-  config = Config(
-    architecture='dselect_k', optimizer='adamw', balancer='exponential',
-    num_crosses=1, dataset='sample',
-  )  # fmt: skip
-  taken = (
-    'expert_widths', 'num_experts', 'num_selected', 'selection_entropy',
-    'tower_widths', 'weight_decay', 'loss_weights', 'loss_weight_rates',
-    'cross_rank', 'num_rows', 'dropout', 'epochs', 'embed_dim',
-  )  # fmt: skip
-  unused.refuse([config], taken)
-  for name in ('ranks', 'bottom_widths', 'top', 'loss_weight_learning_rate'):
-    with pytest.raises(InputError, match=f'takes no --{name}: '):
-      unused.refuse([config], (name,))
-
-
 def _plan(*arguments):
   flags.FLAGS.unparse_flags()
   for name in flags.FLAGS:

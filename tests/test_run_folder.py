@@ -273,8 +273,8 @@ def test_home_is_expanded_in_every_path(monkeypatch):
   'change, complaint',
   [
     ({'of_a_newer_release': 1}, "knows no setting 'of_a_newer_release'"),
-    ({'epochs': 'many'}, "epochs must be like 12, found 'many'"),
-    ({'tasks': 5}, 'tasks must be like'),
+    ({'epochs': 'many'}, 'epochs must be a whole number'),
+    ({'tasks': 5}, 'tasks must be a tuple'),
     ({'data_dir': [1]}, 'data_dir must be a path'),
     (None, 'expected a configuration, found None'),
     ('missing', 'was saved without the configuration of a run'),

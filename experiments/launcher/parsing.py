@@ -103,3 +103,8 @@ def parse_numbers(texts: Collection[str]) -> Numbers:
 def widths_text(widths: Widths) -> str:
   """The inverse of `parse_widths`."""
   return 'x'.join(map(str, widths))
+
+
+def levels_text(levels: tuple[Widths, ...]) -> str:
+  """The inverse of `parse_levels`."""
+  return ','.join(map(widths_text, levels))
