@@ -150,7 +150,6 @@ def _fit(
       return training.fit(
         runner.seed_keys(config),
         parts.model,
-        parts.model.tasks,
         parts.optimizer,
         parts.balancer,
         data.train,

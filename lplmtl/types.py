@@ -5,7 +5,7 @@ features, H expert width, K outputs of a task, S seeds.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import jax
@@ -104,6 +104,10 @@ class Batch(NamedTuple):
 
 class Model(Protocol):
   """What training asks of a model: every architecture here, or your own."""
+
+  @property
+  def tasks(self) -> Sequence[Task]:
+    """The tasks that it predicts, in the order of every `[T]`."""
 
   def init(self, rngs: Any, features: PyTree) -> Mapping[str, Any]:
     """Returns `{'params': parameters}`."""

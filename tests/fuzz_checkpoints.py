@@ -65,7 +65,6 @@ def fit(keeper=None, **changes):
   arguments = {
     'key': KEYS,
     'model': MODEL,
-    'tasks': TASKS,
     'optimizer': optax.adam(0.1),
     'balancer': balancing.uncertainty(is_regression=(False, True)),
     'data': make_data(160, 0),

@@ -77,7 +77,7 @@ def save(folder):
   keys = jax.vmap(jax.random.key)(jnp.arange(8))
   balancer = BALANCERS['uncertainty']
   result = lplmtl.fit(
-    keys, MODEL, TASKS, optax.sgd(0.0), balancer, make_data(), batch_size=320,
+    keys, MODEL, optax.sgd(0.0), balancer, make_data(), batch_size=320,
     num_epochs=1,
   )  # fmt: skip
   assert len(jax.tree.leaves(result.params)[0].devices()) == 8
@@ -92,7 +92,7 @@ def resume_elsewhere(folder, num_seeds):
 
   def fit(keeper=None):
     result = lplmtl.fit(
-      keys, MODEL, TASKS, optax.adam(1e-3), BALANCERS['uncertainty'],
+      keys, MODEL, optax.adam(1e-3), BALANCERS['uncertainty'],
       make_data(), batch_size=BATCH, num_epochs=13, keeper=keeper,
       devices=devices if keeper is None or keeper.looks else devices[:1],
     )  # fmt: skip

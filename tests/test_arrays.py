@@ -139,12 +139,37 @@ def test_labels_that_are_no_dict():
     (TASKS[0], r'a tuple of lplmtl.Task, found Task: write \(task,\)'),
     ('a', r'tuple of lplmtl.Task, found str'),
     (('a', 'b'), "such as tasks.binary.*; found 'a' in it"),
-    ((TASKS[0], TASKS[0]), r"names of their own, found \['a', 'a'\]"),
+    ((TASKS[0], TASKS[0]), r"distinct names.* found \['a', 'a'\]"),
+    ((), r'at least one; found \[\]'),
   ],
 )
 def test_tasks_that_are_none(found, complaint):
   with pytest.raises(ValueError, match=complaint):
-    checks.check_tasks(types.SimpleNamespace(), found)
+    checks.check_model_tasks(types.SimpleNamespace(tasks=found))
+
+
+def test_tasks_are_those_of_the_model():
+  model = lplmtl.SharedBottom(TASKS)
+  rates = {'rate': np.ones(3)}
+
+  def make(settings):
+    assert isinstance(settings['rate'], jax.core.Tracer)
+    return model
+
+  assert programs.model_tasks(model, None) == TASKS
+  assert programs.model_tasks(make, rates) == TASKS
+  with pytest.raises(ValueError, match='must have `tasks`.* SimpleNamespace'):
+    programs.model_tasks(types.SimpleNamespace(init=len), None)
+
+
+@pytest.mark.parametrize('is_whole', [True, False])
+def test_the_order_of_arguments_before_tasks_were_the_models(is_whole):
+  arguments = (
+    jax.random.key(0), lplmtl.SharedBottom(TASKS), TASKS, optax.adam(0.1),
+    balancing.equal(), lplmtl.Batch(X, {}),
+  )  # fmt: skip
+  with pytest.raises(ValueError, match='from model.tasks'):
+    lplmtl.fit(*(arguments if is_whole else arguments[:5]))
 
 
 def test_features_that_do_not_fit_the_model():
@@ -304,8 +329,7 @@ def test_fit_reads_columns_and_low_precision():
     TASKS, expert=lplmtl.MLP((4,)), num_experts=2, tower=lplmtl.MLP(())
   )
   result = lplmtl.fit(
-    jax.random.key(0), model, TASKS, optax.adam(0.1), balancing.equal(), data,
-    batch_size=6, num_epochs=1,
+    jax.random.key(0), model, optax.adam(0.1), balancing.equal(), data, batch_size=6, num_epochs=1,
   )  # fmt: skip
   assert np.isfinite(result.history[0]['losses']).all()
   assert {x.dtype for x in jax.tree.leaves(result.params)} == {jnp.dtype('f4')}

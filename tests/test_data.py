@@ -32,7 +32,7 @@ def test_no_chain(name):
 
   def fit(rows):
     return lplmtl.fit(
-      jax.random.key(0), model, turned, optax.sgd(0.1), balancing.equal(),
+      jax.random.key(0), model, optax.sgd(0.1), balancing.equal(),
       rows, batch_size=50, num_epochs=1,
     )  # fmt: skip
 
@@ -53,7 +53,7 @@ def test_chains_learn(name):
   bottom = lplmtl.MLP((16,))
   model = getattr(lplmtl, name)(todo, bottom=bottom, tower=lplmtl.MLP((8,)))
   result = lplmtl.fit(
-    jax.random.key(0), model, todo, optax.adam(1e-2), balancing.equal(),
+    jax.random.key(0), model, optax.adam(1e-2), balancing.equal(),
     data.clicks(4000), batch_size=100, num_epochs=5,
   )  # fmt: skip
   unseen = data.clicks(4000, 1)

@@ -10,9 +10,9 @@ import lplmtl
 from lplmtl import balancing, losses, tasks
 
 
-def _train(model, todo, data, num_epochs):
+def _train(model, data, num_epochs):
   result = lplmtl.fit(
-    jax.random.key(0), model, todo, optax.adam(2e-2), balancing.equal(), data,
+    jax.random.key(0), model, optax.adam(2e-2), balancing.equal(), data,
     batch_size=32, num_epochs=num_epochs,
   )  # fmt: skip
   first, last = (result.history[i]['losses'][0] for i in (0, -1))
@@ -58,7 +58,7 @@ def test_two_dense_tasks_and_a_label_on_images():
       nn.Sequential([nn.Conv(8, (3, 3)), nn.relu, pool]),
     ),
   )
-  first, last, predict = _train(model, todo, _images(256, 0), num_epochs=10)
+  first, last, predict = _train(model, _images(256, 0), num_epochs=10)
   assert (last < 0.6 * first).all()
   unseen = _images(64, 1)
   found = predict(unseen.features)
@@ -99,7 +99,7 @@ def test_a_tag_per_word_and_a_label_of_the_sentence():
     num_shared=1,
     tower=(lplmtl.MLP((16,)), nn.Sequential([nn.relu, mean])),
   )
-  first, last, predict = _train(model, todo, _sentences(512, 0), num_epochs=10)
+  first, last, predict = _train(model, _sentences(512, 0), num_epochs=10)
   assert (last < 0.6 * first).all()
   unseen = _sentences(128, 1)
   found = predict(unseen.features)

@@ -63,6 +63,7 @@ ALLOWED = {
   'training.arrays': set(),
   'training.checks': set(),
   'training.programs': {
+    'training.checks',
     'training.microbatch',
     'training.parallel',
     'training.steps',

@@ -90,7 +90,7 @@ def test_fit_hands_over_the_loss_and_returns_averages():
     contrib.reduce_on_plateau(accumulation_size=100),
   )
   result = lplmtl.fit(
-    jax.random.split(jax.random.key(0), 2), model, todo, optimizer,
+    jax.random.split(jax.random.key(0), 2), model, optimizer,
     balancing.static((2.0, 0.5)), data, validation=data, batch_size=10,
     num_epochs=1, skip_nonfinite=1,
   )  # fmt: skip
@@ -158,7 +158,7 @@ def test_fit_in_other_modes_of_jax(kind):
     data = data._replace(features=x.astype(np.float32))
   with mode:
     result = lplmtl.fit(
-      jax.random.split(jax.random.key(0), 2), model, todo, optimizer,
+      jax.random.split(jax.random.key(0), 2), model, optimizer,
       balancing.uncertainty(), data, validation=data, batch_size=10,
       num_epochs=1, skip_nonfinite=1,
     )  # fmt: skip

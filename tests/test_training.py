@@ -43,7 +43,6 @@ def _state(key, model=MODEL, tasks=TASKS, balancer=BALANCER):
 def _fit(key=None, **changes):
   arguments = {
     'model': MODEL,
-    'tasks': TASKS,
     'optimizer': OPTIMIZER,
     'balancer': BALANCER,
     'data': _data(),
@@ -548,8 +547,6 @@ def test_without_a_bad_step_skipping_changes_nothing(three_seeds):
     ({'batch_size': 0}, 'found 0'),
     ({'batch_size': '50'}, "batch_size must be a whole number, found '50'"),
     ({'num_epochs': 2.0}, 'num_epochs must be a whole number, found 2.0'),
-    ({'tasks': ()}, r"those of the model, \['zebra', 'apple'\]; found \[\]"),
-    ({'tasks': TASKS[:1]}, r"those of the model, .* found \['zebra'\]"),
     (
       {'data': (np.zeros((9, 2)), {})},
       'data must be a lplmtl.Batch.* found tuple',

@@ -251,12 +251,11 @@ def whole(config: dict[str, Any]) -> dict[str, float]:
   from lplmtl import balancing
 
   imported = time.perf_counter()
-  rows, todo, model = make(config)
+  rows, _, model = make(config)
   read = time.perf_counter()
   result = lplmtl.fit(
     jax.vmap(jax.random.key)(jnp.arange(config['num_seeds'])),
     model,
-    todo,
     optax.adam(1e-3),
     getattr(balancing, config['balancer'])(),
     rows,

@@ -137,7 +137,6 @@ def _fit(
   fitted = training.fit(
     jax.vmap(jax.random.key)(jnp.asarray(seeds)),
     fields[0],
-    tasks,
     fields[1],
     fields[2],
     data.train,

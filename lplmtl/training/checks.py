@@ -11,24 +11,36 @@ import optax
 from lplmtl.types import Aggregator, Balancer, Batch, PyTree, Task
 
 
-def check_tasks(model: Any, tasks: Sequence[Task]) -> None:
-  """Refuses tasks that are none, or not the model's.
+def check_order(optimizer: Any, surplus: Sequence[Any]) -> None:
+  """Raises ValueError for a call of `fit` that passes the tasks third."""
+  is_tasks = isinstance(optimizer, Sequence) and any(
+    isinstance(task, Task) for task in optimizer
+  )
+  if surplus or is_tasks:
+    raise ValueError(
+      'fit takes its tasks from model.tasks, fit(key, model, optimizer, '
+      'balancer, data, ...): leave that argument out, and name all that follow '
+      'data'
+    )
 
-  Args:
-    model: its `tasks`, if it has any, must be those to be trained.
-    tasks: T tasks.
-  """
-  check_are_tasks(tasks)
-  names = [task.name for task in tasks]
-  if len(set(names)) < len(names):
-    raise ValueError(f'tasks must have names of their own, found {names}')
-  own = [getattr(task, 'name', task) for task in getattr(model, 'tasks', tasks)]
-  if not names or set(own) != set(names):
-    raise ValueError(f'tasks must be those of the model, {own}; found {names}')
+
+def check_model_tasks(model: Any) -> None:
+  """Raises ValueError unless a model has tasks with distinct names."""
+  if not hasattr(model, 'tasks'):
+    raise ValueError(
+      f'model must have `tasks`, a tuple of lplmtl.Task, found '
+      f'{type(model).__name__} without: add it as a field'
+    )
+  check_are_tasks(model.tasks)
+  names = [task.name for task in model.tasks]
+  if not names or len(set(names)) < len(names):
+    raise ValueError(
+      f'tasks must have distinct names, at least one; found {names}'
+    )
 
 
 def check_are_tasks(tasks: Any) -> None:
-  """Refuses what is no sequence of tasks."""
+  """Raises ValueError unless `tasks` is a sequence of tasks."""
   if not isinstance(tasks, Sequence) or isinstance(tasks, str):
     raise ValueError(
       'tasks must be a tuple of lplmtl.Task, found '
@@ -116,7 +128,7 @@ def check_arguments(
     balancer, optax.GradientTransformation
   ):
     raise ValueError(
-      'the order is fit(key, model, tasks, optimizer, balancer, data): found a '
+      'the order is fit(key, model, optimizer, balancer, data): found a '
       'balancer as the optimizer, or an optimizer as the balancer'
     )
   if isinstance(model, type):

@@ -11,7 +11,7 @@ import functools
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -65,11 +65,10 @@ class FitResult(NamedTuple):
 def fit(
   key: Array,
   model: Any,
-  tasks: Sequence[Task],
   optimizer: Any,
   balancer: Any,
   data: Batch,
-  *,
+  *surplus: NoReturn,
   hyperparams: PyTree = None,
   validation: Batch | None = None,
   batch_size: int = 256,
@@ -93,8 +92,8 @@ def fit(
   `hyperparams`, and in the place of the model, the optimiser or the balancer a
   function that makes it from one seed's settings:
 
-      fit(keys, model, tasks, lambda h: optax.adam(h['learning_rate']),
-          balancer, data, hyperparams={'learning_rate': jnp.array(rates)})
+      fit(keys, model, lambda h: optax.adam(h['learning_rate']), balancer,
+          data, hyperparams={'learning_rate': jnp.array(rates)})
 
   Learning rates, weight decay, dropout rates and the learning rate of loss
   weights may be such settings; sizes may not.
@@ -109,12 +108,13 @@ def fit(
   Args:
     key: one random key, or `[S]` of them for S seeds at once; several keys give
       every result a leading S axis.
-    model: see `lplmtl.types.Model`; or a function of hyperparams.
-    tasks: T tasks.
+    model: see `lplmtl.types.Model`, its `tasks` are the T tasks; or a function
+      of hyperparams.
     optimizer: any optax transformation that steps by the gradient, the
       parameters and the loss (as `value`); or a function of hyperparams.
     balancer: see `lplmtl.types.Balancer`; or a function of hyperparams.
     data: the training rows: arrays, or columns of pandas that hold numbers.
+    *surplus: nothing; catches the order of arguments up to release 0.1.
     hyperparams: pytree of numbers, `[S]` each with `[S]` keys, scalars with
       one; None where everything is fixed.
     validation: rows to choose and to stop by; None keeps the last epoch.
@@ -142,9 +142,10 @@ def fit(
     NonFiniteError: losses or gradients that are not finite; names the step, the
       task and the first parameter concerned.
   """
+  checks.check_order(optimizer, surplus)
   checks.check_arguments(key, model, optimizer, balancer, hyperparams)
   checks.check_helpers(keeper, on_epoch, devices)
-  checks.check_tasks(model, tasks)
+  tasks = programs.model_tasks(model, hyperparams)
   data = arrays.read_batch(tasks, data, 'data')
   if validation is not None:
     validation = arrays.read_batch(tasks, validation, 'validation')

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from lplmtl.training import microbatch, parallel, steps
+from lplmtl.training import checks, microbatch, parallel, steps
 from lplmtl.types import Array, Batch, PyTree, Task
 
 
@@ -123,6 +124,35 @@ def make_evaluate(
     parallel.over_seeds(evaluate, num_seeds, (0, 0, None), mesh),
     out_shardings=parallel.everywhere(mesh),
   )
+
+
+def model_tasks(model: Any, hyperparams: PyTree) -> tuple[Task, ...]:
+  """The tasks of a model, or of the one that a function of hyperparams makes.
+
+  Args:
+    model: see `lplmtl.types.Model`; or a function of one seed's hyperparams.
+    hyperparams: pytree of `[S]` or scalars.
+
+  Raises:
+    ValueError: the model has no tasks, or something else in their place.
+  """
+  found: list[tuple[Task, ...]] = []
+
+  def look(settings: PyTree) -> None:
+    (own,) = build((model,), settings)
+    checks.check_model_tasks(own)
+    found.append(tuple(own.tasks))
+
+  if hasattr(model, 'init'):
+    look(None)
+  else:  # traced, as everywhere else: the settings are not numbers yet
+    jax.eval_shape(
+      look,
+      jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((), np.asarray(x).dtype), hyperparams
+      ),
+    )
+  return found[0]
 
 
 def build(made: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
