@@ -313,7 +313,7 @@ def test_verdict(income, marital, said):
     (['--row=shared_bottom'], '--row=shared_bottom is given twice'),
     (['--row=nonsense'], "unknown architecture 'nonsense'"),
     (['--row=esmm'], 'for tasks in a chain'),
-    (['--row=ple bottom'], "--row=ple bottom wants field=value with one of embed_dim, .* found 'bottom'"),
+    (['--row=ple bottom'], "--row=ple bottom .*field=value with one of embed_dim, .* found 'bottom'"),
     (['--row=ple tasks=income'], "found 'tasks=income'"),
     (['--row=ple dropout=2'], '--row=ple dropout=2: dropout=2: '),
     (['--setting=dropout=x'], '--setting=dropout=x: dropout=x: '),
