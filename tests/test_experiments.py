@@ -25,8 +25,8 @@ from experiments import census
 from experiments.datasets.census import files as census_files
 from experiments.datasets.census import loading as census_loading
 from experiments.datasets.census import sample as census_sample
-from experiments.launcher import build as runner
 from experiments.launcher import (
+  build,
   display,
   interrupts,
   options,
@@ -162,15 +162,15 @@ def test_one_plain_line_an_epoch(capsys, tmp_path):
 
 def test_every_architecture_and_balancer_by_one_flag():
   pair = (tasks.binary('a'), tasks.regression('b'))
-  for name in runner.architecture_names():
+  for name in build.architecture_names():
     config = Config(architecture=name, dropout=0.25)
-    model = runner.make_model(config, pair, None)
+    model = build.make_model(config, pair, None)
     assert type(model).__module__ == f'lplmtl.architectures.{name}'
     assert model.tower.dropout_rate == 0.25
-  unequal = runner.make_model(Config(expert_widths=((9, 8), (4,))), pair, None)
+  unequal = build.make_model(Config(expert_widths=((9, 8), (4,))), pair, None)
   assert [level.widths for level in unequal.levels] == [(9, 8), (4,)]
-  for name in runner.balancer_names():
-    balancer = runner.make_balancer(Config(balancer=name), pair, 10)
+  for name in build.balancer_names():
+    balancer = build.make_balancer(Config(balancer=name), pair, 10)
     if isinstance(balancer, lplmtl.Aggregator):
       state = balancer.init(jax.random.key(0), {'w': jnp.ones(3)}, 2)
       gradients = {'w': jnp.ones((2, 3))}
@@ -184,15 +184,15 @@ def test_every_architecture_and_balancer_by_one_flag():
       )
     assert weights.shape == (2,)
   config = Config(balancer='static', loss_weights=(1.0, 0.25))
-  weights, _ = runner.make_balancer(config, pair).update(np.ones(2), ())
+  weights, _ = build.make_balancer(config, pair).update(np.ones(2), ())
   np.testing.assert_array_equal(weights, [1.0, 0.25])
   config = dataclasses.replace(config, loss_weight_sum=5.0)
-  weights, _ = runner.make_balancer(config, pair).update(np.ones(2), ())
+  weights, _ = build.make_balancer(config, pair).update(np.ones(2), ())
   np.testing.assert_allclose(weights, [4.0, 1.0])
   config = Config(balancer='mgda', balancer_scope='representation')
-  assert runner.make_balancer(config, pair).scope == 'representation'
+  assert build.make_balancer(config, pair).scope == 'representation'
   # The launcher tells which tasks are regressions.
-  kendall = runner.make_balancer(Config(balancer='uncertainty'), pair)
+  kendall = build.make_balancer(Config(balancer='uncertainty'), pair)
   weights, _ = kendall.update(
     np.ones(2, np.float32), kendall.init(jax.random.key(0), 2)
   )
@@ -208,7 +208,7 @@ def test_flag_files_parse(path):
   assert rest == ['census']
   config = options.from_flags(flags.FLAGS)
   encoder = None
-  runner.make_model(config, (tasks.binary('a'),), encoder)
+  build.make_model(config, (tasks.binary('a'),), encoder)
   header = path.read_text().splitlines()[0]
   assert header.startswith('# ') and len(header) > 20
 
@@ -256,8 +256,8 @@ def _one_class(content):
   [
     (['--architecture=resnet'], "unknown architecture 'resnet': expected one of adatt, cgc"),
     (['--balancer=magic'], "unknown balancer 'magic': expected one of aligned_mtl, "),
-    (['--tasks=income,age'], 'different ones of income, marital, education'),
-    (['--tasks='], 'at least one; found none'),
+    (['--tasks=income,age'], 'income, marital, education'),
+    (['--tasks='], 'found none'),
     (['--batch_size=100000'], 'larger than the data: 1,200 training rows'),
     (['--expert_widths=8,4', '--top=identity'], r'needs equal widths; found (8,) below'),
     (['--expert_widths=0'], "found '0'"),
@@ -265,7 +265,7 @@ def _one_class(content):
     (['--num_rows=100'], 'hold one class only'),
     (['--learning_rate=1e9'], "step 2 of epoch 1 (seed number 0): the loss of task 'income' is nan, first in the gradient of "),
     (['quickstart.flags'], "unexpected argument 'quickstart.flags'"),
-    (['--dataset=census', '--data_dir=nowhere', '!num_rows'], '--data_dir=nowhere is no folder'),
+    (['--dataset=census', '--data_dir=nowhere', '!num_rows'], '--data_dir=nowhere is not a folder'),
     (['--eval_only'], 'expected a model folder'),
     (['--num_bins=1'], 'num_bins must be 0 or at least 2'),
     (['--learning_rate=nan'], 'learning_rate must be a finite number'),
@@ -415,7 +415,7 @@ def test_a_signal_keeps_the_progress(
   error = capsys.readouterr().err.splitlines()
   assert error == [
     'stopping once the progress is kept, or all is done (the same again, a second later, leaves at once)',
-    'stopped at step 4: the same command goes on from there',
+    'stopped at step 4: the same command resumes from there',
   ]
   assert {p.name for p in folder.iterdir()} == {'.lock', 'checkpoints'}
   assert launch(*command) == 0
@@ -667,5 +667,5 @@ def test_host_devices_where_there_is_work(changes, expected, monkeypatch):
   monkeypatch.setattr('os.sched_getaffinity', lambda _: {0, 1, 2, 3})
   found = {}
   monkeypatch.setattr('jax.config.update', found.__setitem__)
-  runner.start(Config(compilation_cache='none', **changes))
+  build.start(Config(compilation_cache='none', **changes))
   assert found == {'jax_num_cpu_devices': expected}

@@ -13,8 +13,16 @@ from absl import flags
 from experiments import census, compare
 from experiments.comparison import trees
 from experiments.datasets.census import protocol
-from experiments.launcher import build as runner
-from experiments.launcher import errors, memory, options, parsing, unused
+from experiments.launcher import (
+  build,
+  errors,
+  memory,
+  options,
+  output,
+  parsing,
+  run,
+  unused,
+)
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import checkpoint
@@ -96,7 +104,7 @@ def test_a_model_larger_than_all_devices(monkeypatch):
 def test_a_folder_for_programs_that_is_none(tmp_path):
   (tmp_path / 'file').write_text('mine')
   with pytest.raises(InputError, match='--compilation_cache=.*folder'):
-    runner.start(Config(compilation_cache=str(tmp_path / 'file')))
+    build.start(Config(compilation_cache=str(tmp_path / 'file')))
 
 
 def test_a_scope_is_told_of_in_the_flags_words(capsys):
@@ -121,7 +129,7 @@ def test_a_platform_that_is_not_there(error, monkeypatch):
   monkeypatch.setattr(jax, 'devices', devices)
   monkeypatch.setattr(jax.config, 'update', lambda *_: None)
   with pytest.raises(InputError, match='JAX finds no device') as found:
-    runner.start(Config())
+    build.start(Config())
   assert '\n' not in str(found.value)
 
 
@@ -230,11 +238,9 @@ def test_flag_files_ask_for_nothing_that_is_not_taken(path, monkeypatch):
 
 
 def test_a_lost_table_is_no_success(monkeypatch, capsys):
-  """What --eval_only finds is printed alone."""
-  from experiments.launcher import output
-
-  monkeypatch.setattr(census, 'run', lambda config, on_again: None)
-  monkeypatch.setattr(runner, 'start', lambda config: None)
+  """The scores of --eval_only are printed and nowhere else."""
+  monkeypatch.setattr(run, 'execute', lambda *_, **__: None)
+  monkeypatch.setattr(build, 'start', lambda config: None)
   stream = output.safe(None)
   monkeypatch.setattr('sys.stdout', stream)
   stream.flush = lambda: None

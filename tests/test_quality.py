@@ -13,8 +13,7 @@ from experiments import report
 from experiments.comparison import cells as compare_cells
 from experiments.comparison import tables as compare_tables
 from experiments.comparison import trees
-from experiments.launcher import build as runner
-from experiments.launcher import display, plots, quality, scoring
+from experiments.launcher import display, plots, quality, scoring, summary
 from experiments.launcher.errors import InputError
 from lplmtl import losses, metrics, statistics, tasks
 from tests import contracts
@@ -73,7 +72,7 @@ def _text(table):
 
 
 def test_results_table_has_each_tasks_own_metrics():
-  lines = _text(display.results_table(_results())).splitlines()
+  lines = _text(summary.table(_results())).splitlines()
   cells = {
     line.split('│')[1].strip(): [c.strip() for c in line.split('│')[2:-1]]
     for line in lines
@@ -160,7 +159,7 @@ def _comparison(todo):
 
 
 def test_a_comparison_of_other_tasks(drawn, monkeypatch, tmp_path):
-  monkeypatch.setattr(runner, 'environment', dict)
+  monkeypatch.setattr('experiments.launcher.provenance.environment', dict)
   monkeypatch.setattr(compare_tables, 'SAMPLES', 20)
   found, labels, finals = _comparison(TASKS[:3])
   better = found['rows'][1]

@@ -12,8 +12,8 @@ import pytest
 
 import lplmtl
 from experiments import census
+from experiments.launcher import build, options, run, run_folder
 from experiments.launcher import files as launcher_files
-from experiments.launcher import options, run_folder
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl.storage import files, folders, saves
@@ -244,14 +244,14 @@ def test_an_empty_folder_of_the_users_stays(tmp_path):
 
 def test_a_path_that_is_no_text_is_refused_first(tmp_path):
   path = tmp_path / os.fsdecode(b'caf\xe9')
-  for run in (
+  for attempt in (
     lambda: run_folder.claim(path).__enter__(),
     lambda: census.run(Config(out_dir=str(path), eval_only=True)),
   ):
     with pytest.raises(
       InputError, match=r'caf\\xe9.* UTF-8|UTF-8.*caf\\xe9'
     ) as e:
-      run()
+      attempt()
     str(e.value).encode('utf-8')
   assert list(tmp_path.iterdir()) == []
 
@@ -295,7 +295,7 @@ def test_a_model_of_another_release(change, complaint, monkeypatch, tmp_path):
 def test_the_disk_has_the_results_before_the_checkpoints_go(
   folder, monkeypatch
 ):
-  """In the order in which `census` writes a finished run."""
+  """In the order in which a finished run is written."""
   fitted = types.SimpleNamespace(params={}, history=())
   monkeypatch.setattr('experiments.launcher.plots.is_available', lambda: False)
   monkeypatch.setattr(
@@ -303,11 +303,11 @@ def test_the_disk_has_the_results_before_the_checkpoints_go(
     lambda path, *_, **__: test_folders.write(path, 1),
   )
   data = types.SimpleNamespace(tables=None, facts={})
+  config = Config(out_dir=str(folder))
+  parts = build.Parts(lplmtl.MLP((3,)), None, None)
   with run_folder.claim(folder) as claim:
     order = test_files.record(monkeypatch)
-    census._write(
-      Config(), folder, claim, lplmtl.MLP((3,)), fitted, data, RESULTS
-    )
+    run._write(config, claim, parts, fitted, data, RESULTS)
   kinds = [found for found in order if found[0] != 'remove']
   named = [found[2] for found in kinds if found[0] == 'rename']
   assert [n for n in named if n != 'old' and 'orbax' not in n][-3:] == [
@@ -380,5 +380,6 @@ def test_nothing_is_written_to_a_folder_that_is_lost(folder):
     (folder / '.lock').unlink()
     before = test_folders.contents(folder)
     with pytest.raises(InputError, match='was removed or replaced'):
-      census._write(Config(), folder, claim, None, None, None, RESULTS)
+      config = Config(out_dir=str(folder))
+      run._write(config, claim, None, None, None, RESULTS)
     assert test_folders.contents(folder) == before

@@ -12,7 +12,7 @@ from rich import progress as rich_progress
 from rich import table as rich_table
 from rich.text import Text
 
-from experiments.launcher import output, quality
+from experiments.launcher import output
 
 Console = rich_console.Console
 
@@ -200,45 +200,6 @@ class TextTable(NamedTuple):
       f'<table><caption>{html.escape(self.title)}</caption>\n'
       f'{line("th", self.head)}\n{body}\n</table>\n'
     )
-
-
-def results_table(results: Mapping[str, Any]) -> rich_table.Table:
-  """Every task's metrics on test, and its primary one on validation.
-
-  A task has no entry in the rows of metrics that are not its own.
-  """
-  names = list(results['test'])
-  seeds = results['config']['num_seeds']
-  spread = f'mean ± std over {seeds} seeds' if seeds > 1 else '1 seed'
-  table = rich_table.Table(title=Text(f'{results["title"]} ({spread})'))
-  table.add_column('metric')
-  for name in names:
-    table.add_column(name, justify='right')
-  primary = {name: quality.primary(results['test'][name]) for name in names}
-  rows = [
-    *(('test', metric) for metric in quality.names(results['test'].values())),
-    *(('validation', metric) for metric in dict.fromkeys(primary.values())),
-  ]
-  for split, metric in rows:
-    cells = [
-      plus_minus(results[split][name][metric])
-      if metric in results['test'][name]
-      and (split == 'test' or metric == primary[name])
-      else ''
-      for name in names
-    ]
-    table.add_row(f'{split} {quality.label(metric)}', *cells)
-  if 'loss_weights' in results:
-    weights = results['loss_weights']
-    cells = [plus_minus(weights[name]) for name in names]
-    table.add_row('final loss weight', *cells)
-  if results.get('gates'):
-    unused = ', '.join(
-      f'{level["collapsed"]["mean"]:.0%} of level {i}'
-      for i, level in enumerate(results['gates'])
-    )
-    table.caption = Text(f'experts that no gate gives 1 %: {unused}')
-  return table
 
 
 def plus_minus(value: Mapping[str, Any]) -> str:

@@ -1,0 +1,97 @@
+"""Scores a model: one that was just trained, or one that was saved."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from experiments.datasets.base import Data, Dataset
+from experiments.launcher import display, run_folder, scoring, summary
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+from lplmtl import checkpoint
+from lplmtl.types import PyTree
+
+
+def one_row(data: Data) -> PyTree:
+  """Returns the features of one test row, to trace a model with."""
+  return jax.tree.map(lambda x: x[:1], data.test.features)
+
+
+def score(
+  config: Config, model: nn.Module, params: PyTree, data: Data
+) -> dict[str, Any]:
+  """Returns what results.json says about a trained model.
+
+  Args:
+    config: of its run.
+    model: an architecture.
+    params: its parameters, with a leading axis of S seeds.
+    data: the rows; metrics are those of the test and the validation rows.
+  """
+  test, validation = (
+    scoring.score(model, model.tasks, params, rows)
+    for rows in (data.test, data.validation)
+  )
+  return {
+    'title': f'{config.architecture}, {config.balancer}, '
+    f'{data.facts["dataset"]}',
+    'test': test.metrics,
+    'validation': validation.metrics,
+    'calibration': test.calibration,
+    **scoring.costs(model, params, one_row(data)),
+    'gates': scoring.gate_use(model, params, data.test.features),
+    'config': config.to_json(),
+    'data': {**data.facts, 'optimum': data.optimum},
+  }
+
+
+def evaluate(
+  config: Config, find: Callable[[Config], Dataset]
+) -> dict[str, Any]:
+  """Scores the saved model of a run, prints and returns the results.
+
+  Args:
+    config: only its `data_dir` and its run's folder count.
+    find: returns the data set that a Config names.
+
+  Raises:
+    InputError: there is no model of a run, or its data are not given.
+  """
+  console = display.make_console()
+  folder = config.run_dir / run_folder.MODEL
+  try:
+    model, params, tables = checkpoint.load(folder)
+    extra = checkpoint.load_extra(folder)
+  except ValueError as error:  # of the path, too
+    raise InputError(str(error)) from error
+  saved = _saved_config(extra, folder)
+  if saved.data_dir and not config.data_dir and saved.dataset != 'sample':
+    # A stranger's model must not decide where this machine reads and writes.
+    raise InputError(
+      f'{folder} was trained on the files in {saved.data_dir!r}: give '
+      '--data_dir, this folder or another one with the same files'
+    )
+  saved = dataclasses.replace(saved, data_dir=config.data_dir)
+  source = find(saved).load(saved, console)
+  data = source.encode(saved.num_bins, tables)
+  summary.print_data(console, data.facts)
+  if data.facts['files'] != (extra.get('data') or {}).get('files'):
+    console.print('note: the model was trained on other files than these')
+  results = score(saved, model, params, data)
+  console.print(summary.table(results))
+  return results
+
+
+def _saved_config(extra: dict[str, Any], folder: Any) -> Config:
+  if 'config' not in extra:
+    raise InputError(
+      f'the model in {folder} was saved without the configuration of a run '
+      '(extra.config): score it from Python, with lplmtl.checkpoint.load'
+    )
+  try:
+    return Config.from_json(extra['config'])
+  except InputError as error:
+    raise InputError(f'the model in {folder}: {error}') from error

@@ -1,0 +1,118 @@
+"""What a run prints about its data and its results."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from rich import table as rich_table
+from rich.text import Text
+
+from experiments.launcher import display, plots, quality
+
+# Relative residual of a balancer's solver from which on it is worth a line:
+# far above what float32 leaves in a converged solve.
+_LARGE_RESIDUAL = 0.01
+
+
+def print_data(console: display.Console, facts: Mapping[str, Any]) -> None:
+  """Prints what the rows are, and the categories that training never saw."""
+  rows = ', '.join(f'{n:,} {split}' for split, n in facts['rows'].items())
+  console.print(f'data: {facts["statement"]}\nrows: {rows}', soft_wrap=True)
+  for split, counts in facts['unseen'].items():
+    if counts:
+      columns = ', '.join(f'{name} in {n:,}' for name, n in counts.items())
+      console.print(
+        f'{split} rows hold values that no training row holds, which take the '
+        f'reserved id: {columns}',
+        soft_wrap=True,
+      )
+
+
+def print_results(
+  console: display.Console, results: Mapping[str, Any], folder: pathlib.Path
+) -> None:
+  """Prints the table, sizes and times of a run that has just finished."""
+  console.print(table(results))
+  for task, auc in results['data']['optimum'].items():
+    if 'auc' in results['test'].get(task, ()):
+      console.print(f"the generator's own optimum: test AUC {auc:.4f} {task}")
+  seconds = results['seconds']
+  console.print(
+    f'{results["parameters"]:,} parameters, '
+    f'{results["flops_per_example"]:,} FLOPs per example, '
+    f'best epochs {results["best_epoch"]}\n'
+    f'{seconds["total"]:.1f} s in total: data {seconds["data"]:.1f}, '
+    f'initialisation {seconds["init"]:.1f}, '
+    f'compilation {seconds["compile"]:.1f}, training {seconds["train"]:.1f}, '
+    f'scoring {seconds["scoring"]:.1f} '
+    f'({results["examples_per_second"]:,.0f} training examples/s)\n'
+    f'{_remarks(results)}{results["data"]["statement"]}\n'
+    f'written to {folder}',
+    soft_wrap=True,
+  )
+  if not plots.is_available():
+    console.print("no curves.png: pip install -e '.[plots]' for pictures")
+
+
+def print_finished(
+  console: display.Console, results: Mapping[str, Any], folder: pathlib.Path
+) -> None:
+  """Prints the table of a run that an earlier command has finished."""
+  console.print(table(results))
+  console.print(
+    f'{_remarks(results)}this run is finished, in {folder}; --overwrite trains '
+    'it again',
+    soft_wrap=True,
+  )
+
+
+def table(results: Mapping[str, Any]) -> rich_table.Table:
+  """Returns every task's test metrics and its primary validation metric.
+
+  A task's cell is empty in the row of a metric that it does not have.
+  """
+  names = list(results['test'])
+  seeds = results['config']['num_seeds']
+  spread = f'mean ± std over {seeds} seeds' if seeds > 1 else '1 seed'
+  made = rich_table.Table(title=Text(f'{results["title"]} ({spread})'))
+  made.add_column('metric')
+  for name in names:
+    made.add_column(name, justify='right')
+  primary = {name: quality.primary(results['test'][name]) for name in names}
+  rows = [
+    *(('test', metric) for metric in quality.names(results['test'].values())),
+    *(('validation', metric) for metric in dict.fromkeys(primary.values())),
+  ]
+  for split, metric in rows:
+    cells = [
+      display.plus_minus(results[split][name][metric])
+      if metric in results['test'][name]
+      and (split == 'test' or metric == primary[name])
+      else ''
+      for name in names
+    ]
+    made.add_row(f'{split} {quality.label(metric)}', *cells)
+  if 'loss_weights' in results:
+    weights = results['loss_weights']
+    cells = [display.plus_minus(weights[name]) for name in names]
+    made.add_row('final loss weight', *cells)
+  if results.get('gates'):
+    unused = ', '.join(
+      f'{level["collapsed"]["mean"]:.0%} of level {i}'
+      for i, level in enumerate(results['gates'])
+    )
+    made.caption = Text(f'experts that no gate gives 1 %: {unused}')
+  return made
+
+
+def _remarks(results: Mapping[str, Any]) -> str:
+  """Returns a line per warning worth showing."""
+  lines = ''
+  if any(counts := results['skipped_steps']):
+    lines += f'steps skipped as not finite: {counts}\n'
+  if (largest := max(results.get('solver_residual', [0]))) > _LARGE_RESIDUAL:
+    lines += (
+      f"the balancer's equations were missed by up to {largest:.2g}, as where "
+      'task gradients cancel; weights may be large there\n'
+    )
+  return lines
