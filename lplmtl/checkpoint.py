@@ -63,6 +63,17 @@ def save(
       be loaded as a different value, parameters lack the axis of seeds, or the
       path cannot be a model folder.
     CheckpointError: the folder cannot be written.
+
+  Example:
+    >>> import lplmtl
+    >>> from lplmtl import tasks
+    >>> model = lplmtl.MMoE((tasks.binary('click'),), num_experts=2)
+    >>> x = jnp.ones((2, 8))
+    >>> params = jax.jit(model.init)(jax.random.key(0), x)['params']
+    >>> save('model', model, params)
+    >>> loaded, params, tables = load('model')
+    >>> loaded.num_experts
+    2
   """
   directory = pytrees.absolute(directory)
   _check_types(model, tables, extra)

@@ -141,6 +141,19 @@ def fit(
       tasks.
     NonFiniteError: losses or gradients that are not finite; names the step, the
       task and the first parameter concerned.
+
+  Example:
+    >>> import optax, lplmtl
+    >>> from lplmtl import balancing, data, tasks
+    >>> todo = tasks.binary('click'), tasks.binary('buy')
+    >>> model = lplmtl.SharedBottom(todo)
+    >>> result = fit(jax.random.key(0), model, optax.adam(1e-2),
+    ...              balancing.equal(), data.clicks(200), num_epochs=2,
+    ...              batch_size=100)
+    >>> [record['losses'].shape for record in result.history]  # [S, T]
+    [(1, 2), (1, 2)]
+    >>> sorted(result.params)
+    ['bottom', 'tower_buy', 'tower_click']
   """
   checks.check_order(optimizer, surplus)
   checks.check_arguments(key, model, optimizer, balancer, hyperparams)

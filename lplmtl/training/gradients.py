@@ -87,6 +87,17 @@ def task_gradients(
 
   Raises:
     ValueError: an argument in the place of another, or labels that are none.
+
+  Example:
+    >>> import lplmtl
+    >>> from lplmtl import data, tasks
+    >>> todo = tasks.binary('click'), tasks.binary('buy')
+    >>> model, rows = lplmtl.SharedBottom(todo), data.clicks(8)
+    >>> params = jax.jit(model.init)(jax.random.key(0), rows.features)['params']
+    >>> each = jax.jit(lambda params: task_gradients(model, todo, params, rows))
+    >>> losses, gradients = each(params)
+    >>> gradients['bottom']['layer_0']['kernel'].shape  # [T, D, H]
+    (2, 8, 128)
   """
   checks.check_are_tasks(tasks)
   _checks.check_call(model, params)
@@ -112,6 +123,17 @@ def shared_leaves(model: Any, params: PyTree) -> PyTree:
   Raises:
     ScopeError: the model does not say, or shares nothing.
     ValueError: variables, in the place of the parameters among them.
+
+  Example:
+    >>> import lplmtl
+    >>> from lplmtl import tasks
+    >>> todo = tasks.binary('click'), tasks.binary('buy')
+    >>> model = lplmtl.SharedBottom(todo)
+    >>> x = jnp.ones((2, 8))
+    >>> variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    >>> shared = shared_leaves(model, variables['params'])
+    >>> {name: all(jax.tree.leaves(shared[name])) for name in sorted(shared)}
+    {'bottom': True, 'tower_buy': False, 'tower_click': False}
   """
   _checks.check_params(params)
   if not hasattr(model, 'is_shared'):

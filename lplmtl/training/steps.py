@@ -283,6 +283,15 @@ def predict(
 
   Raises:
     ValueError: no rows, or something else than a model and its parameters.
+
+  Example:
+    >>> import lplmtl
+    >>> from lplmtl import tasks
+    >>> model = lplmtl.SharedBottom((tasks.binary('click'),))
+    >>> x = jnp.ones((3, 8))
+    >>> params = jax.jit(model.init)(jax.random.key(0), x)['params']
+    >>> predict(model, params, x)['click'].shape  # [N, K]
+    (3, 1)
   """
   _checks.check_call(model, params, chunk_size)
   features = jax.tree.map(jnp.asarray, features)
@@ -329,6 +338,16 @@ def make_predictor(
 
   Raises:
     ValueError: something else than a model and its parameters.
+
+  Example:
+    >>> import lplmtl
+    >>> from lplmtl import tasks
+    >>> model = lplmtl.SharedBottom((tasks.binary('click'),))
+    >>> x = jnp.ones((3, 8))
+    >>> params = jax.jit(model.init)(jax.random.key(0), x)['params']
+    >>> score = make_predictor(model, params)
+    >>> score(x)['click'].shape  # [N, K]
+    (3, 1)
   """
   _checks.check_call(model, params, chunk_size)
   params = jax.device_get(params)
