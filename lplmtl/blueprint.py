@@ -26,8 +26,9 @@ from lplmtl.types import Task
 NAMES = {
   'lplmtl': 'Task MLP Experts TabularEncoder CrossNetwork'.split(),
   'lplmtl.losses': (
-    'binary_cross_entropy softmax_cross_entropy squared_error'.split()
-  ),
+    'binary_cross_entropy softmax_cross_entropy half_squared_error '
+    'squared_error'
+  ).split(),
   'lplmtl.metrics': (
     'roc_auc average_precision log_loss calibration_error accuracy r2'.split()
   ),

@@ -58,8 +58,11 @@ def softmax_cross_entropy(predictions: Array, labels: Array) -> Array:
   )
 
 
-def squared_error(predictions: Array, labels: Array) -> Array:
-  """Squared error, `(prediction - label)^2` without a factor 1/2.
+def half_squared_error(predictions: Array, labels: Array) -> Array:
+  """Half the squared error, `(prediction - label)^2 / 2`.
+
+  With the half, uncertainty weighting needs one formula for all tasks; see
+  `lplmtl.balancing.uncertainty_loss`.
 
   Args:
     predictions: `[B, ..., 1]`.
@@ -71,9 +74,15 @@ def squared_error(predictions: Array, labels: Array) -> Array:
   Raises:
     ValueError: the shapes do not fit.
   """
-  _check('squared_error', predictions, labels, num_outputs=1)
+  _check('half_squared_error', predictions, labels, num_outputs=1)
   targets = labels.astype(jnp.float32)
-  return _rows(jnp.square(predictions[..., 0].astype(jnp.float32) - targets))
+  return _rows(optax.l2_loss(predictions[..., 0].astype(jnp.float32), targets))
+
+
+def squared_error(predictions: Array, labels: Array) -> Array:
+  """`(prediction - label)^2` without the half; see `half_squared_error`."""
+  _check('squared_error', predictions, labels, num_outputs=1)
+  return 2 * half_squared_error(predictions, labels)
 
 
 def masked_mean(

@@ -32,12 +32,10 @@ class Task:
       larger must be better.
     label_range: smallest and largest label that makes sense, None for any;
       `fit` refuses others.
-    is_regression: the loss is a squared error; uncertainty weighting treats
-      such a loss by other constants than a log loss.
 
   Example:
     >>> from lplmtl import losses
-    >>> Task('rating', losses.squared_error).num_outputs
+    >>> Task('rating', losses.half_squared_error).num_outputs
     1
   """
 
@@ -48,7 +46,6 @@ class Task:
     default_factory=dict, hash=False
   )
   label_range: tuple[float, float] | None = None
-  is_regression: bool = False
 
   def __post_init__(self) -> None:
     if not isinstance(self.name, str) or not self.name:
@@ -56,7 +53,7 @@ class Task:
     if not callable(self.loss_fn):
       raise ValueError(
         f'task {self.name!r}: loss_fn must be a function, such as '
-        f'losses.squared_error; found {self.loss_fn!r}'
+        f'losses.binary_cross_entropy; found {self.loss_fn!r}'
       )
     is_dict = isinstance(self.metric_fns, Mapping)
     if not is_dict or not all(map(callable, self.metric_fns.values())):

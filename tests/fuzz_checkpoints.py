@@ -66,7 +66,7 @@ def fit(keeper=None, **changes):
     'key': KEYS,
     'model': MODEL,
     'optimizer': optax.adam(0.1),
-    'balancer': balancing.uncertainty(is_regression=(False, True)),
+    'balancer': balancing.uncertainty(),
     'data': make_data(160, 0),
     'validation': make_data(60, 1),
     'batch_size': 16,
@@ -94,7 +94,7 @@ def like():
       MODEL,
       TASKS,
       optax.adam(0.1),
-      balancing.uncertainty(is_regression=(False, True)),
+      balancing.uncertainty(),
       make_data(160, 0).features,
     )
   )

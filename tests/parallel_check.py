@@ -41,7 +41,7 @@ def make_data():
 
 
 BALANCERS = {
-  'uncertainty': balancing.uncertainty(is_regression=(False, True)),
+  'uncertainty': balancing.uncertainty(),
   'pcgrad': balancing.pcgrad(),
   'famo': balancing.famo(),  # this step's losses, and those after it
   'mgda': balancing.mgda(scope='representation'),

@@ -288,7 +288,7 @@ def test_options_that_have_dtypes(kind):
       balancing.rlw('dirichlet'), balancing.graddrop(each),
       balancing.mgda('loss+'), balancing.aligned_mtl('median'),
       balancing.aligned_mtl('rmse'), balancing.moco(rho=0.1),
-      balancing.uncertainty(is_regression=(True, False, True)),
+      balancing.uncertainty(),
       balancing.normalized(balancing.mgda()), balancing.fairgrad(0.5),
     ):  # fmt: skip
       state = balancing.first_state(method, KEY, PARAMS, 3)

@@ -18,7 +18,7 @@ LOSSES = {
     3,
     lambda r, n: r.integers(0, 3, n),
   ),
-  'regression': (losses.squared_error, 1, lambda r, n: r.normal(size=n)),
+  'regression': (losses.half_squared_error, 1, lambda r, n: r.normal(size=n)),
 }
 
 
@@ -69,9 +69,9 @@ def test_loss_values():
     -np.log([0.3]),
     rtol=1e-6,
   )
-  np.testing.assert_allclose(
-    losses.squared_error(jnp.array([[3.0]]), jnp.array([1.0])), [4.0]
-  )
+  one, three = jnp.array([1.0]), jnp.array([[3.0]])
+  np.testing.assert_allclose(losses.half_squared_error(three, one), [2.0])
+  np.testing.assert_allclose(losses.squared_error(three, one), [4.0])
   with pytest.raises(ValueError, match=r'predictions \[B, \.\.\., 1\]'):
     losses.binary_cross_entropy(jnp.zeros((2, 2)), jnp.zeros(2))
 
@@ -114,7 +114,7 @@ def test_task_losses_with_missing_labels_and_weights():
   )
   np.testing.assert_array_equal(present, [True, False, True])
   kept = np.array([0, 1, 3, 5])
-  errors = np.square(predictions['mango'][kept, 0] - labels['mango'][kept])
+  errors = np.square(predictions['mango'][kept, 0] - labels['mango'][kept]) / 2
   np.testing.assert_allclose(
     values[2], np.average(errors, weights=weights[kept]), rtol=1e-5
   )

@@ -19,7 +19,7 @@ MODEL = lplmtl.MMoE(
   TASKS, expert=lplmtl.MLP((8,)), num_experts=2, tower=lplmtl.MLP((4,))
 )
 OPTIMIZER = optax.adam(1e-2)
-BALANCER = balancing.uncertainty(is_regression=(False, True))
+BALANCER = balancing.uncertainty()
 BATCH = 16
 
 
@@ -82,12 +82,12 @@ def test_one_step_by_hand():
     log_odds, mean = predictions['zebra'][:, 0], predictions['apple'][:, 0]
     y = batch.labels['zebra']
     cross_entropy = jnp.mean(jnp.log1p(jnp.exp(log_odds)) - y * log_odds)
-    squared = jnp.mean((mean - batch.labels['apple']) ** 2)
-    return 1.0 * cross_entropy + 0.5 * squared, (cross_entropy, squared)
+    squared = jnp.mean((mean - batch.labels['apple']) ** 2 / 2)
+    return cross_entropy + squared, (cross_entropy, squared)
 
   gradient, losses = jax.jit(jax.grad(total, has_aux=True))(params)
   np.testing.assert_allclose(metrics['losses'], losses, rtol=1e-5)
-  np.testing.assert_allclose(metrics['weights'], [1.0, 0.5])
+  np.testing.assert_allclose(metrics['weights'], [1.0, 1.0])
   expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
   contracts.assert_trees_close(new.params, expected, atol=1e-6)
   assert new.step == 1
@@ -115,8 +115,8 @@ def test_golden_step():
   np.testing.assert_allclose(metrics['weights'], GOLDEN_WEIGHTS, rtol=1e-4)
 
 
-GOLDEN_LOSSES = [0.5839559, 2.3242147]
-GOLDEN_WEIGHTS = [0.9612215, 0.4805033]
+GOLDEN_LOSSES = [0.5839559, 1.1621073]
+GOLDEN_WEIGHTS = [0.9612215, 0.9610066]
 
 
 def test_scan_is_a_loop():
@@ -221,7 +221,7 @@ def test_a_population_equals_its_members():
         tower=lplmtl.MLP((4,), dropout_rate=h['dropout']),
       ),
       optax.adamw(h['rate'], weight_decay=h['decay']),
-      balancing.uncertainty(h['weight_rate'], is_regression=(False, True)),
+      balancing.uncertainty(h['weight_rate']),
     )
 
   settings = {
@@ -628,7 +628,7 @@ def _change(**changes):
     (_change(weights=np.zeros(160)), 'not all of them 0'),
     (
       _change(labels={**_data().labels, 'apple': np.ones((160, 1))}),
-      r"task 'apple': squared_error expects",
+      r"task 'apple': half_squared_error expects",
     ),
   ],
 )
@@ -670,7 +670,5 @@ def test_uncertainty_weights_train_with_the_parameters():
   log_vars = found.state.balancer_state.log_vars
   weights = found.history[-1]['loss_weights'][0]
   # The last weights were given before the last update.
-  np.testing.assert_allclose(
-    weights, np.array([1.0, 0.5]) * np.exp(-log_vars), rtol=0.03
-  )
+  np.testing.assert_allclose(weights, np.exp(-log_vars), rtol=0.03)
   assert (np.abs(log_vars) > 0.01).all()

@@ -209,7 +209,6 @@ def make_balancer(
   """The balancer that a Config names, with the options it takes."""
   constructor = balancer(config.balancer)
   offered: dict[str, Any] = {
-    'is_regression': tuple(task.is_regression for task in tasks),
     'steps_per_epoch': steps_per_epoch,
     'weights': config.loss_weights or None,
     'initial': config.loss_weights or None,

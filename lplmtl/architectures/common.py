@@ -128,15 +128,27 @@ def own_trunks(module: Any, features: Any, *, train: bool) -> dict[str, Array]:
 
 
 def check_chain(tasks: Sequence[Task]) -> tuple[str, ...]:
-  """The names of tasks in a chain, which must be binary and at least two."""
+  """The names of tasks in a chain, which must be binary and at least two.
+
+  A chain multiplies probabilities, one logit each. A task says that its labels
+  are such by its `label_range`.
+  """
   names = task_names(tasks)
-  wrong = [task.name for task in tasks if task.num_outputs != 1]
-  wrong += [task.name for task in tasks if task.is_regression]
+  wrong = [
+    task.name
+    for task in tasks
+    if task.num_outputs != 1 or task.label_range != (0, 1)
+  ]
   if len(names) < 2 or wrong:
     raise ValueError(
       'a chain needs two or more binary tasks in the order in which they '
       f'happen, such as click and buy; found {names}'
-      + (f', of which {wrong[0]!r} is not binary' if wrong else '')
+      + (
+        f', of which {wrong[0]!r} is not binary (num_outputs=1 and '
+        'label_range=(0, 1), as lplmtl.tasks.binary has them)'
+        if wrong
+        else ''
+      )
     )
   return names
 

@@ -226,27 +226,3 @@ def one_each(losses: Any, learned: Any) -> tuple[Array, Array]:
       f'each task; found {shapes[0]} and {shapes[1]}'
     )
   return jnp.asarray(both[0]), jnp.asarray(both[1])
-
-
-def check_flags(name: str, values: Any, num_tasks: int | None = None) -> None:
-  """Refuses what is no bool for each task; None passes.
-
-  Raises:
-    ValueError: names the argument and what was found.
-  """
-  if values is None:
-    return
-  if isinstance(values, np.ndarray | jax.Array):
-    is_flags = values.ndim == 1 and values.dtype.kind in 'biu'
-  else:
-    is_flags = isinstance(values, tuple | list) and all(
-      isinstance(value, int | np.bool_ | np.integer | jax.Array)
-      for value in values
-    )
-  if not is_flags:
-    raise ValueError(
-      f'{name} must be a tuple with True or False for each task, in their '
-      f'order; found {values!r}'
-    )
-  if num_tasks is not None:
-    check_length(name, values, num_tasks)

@@ -18,7 +18,6 @@ def learned(
   total_loss: Callable[[Array, Array], Array],
   learning_rate: float,
   make_state: Callable[[Array, Any], Any],
-  check: Callable[[int], None] = lambda num_tasks: None,
 ) -> Balancer:
   """A balancer with T learned values, from 0 and within [-15, 15].
 
@@ -30,14 +29,12 @@ def learned(
     total_loss: `(losses [T], values [T]) -> scalar`, linear in the losses.
     learning_rate: Adam's.
     make_state: a NamedTuple class of the values and the optimiser's state.
-    check: called in `init` with T, to raise a ValueError.
   """
   _arguments.check('learning_rate', learning_rate, above=0)
   optimizer = optax.adam(learning_rate)
 
   def init(key: Array, num_tasks: int) -> Any:
     del key
-    check(num_tasks)
     values = jnp.zeros(num_tasks, jnp.float32)
     return make_state(values, optimizer.init(values))
 

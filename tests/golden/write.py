@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import lplmtl
-from lplmtl import checkpoint, tables, tasks
+from lplmtl import checkpoint, losses, metrics, tables, tasks
 
 FOLDER = pathlib.Path(__file__).parent
 CATEGORIES = {'colour': ['red', 'blue', 'red', 'green', 'blue', 'red']}
@@ -46,7 +46,9 @@ def golden_model():
     tasks=(
       tasks.binary('click'),
       tasks.multiclass('rating', 3),
-      tasks.regression('spent'),
+      lplmtl.Task(  # as `tasks.regression` was at formats 1 and 2
+        'spent', losses.squared_error, metric_fns={'r2': metrics.r2}
+      ),
     ),
     encoder=lplmtl.CrossNetwork(
       lplmtl.TabularEncoder(
