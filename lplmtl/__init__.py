@@ -1,5 +1,22 @@
 """Lightweight multi-task learning in JAX/Flax.
 
+    model = lplmtl.PLE((lplmtl.tasks.binary('click'), ...))
+    result = lplmtl.fit(
+        jax.random.key(0), model, optax.adam(1e-3),
+        lplmtl.balancing.uncertainty(), lplmtl.Batch(features, labels))
+    logits = lplmtl.predict(model, result.params, features)  # {'click': [B, 1]}
+
+What to predict: `tasks`, `losses`, `metrics`, or a `Task` of your own.
+Models: the architectures, from `SingleTask` to `SPLE`; their parts `MLP`,
+  `Experts`, `TabularEncoder` and `CrossNetwork`; `tables` for raw columns.
+Loss and gradient balancing: `balancing`.
+Training: `fit`; or `make_train_step`, `make_eval_step`, `task_gradients` and
+  `shared_leaves` in a loop of your own.
+Afterwards: `predict` and `make_predictor`; to be imported on their own,
+  `lplmtl.checkpoint` (saved models), `lplmtl.resume` (runs that survive
+  interruptions), `lplmtl.statistics` (confidence intervals),
+  `lplmtl.inspection` (use of the experts) and `lplmtl.compression.cost`.
+
 Letters used everywhere: B rows of a batch, T tasks, E experts, D input
 features, H expert width, K outputs of a task, S seeds.
 """
@@ -47,5 +64,5 @@ from lplmtl.types import Task as Task
 
 __version__ = '0.1.0'
 
-if not _typing.TYPE_CHECKING:  # where it would make every wrong name pass
+if not _typing.TYPE_CHECKING:  # or a type checker would accept any name
   from lplmtl._moved import __getattr__ as __getattr__

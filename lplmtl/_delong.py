@@ -79,6 +79,27 @@ def placements(scores: Any, labels: Any) -> Placements:
   return Placements(positive, negative)
 
 
+def seed_placements(scores: Any, labels: Any, name: str) -> Placements:
+  """Returns `placements`, of at least two seeds.
+
+  Args:
+    scores: `[S, N]` float, S >= 2.
+    labels: `[N]`.
+    name: what the error message calls `scores`.
+
+  Raises:
+    ValueError: there are fewer than two seeds; or as in `placements`.
+  """
+  scores = np.asarray(scores)
+  if scores.ndim != 2 or len(scores) < 2:
+    raise ValueError(
+      f'{name} must be [S, N] with at least two seeds, as one seed does not '
+      'show how much seeds differ (`delong` accepts one); found shape '
+      f'{scores.shape}'
+    )
+  return placements(scores, labels)
+
+
 def variance(positive: np.ndarray, negative: np.ndarray) -> float:
   """DeLong's variance from `[P]` and `[Q]` placements, or differences of them.
 

@@ -1,4 +1,4 @@
-"""Modules by the names that they had before, for one more release."""
+"""Old module names, which keep working for one more release."""
 
 import importlib
 import warnings
@@ -34,15 +34,15 @@ MOVED = {
 
 
 def __getattr__(name: str) -> Any:
-  """The module that `from lplmtl import <name>` used to give.
+  """Imports a module by its old name, with a DeprecationWarning.
 
   Raises:
-    AttributeError: the package never held such a name.
+    AttributeError: the package never had this name.
   """
   if name not in MOVED:
     raise AttributeError(f"module 'lplmtl' has no attribute {name!r}")
-  moved = f'lplmtl.{MOVED[name]}'
+  module = f'lplmtl.{MOVED[name]}'
   warnings.warn(
-    f'lplmtl.{name} is now {moved}', DeprecationWarning, stacklevel=2
+    f'lplmtl.{name} is now {module}', DeprecationWarning, stacklevel=2
   )
-  return importlib.import_module(moved)
+  return importlib.import_module(module)

@@ -1,6 +1,6 @@
-"""Raw columns: categories as text in one form, finite numbers, their bins.
+"""Raw columns: categories in one canonical form, finite numbers, and bins.
 
-NumPy alone. A column is a list, an array, a pandas column of any dtype, or a
+NumPy only. A column is a list, an array, a pandas column of any dtype, or a
 `Factor`.
 """
 
@@ -13,38 +13,38 @@ import numpy as np
 
 MISSING = 'nan'
 _MISSING = frozenset({'', 'None', 'nan', 'NaN', 'NaT', '<NA>'})
-# How Python writes a whole number of a float: 753.0, but not the text 0753.0.
-_WHOLE = re.compile(r'-?(?:0|[1-9]\d*)\.0')
-# And a float from 1e16 on, all of which are whole.
-_LARGE = re.compile(r'-?\d(?:\.\d+)?e\+\d+')
+# How Python prints a float that is a whole number: 753.0, but not 0753.0.
+_WHOLE_FLOAT = re.compile(r'-?(?:0|[1-9]\d*)\.0')
+# How it prints floats from 1e16 on, all of which are whole numbers.
+_LARGE_FLOAT = re.compile(r'-?\d(?:\.\d+)?e\+\d+')
 _TIME = re.compile(r'(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d+))?')
 
 
 class Factor(NamedTuple):
-  """A column of repeated values, stored once each.
+  """A column of repeated values, each of which is stored once.
 
   Attributes:
-    codes: `[N]` int, the position of each row's value in `values`.
-    values: the different values.
+    codes: `[N]` int, the index of each row's value in `values`.
+    values: the distinct values.
   """
 
   codes: np.ndarray
   values: np.ndarray
 
   def take(self, rows: np.ndarray) -> 'Factor':
-    """The column of some rows only, with the same values."""
+    """Returns the column restricted to `rows`, with the same values."""
     return Factor(self.codes[rows], self.values)
 
 
-Column = Factor | Any  # else: [N] strings or numbers, or a list of them
+Column = Factor | Any  # Any: [N] strings or numbers, or a list of them
 
 
 class RowError(ValueError):
   """A number that cannot be encoded.
 
   Attributes:
-    column: its name.
-    row: from 0.
+    column: the name of its column.
+    row: its row, counted from 0.
     complaint: what is wrong with it.
   """
 
@@ -54,25 +54,25 @@ class RowError(ValueError):
 
 
 def canonical(text: str) -> str:
-  """The one form of a category, whatever dtype or file it comes from.
+  """Returns the canonical text of a category, whatever its dtype or source.
 
-  Blanks around it do not count; a whole number has no `.0` (a column of
-  integers becomes one of floats as soon as a value is missing) and no exponent;
-  an ISO time has no zeros at its end; missing values (None, NaN, NaT, NA,
-  blank, masked ones) are all `nan`. All other texts stay as they are: `01` is
-  not `1`, `true` is not `True`. So do lengths of time, whose text depends on
-  their unit (`1 days`, `24 hours`): make them numbers of one unit first.
+  Surrounding blanks are stripped; whole numbers lose `.0` (a column of integers
+  becomes one of floats as soon as a value is missing) and their exponent; ISO
+  times lose trailing zeros; missing values (None, NaN, NaT, NA, blank or masked
+  ones) all become `nan`. Any other text is kept: `01` is not `1`, and `true` is
+  not `True`. This includes durations, whose text depends on their unit
+  (`1 days`, `24 hours`): convert them to numbers in one unit first.
 
   Args:
-    text: `str(value)` of any value.
+    text: `str(value)` for any value.
   """
   text = text.strip()
   if text in _MISSING:
     return MISSING
-  if _WHOLE.fullmatch(text):
+  if _WHOLE_FLOAT.fullmatch(text):
     text = text[:-2]
     return '0' if text == '-0' else text
-  if _LARGE.fullmatch(text) and repr(float(text)) == text:
+  if _LARGE_FLOAT.fullmatch(text) and repr(float(text)) == text:
     return str(int(float(text)))
   time = _TIME.fullmatch(text)
   if time:
@@ -85,58 +85,58 @@ def canonical(text: str) -> str:
 
 
 def texts_of(name: Any, column: Column) -> tuple[np.ndarray, Sequence[str]]:
-  """A column of categories as `([N] int codes, different texts)`.
+  """Returns a column of categories as `([N] int codes, distinct texts)`.
 
-  The texts are those of `str`, not yet in their one form.
+  The texts come from `str` and are not yet canonical.
 
   Raises:
-    ValueError: not one value a row, or codes that point nowhere.
+    ValueError: the column is not `[N]`, or a code is out of range.
   """
   if isinstance(column, Factor):
     codes, values = _codes(name, column), column.values
-    if len(values) > len(codes):  # a few rows of a large table
+    if len(values) > len(codes):  # a few rows taken from a large table
       used, codes = np.unique(codes, return_inverse=True)
       values = values[used]
     return codes, [_text(value) for value in values]
   if np.ma.is_masked(column):
     _check_shape(name, column)
     column = list(column)
-  # NumPy would make the numbers of a list floats as soon as one of them is.
+  # As objects: NumPy would turn all numbers of a list into floats if one is.
   array = np.asarray(column, None if hasattr(column, 'dtype') else object)
   _check_shape(name, array)
   if array.dtype != object:
     values, codes = np.unique(array, return_inverse=True)
     return codes, [_text(value) for value in values]
-  # Not np.unique, for which all texts would be made as long as the longest.
-  found: dict[str, int] = {}
+  # Not np.unique, which would pad all texts to the length of the longest.
+  code_of: dict[str, int] = {}
   codes = np.fromiter(
-    (found.setdefault(_text(value), len(found)) for value in array),
+    (code_of.setdefault(_text(value), len(code_of)) for value in array),
     np.intp,
     len(array),
   )
-  return codes, list(found)
+  return codes, list(code_of)
 
 
 def numbers_of(name: Any, column: Column) -> np.ndarray:
-  """`[N]` float64 of a numeric column.
+  """Returns a numeric column as `[N]` float64.
 
   Raises:
-    ValueError: not one number a row; RowError where one is not finite.
+    ValueError: the column is not `[N]` numbers; RowError if one is not finite.
   """
   source = column.values if isinstance(column, Factor) else column
   try:
-    # Under a mask is no number: NaN, and refused below.
-    found = source if np.ma.isMaskedArray(source) else np.asarray(source)
-    if found.dtype.kind == 'c':
+    array = source if np.ma.isMaskedArray(source) else np.asarray(source)
+    if array.dtype.kind == 'c':
       raise TypeError('these are complex')
-    times = found.dtype.kind in ('m', 'M')
-    values = np.ma.filled(found.astype(np.float64), np.nan)
+    is_time = array.dtype.kind in ('m', 'M')
+    # Masked numbers become NaN, and are refused below.
+    values = np.ma.filled(array.astype(np.float64), np.nan)
   except (ValueError, TypeError, OverflowError) as error:
     raise ValueError(f'column {name!r} must hold numbers: {error}') from error
-  if times:
+  if is_time:
     raise ValueError(
-      f'column {name!r} holds times ({found.dtype}), whose numbers depend on '
-      'their unit: expected numbers, such as the days since a date, '
+      f'column {name!r} must hold numbers, found times ({array.dtype}): make '
+      'them numbers in one unit, such as days since a date, '
       "(column - np.datetime64('2000-01-01')) / np.timedelta64(1, 'D')"
     )
   _check_shape(name, values)
@@ -149,15 +149,16 @@ def numbers_of(name: Any, column: Column) -> np.ndarray:
 
 
 def bin_edges(values: np.ndarray, num_bins: int) -> tuple[float, ...]:
-  """Inner edges of bins that hold about equally many rows.
+  """Returns the inner edges of bins with about the same number of rows.
 
-  A value that alone fills a bin (census columns are mostly 0) gets one of its
-  own and does not use up the other bins, as in LightGBM's histograms: plain
-  quantiles of such a column would all be the same number.
+  A value that is frequent enough to fill a bin (census columns are mostly 0)
+  gets its own, and the remaining rows share the remaining bins, as in
+  LightGBM's histograms: plain quantiles of such a column would nearly all be
+  the same number.
 
   Args:
     values: `[N]` float.
-    num_bins: at most so many bins, >= 2.
+    num_bins: the maximum number of bins, >= 2.
 
   Returns:
     Increasing edges, midway between neighbouring values; none for a constant.
@@ -175,7 +176,7 @@ def bin_edges(values: np.ndarray, num_bins: int) -> tuple[float, ...]:
       is_full = True
     else:
       filled += int(counts[i])
-      # Before a spike a bin may end at half its size.
+      # The next value's own bin would cut this one off: half full will do.
       share = 0.5 if spikes[i + 1] else 1.0
       is_full = filled >= share * rows_left / bins_left
       if is_full:
@@ -191,75 +192,80 @@ def _codes(name: Any, factor: Factor) -> np.ndarray:
   _check_shape(name, codes)
   if codes.size and codes.dtype.kind not in 'iu':
     raise ValueError(
-      f'column {name!r}: the codes of a Factor must be whole numbers, its '
-      f'first argument, found {codes.dtype}'
+      f'column {name!r}: the codes of a Factor, its first argument, must be '
+      f'whole numbers, found {codes.dtype}'
     )
   if np.ma.is_masked(factor.codes):
     raise ValueError(
-      f'column {name!r}: some codes of a Factor are masked; missing values '
-      'want a value of their own'
+      f'column {name!r}: found masked codes in a Factor; give missing values '
+      'a value of their own'
     )
   if not codes.size:
-    return codes.astype(np.intp)  # of an empty list floats
+    return codes.astype(np.intp)  # an empty list becomes floats
   if not 0 <= codes.min() <= codes.max() < size:
     raise ValueError(
-      f'column {name!r}: the codes of a Factor with {size} values must lie '
-      f'from 0 to {size - 1}, found {codes.min()} to {codes.max()}; missing '
-      'values want a value of their own'
+      f'column {name!r}: the codes of a Factor with {size} values must be '
+      f'from 0 to {size - 1}, found {codes.min()} to {codes.max()}; give '
+      'missing values a value of their own'
     )
   return codes
 
 
 def check_columns(name: str, columns: Any) -> None:
-  """Refuses what is no dict of columns."""
-  if not hasattr(columns, 'items'):  # a dict, or a data frame
+  """Raises ValueError unless `columns` is a dict or a data frame."""
+  if not hasattr(columns, 'items'):
     raise ValueError(
-      f'{name} must be a dict of columns by their names, found '
+      f'{name} must be a dict from names to columns, found '
       f'{type(columns).__name__}'
     )
 
 
 def check_names(name: str, names: Any, known: list[Any]) -> None:
-  """Refuses a text, which would be searched for letters, and unknown names."""
-  is_some = isinstance(names, Collection) and not isinstance(names, str)
-  if not is_some or any(one not in known for one in names):
+  """Raises ValueError unless `names` is a collection of known names."""
+  # A string is a collection too, of letters.
+  is_tuple = isinstance(names, Collection) and not isinstance(names, str)
+  if not is_tuple or any(one not in known for one in names):
     raise ValueError(
-      f'{name} must be a tuple of some of the numeric columns {known}; found '
-      f'{names!r}'
+      f'{name} must be a tuple of names of numeric columns, from {known}; '
+      f'found {names!r}'
     )
 
 
 def check_rows(name: Any, rows: np.ndarray) -> None:
-  """Refuses a column without rows."""
+  """Raises ValueError if a column has no rows."""
   if not len(rows):
     raise ValueError(
-      f'column {name!r} has no rows: tables are fitted on training rows'
+      f'column {name!r} must have at least one training row, found none'
     )
 
 
 def column_name(name: Any) -> str | int:
-  """A name that JSON gives back."""
+  """Returns the name as a str or an int, which survive JSON.
+
+  Raises:
+    ValueError: it is neither.
+  """
   if isinstance(name, str):
     return str(name)
   if isinstance(name, numbers.Integral) and not isinstance(name, bool):
     return int(name)
   raise ValueError(
-    f'columns must be named by strings or integers, found {name!r}'
+    f'names of columns must be strings or integers, found {name!r}'
   )
 
 
 def common_length(columns: Iterable[Any]) -> int:
-  """N of columns `[N]`.
+  """Returns N for columns `[N]`.
 
   Raises:
-    ValueError: there is no column, or their lengths differ.
+    ValueError: there is no column, or lengths differ.
   """
   lengths = {len(column) for column in columns}
   if not lengths:
-    raise ValueError('tables need at least one column, found none')
+    raise ValueError('expected at least one column, found none')
   if len(lengths) > 1:
     raise ValueError(
-      f'all columns need the same number of rows, found {sorted(lengths)}'
+      f'all columns must have the same number of rows, found {sorted(lengths)}'
     )
   return lengths.pop()
 
@@ -268,7 +274,7 @@ def _check_shape(name: Any, array: np.ndarray) -> None:
   if array.ndim != 1:
     raise ValueError(
       f'column {name!r} must be a list or [N] array of values, found shape '
-      f'{array.shape}: a single row is a list of one'
+      f'{array.shape}; for a single row, write a list of one value'
     )
 
 

@@ -1,4 +1,4 @@
-"""Losses of single rows, and their mean over the rows that have a label."""
+"""Losses per row, and their means over the rows that have a label."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,46 +12,47 @@ from lplmtl.types import Array, Batch, Task
 
 
 def binary_cross_entropy(predictions: Array, labels: Array) -> Array:
-  """Binary cross-entropy of a logit, in nats.
+  """Binary cross-entropy of logits, in nats.
 
   Args:
     predictions: `[B, ..., 1]` logits.
-    labels: `[B, ...]`, 0 or 1 (or a probability).
+    labels: `[B, ...]`, 0 or 1, or a probability.
 
   Returns:
-    `[B]` float32; further axes (pixels, words) are averaged.
+    `[B]` float32, averaged over further axes (pixels, words).
 
   Raises:
-    ValueError: the shapes do not fit.
+    ValueError: shapes do not match.
   """
   _check('binary_cross_entropy', predictions, labels, num_outputs=1)
   logits = predictions[..., 0].astype(jnp.float32)
   targets = labels.astype(jnp.float32)
-  return _rows(optax.sigmoid_binary_cross_entropy(logits, targets))
+  return _mean_per_row(optax.sigmoid_binary_cross_entropy(logits, targets))
 
 
 def softmax_cross_entropy(predictions: Array, labels: Array) -> Array:
-  """Cross-entropy of K exclusive classes, in nats.
+  """Cross-entropy of K mutually exclusive classes, in nats.
 
   Args:
-    predictions: `[B, ..., K]` logits of at least two classes.
-    labels: `[B, ...]` class numbers from 0 to K - 1 (their range cannot be
-      checked inside jit).
+    predictions: `[B, ..., K]` logits, K >= 2.
+    labels: `[B, ...]` class indices from 0 to K - 1; not checked, as values are
+      unknown inside jit.
 
   Returns:
-    `[B]` float32; further axes are averaged.
+    `[B]` float32, averaged over further axes.
 
   Raises:
-    ValueError: the shapes do not fit, or there is one class, whose loss is
-      always 0.
+    ValueError: shapes do not match, or K is 1, for which the loss would always
+      be 0.
   """
   _check('softmax_cross_entropy', predictions, labels)
   if predictions.shape[-1] < 2:
     raise ValueError(
       'softmax_cross_entropy expects at least 2 classes, found predictions of '
-      f"shape {predictions.shape}: the task's num_outputs is their number"
+      f"shape {predictions.shape}: set the task's num_outputs to the number "
+      'of classes'
     )
-  return _rows(
+  return _mean_per_row(
     optax.softmax_cross_entropy_with_integer_labels(
       predictions.astype(jnp.float32), labels.astype(jnp.int32)
     )
@@ -69,14 +70,16 @@ def half_squared_error(predictions: Array, labels: Array) -> Array:
     labels: `[B, ...]` float, standardised by the caller where units differ.
 
   Returns:
-    `[B]` float32; further axes are averaged.
+    `[B]` float32, averaged over further axes.
 
   Raises:
-    ValueError: the shapes do not fit.
+    ValueError: shapes do not match.
   """
   _check('half_squared_error', predictions, labels, num_outputs=1)
   targets = labels.astype(jnp.float32)
-  return _rows(optax.l2_loss(predictions[..., 0].astype(jnp.float32), targets))
+  return _mean_per_row(
+    optax.l2_loss(predictions[..., 0].astype(jnp.float32), targets)
+  )
 
 
 def squared_error(predictions: Array, labels: Array) -> Array:
@@ -91,20 +94,20 @@ def masked_mean(
   weights: Array | None = None,
   total: Array | None = None,
 ) -> tuple[Array, Array]:
-  """Weighted mean of the rows that count: `sum(w v) / sum(w)`.
+  """Weighted mean over the rows that count: `sum(w v) / sum(w)`.
 
-  PLE's joint loss (Tang et al. 2020) normalises every task over
-  its own sample space in this way.
+  This is how PLE's joint loss (Tang et al. 2020) normalises each task over its
+  own sample space.
 
   Args:
     values: `[B]` float; rows under `where == False` must be finite.
-    where: `[B]` bool, None for all rows.
-    weights: `[B]` float >= 0, None for ones.
-    total: the `sum(w)` to divide by, where these rows are a part of those that
-      are averaged; None for their own.
+    where: `[B]` bool, or None for all rows.
+    weights: `[B]` float >= 0, or None for ones.
+    total: the `sum(w)` to divide by if these rows are part of a larger batch,
+      or None to sum the weights of these rows.
 
   Returns:
-    (mean, present): scalars; present is False, and the mean 0, where no row
+    (mean, present), scalars: present is False, and the mean 0, if no row
     counts.
 
   Example:
@@ -114,27 +117,30 @@ def masked_mean(
     >>> float(mean), bool(present)
     (2.0, True)
   """
-  scale = _scale(values, where, weights)
+  weights = _effective_weights(values, where, weights)
   if total is None:
-    total = jnp.sum(scale)
+    total = jnp.sum(weights)
   present = total > 0
-  mean = jnp.sum(scale * values) / jnp.where(present, total, 1)
+  mean = jnp.sum(weights * values) / jnp.where(present, total, 1)
   return mean, present
 
 
-def _scale(values: Array, where: Array | None, weights: Array | None) -> Array:
-  scale = jnp.ones_like(values) if weights is None else weights
-  scale = scale.astype(values.dtype)
-  return scale if where is None else jnp.where(where, scale, 0)
+def _effective_weights(
+  values: Array, where: Array | None, weights: Array | None
+) -> Array:
+  if weights is None:
+    weights = jnp.ones_like(values)
+  weights = weights.astype(values.dtype)
+  return weights if where is None else jnp.where(where, weights, 0)
 
 
 def row_totals(tasks: Sequence[Task], batch: Batch) -> Array:
-  """`[T]` float32, the weight of the rows that have a label for each task."""
+  """Returns `[T]` float32, the total weight of the labelled rows per task."""
   ones = jnp.ones(_checks.num_rows(batch.features), jnp.float32)
   masks = batch.where or {}
   return jnp.stack(
     [
-      jnp.sum(_scale(ones, masks.get(task.name), batch.weights))
+      jnp.sum(_effective_weights(ones, masks.get(task.name), batch.weights))
       for task in tasks
     ]
   )
@@ -146,32 +152,32 @@ def task_losses(
   batch: Batch,
   totals: Array | None = None,
 ) -> tuple[Array, Array]:
-  """The mean loss of each task over its own labelled rows.
+  """Mean loss of each task over its own labelled rows.
 
   Args:
-    tasks: T tasks; their order is the order of the result.
+    tasks: T tasks; the result is in their order.
     predictions: `{task: [B, ..., K]}`.
     batch: see `lplmtl.types.Batch`.
-    totals: `[T]`, the `row_totals` of a larger batch of which these rows are a
-      part: the sum over the parts is then the loss of the whole.
+    totals: `[T]`, the `row_totals` of a larger batch, if these rows are part of
+      one: the losses of its parts then sum to the loss of the whole batch.
 
   Returns:
     (losses, present): `[T]` float32, 0 for a task without a label in the batch,
-    and `[T]` bool, True for the tasks with at least one.
+    and `[T]` bool, True for tasks with at least one.
 
   Raises:
-    ValueError: a label or a prediction is missing, or shapes do not fit.
+    ValueError: a label or a prediction is missing, or shapes do not match.
   """
   means, present = [], []
   for i, task in enumerate(tasks):
-    for kind, found in (('label', batch.labels), ('prediction', predictions)):
-      if task.name not in found:
+    for kind, given in (('label', batch.labels), ('prediction', predictions)):
+      if task.name not in given:
         raise ValueError(
-          f'no {kind} for task {task.name!r}; found {sorted(found)}'
+          f'no {kind} for task {task.name!r}; found {sorted(given)}'
         )
     where = (batch.where or {}).get(task.name)
-    # Masked before the maths: a NaN that is masked after it still gives a NaN
-    # gradient.
+    # Masked before the loss: a NaN that is masked after it still makes the
+    # gradient NaN, as 0 * NaN is.
     labels = mask_labels(batch.labels[task.name], where)
     try:
       values = task.loss_fn(predictions[task.name], labels)
@@ -194,7 +200,7 @@ def task_losses(
 
 
 def mask_labels(labels: Any, where: Array | None) -> Any:
-  """Puts a 0 where a row has no label; `where` is `[B]` bool or None."""
+  """Replaces missing labels by 0; `where` is `[B]` bool or None."""
   if where is None:
     return labels
   return jax.tree.map(
@@ -203,7 +209,7 @@ def mask_labels(labels: Any, where: Array | None) -> Any:
   )
 
 
-def _rows(values: Array) -> Array:
+def _mean_per_row(values: Array) -> Array:
   return values.reshape(values.shape[0], -1).mean(axis=1)
 
 

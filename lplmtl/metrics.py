@@ -1,11 +1,11 @@
-"""Metrics of whole data sets: exact, masked, and fit for jit and vmap.
+"""Metrics over whole data sets: exact, masked, and usable in jit and vmap.
 
 Each takes logits (or predictions), labels and `where`, `[N]` bool, True for the
-rows that count. A metric that is not defined (no row, one class only) is NaN.
+rows that count. A metric that is undefined (no rows, or only one class) is NaN.
 
-A soft label, a probability y, counts as a share y of a positive row and a share
-1 - y of a negative one: as two rows with these weights would. AUC and average
-precision of soft labels stay below 1 however good the scores are.
+A soft label, a probability y, counts as two rows: a positive one with weight y
+and a negative one with weight 1 - y. With soft labels, AUC and average
+precision stay below 1 however good the scores are.
 """
 
 from typing import NamedTuple
@@ -18,20 +18,20 @@ from lplmtl.types import Array
 
 
 def roc_auc(scores: Array, labels: Array, where: Array | None = None) -> Array:
-  """Area under the ROC curve, exact: ties count one half.
+  """Area under the ROC curve, exact, with ties counted as one half.
 
-  The share of (positive, negative) pairs in which the positive row has the
-  higher score (Mann-Whitney U / (P N)). Counts are exact integers; the mean
-  runs over shares in [0, 1], so that a million rows do not overflow.
+  The fraction of (positive, negative) pairs in which the positive row has the
+  higher score (Mann-Whitney U / (P N)). Rows are counted exactly, as integers;
+  then fractions in [0, 1] are averaged, as the number of pairs overflows 32
+  bits from some 100,000 rows on.
 
   Args:
     scores: `[N]` or `[N, 1]` float; any monotone function of the probability.
-    labels: `[N]`, 0 or 1, or soft ones; what is below 0 counts as 0, what is
-      above 1 as 1.
+    labels: `[N]`, 0 or 1, or soft; values outside [0, 1] are clipped.
     where: `[N]` bool or None.
 
   Returns:
-    Scalar float32 in [0, 1]; NaN where one of the classes has no row.
+    Scalar float32 in [0, 1]; NaN if either class has no row.
 
   Example:
     >>> import jax.numpy as jnp
@@ -39,7 +39,7 @@ def roc_auc(scores: Array, labels: Array, where: Array | None = None) -> Array:
     >>> float(roc_auc(scores, labels=jnp.array([0, 0, 1, 1])))
     0.875
   """
-  scores, positive, negative = _sides(scores, labels, where)
+  scores, positive, negative = _class_shares(scores, labels, where)
   first, last, order = _ties(scores)
   positive, negative = positive[order], negative[order]
   below = _running_total(negative)  # [N + 1]
@@ -59,22 +59,21 @@ def average_precision(
 ) -> Array:
   """Average precision: the sum of precision times the step in recall.
 
-  Rows with one score form one threshold, as in scikit-learn's
-  `average_precision_score`; no interpolation.
+  Rows with equal scores form one threshold, as in scikit-learn's
+  `average_precision_score`; there is no interpolation.
 
   Args:
     scores: `[N]` or `[N, 1]` float.
-    labels: `[N]`, 0 or 1, or soft ones; what is below 0 counts as 0, what is
-      above 1 as 1.
+    labels: `[N]`, 0 or 1, or soft; values outside [0, 1] are clipped.
     where: `[N]` bool or None.
 
   Returns:
-    Scalar float32 in [0, 1]; NaN without a positive row.
+    Scalar float32 in [0, 1]; NaN if there is no positive row.
   """
-  scores, positive, negative = _sides(scores, labels, where)
+  scores, positive, negative = _class_shares(scores, labels, where)
   first, _, order = _ties(scores)
   positive, negative = positive[order], negative[order]
-  # Rows at or above each row's score, ties included.
+  # Rows that score at least as high as each row, ties included.
   true_positives = jnp.sum(positive) - _running_total(positive)[first]
   false_positives = jnp.sum(negative) - _running_total(negative)[first]
   predicted = jnp.maximum(_float(true_positives + false_positives), 1)
@@ -90,11 +89,11 @@ def log_loss(logits: Array, labels: Array, where: Array | None = None) -> Array:
 
   Args:
     logits: `[N]` or `[N, 1]` for binary labels, `[N, K]` for K classes.
-    labels: `[N]`, 0 / 1 (or soft), or class numbers.
+    labels: `[N]`, 0 or 1 (or soft), or class indices.
     where: `[N]` bool or None.
 
   Returns:
-    Scalar float32.
+    Scalar float32; NaN if no row counts.
   """
   _check_labels(logits, labels)
   if logits.ndim == 2 and logits.shape[-1] > 1:
@@ -122,16 +121,17 @@ def calibration_error(
 
   Args:
     logits: `[N]` or `[N, 1]` float.
-    labels: `[N]`, 0 or 1, or soft ones.
+    labels: `[N]`, 0 or 1, or soft.
     where: `[N]` bool or None.
-    num_bins: bins over [0, 1]; a bin holds its upper edge.
+    num_bins: number of bins over [0, 1], 15 in Guo et al.; each includes its
+      upper edge.
 
   Returns:
-    Scalar float32 in [0, 1]; NaN without a row.
+    Scalar float32 in [0, 1]; NaN if no row counts.
 
-  Differs from the paper: Guo et al. bin the confidence of the predicted class;
-  for rare positives this form, over the probability of the positive class, is
-  the one that tells something.
+  Differs from the paper: Guo et al. bin the confidence in the predicted class,
+  which says little when positives are rare; here the probability of the
+  positive class is binned.
   """
   curve = calibration_curve(logits, labels, where, num_bins=num_bins)
   total = jnp.sum(curve.num_rows)
@@ -144,9 +144,10 @@ class Calibration(NamedTuple):
   """A reliability diagram, bin by bin.
 
   Attributes:
-    num_rows: `[num_bins]` float32, rows in each bin.
-    predicted: their mean probability; NaN in an empty bin.
-    observed: the share of positive ones among them; NaN in an empty bin.
+    num_rows: `[num_bins]` float32, the number of rows in each bin.
+    predicted: `[num_bins]`, their mean probability; NaN in an empty bin.
+    observed: `[num_bins]`, the fraction of them that is positive; NaN in an
+      empty bin.
   """
 
   num_rows: Array
@@ -161,16 +162,16 @@ def calibration_curve(
   *,
   num_bins: int = 15,
 ) -> Calibration:
-  """Mean probability and share of positive rows, over bins of equal width.
+  """Mean probability and fraction of positive rows in bins of equal width.
 
   Args:
     logits: `[N]` or `[N, 1]` float.
-    labels: `[N]`, 0 or 1, or soft ones.
+    labels: `[N]`, 0 or 1, or soft.
     where: `[N]` bool or None.
-    num_bins: bins over [0, 1]; a bin holds its upper edge.
+    num_bins: number of bins over [0, 1]; each includes its upper edge.
 
   Returns:
-    Calibration; the gaps of its bins are those of `calibration_error`.
+    Calibration; `calibration_error` averages the gaps between its two curves.
   """
   _check_labels(logits, labels)
   probability = jax.nn.sigmoid(_column(logits).astype(jnp.float32))
@@ -183,27 +184,29 @@ def calibration_curve(
     return jax.ops.segment_sum(values, bins, num_segments=num_bins)
 
   num_rows = total(jnp.ones_like(probability))
-  some = jnp.where(num_rows > 0, num_rows, jnp.nan)
-  observed = total(_float(labels)) / some
-  return Calibration(num_rows, total(probability) / some, observed)
+  divisor = jnp.where(num_rows > 0, num_rows, jnp.nan)
+  observed = total(_float(labels)) / divisor
+  return Calibration(num_rows, total(probability) / divisor, observed)
 
 
 def accuracy(logits: Array, labels: Array, where: Array | None = None) -> Array:
-  """Share of rows whose most probable class is the label.
+  """Fraction of rows whose most probable class is the label.
 
   Args:
     logits: `[N]` or `[N, 1]` for binary labels, `[N, K]` for K classes.
-    labels: `[N]` class numbers; of a soft binary label the likelier class.
+    labels: `[N]` class indices; a soft binary label counts as its likelier
+      class.
     where: `[N]` bool or None.
 
   Returns:
-    Scalar float32 in [0, 1]; NaN without a row.
+    Scalar float32 in [0, 1]; NaN if no row counts.
   """
   _check_labels(logits, labels)
   if logits.ndim == 2 and logits.shape[-1] > 1:
     is_right = _float(jnp.argmax(logits, axis=-1)) == _float(labels)
   else:
     is_right = (_column(logits) > 0) == (_float(labels) > 0.5)
+  # Comparisons would silently turn NaN into a class.
   is_nan = jnp.isnan(logits).reshape(logits.shape[0], -1).any(axis=1)
   return _mean(jnp.where(is_nan, jnp.nan, _float(is_right)), where)
 
@@ -217,13 +220,13 @@ def r2(predictions: Array, labels: Array, where: Array | None = None) -> Array:
     where: `[N]` bool or None.
 
   Returns:
-    Scalar float32, at most 1; NaN where the labels do not vary.
+    Scalar float32, at most 1; NaN if the labels do not vary.
   """
   _check_labels(predictions, labels)
   labels, predictions = _float(labels), _float(_column(predictions))
   residual = _mean(jnp.square(labels - predictions), where)
-  # From the smallest one: the mean of equal labels rounds, their distances are
-  # 0; and far from 0 the mean is as good as near it.
+  # Relative to the smallest label: the mean of equal labels is rounded, but
+  # their distances are exactly 0; and far from 0 no digits are lost.
   mask = _mask(labels, where)
   distances = labels - jnp.min(labels, initial=jnp.inf, where=mask)
   distances = jnp.where(mask, distances, 0.0)
@@ -236,7 +239,7 @@ def _float(values: Array) -> Array:
 
 
 def _or_one(total: Array) -> Array:
-  """A divisor: 1 in the place of 0."""
+  """Returns `total`, or 1 in place of 0: a safe divisor."""
   return jnp.where(total > 0, total, 1)
 
 
@@ -266,14 +269,18 @@ def _check_labels(outputs: Array, labels: Array) -> None:
     )
 
 
-def _sides(
+def _class_shares(
   scores: Array, labels: Array, where: Array | None
 ) -> tuple[Array, Array, Array]:
-  """Scores, and each row's share in the classes: bool; float32 if soft."""
+  """Scores, and the positive and negative share of each row.
+
+  Shares are bool, or float32 for soft labels; both are 0 in rows that do not
+  count.
+  """
   scores = _column(scores)
   _check_labels(scores, labels)
   mask = _mask(scores, where)
-  # A score that is NaN has no rank: no row counts then, and the metric is NaN.
+  # A NaN score has no rank: no row counts then, which makes the metric NaN.
   mask &= ~jnp.any(jnp.isnan(scores) & mask)
   if not jnp.issubdtype(labels.dtype, jnp.inexact):
     is_positive = labels if labels.dtype == bool else labels > 0
@@ -287,7 +294,7 @@ def _sides(
 
 
 def _ties(scores: Array) -> tuple[Array, Array, Array]:
-  """First and one-past-last position of each row's run of equal scores."""
+  """Start and end (exclusive) of each sorted row's run of ties; the order."""
   order = jnp.argsort(scores)
   ordered = scores[order]
   position = jnp.arange(scores.size)
@@ -306,11 +313,12 @@ def _ties(scores: Array) -> tuple[Array, Array, Array]:
 def _running_total(shares: Array) -> Array:
   """`[N] -> [N + 1]`: the sum before each position.
 
-  Of whole rows an exact count; only shares of rows are added up as floats.
+  Whole rows are counted exactly; only fractions are summed as floats: a
+  float32 sum of ones stops growing at 2^24.
   """
-  is_whole = shares if shares.dtype == bool else shares == 1
-  whole = jnp.cumsum(is_whole.astype(jnp.int32))
+  is_whole_row = shares if shares.dtype == bool else shares == 1
+  total = jnp.cumsum(is_whole_row.astype(jnp.int32))
   if shares.dtype != bool:
-    parts = jnp.where(shares < 1, shares, 0)
-    whole = _float(whole) + jnp.cumsum(parts)
-  return jnp.concatenate([jnp.zeros(1, whole.dtype), whole])
+    fractions = jnp.where(shares < 1, shares, 0)
+    total = _float(total) + jnp.cumsum(fractions)
+  return jnp.concatenate([jnp.zeros(1, total.dtype), total])

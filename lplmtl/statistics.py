@@ -127,7 +127,7 @@ def auc_interval(scores: Any, labels: Any, *, level: float = 0.95) -> Interval:
     >>> interval.low < interval.estimate < interval.high
     True
   """
-  method = _delong.placements(_two_seeds(scores, 'scores'), labels)
+  method = _delong.seed_placements(scores, labels, 'scores')
   interval = _interval(
     method.aucs.mean(),
     method.variance(),
@@ -183,8 +183,8 @@ def auc_difference(
     >>> auc_difference(labels + noise, labels + 9 * noise, labels).estimate > 0
     True
   """
-  method = _delong.placements(_two_seeds(scores, 'scores'), labels)
-  other = _delong.placements(_two_seeds(baseline, 'baseline'), labels)
+  method = _delong.seed_placements(scores, labels, 'scores')
+  other = _delong.seed_placements(baseline, labels, 'baseline')
   return _interval(
     method.aucs.mean() - other.aucs.mean(),
     _delong.variance(
@@ -327,16 +327,9 @@ def _interval(
   seed_variances: Sequence[tuple[float, int]],
   level: float,
 ) -> Interval:
-  """Combines both sources of variance.
-
-  Args:
-    estimate: the centre.
-    row_variance: variance due to the test rows, taken as known.
-    seed_variances: for each method, the variance of its mean due to its seeds
-      (a negative estimate counts as 0), and S.
-    level: confidence level.
-  """
+  """From the rows' variance and, for each method, (seed variance, S)."""
   _check_level(level)
+  # An unbiased estimate of a variance near 0 is often negative.
   parts = [(max(variance, 0.0), size - 1) for variance, size in seed_variances]
   total = row_variance + sum(variance for variance, _ in parts)
   spread = sum(variance**2 / freedom for variance, freedom in parts)
@@ -347,21 +340,9 @@ def _interval(
     factor = special.stdtrit(freedom, quantile)
   else:
     factor = special.ndtri(quantile)
-  error = math.sqrt(total)
-  estimate = float(estimate)
+  estimate, error = float(estimate), math.sqrt(total)
   margin = float(factor) * error
   return Interval(estimate, estimate - margin, estimate + margin, error)
-
-
-def _two_seeds(scores: Any, name: str) -> np.ndarray:
-  scores = np.asarray(scores)
-  if scores.ndim != 2 or len(scores) < 2:
-    raise ValueError(
-      f'{name} must be [S, N] with at least two seeds, as one seed does not '
-      f'show how much seeds differ (`delong` accepts one); found shape '
-      f'{scores.shape}'
-    )
-  return scores
 
 
 def _check_level(level: float) -> None:

@@ -1,7 +1,7 @@
-"""Encoder tables: raw columns to the arrays a `TabularEncoder` reads.
+"""Encoder tables: turn raw columns into the arrays a `TabularEncoder` reads.
 
-Fitted on training rows only, plain data, NumPy alone: what a small device needs
-beside the parameters to score a raw row.
+They are fitted on training rows only, are plain data, and use NumPy only: with
+the parameters, they are all that a small device needs to score a raw row.
 """
 
 import dataclasses
@@ -20,12 +20,13 @@ __all__ = (
   'bin_edges', 'fit', 'numbers_of',
 )  # fmt: skip
 
-UNSEEN = 0  # the id of every value that the training rows do not hold
-# The most standard deviations from the mean that a number is encoded with. The
-# largest float32 is 3e38: a product of four such numbers, as stacked crosses of
-# columns make, is still below it, and none of 1e10 is. Data are not out there.
+UNSEEN = 0  # the id of every value that is not in the training rows
+# The largest distance from the mean, in standard deviations, of a number that
+# can be encoded. Stacked feature crosses multiply up to four of them, and the
+# largest float32 is 3e38: 1e9 leaves room, 1e10 does not. No real data are so
+# far out.
 FURTHEST = 1e9
-# Roundings leave a constant column with a spread of up to some 1e-16 of it.
+# A relative spread below this counts as constant: rounding leaves about 1e-16.
 _CONSTANT = 1e-14
 
 
@@ -34,10 +35,10 @@ class Numeric:
   """How one numeric column is scaled and binned.
 
   Attributes:
-    log: whether `sign(x) log(1 + |x|)` comes before the standardisation.
-    mean: of the training rows, after the logarithm.
-    std: likewise; 1 where the column does not vary but by rounding.
-    edges: inner edges of its bins, in the column's own unit; none: no bins.
+    log: whether `sign(x) log(1 + |x|)` is applied before standardisation.
+    mean: mean over the training rows, after the logarithm.
+    std: standard deviation likewise; 1 if the column varies by rounding only.
+    edges: inner edges of its bins, in the column's own unit; empty for no bins.
   """
 
   log: bool
@@ -46,8 +47,8 @@ class Numeric:
   edges: tuple[float, ...] = ()
 
   def scale(self, values: np.ndarray) -> np.ndarray:
-    """`[N] -> [N]` float64 with mean 0 and standard deviation 1."""
-    with np.errstate(all='ignore'):  # what comes of it is for `encode` to judge
+    """Standardises `[N]` float64: mean 0, standard deviation 1 in training."""
+    with np.errstate(all='ignore'):  # `encode` checks the result
       return (_maybe_log(values, self.log) - self.mean) / self.std
 
 
@@ -56,9 +57,9 @@ class Tables:
   """Vocabularies and scalers, in column order.
 
   Attributes:
-    vocabularies: `{column: values}`, values in the form of `columns.canonical`;
-      value i has the id i + 1, and 0 is reserved for values that were not seen.
-    numerics: `{column: Numeric}`. Columns are named by strings or integers.
+    vocabularies: `{column: values}`, values as `columns.canonical` returns
+      them; value i has the id i + 1, and 0 is reserved for unseen values.
+    numerics: `{column: Numeric}`. Names of columns are strings or integers.
   """
 
   vocabularies: Mapping[Any, tuple[str, ...]]
@@ -66,29 +67,29 @@ class Tables:
 
   @property
   def num_categories(self) -> tuple[int, ...]:
-    """Vocabulary sizes of the C category columns, bins last."""
+    """Vocabulary sizes of the C category columns, with bins last."""
     sizes = [len(v) + 1 for v in self.vocabularies.values()]
     bins = [len(n.edges) + 1 for n in self.numerics.values() if n.edges]
     return (*sizes, *bins)
 
   @property
   def num_ordered(self) -> int:
-    """How many of the category columns, the last ones, are bins of numbers."""
+    """How many of the category columns are bins; these are the last ones."""
     return sum(bool(n.edges) for n in self.numerics.values())
 
   def encode(self, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
     """Encodes rows.
 
     Args:
-      columns: `{column: Factor or [N]}`, at least the fitted ones.
+      columns: `{column: Factor or [N]}`, with at least the fitted columns.
 
     Returns:
-      `categories`, `[N, C]` int32, the category columns and then the bins of
-      the binned numeric columns; `numeric`, `[N, M]` float32.
+      A dict of `categories`, `[N, C]` int32, the category columns followed by
+      the bins of the binned numeric columns, and `numeric`, `[N, M]` float32.
 
     Raises:
       ValueError: a column is missing, there is none, or lengths differ;
-        RowError: a number is not finite, or further than FURTHEST from the
+        RowError if a number is not finite or further than FURTHEST from the
         mean.
     """
     raw.check_columns('columns', columns)
@@ -118,14 +119,14 @@ class Tables:
 
   @functools.cached_property
   def _lookups(self) -> dict[Any, dict[str, int]]:
-    """`{column: {text: id}}`, made once; no part of equality nor of JSON."""
+    """`{column: {text: id}}`, cached; not part of equality or JSON."""
     return {name: _lookup(v) for name, v in self.vocabularies.items()}
 
   def unseen(self, features: Mapping[str, np.ndarray]) -> dict[Any, int]:
-    """How many rows of encoded features hold a value that was never seen."""
+    """Counts unseen values in encoded features: `{column: rows}` where > 0."""
     if not isinstance(features, Mapping) or 'categories' not in features:
       raise ValueError(
-        "features must be what encode returns, with 'categories'; found "
+        "features must be the output of encode, with 'categories'; found "
         f'{_kind(features)}'
       )
     counts = (features['categories'] == UNSEEN).sum(axis=0)
@@ -136,7 +137,7 @@ class Tables:
     }
 
   def to_json(self) -> dict[str, Any]:
-    """Plain data for a JSON file; `from_json` gives an equal object back."""
+    """Returns plain data for a JSON file; `from_json` is the inverse."""
     return {
       'vocabularies': _to_json(
         {k: list(v) for k, v in self.vocabularies.items()}
@@ -151,10 +152,10 @@ class Tables:
 
   @classmethod
   def from_json(cls, data: Mapping[str, Any]) -> 'Tables':
-    """The inverse of `to_json`.
+    """Rebuilds the tables from the output of `to_json`.
 
     Raises:
-      ValueError: something else than it returned.
+      ValueError: `data` is not such an output.
     """
     try:
       return cls(
@@ -163,14 +164,16 @@ class Tables:
       )
     except (KeyError, TypeError, ValueError) as error:
       raise ValueError(
-        'expected what Tables.to_json returned (of a JSON text its json.loads),'
-        f' found {_kind(data)}: {error}'
+        'expected the output of Tables.to_json (for a JSON string, that of '
+        f'json.loads), found {_kind(data)}: {error}'
       ) from error
 
 
 def _vocabulary(values: Any) -> tuple[str, ...]:
   if isinstance(values, str) or not all(isinstance(v, str) for v in values):
-    raise ValueError(f'a vocabulary is a list of texts, found {values!r}')
+    raise ValueError(
+      f'a vocabulary must be a list of strings, found {values!r}'
+    )
   return tuple(values)
 
 
@@ -178,18 +181,18 @@ def _numeric(log: Any, mean: Any, std: Any, edges: Any) -> Numeric:
   is_finite = np.isfinite([mean, std, *edges]).all()
   if not (isinstance(log, bool) and is_finite and std > 0):
     raise ValueError(
-      'a column needs log (a bool), a mean, an std > 0 and edges that are '
-      f'finite, found {log!r}, {mean!r}, {std!r} and {edges!r}'
+      'a numeric column needs log (a bool) and finite mean, std > 0 and edges, '
+      f'found {log!r}, {mean!r}, {std!r} and {edges!r}'
     )
   return Numeric(log, mean, std, tuple(edges))
 
 
-def _kind(found: Any) -> Any:
-  return list(found) if isinstance(found, Mapping) else type(found).__name__
+def _kind(value: Any) -> Any:
+  return list(value) if isinstance(value, Mapping) else type(value).__name__
 
 
 def _to_json(columns: dict[Any, Any]) -> Any:
-  """An object, or pairs where a name is a number: JSON's are all strings."""
+  """Returns a dict, or pairs if a name is an integer: JSON keys are strings."""
   if all(isinstance(name, str) for name in columns):
     return columns
   return [[name, value] for name, value in columns.items()]
@@ -209,20 +212,21 @@ def fit(
   """Fits tables on training rows.
 
   Args:
-    categories: `{column: Factor or [N]}`; values are compared in the form of
-      `columns.canonical`, ids go by sorted value.
+    categories: `{column: Factor or [N]}`; values are compared as
+      `columns.canonical` returns them, and ids follow their sorted order.
     numerics: `{column: Factor or [N] numbers}`.
-    log: the numeric columns to take the logarithm of (heavy tails).
-    num_bins: at most so many bins for each numeric column (see `bin_edges`), or
-      0 for none.
+    log: the numeric columns to take the logarithm of, for heavy tails.
+    num_bins: the maximum number of bins for each numeric column (see
+      `bin_edges`), or 0 for no bins.
 
   Returns:
     Tables.
 
   Raises:
-    ValueError: there are no rows, lengths differ, a number is not finite or far
-      too large, a name is no string and no integer, `log` names no numeric
-      column, or `num_bins` is 1, negative or no integer.
+    ValueError: there are no rows, lengths differ, a number is not finite or
+      much too large, a name is neither a string nor an integer, `log` names a
+      column that is not numeric, or `num_bins` is 1, negative or not an
+      integer.
 
   Example:
     >>> tables = fit({'city': ['Oslo', 'Rome', 'Oslo']}, {'age': [30, 40, 50]})
@@ -232,31 +236,31 @@ def fit(
     >>> encoded['numeric'].tolist()
     [[0.0], [0.0]]
   """
-  is_whole = isinstance(num_bins, numbers.Integral)
-  if not is_whole or num_bins < 0 or num_bins == 1:
+  is_integer = isinstance(num_bins, numbers.Integral)
+  if not is_integer or num_bins < 0 or num_bins == 1:
     raise ValueError(
-      f'num_bins must be a whole number, 0 or at least 2, found {num_bins!r}'
+      f'num_bins must be 0 or a whole number of at least 2, found {num_bins!r}'
     )
   raw.check_columns('categories', categories)
   raw.check_columns('numerics', numerics)
   raw.check_names('log', log, list(numerics))
-  read: list[np.ndarray] = []
+  arrays: list[np.ndarray] = []
   vocabularies = {}
   for name, column in categories.items():
     codes, texts = raw.texts_of(name, column)
     raw.check_rows(name, codes)
-    read.append(codes)
+    arrays.append(codes)
     used = [raw.canonical(texts[code]) for code in np.unique(codes)]
     vocabularies[raw.column_name(name)] = tuple(sorted(set(used)))
   scalers = {}
   for name, column in numerics.items():
     values = numbers_of(name, column)
     raw.check_rows(name, values)
-    read.append(values)
+    arrays.append(values)
     scaler = _scaler(name, values, name in log)
     edges = bin_edges(values, num_bins) if num_bins else ()
     scalers[raw.column_name(name)] = dataclasses.replace(scaler, edges=edges)
-  raw.common_length(read)
+  raw.common_length(arrays)
   return Tables(vocabularies, scalers)
 
 
@@ -264,12 +268,13 @@ def _scaler(name: Any, values: np.ndarray, log: bool) -> Numeric:
   scaled = _maybe_log(values, log)
   with np.errstate(all='ignore'):
     mean, std = float(scaled.mean()), float(scaled.std())
-  # Beside a number that float32 cannot hold, all others of its column are one.
+  # A number beyond float32 would leave the others of its column
+  # indistinguishable after scaling.
   fits = np.abs(scaled).max() <= np.finfo(np.float32).max
   if not (fits and np.isfinite([mean, std]).all()):
     row = int(np.argmax(np.abs(values)))
     raise RowError(
-      name, row, f'is too large to be scaled; found {values[row]:g}'
+      name, row, f'holds a number too large to scale; found {values[row]:g}'
     )
   varies = std > _CONSTANT * np.abs(scaled).max()
   return Numeric(log, mean, std if varies else 1.0)
@@ -283,9 +288,9 @@ def _standardised(
   name: Any, numeric: Numeric, values: np.ndarray
 ) -> np.ndarray:
   scaled = numeric.scale(values)
-  good = np.abs(scaled) <= FURTHEST
-  if not good.all():
-    row = int(np.argmin(good))
+  is_near = np.abs(scaled) <= FURTHEST
+  if not is_near.all():
+    row = int(np.argmin(is_near))
     raise RowError(
       name,
       row,
@@ -296,10 +301,10 @@ def _standardised(
 
 
 def _lookup(vocabulary: tuple[str, ...]) -> dict[str, int]:
-  """Ids by canonical text.
+  """Maps both canonical and stored texts to ids.
 
-  And by the very text, which is another one in tables of older releases: what
-  these told apart stays apart.
+  They differ in tables of older releases: values that these told apart keep
+  their separate ids.
   """
   ids: dict[str, int] = {}
   for i, value in enumerate(vocabulary, 1):

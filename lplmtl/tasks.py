@@ -5,9 +5,9 @@ from lplmtl.types import Task
 
 
 def binary(name: str) -> Task:
-  """A yes / no label: one logit, ROC AUC as the primary metric.
+  """A yes/no label: one logit, with ROC AUC as the primary metric.
 
-  A label may be a probability too; see `lplmtl.metrics` for what AUC is then.
+  Labels may be probabilities; see `lplmtl.metrics` for what AUC then means.
 
   Example:
     >>> task = binary('click')
@@ -28,10 +28,10 @@ def binary(name: str) -> Task:
 
 
 def multiclass(name: str, num_classes: int) -> Task:
-  """One of K classes: K logits, accuracy as the primary metric.
+  """One of K classes: K logits, with accuracy as the primary metric.
 
   Raises:
-    ValueError: fewer than two classes, between which nothing can be learned.
+    ValueError: there are fewer than two classes, so nothing to learn.
 
   Example:
     >>> multiclass('colour', 3).num_outputs
@@ -39,8 +39,8 @@ def multiclass(name: str, num_classes: int) -> Task:
   """
   if not hasattr(num_classes, '__index__') or num_classes < 2:
     raise ValueError(
-      f'task {name!r} must have at least 2 classes, a whole number; found '
-      f'{num_classes!r}'
+      f'num_classes of task {name!r} must be a whole number of at least 2, '
+      f'found {num_classes!r}'
     )
   return Task(
     name=name,

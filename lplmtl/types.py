@@ -1,4 +1,4 @@
-"""The shapes that everything else speaks of: tasks, batches, balancers.
+"""The data types on which everything else is built: tasks, batches, balancers.
 
 Letters used everywhere: B rows of a batch, T tasks, E experts, D input
 features, H expert width, K outputs of a task, S seeds.
@@ -20,18 +20,18 @@ SCOPES = get_args(Scope)
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """One thing to predict.
+  """A prediction target, with its loss and metrics.
 
   Attributes:
-    name: names the task in labels, predictions, parameters and results.
-    loss_fn: `(predictions [B, ..., K], labels [B, ...]) -> [B]` float, the loss
-      of each row, in nats for cross-entropies.
+    name: identifies the task in labels, predictions, parameters and results.
+    loss_fn: `(predictions [B, ..., K], labels [B, ...]) -> [B]` float, one loss
+      per row, in nats for cross-entropies.
     num_outputs: K, the number of outputs of the task's head.
     metric_fns: `{name: (predictions, labels, where [B] bool) -> scalar}`. The
-      first one is the task's primary metric, by which epochs are compared:
+      first is the task's primary metric, which is used to compare epochs:
       larger must be better.
-    label_range: smallest and largest label that makes sense, None for any;
-      `fit` refuses others.
+    label_range: smallest and largest valid label, which `fit` checks; None if
+      any label is valid.
 
   Example:
     >>> from lplmtl import losses
@@ -49,7 +49,9 @@ class Task:
 
   def __post_init__(self) -> None:
     if not isinstance(self.name, str) or not self.name:
-      raise ValueError(f'a task needs a name, a text; found {self.name!r}')
+      raise ValueError(
+        f"a task's name must be a non-empty string, found {self.name!r}"
+      )
     if not callable(self.loss_fn):
       raise ValueError(
         f'task {self.name!r}: loss_fn must be a function, such as '
@@ -63,25 +65,25 @@ class Task:
       )
     if not hasattr(self.num_outputs, '__index__') or self.num_outputs < 1:
       raise ValueError(
-        f'task {self.name!r}: num_outputs must be at least 1, a whole number; '
-        f'found {self.num_outputs!r}'
+        f'task {self.name!r}: num_outputs must be a whole number of at least '
+        f'1, found {self.num_outputs!r}'
       )
     if 'loss' in self.metric_fns:
       raise ValueError(
-        f'task {self.name!r}: a metric cannot be called "loss", the name of '
-        "the loss_fn's mean in every result: give it another name"
+        f'task {self.name!r}: found a metric called "loss", which in results '
+        'is the mean of loss_fn: give it another name'
       )
 
 
 class Batch(NamedTuple):
-  """Rows to learn from or to score.
+  """Rows to train on or to score.
 
   Attributes:
     features: pytree of `[B, ...]`.
     labels: `{task: pytree of [B, ...]}`.
-    where: `{task: [B] bool}`, True where the row has a label for the task; a
-      task that is not named (or `where=None`) has all its labels. What stands
-      under False, a NaN too, has no effect.
+    where: `{task: [B] bool}`, True where the row has a label for the task. A
+      task that is missing from it has a label in every row, as does every task
+      if `where` is None. Labels under False are ignored, even NaN.
     weights: optional `[B]` float >= 0, the weight of each row in the losses.
 
   Example:
@@ -100,7 +102,7 @@ class Batch(NamedTuple):
 
 
 class Model(Protocol):
-  """What training asks of a model: every architecture here, or your own."""
+  """What training requires of a model: any architecture here, or your own."""
 
   @property
   def tasks(self) -> Sequence[Task]:
@@ -119,40 +121,41 @@ class Model(Protocol):
   ) -> Any:
     """Returns `({task: [B, K] logits}, aux)`.
 
-    `aux` is a dict: `gates`, a tuple with one `{selector: {pool: [B, E_p]}}`
-    per level, the weights of the experts by the pools that hold them,
-    and optionally `penalty`, a scalar that is added to the balanced loss.
+    `aux` is a dict with `gates`, a tuple with one `{selector: {pool: [B,
+    E_p]}}` per level, the gate weights of the experts in each pool, and
+    optionally `penalty`, a scalar that is added to the balanced loss.
     """
 
 
 class Balancer(NamedTuple):
-  """How several losses become one: a pair of pure functions.
+  """Combines several losses into one: a pair of pure functions.
 
   Attributes:
     init: `(key, num_tasks) -> state`.
     update: `(losses [T], state, *, gramian=None, present=None) ->
-      (weights [T], state)`. Training hands over `present`, `[T] bool`, True for
-      the tasks with a label in the batch, and `gramian`, `[T, T]`, the inner
-      products of the task gradients, to those that need it. The gradient is
-      that of `sum(weights * losses)` with the weights held constant. Scan-safe:
-      the new state has the structure and dtypes of the old one.
-    needs_losses: whether the weights depend on this step's losses. Where they
-      come from the state alone, a step may work through its rows in parts.
-    needs_gramian: whether `update` must be given the Gramian. A step then
-      takes T pull-backs instead of one.
+      (weights [T], state)`. Training passes `present`, `[T] bool`, True for
+      the tasks with a label in the batch, and, if `needs_gramian`, `gramian`,
+      `[T, T]`, the inner products of the task gradients. A step follows the
+      gradient of `sum(weights * losses)` with the weights held constant.
+      Scan-safe: the new state has the structure and dtypes of the old one.
+    needs_losses: whether the weights depend on this step's losses. If they
+      depend on the state only, a step may process its rows in micro-batches.
+    needs_gramian: whether `update` requires the Gramian. A step then takes T
+      pull-backs instead of one.
     scope: what the weights act on: `all` parameters, or only those that are
-      `shared` between tasks, the others keeping their plain gradient. The
-      Gramian is that of the same parameters. With `representation` the weights
-      act on shared parameters too, but the Gramian is that of the gradients at
-      the shared representation of the rows (Sener & Koltun's upper bound, MGDA-
-      UB): one pull-back through the trunk instead of T. It leaves out the paths
-      by which shared parameters act on predictions beside the representation,
-      such as an encoder that gates read. For models with `represent(features)`
-      and `predict(representation, features)`: `SharedBottom`, `OMoE`, `MMoE`.
-      In a loop of your own the gradients that you take are the scope.
+      `shared` between tasks, while the others keep their plain gradient. The
+      Gramian is computed over the same parameters. With `representation` the
+      weights also act on the shared parameters, but the Gramian is that of the
+      gradients with respect to the shared representation of the rows (the upper
+      bound of Sener & Koltun, MGDA-UB): one pull-back through the trunk instead
+      of T. It ignores the paths by which shared parameters affect predictions
+      other than through the representation, such as an encoder that gates read.
+      It requires a model with `represent(features)` and
+      `predict(representation, features)`: `SharedBottom`, `OMoE`, `MMoE`. In a
+      training loop of your own, the gradients that you pass define the scope.
     after: optional `(losses_before [T], losses_after [T], state, *, present) ->
-      state`: the losses of the same rows, with the same dropout, before and
-      after the step; a second forward pass.
+      state`, called with the losses of the same rows before and after the step,
+      under the same dropout. It costs a second forward pass.
   """
 
   init: Callable[[Array, int], PyTree]
@@ -164,22 +167,23 @@ class Balancer(NamedTuple):
 
 
 class Aggregator(NamedTuple):
-  """How several gradients become one, where a Gramian does not tell enough.
+  """Combines several gradients into one, for methods that need coordinates.
 
-  It stands wherever a `Balancer` may.
+  The Gramian of a `Balancer` holds inner products only. An aggregator is
+  accepted wherever a balancer is.
 
   Attributes:
-    init: `(key, params, num_tasks) -> state`; of the parameters in the scope,
-      None in the place of the others.
+    init: `(key, params, num_tasks) -> state`; `params` has None in place of the
+      parameters outside the scope.
     update: `(gradients, losses [T], state, *, present=None) -> (gradient,
-      weights [T], state)`. The gradients are a pytree like `params`, each leaf
-      with a leading T; the weights say how much each task counted, for reports
-      alone. Scan-safe, and no gradient flows through it.
-    scope: which parameters: `all`, or those that are `shared` between tasks.
-      The others keep their plain gradient.
-    needs_losses: as a Balancer's, and so are the next two.
-    needs_gramian: whether it is given one; no aggregator here is.
-    after: optional, what wants the losses after the step.
+      weights [T], state)`. The gradients are a pytree like `params`, with a
+      leading T axis on each leaf. The weights, how much each task contributed,
+      are only reported. Scan-safe, and no gradient flows through it.
+    scope: which parameters it acts on: `all`, or those that are `shared`
+      between tasks, while the others keep their plain gradient.
+    needs_losses: as in `Balancer`.
+    needs_gramian: as in `Balancer`; False for every aggregator here.
+    after: as in `Balancer`.
   """
 
   init: Callable[[Array, PyTree, int], PyTree]

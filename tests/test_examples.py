@@ -1,4 +1,4 @@
-"""Beyond tables: PLE on images and on sentences, dense and plain tasks mixed."""
+"""PLE on images and sentences, with dense and per-row tasks side by side."""
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,7 @@ def _train(model, data, num_epochs):
 
 
 def _images(num_rows, seed):
-  """Squares and crosses somewhere on noise: where, how bright, and which."""
+  """Squares and diagonals on noise: where, how bright, and which of the two."""
   rng = np.random.default_rng(seed)
   size = 8
   image = rng.normal(0, 0.2, (num_rows, size, size, 1))
@@ -38,7 +38,7 @@ def _images(num_rows, seed):
 
 @pytest.mark.slow
 def test_two_dense_tasks_and_a_label_on_images():
-  """A convolutional trunk below PLE, whose experts are convolutions too."""
+  """PLE with convolutional experts on a convolutional encoder."""
   conv = lambda width: nn.Sequential([nn.Conv(width, (3, 3)), nn.relu])  # noqa: E731
   pool = lambda x: x.max(axis=(1, 2))  # noqa: E731
   todo = (
@@ -61,16 +61,16 @@ def test_two_dense_tasks_and_a_label_on_images():
   first, last, predict = _train(model, _images(256, 0), num_epochs=10)
   assert (last < 0.6 * first).all()
   unseen = _images(64, 1)
-  found = predict(unseen.features)
-  assert found['mask'].shape == (64, 8, 8, 1)
-  assert found['kind'].shape == (64, 1)
-  right = (found['mask'][..., 0] > 0) == unseen.labels['mask']
+  outputs = predict(unseen.features)
+  assert outputs['mask'].shape == (64, 8, 8, 1)
+  assert outputs['kind'].shape == (64, 1)
+  right = (outputs['mask'][..., 0] > 0) == unseen.labels['mask']
   assert right.mean() > 0.97
-  assert ((found['kind'][:, 0] > 0) == unseen.labels['kind']).mean() > 0.85
+  assert ((outputs['kind'][:, 0] > 0) == unseen.labels['kind']).mean() > 0.85
 
 
 def _sentences(num_rows, seed):
-  """Words 1 to 9 are good and 10 to 18 bad, but after 19 ("not") turned."""
+  """Words 1 to 9 are good and 10 to 18 bad; 19 ("not") negates the next."""
   rng = np.random.default_rng(seed)
   words = rng.integers(1, 20, (num_rows, 6))
   after_not = np.roll(words, 1, axis=1) == 19
@@ -84,7 +84,7 @@ def _sentences(num_rows, seed):
 
 @pytest.mark.slow
 def test_a_tag_per_word_and_a_label_of_the_sentence():
-  """Embedded words below PLE, whose experts see a word and its neighbours."""
+  """PLE on word embeddings; its experts see a word and its neighbours."""
   window = nn.Sequential([nn.Conv(16, (3,)), nn.relu])
   mean = lambda x: x.mean(axis=1)  # noqa: E731
   todo = (
@@ -102,7 +102,7 @@ def test_a_tag_per_word_and_a_label_of_the_sentence():
   first, last, predict = _train(model, _sentences(512, 0), num_epochs=10)
   assert (last < 0.6 * first).all()
   unseen = _sentences(128, 1)
-  found = predict(unseen.features)
-  assert found['tag'].shape == (128, 6, 3)
-  assert (found['tag'].argmax(axis=-1) == unseen.labels['tag']).mean() > 0.9
-  assert ((found['topic'][:, 0] > 0) == unseen.labels['topic']).mean() > 0.8
+  outputs = predict(unseen.features)
+  assert outputs['tag'].shape == (128, 6, 3)
+  assert (outputs['tag'].argmax(axis=-1) == unseen.labels['tag']).mean() > 0.9
+  assert ((outputs['topic'][:, 0] > 0) == unseen.labels['topic']).mean() > 0.8

@@ -1,4 +1,4 @@
-"""What may lean on what, what importing costs, and small rules of the tree."""
+"""Which modules may import which, what an import costs, and lengths."""
 
 import ast
 import pathlib
@@ -121,7 +121,6 @@ LONG = {
   'lplmtl/resume.py',
   'lplmtl/resume.py: __init__',
   'lplmtl/training/fit.py',
-  'lplmtl/statistics.py',
   'lplmtl/training/steps.py',
 }
 
@@ -136,10 +135,10 @@ def _imports(path):
 
 
 def _part(name):
-  """The row of a module, such as `layers` or `training.steps`."""
+  """Returns the row of a module, such as `layers` or `training.steps`."""
   room = name.split('.')[0]
-  own = '.'.join(name.split('.')[:2])
-  return own if own in ALLOWED else room
+  module = '.'.join(name.split('.')[:2])
+  return module if module in ALLOWED else room
 
 
 def _name(path):
@@ -173,16 +172,16 @@ def test_arrows_point_one_way(path):
 
 def test_every_part_has_its_row():
   indices = {'', *(part.split('.')[0] for part in ALLOWED)}
-  found = {_part(_name(path)) for path in SOURCES}
-  assert found - indices == set(ALLOWED) - indices
-  assert indices - {''} <= {part.split('.')[0] for part in found}
+  parts = {_part(_name(path)) for path in SOURCES}
+  assert parts - indices == set(ALLOWED) - indices
+  assert indices - {''} <= {part.split('.')[0] for part in parts}
 
 
 @pytest.mark.parametrize(
   'path', SOURCES, ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_library_is_silent_and_portable(path):
-  """No printing, flags, environment, global options; no outgoing API."""
+  """No printing, flags, environment or global options; no deprecated API."""
   text = path.read_text()
   for word in (
     r'\bprint\(', r'os\.environ', r'jax\.config', r'jnp\.empty', r'\bpmap\b',
@@ -231,11 +230,11 @@ def test_files_and_functions_are_short():
 
 def _loaded_by(statement):
   code = f'{statement}; import sys; print(*sys.modules)'
-  found = subprocess.run(
+  process = subprocess.run(
     [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True
   )
-  assert found.returncode == 0, found.stderr
-  return {name.split('.')[0] for name in found.stdout.split()}
+  assert process.returncode == 0, process.stderr
+  return {name.split('.')[0] for name in process.stdout.split()}
 
 
 @pytest.mark.parametrize('name', sorted(_moved.MOVED))
@@ -257,13 +256,13 @@ def test_importing_the_library_pulls_in_nothing_heavy():
 
 
 def test_help_is_light():
-  """Flags are defined without JAX, NumPy or pandas: --help answers at once."""
+  """Defining flags imports no JAX, NumPy or pandas, so that --help is fast."""
   loaded = _loaded_by('import experiments.census')
   assert not loaded & {'jax', 'flax', 'pandas', 'numpy', 'rich'}
 
 
 def test_public_names_are_documented():
-  """Modules, classes, their methods, and functions that are not nested."""
+  """Modules, classes, methods, and functions that are not nested."""
   for path in SOURCES:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree) or not tree.body, path.name

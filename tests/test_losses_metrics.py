@@ -1,4 +1,4 @@
-"""Losses and metrics against loops and scikit-learn."""
+"""Losses and metrics, compared with loops and with scikit-learn."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def test_loss_contract(name):
     jnp.stack([labels, labels], axis=1),
   )
   np.testing.assert_allclose(wide, values, rtol=1e-6)
-  with pytest.raises(ValueError, match=r'found \(9, \d\) and \(8,\)'):
+  with pytest.raises(ValueError, match=r'\(9, \d\) and \(8,\)'):
     loss_fn(predictions, labels[:-1])
 
 
@@ -72,7 +72,7 @@ def test_loss_values():
   one, three = jnp.array([1.0]), jnp.array([[3.0]])
   np.testing.assert_allclose(losses.half_squared_error(three, one), [2.0])
   np.testing.assert_allclose(losses.squared_error(three, one), [4.0])
-  with pytest.raises(ValueError, match=r'predictions \[B, \.\.\., 1\]'):
+  with pytest.raises(ValueError, match=r'\.\.\., 1\]'):
     losses.binary_cross_entropy(jnp.zeros((2, 2)), jnp.zeros(2))
 
 
@@ -90,7 +90,7 @@ def test_masked_mean_uses_each_tasks_own_rows():
 
 
 def test_task_losses_with_missing_labels_and_weights():
-  """A NaN label under the mask has no effect, not even on gradients."""
+  """A masked NaN label has no effect, not even on gradients."""
   data = contracts.batch(rows=6)
   labels = {**data.labels, 'mango': data.labels['mango'].at[2].set(jnp.nan)}
   where = {
@@ -126,37 +126,35 @@ def test_task_losses_with_missing_labels_and_weights():
 
 def test_task_losses_name_what_is_missing():
   data = contracts.batch()
-  with pytest.raises(ValueError, match="no prediction for task 'zebra'"):
+  with pytest.raises(ValueError, match="prediction .*'zebra'"):
     losses.task_losses(contracts.TASKS, {}, data)
   scalar = lplmtl.Task('zebra', lambda p, y: jnp.mean(p))
-  with pytest.raises(
-    ValueError, match=r"'zebra': loss_fn must return one value per row"
-  ):
+  with pytest.raises(ValueError, match="'zebra': loss_fn .* per row"):
     losses.task_losses([scalar], {'zebra': jnp.zeros((7, 1))}, data)
 
 
 @pytest.mark.parametrize(
   'make, complaint',
   [
-    (lambda: tasks.binary(''), 'needs a name'),
-    (lambda: tasks.binary(3), 'needs a name, a text; found 3'),
+    (lambda: tasks.binary(''), 'non-empty'),
+    (lambda: tasks.binary(3), 'found 3'),
     (
       lambda: lplmtl.Task('a', 'mse'),
-      "'a': loss_fn must be a function, .* 'mse'",
+      "'a': loss_fn .* 'mse'",
     ),
     (
       lambda: lplmtl.Task('a', losses.squared_error, metric_fns=[metrics.r2]),
-      'metric_fns must be a dict of functions, found',
+      'metric_fns must',
     ),
     (
       lambda: lplmtl.Task('a', losses.squared_error, num_outputs=1.0),
-      'a whole number; found 1.0',
+      'num_outputs .* found 1.0',
     ),
-    (lambda: tasks.multiclass('a', 1), "task 'a' must have at least 2 classes"),
-    (lambda: tasks.multiclass('a', 2.0), 'a whole number; found 2.0'),
+    (lambda: tasks.multiclass('a', 1), "num_classes of task 'a' .* found 1"),
+    (lambda: tasks.multiclass('a', 2.0), 'num_classes .* found 2.0'),
     (
       lambda: lplmtl.Task('a', losses.squared_error, num_outputs=0),
-      'at least 1, a whole number; found 0',
+      'num_outputs .* found 0',
     ),
   ],
 )
@@ -165,11 +163,11 @@ def test_bad_tasks(make, complaint):
     make()
 
 
-def test_one_class_has_nothing_to_learn():
-  """Its loss would be 0, and nobody would know."""
+def test_one_class_is_refused():
+  """The loss would silently be 0."""
   task = lplmtl.Task('kind', losses.softmax_cross_entropy)
   batch = lplmtl.Batch(jnp.zeros((3, 2)), {'kind': jnp.zeros(3, int)})
-  with pytest.raises(ValueError, match="'kind': .* at least 2 classes, found"):
+  with pytest.raises(ValueError, match="'kind': .* 2 classes"):
     losses.task_losses([task], {'kind': jnp.zeros((3, 1))}, batch)
   assert tasks.multiclass('kind', np.int64(3)).num_outputs == 3
 
@@ -203,7 +201,7 @@ def test_roc_auc_pairs():
     metrics.roc_auc(scores[:, None], labels), expected, rtol=1e-6
   )
   assert metrics.roc_auc(jnp.zeros(10), jnp.arange(10) % 2) == 0.5
-  # A million rows: the number of pairs does not fit into 32 bits.
+  # With a million rows the number of pairs does not fit into 32 bits.
   scores, labels = _scores(1_000_000, decimals=3)
   expected = sklearn_metrics.roc_auc_score(labels, scores)
   np.testing.assert_allclose(
@@ -240,25 +238,25 @@ def test_metric_contract(name):
 
 
 def test_soft_labels_are_two_rows_with_weights():
-  """Against scikit-learn's sample weights; hard floats against integers."""
+  """Compared with sample weights in scikit-learn, and floats with integers."""
   scores, hard = _scores(300, decimals=1)
   rng = np.random.default_rng(2)
   soft = np.where(rng.random(300) < 0.5, rng.random(300), hard)
   soft = soft.astype(np.float32)
   where = rng.random(300) < 0.8
-  own, y = scores[where], soft[where]
+  x, y = scores[where], soft[where]
   twice = np.concatenate([np.ones(len(y)), np.zeros(len(y))])
-  for ours, theirs in (
+  for metric, oracle in (
     (metrics.roc_auc, sklearn_metrics.roc_auc_score),
     (metrics.average_precision, sklearn_metrics.average_precision_score),
   ):
-    expected = theirs(
+    expected = oracle(
       twice,
-      np.concatenate([own, own]),
+      np.concatenate([x, x]),
       sample_weight=np.concatenate([y, 1 - y]),
     )
-    np.testing.assert_allclose(ours(scores, soft, where), expected, rtol=1e-5)
-    assert ours(scores, hard) == ours(scores, hard.astype(np.float32))
+    np.testing.assert_allclose(metric(scores, soft, where), expected, rtol=1e-5)
+    assert metric(scores, hard) == metric(scores, hard.astype(np.float32))
   always = np.full(300, 0.3, np.float32)
   np.testing.assert_allclose(metrics.roc_auc(scores, always), 0.5, rtol=1e-5)
   assert metrics.accuracy(jnp.array([1.0, -1.0]), jnp.array([0.7, 0.2])) == 1
@@ -266,7 +264,7 @@ def test_soft_labels_are_two_rows_with_weights():
 
 @pytest.mark.parametrize('rows', [10, 1000, 100_003])
 def test_r2_of_labels_that_do_not_vary(rows):
-  """Their float32 mean is not one of them."""
+  """Their mean in float32 differs from each of them."""
   labels = jnp.full(rows, 0.1)
   assert jnp.isnan(metrics.r2(labels + 0.5, labels))
   where = jnp.arange(rows) < rows // 2
@@ -277,11 +275,13 @@ def test_r2_of_labels_that_do_not_vary(rows):
 def test_r2_far_from_zero():
   rng = np.random.default_rng(0)
   labels = (1e6 + rng.normal(size=10_000)).astype(np.float32)
-  found = (labels + rng.normal(size=10_000)).astype(np.float32)
+  predictions = (labels + rng.normal(size=10_000)).astype(np.float32)
   expected = sklearn_metrics.r2_score(
-    labels.astype(np.float64), found.astype(np.float64)
+    labels.astype(np.float64), predictions.astype(np.float64)
   )
-  np.testing.assert_allclose(metrics.r2(found, labels), expected, rtol=1e-4)
+  np.testing.assert_allclose(
+    metrics.r2(predictions, labels), expected, rtol=1e-4
+  )
 
 
 def test_undefined_metrics_are_nan():
@@ -312,15 +312,15 @@ def test_metrics_equal_scikit_learn():
   shares, means = sklearn_calibration.calibration_curve(
     labels, probability, n_bins=15
   )
-  some = np.asarray(curve.num_rows) > 0
-  np.testing.assert_allclose(curve.observed[some], shares, rtol=1e-5)
-  np.testing.assert_allclose(curve.predicted[some], means, rtol=1e-5)
-  assert curve.num_rows.sum() == 500 and np.isnan(curve.observed[~some]).all()
+  filled = np.asarray(curve.num_rows) > 0
+  np.testing.assert_allclose(curve.observed[filled], shares, rtol=1e-5)
+  np.testing.assert_allclose(curve.predicted[filled], means, rtol=1e-5)
+  assert curve.num_rows.sum() == 500 and np.isnan(curve.observed[~filled]).all()
   where = np.arange(500) % 2 == 0
   half = metrics.calibration_curve(scores, labels, where)
   expected = metrics.calibration_curve(scores[where], labels[where])
-  for found, own in zip(half, expected, strict=True):
-    np.testing.assert_allclose(found, own, rtol=1e-5)
+  for masked, selected in zip(half, expected, strict=True):
+    np.testing.assert_allclose(masked, selected, rtol=1e-5)
   classes = np.random.default_rng(2).normal(size=(500, 4)).astype(np.float32)
   kinds = np.random.default_rng(3).integers(0, 4, 500)
   shares = np.exp(classes) / np.exp(classes).sum(axis=1, keepdims=True)
@@ -339,26 +339,26 @@ def test_metrics_equal_scikit_learn():
     sklearn_metrics.r2_score(truth, scores),
     rtol=1e-4,
   )
-  with pytest.raises(ValueError, match=r'expected shape \[N\] or \[N, 1\]'):
+  with pytest.raises(ValueError, match=r'\[N, 1\]'):
     metrics.roc_auc(classes, kinds)
-  with pytest.raises(ValueError, match='expected labels of shape'):
+  with pytest.raises(ValueError, match='labels'):
     metrics.roc_auc(scores, labels[:-1])
 
 
 @pytest.mark.parametrize('name', METRICS)
 def test_labels_of_another_length(name):
-  """One label would be broadcast over all rows."""
+  """A single label would be broadcast to all rows."""
   for labels in (np.zeros(3), np.zeros(1), np.zeros((4, 1))):
-    with pytest.raises(ValueError, match=r'labels of shape \(4,\), found \('):
+    with pytest.raises(ValueError, match=r'labels .*\(4,\), found \('):
       METRICS[name](jnp.zeros((4, 1)), labels)
   if name in ('log_loss', 'accuracy'):
-    with pytest.raises(ValueError, match=r'labels of shape \(4,\), found'):
+    with pytest.raises(ValueError, match=r'labels .*\(4,\), found'):
       METRICS[name](jnp.zeros((4, 3)), np.zeros(1, np.int32))
 
 
 @pytest.mark.parametrize('kind', ['x64', 'strict'])
 def test_float32_in_other_modes_of_jax(kind):
-  """Traced alone: from labels and scores of any dtype."""
+  """From labels and scores of any dtype; traced only."""
   is_double = kind == 'x64'
   mode = (
     contracts.double_precision()
@@ -374,13 +374,13 @@ def test_float32_in_other_modes_of_jax(kind):
         outputs = jax.ShapeDtypeStruct((9, 1), scores)
         classes = jax.ShapeDtypeStruct((9, 3), scores)
         for loss_fn, num_outputs, _ in LOSSES.values():
-          found = jax.eval_shape(
+          values = jax.eval_shape(
             loss_fn, outputs if num_outputs == 1 else classes, labels
           )
-          assert found.dtype == jnp.float32, (loss_fn, dtype, scores)
+          assert values.dtype == jnp.float32, (loss_fn, dtype, scores)
         for fn in METRICS.values():
-          found = jax.eval_shape(fn, outputs, labels, where)
-          assert found.dtype == jnp.float32, (fn, dtype, scores)
+          values = jax.eval_shape(fn, outputs, labels, where)
+          assert values.dtype == jnp.float32, (fn, dtype, scores)
         for fn in (metrics.log_loss, metrics.accuracy):
-          found = jax.eval_shape(fn, classes, labels, where)
-          assert found.dtype == jnp.float32, (fn, dtype, scores)
+          values = jax.eval_shape(fn, classes, labels, where)
+          assert values.dtype == jnp.float32, (fn, dtype, scores)

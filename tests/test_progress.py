@@ -121,7 +121,7 @@ def test_what_no_step_tells_is_nan():
 
 
 def test_a_metric_called_loss():
-  with pytest.raises(ValueError, match="task 'a': a metric cannot be called"):
+  with pytest.raises(ValueError, match="task 'a': .*called"):
     lplmtl.Task('a', losses.squared_error, metric_fns={'loss': len})
 
 

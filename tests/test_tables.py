@@ -1,4 +1,4 @@
-"""Encoder tables: ids, scaling, bins."""
+"""Encoder tables: ids, scaling and bins."""
 
 import json
 
@@ -80,11 +80,11 @@ def test_bins():
   features = fitted.encode(COLUMNS)
   assert features['categories'][:, 2].tolist() == [0, 2, 0, 1]
   assert features['categories'][:, 3].tolist() == [0, 1, 2, 3]
-  # The lowest bin is no unseen value.
+  # The lowest bin, with id 0, is not an unseen value.
   assert fitted.unseen(features) == {}
 
 
-def test_bin_edges_give_spikes_a_bin_of_their_own():
+def test_bin_edges_give_spikes_their_own_bins():
   rng = np.random.default_rng(0)
   values = np.concatenate([np.zeros(9000), rng.exponential(size=1000)])
   edges = np.array(tables.bin_edges(values, 11))
@@ -92,9 +92,9 @@ def test_bin_edges_give_spikes_a_bin_of_their_own():
   counts = np.bincount(np.searchsorted(edges, values, side='right'))
   assert counts[0] == 9000
   np.testing.assert_allclose(counts[1:], 100, atol=1)
-  # Plain quantiles would give a single edge there.
+  # Plain quantiles would give only two distinct edges.
   assert len(np.unique(np.quantile(values, np.linspace(0, 1, 12)[1:-1]))) == 2
-  # Without spikes, equally many rows in each.
+  # Without spikes all bins hold the same number of rows.
   even = rng.normal(size=10_000)
   counts = np.bincount(np.searchsorted(tables.bin_edges(even, 8), even))
   np.testing.assert_allclose(counts, 1250, atol=8)
@@ -130,27 +130,23 @@ def test_constant_columns():
 
 def test_bad_columns():
   fitted = _fit()
-  with pytest.raises(ValueError, match=r"columns \['age'\] are missing"):
+  with pytest.raises(ValueError, match=r"\['age'\] are missing"):
     fitted.encode({k: v for k, v in COLUMNS.items() if k != 'age'})
-  with pytest.raises(
-    ValueError, match="'pay' must hold finite numbers; found nan in row 1"
-  ):
+  with pytest.raises(ValueError, match="'pay' .* found nan in row 1"):
     fitted.encode({**COLUMNS, 'pay': [0, np.nan, 1, 1]})
-  with pytest.raises(ValueError, match=r'same number of rows, found \[3, 4\]'):
+  with pytest.raises(ValueError, match=r'rows, found \[3, 4\]'):
     fitted.encode({**COLUMNS, 'age': [1, 2, 3]})
-  with pytest.raises(
-    ValueError, match="'colour' .* a single row is a list of one"
-  ):
+  with pytest.raises(ValueError, match="'colour' .* single row"):
     fitted.encode({name: column[0] for name, column in COLUMNS.items()})
   with pytest.raises(ValueError, match="'pay' must hold numbers"):
     fitted.encode({**COLUMNS, 'pay': ['big'] * 4})
-  with pytest.raises(ValueError, match='0 or at least 2, found 1'):
+  with pytest.raises(ValueError, match='num_bins .* found 1'):
     _fit(num_bins=1)
 
 
 def _ids(column, rows):
-  found = tables.fit({'x': column}, {}).encode({'x': rows})
-  return found['categories'][:, 0].tolist()
+  features = tables.fit({'x': column}, {}).encode({'x': rows})
+  return features['categories'][:, 0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -173,12 +169,12 @@ def _ids(column, rows):
   ],
 )  # fmt: skip
 def test_a_category_has_one_form_in_every_dtype(column, rows):
-  """Its ids do not depend on what a column's type happened to become."""
+  """Ids do not depend on the dtype that a column happens to have."""
   assert 0 not in _ids(column, rows)
   assert 0 not in _ids(rows, column)
 
 
-def test_what_is_not_the_same_stays_apart():
+def test_different_categories_stay_apart():
   assert _ids(['1', '01', '1.50', 'true'], ['1', '001', '1.5', True]) == [
     2, 0, 0, 0,
   ]  # fmt: skip
@@ -186,7 +182,7 @@ def test_what_is_not_the_same_stays_apart():
 
 
 def test_tables_of_older_releases_encode_as_they_did():
-  """Their vocabularies hold other forms, which stay apart if they were."""
+  """Their vocabularies hold texts in other forms, which keep separate ids."""
   old = tables.Tables.from_json(
     {
       'vocabularies': {
@@ -197,10 +193,10 @@ def test_tables_of_older_releases_encode_as_they_did():
   )
   rows = ['1', '1.0', '2.0', 'None', 'nan', 'U S ', '2020-01-01T00:00:00']
   assert old.encode({'x': rows})['categories'][:, 0].tolist() == [*range(1, 8)]
-  # And know more than they did.
+  # Other forms of these values are now recognised too.
   rows = [1, 2, 'U S', '', np.datetime64('2020-01-01')]
-  found = old.encode({'x': pd.Series(rows, dtype=object)})['categories'][:, 0]
-  assert found.tolist() == [1, 3, 6, 5, 7]
+  ids = old.encode({'x': pd.Series(rows, dtype=object)})['categories'][:, 0]
+  assert ids.tolist() == [1, 3, 6, 5, 7]
 
 
 def test_names_that_are_numbers_survive_json():
@@ -214,12 +210,12 @@ def test_names_that_are_numbers_survive_json():
     ValueError, match=r'columns \[1\] are missing; found \[0,'
   ):
     again.encode(frame[[0, '1']])
-  with pytest.raises(ValueError, match='by strings or integers, found 0.5'):
+  with pytest.raises(ValueError, match='found 0.5'):
     tables.fit({0.5: ['a']}, {})
 
 
 def test_one_row_does_not_pay_for_the_vocabulary(monkeypatch):
-  """A million values are gone through once, not for every row to score."""
+  """A million values are read once, not for every row that is scored."""
   fitted = tables.fit({'x': [f'user {i}' for i in range(100)]}, {})
   calls = []
   canonical = columns.canonical
@@ -231,7 +227,7 @@ def test_one_row_does_not_pay_for_the_vocabulary(monkeypatch):
   assert len(calls) == 100
   fitted.encode({'x': ['user 7', ' user 8']})
   assert calls[100:] == [' user 8']
-  # A row that is taken of a large column looks at its own value.
+  # A row taken from a large column reads its own value only.
   calls.clear()
   large = Factor(np.arange(100), np.array([f'other {i}' for i in range(100)]))
   fitted.encode({'x': large.take(np.array([5]))})
@@ -241,7 +237,7 @@ def test_one_row_does_not_pay_for_the_vocabulary(monkeypatch):
 
 @pytest.mark.parametrize('number', [1e40, 1e300, -1e40, 3e10])
 def test_a_number_that_float32_cannot_multiply_is_refused(number):
-  """Finite, but its products are not: a whole metric would be NaN."""
+  """It is finite, but its products are not: a metric would become NaN."""
   fitted = tables.fit({}, {'pay': [0.0, 1.0, 2.0]}, num_bins=2)
   with pytest.raises(
     tables.RowError, match=r"'pay' must lie within 1e\+09 .* in row 2"
@@ -252,11 +248,11 @@ def test_a_number_that_float32_cannot_multiply_is_refused(number):
   assert np.isfinite(large**4).all()
 
 
-def test_rows_that_tables_cannot_be_fitted_on():
+def test_tables_cannot_be_fitted_on_such_rows():
   for categories, numerics in (({'x': []}, {}), ({}, {'x': []})):
-    with pytest.raises(ValueError, match="'x' has no rows"):
+    with pytest.raises(ValueError, match="'x' .* row"):
       tables.fit(categories, numerics)
-  with pytest.raises(tables.RowError, match="'x' is too large .* in row 1"):
+  with pytest.raises(tables.RowError, match="'x' .* too large .* in row 1"):
     tables.fit({}, {'x': [0.0, 1e300]})
 
 
@@ -271,16 +267,16 @@ def test_a_constant_whose_mean_rounds_is_constant(value, log):
 
 @pytest.mark.parametrize('unit', ['ns', 's', 'D'])
 @pytest.mark.parametrize('kind', ['datetime64', 'timedelta64'])
-def test_times_are_no_numbers(kind, unit):
-  """Their numbers depend on the unit, and NaT is one of them."""
+def test_times_are_not_numbers(kind, unit):
+  """As numbers they depend on the unit, and NaT would be one."""
   column = np.array([0, 366, 731], f'{kind}[{unit}]')
   for times in (column, list(column), Factor(np.arange(3), column)):
-    with pytest.raises(ValueError, match=r"'x' holds times .* days since a"):
+    with pytest.raises(ValueError, match="'x' .* times"):
       tables.fit({}, {'x': times})
 
 
 def test_codes_must_point_at_a_value():
-  """Pandas gives missing values the code -1, NumPy's last value."""
+  """Pandas codes missing values as -1, which in NumPy is the last value."""
   column = pd.Series(['a', None], dtype='category').cat
   factor = Factor(column.codes.to_numpy(), column.categories.to_numpy())
   for use in (
@@ -295,7 +291,7 @@ MASKED = np.ma.masked_array([1, 2, 3], [False, True, False])
 
 
 def test_masked_values_are_missing():
-  """What stands under a mask is no category, and no number."""
+  """A masked value is neither a category nor a number."""
   days = np.array(['2020-01-01', '2021-01-01'], 'datetime64[ns]')
   assert _ids(MASKED, [1, 2, 3, None, '']) == [1, 0, 2, 3, 3]
   assert _ids([1, None, 3], MASKED) == [1, 3, 2]
@@ -307,7 +303,7 @@ def test_masked_values_are_missing():
   assert _ids(np.ma.masked_array([1, 2]), [2]) == [2]
   with pytest.raises(tables.RowError, match="'x' .* found nan in row 1"):
     tables.fit({}, {'x': MASKED})
-  with pytest.raises(ValueError, match='are masked; missing values want a v'):
+  with pytest.raises(ValueError, match='masked'):
     tables.fit({'x': Factor(MASKED, np.array(list('abcd')))}, {})
 
 
@@ -327,49 +323,49 @@ def test_a_float_is_a_category_like_its_integer():
 @pytest.mark.parametrize(
   'change, complaint',
   [
-    ({'log': 'pay'}, r"log must .* columns \['pay', 'age'\]; found 'pay'"),
-    ({'log': ('pay', 'typo')}, r"columns \['pay', 'age'\]; found \('pay', 'ty"),
-    ({'log': True}, r'log must be a tuple of some .* found True'),
-    ({'num_bins': '4'}, "whole number, 0 or at least 2, found '4'"),
-    ({'num_bins': 2.5}, 'at least 2, found 2.5'),
-    ({'categories': [['a']]}, 'categories must be a dict of columns .* list'),
-    ({'numerics': [[1.0]]}, 'numerics must be a dict of columns .* found list'),
-    ({'categories': {'x': ['a'] * 3}}, r'same number of rows, found \[3, 4\]'),
+    ({'log': 'pay'}, r"log .*\['pay', 'age'\]; found 'pay'"),
+    ({'log': ('pay', 'typo')}, r"log .* found \('pay', 'ty"),
+    ({'log': True}, 'log .* found True'),
+    ({'num_bins': '4'}, "num_bins .* found '4'"),
+    ({'num_bins': 2.5}, 'num_bins .* found 2.5'),
+    ({'categories': [['a']]}, 'categories must .* found list'),
+    ({'numerics': [[1.0]]}, 'numerics must .* found list'),
+    ({'categories': {'x': ['a'] * 3}}, r'rows, found \[3, 4\]'),
     ({'categories': {}, 'numerics': {}, 'log': ()}, 'at least one column'),
     (
       {'categories': {'x': Factor(np.zeros(4), ['a'])}},
-      "'x': the codes of a Factor must be whole numbers, .* found float64",
+      "'x': .* float64",
     ),
     (
       {'categories': {'x': Factor(list('ab'), [0, 1])}},
-      'whole numbers, .* <U1',
+      "'x': .* <U1",
     ),
   ],
 )
-def test_arguments_of_fit_that_are_none(change, complaint):
+def test_invalid_arguments_of_fit(change, complaint):
   numerics = {name: COLUMNS[name] for name in ('pay', 'age')}
   with pytest.raises(ValueError, match=complaint):
     tables.fit(**{'categories': {}, 'numerics': numerics, **change})
 
 
-def test_rows_that_are_no_columns():
-  with pytest.raises(ValueError, match='columns must be a dict .* found list'):
+def test_invalid_arguments_of_encode_and_unseen():
+  with pytest.raises(ValueError, match='columns must .* found list'):
     _fit().encode([['red', '1', 0.0, 20]])
-  with pytest.raises(ValueError, match='need at least one column, found none'):
+  with pytest.raises(ValueError, match='at least one column'):
     tables.Tables({}, {}).encode({})
-  for found, named in (({}, r'\[\]'), ([1], 'list'), ({'x': 1}, r"\['x'\]")):
-    with pytest.raises(ValueError, match=rf'what encode returns, .* {named}'):
-      _fit().unseen(found)
+  for features, named in (({}, r'\[\]'), ([1], 'list'), ({'x': 1}, r"\['x'\]")):
+    with pytest.raises(ValueError, match=rf'output of encode.* {named}'):
+      _fit().unseen(features)
 
 
 @pytest.mark.parametrize(
-  'found, complaint',
+  'data, complaint',
   [
     (None, 'found NoneType'),
     ({}, r"found \[\]: 'vocabularies'"),
-    ('{"vocabularies": {}}', 'a JSON text its json.loads.* found str'),
-    ({'vocabularies': {'a': 'xyz'}, 'numerics': {}}, "a list of texts.* 'xyz'"),
-    ({'vocabularies': {'a': [1]}, 'numerics': {}}, r'a list of texts.* \[1\]'),
+    ('{"vocabularies": {}}', 'json.loads.* found str'),
+    ({'vocabularies': {'a': 'xyz'}, 'numerics': {}}, "list of strings.* 'xyz'"),
+    ({'vocabularies': {'a': [1]}, 'numerics': {}}, r'list of strings.* \[1\]'),
     ({'vocabularies': 3, 'numerics': {}}, 'found .*vocabularies'),
     ({'vocabularies': {}, 'numerics': {'x': {}}}, 'found .*numerics.*missing'),
     ({'vocabularies': {}, 'numerics': {'x': 3}}, 'found .*numerics'),
@@ -378,10 +374,10 @@ def test_rows_that_are_no_columns():
         'vocabularies': {},
         'numerics': {'x': {'log': False, 'mean': 0, 'std': 0, 'edges': []}},
       },
-      'an std > 0 .* found False, 0, 0',
+      'std > 0 .* found False, 0, 0',
     ),
   ],
 )
-def test_what_to_json_did_not_return(found, complaint):
-  with pytest.raises(ValueError, match=f'what Tables.to_json .*{complaint}'):
-    tables.Tables.from_json(found)
+def test_data_that_to_json_did_not_return(data, complaint):
+  with pytest.raises(ValueError, match=f'Tables.to_json .*{complaint}'):
+    tables.Tables.from_json(data)

@@ -1,3 +1,3 @@
-"""Generated data whose best reachable metrics are known."""
+"""Synthetic data whose best possible metrics are known."""
 
 from lplmtl.data.synthetic import clicks as clicks

@@ -1,4 +1,4 @@
-"""A generated table for tasks in a chain, as no public one is small enough."""
+"""Synthetic rows for tasks in a chain; no public data set is small enough."""
 
 import numpy as np
 
@@ -6,16 +6,17 @@ from lplmtl.types import Batch
 
 
 def clicks(num_rows: int, seed: int = 0, *, num_features: int = 8) -> Batch:
-  """Views of offers: which are clicked, and which of these end in a purchase.
+  """Draws views of offers, some of which are clicked and then bought.
 
-  A click depends on one half of what is shown, a purchase after it on the other
-  half and, partly, on the same. Without a click there is no purchase, so that
-  rows with one are few (about a third are clicked, and an eighth bought), and
-  who learns purchases from clicked rows alone learns from a biased choice.
+  A click depends mostly on the first half of the features; a purchase after a
+  click depends on the second half and, in part, on the first. Only a clicked
+  offer can be bought, so purchases are rare (about a third of the rows are
+  clicked and an eighth bought), and a model of purchases that is trained on
+  clicked rows only sees a biased sample.
 
   Args:
     num_rows: N >= 1.
-    seed: of the generator; the same seed gives the same rows.
+    seed: seed of the generator; the same seed gives the same rows.
     num_features: D >= 2.
 
   Returns:
@@ -23,7 +24,7 @@ def clicks(num_rows: int, seed: int = 0, *, num_features: int = 8) -> Batch:
     and `buy`, `[N]` int32, with buy <= click.
 
   Raises:
-    ValueError: sizes that make no table.
+    ValueError: `num_rows` or `num_features` is too small.
 
   Example:
     >>> rows = clicks(1000)
@@ -36,19 +37,21 @@ def clicks(num_rows: int, seed: int = 0, *, num_features: int = 8) -> Batch:
       f'{num_rows} and {num_features}'
     )
   rng = np.random.default_rng(seed)
-  # The same for all seeds: other rows of one world.
-  world = np.random.default_rng(117)
+  # Fixed, so that all seeds draw rows from one distribution.
+  truth = np.random.default_rng(117)
   half = num_features // 2
-  of_click = world.normal(size=num_features) / np.sqrt(half)
-  of_click[half:] *= 0.2
-  of_buy = world.normal(size=num_features) / np.sqrt(half)
-  of_buy[:half] = 0.5 * of_click[:half]
+  # 1 / sqrt(half) keeps the products with x of order 1 for any num_features.
+  click_weights = truth.normal(size=num_features) / np.sqrt(half)
+  click_weights[half:] *= 0.2
+  buy_weights = truth.normal(size=num_features) / np.sqrt(half)
+  buy_weights[:half] = 0.5 * click_weights[:half]
   x = rng.normal(size=(num_rows, num_features))
 
-  def happens(logits: np.ndarray) -> np.ndarray:
+  def draw(logits: np.ndarray) -> np.ndarray:
     return rng.random(num_rows) < 1 / (1 + np.exp(-logits))
 
-  click = happens(2 * np.sin(x @ of_click) - 1)
-  buy = click & happens(2 * np.tanh(x @ of_buy) - 0.6)
+  # Not linear, so that hidden layers help; the offsets set the rates above.
+  click = draw(2 * np.sin(x @ click_weights) - 1)
+  buy = click & draw(2 * np.tanh(x @ buy_weights) - 0.6)
   labels = {'click': click.astype(np.int32), 'buy': buy.astype(np.int32)}
   return Batch(x.astype(np.float32), labels)
