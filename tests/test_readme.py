@@ -1,6 +1,7 @@
 """Whatever the READMEs say can be done: snippets, commands, links, the tree."""
 
 import ast
+import csv
 import json
 import pathlib
 import re
@@ -10,6 +11,8 @@ import sys
 
 import pytest
 
+from lplmtl import architectures, balancing
+
 ROOT = pathlib.Path(__file__).parent.parent
 FOLDERS = ('lplmtl', 'experiments', 'tests')
 FILES = [
@@ -17,7 +20,7 @@ FILES = [
   for path in (
     ROOT / 'README.md',
     ROOT / 'CONTRIBUTING.md',
-    *(p for f in FOLDERS for p in sorted((ROOT / f).rglob('README.md'))),
+    *(p for f in FOLDERS for p in sorted((ROOT / f).rglob('*.md'))),
   )
   if path.is_file()
 ]
@@ -164,6 +167,68 @@ def test_tree_is_true():
       in_folder = any(f'{parent}' in named for parent in relative.parents)
       if not path.name.startswith('_'):
         assert str(relative) in named or in_folder, relative
+
+
+COUNTS = {
+  'architectures': architectures.ARCHITECTURES + architectures.CHAINS,
+  'loss weightings': balancing.LOSS_WEIGHTINGS,
+  'Gramian methods': balancing.GRAMIAN_METHODS,
+  'aggregators': balancing.AGGREGATORS,
+}
+NUMBERS = (
+  'none one two three four five six seven eight nine ten eleven twelve thirteen '
+  'fourteen fifteen sixteen seventeen eighteen nineteen twenty'
+).split()
+
+
+@pytest.mark.parametrize('kind', COUNTS)
+def test_counts_are_true(kind):
+  number = NUMBERS[len(COUNTS[kind])]
+  words = ' '.join(README.split())
+  assert f'{number} {kind}'.lower() in words.lower()
+
+
+def test_every_method_is_in_a_table():
+  for room, methods in (
+    ('architectures', COUNTS['architectures']),
+    ('balancing', [m for kind in list(COUNTS)[1:] for m in COUNTS[kind]]),
+  ):
+    text = TEXTS[f'lplmtl/{room}/README.md']
+    listed = re.findall(r'^\| `(\w+)` \|', text, re.MULTILINE)
+    assert sorted(listed) == sorted(method.__name__ for method in methods)
+
+
+def test_results_are_those_of_the_comparison():
+  """Every row of the table, against the figures of the published comparison."""
+  path = ROOT / 'experiments' / 'results' / 'compare_group1.csv'
+  with path.open() as file:
+    figures = {row['row']: row for row in csv.DictReader(file)}
+  section = re.search(
+    r'^## Results\n(.*?)^## ', README, re.DOTALL | re.MULTILINE
+  )[1]
+  table = re.findall(
+    r'^\| ([^|]+) \| ([\d,]+) \| (.*) \|$', section, re.MULTILINE
+  )
+  names = [
+    'ple', 'sple', 'mmoe', 'shared_bottom', 'single_task', 'trees',
+  ]  # fmt: skip
+  assert len(table) == len(names)
+  for name, (_, parameters, cells) in zip(names, table, strict=True):
+    row = figures[name]
+    expected = [f'{int(row["parameters"]):,}']
+    for task in ('income', 'marital'):
+      mean, std = (float(row[f'{task}_auc_{x}']) for x in ('mean', 'std'))
+      expected.append(f'{mean:.4f} ± {std:.4f}')
+      if name == 'ple':
+        expected.append('baseline')
+        continue
+      ends = ('estimate', 'low', 'high')
+      change, low, high = (
+        f'{1e4 * float(row[f"{task}_auc_difference_{end}"]):+.1f}'
+        for end in ends
+      )
+      expected.append(f'{change} [{low}, {high}]')
+    assert [parameters, *cells.split(' | ')] == expected
 
 
 def test_public_names_of_the_library_are_documented():
