@@ -14,12 +14,16 @@ import pytest
 from absl import flags
 
 from experiments import census, compare
-from experiments.comparison import cells as compare_cells
-from experiments.comparison import fits as compare_fits
-from experiments.comparison import tables as compare_tables
+from experiments.comparison import (
+  boosting,
+  networks,
+  plan,
+  results,
+  tables,
+  trees,
+)
 from experiments.datasets.census import loading, protocol
-from experiments.launcher import build as runner
-from experiments.launcher import provenance
+from experiments.launcher import build, provenance
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import statistics
@@ -50,20 +54,20 @@ def _results(folder):
   return json.loads((folder / 'comparison.json').read_text())
 
 
-def _without_times(results):
+def _without_times(found):
   """What must come out the same, however often it was interrupted."""
   times = ('latency', 'examples_per_second', 'seconds')
   rows = [
-    {k: v for k, v in row.items() if k not in times} for row in results['rows']
+    {k: v for k, v in row.items() if k not in times} for row in found['rows']
   ]
-  return rows, results['tasks'], results['data']
+  return rows, found['tasks'], found['data']
 
 
 @pytest.fixture
 def no_fits(monkeypatch):
   """Nothing may be fitted."""
-  for name in ('tune', 'final'):
-    monkeypatch.setattr(compare_fits, name, None)
+  for name in ('tune', 'train'):
+    monkeypatch.setattr(networks, name, None)
 
 
 def test_files(finished):
@@ -74,65 +78,65 @@ def test_files(finished):
   }  # fmt: skip
   for name in ('sizes.png', 'differences.png'):
     assert (finished / name).read_bytes().startswith(b'\x89PNG')
-  results = _results(finished)
-  assert results['versions']['jax'] and results['command']
+  found = _results(finished)
+  assert found['versions']['jax'] and found['command']
   assert len(list((finished / 'cells').glob('*.json'))) == 4
 
 
 def test_rows(finished):
-  results = _results(finished)
-  ours, single = results['rows']
+  found = _results(finished)
+  ours, single = found['rows']
   assert ours['name'] == 'shared_bottom'
   assert single['name'] == 'single_task bottom_widths=8'
   assert ours['fits'] == 2 * 2 + 3
   assert ours['verdict'] == 'baseline' and ours['difference'] is None
   assert single['mtl_gain'] is None
-  aucs = [ours['test'][t]['auc']['mean'] for t in results['tasks']]
-  others = [single['test'][t]['auc']['mean'] for t in results['tasks']]
+  aucs = [ours['test'][t]['auc']['mean'] for t in found['tasks']]
+  others = [single['test'][t]['auc']['mean'] for t in found['tasks']]
   assert ours['mtl_gain'] == pytest.approx(statistics.mtl_gain(aucs, others))
   assert len(ours['test']['income']['auc']['per_seed']) == 3
   # Two trunks of 8 units, a half each of one of 16, and two encoders.
   assert single['parameters'] > ours['parameters']
-  for row in results['rows']:
-    assert set(row['setting'].values()) <= set(results['settings'])
+  for row in found['rows']:
+    assert set(row['setting'].values()) <= set(found['settings'])
     assert row['latency'] > 0 and row['examples_per_second'] > 0
     for interval in row['interval'].values():
       assert interval['low'] < interval['estimate'] < interval['high']
 
 
 def test_differences_are_those_of_the_kept_scores(finished):
-  results = _results(finished)
-  found = {}
+  found = _results(finished)
+  scores = {}
   for path in (finished / 'cells').glob('*.npz'):
     cell = json.loads(path.with_suffix('.json').read_text())
-    with np.load(path) as scores:
-      found[cell['identity']['what']['architecture']] = dict(scores)
+    with np.load(path) as arrays:
+      scores[cell['identity']['what']['architecture']] = dict(arrays)
   raw = loading.read('sample', num_rows=1500)
-  labels = protocol.encode(raw, results['tasks'], num_bins=4).test.labels
+  labels = protocol.encode(raw, found['tasks'], num_bins=4).test.labels
   want = statistics.auc_difference(
-    found['single_task']['income'], found['shared_bottom']['income'],
+    scores['single_task']['income'], scores['shared_bottom']['income'],
     labels['income'],
   )  # fmt: skip
-  assert results['rows'][1]['difference']['income'] == want._asdict()
+  assert found['rows'][1]['difference']['income'] == want._asdict()
   aucs, _ = statistics.delong(
-    found['shared_bottom']['marital'], labels['marital']
+    scores['shared_bottom']['marital'], labels['marital']
   )
   np.testing.assert_allclose(
-    aucs, results['rows'][0]['test']['marital']['auc']['per_seed'], atol=1e-6
+    aucs, found['rows'][0]['test']['marital']['auc']['per_seed'], atol=1e-6
   )
 
 
 def test_tables(finished):
-  results = _results(finished)
+  found = _results(finished)
   frame = pd.read_csv(finished / 'comparison.csv')
-  assert list(frame['row']) == [row['name'] for row in results['rows']]
+  assert list(frame['row']) == [row['name'] for row in found['rows']]
   assert frame['income_auc_mean'][0] == pytest.approx(
-    results['rows'][0]['test']['income']['auc']['mean']
+    found['rows'][0]['test']['income']['auc']['mean']
   )
   text = (finished / 'comparison.md').read_text()
   assert '| shared_bottom |' in text and 'generated sample, not UCI' in text
   assert '| a | dropout=0.0 bottom_widths=16 |' in text
-  for table in compare_tables.tables(results):
+  for table in tables.tables(found):
     assert all(len(row) == len(table.head) for row in table.rows)
 
 
@@ -209,17 +213,16 @@ def test_settings_that_diverge(tmp_path, capsys):
 
 
 def test_fields_of_a_row_win():
-  plan = compare.Plan(
+  made = plan.Plan(
     Config(num_seeds=3),
     rows={'a': {'architecture': 'mmoe', 'dropout': 0.5}},
     settings={'x': {'dropout': 0.1}, 'y': {'dropout': 0.2}, 'z': {'epochs': 1}},
     tree_settings={}, tuning_seeds=2, baseline='a',
   )  # fmt: skip
-  tuned = plan.tuned('a')
-  assert list(tuned) == ['x', 'z'] and tuned['x'].dropout == 0.5
-  assert (
-    plan.chosen('a', 'z').seed == 2 and plan.chosen('a', 'z').num_seeds == 3
-  )
+  tried = made.tuning_configs('a')
+  assert list(tried) == ['x', 'z'] and tried['x'].dropout == 0.5
+  final = made.final_config('a', 'z')
+  assert final.seed == 2 and final.num_seeds == 3
 
 
 def test_runs_and_comparisons_keep_apart(finished, tmp_path, capsys):
@@ -248,7 +251,7 @@ def test_settings_that_compile_once_are_fitted_together():
     'c': dataclasses.replace(base, embed_dim=8),
     'd': dataclasses.replace(base, embed_dim=8, weight_decay=0.1),
   }
-  found = [sorted(group) for group in compare_fits.groups(configs)]
+  found = [sorted(group) for group in networks.groups(configs)]
   assert found == [['a', 'b'], ['c', 'd']]
 
 
@@ -256,7 +259,6 @@ def test_a_population_of_settings_is_its_members():
   """Both settings at once, and the second one alone."""
   raw = loading.read('sample', num_rows=1500)
   data = protocol.encode(raw, ('income', 'marital'), num_bins=4)
-  todo = protocol.make_tasks(('income', 'marital'))
   base = Config(
     architecture='shared_bottom', bottom_widths=(8,), tower_widths=(4,),
     epochs=1, num_seeds=2, num_bins=4, schedule='cosine', optimizer='adamw',
@@ -264,8 +266,8 @@ def test_a_population_of_settings_is_its_members():
   other = dataclasses.replace(
     base, dropout=0.0, learning_rate=1e-2, weight_decay=0.1
   )
-  both = compare_fits.tune({'base': base, 'other': other}, data, todo)
-  alone = compare_fits.tune({'other': other}, data, todo)
+  both = networks.tune({'base': base, 'other': other}, data)
+  alone = networks.tune({'other': other}, data)
   assert list(both) == ['base', 'other']
   for task in ('income', 'marital'):
     np.testing.assert_allclose(
@@ -275,16 +277,20 @@ def test_a_population_of_settings_is_its_members():
 
 
 def test_chosen_is_the_best_mean_of_the_tasks():
-  cells = compare_cells.Cells.__new__(compare_cells.Cells)
-  cells._tasks = protocol.make_tasks(('income', 'marital'))
+  made = plan.Plan(
+    Config(num_seeds=3), rows={'mmoe': {}, 'trees': None}, settings={},
+    tree_settings={'a': {}, 'b': {}}, tuning_seeds=2, baseline='mmoe',
+  )  # fmt: skip
   scores = {
     'a': {'income': [0.9, 0.8], 'marital': [0.7, 0.7]},
     'b': {'income': [0.8, 0.8], 'marital': [0.9, 0.9]},
   }
-  cells.tuning = lambda name: scores
-  cells._is_trees = lambda name: name == 'trees'
-  assert cells.chosen('mmoe') == {'income': 'b', 'marital': 'b'}
-  assert cells.chosen('trees') == {'income': 'a', 'marital': 'b'}
+  ours = networks.Networks('mmoe', made, encode=None, note=None)
+  assert ours.choose(scores) == {'income': 'b', 'marital': 'b'}
+  assert ours.num_fits == 2 + 3
+  forest = trees.Trees('trees', made, encode=None)
+  assert forest.choose(scores) == {'income': 'a', 'marital': 'b'}
+  assert forest.num_fits == 2 * (2 * 2 + 3)
 
 
 def _interval(low, high):
@@ -302,7 +308,7 @@ def _interval(low, high):
 )
 def test_verdict(income, marital, said):
   found = {'income': _interval(*income), 'marital': _interval(*marital)}
-  assert compare_tables.verdict(found, 0.002) == said
+  assert results.verdict(found, 0.002) == said
 
 
 @pytest.mark.parametrize(
@@ -347,20 +353,20 @@ def test_flag_files(path):
   for name in flags.FLAGS:
     flags.FLAGS[name].unparse()
   assert flags.FLAGS(['compare', f'--flagfile={path}']) == ['compare']
-  plan = compare.from_flags(flags.FLAGS)
+  made = plan.from_flags(flags.FLAGS)
   assert path.read_text().startswith('# ')
   few = 'balancers' in path.name  # thirty rows, and no verdict hangs on one
-  assert len(plan.settings) >= (4 if few else 6)
-  assert plan.tuning_seeds >= (2 if few else 3)
-  assert plan.base.num_seeds >= (3 if few else 10)
-  for name, own in plan.rows.items():
+  assert len(made.settings) >= (4 if few else 6)
+  assert made.tuning_seeds >= (2 if few else 3)
+  assert made.base.num_seeds >= (3 if few else 10)
+  for name, own in made.rows.items():
     if own is None:
-      assert len(plan.tree_settings) == len(plan.settings)
+      assert len(made.tree_settings) == len(made.settings)
       continue
-    configs = plan.tuned(name)
+    configs = made.tuning_configs(name)
     assert len(set(configs.values())) == len(configs)
     for config in configs.values():
-      runner.check_names(config)
+      build.check_names(config)
 
 
 def test_nothing_to_compare(capsys):
@@ -377,22 +383,20 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys, no_fits):
 def test_trees(tmp_path):
   """A row of LightGBM: on a table where it must be good."""
   pytest.importorskip('lightgbm')
-  from experiments.comparison import trees
-
   raw = loading.read('sample', num_rows=4000)
   data = protocol.encode(raw, ('income',), num_bins=0)
-  found = trees.fit(
-    trees.parse('num_leaves=7 learning_rate=0.1'), 'income', data, 0
+  found = boosting.fit(
+    boosting.parse('num_leaves=7 learning_rate=0.1'), 'income', data, 0
   )
   labels = data.test.labels['income']
-  (todo,) = protocol.make_tasks(('income',))
-  auc = trees.score(todo, [found['scores']], labels)['auc'][0]
-  assert 0.75 < auc < 1.0 and 0.7 < found['validation'] < 1.0
+  (todo,) = data.tasks
+  auc = boosting.score(todo, [found.scores], labels)['auc'][0]
+  assert 0.75 < auc < 1.0 and 0.7 < found.validation < 1.0
   # Trees of at most 7 leaves: 7 values and 6 thresholds each.
-  assert found['parameters'] % 1 == 0 and found['parameters'] > 13
-  assert found['latency'] > 0
-  with pytest.raises(InputError, match='num_leaves=0: LightGBM refuses it: .'):
-    trees.check({'num_leaves=0': {'num_leaves': 0}}, ())
+  assert found.parameters % 1 == 0 and found.parameters > 13
+  assert found.latency > 0
+  with pytest.raises(InputError, match='num_leaves=0: LightGBM rejects it: .'):
+    boosting.check({'num_leaves=0': {'num_leaves': 0}}, ())
 
 
 def test_trees_without_lightgbm(monkeypatch, capsys, tmp_path, no_fits):

@@ -1,7 +1,6 @@
 """Tables and pictures of tasks that are not binary; nothing is trained."""
 
 import io
-import types
 
 import jax
 import numpy as np
@@ -10,11 +9,11 @@ from sklearn import metrics as sklearn_metrics
 
 import lplmtl
 from experiments import report
-from experiments.comparison import cells as compare_cells
-from experiments.comparison import tables as compare_tables
-from experiments.comparison import trees
+from experiments.comparison import boosting, plan, results, rows, tables
+from experiments.datasets.base import Data
 from experiments.launcher import display, plots, quality, scoring, summary
 from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
 from lplmtl import losses, metrics, statistics, tasks
 from tests import contracts
 
@@ -134,7 +133,7 @@ def _comparison(todo):
   labels = {
     'price': truth, 'kind': rng.integers(0, 3, 60), 'click': truth > 0
   }  # fmt: skip
-  finals = {}
+  finished = []
   for i, name in enumerate(('base', 'better')):
     scores = {
       'price': truth + rng.normal(size=(3, 60)) / (1 + i),
@@ -142,30 +141,27 @@ def _comparison(todo):
       'click': truth + rng.normal(size=(3, 60)) / (1 + i),
     }
     facts = {'test': _metrics(3, 0.1 * i), 'parameters': 5, 'latency': 1e-5}
-    finals[name] = types.SimpleNamespace(facts=facts, scores=scores)
-  cells = types.SimpleNamespace(
-    tasks=todo, labels={t.name: labels[t.name] for t in todo},
-    facts={'dataset': 'a fork', 'statement': 'Rows'}, final=finals.get,
-    chosen=lambda name: {'price': ''}, num_fits=lambda name: 3,
-    environment=lambda name: {},
+    facts['test'] = {task.name: facts['test'][task.name] for task in todo}
+    finished.append(rows.Finished(name, {'price': ''}, 3, facts, scores, {}))
+  data = Data(
+    tasks=todo, train=None, validation=None, test=lplmtl.Batch(truth, labels),
+    tables=None, facts={'dataset': 'a fork', 'statement': 'Rows'}, optimum={},
   )  # fmt: skip
-  plan = types.SimpleNamespace(
-    baseline='base', single='base', margin=0.01, tuning_seeds=1,
-    settings={}, tree_settings={},
-    base=types.SimpleNamespace(num_seeds=3, to_json=dict),
+  asked = plan.Plan(
+    Config(num_seeds=3), rows={'base': {}, 'better': {}}, settings={},
+    tree_settings={}, tuning_seeds=1, baseline='base', single='base',
+    margin=0.01,
   )  # fmt: skip
-  found = compare_tables.results(plan, cells, ('base', 'better'))
-  return found, labels, finals
+  return results.make(asked, data, finished), labels, finished
 
 
-def test_a_comparison_of_other_tasks(drawn, monkeypatch, tmp_path):
-  monkeypatch.setattr('experiments.launcher.provenance.environment', dict)
-  monkeypatch.setattr(compare_tables, 'SAMPLES', 20)
-  found, labels, finals = _comparison(TASKS[:3])
+def test_a_comparison_of_other_tasks(drawn, monkeypatch):
+  monkeypatch.setattr(results, 'SAMPLES', 20)
+  found, labels, (base, other) = _comparison(TASKS[:3])
   better = found['rows'][1]
   r2 = [
     np.mean([sklearn_metrics.r2_score(labels['price'], s) for s in own])
-    for own in (finals[name].scores['price'] for name in ('base', 'better'))
+    for own in (base.scores['price'], other.scores['price'])
   ]
   price, click = better['difference']['price'], better['difference']['click']
   assert price['estimate'] == pytest.approx(r2[1] - r2[0], rel=1e-4)
@@ -176,22 +172,16 @@ def test_a_comparison_of_other_tasks(drawn, monkeypatch, tmp_path):
   assert (
     click
     == statistics.auc_difference(
-      finals['better'].scores['click'],
-      finals['base'].scores['click'],
-      labels['click'],
+      other.scores['click'], base.scores['click'], labels['click']
     )._asdict()
   )
   assert abs(better['difference']['kind']['estimate']) < 0.5
   assert better['mtl_gain'] == pytest.approx(100 * 0.1 / 0.75, rel=0.01)
-  ranking, cost, _ = compare_tables.tables(found)
+  ranking, cost, _ = tables.tables(found)
   assert ranking.head[1:7:2] == ['price R²', 'kind accuracy', 'click AUC']
   assert cost.head[3:5] == ['click AP', 'train ex/s']
-  found['data']['statement'] = 'Rows'
-  assert 'test rows (of price, kind: rows alone);' in compare_tables.notes(
-    found
-  )
-  flat = compare_tables._flat(better, found)
-  assert flat['price_r2_difference_low'] == price['low']
+  assert 'rows (for price, kind: only of rows);' in tables.notes(found)
+  assert f',{price["low"]},' in tables.csv(found).splitlines()[2]
   plots.sizes('', found)
   plots.differences('', found)
   assert _labels(drawn[0])[0] == 'price: test R²'
@@ -199,14 +189,14 @@ def test_a_comparison_of_other_tasks(drawn, monkeypatch, tmp_path):
 
 
 def test_the_interval_of_an_auc_of_soft_labels(monkeypatch):
-  monkeypatch.setattr(compare_tables, 'SAMPLES', 10)
+  monkeypatch.setattr(results, 'SAMPLES', 10)
   rng = np.random.default_rng(0)
   scores, labels = rng.normal(size=(2, 50)), rng.random(50)
   with pytest.raises(
     ValueError, match='needs labels that are 0 or 1, found pr'
   ):
     statistics.auc_interval(scores, labels)
-  found = compare_tables.interval(TASKS[2], scores, labels)
+  found = results.interval(TASKS[2], scores, labels)
   own = [metrics.roc_auc(jax.numpy.asarray(s), labels) for s in scores]
   assert found.estimate == pytest.approx(np.mean(own), rel=1e-4)
 
@@ -218,16 +208,16 @@ def test_the_best_setting_where_a_metric_is_undefined():
     'b': {'x': nan, 'y': [0.3, 0.2], 'z': [0.8, 0.8]},
     'c': {'x': nan, 'y': [0.9, np.nan], 'z': [0.9, 0.9]},
   }
-  assert compare_cells.best(scores, ['x', 'y']) == 'b'
-  assert compare_cells.best(scores, ['x', 'y', 'z']) == 'a'
-  assert compare_cells.best(scores, ['x']) == 'a'
+  assert rows.best(scores, ['x', 'y']) == 'b'
+  assert rows.best(scores, ['x', 'y', 'z']) == 'a'
+  assert rows.best(scores, ['x']) == 'a'
 
 
 def test_trees_are_for_binary_tasks():
   with pytest.raises(
     InputError, match='for binary tasks, found price, kind, c'
   ):
-    trees.check({}, TASKS)
+    boosting.check({}, TASKS)
 
 
 def test_scores_of_other_tasks():

@@ -1,0 +1,250 @@
+"""Rows of networks: settings tried on validation rows, then fresh seeds.
+
+Settings that differ only in numbers train as one population, so that they
+compile once; a row's final fit is one population more.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from experiments.comparison import rows
+from experiments.comparison.cells import Cell, Fitted
+from experiments.comparison.plan import Plan
+from experiments.datasets.base import Data
+from experiments.launcher import build, memory, quality, scoring
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+from lplmtl import training
+from lplmtl.training import steps
+from lplmtl.types import Task
+
+# Fields that a program takes as numbers: settings that differ only in these
+# compile once.
+NUMBERS = (
+  'dropout', 'learning_rate', 'weight_decay', 'loss_weight_learning_rate',
+  'soft_sharing', 'selection_entropy',
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+  """A row of networks; see `rows.Row`.
+
+  Attributes:
+    name: of the row.
+    plan: of the comparison.
+    encode: the encoded rows for a number of bins.
+    note: called with a line for each setting that diverges.
+  """
+
+  name: str
+  plan: Plan
+  encode: Callable[[int], Data]
+  note: Callable[[str], None]
+
+  @property
+  def num_fits(self) -> int:
+    """Models that are trained for the row in all."""
+    plan = self.plan
+    num_settings = len(plan.tuning_configs(self.name))
+    return num_settings * plan.tuning_seeds + plan.base.num_seeds
+
+  def check(self) -> None:
+    """Raises InputError for sizes that cannot be trained on these rows."""
+    for config in self.plan.tuning_configs(self.name).values():
+      data = self.encode(config.num_bins)
+      try:
+        _check(config, data)
+      except InputError as error:
+        raise InputError(f'row {self.name}: {error}') from error
+
+  def tuning(self) -> list[Cell]:
+    """A cell per group of settings that compile once."""
+
+    def cell(group: Mapping[str, Config]) -> Cell:
+      inputs = {name: config.identity() for name, config in group.items()}
+      return Cell('tune', inputs, lambda: self._tune(group))
+
+    return [cell(g) for g in groups(self.plan.tuning_configs(self.name))]
+
+  def choose(self, scores: rows.Scores) -> dict[str, str]:
+    """One setting for all tasks: the best by the mean over the tasks."""
+    tasks = self.plan.base.tasks
+    return dict.fromkeys(tasks, rows.best(scores, tasks))
+
+  def final(self, chosen: Mapping[str, str]) -> Cell:
+    """The chosen setting, trained with fresh seeds and scored on test rows."""
+    (setting,) = set(chosen.values())
+    config = self.plan.final_config(self.name, setting)
+    return Cell(
+      'final',
+      config.identity(),
+      lambda: train(config, self.encode(config.num_bins)),
+    )
+
+  def _tune(self, group: Mapping[str, Config]) -> Fitted:
+    return Fitted({'scores': self._try(group)}, {})
+
+  def _try(self, group: Mapping[str, Config]) -> dict[str, Any]:
+    """Scores of all settings at once; one by one if one diverges (None)."""
+    first, *others = group.items()
+    data = self.encode(first[1].num_bins)
+    try:
+      return {**tune(group, data)}
+    except training.NonFiniteError as error:
+      if not others:
+        name = first[0] or 'as it is'
+        self.note(f'{self.name}, {name}: left out, because {error}')
+        return {first[0]: None}
+    scores: dict[str, Any] = {}
+    for setting, config in group.items():
+      scores |= self._try({setting: config})
+    return scores
+
+
+def groups(configs: Mapping[str, Config]) -> list[dict[str, Config]]:
+  """Configs that differ only in NUMBERS, together."""
+  found: dict[str, dict[str, Config]] = {}
+  for name, config in configs.items():
+    # Whether a number is there at all changes the program.
+    is_given = {n: getattr(config, n) is not None for n in NUMBERS}
+    fields = {**dataclasses.asdict(config), **is_given}
+    found.setdefault(repr(fields), {})[name] = config
+  return list(found.values())
+
+
+def tune(
+  configs: Mapping[str, Config], data: Data
+) -> dict[str, dict[str, list[float]]]:
+  """Trains the settings of one group, each with the same seeds.
+
+  Returns:
+    `{setting: {task: [S]}}`, each task's primary validation metric at the epoch
+    that a seed chose.
+  """
+  first = next(iter(configs.values()))
+  with memory.guard(first):
+    fitted, _ = _fit(list(configs.values()), data)
+  scored = _chosen_validation(fitted, data.tasks)
+  size = first.num_seeds
+  return {
+    name: {
+      task: values[i * size : (i + 1) * size].tolist()
+      for task, values in scored.items()
+    }
+    for i, name in enumerate(configs)
+  }
+
+
+def train(config: Config, data: Data) -> Fitted:
+  """Trains one setting, and scores the test rows."""
+  with memory.guard(config):
+    fitted, model = _fit([config], data)
+    return Fitted(*_score(config, data, fitted, model))
+
+
+def _score(
+  config: Config, data: Data, fitted: training.FitResult, model: nn.Module
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  params = jax.device_get(fitted.params)
+  one_row = _one_row(data)
+  rows_seen = fitted.steps_taken * config.batch_size * config.num_seeds
+  weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
+  test = scoring.score(model, data.tasks, fitted.params, data.test)
+  validation = scoring.score(model, data.tasks, fitted.params, data.validation)
+  first_seed = jax.tree.map(lambda x: x[0], params)
+  predict = steps.make_predictor(model, first_seed)
+  facts = {
+    'test': test.metrics,
+    'validation': validation.metrics,
+    'calibration': test.calibration,
+    **scoring.costs(model, params, one_row),
+    'gates': scoring.gate_use(model, params, data.test.features),
+    'loss_weights': {
+      task.name: scoring.over_seeds(weights[:, i])
+      for i, task in enumerate(data.tasks)
+    },
+    'best_epoch': fitted.best_epoch.tolist(),
+    'examples_per_second': rows_seen / fitted.seconds['train'],
+    'latency': scoring.latency(predict, one_row),
+    'seconds': dict(fitted.seconds),
+  }
+  logits = {
+    name: x[..., 0] if x.shape[-1] == 1 else x
+    for name, x in test.logits.items()
+  }
+  return facts, logits
+
+
+def _fit(
+  configs: Sequence[Config], data: Data
+) -> tuple[training.FitResult, nn.Module]:
+  """Trains one population; also returns the first setting's model."""
+  base = configs[0]
+  num_rows = data.facts['rows']['train']
+
+  def parts(numbers: Mapping[str, Any]) -> build.Parts:
+    config = dataclasses.replace(base, **numbers)
+    return build.make_parts(config, data.tasks, data.tables, num_rows)
+
+  hyperparams = {
+    name: np.repeat(
+      np.array([getattr(config, name) for config in configs], np.float32),
+      base.num_seeds,
+    )
+    for name in NUMBERS
+    if len({getattr(config, name) for config in configs}) > 1
+  }
+  seeds = np.tile(np.arange(base.num_seeds) + base.seed, len(configs))
+  made = parts({})
+  fields: list[Any] = list(made)
+  if hyperparams:  # functions of one member's numbers
+    fields = [lambda h, i=i: parts(h)[i] for i in range(len(made))]
+  model, optimizer, balancer = fields
+  fitted = training.fit(
+    jax.vmap(jax.random.key)(seeds),
+    model,
+    optimizer,
+    balancer,
+    data.train,
+    hyperparams=hyperparams or None,
+    validation=data.validation,
+    batch_size=base.batch_size,
+    num_epochs=base.epochs,
+    eval_every=base.eval_every,
+    patience=base.patience or None,
+    skip_nonfinite=base.skip_nonfinite,
+  )
+  return fitted, made.model
+
+
+def _check(config: Config, data: Data) -> None:
+  """Refuses sizes that do not fit, before anything is trained."""
+  num_rows = data.facts['rows']['train']
+  build.check_batch_size(config, num_rows)
+  parts = build.make_parts(config, data.tasks, data.tables, num_rows)
+  build.check_model(config, parts.model, _one_row(data))
+
+
+def _one_row(data: Data) -> Any:
+  return jax.tree.map(lambda x: x[:1], data.test.features)
+
+
+def _chosen_validation(
+  fitted: training.FitResult, tasks: Sequence[Task]
+) -> dict[str, np.ndarray]:
+  """`{task: [S]}`: the primary metric at each seed's best epoch."""
+  scored = [r for r in fitted.history if 'validation' in r]
+  epochs = np.array([record['epoch'] for record in scored])
+  chosen = np.searchsorted(epochs, fitted.best_epoch)
+  values = {}
+  for task in tasks:
+    metric = quality.primary(scored[0]['validation'][task.name])
+    table = np.stack([r['validation'][task.name][metric] for r in scored])
+    values[task.name] = table[chosen, np.arange(len(chosen))].astype(float)
+  return values

@@ -1,0 +1,157 @@
+"""The plan of a comparison: rows, settings and seeds, as the flags ask for."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from experiments.comparison import boosting
+from experiments.launcher import options
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+
+TREES, SINGLE = 'trees', 'single_task'
+# Flags of a single run that mean nothing here.
+MEANINGLESS = (
+  'architecture', 'resume', 'eval_only', 'save_every_steps',
+  'save_every_seconds', 'num_checkpoints',
+)  # fmt: skip
+# What rows and settings must share: the data, the seeds, where things go.
+FIXED = (
+  'dataset', 'data_dir', 'tasks', 'validation', 'split_seed', 'num_rows',
+  'num_seeds', 'seed', 'cpu_devices', 'compilation_cache', 'out_dir',
+  'overwrite', *MEANINGLESS,
+)  # fmt: skip
+MIN_SEEDS = 3  # two give a standard deviation, but a meaningless one
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What is compared with what.
+
+  Attributes:
+    base: fields that all rows share; `num_seeds` and `seed` are those of the
+      final fits.
+    rows: `{name: fields of its own}`, `architecture` among them; None for the
+      trees.
+    settings: `{name: fields}` that every row tries.
+    tree_settings: `{name: LightGBM parameters}` that the trees try.
+    tuning_seeds: seeds per setting.
+    baseline: the row from which differences are taken.
+    single: the row to which MTL gain is relative; empty for none.
+    margin: of equivalence, in AUC.
+    max_minutes: after which no fit starts; 0 for no limit.
+    given: fields of `base` that were asked for explicitly.
+  """
+
+  base: Config
+  rows: Mapping[str, Mapping[str, Any] | None]
+  settings: Mapping[str, Mapping[str, Any]]
+  tree_settings: Mapping[str, Mapping[str, Any]]
+  tuning_seeds: int
+  baseline: str
+  single: str = ''
+  margin: float = 0.002
+  max_minutes: float = 0.0
+  given: frozenset[str] = frozenset()
+
+  def __post_init__(self) -> None:
+    for flag, name in (('baseline', self.baseline), ('single', self.single)):
+      if name not in self.rows and (name or flag == 'baseline'):
+        raise InputError(
+          f'--{flag}={name} is not in the table; its rows are '
+          f'{", ".join(self.rows)}'
+        )
+    if self.base.num_seeds < MIN_SEEDS:
+      raise InputError(
+        f'--num_seeds must be at least {MIN_SEEDS}, better 5 or more, because '
+        'the intervals measure how seeds differ; found '
+        f'{self.base.num_seeds}'
+      )
+    if not 0 <= self.margin < 1:
+      raise InputError(
+        f'--margin must be a difference of AUCs, from 0 to 1; found '
+        f'{self.margin}'
+      )
+    if TREES in self.rows and not self.tree_settings:
+      raise InputError('the row `trees` needs a --tree_setting')
+
+  def tuning_configs(self, row: str) -> dict[str, Config]:
+    """`{setting: Config}` that a row of networks tries.
+
+    Settings that differ only in fields that the row fixes count once.
+    """
+    own = self.rows[row] or {}
+    base = dataclasses.replace(self.base, num_seeds=self.tuning_seeds)
+    configs: dict[str, Config] = {}
+    for name, fields in (self.settings or {'': {}}).items():
+      config = dataclasses.replace(base, **{**fields, **own})
+      if config not in configs.values():
+        configs[name] = config
+    return configs
+
+  def final_config(self, row: str, setting: str) -> Config:
+    """The Config of a row's final fit, with seeds that tuning has not seen."""
+    return dataclasses.replace(
+      self.tuning_configs(row)[setting],
+      num_seeds=self.base.num_seeds,
+      seed=self.base.seed + self.tuning_seeds,
+    )
+
+
+def from_flags(values: flags.FlagValues) -> Plan:
+  """The Plan that parsed flags ask for."""
+  for name in MEANINGLESS:
+    if values[name].present:
+      raise InputError(
+        f'--{name} has no effect here: leave it out (rows name their own '
+        'architectures, and finished fits are always kept)'
+      )
+  rows = _by_name('row', values.row, parse_row)
+  if not rows:
+    raise InputError('nothing to compare: name each row with --row')
+  default = SINGLE if SINGLE in rows else ''
+  return Plan(
+    base=options.from_flags(values),
+    rows=rows,
+    settings=_by_name('setting', values.setting, parse_setting),
+    tree_settings=_by_name('tree_setting', values.tree_setting, boosting.parse),
+    tuning_seeds=values.tuning_seeds,
+    baseline=_even_spaces(values.baseline) or next(iter(rows)),
+    single=_even_spaces(values.single) or default,
+    margin=values.margin,
+    max_minutes=values.max_minutes,
+    given=options.given(values),
+  )
+
+
+def parse_row(name: str) -> dict[str, Any] | None:
+  """`'sple top=identity'` as fields of a Config; None for the trees."""
+  architecture, _, rest = name.partition(' ')
+  if not architecture:
+    raise InputError('--row must name an architecture, or trees; found nothing')
+  if name == TREES:
+    return None
+  fields = options.parse_fields(rest, f'--row={name}', FIXED)
+  return {'architecture': architecture, **fields}
+
+
+def parse_setting(name: str) -> dict[str, Any]:
+  """`'dropout=0.2 expert_widths=32,32'` as fields of a Config."""
+  return options.parse_fields(name, f'--setting={name}', FIXED)
+
+
+def _by_name(
+  flag: str, texts: Sequence[str], parse: Callable[[str], Any]
+) -> dict[str, Any]:
+  """`{text: its meaning}`; refuses a text that is given twice."""
+  names = [_even_spaces(text) for text in texts]
+  for name in names:
+    if names.count(name) > 1:
+      raise InputError(f'--{flag}={name} is given twice: once is enough')
+  return {name: parse(name) for name in names}
+
+
+def _even_spaces(text: str) -> str:
+  return ' '.join(text.split())

@@ -1,0 +1,213 @@
+"""A row of the table, from its first fit to its figures.
+
+There are two kinds of rows, `networks.Networks` and `trees.Trees`; everything
+here works with either.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from experiments.comparison.cells import Cell, Store
+from experiments.launcher import display, quality
+from lplmtl import training
+
+# `{setting: {task: [S]}}`, primary validation metrics.
+Scores = Mapping[str, Mapping[str, Sequence[float]]]
+
+
+class Row(Protocol):
+  """What a kind of row knows how to do."""
+
+  @property
+  def name(self) -> str:
+    """As `--row` gives it."""
+
+  @property
+  def num_fits(self) -> int:
+    """Models that are trained for the row in all."""
+
+  def check(self) -> None:
+    """Raises InputError for sizes that cannot be trained on these rows."""
+
+  def tuning(self) -> list[Cell]:
+    """Cells that try all settings.
+
+    Their facts hold `scores`, as `Scores`; None in place of a setting's scores
+    if it diverged.
+    """
+
+  def choose(self, scores: Scores) -> dict[str, str]:
+    """`{task: setting}`, the best ones."""
+
+  def final(self, chosen: Mapping[str, str]) -> Cell:
+    """The fit with fresh seeds.
+
+    Its facts hold `test` and `validation` (`{task: {metric: {mean, std,
+    per_seed}}}`), `parameters` and `latency` (seconds per row) at least; its
+    arrays are logits of the test rows, `{task: [S, N]}` (`[S, N, K]` for K
+    classes).
+    """
+
+
+class Finished(NamedTuple):
+  """A finished row.
+
+  Attributes:
+    name: of the row.
+    chosen: `{task: setting}`.
+    num_fits: models trained for it.
+    facts: of the final fit.
+    scores: `{task: [S, N]}`, logits of the test rows.
+    environment: versions, device and commit of the final fit.
+  """
+
+  name: str
+  chosen: dict[str, str]
+  num_fits: int
+  facts: dict[str, Any]
+  scores: dict[str, np.ndarray]
+  environment: dict[str, Any]
+
+
+def fit(
+  row: Row,
+  store: Store,
+  is_late: Callable[[], bool],
+  note: Callable[[str], None],
+) -> bool:
+  """Fits what a row still lacks.
+
+  Args:
+    row: any row.
+    store: of the finished cells.
+    is_late: whether no further fit may start.
+    note: called with a line per fit, and per warning.
+
+  Returns:
+    False if time ran out before the row was finished.
+
+  Raises:
+    NonFiniteError: every setting diverged, or the final fit did.
+  """
+  for cell in row.tuning():
+    if not _fit_cell(cell, row.name, store, is_late, note):
+      return False
+  final = _final_cell(row, store)
+  assert final is not None  # its settings have just been tried
+  return _fit_cell(final, row.name, store, is_late, note)
+
+
+def finished(row: Row, store: Store) -> Finished | None:
+  """A row's figures; None unless all of its fits are there."""
+  try:
+    cell = _final_cell(row, store)
+  except training.NonFiniteError:
+    return None
+  fitted = store.load(cell) if cell else None
+  if cell is None or fitted is None:
+    return None
+  return Finished(
+    row.name,
+    _chosen(row, store) or {},
+    row.num_fits,
+    fitted.facts,
+    fitted.arrays,
+    store.environment(cell),
+  )
+
+
+def best(scores: Scores, tasks: Sequence[str]) -> str:
+  """The setting with the best mean of metrics over tasks; the first of equals.
+
+  A task whose metric is NaN in every setting (the validation rows do not define
+  it) does not count; a setting with any other NaN is the worst.
+  """
+  means = {
+    setting: {task: np.mean(own[task]) for task in tasks}
+    for setting, own in scores.items()
+  }
+  counted = [
+    task
+    for task in tasks
+    if not all(np.isnan(own[task]) for own in means.values())
+  ]
+
+  def mean(setting: str) -> float:
+    value = np.mean([scores[setting][task] for task in counted or tasks])
+    return float(np.nan_to_num(value, nan=-np.inf))
+
+  return max(scores, key=mean)
+
+
+def _chosen(row: Row, store: Store) -> dict[str, str] | None:
+  """`{task: setting}`; None unless all settings have been tried.
+
+  Settings that diverged are left out.
+
+  Raises:
+    NonFiniteError: every setting did.
+  """
+  scores: dict[str, Any] = {}
+  for cell in row.tuning():
+    fitted = store.load(cell)
+    if fitted is None:
+      return None
+    for setting, own in fitted.facts['scores'].items():
+      if own is not None:
+        scores[setting] = own
+  if not scores:
+    raise training.NonFiniteError(
+      'losses or gradients are not finite in any setting: lower the learning '
+      'rate'
+    )
+  return row.choose(scores)
+
+
+def _final_cell(row: Row, store: Store) -> Cell | None:
+  chosen = _chosen(row, store)
+  return row.final(chosen) if chosen else None
+
+
+def _fit_cell(
+  cell: Cell,
+  name: str,
+  store: Store,
+  is_late: Callable[[], bool],
+  note: Callable[[str], None],
+) -> bool:
+  """Fits a cell that is not there yet, if there is time."""
+  if store.load(cell) is not None:
+    return True
+  if is_late():
+    return False
+  start = time.perf_counter()
+  with display.plain_warnings(note):
+    fitted = cell.fit()
+  store.save(cell, fitted)
+  seconds = time.perf_counter() - start
+  note(f'{name}: {_summary(fitted.facts)} ({seconds:.1f} s)')
+  return True
+
+
+def _summary(facts: Mapping[str, Any]) -> str:
+  """The figures of a fit, in part of a line."""
+  if 'scores' not in facts:
+    values = {
+      task: metrics[quality.primary(metrics)]['mean']
+      for task, metrics in facts['test'].items()
+    }
+    return f'on test {_listed(values)}'
+  tried = (
+    f'{setting or "as it is"}: '
+    f'{_listed({task: np.mean(values) for task, values in scores.items()})}'
+    for setting, scores in facts['scores'].items()
+    if scores is not None
+  )
+  return f'on validation {", ".join(tried)}'
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+  return ' '.join(f'{value:.4f} {task}' for task, value in values.items())

@@ -1,0 +1,155 @@
+"""Runs a comparison: fits what is missing, then writes the table."""
+
+import functools
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from experiments.comparison import (
+  boosting,
+  cells,
+  folder,
+  results,
+  rows,
+  tables,
+)
+from experiments.comparison.networks import Networks
+from experiments.comparison.plan import Plan
+from experiments.comparison.trees import Trees
+from experiments.datasets.base import Dataset
+from experiments.launcher import display, options, run_folder, unused
+from experiments.launcher.errors import InputError
+from lplmtl import training
+
+
+def compare(
+  plan: Plan, dataset: Dataset, directory: pathlib.Path
+) -> dict[str, Any]:
+  """Fits what is missing, prints the table and writes it.
+
+  Args:
+    plan: what to compare.
+    dataset: on which rows.
+    directory: for the fits, the tables and the pictures.
+
+  Returns:
+    What is written to comparison.json.
+
+  Raises:
+    InputError: a mistake in the plan or the files, a row that cannot be
+      fitted, or too little time even for the baseline, which comes first.
+  """
+  check(plan, dataset)
+  with run_folder.claim(directory) as claim:
+    names = (run_folder.RESULTS, run_folder.MODEL, run_folder.CHECKPOINTS)
+    run_folder.refuse(directory, names, 'a single run')
+    folder.check(directory)
+    try:
+      return _compare(plan, dataset, directory, claim.check)
+    except OSError as error:
+      raise InputError(
+        f'cannot write to --out_dir={directory} ({error.strerror or error}): '
+        'make room and run the same command again; finished fits are kept'
+      ) from error
+
+
+def check(plan: Plan, dataset: Dataset) -> None:
+  """Refuses what cannot be fitted, before any data is read."""
+  configs = []
+  tasks = dataset.make_tasks(plan.base)
+  for name, own in plan.rows.items():
+    if own is None:
+      boosting.check(plan.tree_settings, tasks)
+      continue
+    tried = list(plan.tuning_configs(name).values())
+    unused.refuse(tried, own, f'--row={name}: ')
+    configs += tried
+  common = {name for fields in plan.settings.values() for name in fields}
+  unused.refuse(configs, common | plan.given | options.changed(plan.base))
+
+
+def _compare(
+  plan: Plan,
+  dataset: Dataset,
+  directory: pathlib.Path,
+  before_writing: Callable[[], None],
+) -> dict[str, Any]:
+  is_late = _clock(plan.max_minutes)
+  console = display.make_console(140)  # a row of the table per line
+  note = functools.partial(console.print, soft_wrap=True)
+  if plan.base.overwrite:
+    folder.clear(directory)
+  source = dataset.load(plan.base, console)
+  encode = functools.cache(source.encode)
+  data = encode(plan.base.num_bins)
+  store = cells.Store(
+    directory / run_folder.CELLS,
+    cells.identify(plan.base, data.facts),
+    before_writing,
+  )
+  every = [
+    Trees(name, plan, encode)
+    if own is None
+    else Networks(name, plan, encode, note)
+    for name, own in plan.rows.items()
+  ]
+  for row in every:
+    row.check()
+  note(f'data: {data.facts["statement"]}')
+  is_whole, failures = _fit_all(plan, every, store, is_late, note)
+  finished = [f for row in every if (f := rows.finished(row, store))]
+  if plan.baseline not in [row.name for row in finished]:
+    raise InputError(
+      failures[0]
+      if failures
+      else f'the baseline, {plan.baseline}, was not finished within '
+      f'{plan.max_minutes:g} minutes: run the same command again, which '
+      'resumes where this one stopped'
+    )
+  made = results.make(plan, data, finished)
+  before_writing()
+  tables.write(directory, made)
+  for table in tables.tables(made):
+    console.print(table.to_rich())
+  note(tables.notes(made))
+  note(f'written to {directory}')
+  if not is_whole:
+    note(
+      f'stopped after {plan.max_minutes:g} minutes with {len(finished)} of '
+      f'{len(plan.rows)} rows: the same command resumes'
+    )
+  if failures:
+    raise InputError('; '.join(failures))
+  return made
+
+
+def _fit_all(
+  plan: Plan,
+  every: list[Networks | Trees],
+  store: cells.Store,
+  is_late: Callable[[], bool],
+  note: Callable[[str], None],
+) -> tuple[bool, list[str]]:
+  """Fits the rows, the baseline first, without which there is no table.
+
+  Returns:
+    Whether there was time for all rows, and a line for each that failed.
+  """
+  failures: list[str] = []
+  for row in sorted(every, key=lambda row: row.name != plan.baseline):
+    try:
+      if not rows.fit(row, store, is_late, note):
+        return False, failures
+    except training.NonFiniteError as error:
+      failures.append(f'row {row.name} cannot be fitted: {error}')
+      note(failures[-1])
+      if row.name == plan.baseline:
+        break
+  return True, failures
+
+
+def _clock(max_minutes: float) -> Callable[[], bool]:
+  """Whether more than `max_minutes` have passed; never, if they are 0."""
+  start = time.monotonic()
+  return lambda: 0 < 60 * max_minutes <= time.monotonic() - start
