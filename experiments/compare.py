@@ -53,6 +53,13 @@ flags.DEFINE_float(
   'Compare: no fit starts after this many minutes; 0 for no limit.',
   lower_bound=0.0,
 )  # fmt: skip
+flags.DEFINE_string(
+  'publish_to', '',
+  'Compare: folder of published comparisons, such as experiments/results, to '
+  'which the figures, the pictures and the tables of README.md are written '
+  'once all rows are finished. Without a --row, the tables are made anew from '
+  'the figures that the folder holds.',
+)  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
@@ -61,15 +68,21 @@ def main(argv: list[str]) -> None:
     'interrupted: finished fits are kept, and the same command resumes'
   ) as heed_signals:
     # JAX and pandas take seconds to import: not for --help.
-    from experiments.comparison import plan, run
+    from experiments.comparison import plan, publish, run
     from experiments.launcher import build
 
     options.refuse_arguments(argv)
+    target = parsing.path('--publish_to', flags.FLAGS.publish_to)
+    if flags.FLAGS.publish_to and not flags.FLAGS.row:
+      publish.refresh(target)
+      return
     asked = plan.from_flags(flags.FLAGS)
     folder = parsing.path('--out_dir', asked.base.out_dir or 'runs/comparison')
     build.start(asked.base)
     heed_signals()
-    run.compare(asked, datasets.find(asked.base), folder)
+    results = run.compare(asked, datasets.find(asked.base), folder)
+    if flags.FLAGS.publish_to and len(results['rows']) == len(asked.rows):
+      print(publish.add(folder, target))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,133 @@
+"""Published comparisons: figures and pictures to commit, tables in Markdown.
+
+A folder of published comparisons holds for each of them NAME.json (what the
+tables show), NAME.csv (the same figures, one line per row) and its pictures.
+In its .md files the text is written by hand; the tables are generated, each
+between two comments:
+
+    <!-- NAME: quality -->
+    <!-- end -->
+
+with `cost` or `settings` in place of `quality` for the other tables.
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.comparison import tables
+from experiments.comparison.folder import CSV, DIFFERENCES, JSON, SIZES
+from experiments.launcher import files
+from experiments.launcher.errors import InputError
+
+TABLES = {
+  'quality': tables.quality_table,
+  'cost': tables.cost_table,
+  'settings': tables.settings_table,
+}
+# What of a row is published; the rest (each seed's metrics, gates, calibration
+# curves) is many times as long and stays in the run's own folder.
+ROW = (
+  'name', 'setting', 'fits', 'difference', 'verdict', 'mtl_gain', 'parameters',
+  'flops_per_example', 'examples_per_second', 'latency', 'interval', 'fitted',
+)  # fmt: skip
+_BLOCK = re.compile(
+  r'(<!-- ([\w.-]+): (\w+) -->\n).*?(<!-- end -->)', re.DOTALL
+)
+
+
+def add(source: pathlib.Path, target: pathlib.Path) -> str:
+  """Publishes a finished comparison under the name of its folder.
+
+  Args:
+    source: folder of the comparison.
+    target: folder of published comparisons; created if it is missing.
+
+  Returns:
+    A line that says what was done, or what is left to do.
+
+  Raises:
+    InputError: a file cannot be read or written.
+  """
+  name = source.name
+  try:
+    results = json.loads((source / JSON).read_text(encoding='utf-8'))
+    target.mkdir(parents=True, exist_ok=True)
+    files.write_json(target / f'{name}.json', reduced(results))
+    for part in (CSV, SIZES, DIFFERENCES):
+      copy = target / _published_name(name, part)
+      if (source / part).exists():
+        files.write_bytes(copy, (source / part).read_bytes())
+  except OSError as error:
+    raise InputError(
+      f'--publish_to={target}: {error.filename or source} cannot be read or '
+      f'written ({error.strerror})'
+    ) from error
+  refresh(target)
+  return _report(name, target)
+
+
+def refresh(target: pathlib.Path) -> None:
+  """Generates the tables in a folder's .md files anew.
+
+  Raises:
+    InputError: a table that is asked for has no figures, or a file cannot be
+      read or written.
+  """
+  try:
+    for path in sorted(target.glob('*.md')):
+      text = path.read_text(encoding='utf-8')
+      files.write_text(path, render(text, path))
+  except OSError as error:
+    raise InputError(
+      f'--publish_to={target}: {error.filename or target} cannot be read or '
+      f'written ({error.strerror})'
+    ) from error
+
+
+def render(text: str, path: pathlib.Path) -> str:
+  """The text of a file, its tables made from the figures beside the file."""
+
+  def block(match: re.Match[str]) -> str:
+    start, name, kind, end = match.groups()
+    figures = path.parent / f'{name}.json'
+    if kind not in TABLES or not figures.exists():
+      raise InputError(
+        f'{path}: {start.strip()} asks for a table that cannot be made: it '
+        f'must name one of {", ".join(TABLES)}, and {figures} must exist'
+      )
+    results = json.loads(figures.read_text(encoding='utf-8'))
+    return f'{start}{TABLES[kind](results).to_markdown()}{end}'
+
+  return _BLOCK.sub(block, text)
+
+
+def reduced(results: Mapping[str, Any]) -> dict[str, Any]:
+  """What is published of a comparison: all that its tables and its CSV need."""
+  rows = []
+  for row in results['rows']:
+    test = {
+      task: {
+        metric: {part: values[part] for part in ('mean', 'std')}
+        for metric, values in scored.items()
+      }
+      for task, scored in row['test'].items()
+    }
+    rows.append({**{k: row[k] for k in ROW if k in row}, 'test': test})
+  return {**results, 'rows': rows}
+
+
+def _published_name(name: str, part: str) -> str:
+  return f'{name}.csv' if part == CSV else f'{name}_{part}'
+
+
+def _report(name: str, target: pathlib.Path) -> str:
+  texts = (path.read_text(encoding='utf-8') for path in target.glob('*.md'))
+  if any(f'<!-- {name}: ' in text for text in texts):
+    return f'published in {target}'
+  return (
+    f'published in {target}; for its table, put <!-- {name}: quality --> and '
+    f'<!-- end --> on two lines of a .md file there, and run the command again'
+  )
