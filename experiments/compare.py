@@ -78,9 +78,10 @@ def main(argv: list[str]) -> None:
       return
     asked = plan.from_flags(flags.FLAGS)
     folder = parsing.path('--out_dir', asked.base.out_dir or 'runs/comparison')
+    dataset = datasets.find(asked.base)
     build.start(asked.base)
     heed_signals()
-    results = run.compare(asked, datasets.find(asked.base), folder)
+    results = run.compare(asked, dataset, folder)
     if flags.FLAGS.publish_to and len(results['rows']) == len(asked.rows):
       print(publish.add(folder, target))
 

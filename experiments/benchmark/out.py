@@ -1,30 +1,33 @@
-"""The file that throughput.py writes its figures to."""
+"""The file to which the figures of a benchmark are written."""
 
 import json
 import pathlib
 import tempfile
 from typing import Any
 
+from experiments.launcher import files
 from experiments.launcher.errors import InputError
+from lplmtl.storage import files as storage_files
 
 
 def check(path: pathlib.Path) -> None:
-  """Refuses, before anything is measured, what figures cannot be written to.
+  """Refuses, before anything is measured, a path that cannot be written.
 
   Raises:
     InputError: a folder, a file of another kind, or no place for a file.
   """
+  folder = path.absolute().parent
   try:
-    if not path.absolute().parent.is_dir():
-      raise InputError(f'--out={path} lies in a folder that is not there')
+    if not folder.is_dir():
+      raise InputError(f'--out={path} is in a folder that does not exist')
     if path.is_dir():
       raise InputError(f'--out={path} is a folder: name a file in it')
     if not path.exists():
-      with tempfile.TemporaryFile(dir=path.absolute().parent):
+      with tempfile.TemporaryFile(dir=folder):
         return
     if path.is_file() and path.stat().st_size and not _is_figures(path):
       raise InputError(
-        f'--out={path} is there and holds no figures of throughput: move it '
+        f'--out={path} exists and holds no figures of a benchmark: move it '
         'away, or choose another name'
       )
   except OSError as error:
@@ -33,24 +36,12 @@ def check(path: pathlib.Path) -> None:
     ) from error
 
 
-def _is_figures(path: pathlib.Path) -> bool:
-  from lplmtl.storage import files
-
-  try:
-    content = files.read_json(path)
-  except ValueError:
-    return False
-  return isinstance(content, dict) and 'measured' in content
-
-
 def write(path: pathlib.Path, figures: Any) -> None:
-  """Writes JSON: a file whole or not at all, a device or a pipe as it is.
+  """Writes JSON: a file as a whole or not at all, a device or pipe directly.
 
   Raises:
     InputError: it cannot be written.
   """
-  from experiments.launcher import files
-
   try:
     if path.exists() and not path.is_file():
       path.write_text(json.dumps(figures, indent=2) + '\n', encoding='utf-8')
@@ -60,3 +51,11 @@ def write(path: pathlib.Path, figures: Any) -> None:
     raise InputError(
       f'--out={path} cannot be written ({error.strerror})'
     ) from error
+
+
+def _is_figures(path: pathlib.Path) -> bool:
+  try:
+    content = storage_files.read_json(path)
+  except ValueError:
+    return False
+  return isinstance(content, dict) and 'measured' in content

@@ -1,74 +1,28 @@
-"""The tables of experiments/throughput.py."""
+"""The tables of a benchmark."""
 
 import statistics
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich import table as rich_table
 
+from experiments.benchmark.protocol import Config
 
-def rate_rows(found: dict[str, Any]) -> Iterator[dict[str, str]]:
-  """`{head: text}` of a contestant, of what was measured.
-
-  A training step is counted as three forward passes.
-  """
-  first = next(iter(found['rates'].values()))
-  for name, turns in found['rates'].items():
-    middle = {w: statistics.median(v) for w, v in turns.items() if v}
-    row = {'contestant': name}
-    if 'train' in middle:
-      row['train\nk rows/s'] = f'{middle["train"] / 1e3:.1f}'
-      if 'square' in middle:
-        flops = 3 * found['facts']['flops_per_example'] * middle['train']
-        share = f'{flops / middle["square"]:.0%}'
-        row['of matmul\nGF/s'] = f'{share} of {middle["square"] / 1e9:.0f}'
-      if 'own' in middle:
-        row['of own\nproducts'] = f'{middle["train"] / middle["own"]:.0%}'
-    if 'score' in middle:
-      row['score\nk rows/s'] = f'{middle["score"] / 1e3:.0f}'
-    if 'latency' in middle:
-      row['one row\nus'] = f'{1e6 / middle["latency"]:.0f}'
-    for what, title in TIMES.items():
-      if what in middle:
-        row[f'{title}\ntimes'] = ratio(first[what], turns[what])
-    yield row
-
-
+# What is compared with the first contestant, and its heading.
 TIMES = {'train': 'train', 'score': 'score', 'latency': 'one row'}
-
-
 NOTES = {
   'times': 'the first one against this one, median and range of the turns',
   'of own products': (
-    'against the same matrix products by themselves; small ones cannot be '
-    'timed well by themselves, and may give more than 100 %'
+    'against the same matrix products on their own; small ones cannot be timed '
+    'well that way, and may give more than 100 %'
   ),
 }
+PASSES = 3  # forward passes to which a training step is equivalent in FLOPs
 
 
-def ratio(ours: list[float], theirs: list[float]) -> str:
-  """Median and range of the ratio within a turn."""
-  found = [a / b for a, b in zip(ours, theirs, strict=True)]
-  middle = statistics.median(found)
-  return f'{middle:.2f}\n{min(found):.1f}..{max(found):.1f}'
-
-
-def process_rows(found: dict[str, Any]) -> Iterator[dict[str, str]]:
-  """`{head: text}` of a contestant: seconds of each part, and ratios of all."""
-  ours = [v['total'] for n, v in found['processes'].items() if ', ' in n][:2]
-  for name, spent in found['processes'].items():
-    row = {'contestant': name}
-    for part, values in spent.items():
-      head = 'import, s' if part == 'import' else part
-      row[head] = f'{statistics.median(values):.1f}'
-    for which, own in zip(('cold', 'warm'), ours, strict=True):
-      row[f'x our {which}'] = ratio(spent['total'], own)
-    yield row
-
-
-def make(title: str, found: dict[str, Any]) -> rich_table.Table:
-  """The table of what was measured: rates, or whole processes."""
-  rows = list((rate_rows if 'rates' in found else process_rows)(found))
+def make(title: str, measured: Config) -> rich_table.Table:
+  """The table of `turns.rates` or `turns.processes`."""
+  is_rates = 'rates' in measured
+  rows = list(rate_rows(measured) if is_rates else process_rows(measured))
   notes = [
     f'{what}: {note}'
     for what, note in NOTES.items()
@@ -82,3 +36,59 @@ def make(title: str, found: dict[str, Any]) -> rich_table.Table:
   for row in rows:
     table.add_row(*(row.get(head, '') for head in rows[0]))
   return table
+
+
+def rate_rows(measured: Config) -> Iterator[dict[str, str]]:
+  """`{head: text}` of each contestant, of whatever was measured."""
+  flops_per_row = measured['facts']['flops_per_example']
+  first = next(iter(measured['rates'].values()))
+  for name, turns in measured['rates'].items():
+    middle = {what: statistics.median(v) for what, v in turns.items() if v}
+    yield {
+      'contestant': name,
+      **_rates(middle, flops_per_row),
+      **{
+        f'{title}\ntimes': ratio(first[what], turns[what])
+        for what, title in TIMES.items()
+        if what in middle
+      },
+    }
+
+
+def process_rows(measured: Config) -> Iterator[dict[str, str]]:
+  """`{head: text}` of each contestant: seconds per part, ratios of the sum."""
+  values = measured['processes']
+  ours = [v['total'] for name, v in values.items() if ', ' in name][:2]
+  for name, spent in values.items():
+    row = {'contestant': name}
+    for part, seconds in spent.items():
+      head = 'import, s' if part == 'import' else part
+      row[head] = f'{statistics.median(seconds):.1f}'
+    for which, own in zip(('cold', 'warm'), ours, strict=True):
+      row[f'x our {which}'] = ratio(spent['total'], own)
+    yield row
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+  """Median and range of the ratio within a turn."""
+  ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+  middle = statistics.median(ratios)
+  return f'{middle:.2f}\n{min(ratios):.1f}..{max(ratios):.1f}'
+
+
+def _rates(middle: Mapping[str, float], flops_per_row: int) -> dict[str, str]:
+  """Rates as texts; `middle` holds units per second."""
+  row = {}
+  if 'train' in middle:
+    row['train\nk rows/s'] = f'{middle["train"] / 1e3:.1f}'
+    if 'square' in middle:
+      share = PASSES * flops_per_row * middle['train'] / middle['square']
+      peak = middle['square'] / 1e9
+      row['of matmul\nGF/s'] = f'{share:.0%} of {peak:.0f}'
+    if 'own' in middle:
+      row['of own\nproducts'] = f'{middle["train"] / middle["own"]:.0%}'
+  if 'score' in middle:
+    row['score\nk rows/s'] = f'{middle["score"] / 1e3:.0f}'
+  if 'latency' in middle:
+    row['one row\nus'] = f'{1e6 / middle["latency"]:.0f}'
+  return row

@@ -1,4 +1,4 @@
-"""Contestants of throughput.py: persistent processes that take turns."""
+"""Contestants: persistent processes that take turns."""
 
 import contextlib
 import json
@@ -6,146 +6,199 @@ import os
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
+from experiments.benchmark.plan import Plan
+from experiments.benchmark.protocol import Config
+from experiments.launcher import display
+from experiments.launcher.display import Console
 from experiments.launcher.errors import InputError
 
-CALLS = {'train': 1, 'score': 1, 'latency': 2000, 'square': 3, 'own': 2}
 OURS = 'experiments.benchmark.worker'
 TWIN = 'experiments.benchmark.twin'
-Config = dict[str, Any]
+# How often an engine does each thing in one turn: a second or so of work.
+CALLS = {'train': 1, 'score': 1, 'latency': 2000, 'square': 3, 'own': 2}
 
 
-def contestants(config: Config, options: Any) -> dict[str, tuple[str, Config]]:
-  """`{name: (module, configuration)}`, ours first."""
-  found = {}
-  for dtype in options.precisions:
-    for balancer in options.balancers:
-      name = f'lplmtl {dtype}'
-      if len(options.balancers) > 1:
-        name += f' {balancer}'
-      found[name] = (OURS, {**config, 'dtype': dtype, 'balancer': balancer})
-  if options.rival == 'pytorch':
-    for dtype in ('float32', 'bfloat16'):
-      found[f'torch {dtype}'] = (TWIN, {**config, 'dtype': dtype})
-  return found
+class Contestant(NamedTuple):
+  """What to measure.
+
+  Attributes:
+    name: in tables.
+    module: the program, OURS or TWIN.
+    config: its configuration.
+  """
+
+  name: str
+  module: str
+  config: Config
+
+  @property
+  def is_ours(self) -> bool:
+    """Whether it is the library rather than the twin."""
+    return self.module == OURS
+
+  def command(self) -> list[str]:
+    """What to run."""
+    return [sys.executable, '-m', self.module, json.dumps(self.config)]
+
+  def environment(self) -> dict[str, str]:
+    """Variables of the process."""
+    variables = dict(os.environ)
+    if self.config['threads'] == 1:
+      single = '--xla_cpu_multi_thread_eigen=false'
+      variables['XLA_FLAGS'] = f'{variables.get("XLA_FLAGS", "")} {single}'
+    return variables
 
 
-def _command(module: str, config: Config) -> tuple[list[str], dict[str, str]]:
-  environment = dict(os.environ)
-  if config['threads'] == 1:
-    known = environment.get('XLA_FLAGS', '')
-    single = '--xla_cpu_multi_thread_eigen=false'
-    environment['XLA_FLAGS'] = f'{known} {single}'
-  return [sys.executable, '-m', module, json.dumps(config)], environment
+class Process:
+  """A running contestant that answers requests."""
 
-
-class Contestant:
-  """A worker process and what it answers."""
-
-  def __init__(self, name: str, module: str, config: Config):
-    self.name, self.module = name, module
-    command, environment = _command(module, config)
-    self.process = subprocess.Popen(
-      command,
+  def __init__(self, contestant: Contestant):
+    self.contestant = contestant
+    self._process = subprocess.Popen(
+      contestant.command(),
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
-      env=environment,
+      env=contestant.environment(),
     )
 
   def facts(self) -> Config:
-    """Those of the model, once it is ready."""
+    """Facts about the model; waits until it is ready."""
     return self._answer()
 
-  def ask(self, what: str) -> float:
-    """Units a second."""
-    assert self.process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # what it said is not there
-      self.process.stdin.write(f'{what} {CALLS[what]}\n')
-      self.process.stdin.flush()
+  def rate(self, what: str) -> float:
+    """Units per second of one turn."""
+    assert self._process.stdin is not None
+    # A process that has ended is reported when its answer is missing.
+    with contextlib.suppress(BrokenPipeError):
+      self._process.stdin.write(f'{what} {CALLS[what]}\n')
+      self._process.stdin.flush()
     units, seconds = self._answer()
     return units / seconds
 
+  def close(self) -> None:
+    """Lets the process end, and waits for it."""
+    assert self._process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it has ended already
+      self._process.stdin.close()
+    self._process.wait()
+
   def _answer(self) -> Any:
-    assert self.process.stdout is not None
-    line = self.process.stdout.readline()
+    assert self._process.stdout is not None
+    line = self._process.stdout.readline()
     if not line:
-      raise InputError(f'{self.name} stopped: see what it printed above')
+      raise InputError(
+        f'{self.contestant.name} stopped: see what it printed above'
+      )
     return json.loads(line)
 
-  def close(self) -> None:
-    """Lets the process end."""
-    assert self.process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it has ended already
-      self.process.stdin.close()
-    self.process.wait()
 
+def contestants(plan: Plan, config: Config) -> list[Contestant]:
+  """All contestants, ours first.
 
-def rates(config: Config, options: Any, console: Any) -> Config:
-  """`{'facts': ..., 'rates': {contestant: {what: [turns]}}}`.
-
-  A model's own products are timed for ours alone, and on one core.
+  Args:
+    plan: of the benchmark.
+    config: what they have in common.
   """
-  from experiments.launcher import display
-
-  found: Config = {'facts': {}, 'rates': {}}
-  chosen = contestants(config, options)
-  started: list[Contestant] = []
-  measures = set(options.measures)
-  if 'products' in measures:
-    measures |= {'square', 'own'}
-  calls = [what for what in CALLS if what in measures]
-  try:
-    with display.steps(console, len(chosen) + options.alternations) as done:
-      for name, own in chosen.items():  # one at a time: they share the cores
-        started.append(Contestant(name, *own))
-        found['facts'] |= started[-1].facts()
-        found['rates'][name] = {what: [] for what in calls}
-        done(f'{name} is ready')
-      for turn in range(options.alternations):
-        for one in started[:: 1 if turn % 2 == 0 else -1]:
-          for what in calls:
-            if what != 'own' or (one.module == OURS and config['threads'] == 1):
-              found['rates'][one.name][what].append(one.ask(what))
-        done(f'turn {turn + 1} of {options.alternations}')
-  finally:
-    for one in started:
-      one.close()
+  found = []
+  for dtype in plan.precisions:
+    for balancer in plan.balancers:
+      name = f'lplmtl {dtype}'
+      if len(plan.balancers) > 1:
+        name += f' {balancer}'
+      own = {**config, 'dtype': dtype, 'balancer': balancer}
+      found.append(Contestant(name, OURS, own))
+  if plan.rival == 'pytorch':
+    found += [
+      Contestant(f'torch {dtype}', TWIN, {**config, 'dtype': dtype})
+      for dtype in ('float32', 'bfloat16')
+    ]
   return found
 
 
-def processes(config: Config, options: Any, console: Any) -> Config:
-  """`{'processes': {contestant: {part: [turns]}}}`, seconds."""
-  from experiments.launcher import display
+def rates(plan: Plan, config: Config, console: Console) -> Config:
+  """Measures the rates of all contestants, in turns.
 
-  found: Config = {}
-  with display.steps(console, options.alternations) as done:
-    for turn in range(options.alternations):
-      jobs = []
-      for name, (module, own) in contestants(config, options).items():
-        cache = os.path.join(config['scratch'], f'{name}-{turn}')
-        own = {**own, 'cache': cache}
-        if module == OURS:
-          jobs.append((f'{name}, cold', module, own))
-        jobs.append((f'{name}, warm' if module == OURS else name, module, own))
-      if turn % 2:  # a warm start still comes after its cold one
-        jobs = jobs[-2:] + jobs[:-2] if options.rival != 'none' else jobs
-      for name, module, own in jobs:
-        spent = found.setdefault(name, {})
-        for part, seconds in _whole(name, module, own).items():
+  Returns:
+    `{'facts': ..., 'rates': {contestant: {what: [turns]}}}`. A model's own
+    products (`own`) are timed only for ours, and only on one core.
+  """
+  facts: Config = {}
+  values: dict[str, dict[str, list[float]]] = {}
+  entrants = contestants(plan, config)
+  measures = set(plan.measures)
+  if 'products' in measures:
+    measures |= {'square', 'own'}
+  timed = [what for what in CALLS if what in measures]
+  running: list[Process] = []
+  try:
+    with display.steps(console, len(entrants) + plan.alternations) as done:
+      for entrant in entrants:  # one at a time: they share the cores
+        running.append(Process(entrant))
+        facts |= running[-1].facts()
+        values[entrant.name] = {what: [] for what in timed}
+        done(f'{entrant.name} is ready')
+      for turn in range(plan.alternations):
+        for process in running[:: 1 if turn % 2 == 0 else -1]:
+          for what in timed:
+            if what != 'own' or _has_own(process.contestant):
+              values[process.contestant.name][what].append(process.rate(what))
+        done(f'turn {turn + 1} of {plan.alternations}')
+  finally:
+    for process in running:
+      process.close()
+  return {'facts': facts, 'rates': values}
+
+
+def processes(plan: Plan, config: Config, console: Console) -> Config:
+  """Times whole processes, from the start to the exit.
+
+  Returns:
+    `{'processes': {contestant: {part: [turns]}}}`, in seconds.
+  """
+  values: dict[str, dict[str, list[float]]] = {}
+  with display.steps(console, plan.alternations) as done:
+    for turn in range(plan.alternations):
+      for job in _jobs(plan, config, turn):
+        spent = values.setdefault(job.name, {})
+        for part, seconds in _whole(job).items():
           spent.setdefault(part, []).append(seconds)
-      done(f'turn {turn + 1} of {options.alternations}')
-  return {'processes': found}
+      done(f'turn {turn + 1} of {plan.alternations}')
+  return {'processes': values}
 
 
-def _whole(name: str, module: str, config: Config) -> dict[str, float]:
-  command, environment = _command(module, config)
+def _has_own(contestant: Contestant) -> bool:
+  return contestant.is_ours and contestant.config['threads'] == 1
+
+
+def _jobs(plan: Plan, config: Config, turn: int) -> list[Contestant]:
+  """Each of ours with an empty compilation cache and again with a full one."""
+  jobs = []
+  for one in contestants(plan, config):
+    cache = os.path.join(config['scratch'], f'{one.name}-{turn}')
+    one = one._replace(config={**one.config, 'cache': cache})
+    if one.is_ours:
+      jobs.append(one._replace(name=f'{one.name}, cold'))
+      jobs.append(one._replace(name=f'{one.name}, warm'))
+    else:
+      jobs.append(one)
+  if turn % 2 and plan.rival != 'none':  # the two of the rival go first
+    jobs = jobs[-2:] + jobs[:-2]
+  return jobs
+
+
+def _whole(job: Contestant) -> dict[str, float]:
   start = time.perf_counter()
   done = subprocess.run(
-    command, stdout=subprocess.PIPE, text=True, env=environment, check=False
+    job.command(),
+    stdout=subprocess.PIPE,
+    text=True,
+    env=job.environment(),
+    check=False,
   )
   total = time.perf_counter() - start
   if done.returncode:
-    raise InputError(f'{name} stopped: see what it printed above')
+    raise InputError(f'{job.name} stopped: see what it printed above')
   return {**json.loads(done.stdout), 'total': total}

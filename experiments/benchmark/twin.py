@@ -1,15 +1,14 @@
-"""A plain, careful PyTorch twin of three architectures, to be measured against.
+"""A contestant: a plain, careful PyTorch twin of three of our architectures.
 
-Same sizes, same encoder, same loss; tensors resident, no DataLoader, fused
-Adam; experts and gates that read the same input are one Linear. Needs the extra
-`bench`; used by experiments/throughput.py alone.
+Same sizes, same encoder, same loss. Tensors stay resident, there is no
+DataLoader, Adam is fused, and experts and gates that read the same input are
+one Linear. Needs the extra `bench`, and imports no JAX.
 """
 
 import time
 
-START = time.perf_counter()  # before the imports that are to be timed
+START = time.perf_counter()  # before the imports, which are timed too
 
-import contextlib  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
@@ -19,9 +18,11 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from experiments.benchmark import worker  # noqa: E402
+from experiments.benchmark import protocol  # noqa: E402
+from experiments.benchmark.protocol import Config  # noqa: E402
 
-ARCHITECTURES = ('shared_bottom', 'mmoe', 'ple')
+LEARNING_RATE = 1e-3  # the library's, too
+TABLE_ROWS = 1024  # scored at a time: a whole table would not fit a cache
 Tensor = Any  # torch.Tensor; types are checked without the extra, too
 
 
@@ -40,9 +41,9 @@ class Encoder(nn.Module):
 
 
 class Fused(nn.Module):
-  """`groups` of experts and gates that read one input, as one Linear.
+  """Experts and gates that read the same input, as one Linear.
 
-  Gates have biases that a linear gate would not have; they cost nothing.
+  The gates therefore have biases, which ours do not; they cost nothing.
   """
 
   def __init__(
@@ -53,8 +54,8 @@ class Fused(nn.Module):
     self.linear = nn.Linear(width, num_experts * hidden + sum(gates))
 
   def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    # A split, whose gradient is a concatenation; that of slices would be as
-    # many padded arrays and their sum.
+    # Not slices: the gradient of a split is one concatenation, that of slices
+    # a sum of padded arrays.
     outputs, *gates = torch.split(
       self.linear(x), [self.num_experts * self.hidden, *self.gates], dim=1
     )
@@ -64,7 +65,7 @@ class Fused(nn.Module):
 
 
 def mix(weights: Tensor, outputs: Tensor) -> Tensor:
-  """`[B, E]` and `[B, E, H]` to `[B, H]`, in the way that is faster."""
+  """`[B, E]` and `[B, E, H]` to `[B, H]`, each dtype in its faster way."""
   if outputs.dtype == torch.float32:
     return (weights.unsqueeze(2) * outputs).sum(1)
   return torch.bmm(weights.unsqueeze(1).to(outputs.dtype), outputs).squeeze(1)
@@ -78,7 +79,7 @@ def tower(width: int, hidden: int) -> nn.Module:
 
 
 class SharedBottom(nn.Module):
-  """One trunk."""
+  """One trunk and a tower per task."""
 
   def __init__(self, width: int, tasks: int, bottom: int, tower_width: int):
     super().__init__()
@@ -110,7 +111,7 @@ class MMoE(nn.Module):
 
 
 class PLE(nn.Module):
-  """Two levels; the first one as one Linear, above it one for each input."""
+  """Two levels: the first as one Linear, the second with one per input."""
 
   def __init__(
     self,
@@ -153,20 +154,20 @@ class PLE(nn.Module):
     return predictions
 
 
-class Twin:
-  """A model, its data and its optimiser; what throughput.py times."""
+class Engine:
+  """A model, its data and its optimiser; see `protocol.Engine`."""
 
-  def __init__(self, config: dict[str, Any], features: Any, labels: Any):
+  def __init__(self, config: Config, rows: protocol.Rows):
     torch.set_num_threads(config['threads'])
     torch.manual_seed(0)
     self.batch = config['batch_size']
     self.dtype = torch.bfloat16 if config['dtype'] == 'bfloat16' else None
-    self.categories = torch.from_numpy(features['categories']).long()
-    self.numeric = torch.from_numpy(features['numeric'])
-    self.labels = torch.from_numpy(labels).float()
+    self.categories = torch.from_numpy(rows.features['categories']).long()
+    self.numeric = torch.from_numpy(rows.features['numeric'])
+    self.labels = torch.from_numpy(rows.labels).float()
     tasks = self.labels.shape[1]
-    self.encoder = Encoder(config['num_categories'], config['embed_dim'])
-    width = len(config['num_categories']) * config['embed_dim']
+    self.encoder = Encoder(rows.num_categories, config['embed_dim'])
+    width = len(rows.num_categories) * config['embed_dim']
     width += self.numeric.shape[1]
     hidden, top = config['expert_width'], config['tower_width']
     self.model: nn.Module
@@ -178,7 +179,7 @@ class Twin:
     else:
       self.model = SharedBottom(width, tasks, config['bottom_width'], top)
     parameters = [*self.encoder.parameters(), *self.model.parameters()]
-    self.optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
+    self.optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
 
   def _logits(self, rows: Tensor | slice) -> Tensor:
     enabled = self.dtype is not None
@@ -189,7 +190,7 @@ class Twin:
       return torch.cat(self.model(x), dim=1)
 
   def train(self, calls: int) -> int:
-    """So many epochs; returns the rows seen."""
+    """Trains `calls` epochs; returns rows."""
     seen = 0
     for _ in range(calls):
       order = torch.randperm(len(self.labels))
@@ -206,27 +207,27 @@ class Twin:
     return seen
 
   def score(self, calls: int) -> int:
-    """The whole table, in chunks, so many times; returns the rows seen."""
+    """Scores the whole table, in chunks, `calls` times; returns rows."""
     with torch.inference_mode():
       for _ in range(calls):
-        for start in range(0, len(self.labels), 1024):
-          self._logits(slice(start, start + 1024)).float().numpy()
+        for start in range(0, len(self.labels), TABLE_ROWS):
+          self._logits(slice(start, start + TABLE_ROWS)).float().numpy()
     return len(self.labels) * calls
 
   def latency(self, calls: int) -> int:
-    """So many calls with one row each."""
+    """Scores single rows; returns how many."""
     with torch.inference_mode():
       for i in range(calls):
         self._logits(slice(i, i + 1)).float().numpy()
     return calls
 
   def facts(self) -> dict[str, Any]:
-    """Nothing: the count of the same model is taken for both."""
+    """Nothing: FLOPs are counted for ours, which has the same size."""
     return {}
 
   def square(self, calls: int) -> int:
-    """Large matrix products; returns their floating-point operations."""
-    m, k, n = worker.SQUARE
+    """Multiplies large matrices; returns floating-point operations."""
+    m, k, n = protocol.SQUARE
     dtype = self.dtype or torch.float32
     a, b = torch.ones(m, k, dtype=dtype), torch.ones(k, n, dtype=dtype)
     out = torch.empty(m, n, dtype=dtype)
@@ -236,28 +237,28 @@ class Twin:
     return 2 * m * k * n * calls
 
 
-def main(config: dict[str, Any]) -> None:
-  """As throughput_worker.main."""
-  worker.pin(config['threads'])
+def main(config: Config) -> None:
+  """Serves or trains once, as the configuration asks."""
+  protocol.pin(config['threads'])
   imported = time.perf_counter()
-  features, labels, config['num_categories'] = worker.load(config['data'])
+  rows = protocol.read_rows(config['data'])
   read = time.perf_counter()
-  twin = Twin(config, features, labels)
+  engine = Engine(config, rows)
   if not config['epochs']:
-    worker.serve(twin)
+    protocol.serve(engine)
     return
   built = time.perf_counter()
-  twin.train(config['epochs'])
-  spent = {
-    'import': imported - START,
-    'data': read - imported,
-    'init': built - read,
-    'compile': 0.0,
-    'train': time.perf_counter() - built,
-  }
-  print(json.dumps(spent), flush=True)
+  engine.train(config['epochs'])
+  protocol.report(
+    {
+      'import': imported - START,
+      'data': read - imported,
+      'init': built - read,
+      'compile': 0.0,
+      'train': time.perf_counter() - built,
+    }
+  )
 
 
 if __name__ == '__main__':
-  with contextlib.suppress(KeyboardInterrupt):  # it goes to all processes
-    main(json.loads(sys.argv[1]))
+  main(json.loads(sys.argv[1]))

@@ -14,6 +14,7 @@ import numpy as np
 from experiments.datasets.census import reader as census_reader
 from experiments.datasets.census.reader import Table
 from experiments.launcher.errors import InputError
+from lplmtl import statistics
 from lplmtl.tables import Factor
 
 MIN_ROWS, MAX_ROWS = 100, 299_285  # the latter is the official size
@@ -135,7 +136,9 @@ def make(num_rows: int = 20_000, seed: int = 0) -> Sample:
   train = {c: f.take(np.arange(num_train)) for c, f in table.items()}
   test = {c: f.take(np.arange(num_train, num_rows)) for c, f in table.items()}
   optimum = {
-    task: _auc(log_odds[task][num_train:], drawn[task][num_train:])
+    task: statistics.roc_auc(
+      log_odds[task][num_train:], drawn[task][num_train:]
+    )
     for task in _LABELS
   }
   return Sample(train, test, optimum)
@@ -251,15 +254,3 @@ def _label_columns(
       drawn['education'], r.EDUCATION_BELOW, r.EDUCATION_DEGREE
     ),
   }
-
-
-def _auc(scores: np.ndarray, labels: np.ndarray) -> float:
-  """ROC AUC of untied scores by rank sums."""
-  ranks = np.empty(len(scores))
-  ranks[np.argsort(scores)] = np.arange(1, len(scores) + 1)
-  positives = int(labels.sum())
-  negatives = len(labels) - positives
-  if not positives or not negatives:
-    return float('nan')
-  wins = ranks[labels].sum() - positives * (positives + 1) / 2
-  return float(wins / (positives * negatives))
