@@ -111,7 +111,6 @@ LONG = {
   'lplmtl/training/fit.py: fit',
   # Still to be shortened.
   'experiments/census.py',
-  'experiments/comparison/cells.py',
   'experiments/launcher/build.py',
   'experiments/launcher/options.py',
   'experiments/launcher/options.py: define_flags',
