@@ -169,33 +169,26 @@ def test_tree_is_true():
         assert str(relative) in named or in_folder, relative
 
 
-COUNTS = {
+METHODS = {
   'architectures': architectures.ARCHITECTURES + architectures.CHAINS,
-  'loss weightings': balancing.LOSS_WEIGHTINGS,
-  'Gramian methods': balancing.GRAMIAN_METHODS,
-  'aggregators': balancing.AGGREGATORS,
-}
-NUMBERS = (
-  'none one two three four five six seven eight nine ten eleven twelve thirteen '
-  'fourteen fifteen sixteen seventeen eighteen nineteen twenty'
-).split()
+  'balancing': (
+    *balancing.LOSS_WEIGHTINGS, *balancing.GRAMIAN_METHODS, *balancing.AGGREGATORS,
+  ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize('kind', COUNTS)
-def test_counts_are_true(kind):
-  number = NUMBERS[len(COUNTS[kind])]
-  words = ' '.join(README.split())
-  assert f'{number} {kind}'.lower() in words.lower()
+def test_there_are_as_many_as_the_readme_promises():
+  assert 'More than fifteen architectures' in README
+  assert len(METHODS['architectures']) > 15
+  assert 'More than two dozen balancers' in README
+  assert len(METHODS['balancing']) > 24
 
 
-def test_every_method_is_in_a_table():
-  for room, methods in (
-    ('architectures', COUNTS['architectures']),
-    ('balancing', [m for kind in list(COUNTS)[1:] for m in COUNTS[kind]]),
-  ):
-    text = TEXTS[f'lplmtl/{room}/README.md']
-    listed = re.findall(r'^\| `(\w+)` \|', text, re.MULTILINE)
-    assert sorted(listed) == sorted(method.__name__ for method in methods)
+@pytest.mark.parametrize('room', METHODS)
+def test_every_method_is_in_a_table(room):
+  text = TEXTS[f'lplmtl/{room}/README.md']
+  listed = re.findall(r'^\| `(\w+)` \|', text, re.MULTILINE)
+  assert sorted(listed) == sorted(m.__name__ for m in METHODS[room])
 
 
 def test_results_are_those_of_the_comparison():
