@@ -138,10 +138,10 @@ def test_tidying_takes_exact_names_alone(tmp_path):
 
 
 def test_pictures_are_known_again(tmp_path):
-  plots = pytest.importorskip('experiments.launcher.plots')
+  drawing = pytest.importorskip('experiments.launcher.drawing')
   figure = pytest.importorskip('matplotlib.figure').Figure()
-  plots._write(figure, tmp_path / 'a.png')
-  assert plots.is_own(tmp_path / 'a.png')
+  drawing.save(figure, tmp_path / 'a.png')
+  assert drawing.is_own(tmp_path / 'a.png')
   figure.savefig(tmp_path / 'mine.png')
-  assert not plots.is_own(tmp_path / 'mine.png')
-  assert not plots.is_own(tmp_path / 'none.png')
+  assert not drawing.is_own(tmp_path / 'mine.png')
+  assert not drawing.is_own(tmp_path / 'none.png')

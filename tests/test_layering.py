@@ -110,12 +110,6 @@ FORBIDDEN = {
 LONG = {
   'lplmtl/training/fit.py: fit',
   # Still to be shortened.
-  'experiments/census.py',
-  'experiments/launcher/build.py',
-  'experiments/launcher/options.py',
-  'experiments/launcher/options.py: define_flags',
-  'experiments/launcher/plots.py',
-  'experiments/report.py',
   'lplmtl/balancing/moco.py: moco',
   'lplmtl/resume.py',
   'lplmtl/resume.py: __init__',

@@ -7,6 +7,7 @@ import pathlib
 import stat
 import threading
 
+import numpy as np
 import pytest
 
 from experiments import compare, report
@@ -15,6 +16,7 @@ from experiments.comparison import cells as compare_cells
 from experiments.comparison import folder as compare_folder
 from experiments.launcher import parsing, plots
 from experiments.launcher.errors import InputError
+from experiments.reporting import page
 from tests import launching
 
 CELL = 'a' * 20
@@ -89,9 +91,9 @@ def _picture(path):
     [
       {
         'epoch': 1,
-        'losses': plots.np.zeros((1, 1)),
-        'loss_weights': plots.np.ones((1, 1)),
-        'validation': {'a': {'auc': plots.np.ones(1)}},
+        'losses': np.zeros((1, 1)),
+        'loss_weights': np.ones((1, 1)),
+        'validation': {'a': {'auc': np.ones(1)}},
       }
     ],
     ['a'],
@@ -106,13 +108,13 @@ def test_a_report_removes_its_own_pictures_alone(tmp_path):
   for name in theirs:
     (tmp_path / name).write_bytes(b'\x89PNG of a user')
   (tmp_path / 'gates_8.png').symlink_to(tmp_path / 'gates_7.png')
-  report._make_room(tmp_path, ['report.html', 'gates_0.png'])
+  page.make_room(tmp_path, ['report.html', 'gates_0.png'])
   names = {path.name for path in tmp_path.iterdir()}
   assert names == {*theirs, 'gates_8.png'}
   for name in ('sizes_1.png', 'report.md', 'report.html'):
     (tmp_path / name).write_bytes(b'of a user')
     with pytest.raises(InputError, match=f'{name} is there and no report'):
-      report._make_room(tmp_path, [name])
+      page.make_room(tmp_path, [name])
     assert (tmp_path / name).read_bytes() == b'of a user'
 
 
@@ -135,8 +137,8 @@ def test_results_of_another_kind(content, tmp_path, capsys):
     paths.append(str(tmp_path / name))
     (tmp_path / name / 'results.json').write_text(json.dumps(content))
   for given in (paths[:1], paths):
-    page = f'--report_dir={tmp_path / "page"}'
-    assert launching.launch(report.main, *given, page) == 1
+    where = f'--report_dir={tmp_path / "page"}'
+    assert launching.launch(report.main, *given, where) == 1
     error = capsys.readouterr().err.strip()
     assert 'is not what this release writes' in error and '\n' not in error
 

@@ -8,12 +8,21 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 import lplmtl
-from experiments import report
 from experiments.comparison import boosting, plan, results, rows, tables
+from experiments.comparison import plots as comparison_plots
 from experiments.datasets.base import Data
-from experiments.launcher import display, plots, quality, scoring, summary
+from experiments.launcher import (
+  display,
+  drawing,
+  plots,
+  quality,
+  scoring,
+  summary,
+)
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
+from experiments.reporting import contents
+from experiments.reporting import tables as report_tables
 from lplmtl import losses, metrics, statistics, tasks
 from tests import contracts
 
@@ -97,7 +106,7 @@ def drawn(monkeypatch):
   pytest.importorskip('matplotlib')
   found = []
   monkeypatch.setattr(
-    plots, '_write', lambda figure, path: found.append(figure)
+    drawing, 'save', lambda figure, path: found.append(figure)
   )
   return found
 
@@ -118,8 +127,8 @@ def test_curves_are_of_the_primary_metrics(drawn):
 
 
 def test_a_report_of_other_tasks():
-  run = report.Run('a', _results(), _history())
-  price, kind, click, count, _ = report._run_tables([run])
+  run = contents.Run('a', _results(), _history())
+  price, kind, click, count, _ = report_tables.run_tables([run])
   assert price.head == ['run', 'seeds', 'R²', 'loss weight']
   assert kind.head == ['run', 'seeds', 'accuracy', 'log loss', 'loss weight']
   assert click.head[2] == 'AUC' and count.head[2] == 'loss'
@@ -182,8 +191,8 @@ def test_a_comparison_of_other_tasks(drawn, monkeypatch):
   assert cost.head[3:5] == ['click AP', 'train ex/s']
   assert 'rows (for price, kind: only of rows);' in tables.notes(found)
   assert f',{price["low"]},' in tables.csv(found).splitlines()[2]
-  plots.sizes('', found)
-  plots.differences('', found)
+  comparison_plots.sizes('', found)
+  comparison_plots.differences('', found)
   assert _labels(drawn[0])[0] == 'price: test R²'
   assert drawn[1].axes[2].get_xlabel() == 'difference in test AUC'
 

@@ -9,8 +9,9 @@ import pytest
 
 from experiments import census, report
 from experiments.comparison import folder as compare_folder
-from experiments.launcher import plots
+from experiments.launcher import drawing
 from experiments.launcher.options import Config
+from experiments.reporting import page
 from tests import launching
 
 pytestmark = pytest.mark.slow  # a run and many pictures
@@ -60,27 +61,27 @@ def _comparison(runs, change=lambda content: None):
 
 
 def test_a_page(runs, tmp_path, capsys):
-  page = tmp_path / 'page'
-  page.mkdir()
-  (page / 'gates_7.png').write_bytes(b'PNG of an older page' + plots._MARK)
+  folder = tmp_path / 'page'
+  folder.mkdir()
+  (folder / 'gates_7.png').write_bytes(b'PNG of an older page' + drawing.MARK)
   (tmp_path / 'c').mkdir()
   (tmp_path / 'c' / compare_folder.JSON).write_text(
     json.dumps(_comparison(runs))
   )
   paths = [runs / 'mmoe', runs / 'other' / 'results.json', tmp_path / 'c']
-  assert launch(*map(str, paths), f'--report_dir={page}') == 0
-  names = {path.name for path in page.iterdir()}
+  assert launch(*map(str, paths), f'--report_dir={folder}') == 0
+  names = {path.name for path in folder.iterdir()}
   assert names == {
     'report.html', 'report.md', 'learning.png', 'calibration.png',
     'gates_0.png', 'gates_1.png', 'differences_0.png', 'sizes_0.png',
   }  # fmt: skip
-  text = (page / 'report.md').read_text()
+  text = (folder / 'report.md').read_text()
   auc = json.loads((runs / 'mmoe' / 'results.json').read_text())
   auc = auc['test']['income']['auc']['mean']
   assert f'{auc:.4f}' in text and '| other |' in text
   for name in re.findall(r'\]\((\S+\.png)\)', text):
-    assert (page / name).read_bytes().startswith(b'\x89PNG')
-  page_text = (page / 'report.html').read_text()
+    assert (folder / name).read_bytes().startswith(b'\x89PNG')
+  page_text = (folder / 'report.html').read_text()
   assert page_text.count('data:image/png;base64,') == 6
   # Nothing is fetched from anywhere.
   assert not re.search(r'(src|href)="(?!data:)', page_text)
@@ -90,14 +91,14 @@ def test_a_page(runs, tmp_path, capsys):
 def test_a_run_without_its_history(runs, tmp_path):
   shutil.copytree(runs / 'mmoe', tmp_path / 'old')
   (tmp_path / 'old' / 'history.jsonl').unlink()
-  written = report.make([tmp_path / 'old'], tmp_path / 'page')
+  written = page.make([tmp_path / 'old'], tmp_path / 'page')
   assert 'learning.png' not in {path.name for path in written}
   assert 'report.html' in {path.name for path in written}
 
 
 def test_names_in_the_page_are_escaped(runs, tmp_path):
   shutil.copytree(runs / 'mmoe', tmp_path / '<b>')
-  report.make([tmp_path / '<b>'], tmp_path / 'page')
+  page.make([tmp_path / '<b>'], tmp_path / 'page')
   text = (tmp_path / 'page' / 'report.html').read_text()
   assert '<b>' not in text and '&lt;b&gt;' in text
 
@@ -115,12 +116,12 @@ def test_runs_of_different_data(runs, tmp_path, capsys):
   other = _spoil(
     runs, tmp_path, lambda c: c['data'].update(statement='other rows')
   )
-  page = tmp_path / 'page'
-  arguments = (str(runs / 'mmoe'), str(other), f'--report_dir={page}')
+  folder = tmp_path / 'page'
+  arguments = (str(runs / 'mmoe'), str(other), f'--report_dir={folder}')
   assert launch(*arguments) == 1
   last = capsys.readouterr().err.strip()
   assert 'are of different data' in last and "'other rows'" in last
-  assert len(last.splitlines()) == 1 and not page.exists()
+  assert len(last.splitlines()) == 1 and not folder.exists()
 
 
 def test_mistakes(runs, tmp_path, capsys):
@@ -133,7 +134,7 @@ def test_mistakes(runs, tmp_path, capsys):
     return found
 
   assert 'nothing to report' in complaint()
-  assert 'is no folder of a finished run' in complaint(tmp_path)
+  assert 'is not the folder of a finished run' in complaint(tmp_path)
   assert 'named twice' in complaint(
     runs / 'mmoe', runs / 'mmoe' / 'results.json'
   )

@@ -297,7 +297,9 @@ def test_the_disk_has_the_results_before_the_checkpoints_go(
 ):
   """In the order in which a finished run is written."""
   fitted = types.SimpleNamespace(params={}, history=())
-  monkeypatch.setattr('experiments.launcher.plots.is_available', lambda: False)
+  monkeypatch.setattr(
+    'experiments.launcher.drawing.is_available', lambda: False
+  )
   monkeypatch.setattr(
     'lplmtl.checkpoint.save',
     lambda path, *_, **__: test_folders.write(path, 1),

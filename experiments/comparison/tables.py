@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.comparison import plots
 from experiments.comparison.folder import (
   CSV,
   DIFFERENCES,
@@ -18,7 +19,7 @@ from experiments.comparison.folder import (
   MARKDOWN,
   SIZES,
 )
-from experiments.launcher import display, files, plots, provenance, quality
+from experiments.launcher import display, drawing, files, provenance, quality
 
 Results = Mapping[str, Any]
 
@@ -29,7 +30,7 @@ def write(directory: pathlib.Path, results: Results) -> None:
   files.write_text(directory / CSV, csv(results))
   for name in (SIZES, DIFFERENCES):  # those of an older table
     (directory / name).unlink(missing_ok=True)
-  if plots.is_available():
+  if drawing.is_available():
     plots.sizes(directory / SIZES, results)
     if len(results['rows']) > 1:
       plots.differences(directory / DIFFERENCES, results)

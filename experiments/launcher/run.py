@@ -12,6 +12,7 @@ from experiments.datasets.base import Data, Dataset
 from experiments.launcher import (
   build,
   display,
+  drawing,
   evaluation,
   files,
   interrupts,
@@ -232,7 +233,7 @@ def _write(
   files.write_json_lines(
     folder / run_folder.HISTORY, map(progress.to_json, fitted.history)
   )
-  if plots.is_available():
+  if drawing.is_available():
     plots.curves(
       folder / run_folder.CURVES, fitted.history, config.tasks, results['title']
     )

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.launcher import plots
+from experiments.launcher import drawing
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import resume
@@ -229,7 +229,7 @@ def _is_picture(path: pathlib.Path) -> bool:
   """One that is marked, or, of a release before the mark, beside results."""
   if path.is_symlink():
     return False
-  if plots.is_own(path):
+  if drawing.is_own(path):
     return True
   try:
     with files.open_regular(path) as file:

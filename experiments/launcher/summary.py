@@ -7,7 +7,7 @@ from typing import Any
 from rich import table as rich_table
 from rich.text import Text
 
-from experiments.launcher import display, plots, quality
+from experiments.launcher import display, drawing, quality
 
 # Relative residual of a balancer's solver from which on it is worth a line:
 # far above what float32 leaves in a converged solve.
@@ -50,7 +50,7 @@ def print_results(
     f'written to {folder}',
     soft_wrap=True,
   )
-  if not plots.is_available():
+  if not drawing.is_available():
     console.print("no curves.png: pip install -e '.[plots]' for pictures")
 
 
