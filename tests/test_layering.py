@@ -183,12 +183,20 @@ def test_library_is_silent_and_portable(path):
     assert not re.search(word, text), word
 
 
-def test_launchers_do_not_import_each_other():
-  for path in (ROOT / 'experiments').glob('*.py'):
-    is_launcher = "__name__ == '__main__'" in path.read_text()
-    if is_launcher:
-      continue
-    assert 'experiments.census' not in set(_imports(path)), path
+def test_commands_do_not_import_each_other():
+  commands = set((ROOT / 'experiments').glob('*.py'))
+  names = {f'experiments.{path.stem}' for path in commands}
+  for path in (ROOT / 'experiments').rglob('*.py'):
+    assert not names & set(_imports(path)), path
+
+
+@pytest.mark.parametrize(
+  'command', ['census', 'compare', 'report', 'throughput']
+)
+def test_help_is_light(command):
+  """Defining flags imports no JAX, NumPy or pandas, so that --help is fast."""
+  loaded = _loaded_by(f'import experiments.{command}')
+  assert not loaded & {'jax', 'flax', 'pandas', 'numpy', 'rich'}
 
 
 @pytest.mark.parametrize('room', ['launcher', 'comparison', 'benchmark'])
@@ -246,12 +254,6 @@ def test_importing_the_library_pulls_in_nothing_heavy():
     'sklearn',
     'experiments',
   }
-
-
-def test_help_is_light():
-  """Defining flags imports no JAX, NumPy or pandas, so that --help is fast."""
-  loaded = _loaded_by('import experiments.census')
-  assert not loaded & {'jax', 'flax', 'pandas', 'numpy', 'rich'}
 
 
 def test_public_names_are_documented():
