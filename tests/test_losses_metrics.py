@@ -1,5 +1,7 @@
 """Losses and metrics, compared with loops and with scikit-learn."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,9 @@ from sklearn import metrics as sklearn_metrics
 import lplmtl
 from lplmtl import losses, metrics, tasks
 from tests import contracts, reference
+
+# Eagerly, every operation of a metric compiles for every shape.
+jitted = functools.cache(jax.jit)
 
 LOSSES = {
   'binary': (losses.binary_cross_entropy, 1, lambda r, n: r.integers(0, 2, n)),
@@ -37,13 +42,13 @@ def test_loss_contract(name):
   np.testing.assert_allclose(
     jax.jit(loss_fn)(predictions, labels), values, rtol=1e-6
   )
-  one_by_one = jax.vmap(lambda p, y: loss_fn(p[None], y[None])[0])
+  one_by_one = jax.jit(jax.vmap(lambda p, y: loss_fn(p[None], y[None])[0]))
   np.testing.assert_allclose(one_by_one(predictions, labels), values, rtol=1e-6)
-  low = loss_fn(predictions.astype(jnp.bfloat16), labels)
+  low = jax.jit(loss_fn)(predictions.astype(jnp.bfloat16), labels)
   assert low.dtype == jnp.float32
   np.testing.assert_allclose(low, values, atol=0.05, rtol=0.05)
   # Dense labels are averaged within the row.
-  wide = loss_fn(
+  wide = jax.jit(loss_fn)(
     jnp.stack([predictions, predictions], axis=1),
     jnp.stack([labels, labels], axis=1),
   )
@@ -183,10 +188,10 @@ def test_roc_auc_is_exact_on_100_000_rows_with_ties():
   for decimals in (1, 2, 6):
     scores, labels = _scores(100_000, decimals=decimals)
     expected = sklearn_metrics.roc_auc_score(labels, scores)
-    found = jax.jit(metrics.roc_auc)(scores, labels)
+    found = jitted(metrics.roc_auc)(scores, labels)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     expected = sklearn_metrics.average_precision_score(labels, scores)
-    found = jax.jit(metrics.average_precision)(scores, labels)
+    found = jitted(metrics.average_precision)(scores, labels)
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
@@ -200,12 +205,12 @@ def test_roc_auc_pairs():
   np.testing.assert_allclose(
     metrics.roc_auc(scores[:, None], labels), expected, rtol=1e-6
   )
-  assert metrics.roc_auc(jnp.zeros(10), jnp.arange(10) % 2) == 0.5
+  assert metrics.roc_auc(np.zeros(60, np.float32), labels) == 0.5
   # With a million rows the number of pairs does not fit into 32 bits.
   scores, labels = _scores(1_000_000, decimals=3)
   expected = sklearn_metrics.roc_auc_score(labels, scores)
   np.testing.assert_allclose(
-    jax.jit(metrics.roc_auc)(scores, labels), expected, atol=1e-6
+    jitted(metrics.roc_auc)(scores, labels), expected, atol=1e-6
   )
 
 
@@ -221,20 +226,18 @@ METRICS = {
 
 @pytest.mark.parametrize('name', METRICS)
 def test_metric_contract(name):
-  fn = METRICS[name]
-  scores, labels = _scores(200)
-  where = np.random.default_rng(1).random(200) < 0.7
+  fn = jitted(METRICS[name])
+  scores, labels = _scores(300)
+  where, every = np.random.default_rng(1).random(300) < 0.7, np.ones(300, bool)
   masked = np.where(where, scores, np.nan)
   expected = fn(scores[where], labels[where])
-  np.testing.assert_allclose(
-    jax.jit(fn)(masked, labels, where), expected, rtol=1e-5
-  )
-  batched = jax.vmap(fn)(
+  np.testing.assert_allclose(fn(masked, labels, where), expected, rtol=1e-5)
+  batched = jax.jit(jax.vmap(METRICS[name]))(
     np.stack([scores, -scores]), np.stack([labels, labels])
   )
-  np.testing.assert_allclose(batched[1], fn(-scores, labels), rtol=1e-5)
-  assert np.isnan(fn(scores, labels, np.zeros(200, bool)))
-  assert np.isnan(fn(np.full(200, np.nan, np.float32), labels))
+  np.testing.assert_allclose(batched[1], fn(-scores, labels, every), rtol=1e-5)
+  assert np.isnan(fn(scores, labels, ~every))
+  assert np.isnan(fn(np.full(300, np.nan, np.float32), labels, every))
 
 
 def test_soft_labels_are_two_rows_with_weights():
@@ -255,21 +258,25 @@ def test_soft_labels_are_two_rows_with_weights():
       np.concatenate([x, x]),
       sample_weight=np.concatenate([y, 1 - y]),
     )
-    np.testing.assert_allclose(metric(scores, soft, where), expected, rtol=1e-5)
-    assert metric(scores, hard) == metric(scores, hard.astype(np.float32))
+    fn = jitted(metric)
+    np.testing.assert_allclose(fn(scores, soft, where), expected, rtol=1e-5)
+    as_floats = fn(scores, hard.astype(np.float32), where)
+    assert fn(scores, hard, where) == as_floats
   always = np.full(300, 0.3, np.float32)
-  np.testing.assert_allclose(metrics.roc_auc(scores, always), 0.5, rtol=1e-5)
+  auc = jitted(metrics.roc_auc)(scores, always, where)
+  np.testing.assert_allclose(auc, 0.5, rtol=1e-5)
   assert metrics.accuracy(jnp.array([1.0, -1.0]), jnp.array([0.7, 0.2])) == 1
 
 
 @pytest.mark.parametrize('rows', [10, 1000, 100_003])
 def test_r2_of_labels_that_do_not_vary(rows):
   """Their mean in float32 differs from each of them."""
-  labels = jnp.full(rows, 0.1)
-  assert jnp.isnan(metrics.r2(labels + 0.5, labels))
-  where = jnp.arange(rows) < rows // 2
-  varying = jnp.where(where, labels, jnp.nan)
-  assert jnp.isnan(metrics.r2(labels + 0.5, varying, where))
+  labels = np.full(rows, 0.1, np.float32)
+  r2 = jitted(metrics.r2)
+  assert np.isnan(r2(labels + 0.5, labels, np.ones(rows, bool)))
+  where = np.arange(rows) < rows // 2
+  varying = np.where(where, labels, np.nan)
+  assert np.isnan(r2(labels + 0.5, varying, where))
 
 
 def test_r2_far_from_zero():
@@ -280,15 +287,18 @@ def test_r2_far_from_zero():
     labels.astype(np.float64), predictions.astype(np.float64)
   )
   np.testing.assert_allclose(
-    metrics.r2(predictions, labels), expected, rtol=1e-4
+    jitted(metrics.r2)(predictions, labels), expected, rtol=1e-4
   )
 
 
 def test_undefined_metrics_are_nan():
-  ones = jnp.ones(5)
-  assert jnp.isnan(metrics.roc_auc(jnp.arange(5.0), ones))
-  assert jnp.isnan(metrics.average_precision(jnp.arange(5.0), 0 * ones))
-  assert jnp.isnan(metrics.r2(jnp.arange(5.0), ones))
+  scores, ones = np.arange(300, dtype=np.float32), np.ones(300, np.int32)
+  every = np.ones(300, bool)
+  for metric, labels in (
+    (metrics.roc_auc, ones), (metrics.roc_auc, 0 * ones),
+    (metrics.average_precision, 0 * ones), (metrics.r2, ones),
+  ):  # fmt: skip
+    assert np.isnan(jitted(metric)(scores, labels, every))
 
 
 def test_metrics_equal_scikit_learn():
