@@ -6,16 +6,20 @@
         lplmtl.balancing.uncertainty(), lplmtl.Batch(features, labels))
     logits = lplmtl.predict(model, result.params, features)  # {'click': [B, 1]}
 
-What to predict: `tasks`, `losses`, `metrics`, or a `Task` of your own.
-Models: the architectures, from `SingleTask` to `SPLE`; their parts `MLP`,
-  `Experts`, `TabularEncoder` and `CrossNetwork`; `tables` for raw columns.
+Tasks: `tasks` has the three common kinds, `losses` and `metrics` the functions
+  for a `Task` of your own.
+Models: the architectures, from `SingleTask` to `SPLE`; their building blocks
+  `MLP`, `Experts`, `TabularEncoder` and `CrossNetwork`; `tables` encodes raw
+  columns.
 Loss and gradient balancing: `balancing`.
-Training: `fit`; or `make_train_step`, `make_eval_step`, `task_gradients` and
-  `shared_leaves` in a loop of your own.
-Afterwards: `predict` and `make_predictor`; to be imported on their own,
-  `lplmtl.checkpoint` (saved models), `lplmtl.resume` (runs that survive
-  interruptions), `lplmtl.statistics` (confidence intervals),
-  `lplmtl.inspection` (use of the experts) and `lplmtl.compression.cost`.
+Training: `fit`; for your own loop `make_train_step`, `make_eval_step`,
+  `task_gradients` and `shared_leaves`.
+Trained models: `predict` and `make_predictor`.
+
+Imported separately: `lplmtl.checkpoint` (saved models), `lplmtl.resume` (runs
+that survive interruptions), `lplmtl.statistics` (confidence intervals),
+`lplmtl.inspection` (how gates use the experts), `lplmtl.compression.cost`
+(parameters and FLOPs) and `lplmtl.data` (synthetic rows).
 
 Letters used everywhere: B rows of a batch, T tasks, E experts, D input
 features, H expert width, K outputs of a task, S seeds.

@@ -176,7 +176,7 @@ def bin_edges(values: np.ndarray, num_bins: int) -> tuple[float, ...]:
       is_full = True
     else:
       filled += int(counts[i])
-      # The next value's own bin would cut this one off: half full will do.
+      # A spike ends the bin before it, which may then be only half full.
       share = 0.5 if spikes[i + 1] else 1.0
       is_full = filled >= share * rows_left / bins_left
       if is_full:

@@ -60,14 +60,14 @@ def test_loss_contract(name):
 def test_loss_values():
   logits = np.array([-40.0, -1.0, 0.0, 2.0, 40.0])
   labels = np.array([0, 1, 1, 0, 1])
-  found = losses.binary_cross_entropy(
+  values = losses.binary_cross_entropy(
     jnp.asarray(logits)[:, None], jnp.asarray(labels)
   )
   expected = [
     reference.binary_cross_entropy(s, y)
     for s, y in zip(logits, labels, strict=True)
   ]
-  np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
+  np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-12)
   classes = jnp.log(jnp.array([[0.2, 0.3, 0.5]]))
   np.testing.assert_allclose(
     losses.softmax_cross_entropy(classes, jnp.array([1])),
@@ -188,11 +188,11 @@ def test_roc_auc_is_exact_on_100_000_rows_with_ties():
   for decimals in (1, 2, 6):
     scores, labels = _scores(100_000, decimals=decimals)
     expected = sklearn_metrics.roc_auc_score(labels, scores)
-    found = jitted(metrics.roc_auc)(scores, labels)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    auc = jitted(metrics.roc_auc)(scores, labels)
+    np.testing.assert_allclose(auc, expected, atol=1e-6)
     expected = sklearn_metrics.average_precision_score(labels, scores)
-    found = jitted(metrics.average_precision)(scores, labels)
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    precision = jitted(metrics.average_precision)(scores, labels)
+    np.testing.assert_allclose(precision, expected, atol=2e-6)
 
 
 @pytest.mark.slow
