@@ -1,6 +1,6 @@
 """Checks of arguments that several modules share.
 
-Those of a single module, or of `fit` only, stand there.
+Checks for `fit` only are in `lplmtl/training/checks.py`.
 """
 
 import inspect
@@ -58,7 +58,7 @@ def check_call(model: Any, params: Any, chunk_size: Any = 1) -> None:
   """
   if isinstance(model, type) or not hasattr(model, 'apply'):
     raise ValueError(
-      'model must be an architecture with its tasks, before its parameters; '
+      'expected a model, such as lplmtl.PLE(tasks), before its parameters; '
       f'found {getattr(model, "__name__", type(model).__name__)}'
     )
   if hasattr(params, 'params'):

@@ -80,7 +80,7 @@ def placements(scores: Any, labels: Any) -> Placements:
 
 
 def seed_placements(scores: Any, labels: Any, name: str) -> Placements:
-  """Returns `placements`, of at least two seeds.
+  """Returns `placements`, for at least two seeds.
 
   Args:
     scores: `[S, N]` float, S >= 2.

@@ -47,7 +47,7 @@ class Numeric:
   edges: tuple[float, ...] = ()
 
   def scale(self, values: np.ndarray) -> np.ndarray:
-    """Standardises `[N]` float64: mean 0, standard deviation 1 in training."""
+    """Returns `[N]` float64, standardised by the mean and std of training."""
     with np.errstate(all='ignore'):  # `encode` checks the result
       return (_maybe_log(values, self.log) - self.mean) / self.std
 

@@ -64,7 +64,7 @@ def test_arguments_in_the_place_of_others(call):
   params = {'bottom': {}}
   state = steps.TrainState(0, params, (), (), None)
   for args, complaint in (
-    ((params, model), 'with its tasks, before its parameters; found dict'),
+    ((params, model), 'before its parameters; found dict'),
     ((lplmtl.MMoE, params), 'before its parameters; found MMoE'),
     ((model, {'params': params}), r"variables\['params'\]"),
     ((model, state), 'found TrainState'),
