@@ -15,7 +15,7 @@ MISSING = 'nan'
 _MISSING = frozenset({'', 'None', 'nan', 'NaN', 'NaT', '<NA>'})
 # How Python prints a float that is a whole number: 753.0, but not 0753.0.
 _WHOLE_FLOAT = re.compile(r'-?(?:0|[1-9]\d*)\.0')
-# How it prints floats from 1e16 on, all of which are whole numbers.
+# How Python prints floats from 1e16 on, all of which are whole numbers.
 _LARGE_FLOAT = re.compile(r'-?\d(?:\.\d+)?e\+\d+')
 _TIME = re.compile(r'(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d+))?')
 

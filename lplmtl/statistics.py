@@ -307,18 +307,18 @@ def mtl_gain(values: Sequence[float], single: Sequence[float]) -> float:
     >>> round(mtl_gain([0.84, 0.93], single=[0.80, 0.93]), 2)
     2.5
   """
-  multi, alone = np.asarray(values, float), np.asarray(single, float)
-  if multi.ndim != 1 or multi.shape != alone.shape or not multi.size:
+  multi, baseline = np.asarray(values, float), np.asarray(single, float)
+  if multi.ndim != 1 or multi.shape != baseline.shape or not multi.size:
     raise ValueError(
       'expected one value per task, [T] and [T], found shapes '
-      f'{multi.shape} and {alone.shape}'
+      f'{multi.shape} and {baseline.shape}'
     )
-  if not (np.isfinite(multi).all() and (alone > 0).all()):
+  if not (np.isfinite(multi).all() and (baseline > 0).all()):
     raise ValueError(
       'expected finite metrics, with those of single-task models above 0; '
-      f'found {multi} and {alone}'
+      f'found {multi} and {baseline}'
     )
-  return float(100 * np.mean((multi - alone) / alone))
+  return float(100 * np.mean((multi - baseline) / baseline))
 
 
 def _interval(

@@ -303,8 +303,8 @@ def _standardised(
 def _lookup(vocabulary: tuple[str, ...]) -> dict[str, int]:
   """Maps both canonical and stored texts to ids.
 
-  They differ in tables of older releases: values that these told apart keep
-  their separate ids.
+  They differ in tables of older releases: values that these distinguished keep
+  separate ids.
   """
   ids: dict[str, int] = {}
   for i, value in enumerate(vocabulary, 1):

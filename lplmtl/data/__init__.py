@@ -1,3 +1,3 @@
-"""Synthetic data whose best possible metrics are known."""
+"""Synthetic data, for examples and tests."""
 
 from lplmtl.data.synthetic import clicks as clicks
