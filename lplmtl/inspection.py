@@ -1,4 +1,4 @@
-"""Looking inside: which experts the gates of a trained model use."""
+"""Shows which experts the gates of a trained model use."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,29 +10,31 @@ import numpy as np
 from lplmtl import _checks
 from lplmtl.types import Model, PyTree
 
-# `{selector: {pool: [E_p]}}`, as `aux['gates']` but without rows.
+# `{gate: {pool: [E_p]}}`: an entry of `aux['gates']` without the rows.
 Level = Mapping[str, Mapping[str, Any]]
 
 
 def usage(
   model: Model, params: PyTree, features: PyTree, *, chunk_size: int = 1024
 ) -> Sequence[Level]:
-  """The mean weight of every expert in every gate, over a table.
+  """Returns the mean weight of every expert in every gate over the rows.
 
-  Fit for jit.
+  Can be called under jit.
 
   Args:
     model: see `lplmtl.types.Model`.
-    params: its parameters.
+    params: parameters of the model.
     features: pytree of `[N, ...]`.
-    chunk_size: rows at a time.
+    chunk_size: number of rows per forward pass, which bounds the memory.
 
   Returns:
-    A dict a level, `{selector: {pool: [E_p] float32}}`; the weights of a
-    selector sum to 1. Empty for a model without gates.
+    One dict per level, `{gate: {pool: [E_p] float32}}`, where the key of a gate
+    is its task or 'shared'; the weights of a gate sum to 1. Empty for a model
+    without gates.
 
   Raises:
-    ValueError: no rows, or something else than a model and its parameters.
+    ValueError: there are no rows, or the first arguments are not a model and
+      its parameters.
 
   Example:
     >>> import lplmtl
@@ -50,7 +52,7 @@ def usage(
   count = _checks.num_rows(features)
   if not count or chunk_size < 1:
     raise ValueError(
-      'expected at least one row, and one at a time; found '
+      'expected at least one row and a chunk_size of at least 1, found '
       f'{count} rows and chunk_size={chunk_size}'
     )
   size = min(chunk_size, count)
@@ -58,7 +60,7 @@ def usage(
   rows = jnp.arange(num_chunks * size)
 
   def total(rows: Any) -> Any:
-    # The last chunk repeats the last row, which then counts once.
+    # The last chunk is padded with copies of the last row, of weight 0.
     chunk = jax.tree.map(lambda x: x[jnp.minimum(rows, count - 1)], features)
     gates = model.apply({'params': params}, chunk)[1].get('gates', ())
     counts = (rows < count).astype(jnp.float32)
@@ -69,27 +71,27 @@ def usage(
 
 
 def peaks(level: Level) -> dict[str, np.ndarray]:
-  """`{pool: [E_p]}`: the largest share that any gate gives an expert."""
-  found: dict[str, np.ndarray] = {}
+  """Returns the largest weight any gate gives each expert, `{pool: [E_p]}`."""
+  largest: dict[str, np.ndarray] = {}
   for pools in level.values():
-    for pool, weights in pools.items():
-      own = np.asarray(weights)
-      found[pool] = np.maximum(found.get(pool, own), own)
-  return found
+    for pool, values in pools.items():
+      weights = np.asarray(values)
+      largest[pool] = np.maximum(largest.get(pool, weights), weights)
+  return largest
 
 
 def collapsed(level: Level, least: float = 0.01) -> float:
-  """The share of a level's experts that no gate gives as much as `least`.
+  """Returns the fraction of a level's experts that no gate uses.
 
   Args:
-    level: of `usage`.
-    least: mean weight below which an expert counts as unused by a gate.
+    level: one entry of what `usage` returns.
+    least: mean weight below which a gate does not use an expert.
 
   Returns:
-    A number from 0 to 1; NaN where a weight is.
+    A number from 0 to 1; NaN if any weight is NaN.
 
   Raises:
-    ValueError: not one level, but all that `usage` returns.
+    ValueError: `level` is not a single level.
   """
   if not isinstance(level, Mapping):
     raise ValueError(

@@ -1,4 +1,4 @@
-"""Random numbers that cost next to nothing: a hash of their position."""
+"""Cheap random numbers: each is a hash of its position in the array."""
 
 from typing import Any
 
@@ -11,34 +11,37 @@ from lplmtl.types import Array
 
 
 def row_key(key: Array, start: Any = 0, step: int = 1) -> Array:
-  """A key whose random numbers are a hash of their position.
+  """Returns a key whose random numbers are a hash of their position.
 
-  Numbers to drop units by or to start parameters from, not to hide anything
-  with: two rounds of multiplication and shift, each after one of the key's two
-  words is added. JAX's Threefry takes 20 rounds, a good part of a training step
-  on a CPU, and compiles as slowly. The numbers depend on the key and the shape
-  alone, not on the platform nor on what is mapped over.
+  They are good enough for dropout and for initialising parameters, and unfit
+  for cryptography: two rounds of shift and multiplication, each after one of
+  the key's two words has been added. JAX's default, Threefry, has 20 rounds;
+  on a CPU it takes a good part of a training step and is slow to compile. The
+  numbers depend only on the key and the shape, not on the platform or on
+  whether the call is mapped.
 
-  The key, and every key made of it, knows which rows of a larger array are
-  asked for: each row of a batch gets the same numbers wherever it is worked on.
+  The key, and every key derived from it, knows which rows of a larger array it
+  is for: each row of a batch gets the same numbers whichever micro-batch or
+  device processes it.
 
   Args:
     key: any random key.
-    start: number of the first row (of the leading axis).
-    step: from one row to the next.
+    start: index of the first row (on the leading axis).
+    step: distance between consecutive rows.
 
   Returns:
-    A key for everything in `jax.random`.
+    A key that every function of `jax.random` accepts.
   """
   words = jax.random.bits(key, (2,), jnp.uint32)
   rows = jnp.stack([jnp.asarray(n).astype(jnp.uint32) for n in (start, step)])
   return jax.random.wrap_key_data(jnp.concatenate([words, rows]), impl=_IMPL)
 
 
-# The multipliers and shifts are the two-round permutation of 32 bits with the
-# lowest bias known, .107, of the "hash prospector" search (C. Wellons and
-# others, github.com/skeeto/hash-prospector, issue 19). 2^32 over the golden
-# ratio spreads consecutive positions first, as in a Weyl sequence.
+# The multipliers 0x21F0AAAD and 0x735A2D97 and the shifts 16, 15, 15 are those
+# of the 32-bit permutation with two multiplications that has the lowest bias
+# known, 0.107, found by the "hash prospector" (C. Wellons and others,
+# github.com/skeeto/hash-prospector, issue 19). 0x9E3779B9 is 2^32 divided by
+# the golden ratio: it first spreads consecutive positions, as a Weyl sequence.
 def _hash(first: Array, second: Array, number: Array) -> Array:
   bits = number * np.uint32(0x9E3779B9) + first
   bits = (bits ^ (bits >> 16)) * np.uint32(0x21F0AAAD)
@@ -48,7 +51,7 @@ def _hash(first: Array, second: Array, number: Array) -> Array:
 
 
 def _numbers(shape: tuple[int, ...], start: Any, step: Any) -> Array:
-  """The position of each unit: sums of iotas, so that nothing is copied."""
+  """Returns each element's position, as fusible sums of iotas."""
   number, stride = jnp.zeros(shape, jnp.uint32), 1
   for axis in reversed(range(len(shape))):
     along = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
@@ -60,7 +63,7 @@ def _numbers(shape: tuple[int, ...], start: Any, step: Any) -> Array:
 
 
 def _new_keys(words: Array, numbers: Array) -> Array:
-  """A key for each number, of the same rows."""
+  """Returns one key per number, for the same rows."""
   first = _hash(words[0], words[1], numbers)
   new = jnp.stack([first, _hash(words[1], first, numbers)], axis=-1)
   rows = jnp.broadcast_to(words[2:], (*numbers.shape, 2))
@@ -78,8 +81,8 @@ def _split(words: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _fold_in(words: Array, data: Any) -> Array:
-  # Any constant will do that sets these keys apart from those of a split, which
-  # hash the same numbers; this one is the multiplier of MurmurHash2.
+  # Separates these keys from those of a split, which hash the same numbers. Any
+  # constant would do; this one is the multiplier of MurmurHash2.
   other = words.at[:2].set(words[:2] ^ np.uint32(0x5BD1E995))
   return _new_keys(other, jnp.asarray(data, jnp.uint32))
 

@@ -121,8 +121,8 @@ class Model(Protocol):
   ) -> Any:
     """Returns `({task: [B, K] logits}, aux)`.
 
-    `aux` is a dict with `gates`, a tuple with one `{selector: {pool: [B,
-    E_p]}}` per level, the gate weights of the experts in each pool, and
+    `aux` is a dict with `gates`, a tuple with one `{gate: {pool: [B, E_p]}}`
+    per level, the gate weights of the experts in each pool, and
     optionally `penalty`, a scalar that is added to the balanced loss.
     """
 

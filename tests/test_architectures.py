@@ -577,7 +577,7 @@ def test_models_with_equal_fields_are_equal():
     ),
     (
       {'levels': (lplmtl.MLP((8,)), lplmtl.MLP((4,))), 'top': 'identity'},
-      r'equal widths; found \(8,\) below and \(4,\) on top',
+      r'equal widths; .*\(8,\).*\(4,\)',
     ),
     ({'tasks': ()}, 'at least one task'),
     ({'tasks': (tasks.binary('a'), tasks.binary('a'))}, 'different names'),
@@ -614,7 +614,7 @@ def test_sizes_that_make_no_sense(change, complaint):
     ('dselect_k', {'num_experts': 0}, 'found 0: take 1'),
     ('dselect_k', {'num_selected': 5}, 'from 1 to the number of experts, 4; found 5'),
     ('tensor_factorization', {'ranks': (4, 0, 2)}, r'found \(4, 0, 2\)'),
-    ('tensor_factorization', {'bottom': nn.Dense(4)}, 'takes an lplmtl.MLP .* found Dense'),
+    ('tensor_factorization', {'bottom': nn.Dense(4)}, 'not a subclass, .* found Dense'),
     ('mtan', {'levels': (lplmtl.MLP((4, 4)),)}, 'must be an lplmtl.MLP of one layer'),
     ('adatt', {'num_specific': 0}, 'num_specific must be .* at least 1, .* found 0'),
     ('stem', {'num_specific': 0}, 'num_specific must be .* at least 1, .* found 0'),

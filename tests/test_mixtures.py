@@ -10,6 +10,7 @@ import pytest
 import lplmtl
 from lplmtl import checkpoint, inspection
 from lplmtl.architectures import dselect_k
+from lplmtl.layers import mixture
 from lplmtl.training import gradients
 from tests import contracts
 
@@ -141,6 +142,13 @@ def test_dropout_in_gates():
   noisy = run(train=True, rngs={'dropout': jax.random.key(0)})
   for name in contracts.NAMES:
     assert not np.allclose(noisy[name]['experts'], run()[name]['experts'])
+
+
+def test_the_old_name_of_a_gate_is_handed_on():
+  with pytest.warns(DeprecationWarning, match='mixture.Gate'):
+    assert mixture.Selector is mixture.Gate
+  with pytest.raises(AttributeError, match='Selectors'):
+    mixture.Selectors  # noqa: B018
 
 
 @pytest.mark.parametrize('gamma', [0.01, 0.1, 1.0, 10.0])

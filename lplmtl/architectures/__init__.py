@@ -1,4 +1,4 @@
-"""Architectures: Linen modules whose fields are the whole configuration."""
+"""Architectures: Linen modules whose fields are their whole configuration."""
 
 from lplmtl.architectures.adatt import AdaTT as AdaTT
 from lplmtl.architectures.aitm import AITM as AITM
@@ -20,7 +20,7 @@ from lplmtl.architectures.tensor_factorization import (
   TensorFactorization as TensorFactorization,
 )
 
-# For tasks that do not depend on each other, in any order.
+# For tasks in any order, none of which depends on another.
 ARCHITECTURES = (
   SingleTask,
   SharedBottom,
@@ -38,5 +38,5 @@ ARCHITECTURES = (
   AdaTT,
   STEM,
 )
-# For binary tasks in the order in which they happen, such as click and buy.
+# For binary tasks in the order in which they happen, such as click, then buy.
 CHAINS = (ESMM, AITM)

@@ -4,30 +4,34 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl.architectures import common
+from lplmtl.architectures import _common
 from lplmtl.layers import experts, extraction, modules
 from lplmtl.types import Task
 
 
 class CGC(nn.Module):
-  """Shared and task-specific experts, a gate of each task over its own.
+  """Shared and task-specific experts; a task's gate mixes its own and shared.
 
-  `g_k(x) = softmax(W_k x) [E_k ; E_s]`, `y_k = h_k(g_k(x))` (eq. 1 to 4). It
-  equals PLE with one level; without specific experts it is MMoE.
+  `g_k(x) = softmax(W_k x) [E_k ; E_s]`, `y_k = h_k(g_k(x))` (eq. 1 to 4). This
+  is PLE with one level; without specific experts it is MMoE.
 
   Shared parameters: `encoder` and `level_0/shared_experts`. A specific expert
-  receives no other task's gradient. Their number: encoder, sum_k E_k + E_s
-  experts, sum_k D (E_k + E_s), and the towers.
+  receives the gradient of its own task only.
+
+  Number of parameters: encoder, sum_k E_k + E_s experts, sum_k D (E_k + E_s)
+  for the gates, and the towers.
 
   Attributes:
     tasks: T tasks.
-    encoder: module from features to `[B, ...]`; None takes them as they are.
+    encoder: module that maps the features to `[B, ...]`; None to use them as
+      they are.
     expert: template of an expert.
-    num_specific: experts of each task alone: a number, or a tuple with one for
-      each task, in order (the paper's m_k).
-    num_shared: experts of all tasks.
-    tower: template of the body of each tower h_k; its head is added.
-    gate_body: template of what stands below each gate's kernel, such as
+    num_specific: number of task-specific experts (the paper's m_k): a number,
+      or a tuple with one per task, in order.
+    num_shared: number of shared experts.
+    tower: template of the bodies of the towers h_k, or a tuple with one per
+      task; linear heads are added.
+    gate_body: template of the module below each gate's kernel, such as
       `MLP((32,))`; None for linear gates.
 
   References:
@@ -40,22 +44,22 @@ class CGC(nn.Module):
   expert: nn.Module = experts.MLP((64,))
   num_specific: int | tuple[int, ...] = 2
   num_shared: int = 2
-  tower: common.Tower = experts.MLP((32,))
+  tower: _common.TowerBody = experts.MLP((32,))
   gate_body: nn.Module | None = None
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
-    """Whether a parameter receives more than one task's gradient."""
+    """Returns whether a parameter receives gradients of several tasks."""
     return extraction.is_shared(path, num_levels=1)
 
   @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False
-  ) -> common.Predictions:
-    """Returns `({task: [B, K] logits}, {'gates': one dict for its level})`."""
-    names = common.task_names(self.tasks)
+  ) -> _common.Predictions:
+    """Returns `({task: [B, K] logits}, {'gates': one dict})`."""
+    names = _common.task_names(self.tasks)
     (counts,) = extraction.specific_counts(self.num_specific, len(names), 1)
     extraction.level_counts((self.num_shared,), 1)
-    x = common.encode(self.encoder, features, train=train)
+    x = _common.encode(self.encoder, features, train=train)
     level = extraction.ExtractionLevel(
       names,
       modules.fresh(self.expert),
@@ -66,5 +70,5 @@ class CGC(nn.Module):
       name='level_0',
     )
     inputs, _, weights = level(dict.fromkeys(names, x), x, train=train)
-    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
     return predictions, {'gates': (weights,)}

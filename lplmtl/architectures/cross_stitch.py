@@ -5,33 +5,38 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lplmtl.architectures import common
+from lplmtl.architectures import _common
 from lplmtl.layers import experts, extraction, mixture, modules
 from lplmtl.types import Array, Task
 
 
 class CrossStitch(nn.Module):
-  """A trunk a task, whose layers exchange what they have learned.
+  """One trunk per task; the trunks exchange activations after each level.
 
   After each level, every unit h of task k becomes a learned linear combination
-  of the same unit of all tasks (eq. 1, one stitch for each unit, as the paper
-  has one for each channel):
+  of the same unit of all tasks (eq. 1, with one stitch per unit where the paper
+  has one per channel):
 
       x_k[h] = sum_j alpha_kj[h] f_j(x_j)[h]
 
-  Shared parameters: `encoder`, every `level_*/trunk_*`, and below the top
-  `level_*/stitch_*`. Their number: encoder, T trunks, T^2 H_l a level (H_l its
-  width), and the towers.
+  Shared parameters: `encoder`, every `level_*/trunk_*` and, below the top
+  level, `level_*/stitch_*`.
+
+  Number of parameters: encoder, T trunks, T^2 H_l stitches for each level of
+  width H_l, and the towers.
 
   Attributes:
     tasks: T tasks.
-    encoder: module from features to `[B, ...]`; None takes them as they are.
-    levels: template of a task's trunk for each level, lowest first.
-    tower: template of the body of each tower; its head is added.
-    own: alpha_kk at the start; the others share what is left of 1.
+    encoder: module that maps the features to `[B, ...]`; None to use them as
+      they are.
+    levels: template of a task's trunk per level, lowest first.
+    tower: template of the towers' bodies, or a tuple with one per task; linear
+      heads are added.
+    own: initial value of alpha_kk, in [0, 1]; the other tasks' stitches share
+      the remaining 1 - own equally. 0.9 is the paper's for two tasks.
 
-  Differs from the paper: the trunks start at random instead of as trained
-  single-task networks, and read one encoder.
+  Differs from the paper: the trunks are initialised at random instead of from
+  trained single-task networks, and read one shared encoder.
 
   References:
     Misra et al. 2016, "Cross-stitch Networks for Multi-task Learning".
@@ -40,11 +45,11 @@ class CrossStitch(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
-  tower: common.Tower = experts.MLP((32,))
+  tower: _common.TowerBody = experts.MLP((32,))
   own: float = 0.9
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
-    """Whether a parameter receives more than one task's gradient."""
+    """Returns whether a parameter receives gradients of several tasks."""
     if path[0] == 'encoder':
       return True
     level = extraction.level_of(path)
@@ -56,20 +61,20 @@ class CrossStitch(nn.Module):
   @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False
-  ) -> common.Predictions:
+  ) -> _common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': ()})`."""
-    names = common.task_names(self.tasks)
-    common.check_levels(self.levels)
+    names = _common.task_names(self.tasks)
+    _common.check_levels(self.levels)
     if not 0 <= self.own <= 1:
       raise ValueError(f'own must be from 0 to 1, found {self.own}')
-    x = common.encode(self.encoder, features, train=train)
+    x = _common.encode(self.encoder, features, train=train)
     inputs = dict.fromkeys(names, x)
     for i, template in enumerate(self.levels):
       level = _Level(
         names, modules.fresh(template), self.own, name=f'level_{i}'
       )
       inputs = level(inputs, train=train)
-    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
     return predictions, {'gates': ()}
 
 
@@ -84,8 +89,8 @@ class _Level(nn.Module):
   ) -> dict[str, Array]:
     names = self.task_names
     pools = [mixture.Pool(f'trunk_{name}', 1, inputs[name]) for name in names]
-    found, _ = mixture.apply(self, self.trunk, pools, train=train)
-    outputs = jnp.concatenate([found[pool.name] for pool in pools], axis=1)
+    by_pool, _ = mixture.apply(self, self.trunk, pools, train=train)
+    outputs = jnp.concatenate([by_pool[pool.name] for pool in pools], axis=1)
 
     def stitch(task: int, name: str) -> Array:
       def init(key: Array) -> Array:

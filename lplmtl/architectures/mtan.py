@@ -1,4 +1,4 @@
-"""Attention over shared features, for vectors (after Liu et al. 2019)."""
+"""Multi-task attention network, for vectors (after Liu et al. 2019)."""
 
 from typing import Any
 
@@ -6,35 +6,39 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lplmtl.architectures import common
+from lplmtl.architectures import _common
 from lplmtl.layers import experts, modules
 from lplmtl.types import Array, Task
 
 
 class MTAN(nn.Module):
-  """One shared trunk; each task picks from it by soft attention masks.
+  """One shared trunk, from which each task selects by soft attention masks.
 
-  Block j of the trunk has two layers, u_j and p_j, and the attention module of
-  task k one mask over p_j (eq. 1 and 2, with dense layers for convolutions):
+  Block j of the trunk has two layers, u_j and p_j; the attention module of task
+  k has one mask over p_j (eq. 1 and 2, with dense layers for convolutions):
 
       u_j = act(U_j p_{j-1}),  p_j = act(P_j u_j),
       a_kj = sigmoid(H_kj act(G_kj [u_j ; act(F_j b_k,j-1)])),
       b_kj = a_kj * p_j
 
-  where all tasks share F, and the lowest block has none. The tower of task k
-  reads its last b_kj.
+  All tasks share F, which the lowest block lacks. The tower of task k reads its
+  topmost b_kj.
 
-  Shared parameters: `encoder`, `block_*/u`, `block_*/p` and `block_*/f`. Their
-  number, a block of width H over D inputs: (D + 1) H + (H + 1) H shared, and a
-  task 2 (H + 1) H; above a block of width H', (H' + 1) H more are shared, and a
-  task has (2 H + 1) H + (H + 1) H.
+  Shared parameters: `encoder`, `block_*/u`, `block_*/p` and `block_*/f`.
+
+  Number of parameters: encoder, towers, and for a block of width H on D inputs
+  (D + 1) H + (H + 1) H shared and, per task, 2 (H + 1) H. A block above one of
+  width H' has (H' + 1) H more shared parameters and, per task, (2 H + 1) H +
+  (H + 1) H.
 
   Attributes:
     tasks: T tasks.
-    encoder: module from features to `[B, D]`; None takes them as they are.
-    levels: an MLP of one layer (no subclass) for each block, whose width,
-      activation, dtype and dropout (after p_j) it has, lowest first.
-    tower: template of the body of each tower; its head is added.
+    encoder: module that maps the features to `[B, D]`; None to use them as they
+      are.
+    levels: an MLP of one layer (not a subclass) per block, lowest first, which
+      gives the block's width, activation, dtype and dropout (after p_j).
+    tower: template of the towers' bodies, or a tuple with one per task; linear
+      heads are added.
 
   Differs from the paper: dense layers without batch normalisation instead of a
   convolutional encoder and decoder.
@@ -46,10 +50,10 @@ class MTAN(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
-  tower: common.Tower = experts.MLP((32,))
+  tower: _common.TowerBody = experts.MLP((32,))
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
-    """Whether a parameter receives more than one task's gradient."""
+    """Returns whether a parameter receives gradients of several tasks."""
     if path[0] == 'encoder':
       return True
     return path[0].startswith('block_') and path[1] in ('u', 'p', 'f')
@@ -57,11 +61,11 @@ class MTAN(nn.Module):
   @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False
-  ) -> common.Predictions:
+  ) -> _common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': ()})`."""
-    names = common.task_names(self.tasks)
-    common.check_levels(self.levels)
-    # Only their fields are used; a subclass may compute something else.
+    names = _common.task_names(self.tasks)
+    _common.check_levels(self.levels)
+    # Only the fields are used, and a subclass may compute something else.
     layers: list[Any] = [x for x in self.levels if type(x) is experts.MLP]
     widths = [x.widths for x in layers]
     for layer in layers:
@@ -71,16 +75,16 @@ class MTAN(nn.Module):
       if len(layers) < len(self.levels):
         found = [type(x).__name__ for x in self.levels]
       raise ValueError(
-        'each level of MTAN must be an lplmtl.MLP of one layer, and no '
+        'each level of MTAN must be an lplmtl.MLP of one layer, not a '
         'subclass, which gives its width, such as (MLP((64,)), MLP((32,))); '
         f'found {found}'
       )
-    p = common.encode(self.encoder, features, train=train)
-    own: dict[str, Array] = {}
+    p = _common.encode(self.encoder, features, train=train)
+    masked: dict[str, Array] = {}
     for i, layer in enumerate(layers):
       block = _Block(names, modules.fresh(layer), name=f'block_{i}')
-      p, own = block(p, own, train=train)
-    predictions = common.predict(self.tasks, self.tower, own, train=train)
+      p, masked = block(p, masked, train=train)
+    predictions = _common.predict(self.tasks, self.tower, masked, train=train)
     return predictions, {'gates': ()}
 
 

@@ -1,28 +1,25 @@
 """One-gate mixture of experts (Jacobs et al. 1991; Ma et al. 2018)."""
 
-from typing import Any
-
-import flax.linen as nn
-
-from lplmtl.architectures import common
-from lplmtl.layers import experts, mixture
-from lplmtl.types import Array, Task
+from lplmtl.architectures import _common
 
 
-class OMoE(common.Mixture):
+class OMoE(_common.SharedExperts):
   """`y_k = h_k(sum_i g(x)_i f_i(x))`: MMoE with one gate for all tasks.
 
-  Shared parameters: `encoder`, `experts`, `gate`, `hidden_gate`. Their number:
-  encoder, E experts, D E, and the towers.
+  Shared parameters: `encoder`, `experts`, `gate`, `hidden_gate`.
+
+  Number of parameters: encoder, E experts, D E for the gate, and the towers.
 
   Attributes:
     tasks: T tasks.
-    encoder: module from features to `[B, ...]`; None takes them as they are.
-    expert: template of an expert f_i.
-    num_experts: E.
-    tower: template of the body of each tower h_k; its head is added.
-    gate_body: template of what stands below each gate's kernel, such as
-      `MLP((32,))`; None for linear gates.
+    encoder: module that maps the features to `[B, ...]`; None to use them as
+      they are.
+    expert: template of an expert f_i, `MLP((64,))` by default.
+    num_experts: E, 8 by default.
+    tower: template of the bodies of the towers h_k, or a tuple with one per
+      task; linear heads are added. `MLP((32,))` by default.
+    gate_body: template of the module below the gate's kernel, such as
+      `MLP((32,))`; None for a linear gate.
 
   References:
     Jacobs et al. 1991, "Adaptive Mixtures of Local Experts".
@@ -30,42 +27,9 @@ class OMoE(common.Mixture):
     Multi-gate Mixture-of-Experts" (eq. 5).
   """
 
-  tasks: tuple[Task, ...]
-  encoder: nn.Module | None = None
-  expert: nn.Module = experts.MLP((64,))
-  num_experts: int = 8
-  tower: common.Tower = experts.MLP((32,))
-  gate_body: nn.Module | None = None
-
   def is_shared(self, path: tuple[str, ...]) -> bool:
-    """Whether a parameter receives more than one task's gradient."""
+    """Returns whether a parameter receives gradients of several tasks."""
     return path[0] in ('encoder', 'experts', 'gate', 'hidden_gate')
 
-  @nn.compact
-  def _apply(
-    self,
-    features: Any,
-    outputs: Array | None,
-    *,
-    train: bool,
-    only_experts: bool = False,
-  ) -> Any:
-    names = common.task_names(self.tasks)
-    x = common.encode(self.encoder, features, train=train)
-    pool: Any = mixture.Pool('experts', self.num_experts, x)
-    if outputs is not None:
-      pool = mixture.Given('experts', outputs)
-    if only_experts:
-      found, _ = mixture.apply(self, self.expert, [pool], train=train)
-      return found['experts']
-    (mixed,), (weights,) = mixture.mix(
-      self,
-      self.expert,
-      [pool],
-      [mixture.Selector('gate', x, ('experts',))],
-      train=train,
-      gate_body=self.gate_body,
-    )
-    inputs = dict.fromkeys(names, mixed)
-    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
-    return predictions, {'gates': ({'shared': weights},)}
+  def _gate_names(self) -> dict[str, str]:
+    return {'shared': 'gate'}

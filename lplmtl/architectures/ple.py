@@ -4,17 +4,17 @@ from typing import Any
 
 import flax.linen as nn
 
-from lplmtl.architectures import common
+from lplmtl.architectures import _common
 from lplmtl.layers import experts, extraction, mixture, modules
 from lplmtl.types import Array, Task
 
 
 class PLE(nn.Module):
-  """Extraction levels on top of each other, separating tasks step by step.
+  """Stacked extraction levels that separate the tasks progressively.
 
-  From g_{k,0} = g_{s,0} = x on, level j mixes for each task its own experts
-  and the shared ones; every level but the last also passes on g_s, a mixture of
-  all experts, to the shared experts above (eq. 5 and 6). The last is a CGC:
+  Starting from g_{k,0} = g_{s,0} = x, level j mixes each task's own experts and
+  the shared ones. Every level but the last also passes g_s, a mixture of all
+  experts, to the shared experts above (eq. 5 and 6). The last level is a CGC:
 
       g_{k,j} = softmax(W_kj g_{k,j-1}) [E_kj(g_{k,j-1}) ; E_sj(g_{s,j-1})]
       g_{s,j} = softmax(W_sj g_{s,j-1}) [E_1j ; ... ; E_Tj ; E_sj]
@@ -23,21 +23,25 @@ class PLE(nn.Module):
   Shared parameters: `encoder`, every `level_*/shared_experts` and
   `level_*/shared_gate`; below the last level also `specific_experts_*`, whose
   outputs reach the other tasks through the shared gate; and below the last but
-  one also `gate_*`, through the specific experts above. Their number: encoder;
-  a level with inputs of width D, sum_k E_k + E_s experts, sum_k D (E_k + E_s)
-  and, but for the last, D (sum_k E_k + E_s); and the towers.
+  one also `gate_*`, through the specific experts above.
+
+  Number of parameters: encoder; per level with inputs of width D, sum_k E_k +
+  E_s experts, sum_k D (E_k + E_s) for the tasks' gates and, except at the last
+  level, D (sum_k E_k + E_s) for the shared gate; and the towers.
 
   Attributes:
     tasks: T tasks.
-    encoder: module from features to `[B, ...]`; None takes them as they are.
-    levels: template of an expert for each level, lowest first.
-    num_specific: experts of each task alone: a number for all tasks and levels;
-      a tuple with one for each task, in order (the paper's m_k); or a tuple
-      with such a tuple for each level, as in ((1, 3), (2, 2)).
-    num_shared: experts of all tasks: a number, or a tuple with one for each
+    encoder: module that maps the features to `[B, ...]`; None to use them as
+      they are.
+    levels: template of an expert per level, lowest first.
+    num_specific: number of task-specific experts (the paper's m_k): one for all
+      tasks and levels; a tuple with one per task, in order; or a tuple with
+      such a tuple per level, such as ((1, 3), (2, 2)).
+    num_shared: number of shared experts: a number, or a tuple with one per
       level.
-    tower: template of the body of each tower; its head is added.
-    gate_body: template of what stands below each gate's kernel, such as
+    tower: template of the towers' bodies, or a tuple with one per task; linear
+      heads are added.
+    gate_body: template of the module below each gate's kernel, such as
       `MLP((32,))`; None for linear gates.
 
   References:
@@ -60,21 +64,21 @@ class PLE(nn.Module):
   levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
   num_specific: int | tuple[Any, ...] = 2
   num_shared: int | tuple[int, ...] = 2
-  tower: common.Tower = experts.MLP((32,))
+  tower: _common.TowerBody = experts.MLP((32,))
   gate_body: nn.Module | None = None
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
-    """Whether a parameter receives more than one task's gradient."""
+    """Returns whether a parameter receives gradients of several tasks."""
     return extraction.is_shared(path, len(self.levels))
 
   @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False
-  ) -> common.Predictions:
+  ) -> _common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': one dict per level})`."""
-    names = common.task_names(self.tasks)
-    common.check_levels(self.levels)
-    x = common.encode(self.encoder, features, train=train)
+    names = _common.task_names(self.tasks)
+    _common.check_levels(self.levels)
+    x = _common.encode(self.encoder, features, train=train)
     inputs, _, weights = extract(
       names,
       self.levels,
@@ -85,7 +89,7 @@ class PLE(nn.Module):
       gate_body=self.gate_body,
       train=train,
     )
-    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
     return predictions, {'gates': weights}
 
 
@@ -100,18 +104,18 @@ def extract(
   gate_body: nn.Module | None,
   train: bool,
 ) -> tuple[dict[str, Array], Any, tuple[dict[str, mixture.Weights], ...]]:
-  """Extraction levels `level_0`, `level_1`, ... within the calling module.
+  """Applies extraction levels `level_0`, `level_1`, ... in the calling module.
 
   Args:
     task_names: T names.
-    templates: template of an expert for each level, lowest first.
-    num_specific: experts of each task alone, as `PLE` takes them.
-    num_shared: experts of all tasks, likewise.
+    templates: template of an expert per level, lowest first.
+    num_specific: number of task-specific experts, in any form `PLE` accepts.
+    num_shared: number of shared experts, likewise.
     x: `[B, ...]`, the input of the lowest level.
-    shared_gate_on_top: whether the topmost of these levels has a shared gate
-      (it does where something above reads it).
-    gate_body: template of what stands below each gate's kernel, or None.
-    train: whether dropout acts.
+    shared_gate_on_top: whether the topmost of these levels has a shared gate,
+      for a level above that reads its output.
+    gate_body: template of the module below each gate's kernel, or None.
+    train: whether dropout is active.
 
   Returns:
     (task_outputs, shared_output, gate_weights): `{task: [B, H]}`, `[B, H]` or
@@ -119,20 +123,22 @@ def extract(
   """
   count = len(templates)
   specific = extraction.specific_counts(num_specific, len(task_names), count)
-  common_experts = extraction.level_counts(num_shared, count)
+  shared = extraction.level_counts(num_shared, count)
   task_inputs = dict.fromkeys(task_names, x)
-  shared: Any = x
+  shared_input: Any = x
   weights = []
   for i, template in enumerate(templates):
     level = extraction.ExtractionLevel(
       task_names,
       modules.fresh(template),
       specific[i],
-      common_experts[i],
+      shared[i],
       shared_gate=shared_gate_on_top or i + 1 < len(templates),
       gate_body=modules.optional(gate_body),
       name=f'level_{i}',
     )
-    task_inputs, shared, level_weights = level(task_inputs, shared, train=train)
+    task_inputs, shared_input, level_weights = level(
+      task_inputs, shared_input, train=train
+    )
     weights.append(level_weights)
-  return task_inputs, shared, tuple(weights)
+  return task_inputs, shared_input, tuple(weights)

@@ -1,10 +1,10 @@
-"""Shared-bottom (Caruana 1997): one trunk, one tower a task."""
+"""Shared-bottom (Caruana 1997): one trunk and one tower per task."""
 
 from typing import Any
 
 import flax.linen as nn
 
-from lplmtl.architectures import common
+from lplmtl.architectures import _common
 from lplmtl.layers import experts, modules
 from lplmtl.types import Array, Task
 
@@ -12,14 +12,17 @@ from lplmtl.types import Array, Task
 class SharedBottom(nn.Module):
   """`y_k = h_k(f(x))` (Ma et al. 2018, eq. 1).
 
-  Shared parameters: `encoder`, `bottom`. Their number: encoder, trunk, and the
-  towers.
+  Shared parameters: `encoder`, `bottom`.
+
+  Number of parameters: encoder, trunk, and the towers.
 
   Attributes:
     tasks: T tasks.
-    encoder: module from features to `[B, ...]`; None takes them as they are.
+    encoder: module that maps the features to `[B, ...]`; None to use them as
+      they are.
     bottom: the trunk f, any Linen module.
-    tower: template of the body of each tower h_k; its head is added.
+    tower: template of the bodies of the towers h_k, or a tuple with one per
+      task; linear heads are added.
 
   References:
     Caruana 1997, "Multitask Learning".
@@ -38,36 +41,33 @@ class SharedBottom(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   bottom: nn.Module = experts.MLP((128,))
-  tower: common.Tower = experts.MLP((32,))
+  tower: _common.TowerBody = experts.MLP((32,))
+
+  def setup(self) -> None:
+    """Creates the towers."""
+    self.towers = _common.make_towers(self.tasks, self.tower)
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
-    """Whether a parameter receives more than one task's gradient."""
+    """Returns whether a parameter receives gradients of several tasks."""
     return path[0] in ('encoder', 'bottom')
 
   def __call__(
     self, features: Any, *, train: bool = False
-  ) -> common.Predictions:
+  ) -> _common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': ()})`."""
     return self.predict(self.represent(features, train=train), train=train)
 
   def represent(self, features: Any, *, train: bool = False) -> Array:
-    """`[B, H]`, what all towers read: f(x)."""
-    return self._apply(features, None, train)
+    """Returns `[B, H]`, which all towers read: f(x)."""
+    x = _common.encode(self.encoder, features, train=train)
+    return modules.map_rows(self.bottom, x, train=train)
 
   def predict(
     self, representation: Array, features: Any = None, *, train: bool = False
-  ) -> common.Predictions:
-    """The predictions from `represent(features)`."""
-    return self._apply(features, representation, train)
-
-  @nn.compact
-  def _apply(
-    self, features: Any, representation: Array | None, train: bool
-  ) -> Any:
-    names = common.task_names(self.tasks)
-    if representation is None:
-      x = common.encode(self.encoder, features, train=train)
-      return modules.map_rows(self.bottom, x, train=train)
-    inputs = dict.fromkeys(names, representation)
-    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+  ) -> _common.Predictions:
+    """Predicts from `represent(features)`; the features are not used."""
+    predictions = {
+      name: tower(representation, train=train)
+      for name, tower in self.towers.items()
+    }
     return predictions, {'gates': ()}

@@ -1,4 +1,4 @@
-"""Soft sharing: models of their own, drawn towards each other."""
+"""Soft sharing: a model per task, drawn towards the others by a penalty."""
 
 import itertools
 from typing import Any
@@ -7,35 +7,39 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lplmtl.architectures import common
+from lplmtl.architectures import _common
 from lplmtl.layers import experts
 from lplmtl.types import Array, PyTree, Task
 
 
 class SoftSharing(nn.Module):
-  """Single-task models whose trunks are tied by an L2 constraint.
+  """Single-task models whose trunks are tied by an L2 penalty.
 
-  `y_k = h_k(f_k(x))`, and the penalty
+  `y_k = h_k(f_k(x))`, with the penalty
 
       strength sum_{j<k} ||theta_j - theta_k||^2
 
-  over the parameters theta_k of encoder and trunk of task k (Duong et al. 2015;
-  the L2-Constrained model of Ma et al. 2018).
+  over the parameters theta_k of the encoder and trunk of task k (Duong et al.
+  2015; the L2-Constrained model of Ma et al. 2018).
 
-  Shared parameters: none; the penalty is no task's loss. Their number: that of
-  single-task models.
+  Shared parameters: none, because the penalty does not belong to any task's
+  loss.
+
+  Number of parameters: that of `SingleTask`.
 
   Attributes:
     tasks: T tasks.
     encoder: template of the encoders `encoder_<task>`; None for none.
     bottom: template of the trunks `bottom_<task>`.
-    tower: template of the body of each tower h_k; its head is added.
-    strength: of the penalty, >= 0.
+    tower: template of the bodies of the towers h_k, or a tuple with one per
+      task; linear heads are added.
+    strength: weight of the penalty, >= 0; worth tuning, since a suitable value
+      depends on the size of the trunks.
 
-  Differs from the papers: Duong et al. draw a target language's parser to a
-  trained source language's; here, as in Ma et al., the two move together, and
-  with T tasks every pair does, embeddings among them. Towers are left out of
-  the penalty: each belongs to a task alone.
+  Differs from the papers: Duong et al. draw the parser of a target language
+  towards a trained one of a source language. Here, as in Ma et al., both
+  models move; with T tasks the penalty covers every pair, and the embeddings.
+  It leaves out the towers, which are task-specific.
 
   References:
     Duong et al. 2015, "Low Resource Dependency Parsing: Cross-lingual Parameter
@@ -47,21 +51,21 @@ class SoftSharing(nn.Module):
   tasks: tuple[Task, ...]
   encoder: nn.Module | None = None
   bottom: nn.Module = experts.MLP((128,))
-  tower: common.Tower = experts.MLP((32,))
+  tower: _common.TowerBody = experts.MLP((32,))
   strength: Any = 1e-4
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
-    """Whether a parameter receives more than one task's gradient."""
+    """Returns whether a parameter receives gradients of several tasks."""
     del path
     return False
 
   @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False
-  ) -> common.Predictions:
+  ) -> _common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': (), 'penalty': scalar})`."""
-    common.check_weight('strength', self.strength)
-    hidden = common.own_trunks(self, features, train=train)
+    _common.check_weight('strength', self.strength)
+    hidden = _common.apply_trunks(self, features, train=train)
     params = self.variables.get('params', {})
     trunks = [
       {part: params.get(f'{part}_{name}', {}) for part in ('encoder', 'bottom')}
@@ -69,12 +73,12 @@ class SoftSharing(nn.Module):
     ]
     pairs = itertools.combinations(trunks, 2)
     distance = sum((_distance(*pair) for pair in pairs), jnp.float32(0))
-    predictions = common.predict(self.tasks, self.tower, hidden, train=train)
+    predictions = _common.predict(self.tasks, self.tower, hidden, train=train)
     return predictions, {'gates': (), 'penalty': self.strength * distance}
 
 
 def _distance(a: PyTree, b: PyTree) -> Array:
-  """Squared, in float32."""
+  """Returns the squared Euclidean distance, in float32."""
   leaves = jax.tree.leaves(
     jax.tree.map(
       lambda x, y: jnp.sum(jnp.square((x - y).astype(jnp.float32))), a, b

@@ -1,11 +1,11 @@
-"""Semi-progressive layered extraction: PLE, pruned at the top."""
+"""Semi-progressive layered extraction: PLE with a pruned top level."""
 
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from lplmtl.architectures import common, ple
+from lplmtl.architectures import _common, ple
 from lplmtl.layers import experts, extraction, mixture, modules
 from lplmtl.types import Array, Task
 
@@ -13,39 +13,44 @@ from lplmtl.types import Array, Task
 class SPLE(nn.Module):
   """PLE whose top level has no task-specific experts.
 
-  Levels below the top are PLE's, each with its shared gate. The top level
+  The levels below the top are PLE's, each with a shared gate. The top level
   (`level_<N-1>`) holds shared experts E_s only, which read g_{s,N-1}; the
-  towers take over the deep task-specific work. Each task mixes the top experts
-  by a gate `softmax(W_k g_{k,N-1})`. How task k's own g_{k,N-1} reaches its
-  tower is `top`, for the figure of the paper is not public:
+  towers take over the deep task-specific extraction. Each task mixes the top
+  experts by a gate `softmax(W_k g_{k,N-1})`. `top` says how task k's own
+  g_{k,N-1} reaches its tower; it is an option because the paper's figure is not
+  public:
 
   - `concat`: `y_k = h_k([g_{k,N-1} ; softmax(W_k g_{k,N-1}) E_s])`;
-  - `identity`: `y_k = h_k(softmax(W_k g_{k,N-1}) [g_{k,N-1} ; E_s])`, of equal
-    widths;
-  - `shared`: `y_k = h_k(softmax(W_k g_{k,N-1}) E_s)`, what a PLE without
-    specific experts at its top computes.
+  - `identity`: `y_k = h_k(softmax(W_k g_{k,N-1}) [g_{k,N-1} ; E_s])`, which
+    requires equal widths;
+  - `shared`: `y_k = h_k(softmax(W_k g_{k,N-1}) E_s)`, which a PLE without
+    specific experts at the top computes.
 
   Shared parameters: `encoder`, every `level_*/shared_experts` and
-  `level_*/shared_gate`; the `specific_experts_*`, for all of them stand below
-  the top, where the shared gate hands their outputs to the other tasks; and
-  below the last but one also `gate_*`, through the specific experts above.
-  Their number: below the top as PLE's, with a shared gate at every level; on
-  top E_s experts and D E_s T (with `identity` D (E_s + 1) T); and the towers.
+  `level_*/shared_gate`; every `specific_experts_*`, because all are below the
+  top, where the shared gate passes their outputs to the other tasks; and below
+  the last level but one also `gate_*`, through the specific experts above.
+
+  Number of parameters: below the top that of PLE, with a shared gate at every
+  level; at the top E_s experts and D E_s T for the gates (with `identity`
+  D (E_s + 1) T); and the towers.
 
   Attributes:
     tasks: T tasks.
-    encoder: module from features to `[B, ...]`; None takes them as they are.
+    encoder: module that maps the features to `[B, ...]`; None to use them as
+      they are.
     levels: template of an expert for each of the N levels, lowest first; with
-      one level, the task's own input is the encoded features.
-    num_specific: experts of each task alone, below the top: a number; a tuple
-      with one for each task; or one such tuple for each of the N - 1 levels:
-      with two levels ((1, 3),), for the top has `num_top`.
-    num_shared: experts of all tasks, below the top: a number, or a tuple with
-      one for each of the N - 1 levels.
-    num_top: experts of the top level.
-    tower: template of the body of each tower; its head is added.
-    top: the reading of the top level.
-    gate_body: template of what stands below each gate's kernel, such as
+      one level, g_{k,N-1} is the encoded features.
+    num_specific: number of task-specific experts below the top: a number; a
+      tuple with one per task; or a tuple with such a tuple for each of the
+      N - 1 levels, such as ((1, 3),) with two levels.
+    num_shared: number of shared experts below the top: a number, or a tuple
+      with one for each of the N - 1 levels.
+    num_top: number of experts at the top.
+    tower: template of the towers' bodies, or a tuple with one per task; linear
+      heads are added.
+    top: 'concat', 'identity' or 'shared', see above.
+    gate_body: template of the module below each gate's kernel, such as
       `MLP((32,))`; None for linear gates.
 
   Example:
@@ -65,31 +70,31 @@ class SPLE(nn.Module):
   num_specific: int | tuple[Any, ...] = 2
   num_shared: int | tuple[int, ...] = 2
   num_top: int = 2
-  tower: common.Tower = experts.MLP((32,))
+  tower: _common.TowerBody = experts.MLP((32,))
   top: Literal['concat', 'identity', 'shared'] = 'concat'
   gate_body: nn.Module | None = None
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
-    """Whether a parameter receives more than one task's gradient."""
+    """Returns whether a parameter receives gradients of several tasks."""
     return extraction.is_shared(path, len(self.levels))
 
   @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False
-  ) -> common.Predictions:
+  ) -> _common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': one dict per level})`.
 
-    With `top='identity'` the top gate's weight of g_{k,N-1} is that of a pool
-    which is called like the task.
+    With `top='identity'` the top gate's weight of g_{k,N-1} is listed under a
+    pool with the name of the task.
     """
-    names = common.task_names(self.tasks)
+    names = _common.task_names(self.tasks)
     if self.top not in ('concat', 'identity', 'shared'):
       raise ValueError(
         f"top must be 'concat', 'identity' or 'shared', found {self.top!r}"
       )
-    common.check_levels(self.levels)
-    x = common.encode(self.encoder, features, train=train)
-    own, shared, weights = ple.extract(
+    _common.check_levels(self.levels)
+    x = _common.encode(self.encoder, features, train=train)
+    below, shared, weights = ple.extract(
       names,
       self.levels[:-1],
       self.num_specific,
@@ -105,19 +110,19 @@ class SPLE(nn.Module):
       self.top,
       modules.optional(self.gate_body),
       name=f'level_{len(self.levels) - 1}',
-    )(own, shared, train=train)
-    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+    )(below, shared, train=train)
+    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
     return predictions, {'gates': (*weights, top_weights)}
 
 
 class TopLevel(nn.Module):
-  """SPLE's top: shared experts, gated by each task.
+  """SPLE's top level: shared experts, mixed by one gate per task.
 
   Attributes:
     expert: template of an expert.
     num_experts: E.
     top: see `SPLE`.
-    gate_body: template of what stands below each gate's kernel, or None.
+    gate_body: template of the module below each gate's kernel, or None.
   """
 
   expert: nn.Module
@@ -127,20 +132,20 @@ class TopLevel(nn.Module):
 
   @nn.compact
   def __call__(
-    self, own: dict[str, Array], shared: Array, *, train: bool = False
+    self, below: dict[str, Array], shared: Array, *, train: bool = False
   ) -> tuple[dict[str, Array], dict[str, mixture.Weights]]:
     """Maps `{task: [B, H']}` and `[B, H']` to the towers' inputs."""
-    names = tuple(own)
-    below: list[mixture.Given] = []
+    names = tuple(below)
+    given: list[mixture.Given] = []
     if self.top == 'identity':
-      self._check_widths(own[names[0]], shared)
-      below = [mixture.Given(name, own[name][:, None]) for name in names]
+      self._check_widths(below[names[0]], shared)
+      given = [mixture.Given(name, below[name][:, None]) for name in names]
     mixed, weights = mixture.mix(
       self,
       self.expert,
-      [*below, mixture.Pool('shared_experts', self.num_experts, shared)],
+      [*given, mixture.Pool('shared_experts', self.num_experts, shared)],
       [
-        mixture.Selector(f'gate_{name}', own[name], (name, 'shared_experts'))
+        mixture.Gate(f'gate_{name}', below[name], (name, 'shared_experts'))
         for name in names
       ],
       train=train,
@@ -149,16 +154,16 @@ class TopLevel(nn.Module):
     inputs = dict(zip(names, mixed, strict=True))
     if self.top == 'concat':
       inputs = {
-        name: jnp.concatenate([own[name], inputs[name]], axis=-1)
+        name: jnp.concatenate([below[name], inputs[name]], axis=-1)
         for name in names
       }
     return inputs, dict(zip(names, weights, strict=True))
 
-  def _check_widths(self, own: Array, shared: Array) -> None:
+  def _check_widths(self, below: Array, shared: Array) -> None:
     output = modules.output_shape(self.expert, shared)
-    if own.shape[1:] != output.shape[1:]:
+    if below.shape[1:] != output.shape[1:]:
       raise ValueError(
         "top='identity' mixes the level below with the top experts and needs "
-        f'equal widths; found {own.shape[1:]} below and {output.shape[1:]} on '
-        "top: make them equal or take top='concat'"
+        f'equal widths; found {below.shape[1:]} below and {output.shape[1:]} '
+        "at the top: make them equal, or take top='concat'"
       )

@@ -1,37 +1,40 @@
-"""MMoE in several levels (the ML-MMoE of Tang et al. 2020)."""
+"""MMoE with several levels (the ML-MMoE of Tang et al. 2020)."""
 
 from typing import Any
 
 import flax.linen as nn
 
-from lplmtl.architectures import common
+from lplmtl.architectures import _common
 from lplmtl.layers import experts, extraction, mixture, modules
 from lplmtl.types import Array, Task
 
 
 class StackedMMoE(nn.Module):
-  """Levels of shared experts; each expert above reads a mixture of its own.
+  """Levels of shared experts; each expert reads its own mixture of those below.
 
   At level j, expert i reads `x_ij = sum_e g_ij(x)_e f_{e,j-1}(x_{e,j-1})`, a
   gated mixture of all experts below; the lowest level reads the input x. On
-  top, one gate a task feeds its tower, as in MMoE. All gates read x.
+  top, one gate per task feeds its tower, as in MMoE. All gates read x.
 
   Shared parameters: `encoder`, every `level_*/expert*` and `level_*/selector_*`
-  (the gates of the experts above); not the tasks' gates on top. Their number:
-  encoder, E experts a level, D E E' a level below one of E' experts, D E T on
-  top, and the towers.
+  (the gates of the experts above), but not the tasks' gates on top.
+
+  Number of parameters: encoder; E experts per level; the gates, D E E' at a
+  level of E experts below one of E' and D E T at the top; and the towers.
 
   Attributes:
     tasks: T tasks.
-    encoder: module from features to `[B, ...]`; None takes them as they are.
-    levels: template of an expert for each level, lowest first.
-    num_experts: E: a number, or a tuple with one for each level.
-    tower: template of the body of each tower; its head is added.
-    gate_body: template of what stands below each gate's kernel, such as
+    encoder: module that maps the features to `[B, ...]`; None to use them as
+      they are.
+    levels: template of an expert per level, lowest first.
+    num_experts: E: a number, or a tuple with one per level.
+    tower: template of the towers' bodies, or a tuple with one per task; linear
+      heads are added.
+    gate_body: template of the module below each gate's kernel, such as
       `MLP((32,))`; None for linear gates.
 
-  Differs from the paper: Tang et al. draw this rival and give no equations;
-  that every expert above has a gate of its own, on x, is our reading.
+  Differs from the paper: Tang et al. draw this baseline without giving
+  equations; one gate on x for every expert above is our reading.
 
   References:
     Tang et al. 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task
@@ -42,24 +45,24 @@ class StackedMMoE(nn.Module):
   encoder: nn.Module | None = None
   levels: tuple[nn.Module, ...] = (experts.MLP((64,)), experts.MLP((64,)))
   num_experts: int | tuple[int, ...] = 4
-  tower: common.Tower = experts.MLP((32,))
+  tower: _common.TowerBody = experts.MLP((32,))
   gate_body: nn.Module | None = None
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
-    """Whether a parameter receives more than one task's gradient."""
+    """Returns whether a parameter receives gradients of several tasks."""
     if path[0] == 'encoder':
       return True
-    is_own = path[1].startswith(('gate_', 'hidden_gate_'))
-    return path[0].startswith('level_') and not is_own
+    is_tasks_gate = path[1].startswith(('gate_', 'hidden_gate_'))
+    return path[0].startswith('level_') and not is_tasks_gate
 
   @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False
-  ) -> common.Predictions:
+  ) -> _common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': one dict per level})`."""
-    names = common.task_names(self.tasks)
-    common.check_levels(self.levels)
-    x = common.encode(self.encoder, features, train=train)
+    names = _common.task_names(self.tasks)
+    _common.check_levels(self.levels)
+    x = _common.encode(self.encoder, features, train=train)
     counts = extraction.level_counts(
       self.num_experts, len(self.levels), 'num_experts'
     )
@@ -78,7 +81,7 @@ class StackedMMoE(nn.Module):
       )
       inputs, weights = level(x, inputs, train=train)
       gates.append(weights)
-    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
+    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
     return predictions, {'gates': tuple(gates)}
 
 
@@ -93,17 +96,17 @@ class _Level(nn.Module):
   def __call__(
     self, x: Array, inputs: dict[str, Array], *, train: bool = False
   ) -> tuple[dict[str, Array], dict[str, mixture.Weights]]:
-    """Without inputs of their own, all experts read x."""
+    """All experts read x if `inputs`, their own inputs, is empty."""
     pools = [mixture.Pool(name, 1, value) for name, value in inputs.items()]
     pools = pools or [mixture.Pool('experts', self.num_experts, x)]
-    everything = tuple(pool.name for pool in pools)
+    all_pools = tuple(pool.name for pool in pools)
     mixed, weights = mixture.mix(
       self,
       self.expert,
       pools,
       [
-        mixture.Selector(f'{self.prefix}{r}', x, everything)
-        for r in self.readers
+        mixture.Gate(f'{self.prefix}{reader}', x, all_pools)
+        for reader in self.readers
       ],
       train=train,
       gate_body=self.gate_body,

@@ -1,39 +1,41 @@
-"""STEM: embeddings of each task's own (Su et al. 2024)."""
+"""STEM: shared and task-specific embeddings (Su et al. 2024)."""
 
 from typing import Any
 
 import flax.linen as nn
 import jax
 
-from lplmtl.architectures import common
+from lplmtl.architectures import _common
 from lplmtl.layers import experts, extraction, mixture
 from lplmtl.types import Task
 
 
 class STEM(nn.Module):
-  """T + 1 encoders; all experts are seen forward, one's own go backward.
+  """T + 1 encoders; a task uses all experts but trains its own and shared ones.
 
-  Task k's experts read its own embedding x_k, the shared ones x_s. The gate of
-  task k mixes the experts of all tasks and the shared ones, but no gradient of
-  task k reaches the experts (and the embedding) of another task: All Forward,
-  Task-specific Backward:
+  The experts of task k read its own embedding x_k, the shared experts read x_s.
+  The gate of task k mixes the experts of all tasks and the shared ones, but no
+  gradient of task k reaches the experts and the embedding of another task
+  ("All Forward Task-specific Backward"; sg is stop_gradient):
 
       y_k = h_k(softmax(W_k (x_k + x_s)) [sg(E_j), j != k ; E_k ; E_s])
 
-  Shared parameters: `encoder_shared`, `shared_experts`. Their number: T + 1
-  encoders, sum_j E_j + E_s experts, and a task D (sum_j E_j + E_s) and its
-  tower.
+  Shared parameters: `encoder_shared`, `shared_experts`.
+
+  Number of parameters: T + 1 encoders, sum_j E_j + E_s experts, a gate of
+  D (sum_j E_j + E_s) per task, and the towers.
 
   Attributes:
     tasks: T tasks.
     encoder: template of the encoders `encoder_<task>` and `encoder_shared`;
-      None takes the features as they are.
+      None to use the features as they are.
     expert: template of an expert.
-    num_specific: E_k, experts of each task, >= 1: a number, or a tuple with one
-      for each task, in order.
-    num_shared: E_s, experts of all tasks, >= 1.
-    tower: template of the body of each tower; its head is added.
-    gate_body: template of what stands below each gate's kernel, such as
+    num_specific: E_k, the number of task-specific experts, >= 1: a number, or a
+      tuple with one per task, in order.
+    num_shared: E_s, the number of shared experts, >= 1.
+    tower: template of the towers' bodies, or a tuple with one per task; linear
+      heads are added.
+    gate_body: template of the module below each gate's kernel, such as
       `MLP((32,))`; None for linear gates.
 
   Differs from the paper: one level of experts; gates are linear by default.
@@ -48,22 +50,22 @@ class STEM(nn.Module):
   expert: nn.Module = experts.MLP((64,))
   num_specific: int | tuple[int, ...] = 2
   num_shared: int = 2
-  tower: common.Tower = experts.MLP((32,))
+  tower: _common.TowerBody = experts.MLP((32,))
   gate_body: nn.Module | None = None
 
   def is_shared(self, path: tuple[str, ...]) -> bool:
-    """Whether a parameter receives more than one task's gradient."""
+    """Returns whether a parameter receives gradients of several tasks."""
     return path[0] in ('encoder_shared', 'shared_experts')
 
   @nn.compact
   def __call__(
     self, features: Any, *, train: bool = False
-  ) -> common.Predictions:
+  ) -> _common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': one dict for its level})`."""
-    names = common.task_names(self.tasks)
+    names = _common.task_names(self.tasks)
     (counts,) = extraction.specific_counts(self.num_specific, len(names), 1, 1)
     x = {
-      name: common.own_copy(
+      name: _common.apply_copy(
         self, self.encoder, f'encoder_{name}', features, train=train
       )
       for name in (*names, 'shared')
@@ -73,23 +75,28 @@ class STEM(nn.Module):
       for name, count in zip(names, counts, strict=True)
     ]
     pools.append(mixture.Pool('shared_experts', self.num_shared, x['shared']))
-    everything = tuple(pool.name for pool in pools)
-    selectors = [
-      mixture.Selector(f'gate_{name}', x[name] + x['shared'], everything)
+    all_pools = tuple(pool.name for pool in pools)
+    gates = {
+      name: mixture.Gate(f'gate_{name}', x[name] + x['shared'], all_pools)
       for name in names
-    ]
+    }
     outputs, logits = mixture.apply(
-      self, self.expert, pools, selectors, train=train, gate_body=self.gate_body
+      self,
+      self.expert,
+      pools,
+      list(gates.values()),
+      train=train,
+      gate_body=self.gate_body,
     )
-    inputs, gates = {}, {}
+    inputs, weights = {}, {}
     for name in names:
+      trained = (f'specific_experts_{name}', 'shared_experts')
       seen = {
-        pool: x
-        if pool in (f'specific_experts_{name}', 'shared_experts')
-        else jax.lax.stop_gradient(x)
+        pool: x if pool in trained else jax.lax.stop_gradient(x)
         for pool, x in outputs.items()
       }
-      own = [s for s in selectors if s.name == f'gate_{name}']
-      (inputs[name],), (gates[name],) = mixture.weigh(seen, logits, own)
-    predictions = common.predict(self.tasks, self.tower, inputs, train=train)
-    return predictions, {'gates': (gates,)}
+      (inputs[name],), (weights[name],) = mixture.weigh(
+        seen, logits, [gates[name]]
+      )
+    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
+    return predictions, {'gates': (weights,)}

@@ -1,4 +1,4 @@
-"""Making models small, and counting how small they are."""
+"""Tools that make models smaller, and count how large they are."""
 
 from lplmtl.compression.cost import count_flops as count_flops
 from lplmtl.compression.cost import count_parameters as count_parameters

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, and FLOPs counted from its traced program."""
+"""The cost of a model: parameters, and the FLOPs of its traced program."""
 
 import math
 from collections.abc import Callable
@@ -8,8 +8,8 @@ import jax
 
 from lplmtl.types import PyTree
 
-# One operation for every output element. Comparisons and selections count too:
-# a relu is one `max`.
+# One operation per output element. Comparisons and selections count, too: a
+# relu is one `max`.
 _ELEMENTWISE = frozenset(
   """
   abs acos acosh add add_any asin asinh atan atan2 atanh cbrt ceil clamp cos
@@ -19,14 +19,14 @@ _ELEMENTWISE = frozenset(
   and or xor not
   """.split()
 )
-# One operation for every input element that is folded into another one.
+# One operation per input element that is folded into another one.
 _REDUCTIONS = frozenset(
   """
   reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor
   argmax argmin cumsum cumprod cummax cummin cumlogsumexp
   """.split()
 )
-# Moves, renames or creates data.
+# No operations: these move, rename or create data.
 _FREE = frozenset(
   """
   bitcast_convert_type broadcast_in_dim concatenate convert_element_type copy
@@ -40,7 +40,7 @@ _FREE = frozenset(
 
 
 def count_parameters(params: PyTree) -> int:
-  """The number of numbers in a pytree of parameters.
+  """Returns the number of scalars in a pytree of parameters.
 
   Example:
     >>> import jax.numpy as jnp
@@ -51,26 +51,26 @@ def count_parameters(params: PyTree) -> int:
 
 
 def count_flops(fn: Callable[..., Any], *args: Any) -> int:
-  """Floating-point operations of one call, counted from its traced program.
+  """Counts the floating-point operations of one call in its traced program.
 
   A multiply-add counts as 2. Contractions and convolutions are counted exactly;
-  every elementwise operation (a transcendental function too) as 1 for each
-  output element, a reduction as 1 for each element folded in, and moving data
-  (gathers of embeddings, concatenations, casts) as 0. The count is that of the
+  an elementwise operation (even a transcendental function) counts as 1 per
+  output element, a reduction as 1 per element folded in, and moving data
+  (embedding gathers, concatenations, casts) as 0. The count is that of the
   program as written, before the compiler fuses or removes anything, so it does
-  not depend on machine or version.
+  not depend on the machine or the version of the compiler.
 
   Args:
     fn: a function that JAX can trace.
     *args: its arguments; arrays or `jax.ShapeDtypeStruct`s.
 
   Returns:
-    The count, without what no result depends on. For a model's cost per row,
-    give it one row.
+    The count, without operations that no result depends on. Pass one row for
+    the cost of a model per row.
 
   Raises:
-    NotImplementedError: a primitive whose cost is not known, or a `while`,
-      whose number of rounds is not.
+    NotImplementedError: the program has a primitive of unknown cost, or a
+      `while` loop, whose number of iterations is unknown.
 
   Example:
     >>> import jax.numpy as jnp
@@ -83,7 +83,9 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> int:
 def matrix_products(
   fn: Callable[..., Any], *args: Any
 ) -> list[tuple[int, int, int]]:
-  """`(m, k, n)` of every plain product `[m, k] [k, n]` in the traced program.
+  """Lists `(m, k, n)` of every product `[m, k] [k, n]` in a traced program.
+
+  Products with batch axes, or of other ranks, are left out.
 
   Args:
     fn: a function that JAX can trace.
@@ -93,17 +95,17 @@ def matrix_products(
 
 
 def _products(jaxpr: Any) -> list[tuple[int, int, int]]:
-  found = []
+  sizes = []
   for equation in _live(jaxpr):
     if equation.primitive.name == 'dot_general':
       (contracting, _), (batch, _) = equation.params['dimension_numbers']
       left, right = (v.aval.shape for v in equation.invars)
       if len(left) == len(right) == 2 and len(contracting) == 1 and not batch:
         (m, n), k = equation.outvars[0].aval.shape, left[contracting[0]]
-        found.append((m, k, n))
+        sizes.append((m, k, n))
     for inner in _inner(equation.params):
-      found += _products(inner)
-  return found
+      sizes += _products(inner)
+  return sizes
 
 
 def _count(jaxpr: Any) -> int:
@@ -111,7 +113,7 @@ def _count(jaxpr: Any) -> int:
 
 
 def _live(jaxpr: Any) -> list[Any]:
-  """The equations that the results depend on, as a compiler keeps them."""
+  """Returns the equations that the results depend on."""
   needed = {id(v) for v in jaxpr.outvars}
   kept = []
   for equation in reversed(jaxpr.eqns):
@@ -139,8 +141,8 @@ def _count_equation(equation: Any) -> int:
     return _size(equation.invars[2])
   if name == 'while':
     raise NotImplementedError(
-      'cannot count the FLOPs of a while loop: its number of rounds is not '
-      'known; use lax.scan or fori_loop with fixed bounds'
+      'cannot count the FLOPs of a while loop, whose number of iterations is '
+      'unknown: use lax.scan, or fori_loop with fixed bounds'
     )
   inner = _inner(equation.params)
   if not inner:
@@ -153,9 +155,10 @@ def _count_equation(equation: Any) -> int:
 
 
 def _inner(params: dict[str, Any]) -> list[Any]:
-  """The programs inside a call, a scan, a conditional or a remat.
+  """Returns the programs inside a call, a scan, a conditional or a remat.
 
-  A custom derivative's rules are functions, not programs: they do not count.
+  The rules of a custom derivative are functions, not programs, and are left
+  out.
   """
   values = [
     v
@@ -177,7 +180,7 @@ def _convolution(equation: Any) -> int:
   kernel = equation.invars[1].aval.shape
   numbers = equation.params['dimension_numbers']
   # rhs_spec: output features, input features per group, spatial axes. Padding
-  # is multiplied like data.
+  # counts like data.
   folded = math.prod(kernel[axis] for axis in numbers.rhs_spec[1:])
   return 2 * _size(equation.outvars[0]) * folded
 

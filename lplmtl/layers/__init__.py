@@ -1,1 +1,1 @@
-"""Parts of architectures: encoders, experts, gates and towers."""
+"""Building blocks of architectures: encoders, experts, gates and towers."""

@@ -10,26 +10,27 @@ from lplmtl.types import Array
 
 
 def dropout(key: Array, x: Array, rate: Any) -> Array:
-  """Drops units and scales the others up, so that the mean stays.
+  """Zeroes random units and scales up the others, which preserves the mean.
 
   Args:
-    key: random key; a `prng.row_key` for some rows of a larger batch.
-    x: `[B, ...]`, less than 2^32 units.
-    rate: share of units to drop, in [0, 1); may be traced.
+    key: random key; a `prng.row_key` if x holds some rows of a larger batch.
+    x: `[B, ...]`, fewer than 2^32 units.
+    rate: fraction of units to drop, in [0, 1); may be traced.
 
   Raises:
-    ValueError: a rate out of range, where it is not traced.
+    ValueError: the rate is out of range (a traced rate is not checked).
   """
   if not isinstance(rate, jax.Array) and not 0 <= rate < 1:
     raise ValueError(f'a dropout rate must be in [0, 1), found {rate}')
-  if str(key.dtype) != 'key<rows>':  # then it does not know of rows
+  if str(key.dtype) != 'key<rows>':  # JAX's own keys do not know about rows
     key = prng.row_key(key)
   kept = 1 - jnp.asarray(rate, jnp.float32)
   bits = jax.random.bits(key, x.shape, jnp.uint32)
-  share = (bits >> 8).astype(jnp.float32) * 2.0**-24  # exact in float32
-  return jnp.where(share < kept, x * (1 / kept).astype(x.dtype), 0)
+  # The upper 24 bits as a number in [0, 1): float32 holds them exactly.
+  uniform = (bits >> 8).astype(jnp.float32) * 2.0**-24
+  return jnp.where(uniform < kept, x * (1 / kept).astype(x.dtype), 0)
 
 
 def is_zero(rate: Any) -> bool:
-  """Whether a rate is known to be 0; a traced one is not known."""
+  """Returns whether a rate is known to be 0, which a traced one is not."""
   return not isinstance(rate, jax.Array) and rate == 0

@@ -1,4 +1,4 @@
-"""Category ids and numeric columns to one vector a row, and its crosses."""
+"""Encoders: category ids and numbers to one vector per row; feature crosses."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,25 +13,25 @@ from lplmtl.types import Array
 
 
 class TabularEncoder(nn.Module):
-  """Embeds every category column and appends the numeric ones.
+  """Embeds the category columns and appends the numeric ones.
 
-  Features come from `lplmtl.tables.Tables.encode`, which also turns numeric
-  columns into quantile bins (more category columns) when asked to.
-  One table holds all columns' embeddings, so that a batch is one gather.
+  The features come from `lplmtl.tables.Tables.encode`, which can also turn
+  numeric columns into quantile bins (additional category columns). One table
+  holds the embeddings of all columns, so that a batch needs a single gather.
 
-  A bin's embedding is its own vector plus the sum of steps from the lowest bin
-  up to it, `v_b + 0.3 (s_1 + ... + s_b)`: neighbours share what they learn, and
-  a single bin can still stand out.
+  The embedding of a bin is a vector of its own plus the sum of the steps from
+  the lowest bin up to it, `v_b + 0.3 (s_1 + ... + s_b)`: neighbouring bins
+  share what they learn, while a single bin can still differ.
 
-  Parameters: embed_dim for each value of each column, and as many again for
-  each bin.
+  Number of parameters: embed_dim for each value of each column, and another
+  embed_dim for each bin.
 
   Attributes:
-    num_categories: vocabulary size of each of the C category columns, the
-      reserved id 0 (never seen in training) included.
+    num_categories: vocabulary size of each of the C category columns, including
+      the reserved id 0 (unseen in training).
     embed_dim: width of an embedding.
-    num_ordered: how many of the columns, the last ones, are bins of numbers in
-      their order.
+    num_ordered: number of columns, the last ones, that are ordered bins of
+      numbers.
 
   Example:
     >>> import jax
@@ -54,16 +54,17 @@ class TabularEncoder(nn.Module):
     """Maps the features to `[B, D]`, D = C embed_dim + N.
 
     Args:
-      features: `categories`, `[B, C]` int ids (an id outside of its column's
-        vocabulary is not noticed inside jit: encode with `Tables`), and
-        `numeric`, `[B, N]` float.
-      train: not used.
+      features: `categories`, `[B, C]` int ids, and `numeric`, `[B, N]` float.
+        Encode them with `Tables`: under jit, an id outside its column's
+        vocabulary goes unnoticed.
+      train: unused.
 
     Returns:
       `[B, D]` float.
 
     Raises:
-      ValueError: no such features, not C category columns, or a size below 1.
+      ValueError: the features have another form, there are not C category
+        columns, or a size is below 1.
     """
     self._check_names(features, 'features')
     categories, numeric = features['categories'], features['numeric']
@@ -87,8 +88,8 @@ class TabularEncoder(nn.Module):
       )
     table = self.param(
       'embedding',
-      # Small: rare values then start near their column's mean. On census66k
-      # 0.5 cost 0.003 of validation AUC against 0.05.
+      # Small, so that rare values start near their column's mean: on census66k
+      # a standard deviation of 0.5 costs 0.003 of validation AUC.
       nn.initializers.normal(0.05),
       (sum(self.num_categories), self.embed_dim),
       jnp.float32,
@@ -97,35 +98,42 @@ class TabularEncoder(nn.Module):
       sizes = self.num_categories[-self.num_ordered :]
       steps = self.param(
         'steps',
+        # Summed and scaled, 32 of these have a standard deviation of 0.017,
+        # below the 0.05 of a bin's own vector.
         nn.initializers.normal(0.01),
         (sum(sizes), self.embed_dim),
         jnp.float32,
       )
       columns = jnp.split(steps, np.cumsum(sizes)[:-1])
       sums = [jnp.cumsum(x, axis=0) for x in columns]
-      apart = jnp.zeros((len(table) - len(steps), self.embed_dim), table.dtype)
-      table = table + 0.3 * jnp.concatenate([apart, *sums])
+      unordered = (len(table) - len(steps), self.embed_dim)
+      zeros = jnp.zeros(unordered, table.dtype)
+      # Adam moves every entry by about the learning rate, so b steps in the
+      # same direction move bin b up to b times as fast as its own vector does;
+      # 0.3 dampens that. The value is not critical: with 0.1, 0.3 and 1 the
+      # income AUC on census66k's validation rows is .9572, .9572 and .9570.
+      table = table + 0.3 * jnp.concatenate([zeros, *sums])
     offsets = np.cumsum((0, *self.num_categories[:-1]), dtype=np.int32)
     embedded = jnp.take(table, categories + offsets[None], axis=0, mode='clip')
     flat = embedded.reshape(categories.shape[0], -1)
     return jnp.concatenate([flat, numeric.astype(flat.dtype)], axis=1)
 
   def check_features(self, features: Any, name: str) -> None:
-    """Refuses ids outside of a column's vocabulary; `fit` asks.
+    """Checks that ids are within their column's vocabulary; `fit` calls this.
 
-    Inside jit such an id would be taken for one of another column.
+    Under jit, an id out of range would silently read another column's rows.
 
     Args:
       features: arrays, not traced.
-      name: what to call them.
+      name: what to call them in the message.
 
     Raises:
-      ValueError: no such features, or an id that is none.
+      ValueError: the features have another form, or an id is out of range.
     """
     self._check_names(features, name)
     categories = np.asarray(features['categories'])
     if categories.ndim != 2 or not categories.size:
-      return  # refused when the model is traced, if need be
+      return  # `__call__` checks the shape
     lowest, highest = categories.min(axis=0), categories.max(axis=0)
     columns = zip(self.num_categories, lowest, highest, strict=False)
     for i, (size, low, high) in enumerate(columns):
@@ -136,8 +144,8 @@ class TabularEncoder(nn.Module):
         )
 
   def _check_names(self, features: Any, name: str) -> None:
-    wanted = ('categories', 'numeric')
-    if isinstance(features, Mapping) and all(x in features for x in wanted):
+    names = ('categories', 'numeric')
+    if isinstance(features, Mapping) and all(x in features for x in names):
       return
     found = list(features) if isinstance(features, Mapping) else 'an array'
     raise ValueError(
@@ -147,18 +155,19 @@ class TabularEncoder(nn.Module):
 
 
 class CrossNetwork(nn.Module):
-  """Feature crosses of low rank on top of another encoder (DCN-V2).
+  """Low-rank feature crosses on top of another encoder (DCN-V2).
 
-  Each layer multiplies every input with a combination of all features, so that
-  L layers reach products of L + 1 of them:
+  Each layer multiplies every input by a combination of all features, so that L
+  layers reach products of L + 1 features:
 
       x_{l+1} = x_0 * (U_l V_l x_l + b_l) + x_l
 
-  with x_0 the encoded features, V_l `[D, R]` and U_l `[R, D]`. Parameters, a
-  layer: 2 D R + D.
+  where x_0 are the encoded features, V_l is `[D, R]` and U_l is `[R, D]`.
+
+  Number of parameters: 2 D R + D per layer, and the encoder.
 
   Attributes:
-    encoder: template of a module from features to `[B, D]`.
+    encoder: template of a module that maps the features to `[B, D]`.
     rank: R >= 1.
     num_layers: L >= 1.
 
@@ -176,7 +185,7 @@ class CrossNetwork(nn.Module):
     """Maps the features to `[B, D]`.
 
     Raises:
-      ValueError: a rank or a number of layers below 1.
+      ValueError: the rank or the number of layers is below 1.
     """
     if not _checks.is_whole_number(self.rank) or not _checks.is_whole_number(
       self.num_layers
@@ -185,9 +194,9 @@ class CrossNetwork(nn.Module):
         'rank and num_layers must be whole numbers of at least 1, found '
         f'{self.rank!r} and {self.num_layers!r}'
       )
-    start = modules.map_rows(self.encoder, features, train=train)
-    x = start
+    encoded = modules.map_rows(self.encoder, features, train=train)
+    x = encoded
     for i in range(self.num_layers):
-      small = nn.Dense(self.rank, use_bias=False, name=f'down_{i}')(x)
-      x = start * nn.Dense(start.shape[-1], name=f'up_{i}')(small) + x
+      projected = nn.Dense(self.rank, use_bias=False, name=f'down_{i}')(x)
+      x = encoded * nn.Dense(encoded.shape[-1], name=f'up_{i}')(projected) + x
     return x

@@ -16,12 +16,12 @@ class MLP(nn.Module):
   """Dense layers, each followed by an activation (and dropout).
 
   Attributes:
-    widths: units of each layer, `()` for the identity.
+    widths: number of units per layer; `()` for the identity.
     activation: elementwise function.
-    dropout_rate: share of units dropped after each activation, in [0, 1); may
-      be a traced scalar.
-    dtype: compute dtype, such as 'bfloat16'; None takes that of the input and
-      the parameters, which are float32 either way.
+    dropout_rate: fraction of units dropped after each activation, in [0, 1);
+      may be a traced scalar.
+    dtype: dtype of the computation, such as 'bfloat16'; None infers it from the
+      input and the parameters. The parameters are float32 in either case.
 
   Example:
     >>> key, x = jax.random.key(0), jnp.ones((2, 8))
@@ -52,7 +52,7 @@ class MLP(nn.Module):
 
 
 def check_mlp(mlp: MLP) -> None:
-  """Refuses fields that no MLP can have."""
+  """Raises ValueError unless the fields of an MLP make sense."""
   widths, activation = mlp.widths, mlp.activation
   is_tuple = isinstance(widths, tuple | list)
   if not is_tuple or not all(map(_checks.is_whole_number, widths)):
@@ -71,7 +71,7 @@ def check_mlp(mlp: MLP) -> None:
     is_float = False
   if not is_float:
     raise ValueError(
-      "MLP dtype must be None or a floating-point one, such as 'bfloat16'; "
+      "MLP dtype must be None or a floating-point dtype, such as 'bfloat16'; "
       f'found {mlp.dtype!r}'
     )
 
@@ -79,9 +79,9 @@ def check_mlp(mlp: MLP) -> None:
 class Experts(nn.Module):
   """E copies of one module that read the same input.
 
-  The copies' parameters are stacked on axis 0 (one `[E, D, H]` kernel instead
-  of E kernels): it traces and compiles faster than a list, and dropping an
-  expert is a slice. Every copy is initialised by its own key.
+  The parameters of the copies are stacked on axis 0 (one `[E, D, H]` kernel
+  instead of E kernels): this traces and compiles faster than a list, and
+  pruning an expert is a slice. Each copy is initialised with its own key.
 
   Attributes:
     expert: any Linen module, as a template (see `lplmtl.layers.modules.call`).
@@ -106,20 +106,33 @@ def declare(
   """Declares a stack of experts as a parameter of `module`.
 
   Args:
-    module: in whose compact method this stands.
-    name: of the parameter, a pytree like the expert's, each leaf `[E, ...]`.
-    expert: the template.
+    module: the module that owns the parameter; call this in its compact method.
+    name: name of the parameter, a pytree like the expert's own with leaves
+      `[E, ...]`.
+    expert: template.
     num_experts: E >= 1.
-    x: an input, of which only shape and dtype matter.
+    x: an input; only its shape and dtype matter.
 
   Raises:
-    ValueError: E below 1, or an expert with collections beside its parameters.
+    ValueError: E is below 1, is not the leading axis of the stored parameter,
+      or the expert has collections other than `params`.
   """
   if not _checks.is_whole_number(num_experts):
     raise ValueError(
       f'the number of {name} must be a whole number of at least 1, found '
       f'{num_experts!r}'
     )
+  if module.has_variable('params', name):
+    # `module.param` would trace the initialisers again to compare shapes: for
+    # all architectures together, 40 % of the time that tracing them takes.
+    stack = nn.unbox(module.get_variable('params', name))
+    found = {leaf.shape[:1] for leaf in jax.tree.leaves(stack)}
+    if found - {(num_experts,)}:
+      raise ValueError(
+        f'the parameter {name!r} must hold {num_experts} experts on axis 0, '
+        f'found leading axes {sorted(found)}: take the parameters of this model'
+      )
+    return stack
 
   def init(key: Array) -> PyTree:
     keys = jax.random.split(key, num_experts)
@@ -137,22 +150,22 @@ def run(
   key: Array | None,
   train: bool,
 ) -> tuple[list[Array], list[Array]]:
-  """Applies stacks of experts, and kernels of gates, to one input.
+  """Applies stacks of experts, and the kernels of gates, to one input.
 
-  An MLP's first layer, of all experts, and all kernels are one matrix product.
-  A module of any other kind, a subclass of MLP too, is mapped over its stacked
+  The first layers of all MLP experts and all kernels form one matrix product.
+  Any other module, including a subclass of MLP, is mapped over its stacked
   parameters.
 
   Args:
-    expert: the template.
-    pools: stacks of parameters, and their numbers of experts E_p.
-    kernels: `[D, G_s]` each, for the flattened input.
+    expert: template.
+    pools: stacks of parameters, each with its number of experts E_p.
+    kernels: `[D, G_i]` each, applied to the flattened input.
     x: `[B, ...]`.
-    key: of the dropout, None for none.
-    train: whether dropout acts.
+    key: key for dropout; None for no dropout.
+    train: whether dropout is active.
 
   Returns:
-    (outputs, products): `[B, E_p, ...]` each and `[B, G_s]` each.
+    (outputs, products): `[B, E_p, ...]` per pool and `[B, G_i]` per kernel.
   """
   flat = x.reshape(x.shape[0], -1)
   if not pools:
@@ -218,7 +231,7 @@ def _finish(
   x = expert.activation(x)
   if not train or dropout.is_zero(expert.dropout_rate):
     return x
-  key = jax.random.fold_in(_needed(key), layer)
+  key = jax.random.fold_in(_require(key), layer)
   return dropout.dropout(key, x, expert.dropout_rate)
 
 
@@ -234,9 +247,9 @@ def _products(
 
 
 def drop(module: nn.Module, rate: Any, x: Array, *, train: Any) -> Array:
-  """Dropout within a module's compact method.
+  """Applies dropout inside a module's compact method.
 
-  Under `nn.remat`, `train` is traced; there is then a key in training only.
+  Under `nn.remat`, `train` is traced; a key then exists in training only.
   """
   is_traced = isinstance(train, jax.Array)
   if dropout.is_zero(rate) or not (is_traced or train):
@@ -244,11 +257,11 @@ def drop(module: nn.Module, rate: Any, x: Array, *, train: Any) -> Array:
   key = module.make_rng('dropout') if module.has_rng('dropout') else None
   if is_traced and key is None:
     return x
-  dropped = dropout.dropout(_needed(key), x, rate)
+  dropped = dropout.dropout(_require(key), x, rate)
   return jnp.where(train, dropped, x) if is_traced else dropped
 
 
-def _needed(key: Array | None) -> Array:
+def _require(key: Array | None) -> Array:
   if key is None:
     raise ValueError(
       'dropout in training needs a random key, found none: call '
@@ -258,22 +271,22 @@ def _needed(key: Array | None) -> Array:
 
 
 def dropout_key(module: nn.Module, *, train: bool) -> Array | None:
-  """The key for the experts' dropout, or None where there is none to draw."""
+  """Returns the key for the experts' dropout, or None without one."""
   if not train or not module.has_rng('dropout'):
     return None
   return module.make_rng('dropout')
 
 
 def concatenate(stacks: Sequence[PyTree]) -> PyTree:
-  """Several stacks of experts as one."""
+  """Joins several stacks of experts into one."""
   return jax.tree.map(lambda *leaves: _join(leaves, axis=0), *stacks)
 
 
 def split(x: Array, sizes: Sequence[int]) -> list[Array]:
-  """Cuts axis 1 into parts.
+  """Splits axis 1 into parts of the given sizes.
 
-  The gradient of a split is one concatenation; that of slices would be as many
-  padded arrays and their sum.
+  The gradient of a split is one concatenation; that of slices would be one
+  padded array per slice, and their sum.
   """
   return list(jax.lax.split(x, tuple(sizes), axis=1))
 

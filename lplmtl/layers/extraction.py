@@ -11,10 +11,10 @@ from lplmtl.types import Array
 
 
 class ExtractionLevel(nn.Module):
-  """Shared and task-specific experts, mixed by one gate a task.
+  """Shared and task-specific experts, mixed by one gate per task.
 
   Level j of PLE (Tang et al. 2020, eq. 5 and 6). The specific experts E_k of
-  task k read that task's input g_{k,j-1}, the shared experts E_s read
+  task k read that task's input g_{k,j-1}; the shared experts E_s read
   g_{s,j-1}:
 
       g_{k,j} = softmax(W_k g_{k,j-1}) [E_k ; E_s]
@@ -26,10 +26,10 @@ class ExtractionLevel(nn.Module):
   Attributes:
     task_names: T names.
     expert: template of an expert.
-    num_specific: experts of each task alone, >= 0, one number a task.
-    num_shared: experts of all tasks, >= 1.
+    num_specific: number of task-specific experts, >= 0, per task.
+    num_shared: number of shared experts, >= 1.
     shared_gate: whether a level above needs g_{s,j}.
-    gate_body: template of what stands below each gate's kernel, or None.
+    gate_body: template of the module below each gate's kernel, or None.
   """
 
   task_names: tuple[str, ...]
@@ -52,35 +52,33 @@ class ExtractionLevel(nn.Module):
     Args:
       task_inputs: `{task: [B, ...]}`.
       shared_input: `[B, ...]`.
-      train: whether dropout acts.
+      train: whether dropout is active.
 
     Returns:
       (task_outputs, shared_output, gate_weights): `{task: [B, H]}`, `[B, H]` or
       None, and `{task or 'shared': {pool: [B, E_p]}}`.
     """
     names = self.task_names
-    own = {name: f'specific_experts_{name}' for name in names}
+    specific = {name: f'specific_experts_{name}' for name in names}
     pools = [
-      mixture.Pool(own[name], count, task_inputs[name])
+      mixture.Pool(specific[name], count, task_inputs[name])
       for name, count in zip(names, self.num_specific, strict=True)
       if count
     ]
     pools.append(mixture.Pool('shared_experts', self.num_shared, shared_input))
-    selectors = [
-      mixture.Selector(
-        f'gate_{name}', task_inputs[name], (own[name], 'shared_experts')
+    gates = [
+      mixture.Gate(
+        f'gate_{name}', task_inputs[name], (specific[name], 'shared_experts')
       )
       for name in names
     ]
     if self.shared_gate:
-      everything = tuple(pool.name for pool in pools)
-      selectors.append(
-        mixture.Selector('shared_gate', shared_input, everything)
-      )
+      all_pools = tuple(pool.name for pool in pools)
+      gates.append(mixture.Gate('shared_gate', shared_input, all_pools))
     mixed, weights = mixture.mix(
-      self, self.expert, pools, selectors, train=train, gate_body=self.gate_body
+      self, self.expert, pools, gates, train=train, gate_body=self.gate_body
     )
-    keys = (*names, 'shared')[: len(selectors)]
+    keys = (*names, 'shared')[: len(gates)]
     outputs = dict(zip(keys, mixed, strict=True))
     shared_output = outputs.pop('shared', None)
     return outputs, shared_output, dict(zip(keys, weights, strict=True))
@@ -89,17 +87,17 @@ class ExtractionLevel(nn.Module):
 def specific_counts(
   counts: Any, num_tasks: int, num_levels: int, least: int = 0
 ) -> tuple[tuple[int, ...], ...]:
-  """What `num_specific` says, written out: `[N][T]`.
+  """Expands `num_specific` to `[N][T]`: a number per level and task.
 
   Args:
-    counts: a number; or a tuple with one for each task; or, where one of its
-      entries is a tuple, a tuple with such a number or tuple for each level.
+    counts: a number; a tuple with one number per task; or, if any of its
+      entries is a tuple, a tuple with a number or such a tuple per level.
     num_tasks: T.
     num_levels: N.
-    least: the smallest number that makes sense.
+    least: smallest number allowed.
 
   Raises:
-    ValueError: anything else.
+    ValueError: `counts` is none of these.
   """
   is_nested = _is_tuple(counts) and any(map(_is_tuple, counts))
   levels = counts if is_nested else (counts,) * num_levels
@@ -111,8 +109,8 @@ def specific_counts(
   ):
     raise ValueError(
       f'num_specific must be a whole number of at least {least}, a tuple with '
-      f'one for each of {num_tasks} tasks, or a tuple of such tuples with one '
-      f'for each of {num_levels} levels; found {counts!r}'
+      f'one for each of {num_tasks} tasks, or a tuple of such tuples, one for '
+      f'each of {num_levels} levels; found {counts!r}'
     )
   return rows
 
@@ -120,10 +118,10 @@ def specific_counts(
 def level_counts(
   counts: Any, num_levels: int, name: str = 'num_shared', least: int = 1
 ) -> tuple[int, ...]:
-  """A number for all N levels, or a tuple with one for each, written out.
+  """Expands a number, or a tuple with one number per level, to N numbers.
 
   Raises:
-    ValueError: anything else.
+    ValueError: `counts` is neither.
   """
   row = tuple(counts) if _is_tuple(counts) else (counts,) * num_levels
   if len(row) != num_levels or any(
@@ -141,11 +139,12 @@ def _is_tuple(value: Any) -> bool:
 
 
 def is_shared(path: tuple[str, ...], num_levels: int) -> bool:
-  """Whether a parameter of extraction levels serves more than one task.
+  """Returns whether a parameter of extraction levels serves several tasks.
 
-  With a shared gate at every level but the last, a specific expert below the
-  last reaches the other tasks through that gate, and a task's gate does so
-  through the specific experts above it that have one.
+  Every level but the last has a shared gate. A specific expert below the last
+  level reaches the other tasks through the shared gate of its level; a task's
+  gate reaches them through the specific experts of the level above, if that
+  level has a shared gate.
 
   Args:
     path: names from the top of an architecture's parameters down to a leaf.
@@ -163,6 +162,6 @@ def is_shared(path: tuple[str, ...], num_levels: int) -> bool:
 
 
 def level_of(path: tuple[str, ...]) -> int | None:
-  """The number in the `level_<number>` that a path begins with, if it does."""
+  """Returns the number if a path begins with `level_<number>`, else None."""
   kind, _, number = path[0].partition('_')
   return int(number) if kind == 'level' else None

@@ -1,13 +1,15 @@
-"""Mixtures of experts: pools of experts, and selectors that weight them.
+"""Mixtures of experts: pools of experts, and gates that weight them.
 
-One level of any architecture with experts is a call of `mix`. What reads the
-same input runs as one contraction: the first layer of all experts, of whatever
-pool, beside the kernels of all gates: on a CPU a step is made of few large
-products, where a module for each pool and each gate would make many small ones.
+One level of any architecture with experts is one call of `mix`. Everything that
+reads the same input runs as one contraction: the first layer of the experts of
+all pools, together with the kernels of all gates. On a CPU a training step then
+consists of a few large matrix products; a module for each pool and each gate
+would make it many small ones.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -24,7 +26,7 @@ class Pool(NamedTuple):
   """Experts that read one input.
 
   Attributes:
-    name: of their parameters, stacked on axis 0.
+    name: names the parameters, which are stacked on axis 0.
     num_experts: E_p >= 1.
     x: `[B, ...]`.
   """
@@ -35,10 +37,10 @@ class Pool(NamedTuple):
 
 
 class Given(NamedTuple):
-  """Outputs that take part in a mixture as they are.
+  """Outputs that enter a mixture as they are.
 
   Attributes:
-    name: what selectors call them.
+    name: the name by which gates refer to them.
     outputs: `[B, E_p, ...]`.
   """
 
@@ -51,18 +53,19 @@ class Given(NamedTuple):
     return self.outputs.shape[1]
 
 
-class Selector(NamedTuple):
+class Gate(NamedTuple):
   """A gate over some of the pools.
 
-  A linear softmax gate, `g(x) = softmax(W x)` (Ma et al. 2018, eq. 8), without
-  bias; a module below makes it a deeper one, `softmax(W f(x))`. Where there is
-  one expert to choose from, its weight is 1 and there are no parameters.
+  A linear softmax gate without bias, `g(x) = softmax(W x)` (Ma et al. 2018,
+  eq. 8); with a gate body f it is `softmax(W f(x))`. A gate over a single
+  expert has weight 1 and no parameters.
 
   Attributes:
-    name: of its kernel, `[D, E_s]`, the columns in the order of `pools`; the
-      parameters of a module below are `hidden_<name>`, with a leading 1.
-    x: `[B, ...]`, what it reads, flattened when it is no vector.
-    pools: names of the pools it may choose from, in the order of all pools.
+    name: names the kernel, `[D, E_g]`, whose columns follow the order of
+      `pools`. The parameters of a gate body are `hidden_<name>`, with a leading
+      axis of size 1.
+    x: `[B, ...]`, what the gate reads; flattened to `[B, D]`.
+    pools: names of the pools that the gate mixes, in the order of all pools.
   """
 
   name: str
@@ -74,54 +77,55 @@ def mix(
   module: nn.Module,
   expert: nn.Module,
   pools: Sequence[Pool | Given],
-  selectors: Sequence[Selector],
+  gates: Sequence[Gate],
   *,
   train: bool,
   gate_body: nn.Module | None = None,
 ) -> tuple[list[Array], list[Weights]]:
-  """Mixes the experts' outputs once for each selector.
+  """Mixes the experts' outputs once per gate.
 
-  `m_s = sum_e g_s(x)_e f_e(x)` (Ma et al. 2018, eq. 7), e over the experts of
-  the selector's pools.
+  `m_g = sum_e g(x)_e f_e(x)` (Ma et al. 2018, eq. 7), where e runs over the
+  experts of the gate's pools.
 
   Args:
-    module: whose parameters these are; the call stands in its compact method.
+    module: the module that owns the parameters; call `mix` in its compact
+      method.
     expert: template of every expert (see `lplmtl.layers.modules.call`).
-    pools: the experts, E in all.
-    selectors: the gates, G in all.
-    train: whether dropout acts.
-    gate_body: template of what stands below each gate's kernel; None for linear
+    pools: the experts, E in total.
+    gates: the gates, G in total.
+    train: whether dropout is active.
+    gate_body: template of the module below each gate's kernel; None for linear
       gates.
 
   Returns:
-    (mixed, weights): for each selector `[B, ...]`, and the weights of the pools
-      it may choose from, `{pool: [B, E_p]}` float32, together 1.
+    (mixed, weights): per gate, `[B, ...]` and the weights of the pools it
+      mixes, `{pool: [B, E_p]}` float32, which sum to 1.
 
   Raises:
     ValueError: a number of experts below 1.
   """
   outputs, logits = apply(
-    module, expert, pools, selectors, train=train, gate_body=gate_body
+    module, expert, pools, gates, train=train, gate_body=gate_body
   )
-  return weigh(outputs, logits, selectors)
+  return weigh(outputs, logits, gates)
 
 
 def apply(
   module: nn.Module,
   expert: nn.Module,
   pools: Sequence[Pool | Given],
-  selectors: Sequence[Selector] = (),
+  gates: Sequence[Gate] = (),
   *,
   train: bool,
   gate_body: nn.Module | None = None,
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-  """The outputs of experts and the logits of gates, not yet mixed.
+  """Computes the experts' outputs and the gates' logits without mixing them.
 
-  Args and errors as those of `mix`.
+  Takes the arguments of `mix` and raises the same errors.
 
   Returns:
-    (outputs, logits): `{pool: [B, E_p, ...]}` and `{selector: [B, E]}`, with
-    columns for all E experts, also those that the selector may not choose.
+    (outputs, logits): `{pool: [B, E_p, ...]}` and `{gate: [B, E]}`, with a
+    column for each of the E experts, including those outside the gate's pools.
   """
   stacks = {
     p.name: experts.declare(module, p.name, expert, p.num_experts, p.x)
@@ -129,140 +133,180 @@ def apply(
     if isinstance(p, Pool)
   }
   key = experts.dropout_key(module, train=train)
-  total = sum(p.num_experts for p in pools)
-  # Without a choice, the mask of `weigh` leaves one of the zeros.
+  num_experts = sum(p.num_experts for p in pools)
+  # A gate over one expert: `weigh` masks all of these zeros but one.
   logits = {
-    s.name: jnp.zeros((s.x.shape[0], total), jnp.float32)
-    for s in selectors
-    if sum(_choices(s, pools)) == 1
+    gate.name: jnp.zeros((gate.x.shape[0], num_experts), jnp.float32)
+    for gate in gates
+    if sum(_pool_sizes(gate, pools)) == 1
   }
-  selectors = [s for s in selectors if s.name not in logits]
+  gates = [gate for gate in gates if gate.name not in logits]
   if gate_body is not None:
-    selectors = _deepen(module, gate_body, selectors, train=train)
-  kernels = _kernels(module, pools, selectors)
+    gates = _deepen(module, gate_body, gates, train=train)
+  kernels = _kernels(module, pools, gates)
   outputs = {p.name: p.outputs for p in pools if isinstance(p, Given)}
-  for i, x in enumerate(_inputs(pools, selectors)):
-    here = [p for p in pools if isinstance(p, Pool) and p.x is x]
-    gates = [s.name for s in selectors if s.x is x]
-    found, scores = experts.run(
+  for i, x in enumerate(_inputs(pools, gates)):
+    pools_of_x = [p for p in pools if isinstance(p, Pool) and p.x is x]
+    gates_of_x = [gate.name for gate in gates if gate.x is x]
+    outputs_of_x, logits_of_x = experts.run(
       expert,
-      [(stacks[p.name], p.num_experts) for p in here],
-      [kernels[name] for name in gates],
+      [(stacks[p.name], p.num_experts) for p in pools_of_x],
+      [kernels[name] for name in gates_of_x],
       x,
       key=None if key is None else jax.random.fold_in(key, i),
       train=train,
     )
-    outputs |= zip([p.name for p in here], found, strict=True)
-    logits |= zip(gates, scores, strict=True)
+    outputs |= zip([p.name for p in pools_of_x], outputs_of_x, strict=True)
+    logits |= zip(gates_of_x, logits_of_x, strict=True)
   return {p.name: outputs[p.name] for p in pools}, logits
 
 
 def weigh(
   outputs: Mapping[str, Array],
   logits: Mapping[str, Array],
-  selectors: Sequence[Selector],
+  gates: Sequence[Gate],
 ) -> tuple[list[Array], list[Weights]]:
-  """Mixes what `apply` returned; returns as `mix`."""
+  """Mixes the results of `apply`; returns the same as `mix`."""
   names = tuple(outputs)
-  counts = [outputs[name].shape[1] for name in names]
-  allowed = np.array([[name in s.pools for name in names] for s in selectors])
+  sizes = [outputs[name].shape[1] for name in names]
+  allowed = np.array([[name in gate.pools for name in names] for gate in gates])
   joined = jnp.stack(
-    [logits[s.name].astype(jnp.float32) for s in selectors], axis=1
+    [logits[gate.name].astype(jnp.float32) for gate in gates], axis=1
   )
   if not allowed.all():
-    mask = np.repeat(allowed, counts, axis=1)
+    mask = np.repeat(allowed, sizes, axis=1)
     joined = jnp.where(mask[None], joined, -jnp.inf)
   weights = jax.nn.softmax(joined, axis=-1)
   pool = jnp.concatenate(list(outputs.values()), axis=1)
   mixed = jnp.einsum('bge,be...->bg...', weights.astype(pool.dtype), pool)
-  chosen = []
-  for selector, own in zip(selectors, unstack(weights), strict=True):
-    parts = dict(zip(names, experts.split(own, counts), strict=True))
-    chosen.append(
-      {name: parts[name] for name in names if name in selector.pools}
+  weights_by_pool = []
+  for gate, row in zip(gates, unstack(weights), strict=True):
+    parts = dict(zip(names, experts.split(row, sizes), strict=True))
+    weights_by_pool.append(
+      {name: parts[name] for name in names if name in gate.pools}
     )
-  return unstack(mixed), chosen
+  return unstack(mixed), weights_by_pool
+
+
+class Mixture(nn.Module):
+  """One pool of experts and its gates, as a module of its own.
+
+  For architectures with several methods that use the experts: Linen allows one
+  compact method per class. With `nn.share_scope` the parameters keep their
+  names; the fields then need names that the calling module does not have.
+
+  Attributes:
+    expert_template: template of every expert.
+    gate_template: template of the module below each gate's kernel, or None.
+  """
+
+  expert_template: nn.Module
+  gate_template: nn.Module | None = None
+
+  @nn.compact
+  def __call__(
+    self, pool: Pool | Given, gates: Sequence[Gate] = (), *, train: bool = False
+  ) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Returns what `apply` returns."""
+    return apply(
+      self,
+      self.expert_template,
+      [pool],
+      gates,
+      train=train,
+      gate_body=self.gate_template,
+    )
 
 
 def unstack(x: Array) -> list[Array]:
-  """`[B, G, ...]` to G times `[B, ...]`."""
+  """Splits `[B, G, ...]` into G arrays `[B, ...]`."""
   return [part.squeeze(1) for part in experts.split(x, (1,) * x.shape[1])]
 
 
-def _choices(
-  selector: Selector, pools: Sequence[Pool | Given]
-) -> tuple[int, ...]:
-  """How many experts each of a selector's pools has."""
-  return tuple(p.num_experts for p in pools if p.name in selector.pools)
+def _pool_sizes(gate: Gate, pools: Sequence[Pool | Given]) -> tuple[int, ...]:
+  """The number of experts in each of a gate's pools."""
+  return tuple(p.num_experts for p in pools if p.name in gate.pools)
 
 
 def _deepen(
   module: nn.Module,
   gate_body: nn.Module,
-  selectors: Sequence[Selector],
+  gates: Sequence[Gate],
   *,
   train: bool,
-) -> list[Selector]:
-  """Selectors that read what the gate's module makes of their inputs."""
+) -> list[Gate]:
+  """Applies the gate bodies; returns gates that read their outputs."""
   stacks = {
-    s.name: experts.declare(module, f'hidden_{s.name}', gate_body, 1, s.x)
-    for s in selectors
+    gate.name: experts.declare(
+      module, f'hidden_{gate.name}', gate_body, 1, gate.x
+    )
+    for gate in gates
   }
   key = experts.dropout_key(module, train=train)
   deeper = {}
-  for i, x in enumerate(_inputs((), selectors)):
-    here = [s for s in selectors if s.x is x]
+  for i, x in enumerate(_inputs((), gates)):
+    gates_of_x = [gate for gate in gates if gate.x is x]
     hidden, _ = experts.run(
       gate_body,
-      [(stacks[s.name], 1) for s in here],
+      [(stacks[gate.name], 1) for gate in gates_of_x],
       [],
       x,
       key=None if key is None else jax.random.fold_in(key, i),
       train=train,
     )
-    for selector, own in zip(here, hidden, strict=True):
-      deeper[selector.name] = selector._replace(x=own.squeeze(1))
-  return [deeper[s.name] for s in selectors]
+    for gate, output in zip(gates_of_x, hidden, strict=True):
+      deeper[gate.name] = gate._replace(x=output.squeeze(1))
+  return [deeper[gate.name] for gate in gates]
 
 
 def _kernels(
   module: nn.Module,
   pools: Sequence[Pool | Given],
-  selectors: Sequence[Selector],
+  gates: Sequence[Gate],
 ) -> dict[str, Array]:
-  """Each selector's kernel, with a column for every expert, `[D, E]`.
+  """Each gate's kernel with a column for every expert, `[D, E]`.
 
-  The columns of experts that it may not choose are zeros, and will be masked:
-  all selectors then mix in one contraction.
+  The columns of experts outside the gate's pools are zero and `weigh` masks
+  their logits, so that all gates mix in one contraction.
   """
   kernels = {}
-  for selector in selectors:
-    width = int(np.prod(selector.x.shape[1:]))
-    chosen = _choices(selector, pools)
+  for gate in gates:
+    width = int(np.prod(gate.x.shape[1:]))
+    sizes = _pool_sizes(gate, pools)
     kernel = module.param(
-      selector.name,
-      nn.initializers.lecun_normal(),
-      (width, sum(chosen)),
+      gate.name, nn.initializers.lecun_normal(), (width, sum(sizes)),
       jnp.float32,
-    )
-    own = iter(experts.split(kernel, chosen))
+    )  # fmt: skip
+    parts = iter(experts.split(kernel, sizes))
     columns = [
-      next(own)
-      if p.name in selector.pools
+      next(parts)
+      if p.name in gate.pools
       else jnp.zeros((width, p.num_experts), kernel.dtype)
       for p in pools
     ]
-    kernels[selector.name] = jnp.concatenate(columns, axis=1)
+    kernels[gate.name] = jnp.concatenate(columns, axis=1)
   return kernels
 
 
 def _inputs(
-  pools: Sequence[Pool | Given], selectors: Sequence[Selector]
+  pools: Sequence[Pool | Given], gates: Sequence[Gate]
 ) -> list[Array]:
-  """The different inputs, each once."""
+  """The distinct inputs, compared by identity, in order of first use."""
   inputs: list[Array] = []
   read = [pool.x for pool in pools if isinstance(pool, Pool)]
-  for x in (*read, *(selector.x for selector in selectors)):
+  for x in (*read, *(gate.x for gate in gates)):
     if not any(x is known for known in inputs):
       inputs.append(x)
   return inputs
+
+
+def __getattr__(name: str) -> Any:
+  """Hands on the name that `Gate` had, for one more release."""
+  if name != 'Selector':
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  warnings.warn(
+    'lplmtl.layers.mixture.Selector is now mixture.Gate',
+    DeprecationWarning,
+    stacklevel=2,
+  )
+  return Gate

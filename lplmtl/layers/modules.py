@@ -1,4 +1,4 @@
-"""Parts of the user's choice: how any Linen module is called and copied."""
+"""Calls and copies Linen modules of the user's choice."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -10,33 +10,33 @@ import numpy as np
 
 from lplmtl.types import Array, PyTree
 
-# What modules call the flag that says whether they are trained, and its value
-# in training.
+# The names under which modules take the flag for training, and its value in
+# training.
 _FLAGS = {
   'train': True,
   'training': True,
   'deterministic': False,
   'use_running_average': False,
 }
-# Collections that nothing is lost without: `sow` and `perturb` do nothing where
-# theirs is missing.
+# Collections that a model can do without: `sow` and `perturb` have no effect
+# when theirs is missing.
 _HARMLESS = {'params', 'intermediates', 'perturbations'}
 
 
 def call(module: nn.Module, *inputs: Any, train: bool, **named: Any) -> Any:
-  """Applies a bound module, and tells it whether it is trained.
+  """Applies a bound module and passes it the flag for training.
 
-  A parameter of `__call__` that is named `train` or `training` is given
-  `train`, one named `deterministic` or `use_running_average` its opposite,
-  unless a field of the module with that name is set. It is handed over by
-  position where it follows the inputs (as `nn.remat` with `static_argnums`
-  wants it), by name otherwise, and not at all where that is its default.
-  `**kwargs` get nothing. `nn.Sequential` hands on no flag: its layers are
-  called one by one.
+  A parameter of `__call__` named `train` or `training` receives `train`, one
+  named `deterministic` or `use_running_average` the opposite, unless the module
+  has a field of that name that is set. The flag is passed by position if it
+  directly follows the inputs (`nn.remat` with `static_argnums` requires that),
+  by name otherwise, and not at all if it equals the parameter's default. A
+  `**kwargs` receives nothing. `nn.Sequential` does not forward flags, so its
+  layers are called one by one.
 
   Raises:
-    ValueError: no Linen module, or, while parameters are made, one with
-      collections beside them.
+    ValueError: this is not a Linen module or, during initialisation, it has
+      collections other than `params`.
   """
   check_module(module)
   if type(module) is nn.Sequential and module.layers:
@@ -50,9 +50,10 @@ def call(module: nn.Module, *inputs: Any, train: bool, **named: Any) -> Any:
 
 
 def map_rows(module: nn.Module, x: Any, *, train: bool) -> Array:
-  """`call` of a part of a model, which must map `[B, ...]` to `[B, ...]`.
+  """Calls a part of a model that must map `[B, ...]` to `[B, ...]`.
 
-  Another leading axis, such as 1, could be broadcast over the batch.
+  The check matters because an output with another leading axis, such as 1,
+  could silently broadcast over the batch.
 
   Args:
     module: bound.
@@ -60,8 +61,8 @@ def map_rows(module: nn.Module, x: Any, *, train: bool) -> Array:
     train: see `call`.
 
   Raises:
-    ValueError: an output that is no single array, or has other rows; see
-      `call`.
+    ValueError: the output is not a single array or has a different number of
+      rows; and as for `call`.
   """
   outputs = call(module, x, train=train)
   shape = getattr(outputs, 'shape', None)
@@ -82,7 +83,7 @@ def _call_in_turn(
   named: dict[str, Any],
   train: bool,
 ) -> Any:
-  """What nn.Sequential does; layers may be functions too."""
+  """Does what nn.Sequential does; layers may be functions, too."""
   for layer in layers:
     if isinstance(layer, nn.Module):
       outputs = call(layer, *inputs, train=train, **named)
@@ -98,7 +99,7 @@ def _call_in_turn(
 def _flags(
   module: nn.Module, num_inputs: int, train: bool
 ) -> tuple[list[Any], dict[str, Any]]:
-  """What to call a module with beside its inputs."""
+  """Returns the arguments that a module takes in addition to its inputs."""
   args: list[Any] = []
   kwargs: dict[str, Any] = {}
   fields = type(module).__dataclass_fields__
@@ -114,8 +115,8 @@ def _flags(
       args.append(value)
     elif parameter.kind is parameter.POSITIONAL_ONLY:
       raise ValueError(
-        f'{type(module).__name__} takes {name!r} by position only, behind '
-        'other parameters: let it follow the input, or take it by name'
+        f'{type(module).__name__} takes {name!r} by position only, after '
+        'other parameters: put it right after the input, or take it by name'
       )
     elif parameter.default is not value:
       kwargs[name] = value
@@ -123,12 +124,12 @@ def _flags(
 
 
 def init(module: nn.Module, key: Array, x: Any) -> PyTree:
-  """The parameters of an unbound module; `{}` where it has none."""
+  """Initialises an unbound module; returns `{}` if it has no parameters."""
   return fresh(module).init(key, x, method=_predict).get('params', {})
 
 
 def output_shape(module: nn.Module, x: Any) -> Any:
-  """Shape and dtype of a module's output."""
+  """Returns the shape and dtype of a module's output."""
 
   def output(x: Any) -> Any:
     key = jax.random.key(0)
@@ -142,23 +143,23 @@ def _predict(module: nn.Module, x: Any) -> Any:
 
 
 def check_collections(variables: Mapping[str, Any], module: Any) -> None:
-  """Refuses a model, or a part of one, that keeps more than parameters.
+  """Refuses a model, or a part of one, with variables besides its parameters.
 
   Raises:
-    ValueError: variables in another collection than `params`.
+    ValueError: there are variables in a collection other than `params`.
   """
-  found = sorted(k for k, v in variables.items() if v and k not in _HARMLESS)
-  if found:
+  others = sorted(k for k, v in variables.items() if v and k not in _HARMLESS)
+  if others:
     raise ValueError(
       'models and their parts may have parameters only, found the collections '
-      f'{found} in {type(module).__name__}: take nn.LayerNorm or nn.GroupNorm '
+      f'{others} in {type(module).__name__}: take nn.LayerNorm or nn.GroupNorm '
       'instead of nn.BatchNorm, whose statistics would depend on how a batch '
-      'is split over parts and devices'
+      'is split into micro-batches and over devices'
     )
 
 
 def check_module(value: Any) -> None:
-  """Refuses what is no Linen module, or a class instead of an object."""
+  """Raises ValueError unless `value` is an instance of a Linen module."""
   if not isinstance(value, nn.Module) or not callable(value):
     raise ValueError(
       'expected a Linen module (not its class), such as lplmtl.MLP((64,)); '
@@ -167,11 +168,11 @@ def check_module(value: Any) -> None:
 
 
 def optional(module: nn.Module | None) -> nn.Module | None:
-  """`fresh`, and None for None."""
+  """Returns `fresh(module)`, or None for None."""
   return None if module is None else fresh(module)
 
 
 def fresh(module: nn.Module) -> nn.Module:
-  """An unbound copy of a template, so that each use has its own parameters."""
+  """Returns an unbound copy of a template: each use has its own parameters."""
   check_module(module)
   return module if module.scope is None else module.unbind()[0]

@@ -1,4 +1,4 @@
-"""Towers: what is left to each task alone."""
+"""Towers: the layers that belong to one task only."""
 
 import flax.linen as nn
 import jax.numpy as jnp
