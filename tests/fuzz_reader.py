@@ -23,7 +23,7 @@ import zipfile
 import numpy as np
 from absl import app, flags
 
-from experiments.datasets.census import cache, files, reader, sample
+from experiments.datasets.census import cache, columns, files, reader, sample
 from experiments.launcher.errors import InputError
 from tests import slow_reader
 
@@ -40,8 +40,8 @@ ENCODINGS = ('utf-8-sig', 'utf-16', 'utf-32', 'cp037', 'utf-8')
 def sample_lines(rows=60, seed=0):
   """Rows in the official format, as lists of fields."""
   table = sample.make(max(rows * 2, 100), seed).train
-  columns = [table[c] for c in reader.COLUMNS]
-  fields = [[_plain(v) for v in f.values[f.codes][:rows]] for f in columns]
+  factors = [table[c] for c in columns.COLUMNS]
+  fields = [[_plain(v) for v in f.values[f.codes][:rows]] for f in factors]
   return [list(row) for row in zip(*fields, strict=True)]
 
 

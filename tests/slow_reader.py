@@ -2,7 +2,7 @@
 
 import math
 
-from experiments.datasets.census import reader
+from experiments.datasets.census import columns, reader
 
 
 def read(content):
@@ -24,15 +24,15 @@ def read(content):
     if len(fields) != 42:
       return rows, number, 'expected 42 fields'
     row = {}
-    for column, field in zip(reader.COLUMNS, fields, strict=True):
+    for column, field in zip(columns.COLUMNS, fields, strict=True):
       value = field.lstrip(' ')
       if column == 'instance_weight':
         continue
-      if column in reader.NUMERIC:
+      if column in columns.NUMERIC:
         value = _number(value)
         if value is None:
           return rows, number, f'expected a finite number in {column}'
-      allowed = reader.LABEL_VALUES.get(column)
+      allowed = columns.LABEL_VALUES.get(column)
       if allowed and value not in allowed:
         return rows, number, f'in {column}'
       row[column] = value

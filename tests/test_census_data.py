@@ -13,15 +13,21 @@ import urllib.request
 import numpy as np
 import pytest
 
-from experiments import datasets
-from experiments.datasets.census import files, loading, protocol, reader, sample
+from experiments.datasets.census import (
+  archives,
+  columns,
+  files,
+  loading,
+  protocol,
+  reader,
+  sample,
+)
 from experiments.launcher import options
 from experiments.launcher.errors import InputError
-from experiments.launcher.options import Config
 from lplmtl.tables import Factor
 from tests import fuzz_reader, slow_reader
 
-INCOME = reader.COLUMNS.index('income_50k')
+INCOME = columns.COLUMNS.index('income_50k')
 
 
 CONTENT = fuzz_reader.join(fuzz_reader.sample_lines())
@@ -146,11 +152,11 @@ def test_every_packing_reads_the_same(form, tmp_path):
 @pytest.mark.parametrize(
   'damage, complaint',
   [
-    (lambda d: d[: len(d) // 2], 'damaged or cut short'),
-    (lambda d: b'junk' + d, 'not a whole gzip file'),
+    (lambda d: d[: len(d) // 2], 'damaged'),
+    (lambda d: b'junk' + d, 'not a valid gzip'),
     (
       lambda d: d[:200] + b'\xff\xff\xff\xff' + d[204:],
-      'damaged or cut short|gzip',
+      'damaged|gzip',
     ),
   ],
 )
@@ -165,18 +171,18 @@ def test_damaged_gz(damage, complaint, tmp_path):
 @pytest.mark.parametrize(
   'name, content, complaint',
   [
-    ('census.tar.gz', b'junk', 'not a whole gzip file'),
-    ('census.tar.gz', TAR[:500], 'damaged or cut short'),
+    ('census.tar.gz', b'junk', 'not a valid gzip'),
+    ('census.tar.gz', TAR[:500], 'damaged'),
     (
       'census.tar.gz',
       fuzz_reader.tar({'other': b''}),
-      'expected it to hold census-income.data',
+      'hold census-income.data',
     ),
-    (files.ARCHIVE, b'junk', 'damaged or cut short'),
+    (files.ARCHIVE, b'junk', 'damaged'),
     (
       files.ARCHIVE,
       fuzz_reader.zipped({'other': b''}),
-      'expected it to hold',
+      'hold census-income.data',
     ),
   ],
   ids=['tar junk', 'tar cut', 'tar of another', 'zip junk', 'zip of another'],
@@ -188,7 +194,7 @@ def test_damaged_archives(name, content, complaint, tmp_path):
 
 
 def test_sizes_are_bounded(tmp_path, monkeypatch):
-  monkeypatch.setattr(files, 'MAX_BYTES', 10_000)
+  monkeypatch.setattr(archives, 'MAX_BYTES', 10_000)
   (tmp_path / 'census-income.data.gz').write_bytes(gzip.compress(bytes(10**6)))
   with pytest.raises(InputError, match='unpacks to more than 10000 bytes'):
     loading.read('census', tmp_path)
@@ -196,7 +202,7 @@ def test_sizes_are_bounded(tmp_path, monkeypatch):
 
 def test_a_bomb_in_an_archive(tmp_path, monkeypatch):
   """A member that nobody asked for must be passed over, within bounds."""
-  monkeypatch.setattr(files, 'MAX_BYTES', 10_000)
+  monkeypatch.setattr(archives, 'MAX_BYTES', 10_000)
   (tmp_path / 'census.tar.gz').write_bytes(
     fuzz_reader.tar({'other': bytes(10**6), 'census-income.data': b''})
   )
@@ -207,7 +213,7 @@ def test_a_bomb_in_an_archive(tmp_path, monkeypatch):
 @pytest.mark.parametrize('kind', ['tar', 'gz', 'zip'])
 def test_archives_of_very_many_parts_are_refused(kind, tmp_path, monkeypatch):
   """A tar of 300,000 empty members took 40 s to go through."""
-  monkeypatch.setattr(files, 'MAX_MEMBERS', 20)
+  monkeypatch.setattr(archives, 'MAX_MEMBERS', 20)
   many = {f'{i}': b'' for i in range(40)}
   name = 'census-income.data.gz'
   if kind == 'tar':
@@ -218,7 +224,7 @@ def test_archives_of_very_many_parts_are_refused(kind, tmp_path, monkeypatch):
     name = files.ARCHIVE
   else:
     (tmp_path / name).write_bytes(gzip.compress(b'') * 40)
-  with pytest.raises(InputError, match='made of more than 20 parts') as error:
+  with pytest.raises(InputError, match='more than 20 members') as error:
     loading.read('census', tmp_path)
   assert name in str(error.value)
 
@@ -256,7 +262,7 @@ def test_values_are_bounded(monkeypatch):
   """In number, and in the memory that an array of them takes."""
   rows = fuzz_reader.sample_lines()
   for i, row in enumerate(rows):
-    row[reader.COLUMNS.index('race')] = f'race {i}' + 'x' * 100
+    row[columns.COLUMNS.index('race')] = f'race {i}' + 'x' * 100
   content = fuzz_reader.join(rows)
   assert fuzz_reader.compare(content) == 'read'
   monkeypatch.setattr(reader, 'MAX_TEXT', 20_000)
@@ -301,7 +307,7 @@ def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
 
   monkeypatch.setattr(pathlib.Path, 'stat', refuse)
   with pytest.raises(
-    InputError, match=r'income.data: cannot be looked for \(Permission'
+    InputError, match=r'income.data: cannot be accessed \(Permission'
   ):
     loading.read('census', tmp_path)
 
@@ -403,8 +409,8 @@ def test_download(tmp_path, monkeypatch):
     ),
     (TimeoutError('timed out'), 'cannot download .*timed out'),
     (_Response(fuzz_reader.zipped({'census.tar.gz': TAR})), 'wrong checksum'),
-    (_Response(b'<html>'), 'no whole archive'),
-    (_Response(b'PK', length=99), 'broke off after 2 of 99 bytes'),
+    (_Response(b'<html>'), 'not a complete archive'),
+    (_Response(b'PK', length=99), '2 of 99 bytes'),
     (_Response(b'', url='http://elsewhere'), 'not https'),
     (_Response(fuzz_reader.zipped({'other': b''})), 'found missing'),
   ],
@@ -482,7 +488,7 @@ def test_inputs_hold_no_label():
   assert len(protocol.INPUTS) == 38 and len(protocol.CATEGORIES) == 31
   data = protocol.encode(_sample(2000), ('income',), num_bins=8)
   assert list(data.tables.vocabularies) == list(protocol.CATEGORIES)
-  assert list(data.tables.numerics) == list(reader.NUMERIC)
+  assert list(data.tables.numerics) == list(columns.NUMERIC)
   assert {c for c, n in data.tables.numerics.items() if n.log} == set(
     protocol.MONEY
   )
@@ -603,11 +609,7 @@ def test_bad_tasks(names, complaint):
     protocol.make_tasks(names)
 
 
-def test_unknown_choices():
-  with pytest.raises(
-    InputError, match="census, census66k, sample; found 'adult'"
-  ):
-    datasets.find(Config(dataset='adult'))
+def test_an_unknown_split():
   with pytest.raises(InputError, match="one of tenth, test_half; found 'none'"):
     protocol.encode(_sample(), ('income',), validation='none')
 
@@ -632,7 +634,7 @@ def test_sample_is_reproducible_and_bounded():
 
 def test_sample_has_the_real_schema(tmp_path):
   made = sample.make(20_000)
-  assert tuple(made.train) == reader.COLUMNS
+  assert tuple(made.train) == columns.COLUMNS
   path = tmp_path / 'rows'
   sample.write_text(made.test, path)
   content = path.read_bytes()

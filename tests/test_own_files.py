@@ -12,8 +12,8 @@ import pytest
 
 from experiments import compare, report
 from experiments.benchmark import out as throughput_out
-from experiments.comparison import cells as compare_cells
 from experiments.comparison import folder as compare_folder
+from experiments.comparison import run as compare_run
 from experiments.launcher import parsing, plots
 from experiments.launcher.errors import InputError
 from experiments.reporting import page
@@ -64,7 +64,7 @@ def test_overwriting_a_comparison_leaves_what_is_not_its_own(tmp_path):
 @pytest.mark.parametrize('name', ['comparison.csv', 'sizes.png', 'cells'])
 def test_a_comparison_refuses_what_is_not_its_own(name, tmp_path, monkeypatch):
   """Before anything is fitted, with --overwrite or without."""
-  monkeypatch.setattr(compare_cells, 'Cells', None)
+  monkeypatch.setattr(compare_run, '_compare', None)
   (tmp_path / name).write_text('mine')
   flags = (
     '--dataset=sample', '--num_seeds=3', '--row=mmoe', f'--out_dir={tmp_path}'
@@ -72,7 +72,7 @@ def test_a_comparison_refuses_what_is_not_its_own(name, tmp_path, monkeypatch):
   for more in ((), ('--overwrite',)):
     assert launching.launch(compare.main, *flags, *more) == 1
     assert (tmp_path / name).read_text() == 'mine'
-  with pytest.raises(InputError, match=f'{name} is there and (is )?no'):
+  with pytest.raises(InputError, match=f'{name} (exists, but|is not a)'):
     compare_folder.check(tmp_path)
 
 
@@ -80,7 +80,7 @@ def test_a_comparison_follows_no_link(tmp_path):
   _comparison(tmp_path / 'a')
   (tmp_path / 'b').mkdir()
   (tmp_path / 'b' / 'cells').symlink_to(tmp_path / 'a' / 'cells')
-  with pytest.raises(InputError, match='cells is there and is no folder'):
+  with pytest.raises(InputError, match='cells is not a folder'):
     compare_folder.clear(tmp_path / 'b')
   assert (tmp_path / 'a' / 'cells' / f'{CELL}.json').exists()
 
@@ -191,7 +191,7 @@ def test_figures_that_cannot_be_written(tmp_path):
   for path, complaint in (
     (tmp_path / 'thesis.tex', 'holds no figures'),
     (tmp_path, 'is a folder'),
-    (tmp_path / 'no' / 'x', 'in a folder that is not there'),
+    (tmp_path / 'no' / 'x', 'folder that does not exist'),
     (tmp_path / ('z' * 300), 'cannot be written'),
   ):
     with pytest.raises(InputError, match=complaint):

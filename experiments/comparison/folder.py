@@ -1,4 +1,4 @@
-"""The folder of a comparison: what of it is ours, to be replaced or removed."""
+"""The folder of a comparison: which files may be replaced or removed."""
 
 import contextlib
 import pathlib
@@ -18,26 +18,27 @@ _ELSEWHERE = 'move it away, or choose another --out_dir'
 
 
 def check(folder: pathlib.Path) -> None:
-  """Refuses, before anything is fitted, what no comparison has written.
+  """Refuses, before anything is fitted, files that no comparison has written.
 
   Raises:
-    InputError: something has the name of what a comparison writes, and is not.
+    InputError: something has the name of a file that a comparison writes, but
+      is not one.
   """
   cells = folder / run_folder.CELLS
   if cells.is_symlink() or (cells.exists() and not cells.is_dir()):
-    raise InputError(f'{cells} is there and is no folder: {_ELSEWHERE}')
+    raise InputError(f'{cells} is not a folder: {_ELSEWHERE}')
   is_ours = _has(folder / JSON, 'rows', 'baseline', 'tasks') or _cells(cells)
   for name in _NAMES:
     path = folder / name
     is_file = path.is_file() and not path.is_symlink()
     if (path.is_symlink() or path.exists()) and not (is_file and is_ours):
       raise InputError(
-        f'{path} is there and no comparison wrote it: {_ELSEWHERE}'
+        f'{path} exists, but no comparison wrote it: {_ELSEWHERE}'
       )
 
 
 def clear(folder: pathlib.Path) -> None:
-  """Removes a comparison, the tables first; raises as `check`."""
+  """Removes a comparison, the tables first; raises what `check` raises."""
   check(folder)
   for name in _NAMES:
     (folder / name).unlink(missing_ok=True)
@@ -47,18 +48,18 @@ def clear(folder: pathlib.Path) -> None:
     path.unlink(missing_ok=True)
     path.with_suffix('.npz').unlink(missing_ok=True)
   with contextlib.suppress(OSError):
-    cells.rmdir()  # only if nothing else is in it
+    cells.rmdir()  # fails if anything else is in it
 
 
 def _cells(folder: pathlib.Path) -> list[pathlib.Path]:
-  """The finished fits in it."""
+  """The finished fits in a folder."""
   paths = folder.glob('*.json') if folder.is_dir() else ()
   keys = ('identity', 'facts', 'digest', 'arrays')
   return [p for p in paths if _CELL.fullmatch(p.stem) and _has(p, *keys)]
 
 
 def _has(path: pathlib.Path, *keys: str) -> bool:
-  """Whether a file is JSON with these fields."""
+  """Whether a file is a JSON object with these fields."""
   try:
     files.check_regular(path)
     content: Any = files.read_json(path)

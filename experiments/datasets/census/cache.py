@@ -1,7 +1,8 @@
-"""Parsed columns of a file, kept in the user's own cache for the next start.
+"""Caches the parsed columns of a file, so that the next start need not parse.
 
-Believed only where nothing can have changed: written by this user for the very
-bytes of the file, and every bit as it was written. Else the file is read again.
+An entry is used only if nothing can have changed: this user wrote it, for a
+file with exactly these bytes, and every bit of it is as it was written.
+Otherwise the file is parsed again.
 """
 
 import contextlib
@@ -21,40 +22,43 @@ from experiments.launcher import options
 from lplmtl.storage import files
 from lplmtl.tables import Factor
 
-_MAGIC = b'lplmtl columns 2\n'  # a new number for whatever the reader changes
-_DIGEST = 32  # bytes
+# Raise the number whenever the reader's result changes.
+_MAGIC = b'lplmtl columns 2\n'
+_DIGEST = 32  # bytes of a SHA-256
+_PLACE = 16  # hex digits that tell the cached files apart
 
 
 def path_of(source: pathlib.Path, split: str) -> pathlib.Path | None:
   """Where the columns of a file are kept; None for a user without a home.
 
-  Never beside the file: that folder may be shared, or named by a stranger.
+  Never beside the file, because that folder may be shared, or belong to
+  somebody else.
   """
   folder = options.cache_dir()
   if folder is None:
     return None
-  place = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
+  place = hashlib.sha256(os.fsencode(source)).hexdigest()[:_PLACE]
   return folder / 'columns' / f'{split}-{place}'
 
 
 def read(
   path: pathlib.Path, split: str, digest: str
 ) -> tuple[Table, dict[str, Any]] | None:
-  """What `write` wrote for the same split and digest; None for all else."""
+  """What `write` wrote for the same split and digest; otherwise None."""
   try:
     with files.open_regular(path) as file:
       if not _is_own(os.fstat(file.fileno())):
         return None
       content = file.read()
     return _parse(content, split, digest)
-  except Exception:  # absent, damaged in any way, or of another release
+  except Exception:  # missing, damaged in any way, or of another release
     return None
 
 
-def _is_own(found: os.stat_result) -> bool:
-  """Whether nobody but this user (or root) can have written a file."""
+def _is_own(status: os.stat_result) -> bool:
+  """Whether only this user (or root) can have written a file."""
   others = stat.S_IWGRP | stat.S_IWOTH
-  return found.st_uid in (os.geteuid(), 0) and not found.st_mode & others
+  return status.st_uid in (os.geteuid(), 0) and not status.st_mode & others
 
 
 def _parse(
@@ -82,11 +86,11 @@ def write(
   table: Table,
   facts: Mapping[str, Any],
 ) -> None:
-  """Keeps a table, if that can be.
+  """Stores a table, if possible.
 
   Args:
     path: from `path_of`.
-    split: `train` or `test`: an archive holds both.
+    split: `train` or `test`, because an archive holds both.
     digest: SHA-256 of the file that was parsed, archive or not.
     table: its columns.
     facts: JSON data about them.
@@ -103,7 +107,7 @@ def write(
   np.savez(buffer, described=np.array(json.dumps(described)), **arrays)
   payload = buffer.getbuffer()
   content = _MAGIC + hashlib.sha256(payload).digest() + payload
-  # Where it cannot be written, the next start reads the text again.
+  # If this fails (a full disk, say), the next start parses the text again.
   with contextlib.suppress(OSError):
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.parent.is_symlink():

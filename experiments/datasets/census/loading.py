@@ -15,8 +15,6 @@ from experiments.datasets.census.reader import Table
 from experiments.launcher import options
 from experiments.launcher.errors import InputError
 
-DATASETS = ('census', 'census66k', 'sample')
-
 
 class Rows(NamedTuple):
   """Columns before they are split and encoded.
@@ -61,7 +59,7 @@ def read(
   """Reads the rows of a data set; downloads or generates them if need be.
 
   Args:
-    dataset: one of DATASETS.
+    dataset: `census`, `census66k` or `sample`.
     data_dir: folder of the files; None for the default one, which is created.
     num_rows: rows of the generated sample.
     seed: seed of the generated sample.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments.datasets import base
-from experiments.datasets.census import loading, reader
+from experiments.datasets.census import columns, loading
 from experiments.datasets.census.loading import Rows
 from experiments.datasets.census.reader import Table
 from experiments.launcher import display
@@ -26,19 +26,19 @@ from lplmtl.types import Batch, Task
 VALIDATIONS = ('tenth', 'test_half')
 # `{task: (column, values that are positive)}`
 TASKS = {
-  'income': ('income_50k', (reader.INCOME_ABOVE,)),
-  'marital': ('marital_stat', (reader.NEVER_MARRIED,)),
-  # Of the readings of "at least college", an associate degree or higher gives
-  # the label correlation that Ma et al. report.
-  'education': ('education', reader.EDUCATION_DEGREE),
+  'income': ('income_50k', (columns.INCOME_ABOVE,)),
+  'marital': ('marital_stat', (columns.NEVER_MARRIED,)),
+  # Ma et al. predict "at least college"; of its possible readings, an associate
+  # degree or higher gives the label correlation that they report.
+  'education': ('education', columns.EDUCATION_DEGREE),
 }
 LABEL_COLUMNS = tuple(column for column, _ in TASKS.values())
 INPUTS = tuple(
   column
-  for column in reader.COLUMNS
-  if column not in (*LABEL_COLUMNS, reader.IGNORED)
+  for column in columns.COLUMNS
+  if column not in (*LABEL_COLUMNS, columns.IGNORED)
 )
-CATEGORIES = tuple(c for c in INPUTS if c not in reader.NUMERIC)
+CATEGORIES = tuple(c for c in INPUTS if c not in columns.NUMERIC)
 # Amounts are skewed over four orders of magnitude: scaled by their logarithm.
 MONEY = ('wage_per_hour', 'capital_gains', 'capital_losses', 'stock_dividends')
 
@@ -111,19 +111,19 @@ def encode(
       out of bounds.
   """
   parts = _parts(raw, validation, split_seed)
-  columns = {
+  splits = {
     split: {name: factor.take(chosen) for name, factor in table.items()}
     for split, (table, chosen) in parts.items()
   }
   labels = {
-    split: _labels(table, task_names, split) for split, table in columns.items()
+    split: _labels(table, task_names, split) for split, table in splits.items()
   }
   split, features = 'train', {}  # `split`: for the message
   try:
     if fitted is None:
-      fitted = _fit(columns['train'], num_bins)
-    for split in columns:
-      features[split] = fitted.encode(columns[split])
+      fitted = _fit(splits['train'], num_bins)
+    for split in splits:
+      features[split] = fitted.encode(splits[split])
   except tables.RowError as error:
     table, chosen = parts[split]
     side = 'train' if table is raw.train else 'test'
@@ -187,7 +187,7 @@ def _parts(
 def _fit(known: Table, num_bins: int) -> Tables:
   return tables.fit(
     {name: known[name] for name in CATEGORIES},
-    {name: known[name] for name in reader.NUMERIC},
+    {name: known[name] for name in columns.NUMERIC},
     log=MONEY,
     num_bins=num_bins,
   )
@@ -201,12 +201,12 @@ def _place(facts: dict[str, Any], side: str, row: int) -> str:
 
 
 def _labels(
-  columns: Table, task_names: Sequence[str], split: str
+  table: Table, task_names: Sequence[str], split: str
 ) -> dict[str, np.ndarray]:
   labels = {}
   for task in task_names:
     column, positive = TASKS[task]
-    factor = columns[column]
+    factor = table[column]
     values = np.isin(factor.values, positive).astype(np.int32)[factor.codes]
     if values.min() == values.max():
       raise InputError(

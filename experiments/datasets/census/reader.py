@@ -1,7 +1,8 @@
-"""Text of Census-Income (KDD) to columns.
+"""Parses the text of Census-Income (KDD) into columns.
 
-Block by block: the first bad line ends it, however much comes after, and what
-is needed beside the text are a block's strings and a code a field.
+Works block by block: the first bad line ends it, however much text follows, and
+the memory needed besides the text is that of one block's strings and one code
+per field.
 """
 
 import csv
@@ -11,56 +12,27 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from experiments.datasets.census.columns import (
+  COLUMNS,
+  IGNORED,
+  LABEL_VALUES,
+  NUMERIC,
+)
 from experiments.launcher.errors import InputError
 from lplmtl.tables import Factor
 
-COLUMNS = tuple(
-  """
-  age class_worker det_ind_code det_occ_code education wage_per_hour hs_college
-  marital_stat major_ind_code major_occ_code race hisp_origin sex union_member
-  unemp_reason full_or_part_emp capital_gains capital_losses stock_dividends
-  tax_filer_stat region_prev_res state_prev_res det_hh_fam_stat det_hh_summ
-  instance_weight mig_chg_msa mig_chg_reg mig_move_reg mig_same
-  mig_prev_sunbelt num_emp fam_under_18 country_father country_mother
-  country_self citizenship own_or_self vet_question vet_benefits weeks_worked
-  year income_50k
-  """.split()
-)
-NUMERIC = (
-  'age', 'wage_per_hour', 'capital_gains', 'capital_losses', 'stock_dividends',
-  'num_emp', 'weeks_worked',
-)  # fmt: skip
-IGNORED = 'instance_weight'  # as the UCI notes ask
-EDUCATION_BELOW = (
-  'Children', 'Less than 1st grade', '1st 2nd 3rd or 4th grade',
-  '5th or 6th grade', '7th and 8th grade', '9th grade', '10th grade',
-  '11th grade', '12th grade no diploma', 'High school graduate',
-  'Some college but no degree',
-)  # fmt: skip
-EDUCATION_DEGREE = (
-  'Associates degree-occup /vocational', 'Associates degree-academic program',
-  'Bachelors degree(BA AB BS)', 'Masters degree(MA MS MEng MEd MSW MBA)',
-  'Prof school degree (MD DDS DVM LLB JD)', 'Doctorate degree(PhD EdD)',
-)  # fmt: skip
-NEVER_MARRIED = 'Never married'
-MARRIED = (
-  'Married-civilian spouse present', 'Divorced', 'Widowed', 'Separated',
-  'Married-spouse absent', 'Married-A F spouse present',
-)  # fmt: skip
-INCOME_BELOW, INCOME_ABOVE = '- 50000.', '50000+.'
-# The columns that labels are made of may hold these values and no others.
-LABEL_VALUES = {
-  'education': (*EDUCATION_BELOW, *EDUCATION_DEGREE),
-  'marital_stat': (NEVER_MARRIED, *MARRIED),
-  'income_50k': (INCOME_BELOW, INCOME_ABOVE),
-}
-# A decimal number in ASCII, as in the file; Python's own float() takes more.
+# A decimal number in ASCII, as in the file; Python's own float() accepts more.
 NUMBER = re.compile(r'[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?', re.ASCII)
 
-BLOCK = 2 * 2**20  # bytes that are looked at in one go
-MAX_LINE = 4096  # bytes: the longest official line has 628
-MAX_VALUES = 2**16  # different ones of a column: officially fewer than 2,000
-MAX_TEXT = 2**28  # bytes that the different values take, all of one width
+# Bytes per block: large enough that NumPy's cost per call does not count, small
+# enough that a malformed file is refused before it fills the memory.
+BLOCK = 2 * 2**20
+MAX_LINE = 4096  # bytes; the longest official line has 628
+MAX_VALUES = 2**16  # different values of a column; officially fewer than 2,000
+# Bytes of a column's different values, which NumPy stores all at the width of
+# the longest.
+MAX_TEXT = 2**28
+MAX_SHOWN = 80  # characters of a bad value in a message
 
 Table = Mapping[str, Factor]
 
@@ -69,16 +41,16 @@ def parse(content: bytes, name: str) -> Table:
   """Parses rows of 42 fields, separated by commas, without quoting.
 
   Args:
-    content: ASCII text; lines end in LF or CRLF. Spaces before a field do not
-      count, nor do empty lines at the end.
+    content: ASCII text; lines end in LF or CRLF. Spaces before a field and
+      empty lines at the end are ignored.
     name: what to call the file in messages.
 
   Returns:
-    `{column: Factor}` for every column but the ignored one; the values of
-    numeric columns are float64, all others strings.
+    `{column: Factor}` for every column except the ignored one; the values of
+    numeric columns are float64, those of the others strings.
 
   Raises:
-    InputError: names file and line of the first bad row.
+    InputError: a row is bad; names the file and the line of the first one.
   """
   columns = {column: _Values() for column in COLUMNS if column != IGNORED}
   num_rows = start = 0
@@ -100,8 +72,8 @@ def parse(content: bytes, name: str) -> Table:
   )
   if width > MAX_TEXT:
     raise InputError(
-      f'{name}: expected short texts, found as long and as many different ones '
-      f'as fill {width / 1e6:.0f} MB of memory'
+      f'{name}: expected short texts, found so many different long ones that '
+      f'they take {width / 1e6:.0f} MB of memory'
     )
   return {
     column: values.factor(is_number=column in NUMERIC)
@@ -117,7 +89,7 @@ def _only_empty_lines(content: bytes, start: int) -> bool:
 
 
 def _block(content: bytes, start: int) -> bytes:
-  """Whole lines, or the start of one that is too long by far."""
+  """Whole lines from `start`; the start of a line that is longer than BLOCK."""
   end = start + BLOCK
   if end < len(content):
     end = content.rfind(b'\n', start, end) + 1 or end
@@ -125,7 +97,12 @@ def _block(content: bytes, start: int) -> bytes:
 
 
 def _check_structure(content: bytes) -> tuple[int, int, str]:
-  """Lines from the start that are whole, their bytes, and what ends them."""
+  """Counts the lines at the start that are well formed.
+
+  Returns:
+    Their number, their bytes, and what is wrong with the line after them; empty
+    if all are well formed.
+  """
   text = np.frombuffer(content, np.uint8)
   ends = np.flatnonzero(text == 0x0A)
   if content[-1] != 0x0A:
@@ -138,9 +115,10 @@ def _check_structure(content: bytes) -> tuple[int, int, str]:
   wrong = np.flatnonzero(fields != len(COLUMNS))
   first_wrong = int(wrong[0]) if len(wrong) else len(ends)
 
-  # Below a space the difference wraps around, to more than that of a tilde.
+  # Printable ASCII runs from the space to the tilde. Below the space, the
+  # unsigned difference wraps around and exceeds that of the tilde, 0x5E.
   odd = np.flatnonzero((text - np.uint8(0x20) > 0x5E) & (text != 0x0A))
-  if len(odd):  # a CR before an LF is a line's end
+  if len(odd):  # a CR before an LF ends a line
     is_crlf = (text[odd] == 0x0D) & (
       text[np.minimum(odd + 1, len(text) - 1)] == 0x0A
     )
@@ -164,10 +142,10 @@ def _check_structure(content: bytes) -> tuple[int, int, str]:
 
 
 class _Values:
-  """One column while it grows: a code for each row, and the different values.
+  """One column while it grows: a code per row, and the different values.
 
   Attributes:
-    code_of: `{value: code}`, in the order of appearance.
+    code_of: `{value: code}`, in order of appearance.
     blocks: codes of the rows, block by block.
   """
 
@@ -178,21 +156,25 @@ class _Values:
   def add(
     self, column: str, codes: np.ndarray, values: np.ndarray
   ) -> tuple[int, str] | None:
-    """Adds rows, or gives the first bad one of them and what is wrong with it.
+    """Adds rows.
 
     Args:
       column: its name.
-      codes: of each row.
-      values: what the codes stand for, in the order of appearance.
+      codes: one per row.
+      values: what the codes stand for, in order of appearance.
+
+    Returns:
+      The first bad row and what is wrong with it, if there is one.
     """
     for code, value in enumerate(values):
-      wanted = '' if value in self.code_of else _wanted(column, value)
+      expected = '' if value in self.code_of else _expected(column, value)
       known = self.code_of.setdefault(value, len(self.code_of))
       if known >= MAX_VALUES:
-        wanted = wanted or f'at most {MAX_VALUES:,} different values'
-      if wanted:
-        shown = repr(value if len(value) <= 80 else f'{value[:80]}...')
-        complaint = f'expected {wanted} in {column}, found {shown}'
+        expected = expected or f'at most {MAX_VALUES:,} different values'
+      if expected:
+        is_long = len(value) > MAX_SHOWN
+        shown = f'{value[:MAX_SHOWN]}...' if is_long else value
+        complaint = f'expected {expected} in {column}, found {shown!r}'
         return int(np.argmax(codes == code)), complaint
     mapping = [self.code_of[value] for value in values]
     code_type = np.min_scalar_type(len(self.code_of))
@@ -200,7 +182,8 @@ class _Values:
     return None
 
   def width(self) -> int:
-    """Bytes of an array of the values, where all are as wide as the longest."""
+    """Bytes of an array of the values, each as wide as the longest one."""
+    # NumPy stores 4 bytes per character.
     return 4 * len(self.code_of) * max(map(len, self.code_of))
 
   def factor(self, *, is_number: bool) -> Factor:
@@ -221,16 +204,19 @@ def _add(
   name: str,
   before: int,
 ) -> None:
-  """Adds rows that are well formed, unless a value is not.
+  """Adds rows with the right number of fields.
 
   Args:
-    columns: what they are added to.
+    columns: to add to.
     content: the rows.
-    num_rows: how many.
+    num_rows: how many there are.
     name: of the file.
     before: how many rows came before.
+
+  Raises:
+    InputError: a value is not one that its column may hold.
   """
-  import pandas as pd  # 0.3 s, for nothing where the cache serves
+  import pandas as pd  # takes 0.3 s, for nothing if the cache has the columns
 
   frame = pd.read_csv(
     io.BytesIO(content),
@@ -256,8 +242,8 @@ def _add(
     raise InputError(f'{name}, line {before + row + 1}: {complaint}')
 
 
-def _wanted(column: str, value: str) -> str:
-  """What a column should hold, where a value is not that."""
+def _expected(column: str, value: str) -> str:
+  """What a column may hold, if the value is not that; empty if it is."""
   if column in NUMERIC:
     return '' if _is_number(value) else 'a finite number'
   known = LABEL_VALUES.get(column)

@@ -1,8 +1,8 @@
-"""A generated table with the schema of Census-Income (KDD). Not UCI data.
+"""A generated table with the schema of Census-Income (KDD); not UCI data.
 
-Two latent numbers a person, life stage and status, stand behind the columns;
-each label is drawn with a probability that is a function of the input columns
-alone, so the best possible score is known.
+Two latent numbers per person, life stage and status, underlie the columns. Each
+label is drawn with a probability that is a function of the input columns only,
+so the best possible score is known.
 """
 
 import io
@@ -11,14 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.datasets.census import reader as census_reader
+from experiments.datasets.census import columns
 from experiments.datasets.census.reader import Table
 from experiments.launcher.errors import InputError
 from lplmtl import statistics
 from lplmtl.tables import Factor
 
-MIN_ROWS, MAX_ROWS = 100, 299_285  # the latter is the official size
-EFFECT_SEED = 1994  # of the true effects: the same world for every data seed
+MIN_ROWS, MAX_ROWS = 100, 299_285  # at most as many as the official files hold
+# Of the true effects, which are the same whatever the seed of the rows.
+EFFECT_SEED = 1994
 
 
 class _Spec(NamedTuple):
@@ -27,8 +28,9 @@ class _Spec(NamedTuple):
   Attributes:
     size: number of different values.
     top: share of the most frequent one.
-    latent: which latent number it follows, `life` or `status`.
-    tie: probability that a row's value is a function of that latent, not noise.
+    latent: the latent number that it follows, `life` or `status`.
+    tie: probability that a row's value is a function of that latent number
+      rather than noise.
   """
 
   size: int
@@ -37,7 +39,7 @@ class _Spec(NamedTuple):
   tie: float
 
 
-# Sizes and top shares as in the real table.
+# Sizes and top shares are those of the real table.
 _SPECS = {
   'age': _Spec(91, 0.018, 'life', 1.0),
   'class_worker': _Spec(9, 0.50, 'status', 0.8),
@@ -82,7 +84,8 @@ _SPECS = {
 _CODED = (
   'det_ind_code', 'det_occ_code', 'own_or_self', 'vet_benefits', 'year',
 )  # fmt: skip
-# Share of positives, and how far the log odds spread (standard deviation).
+# Share of positives, as in the real table, and standard deviation of the log
+# odds, which decides how well a label can be predicted.
 _LABELS = {
   'income': (0.062, 2.6),
   'marital': (0.43, 3.2),
@@ -96,8 +99,8 @@ class Sample(NamedTuple):
   Attributes:
     train: two thirds of the rows.
     test: the others.
-    optimum: `{task: AUC}` on the test rows of the probabilities that the labels
-      were drawn from; no model can do better but by chance.
+    optimum: `{task: AUC}` on the test rows of the probabilities from which the
+      labels were drawn; a model can exceed it only by chance.
   """
 
   train: Table
@@ -106,14 +109,14 @@ class Sample(NamedTuple):
 
 
 def make(num_rows: int = 20_000, seed: int = 0) -> Sample:
-  """Generates a table; the same rows for the same arguments.
+  """Generates a table; equal arguments give equal rows.
 
   Args:
-    num_rows: training and test rows together, from 100 to 299,285.
+    num_rows: training and test rows together, MIN_ROWS to MAX_ROWS.
     seed: of the rows; the true effects do not depend on it.
 
   Raises:
-    InputError: a number of rows out of bounds.
+    InputError: the number of rows is out of bounds.
   """
   if not MIN_ROWS <= num_rows <= MAX_ROWS:
     raise InputError(
@@ -131,7 +134,7 @@ def make(num_rows: int = 20_000, seed: int = 0) -> Sample:
     for task, odds in log_odds.items()
   }
   table |= _label_columns(drawn, rng)
-  table = {column: table[column] for column in census_reader.COLUMNS}
+  table = {column: table[column] for column in columns.COLUMNS}
   num_train = num_rows * 2 // 3
   train = {c: f.take(np.arange(num_train)) for c, f in table.items()}
   test = {c: f.take(np.arange(num_train, num_rows)) for c, f in table.items()}
@@ -148,9 +151,9 @@ def write_text(table: Table, path: pathlib.Path) -> None:
   """Writes columns in the official format (42 columns, no header)."""
   texts = [
     np.array([_text(value) for value in table[column].values])
-    for column in census_reader.COLUMNS
+    for column in columns.COLUMNS
   ]
-  codes = [table[column].codes for column in census_reader.COLUMNS]
+  codes = [table[column].codes for column in columns.COLUMNS]
   out = io.StringIO()
   for row in zip(
     *(t[c] for t, c in zip(texts, codes, strict=True)), strict=True
@@ -182,9 +185,9 @@ def _values(name: str, size: int) -> np.ndarray:
   numbers = np.arange(size)
   if name in ('age', 'num_emp', 'weeks_worked'):
     return numbers.astype(np.float64)
-  if name in census_reader.NUMERIC:  # amounts: from 50, growing by 0.5 %
+  if name in columns.NUMERIC:  # amounts: from 50, each 0.5 % above the last
     return np.where(numbers > 0, np.round(50 * 1.005**numbers), 0.0)
-  if name == census_reader.IGNORED:
+  if name == columns.IGNORED:
     return np.array([f'{100 + n}.5' for n in numbers])
   if name == 'year':
     return np.array(['94', '95'])
@@ -194,9 +197,13 @@ def _values(name: str, size: int) -> np.ndarray:
 
 
 def _log_odds(table: Table) -> dict[str, np.ndarray]:
-  """`{task: [N]}`: a shared part, a part of its own, and an interaction."""
+  """`{task: [N]}`: a part that all tasks share, its own, and interactions.
+
+  A column counts by how far it is tied to a latent number and by how often it
+  departs from its most frequent value, so that noise has no effect.
+  """
   rng = np.random.default_rng(EFFECT_SEED)
-  names = [c for c in _SPECS if c != census_reader.IGNORED]
+  names = [c for c in _SPECS if c != columns.IGNORED]
   parts = ('shared', *_LABELS)
   sums = {part: np.zeros(len(table['age'].codes)) for part in parts}
   smooth = {}
@@ -204,7 +211,7 @@ def _log_odds(table: Table) -> dict[str, np.ndarray]:
     size, top = _SPECS[name].size, _SPECS[name].top
     steps = np.linspace(-1, 1, size) if size > 2 else np.array([-1.0, 1.0])
     for part in parts:
-      # A trend over the values, bent, and noise for each value.
+      # A bent trend over the values, and noise for each of them.
       slope, bend = rng.random() - 0.3, rng.random() - 0.5
       noise = 0.6 * (rng.random(size) - 0.5)
       effect = slope * steps + bend * steps**2 + noise
@@ -222,9 +229,9 @@ def _log_odds(table: Table) -> dict[str, np.ndarray]:
 
 
 def _offset(log_odds: np.ndarray, share: float) -> float:
-  """What to add for a mean probability of `share`, by bisection."""
+  """What to add to get a mean probability of `share`, by bisection."""
   low, high = -20.0, 20.0
-  for _ in range(50):
+  for _ in range(50):  # to within 40 / 2**50, 4e-14
     middle = (low + high) / 2
     mean = (1 / (1 + np.exp(-log_odds - middle))).mean()
     low, high = (middle, high) if mean < share else (low, middle)
@@ -246,11 +253,11 @@ def _label_columns(
     )  # fmt: skip
     return Factor(codes.astype(np.int16), np.array((*no, *yes)))
 
-  r = census_reader
+  c = columns
   return {
-    'income_50k': draw(drawn['income'], (r.INCOME_BELOW,), (r.INCOME_ABOVE,)),
-    'marital_stat': draw(drawn['marital'], r.MARRIED, (r.NEVER_MARRIED,)),
+    'income_50k': draw(drawn['income'], (c.INCOME_BELOW,), (c.INCOME_ABOVE,)),
+    'marital_stat': draw(drawn['marital'], c.MARRIED, (c.NEVER_MARRIED,)),
     'education': draw(
-      drawn['education'], r.EDUCATION_BELOW, r.EDUCATION_DEGREE
+      drawn['education'], c.EDUCATION_BELOW, c.EDUCATION_DEGREE
     ),
   }
