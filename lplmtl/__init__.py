@@ -53,14 +53,14 @@ from lplmtl.layers.encoder import CrossNetwork as CrossNetwork
 from lplmtl.layers.encoder import TabularEncoder as TabularEncoder
 from lplmtl.layers.experts import MLP as MLP
 from lplmtl.layers.experts import Experts as Experts
+from lplmtl.training.evaluation import make_eval_step as make_eval_step
+from lplmtl.training.evaluation import make_predictor as make_predictor
+from lplmtl.training.evaluation import predict as predict
 from lplmtl.training.fit import fit as fit
 from lplmtl.training.gradients import shared_leaves as shared_leaves
 from lplmtl.training.gradients import task_gradients as task_gradients
 from lplmtl.training.steps import TrainState as TrainState
-from lplmtl.training.steps import make_eval_step as make_eval_step
-from lplmtl.training.steps import make_predictor as make_predictor
 from lplmtl.training.steps import make_train_step as make_train_step
-from lplmtl.training.steps import predict as predict
 from lplmtl.types import Aggregator as Aggregator
 from lplmtl.types import Balancer as Balancer
 from lplmtl.types import Batch as Batch

@@ -18,7 +18,7 @@ import numpy as np
 
 from lplmtl import blueprint
 from lplmtl.storage import folders, pytrees
-from lplmtl.storage.pytrees import CheckpointError
+from lplmtl.storage.errors import CheckpointError
 from lplmtl.tables import Tables
 from lplmtl.types import PyTree
 

@@ -145,27 +145,27 @@ def assert_as_reference(name, model, params, x):
 
 
 class Interrupting(resume.Checkpoints):
-  """Stops a run once `fit` has looked up so many times."""
+  """Stops a run at its n-th pause."""
 
-  def __init__(self, directory, looks, **options):
+  def __init__(self, directory, pauses, **options):
     super().__init__(directory, **options)
-    self.looks = looks
+    self.pauses = pauses
 
-  def until(self, now):
-    """By steps alone: on a busy machine a second holds few."""
-    every = self.every_steps or now.num_steps
-    return min((now.step // every + 1) * every, now.num_steps)
+  def next_pause(self, progress):
+    """By steps only: on a busy machine a second holds few."""
+    every = self.every_steps or progress.num_steps
+    return min((progress.step // every + 1) * every, progress.num_steps)
 
-  def look(self, now):
-    self.looks -= 1
-    if self.looks == 0:
+  def save_if_due(self, progress):
+    self.pauses -= 1
+    if self.pauses == 0:
       self.stop.set()
-    super().look(now)
+    super().save_if_due(progress)
 
 
-def fit_in_pieces(fit, folder, looks, **options):
-  """Calls `fit(keeper)` until it ends, stopped after each number of looks."""
-  for count in looks:
+def fit_in_pieces(fit, folder, pauses, **options):
+  """Calls `fit(keeper)` until it ends, stopped after each number of pauses."""
+  for count in pauses:
     with (
       pytest.raises(resume.Interrupted),
       Interrupting(folder, count, **options) as keeper,

@@ -224,7 +224,7 @@ def check(kept, folder, shapes, whole, rng):
     assert both and not list(folder.iterdir())
     return 'nothing is left'
   assert not any('\n' in note for note in notes), notes
-  step = next(s for s in (26, 23) if f'going on from step {s} ' in notes[-1])
+  step = next(s for s in (26, 23) if f'resuming from step {s} ' in notes[-1])
   kind = kinds.get(step)
   if kind in FORGED:
     return 'taken, as forged'

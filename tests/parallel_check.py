@@ -94,7 +94,7 @@ def resume_elsewhere(folder, num_seeds):
     result = lplmtl.fit(
       keys, MODEL, optax.adam(1e-3), BALANCERS['uncertainty'],
       make_data(), batch_size=BATCH, num_epochs=13, keeper=keeper,
-      devices=devices if keeper is None or keeper.looks else devices[:1],
+      devices=devices if keeper is None or keeper.pauses else devices[:1],
     )  # fmt: skip
     return [record['losses'].tolist() for record in result.history]
 

@@ -179,9 +179,7 @@ def test_features_that_do_not_fit_the_model():
     with pytest.raises(ValueError, match=rf'one array \[N, D\] .* {found}: x'):
       checks.check_batches(model, lplmtl.Batch(features, {}), None)
   for other in (X[:, :2], {'x': X}):
-    with pytest.raises(
-      ValueError, match=r'like those of data, \[N, 3\]; found'
-    ):
+    with pytest.raises(ValueError, match=r'like those of data, \[N, 3\]'):
       checks.check_batches(model, batch, lplmtl.Batch(other, {}))
   # A model of one's own reads what it may, in other numbers too.
   own = types.SimpleNamespace(tasks=TASKS)
@@ -295,22 +293,18 @@ def test_metrics_that_are_no_numbers():
 def test_functions_of_settings_that_return_no_part():
   with pytest.raises(ValueError, match='must return a model, .* found None'):
     programs.build((lambda h: None,), {})
-  with pytest.raises(
-    ValueError, match=r"wants 'rat', where .* hold \['rate'\]"
-  ):
+  with pytest.raises(ValueError, match=r"'rat'.* hold \['rate'\]"):
     programs.build((lambda h: optax.sgd(h['rat']),), {'rate': 0.1})
 
 
 def test_helpers_that_are_none():
-  with pytest.raises(
-    ValueError, match="some of jax.local_devices.*found 'cpu'"
-  ):
+  with pytest.raises(ValueError, match="jax.local_devices.*found 'cpu'"):
     checks.check_helpers(None, None, 'cpu')
   with pytest.raises(ValueError, match="resume.Checkpoints.*; found 'folder'"):
     checks.check_helpers('folder', None, None)
   with pytest.raises(ValueError, match='resume.Checkpoints.*; found <class'):
     checks.check_helpers(resume.Checkpoints, None, None)
-  with pytest.raises(ValueError, match=r'some of jax.local_.* found \[\]'):
+  with pytest.raises(ValueError, match=r'jax.local_.* found \[\]'):
     checks.check_helpers(None, None, [])
   with pytest.raises(ValueError, match='on_epoch must be a function, found 3'):
     checks.check_helpers(None, 3, None)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, resume, tasks
+from lplmtl import _progress_data, balancing, resume, tasks
 from lplmtl.training import progress, steps
 from tests import contracts
 
@@ -167,7 +167,9 @@ def test_progress_of_typed_keys_is_read(name):
 
   old = now._replace(state=jax.tree.map(typed, now.state))
   arrays, meta = resume.to_data(old)
-  found = resume._from_data(now, arrays, {**meta, 'history': []}, 'folder')
+  found = _progress_data.from_data(
+    now, arrays, {**meta, 'history': []}, 'folder'
+  )
   contracts.assert_trees_equal(
     found.state.balancer_state, now.state.balancer_state
   )

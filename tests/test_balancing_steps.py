@@ -95,17 +95,21 @@ def test_the_losses_after_a_step():
 
   balancer = balancing.equal()._replace(init=watching, after=after)
   found = {}
-  for rate, num_parts in ((0.0, 1), (0.1, 1), (0.1, 3)):
+  for rate, num_microbatches in ((0.0, 1), (0.1, 1), (0.1, 3)):
     optimizer = optax.sgd(rate)
     state = steps.init_state(
       KEY, model, contracts.TASKS, optimizer, balancer, batch.features
     )
     new, metrics = jax.jit(
       steps.make_train_step(
-        model, contracts.TASKS, optimizer, balancer, num_parts=num_parts
+        model,
+        contracts.TASKS,
+        optimizer,
+        balancer,
+        num_microbatches=num_microbatches,
       )
     )(state, batch)
-    found[rate, num_parts] = new.balancer_state['after']
+    found[rate, num_microbatches] = new.balancer_state['after']
     np.testing.assert_array_equal(
       new.balancer_state['before'], metrics['losses']
     )
@@ -250,7 +254,7 @@ def test_an_aggregator_step_by_hand(scope):
         contracts.TASKS,
         p,
         batch,
-        key=microbatch.Rows(batch, KEY).place(),
+        key=microbatch.Rows(batch, KEY).dropout_key(),
       )[1],
     )
   )

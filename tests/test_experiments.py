@@ -414,7 +414,7 @@ def test_a_signal_keeps_the_progress(
   assert {p.name for p in folder.iterdir()} == {'.lock', 'checkpoints'}
   assert launch(*command) == 0
   out = capsys.readouterr().out
-  assert 'going on from step 4' in out
+  assert 'resuming from step 4' in out
   assert [line[:9] for line in out.splitlines() if line[:5] == 'epoch'] == [
     'epoch 2/2'
   ]
@@ -573,7 +573,7 @@ def test_checkpoints_that_cannot_be_gone_on_from(tmp_path, capsys):
   (folder / 'checkpoints' / 'step_0000000010').mkdir(parents=True)
   assert launch(*TINY, f'--out_dir={folder}') == 1
   error = capsys.readouterr().err
-  assert 'is whole; the oldest: ' in error and '(--overwrite does)' in error
+  assert 'is intact; the oldest: ' in error and '(--overwrite does)' in error
   shutil.rmtree(folder / 'checkpoints')
   (folder / 'checkpoints').write_text('')
   assert launch(*TINY, f'--out_dir={folder}') == 1

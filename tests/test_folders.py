@@ -158,7 +158,7 @@ def test_what_is_no_checkpoint_is_not_removed(make, made, tmp_path):
   keeper = resume.Checkpoints(tmp_path, num_kept=1)
   keeper._write(7, {'w': np.ones(2)}, {}, ())
   assert keeper.steps() == [7]
-  with pytest.raises(resume.RestoreError, match='is no checkpoint that was'):
+  with pytest.raises(resume.RestoreError, match='is not a checkpoint'):
     keeper.restore(None)
   keeper.clear()
   left = {'step_0000900000', 'step_900001', 'step_0000900002'}

@@ -254,9 +254,9 @@ class _Penalised:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('num_parts', [1, 2])
+@pytest.mark.parametrize('num_microbatches', [1, 2])
 @pytest.mark.parametrize('name', ['equal', 'pcgrad'])
-def test_a_penalty_is_added_once_and_not_weighted(name, num_parts):
+def test_a_penalty_is_added_once_and_not_weighted(name, num_microbatches):
   _, params, batch = _example('mmoe')
   balancer = getattr(balancing, name)()
 
@@ -268,7 +268,7 @@ def test_a_penalty_is_added_once_and_not_weighted(name, num_parts):
         balancer,
         balancer.init(KEY, NUM_TASKS),
         p,
-        microbatch.Rows(batch, KEY, num_parts),
+        microbatch.Rows(batch, KEY, num_microbatches),
       )[0]
     )(params)
 
@@ -332,8 +332,8 @@ def test_a_balancer_that_returns_no_weights():
     (4096, None, 1),
   ],
 )
-def test_number_of_parts(batch_size, limit, number):
-  assert microbatch.number_of_parts(batch_size, limit) == number
+def test_number_of_microbatches(batch_size, limit, number):
+  assert microbatch.count_microbatches(batch_size, limit) == number
 
 
 def test_arguments_of_task_gradients():

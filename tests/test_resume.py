@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import types
 
 import jax
 import numpy as np
@@ -94,7 +95,7 @@ def test_none_is_whole(kept, tmp_path):
   shutil.copytree(kept, tmp_path / 'run')
   for file in (tmp_path / 'run').rglob('manifest.ocdbt'):
     file.write_bytes(b'')
-  with pytest.raises(pytrees.CheckpointError, match='is whole') as error:
+  with pytest.raises(pytrees.CheckpointError, match='is intact') as error:
     _checkpoints(tmp_path / 'run').restore(fuzz_checkpoints.like())
   assert '\n' not in str(error.value)
   assert (
@@ -195,16 +196,14 @@ def test_what_cannot_be_read_is_passed_over(kept, tmp_path, monkeypatch):
   assert 'cannot be read: Permission denied' in notes[0]
 
 
-def test_the_end_of_training_is_kept_where_it_is_worth_it(
-  tmp_path, monkeypatch
-):
-  """What comes after training, such as scoring, may be cut short too."""
-  for worth in (1e9, 0.0):
-    monkeypatch.setattr(resume, '_WORTH_KEEPING', worth)
-    with resume.Checkpoints(tmp_path / str(worth)) as keeper:
-      result = fuzz_checkpoints.fit(keeper)
-    kept = [] if worth else [int(result.state.step[0])]
-    assert keeper.steps() == kept
+def test_the_end_of_training_is_saved_if_it_took_long(tmp_path, monkeypatch):
+  """What follows training, such as scoring, may be interrupted too."""
+  last = fuzz_checkpoints.like()._replace(step=7)
+  for seconds, saved in ((1e9, []), (0.0, [7])):
+    monkeypatch.setattr(resume, '_WORTH_SAVING', seconds)
+    with resume.Checkpoints(tmp_path / str(seconds)) as keeper:
+      keeper.save_if_due(last)
+    assert keeper.steps() == saved
 
 
 def test_only_checkpoints_are_removed(tmp_path):
@@ -229,30 +228,45 @@ def test_what_broke_off_is_removed(kept, tmp_path):
   ]
 
 
-def test_when_it_is_kept(tmp_path, monkeypatch):
-  """By steps, by time, and how far `fit` goes before it looks up."""
+def test_when_it_is_saved(tmp_path, monkeypatch):
+  """By steps, by time, and how far `fit` goes between pauses."""
   clock = [0.0]
   monkeypatch.setattr('time.monotonic', lambda: clock[0])
   keeper = resume.Checkpoints(tmp_path, every_steps=30, every_seconds=60)
-  now = fuzz_checkpoints.like()._replace(
+  start = fuzz_checkpoints.like()._replace(
     metrics={'losses': np.zeros((3, 1000, 2), np.float32)}
   )
-  assert keeper.until(now) == 30
-  assert keeper.until(now._replace(step=30)) == 60
+  assert keeper.next_pause(start) == 30
+  assert keeper.next_pause(start._replace(step=30)) == 60
   by_time = resume.Checkpoints(tmp_path, every_seconds=60)
-  assert by_time.until(now) == 50  # nothing is known yet
+  assert by_time.next_pause(start) == 50  # no step has been timed yet
   clock[0] = 0.1
-  assert by_time.until(now._replace(step=50)) == 550  # 500 a second
+  assert by_time.next_pause(start._replace(step=50)) == 550  # 500 per second
   saved = []
   monkeypatch.setattr(
     resume.Checkpoints, 'save', lambda self, now: saved.append(now.step)
   )
   for step in (30, 31, 60):
-    keeper.look(now._replace(step=step))
-  by_time.look(now._replace(step=1))
+    keeper.save_if_due(start._replace(step=step))
+  by_time.save_if_due(start._replace(step=1))
   clock[0] = 70.0
-  by_time.look(now._replace(step=2))
+  by_time.save_if_due(start._replace(step=2))
   assert saved == [30, 60, 2]
+
+
+def test_former_names_of_keepers(tmp_path):
+  keeper = resume.Checkpoints(tmp_path, every_steps=3)
+  start = fuzz_checkpoints.like()
+  with pytest.warns(DeprecationWarning, match='next_pause'):
+    assert keeper.until(start) == 3
+  with pytest.warns(DeprecationWarning, match='save_if_due'):
+    keeper.look(start._replace(step=1))
+  own = types.SimpleNamespace(restore=len, until=abs, look=repr)
+  with pytest.warns(DeprecationWarning, match='save_if_due'):
+    new = progress.current_keeper(own)
+  assert (new.restore, new.next_pause, new.save_if_due) == (len, abs, repr)
+  for current in (keeper, resume.Checkpoints, None):
+    assert progress.current_keeper(current) is current
 
 
 def test_a_save_that_fails_ends_the_run(kept, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 
 import lplmtl
 from lplmtl import balancing, tasks, training
-from lplmtl.training import arrays, parallel, progress, steps
+from lplmtl.training import arrays, evaluation, parallel, progress, steps
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
@@ -441,13 +441,18 @@ def test_penalty_is_added_outside_of_the_balancing():
   np.testing.assert_allclose(biases[0] - biases[1], 0.3, rtol=1e-4)
 
 
+def test_former_name_of_microbatches():
+  with pytest.warns(DeprecationWarning, match='num_microbatches'):
+    lplmtl.make_train_step(MODEL, TASKS, OPTIMIZER, BALANCER, num_parts=2)
+
+
 def test_predict_in_chunks():
   x = _data(rows=53).features
   params = contracts.random_params(MODEL, x)
   whole = MODEL.apply({'params': params}, x)[0]
   for size in (10, 53, 1000):
     found = jax.jit(
-      steps.predict, static_argnums=0, static_argnames='chunk_size'
+      evaluation.predict, static_argnums=0, static_argnames='chunk_size'
     )(MODEL, params, x, chunk_size=size)
     contracts.assert_trees_close(found, whole)
 
@@ -564,7 +569,7 @@ def test_without_a_bad_step_skipping_changes_nothing(three_seeds):
     ({'optimizer': 1e-3}, 'optimizer must be a pair of functions'),
     (
       {'hyperparams': {'rate': jnp.ones(2)}, 'balancer': lambda h: BALANCER},
-      r"hyperparams\['rate'\] must be an array of the shape of the keys, \(\);",
+      r"hyperparams\['rate'\] must be an array of the shape of the keys, \(\)",
     ),
     ({'hyperparams': {'rate': jnp.ones(())}}, 'need a function that makes'),
     (

@@ -24,10 +24,10 @@ from experiments.launcher import build, errors, options  # noqa: E402
 from lplmtl import tasks, training  # noqa: E402
 from lplmtl.compression import cost  # noqa: E402
 from lplmtl.training import (  # noqa: E402
+  evaluation,
   microbatch,
   parallel,
   programs,
-  steps,
 )
 from lplmtl.types import PyTree  # noqa: E402
 
@@ -71,7 +71,9 @@ class Engine:
     self.state = init(keys, None, self.single_rows[0])
     self.epoch = 0
     self.predict = jax.jit(
-      parallel.over_table(functools.partial(steps.predict, self.model), mesh)
+      parallel.over_table(
+        functools.partial(evaluation.predict, self.model), mesh
+      )
     )
     self.forward = lambda params, x: self.model.apply({'params': params}, x)[0]
 
@@ -128,7 +130,7 @@ class Engine:
     if parallel.splits_rows(self.mesh):
       batch //= self.mesh.size
     limit = parallel.rows_at_a_time(self.mesh)
-    num_rows = batch // microbatch.number_of_parts(batch, limit)
+    num_rows = batch // microbatch.count_microbatches(batch, limit)
     features = jax.tree.map(lambda x: x[:num_rows], self.data.features)
     shapes = cost.matrix_products(self.forward, self._params(), features)
     return num_rows, [
@@ -148,7 +150,7 @@ class Engine:
   @functools.cached_property
   def _predictor(self) -> Callable[[PyTree], PyTree]:
     """Compiled for single rows, with the parameters of this moment."""
-    return steps.make_predictor(self.model, self._params())
+    return evaluation.make_predictor(self.model, self._params())
 
   def _params(self, mesh: Mesh | None = None) -> PyTree:
     """The first seed's, on a mesh or on one device."""

@@ -20,7 +20,7 @@ from experiments.launcher import build, memory, quality, scoring
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import training
-from lplmtl.training import steps
+from lplmtl.training import evaluation
 from lplmtl.types import Task
 
 # Fields that a program takes as numbers: settings that differ only in these
@@ -158,7 +158,7 @@ def _score(
   test = scoring.score(model, data.tasks, fitted.params, data.test)
   validation = scoring.score(model, data.tasks, fitted.params, data.validation)
   first_seed = jax.tree.map(lambda x: x[0], params)
-  predict = steps.make_predictor(model, first_seed)
+  predict = evaluation.make_predictor(model, first_seed)
   facts = {
     'test': test.metrics,
     'validation': validation.metrics,

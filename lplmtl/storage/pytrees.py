@@ -19,15 +19,12 @@ import jax
 import orbax.checkpoint as ocp
 
 from lplmtl.storage import files, folders, quiet
+from lplmtl.storage.errors import CheckpointError
 from lplmtl.types import PyTree
 
 _MORE = 512  # bytes beside each array
 _NO_RESERVING = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _INODES = 64  # files and folders that one folder takes, at most
-
-
-class CheckpointError(ValueError):
-  """A folder that cannot be written, or holds nothing whole."""
 
 
 def absolute(path: str | pathlib.Path) -> pathlib.Path:

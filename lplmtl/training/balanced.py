@@ -1,7 +1,7 @@
 """The balanced gradient: one forward pass, one or T back."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -109,17 +109,41 @@ def gradient(
 def losses_at(
   model: Model, tasks: Sequence[Task], params: PyTree, rows: Rows
 ) -> Array:
-  """`[T]` losses of rows by a forward pass alone, with the step's dropout."""
+  """Returns the losses of rows, `[T]`, by a forward pass with their dropout."""
   totals = rows.total(losses.row_totals(tasks, rows.batch))
-  return rows.sum_in_parts(
+  return rows.sum_over_microbatches(
     lambda batch, key: gradients.forward(
       model, tasks, params, batch, key=key, totals=totals
     )[0]
   )
 
 
+def state_after(
+  after: Callable[..., PyTree],
+  state: PyTree,
+  metrics: Mapping[str, Array],
+  losses_after: Array,
+) -> PyTree:
+  """Returns the balancer's state once it has seen the losses after a step.
+
+  Args:
+    after: that of the balancer.
+    state: its state from `gradient`.
+    metrics: those of `gradient`.
+    losses_after: `[T]`, from `losses_at`.
+
+  Raises:
+    ValueError: the new state is not like the old one.
+  """
+  new = after(
+    metrics['losses'], losses_after, state, present=metrics['present']
+  )
+  returned.check_state(new, state, 'after')
+  return new
+
+
 class _Job(NamedTuple):
-  """What `gradient` was given, and what it found out."""
+  """What `gradient` was given, and what follows from it."""
 
   model: Any
   tasks: Sequence[Task]
@@ -156,7 +180,7 @@ def _by_losses(job: _Job) -> _Found:
   """One pull-back of the weighted sum."""
   rows = job.rows
   if job.balancer.needs_losses:
-    values, pull_back, _ = job.forward(rows.batch, rows.place())
+    values, pull_back, _ = job.forward(rows.batch, rows.dropout_key())
     values = rows.total(values)
     weights, state = job.weigh(values)
     found = _pull(pull_back, weights, job.shared, 1 / rows.num_devices)
@@ -168,7 +192,7 @@ def _by_losses(job: _Job) -> _Found:
     values, pull_back, _ = job.forward(batch, key)
     return values, _pull(pull_back, weights, job.shared, _share(rows))
 
-  values, found = rows.sum_in_parts(weighted)
+  values, found = rows.sum_over_microbatches(weighted)
   return found, values, weights, job.weigh(values)[1]
 
 
@@ -181,7 +205,7 @@ def _each_task(job: _Job) -> tuple[Array, list[PyTree], PyTree]:
     own = pull_back(zeros, share) if has_penalty else None
     return values, gradients.each_pulled_back(pull_back, len(job.tasks)), own
 
-  return job.rows.sum_in_parts(each)
+  return job.rows.sum_over_microbatches(each)
 
 
 def _by_gramian(job: _Job) -> _Found:
@@ -219,7 +243,7 @@ def _at_representation(job: _Job) -> _Found:
   """T pull-backs to the representation, and one through the trunk."""
   rows, tasks = job.rows, job.tasks
   apply = functools.partial(
-    job.model.apply, train=True, rngs={'dropout': rows.place()}
+    job.model.apply, train=True, rngs={'dropout': rows.dropout_key()}
   )
   features = rows.batch.features
 
@@ -256,7 +280,7 @@ def _at_representation(job: _Job) -> _Found:
 
 def _share(rows: Rows) -> Any:
   """Of the penalty, for each part."""
-  return 1 / (rows.num_parts * rows.num_devices)
+  return 1 / (rows.num_microbatches * rows.num_devices)
 
 
 def _plus(found: PyTree, penalty: PyTree) -> PyTree:

@@ -1,4 +1,4 @@
-"""What `fit` looks at before it starts."""
+"""The arguments of `fit`, checked before it starts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -55,26 +55,29 @@ def check_are_tasks(tasks: Any) -> None:
 
 
 def check_batches(model: Any, data: Batch, validation: Batch | None) -> None:
-  """Refuses rows that the model cannot read, or not learn from.
+  """Raises ValueError for rows that the model cannot read or learn from.
+
+  Calls the model's `check_labels` and its encoder's `check_features`, if it has
+  them.
 
   Args:
-    model: its `check_labels`, and its encoder's `check_features`, look at the
-      batches, if they are there.
+    model: see `fit`.
     data: the training rows, as arrays.
-    validation: rows that must be like them; or None.
+    validation: rows with features of the same shapes; or None.
   """
   shapes = _shapes(data.features)
-  # An architecture without an encoder; a model of the user's reads what it may.
+  # Only for our architectures, which have a field `encoder`: a user's own model
+  # may read features of any kind.
   if getattr(model, 'encoder', model) is None and (
     not hasattr(data.features, 'ndim') or data.features.ndim < 2
   ):
     raise ValueError(
-      f'data.features must be one array [N, D] for a model without an encoder, '
-      f'found {shapes}: x[:, None] makes a column of [N]'
+      'data.features must be one array [N, D] for a model without an encoder, '
+      f'found {shapes}: x[:, None] turns [N] into a column'
     )
   if validation is not None and _shapes(validation.features) != shapes:
     raise ValueError(
-      f'validation.features must be like those of data, {shapes}; found '
+      f'validation.features must be like those of data, {shapes}, found '
       f'{_shapes(validation.features)}'
     )
   encoder = getattr(model, 'encoder', None)
@@ -83,7 +86,7 @@ def check_batches(model: Any, data: Batch, validation: Batch | None) -> None:
       encoder.check_features(data.features, 'data.features')
       if validation is not None:
         encoder.check_features(validation.features, 'validation.features')
-    encoder = getattr(encoder, 'encoder', None)  # beneath crosses
+    encoder = getattr(encoder, 'encoder', None)  # below a CrossNetwork
   if hasattr(model, 'check_labels'):
     model.check_labels(data, 'data')
     if validation is not None:
@@ -91,13 +94,13 @@ def check_batches(model: Any, data: Batch, validation: Batch | None) -> None:
 
 
 def check_metrics(shapes: Any) -> None:
-  """Refuses metrics that are no numbers.
+  """Raises ValueError unless every metric is a scalar per seed.
 
   Args:
-    shapes: of the evaluation, `{task: {metric: [S]}}`.
+    shapes: the shapes that the evaluation returns, `{task: {metric: [S]}}`.
   """
-  for task, found in shapes.items():
-    for metric, value in found.items():
+  for task, metrics in shapes.items():
+    for metric, value in metrics.items():
       if len(value.shape) > 1:
         raise ValueError(
           f'the metric {metric!r} of task {task!r} must be a scalar, found '
@@ -106,7 +109,7 @@ def check_metrics(shapes: Any) -> None:
 
 
 def _shapes(features: PyTree) -> Any:
-  """`{'numeric': '[N, 3]'}`."""
+  """Describes features, such as `{'numeric': '[N, 3]'}`."""
   return jax.tree.map(
     lambda x: f'[{", ".join(map(str, ("N", *x.shape[1:])))}]', features
   )
@@ -115,7 +118,7 @@ def _shapes(features: PyTree) -> Any:
 def check_arguments(
   key: Any, model: Any, optimizer: Any, balancer: Any, hyperparams: Any
 ) -> None:
-  """Refuses a key, a model, an optimiser or a balancer that is none."""
+  """Raises ValueError for an argument of `fit` that is something else."""
   is_key = isinstance(key, jax.Array) and jnp.issubdtype(
     key.dtype, jax.dtypes.prng_key
   )
@@ -136,60 +139,71 @@ def check_arguments(
       f'model must be an architecture with its tasks, {model.__name__}(tasks); '
       'found the class'
     )
-  parts = (
+  has_maker = _check_pairs(model, optimizer, balancer, hyperparams)
+  if hyperparams is not None and not has_maker:
+    raise ValueError(
+      'hyperparams need a function that makes the model, the optimizer or the '
+      "balancer from them, such as lambda h: optax.adam(h['rate']); found none"
+    )
+  _check_hyperparams(hyperparams, key.shape)
+
+
+def _check_pairs(
+  model: Any, optimizer: Any, balancer: Any, hyperparams: Any
+) -> bool:
+  """Returns whether at least one of the three is a function of hyperparams."""
+  has_maker = False
+  for name, value, second, example in (
     ('model', model, 'apply', 'an architecture'),
     ('optimizer', optimizer, 'update', 'optax.adam(1e-3)'),
     ('balancer', balancer, 'update', 'balancing.equal()'),
-  )
-  makers = 0
-  for name, value, other, example in parts:
-    if hasattr(value, 'init') and hasattr(value, other):
+  ):
+    if hasattr(value, 'init') and hasattr(value, second):
       if name == 'balancer' and not hasattr(value, 'scope'):
         raise ValueError(
           'balancer must be a lplmtl.Balancer(init, update) or a '
           f'lplmtl.Aggregator, found {type(value).__name__}'
         )
       continue
-    makers += 1
+    has_maker = True
     if hyperparams is None or not callable(value):
       raise ValueError(
-        f'{name} must be a pair of functions, init and {other}, such as '
+        f'{name} must be a pair of functions, init and {second}, such as '
         f'{example} (a function that makes it needs hyperparams, and found '
         f'{"none" if hyperparams is None else "some"}); found {value!r}'
       )
-  if hyperparams is not None and not makers:
-    raise ValueError(
-      'hyperparams need a function that makes the model, the optimizer or the '
-      "balancer from them, such as lambda h: optax.adam(h['rate']); found none"
-    )
+  return has_maker
+
+
+def _check_hyperparams(hyperparams: Any, shape: tuple[int, ...]) -> None:
   for path, leaf in jax.tree_util.tree_flatten_with_path(hyperparams)[0]:
     name = f'hyperparams{jax.tree_util.keystr(path)}'
     if not isinstance(leaf, jax.Array):
       leaf = np.asarray(leaf)
       if leaf.dtype.kind not in 'biuf':
         raise ValueError(f'{name} must hold numbers, found {leaf.dtype}')
-    if leaf.shape != key.shape:
+    if leaf.shape != shape:
       raise ValueError(
-        f'{name} must be an array of the shape of the keys, {key.shape}; found '
+        f'{name} must be an array of the shape of the keys, {shape}, found '
         f'{leaf.shape}'
       )
 
 
 def check_helpers(keeper: Any, on_epoch: Any, devices: Any) -> None:
-  """Refuses a keeper that keeps nothing, no function, and no devices."""
+  """Raises ValueError for a keeper, a callback or devices of another type."""
   if devices is not None and not (
     isinstance(devices, Sequence)
     and len(devices)
     and all(isinstance(device, jax.Device) for device in devices)
   ):
     raise ValueError(
-      f'devices must be some of jax.local_devices(), found {devices!r}'
+      f'devices must be a list out of jax.local_devices(), found {devices!r}'
     )
-  wanted = ('restore', 'until', 'look')
-  is_keeper = all(hasattr(keeper, x) for x in wanted)
+  methods = ('restore', 'next_pause', 'save_if_due')
+  is_keeper = all(hasattr(keeper, name) for name in methods)
   if keeper is not None and (isinstance(keeper, type) or not is_keeper):
     raise ValueError(
-      'keeper must have restore, until and look, such as '
+      'keeper must have restore, next_pause and save_if_due, such as '
       f'resume.Checkpoints(folder); found {keeper!r}'
     )
   if on_epoch is not None and not callable(on_epoch):
@@ -199,13 +213,14 @@ def check_helpers(keeper: Any, on_epoch: Any, devices: Any) -> None:
 def check_sizes(
   num_rows: int,
   batch_size: int,
+  validation: Batch | None,
+  *,
   num_epochs: int,
   eval_every: int,
   patience: int | None,
   skip_nonfinite: int,
-  validation: Batch | None,
 ) -> None:
-  """Refuses numbers of rows, epochs and evaluations that make no sense."""
+  """Raises ValueError for sizes and counts out of range."""
   for name, value in (
     ('batch_size', batch_size), ('num_epochs', num_epochs),
     ('eval_every', eval_every), ('patience', patience),

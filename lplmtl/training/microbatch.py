@@ -1,4 +1,8 @@
-"""A batch in parts: on several devices, or one after the other."""
+"""A batch in microbatches on each device, and spread over devices.
+
+Every mean is taken over the whole batch and dropout depends on a row's place in
+it, so neither changes a step except by rounding.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,68 +16,90 @@ from lplmtl.types import Array, Batch, PyTree
 
 
 class Rows(NamedTuple):
-  """The rows of a step, and how they are worked through.
+  """The rows of a step, and how they are divided.
 
   Attributes:
-    batch: B rows, or as many as this device holds.
-    key: of the dropout.
-    num_parts: a divisor of B, how many parts they are worked through in.
-    axis_name: of the mapped axis (`jax.shard_map`) over which the rows of the
-      batch are spread, in order; None where they are all here.
+    batch: B rows, or this device's share of them.
+    key: the dropout key of the step.
+    num_microbatches: a divisor of B; the microbatches take turns.
+    axis_name: the mapped axis (`jax.shard_map`) over which the rows of the
+      batch are spread, in order; None if they are all on this device.
   """
 
   batch: Batch
   key: Array
-  num_parts: int = 1
+  num_microbatches: int = 1
   axis_name: str | None = None
 
   @property
   def num_devices(self) -> Any:
-    """Over how many devices the rows are spread."""
+    """How many devices the rows are spread over."""
     return 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
 
   def total(self, tree: PyTree) -> PyTree:
-    """The sum over devices, in one exchange: on a CPU each costs its time."""
+    """Sums over devices.
+
+    The leaves travel as one vector: on host devices every exchange is a
+    rendezvous of threads, whose cost hardly depends on the size.
+    """
     if self.axis_name is None:
       return tree
     flat, unflatten = jax.flatten_util.ravel_pytree(tree)
     return unflatten(jax.lax.psum(flat, self.axis_name))
 
-  def sum_in_parts(self, fn: Callable[[Batch, Array], PyTree]) -> PyTree:
-    """The sum of a function over parts of the rows, and over devices."""
-    if self.num_parts == 1:
-      return self.total(fn(self.batch, self.place()))
-    # Every num_parts-th row, so that a part is a strided view.
-    parts = jax.tree.map(
-      lambda x: x.reshape(-1, self.num_parts, *x.shape[1:]).swapaxes(0, 1),
+  def sum_over_microbatches(
+    self, fn: Callable[[Batch, Array], PyTree]
+  ) -> PyTree:
+    """Sums `fn(rows, dropout_key)` over microbatches and over devices."""
+    if self.num_microbatches == 1:
+      return self.total(fn(self.batch, self.dropout_key()))
+    # Microbatch i takes the rows i, i + num_microbatches, ...
+    microbatches = jax.tree.map(
+      lambda x: x.reshape(-1, self.num_microbatches, *x.shape[1:]).swapaxes(
+        0, 1
+      ),
       self.batch,
     )
 
-    def one(part: tuple[Array, Batch]) -> PyTree:
-      number, rows = part
-      return fn(rows, self.place(number, self.num_parts))
+    def one(numbered: tuple[Array, Batch]) -> PyTree:
+      number, rows = numbered
+      return fn(rows, self.dropout_key(number, self.num_microbatches))
 
-    numbered = (jnp.arange(self.num_parts), parts)
+    numbered = (jnp.arange(self.num_microbatches), microbatches)
     shapes = jax.eval_shape(one, jax.tree.map(lambda x: x[0], numbered))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    found = jax.lax.scan(
-      lambda sums, part: (jax.tree.map(jnp.add, sums, one(part)), None),
+    sums = jax.lax.scan(
+      lambda sums, rows: (jax.tree.map(jnp.add, sums, one(rows)), None),
       zeros,
       numbered,
     )[0]
-    return self.total(found)
+    return self.total(sums)
 
-  def place(self, part: Any = 0, num_parts: int = 1) -> Array:
-    """The key of a part of this device's rows; of all of them, by default."""
-    start = part
+  def dropout_key(self, number: Any = 0, num_microbatches: int = 1) -> Array:
+    """Returns the dropout key of a microbatch; by default of all rows here.
+
+    Args:
+      number: which microbatch.
+      num_microbatches: how many there are, the distance between its rows.
+    """
+    start = number
     if self.axis_name is not None:
       num_rows = _checks.num_rows(self.batch.features)
       start = start + jax.lax.axis_index(self.axis_name) * num_rows
-    return prng.row_key(self.key, start, num_parts)
+    return prng.row_key(self.key, start, num_microbatches)
 
 
-def number_of_parts(batch_size: int, limit: int | None) -> int:
-  """How many equal parts of a batch have at most `limit` rows, but not few."""
+def count_microbatches(batch_size: int, limit: int | None) -> int:
+  """Returns how many microbatches to divide a batch into.
+
+  The fewest equal ones of at most `limit` rows each, unless they would have
+  fewer than half of `limit` (as those of a prime number of rows): products of
+  few rows are slower than a batch that leaves the cache.
+
+  Args:
+    batch_size: B.
+    limit: see `parallel.rows_at_a_time`.
+  """
   if limit is None:
     return 1
   count = next(

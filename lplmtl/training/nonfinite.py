@@ -1,4 +1,4 @@
-"""What to say of a step whose numbers are infinite or NaN."""
+"""Finds the step, the task and the parameter that are not finite."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,25 +8,74 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import prng
-from lplmtl.training import gradients, steps
+from lplmtl.training import gradients, programs
+from lplmtl.training.job import Job
 from lplmtl.training.progress import Progress
+from lplmtl.training.steps import TrainState
 from lplmtl.types import Array, Batch, Model, PyTree, Task
 
 
 class NonFiniteError(ArithmeticError):
-  """Losses, gradients or a state that are not finite; names step and task."""
+  """Non-finite losses, gradients or state; names the step and the task."""
+
+
+def check(
+  job: Job,
+  before: Progress,
+  after: Progress,
+  is_finite: np.ndarray,
+  rows: Array,
+) -> None:
+  """Raises NonFiniteError if a seed may not go on.
+
+  A program returns the losses of its steps, but looks at the state only once,
+  at the end; so after a failure its steps are repeated one by one.
+
+  Args:
+    job: see `Job`.
+    before: the progress before some steps.
+    after: the progress after them.
+    is_finite: `[S]` bool, whether the state is finite after them.
+    rows: `[S, N, B]`, the row numbers of the epoch.
+  """
+  limit = job.schedule.skip_nonfinite
+  bad = bad_seeds(before, after, is_finite, limit)
+  if not bad.any():
+    return
+  seed = int(bad.argmax())
+
+  def run_one(state: TrainState, step: int) -> tuple[TrainState, bool]:
+    state, _, finite = job.run(state, rows, step, step + 1)
+    return state, bool(finite[seed])
+
+  step, state = locate(run_one, before, after, seed, limit)
+  new_state, metrics, _ = job.run(state, rows, step, step + 1)
+  weights = np.asarray(metrics['weights'])[seed, step]
+  old, new, settings, seed_rows = jax.tree.map(
+    lambda x: x[seed],
+    jax.device_get((state, new_state, job.inputs.hyperparams, rows)),
+  )
+  batch = jax.tree.map(
+    lambda x: x[seed_rows[step]], jax.device_get(job.inputs.data)
+  )
+  (model,) = programs.build((job.model,), settings)
+  reason = explain(model, job.tasks, old, new, batch, weights)
+  raise NonFiniteError(
+    f'step {step + 1} of epoch {before.epoch + 1} (seed number {seed}): '
+    f'{reason}. Lower the learning rate, or look for extreme values in the data'
+  )
 
 
 def bad_seeds(
   before: Progress, after: Progress, is_finite: np.ndarray, limit: int
 ) -> np.ndarray:
-  """`[S]` bool: seeds with more than `limit` steps that were not finite.
+  """Returns `[S]` bool: active seeds with more than `limit` non-finite steps.
 
   Args:
     before: the progress before some steps.
-    after: and after them.
-    is_finite: `[S]` bool, whether the state is so after them.
-    limit: 0, or how many steps may be skipped.
+    after: the progress after them.
+    is_finite: `[S]` bool, whether the state is finite after them.
+    limit: how many steps a seed may skip, from the start of the run.
   """
   if limit:
     bad = after.num_skipped > limit
@@ -43,97 +92,100 @@ def locate(
   seed: int,
   limit: int,
 ) -> tuple[int, Any]:
-  """Repeats steps one by one until the bad one.
+  """Repeats steps one by one up to the bad one.
 
   Args:
     run_one: `(state, step) -> (state, is_finite)`, for the seed.
     before: the progress before some steps, one of which is bad.
-    after: and after them.
-    seed: whose steps.
+    after: the progress after them.
+    seed: the seed concerned.
     limit: see `bad_seeds`.
 
   Returns:
-    (step, state): the bad one, and the state before it.
+    (step, state): the bad step, and the state before it.
   """
   if limit:
     skipped = np.flatnonzero(after.metrics['skipped'][seed, before.step :])
-    known = before.step + skipped[limit - before.num_skipped[seed]]
+    suspect = before.step + skipped[limit - before.num_skipped[seed]]
   else:
     losses = after.metrics['losses'][seed, before.step : after.step]
     bad = ~np.isfinite(losses).all(axis=1)
-    known = before.step + int(bad.argmax()) if bad.any() else after.step - 1
+    # Without a bad loss the last step, or one before it, spoiled the state.
+    suspect = before.step + int(bad.argmax()) if bad.any() else after.step - 1
   state = before.state
-  for step in range(before.step, known):
+  for step in range(before.step, suspect):
     new, is_finite = run_one(state, step)
     if not is_finite:
       return step, state
     state = new
-  return known, state
+  return suspect, state
 
 
 def explain(
   model: Model,
   tasks: Sequence[Task],
-  state: steps.TrainState,
-  after: steps.TrainState,
+  state: TrainState,
+  after: TrainState,
   batch: Batch,
   weights: np.ndarray,
 ) -> str:
-  """What is not finite about a step, in words.
+  """Describes what is not finite in a step, in words.
 
   Args:
     model: see `lplmtl.types.Model`.
     tasks: T tasks.
-    state: of one seed, before the step.
-    after: its state after the step, on the host.
-    batch: its rows.
-    weights: `[T]`, of its losses.
+    state: the state of one seed before the step.
+    after: its state after the step; both on the host.
+    batch: the rows of the step.
+    weights: `[T]`, the weights of the losses.
 
   Returns:
-    The first task that is to blame and the first parameter concerned.
+    Names the first task to blame, and the first parameter concerned.
   """
 
   @jax.jit
-  def run(state: steps.TrainState, batch: Batch) -> list[tuple[Array, PyTree]]:
+  def run(state: TrainState, batch: Batch) -> list[tuple[Array, PyTree]]:
     key = jax.random.fold_in(state.key, state.step)
     key = prng.row_key(key)
-    # One by one: what is not finite in one task turns the zeros that flow back
-    # from another into NaN.
+    # Each task by itself: in a joint backward pass the NaN of one task turns
+    # the zeros of another into NaN too.
     return [
       gradients.task_gradients(model, (task,), state.params, batch, key=key)
       for task in tasks
     ]
 
   largest = (0.0, '')
-  for task, (value, gradient) in zip(
+  for task, (loss, gradient) in zip(
     tasks, jax.device_get(run(state, batch)), strict=True
   ):
     bad = _not_finite(gradient)
     for path, leaf in jax.tree_util.tree_flatten_with_path(gradient)[0]:
-      reached = float(np.abs(np.nan_to_num(leaf)).max(initial=0))
-      text = f'of task {task.name!r} in {_name(path)}'
-      largest = max(largest, (reached, text))
+      size = float(np.abs(np.nan_to_num(leaf)).max(initial=0))
+      largest = max(largest, (size, f'of task {task.name!r} in {_name(path)}'))
     where = f', first in the gradient of {bad[0]}' if bad else ''
-    if not np.isfinite(value).all():
-      return f'the loss of task {task.name!r} is {value[0]}{where}'
+    if not np.isfinite(loss).all():
+      return f'the loss of task {task.name!r} is {loss[0]}{where}'
     if bad:
       return (
-        f'the gradient of task {task.name!r}, whose loss is {value[0]:.3g}, is '
+        f'the gradient of task {task.name!r}, whose loss is {loss[0]:.3g}, is '
         f'not finite{where}'
       )
-  usual = _not_finite(state)  # as the best loss of an optimiser is at first
+  # Such as the best loss so far of an optimiser, which starts at infinity.
+  usual = _not_finite(state)
   first = next((x for x in _not_finite(after) if x not in usual), 'its update')
-  named = zip(tasks, weights, strict=True)
-  shown = ', '.join(f'{w:.3g} for {task.name!r}' for task, w in named)
+  task_weights = ', '.join(
+    f'{weight:.3g} for {task.name!r}'
+    for task, weight in zip(tasks, weights, strict=True)
+  )
   return (
     f'{first} is not finite, though all losses and gradients are; the largest '
     f'gradient, {largest[1]}, reaches {largest[0]:.3g}, and the weights of the '
-    f'losses are {shown}'
+    f'losses are {task_weights}'
   )
 
 
 def _not_finite(tree: PyTree) -> list[str]:
-  """The names of the leaves that are not."""
+  """Returns the names of the leaves with an infinity or a NaN."""
   return [
     _name(path)
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]

@@ -1,4 +1,4 @@
-"""Several devices, several seeds: how one function becomes many."""
+"""Several devices and seeds: spreads a function of one over all of them."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -20,15 +20,15 @@ def make_mesh(
   batch_size: int | None = None,
   devices: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-  """Devices, for seeds or for the rows of a batch.
+  """Makes a mesh of devices, for seeds or for the rows of a batch.
 
-  Several seeds take a device each (or share one); a single seed splits its
-  batches instead, over as many devices as divide the batch.
+  Several seeds are spread over the devices; a single seed splits its batches
+  instead, over the largest number of devices that divides the batch.
 
   Args:
     num_seeds: S.
-    batch_size: B; None for a mesh of one device when S is 1.
-    devices: None for all local ones.
+    batch_size: B; with None and one seed the mesh has one device.
+    devices: the devices to use, None for all local ones.
 
   Returns:
     A mesh with the axis `seeds` or `data`.
@@ -46,17 +46,17 @@ def make_mesh(
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-  """Arrays that every device holds whole."""
+  """Copies arrays to every device."""
   return jax.device_put(tree, everywhere(mesh))
 
 
 def splits_rows(mesh: Mesh) -> bool:
-  """Whether each device of a mesh takes a part of every batch."""
+  """Returns whether a mesh splits the rows of each batch."""
   return DATA in mesh.axis_names and mesh.size > 1
 
 
 def split_batches(indices: Any, mesh: Mesh) -> jax.Array:
-  """`[S, N, B]` row numbers; a mesh over rows holds B in parts."""
+  """Moves row numbers `[S, N, B]` to a mesh; splits B if that is over rows."""
   spec = P(None, None, DATA) if DATA in mesh.axis_names else P()
   return jax.device_put(indices, NamedSharding(mesh, spec))
 
@@ -64,8 +64,8 @@ def split_batches(indices: Any, mesh: Mesh) -> jax.Array:
 def over_rows(run_chunk: Callable, mesh: Mesh) -> Callable:
   """Spreads the batches of `(state, hyperparams, data, rows [S, N, B], ...)`.
 
-  Each device gathers and computes its own rows; sums over a batch are the
-  function's business, by the axis `data`.
+  Each device gathers its own rows and computes on them; the function itself
+  sums over the batch, along the axis `data`.
   """
   if not splits_rows(mesh):
     return run_chunk
@@ -81,7 +81,7 @@ def over_rows(run_chunk: Callable, mesh: Mesh) -> Callable:
 def over_table(predict: Callable, mesh: Mesh) -> Callable:
   """Spreads the rows of `(params, features [N, ...]) -> [N, ...]`.
 
-  The last row stands in where the rows do not fill the devices.
+  The last row is repeated until the rows divide evenly among the devices.
   """
   if not splits_rows(mesh):
     return predict
@@ -99,8 +99,8 @@ def over_table(predict: Callable, mesh: Mesh) -> Callable:
     if len(rows) > num_rows:
       rows = np.minimum(rows, num_rows - 1)
       features = jax.tree.map(lambda x: x[rows], features)
-    found = sharded(params, features)
-    return jax.tree.map(lambda x: x[:num_rows], found)
+    predictions = sharded(params, features)
+    return jax.tree.map(lambda x: x[:num_rows], predictions)
 
   return spread
 
@@ -111,20 +111,20 @@ def over_seeds(
   """Spreads a function of one seed over a leading S axis.
 
   Each device of a mesh over seeds works on its own seeds: all at once on an
-  accelerator, one after the other on a CPU, whose cache a single model fills.
+  accelerator; in turn on a CPU, whose cache a single model fills (there, four
+  or eight seeds at once are 20 to 26 % slower).
 
   Args:
     fn: a function of pytrees of arrays.
     num_seeds: S, on several devices a multiple of their number (see `fill`).
-    in_axes: for each argument, 0 if it leads with S or None if it has no such
-      axis and serves all seeds.
+    in_axes: for each argument 0 if it leads with S, None if all seeds share it.
     mesh: from `make_mesh`.
 
   Returns:
-    The function with S leading its results too.
+    A function whose results lead with S too.
   """
   if num_seeds == 1:
-    # A batch axis of 1 would cost time in every contraction.
+    # Without vmap: a batch axis of 1 makes every contraction slower.
     return _with_axis(fn, in_axes)
   many = _in_turn(fn, in_axes) if on_cpu(mesh) else jax.vmap(fn, in_axes)
   if mesh.size == 1:
@@ -139,7 +139,7 @@ def over_seeds(
 
 
 def fill(tree: PyTree, mesh: Mesh) -> PyTree:
-  """Repeats the last seed until all devices of a mesh have equally many."""
+  """Repeats the last seed until S is a multiple of the devices over seeds."""
 
   def repeat(x: Any) -> Any:
     extra = -len(x) % mesh.size if SEEDS in mesh.axis_names else 0
@@ -149,15 +149,17 @@ def fill(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def on_cpu(mesh: Mesh) -> bool:
-  """Whether the devices are host devices, where other ways are fastest."""
+  """Returns whether the devices of a mesh are host devices."""
   return mesh.devices.flat[0].platform == 'cpu'
 
 
 def rows_at_a_time(mesh: Mesh) -> int | None:
-  """How many rows a device best works on at once; None for all of a batch.
+  """Returns how many rows a device should work on at once; None for all.
 
-  On a CPU: what stays in the cache of one core, or gives several enough to
-  share.
+  On a CPU, what 256 rows need stays in the cache of one core (1 MB where this
+  was measured). If a device has several cores, they share each matrix product,
+  and 1024 rows give all of them enough to do. A batch of 4096 rows is about 1.3
+  times as fast in microbatches as in one piece.
   """
   if not on_cpu(mesh):
     return None
@@ -165,17 +167,21 @@ def rows_at_a_time(mesh: Mesh) -> int | None:
 
 
 def num_cores() -> int:
-  """How many cores this process may use."""
-  affinity = getattr(os, 'sched_getaffinity', None)  # Linux alone has it
+  """Returns how many cores this process may use."""
+  affinity = getattr(os, 'sched_getaffinity', None)  # only on Linux
   return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _in_turn(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
-  def many(*args: Any) -> Any:
-    led = tuple(x for x, a in zip(args, in_axes, strict=True) if a is not None)
+  """Runs one seed after the other."""
 
-    def one(own: tuple[Any, ...]) -> Any:
-      rest = iter(own)
+  def many(*args: Any) -> Any:
+    mapped = tuple(
+      x for x, axis in zip(args, in_axes, strict=True) if axis is not None
+    )
+
+    def one(of_seed: tuple[Any, ...]) -> Any:
+      rest = iter(of_seed)
       return fn(
         *(
           x if axis is None else next(rest)
@@ -183,12 +189,14 @@ def _in_turn(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
         )
       )
 
-    return jax.lax.map(one, led)
+    return jax.lax.map(one, mapped)
 
   return many
 
 
 def _with_axis(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
+  """Removes and adds the axis of a single seed around a function."""
+
   def single(*args: Any) -> Any:
     args = tuple(
       x if axis is None else jax.tree.map(lambda leaf: leaf[0], x)
@@ -200,10 +208,10 @@ def _with_axis(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
 
 
 def leading(mesh: Mesh) -> NamedSharding:
-  """Where arrays that lead with S live."""
+  """Returns the sharding of arrays that lead with S."""
   return NamedSharding(mesh, P(SEEDS) if SEEDS in mesh.axis_names else P())
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:
-  """Where arrays live that every device holds whole."""
+  """Returns the sharding of arrays that every device holds whole."""
   return NamedSharding(mesh, P())

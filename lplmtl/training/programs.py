@@ -1,27 +1,43 @@
 """The three programs of a training run, spread over seeds and devices."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
-from lplmtl.training import checks, microbatch, parallel, steps
-from lplmtl.types import Array, Batch, PyTree, Task
+from lplmtl.training import checks, evaluation, microbatch, parallel, steps
+from lplmtl.types import (
+  Aggregator,
+  Array,
+  Balancer,
+  Batch,
+  Model,
+  PyTree,
+  Task,
+)
+
+# Or a function that makes it from the hyperparams of one seed.
+ModelOrMaker: TypeAlias = Model | Callable[[Any], Model]
+OptimizerOrMaker: TypeAlias = (
+  optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
+)
+BalancerOrMaker = Balancer | Aggregator | Callable[[Any], Balancer | Aggregator]
 
 
 class Programs(NamedTuple):
   """Jitted functions whose states, metrics and row numbers lead with S.
 
   Attributes:
-    init: `(keys [S], hyperparams, features) -> state`; of the features only
-      shapes matter.
+    init: `(keys [S], hyperparams, features) -> state`, which reads only the
+      shapes of the features.
     run_chunk: `(state, hyperparams, data, rows [S, N, B], first, last) ->
       (state, metrics, is_finite [S])`: the steps from `first` to before `last`
-      (see `steps.train_chunk`), and whether the new state is finite where the
-      old one was.
+      (see `steps.train_chunk`), and whether the new state is finite wherever
+      the old one was.
     evaluate: `(params, hyperparams, validation) -> {task: {metric: [S]}}`.
   """
 
@@ -31,10 +47,10 @@ class Programs(NamedTuple):
 
 
 def make(
-  model: Any,
+  model: ModelOrMaker,
   tasks: Sequence[Task],
-  optimizer: Any,
-  balancer: Any,
+  optimizer: OptimizerOrMaker,
+  balancer: BalancerOrMaker,
   *,
   num_seeds: int,
   batch_size: int,
@@ -44,27 +60,27 @@ def make(
   """Makes the programs; each compiles when it is first called.
 
   Args:
-    model: see `lplmtl.types.Model`; or a function of one seed's hyperparams.
+    model: see `fit`, and likewise the optimiser and the balancer.
     tasks: T tasks.
     optimizer: any optax transformation; or a function of hyperparams.
     balancer: see `lplmtl.types.Balancer`; or a function of hyperparams.
-    num_seeds: S, as `parallel.over_seeds` wants it.
+    num_seeds: S, padded as `parallel.over_seeds` expects.
     batch_size: B.
     mesh: from `parallel.make_mesh`.
     skip_nonfinite: see `lplmtl.training.steps.make_train_step`.
   """
   on_cpu = parallel.on_cpu(mesh)
   split = parallel.splits_rows(mesh)
-  num_parts = microbatch.number_of_parts(
+  num_microbatches = microbatch.count_microbatches(
     batch_size // mesh.size if split else batch_size,
     parallel.rows_at_a_time(mesh),
   )
-  made = functools.partial(build, (model, optimizer, balancer))
+  build_all = functools.partial(build, (model, optimizer, balancer))
 
   def init(
     key: Array, hyperparams: PyTree, features: PyTree
   ) -> steps.TrainState:
-    model, optimizer, balancer = made(hyperparams)
+    model, optimizer, balancer = build_all(hyperparams)
     return steps.init_state(key, model, tasks, optimizer, balancer, features)
 
   def run_chunk(
@@ -75,13 +91,13 @@ def make(
     first: Array,
     last: Array,
   ) -> Any:
-    model, optimizer, balancer = made(hyperparams)
+    model, optimizer, balancer = build_all(hyperparams)
     step = steps.make_train_step(
       model,
       tasks,
       optimizer,
       balancer,
-      num_parts=num_parts,
+      num_microbatches=num_microbatches,
       axis_name=parallel.DATA if split else None,
       skip_nonfinite=skip_nonfinite,
     )
@@ -92,13 +108,13 @@ def make(
     parallel.over_seeds, num_seeds=num_seeds, mesh=mesh
   )
   home, everywhere = parallel.leading(mesh), parallel.everywhere(mesh)
-  # Random draws take long to optimise, and these run once.
-  hasty = {'xla_backend_optimization_level': 0} if on_cpu else None
+  # Random draws take LLVM longer to optimise than to run, and these run once.
+  unoptimized = {'xla_backend_optimization_level': 0} if on_cpu else None
   return Programs(
     jax.jit(
       spread(init, in_axes=(0, 0, None)),
       out_shardings=home,
-      compiler_options=hasty,
+      compiler_options=unoptimized,
     ),
     jax.jit(
       parallel.over_rows(
@@ -111,14 +127,14 @@ def make(
 
 
 def make_evaluate(
-  model: Any, tasks: Sequence[Task], *, num_seeds: int, mesh: Mesh
+  model: ModelOrMaker, tasks: Sequence[Task], *, num_seeds: int, mesh: Mesh
 ) -> Any:
-  """The program that evaluates alone; see `Programs` and `make`."""
+  """Makes only the program that evaluates; see `Programs` and `make`."""
   over_table = functools.partial(parallel.over_table, mesh=mesh)
 
   def evaluate(params: PyTree, hyperparams: PyTree, rows: Batch) -> Any:
-    (own,) = build((model,), hyperparams)
-    return steps.make_eval_step(own, tasks, over_table)(params, rows)
+    (built,) = build((model,), hyperparams)
+    return evaluation.make_eval_step(built, tasks, over_table)(params, rows)
 
   return jax.jit(
     parallel.over_seeds(evaluate, num_seeds, (0, 0, None), mesh),
@@ -126,50 +142,55 @@ def make_evaluate(
   )
 
 
-def model_tasks(model: Any, hyperparams: PyTree) -> tuple[Task, ...]:
-  """The tasks of a model, or of the one that a function of hyperparams makes.
+def model_tasks(model: ModelOrMaker, hyperparams: PyTree) -> tuple[Task, ...]:
+  """Returns the tasks of a model, or of the one that a function makes.
 
   Args:
-    model: see `lplmtl.types.Model`; or a function of one seed's hyperparams.
+    model: see `fit`.
     hyperparams: pytree of `[S]` or scalars.
 
   Raises:
-    ValueError: the model has no tasks, or something else in their place.
+    ValueError: the model has no tasks, or `tasks` is something else.
   """
-  found: list[tuple[Task, ...]] = []
+  tasks: list[Task] = []
 
-  def look(settings: PyTree) -> None:
-    (own,) = build((model,), settings)
-    checks.check_model_tasks(own)
-    found.append(tuple(own.tasks))
+  def read(settings: PyTree) -> None:
+    (built,) = build((model,), settings)
+    checks.check_model_tasks(built)
+    tasks.extend(built.tasks)
 
   if hasattr(model, 'init'):
-    look(None)
-  else:  # traced, as everywhere else: the settings are not numbers yet
+    read(None)
+  else:  # traced, as in the programs, so that it sees the same settings
     jax.eval_shape(
-      look,
+      read,
       jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((), np.asarray(x).dtype), hyperparams
       ),
     )
-  return found[0]
+  return tuple(tasks)
 
 
-def build(made: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
-  """Calls those of the parts that are functions of one seed's settings.
+def build(makers: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
+  """Calls those that are functions of the settings of one seed.
+
+  Args:
+    makers: a model, an optimiser or a balancer each, or a function.
+    hyperparams: the settings, scalars.
 
   Raises:
-    ValueError: one of them returns no such part, or wants a setting that is
-      not there.
+    ValueError: a function returns none of these, or reads a setting that does
+      not exist.
   """
   try:
     parts = tuple(
-      part if hasattr(part, 'init') else part(hyperparams) for part in made
+      maker if hasattr(maker, 'init') else maker(hyperparams)
+      for maker in makers
     )
   except KeyError as error:
-    known = list(hyperparams) if isinstance(hyperparams, Mapping) else 'no dict'
+    known = list(hyperparams) if isinstance(hyperparams, Mapping) else 'nothing'
     raise ValueError(
-      f'a function of hyperparams wants {error}, where hyperparams hold {known}'
+      f'a function of hyperparams reads {error}, but hyperparams hold {known}'
     ) from error
   for part in parts:
     if not hasattr(part, 'init'):

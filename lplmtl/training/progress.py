@@ -1,6 +1,7 @@
 """How far a run has come, and how one epoch leads to the next."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,9 +16,9 @@ class Choice(NamedTuple):
   """Each seed's best epoch so far, and which seeds still run; `[S]` each.
 
   Attributes:
-    best_epoch: int, from 1; 0 before the first.
-    best_score: float, its mean primary metric (see `undefined`).
-    stale: int, evaluations since.
+    best_epoch: int, from 1; 0 before the first evaluation.
+    best_score: float, the mean primary metric of that epoch (see `undefined`).
+    stale: int, the evaluations since that epoch.
     active: bool, False once a seed has stopped.
   """
 
@@ -28,18 +29,19 @@ class Choice(NamedTuple):
 
 
 class Progress(NamedTuple):
-  """All that `fit` needs to go on, between two steps.
+  """All that `fit` needs to resume between two steps.
 
   Attributes:
     state: the TrainState, leading with S.
-    best_params: the chosen parameters so far, leading with S.
-    metrics: `{name: [S, N, ...]}` of the N steps of the epoch under way, 0 for
+    best_params: the best parameters so far, leading with S.
+    metrics: `{name: [S, N, ...]}` of the N steps of the current epoch, 0 for
       those to come.
     choice: see `Choice`.
-    num_skipped: `[S]` int, steps that were skipped as not finite before the
+    num_skipped: `[S]` int, the non-finite steps that were skipped before the
       seed stopped.
-    epoch: epochs that are over.
-    step: steps taken of the one under way, from 0 to N - 1.
+    epoch: how many epochs are over.
+    step: how many steps of the current epoch have been taken, from 0 to N - 1
+      (N before the epoch is closed).
     history: one dict for each epoch that is over.
   """
 
@@ -64,22 +66,52 @@ class Progress(NamedTuple):
 
 
 class Keeper(Protocol):
-  """What `fit` asks of something that keeps its progress."""
+  """What `fit` asks of an object that saves its progress."""
 
   def restore(self, like: Progress) -> Progress | None:
-    """What was kept last; of `like` only structure and shapes matter."""
+    """Returns the progress saved last, or None.
 
-  def until(self, progress: Progress) -> int:
-    """The step of the epoch, from `progress.step + 1` to N, to run to next."""
+    Args:
+      like: the progress of a new run; its structure, its shapes and its random
+        keys must match.
+    """
 
-  def look(self, progress: Progress) -> None:
-    """Called after each such stretch; may keep the progress, and may raise."""
+  def next_pause(self, progress: Progress) -> int:
+    """Returns the step of the epoch, from `progress.step + 1` to N, to run to.
+
+    `fit` pauses there, and calls `save_if_due`.
+    """
+
+  def save_if_due(self, progress: Progress) -> None:
+    """Saves the progress if it is time to; what it raises ends `fit`."""
+
+
+def current_keeper(keeper: Any) -> Any:
+  """Returns a keeper with the method names of this release.
+
+  Up to release 0.1 `next_pause` was called `until`, and `save_if_due` `look`.
+  """
+  is_old = hasattr(keeper, 'until') and hasattr(keeper, 'look')
+  if not is_old or hasattr(keeper, 'next_pause') or isinstance(keeper, type):
+    return keeper
+  warnings.warn(
+    "a keeper's until is now called next_pause, and look save_if_due",
+    DeprecationWarning,
+    stacklevel=3,
+  )
+  return _OldKeeper(keeper.restore, keeper.until, keeper.look)
+
+
+class _OldKeeper(NamedTuple):
+  restore: Callable[[Progress], Progress | None]
+  next_pause: Callable[[Progress], int]
+  save_if_due: Callable[[Progress], None]
 
 
 def start(
   state: TrainState, num_seeds: int, num_steps: int, num_tasks: int
 ) -> Progress:
-  """The progress of a run that has not taken a step."""
+  """Returns the progress of a run that has not taken a step."""
   shape = (num_seeds, num_steps, num_tasks)
   return Progress(
     state,
@@ -107,14 +139,21 @@ def start(
 def advance(
   progress: Progress,
   state: TrainState,
-  found: Mapping[str, np.ndarray],
+  new_metrics: Mapping[str, np.ndarray],
   last: int,
 ) -> Progress:
-  """After the steps up to `last`, whose metrics were `found`."""
+  """Returns the progress after the steps from `progress.step` to `last`.
+
+  Args:
+    progress: before these steps.
+    state: the TrainState after them.
+    new_metrics: `{name: [S, N, ...]}`, of which these steps count.
+    last: the number of steps of the epoch that have been taken.
+  """
   new = slice(progress.step, last)
   metrics = {name: x.copy() for name, x in progress.metrics.items()}
   for name, x in metrics.items():
-    x[:, new] = found[name][:, new]
+    x[:, new] = new_metrics[name][:, new]
   skipped = metrics['skipped'][:, new].sum(axis=1, dtype=np.int32)
   counted = np.where(progress.choice.active, skipped, 0).astype(np.int32)
   return progress._replace(
@@ -131,17 +170,18 @@ def end_epoch(
   scores: Mapping[str, Mapping[str, np.ndarray]] | None,
   patience: int | None,
 ) -> tuple[Progress, np.ndarray]:
-  """Closes the epoch whose steps have all been taken.
+  """Closes an epoch once all its steps have been taken.
 
   Args:
-    progress: with `step` N.
+    progress: its `step` is N.
     tasks: T tasks.
-    scores: the validation's metrics, `[S]` each; None without one.
+    scores: `{task: {metric: [S]}}` of the validation rows; None if the epoch
+      was not evaluated.
     patience: see `fit`.
 
   Returns:
-    (progress, improved), its history one longer and its best parameters as they
-    were; `[S]` bool, which seeds are better than ever before.
+    (progress, improved): the progress with one more entry in its history, its
+    `best_params` unchanged; `[S]` bool, which seeds have a new best epoch.
   """
   epoch = progress.epoch + 1
   record = _summarise(progress.metrics, epoch, progress.choice.active)
@@ -149,8 +189,8 @@ def end_epoch(
   if scores is not None:
     record['validation'] = _ordered(scores, tasks)
     without = undefined((*progress.history, record), tasks)
-    found = _score(scores, tasks, without)
-    choice, improved = choose(choice, found, epoch, patience)
+    mean_scores = _score(scores, tasks, without)
+    choice, improved = choose(choice, mean_scores, epoch, patience)
   _freeze(record, progress.history)
   return progress._replace(
     metrics={name: np.zeros_like(x) for name, x in progress.metrics.items()},
@@ -164,9 +204,13 @@ def end_epoch(
 def choose(
   choice: Choice, scores: np.ndarray, epoch: int, patience: int | None
 ) -> tuple[Choice, np.ndarray]:
-  """Takes note of `[S]` scores; and `[S]` bool, True where better.
+  """Updates the choice with the scores of an epoch, `[S]`.
 
   Ties go to the earlier epoch; a seed that has stopped keeps its choice.
+
+  Returns:
+    (choice, improved): `improved`, `[S]` bool, is True where the epoch is the
+    best so far.
   """
   better = (scores > choice.best_score) | (choice.best_epoch == 0)
   improved = better & choice.active
@@ -182,29 +226,27 @@ def choose(
 def undefined(
   history: Sequence[Mapping[str, Any]], tasks: Sequence[Task]
 ) -> list[str]:
-  """The tasks whose primary metric the validation rows do not define.
+  """Names the tasks whose primary metric the validation rows do not define.
 
-  Such as a ROC AUC of rows of one class: NaN for every seed with a finite loss,
-  at the first evaluation that has such a seed. One evaluation decides for the
-  whole run, so that the scores of all epochs are means over the same tasks; and
-  a metric that is NaN later, or beside a loss that is not finite, is that of a
-  bad model.
+  An example is the ROC AUC of rows of a single class. Such a metric is NaN for
+  every seed with a finite loss, at the first evaluation that has such a seed.
+  One evaluation decides for the whole run, so that the scores of all epochs are
+  means over the same tasks. A metric that is NaN later, or beside a non-finite
+  loss, is that of a bad model.
 
   Args:
     history: the epochs so far.
     tasks: T tasks.
-
-  Returns:
-    Their names.
   """
   evaluations = [r['validation'] for r in history if 'validation' in r]
 
   def is_undefined(task: Task) -> bool:
     metric = next(iter(task.metric_fns), 'loss')
-    for found in evaluations:
-      is_finite = np.isfinite(found[task.name]['loss'])
+    for evaluation in evaluations:
+      values = evaluation[task.name]
+      is_finite = np.isfinite(values['loss'])
       if is_finite.any():
-        return bool(np.isnan(found[task.name][metric][is_finite]).all())
+        return bool(np.isnan(values[metric][is_finite]).all())
     return False
 
   return [task.name for task in tasks if is_undefined(task)]
@@ -213,10 +255,10 @@ def undefined(
 def _summarise(
   metrics: Mapping[str, np.ndarray], epoch: int, active: np.ndarray
 ) -> Record:
-  """One epoch's entry of the history, from `[S, N, T]` metrics.
+  """Returns the entry of an epoch in the history, from `[S, N, T]` metrics.
 
-  A mean over no step is NaN, and so is what the last step was if all were
-  skipped.
+  A mean over no step is NaN, and so are the figures of the last step if all
+  steps were skipped.
   """
   skipped = metrics['skipped']
   counted = metrics['present'] & ~skipped[..., None]
@@ -242,16 +284,16 @@ def _score(
   tasks: Sequence[Task],
   without: Sequence[str],
 ) -> np.ndarray:
-  """`[S]` mean of the primary metrics; worst of all where it is NaN.
+  """Returns the mean of the primary metrics, `[S]`; -inf where it is NaN.
 
-  Of no metric at all: the mean loss, negated.
+  If no task has a metric that is defined: the negated mean loss.
   """
   counted = [task for task in tasks if task.name not in without]
   primary = []
   for task in counted or tasks:
     name = next(iter(task.metric_fns), 'loss') if counted else 'loss'
-    found = scores[task.name][name]
-    primary.append(-found if name == 'loss' else found)
+    values = scores[task.name][name]
+    primary.append(-values if name == 'loss' else values)
   mean = np.mean(primary, axis=0, dtype=np.float64)
   return np.where(np.isnan(mean), -np.inf, mean)
 
@@ -259,7 +301,7 @@ def _score(
 def _ordered(
   scores: Mapping[str, Mapping[str, np.ndarray]], tasks: Sequence[Task]
 ) -> dict[str, dict[str, np.ndarray]]:
-  """Back to the tasks' own order: JAX sorts the keys of dicts."""
+  """Restores the order of the tasks: JAX sorts the keys of dicts."""
   return {
     task.name: {
       m: np.asarray(scores[task.name][m], np.float64)
@@ -270,7 +312,7 @@ def _ordered(
 
 
 def _freeze(record: Record, history: Sequence[Record]) -> None:
-  """Keeps the last figures of the seeds that have stopped."""
+  """Repeats the last figures of the seeds that have stopped, in place."""
   active = record['active']
   if active.all():
     return
@@ -288,7 +330,7 @@ def _freeze(record: Record, history: Sequence[Record]) -> None:
 
 
 def to_json(value: Any) -> Any:
-  """A history, or an entry of it, as JSON data."""
+  """Returns a history, or an entry of it, as JSON data."""
   if isinstance(value, dict):
     return {name: to_json(v) for name, v in value.items()}
   if isinstance(value, tuple | list):
@@ -297,7 +339,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(data: Any) -> Any:
-  """An entry of a history, the inverse of `to_json`."""
+  """Returns an entry of a history; the inverse of `to_json`."""
   if isinstance(data, dict):
     return {name: from_json(v) for name, v in data.items()}
   return np.array(data) if isinstance(data, list) else data

@@ -1,11 +1,12 @@
-"""Pure functions of training: a step, a chunk of steps, an evaluation.
+"""Pure functions of training: the first state, a step, a chunk of steps.
 
-Everything between two visits of the host is one of these, so that it can be
-jitted, scanned, and spread over seeds.
+All that happens between two visits of the host is one pure function, so that it
+can be jitted, scanned and spread over seeds.
 """
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl import _checks, losses, prng
+from lplmtl import prng
 from lplmtl.layers import modules
-from lplmtl.training import balanced, frozen, optimizers, returned
+from lplmtl.training import balanced, frozen, optimizers
 from lplmtl.training.microbatch import Rows
 from lplmtl.types import (
   Aggregator,
@@ -31,13 +32,13 @@ from lplmtl.types import (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """All that one training step reads and writes.
+  """All that a training step reads and writes.
 
   Attributes:
     step: scalar int32, how many steps have been taken.
     params: the model's parameters.
     opt_state: the optimiser's state.
-    balancer_state: the balancer's state, learned loss weights among it.
+    balancer_state: the balancer's state, learned loss weights included.
     key: the random key of this run; step n uses `fold_in(key, n)`.
   """
 
@@ -59,7 +60,7 @@ def init_state(
   balancer: Balancer | Aggregator,
   features: PyTree,
 ) -> TrainState:
-  """The state before the first step; fit for jit, and for vmap over keys.
+  """Returns the state before the first step; for jit, and for vmap over keys.
 
   Args:
     key: scalar random key.
@@ -67,10 +68,10 @@ def init_state(
     tasks: T tasks.
     optimizer: any optax transformation.
     balancer: see `lplmtl.types.Balancer` and `Aggregator`.
-    features: pytree of `[B, ...]`, of which only shapes and dtypes matter.
+    features: pytree of `[B, ...]`; only shapes and dtypes matter.
 
   Raises:
-    ValueError: a model that keeps more than parameters, or has none.
+    ValueError: the model has no parameters, or variables of other collections.
   """
   params_key, balancer_key, run_key = jax.random.split(key, 3)
   params_key = prng.row_key(params_key)
@@ -98,43 +99,47 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   balancer: Balancer | Aggregator,
   *,
-  num_parts: int = 1,
+  num_microbatches: int = 1,
   axis_name: str | None = None,
   skip_nonfinite: bool = False,
+  num_parts: int | None = None,
 ) -> Step:
-  """A pure training step.
+  """Returns a pure training step.
 
-  The gradient is that of `sum_k w_k L_k + penalty` with the weights w of the
-  balancer held constant, and the penalty, if any, from the model's aux.
-  Parameters that the optimiser freezes do not count where a balancer compares
-  gradients (see `lplmtl.training.frozen.moving`).
+  Its gradient is that of `sum_k w_k L_k + penalty`, with the balancer's weights
+  w held constant, and the penalty, if any, from the model's aux. Parameters
+  that the optimiser freezes do not count when a balancer compares gradients
+  (see `lplmtl.training.frozen.moving`).
 
   Args:
     model: see `lplmtl.types.Model`.
-    tasks: T tasks.
-    optimizer: any optax transformation; one that wants the loss as `value` is
-      given the sum of the weighted losses (see `optimizers.update`).
+    tasks: T tasks, those of the model.
+    optimizer: any optax transformation; one that takes the loss as `value`
+      receives the sum of the weighted losses (see `optimizers.update`).
     balancer: see `lplmtl.types.Balancer` and `Aggregator`.
-    num_parts: a divisor of B, how many parts the rows are worked through in.
-    axis_name: of the mapped axis over which the rows of a batch are spread.
-      Neither changes the step but by rounding (see
+    num_microbatches: a divisor of B; the microbatches take turns.
+    axis_name: the mapped axis over which the rows of a batch are spread.
+      Neither changes the step except by rounding (see
       `lplmtl.training.balanced.gradient`).
-    skip_nonfinite: whether a step whose losses or whose new state are not
-      finite leaves the state as it was, but for its `step`.
+    skip_nonfinite: whether a step with non-finite losses or a non-finite new
+      state leaves the state as it was, except for its `step`.
+    num_parts: the former name of `num_microbatches`, for one more release.
 
   Returns:
-    `(state, batch) -> (state, metrics)`, scan-safe; metrics are `losses` and
-    `weights`, `[T]` float32, `present`, `[T]` bool, `residual`, scalar float32
-    (see `lplmtl.training.balanced.gradient`), and `skipped`, scalar bool.
+    `(state, batch) -> (state, metrics)`, scan-safe. The metrics are `losses`
+    and `weights`, `[T]` float32; `present`, `[T]` bool; `residual`, scalar
+    float32 (see `lplmtl.training.balanced.gradient`); `skipped`, scalar bool.
   """
+  if num_parts is not None:
+    _warn_of_num_parts()
+    num_microbatches = num_parts
   balance = functools.partial(balanced.gradient, model, tasks, balancer)
-  after = balancer.after
 
   def step(
     state: TrainState, batch: Batch
   ) -> tuple[TrainState, dict[str, Array]]:
     key = jax.random.fold_in(state.key, state.step)
-    rows = Rows(batch, key, num_parts, axis_name)
+    rows = Rows(batch, key, num_microbatches, axis_name)
     gradient, balancer_state, metrics = balance(
       state.balancer_state,
       state.params,
@@ -146,15 +151,11 @@ def make_train_step(
       optimizer, gradient, state.opt_state, state.params, loss
     )
     params = optax.apply_updates(state.params, updates)
-    if after is not None:
-      before = balancer_state
-      balancer_state = after(
-        metrics['losses'],
-        balanced.losses_at(model, tasks, params, rows),
-        before,
-        present=metrics['present'],
+    if balancer.after is not None:
+      losses_after = balanced.losses_at(model, tasks, params, rows)
+      balancer_state = balanced.state_after(
+        balancer.after, balancer_state, metrics, losses_after
       )
-      returned.check_state(balancer_state, before, 'after')
     new_state = TrainState(
       step=state.step + 1,
       params=params,
@@ -165,13 +166,24 @@ def make_train_step(
     if not skip_nonfinite:
       return new_state, {**metrics, 'skipped': jnp.array(False)}
     good = is_finite(metrics['losses']) & is_finite(new_state, state)
-    kept = jax.tree.map(
-      lambda new, old: jnp.where(good, new, old), new_state, state
-    )
-    kept = dataclasses.replace(kept, step=new_state.step)
-    return kept, {**metrics, 'skipped': ~good}
+    return _select(good, new_state, state), {**metrics, 'skipped': ~good}
 
   return step
+
+
+def _select(good: Array, new: TrainState, old: TrainState) -> TrainState:
+  """Returns the old state, one step on, unless the step was good."""
+  selected = jax.tree.map(lambda x, y: jnp.where(good, x, y), new, old)
+  # `step` always advances, or the next step would draw the same dropout.
+  return dataclasses.replace(selected, step=new.step)
+
+
+def _warn_of_num_parts() -> None:
+  warnings.warn(
+    'num_parts is now called num_microbatches',
+    DeprecationWarning,
+    stacklevel=3,
+  )
 
 
 def _moving(
@@ -179,9 +191,9 @@ def _moving(
   balancer: Balancer | Aggregator,
   params: PyTree,
 ) -> PyTree | None:
-  """Which parameters move, for a balancer that looks at gradients."""
-  looks = isinstance(balancer, Aggregator) or balancer.needs_gramian
-  return frozen.moving(optimizer, params) if looks else None
+  """Returns which parameters move; None for a balancer of losses only."""
+  compares = isinstance(balancer, Aggregator) or balancer.needs_gramian
+  return frozen.moving(optimizer, params) if compares else None
 
 
 def train_chunk(
@@ -192,25 +204,26 @@ def train_chunk(
   first: Any = 0,
   last: Any = None,
 ) -> tuple[TrainState, dict[str, Array]]:
-  """Steps of an epoch as one loop; what is jitted and spread over seeds.
+  """Takes steps of an epoch in one loop; this is jitted and spread over seeds.
 
   Args:
     step: from `make_train_step`.
     state: a TrainState.
     data: all rows, as one Batch on the device.
     indices: `[N, B]` int, the rows of each step.
-    first: scalar int, the first of the N steps to take, and
-    last: where to stop, None for N. They may be traced: one program then serves
-      every part of an epoch, and the parts give the bits of the whole.
+    first: scalar int, the first of the N steps to take.
+    last: scalar int, the step to stop before; None for N. If the bounds are
+      traced, one program serves every part of an epoch, and the parts together
+      give results bit-identical to the whole.
 
   Returns:
     (state, metrics), metrics with a leading N axis, 0 for steps not taken.
 
   Raises:
     ValueError: a step changes the structure, a shape or a dtype of the state,
-      as an optimiser of one's own may.
+      as a user's own optimiser may.
   """
-  # Jitted, so that asking for the shapes traces nothing twice.
+  # Jitted, so that `eval_shape` and the loop share one trace.
   step = jax.jit(step)
 
   def take(i: Any) -> Batch:
@@ -218,8 +231,8 @@ def train_chunk(
 
   def body(i: Array, carry: Any) -> Any:
     state, seen = carry
-    state, found = step(state, take(i))
-    return state, jax.tree.map(lambda all, x: all.at[i].set(x), seen, found)
+    state, metrics = step(state, take(i))
+    return state, jax.tree.map(lambda all, x: all.at[i].set(x), seen, metrics)
 
   after, shapes = jax.eval_shape(lambda: step(state, take(0)))
   _check_alike(state, after)
@@ -240,22 +253,23 @@ def _check_alike(before: TrainState, after: TrainState) -> None:
     )
     if old != new:
       raise ValueError(
-        'a step must leave the structure, shapes and dtypes of the state as '
-        f'they are, for a loop over steps: its {field.name} was {old}, and '
+        'a step must keep the structure, shapes and dtypes of the state, so '
+        f'that steps can be looped over: its {field.name} was {old}, and '
         f'became {new}'
       )
 
 
 def is_finite(tree: PyTree, before: PyTree = None) -> Array:
-  """Scalar bool: no number in a pytree is infinite or NaN.
+  """Returns whether all numbers in a pytree are finite, a scalar bool.
 
   Args:
-    tree: of arrays.
-    before: the tree of a step before; what was not finite then is none of this
-      one's doing, such as the best loss so far of an optimiser, inf at first.
+    tree: pytree of arrays.
+    before: the same tree one step earlier. Numbers that were not finite then
+      are ignored, such as an optimiser's best loss so far, which starts at
+      infinity.
   """
   leaves = jax.tree.leaves(tree)
-  good = [
+  finite = [
     jnp.isfinite(x) if old is None else jnp.isfinite(x) | ~jnp.isfinite(old)
     for x, old in zip(
       leaves,
@@ -264,135 +278,4 @@ def is_finite(tree: PyTree, before: PyTree = None) -> Array:
     )
     if jnp.issubdtype(x.dtype, jnp.inexact)
   ]
-  return jnp.stack([x.all() for x in good]).all()
-
-
-def predict(
-  model: Model, params: PyTree, features: PyTree, *, chunk_size: int = 1024
-) -> dict[str, Array]:
-  """Predictions for a whole table, in chunks that fit the cache.
-
-  Args:
-    model: see `lplmtl.types.Model`.
-    params: its parameters.
-    features: pytree of `[N, ...]`.
-    chunk_size: rows at a time.
-
-  Returns:
-    `{task: [N, ..., K]}`.
-
-  Raises:
-    ValueError: no rows, or something else than a model and its parameters.
-
-  Example:
-    >>> import lplmtl
-    >>> from lplmtl import tasks
-    >>> model = lplmtl.SharedBottom((tasks.binary('click'),))
-    >>> x = jnp.ones((3, 8))
-    >>> params = jax.jit(model.init)(jax.random.key(0), x)['params']
-    >>> predict(model, params, x)['click'].shape  # [N, K]
-    (3, 1)
-  """
-  _checks.check_call(model, params, chunk_size)
-  features = jax.tree.map(jnp.asarray, features)
-  count = _checks.num_rows(features)
-  if not count or chunk_size < 1:
-    raise ValueError(
-      'expected at least one row to predict, and chunks of at least one; found '
-      f'{count} rows and a chunk_size of {chunk_size}'
-    )
-
-  def score(rows: PyTree) -> dict[str, Array]:
-    return _checks.model_outputs(model.apply({'params': params}, rows))[0]
-
-  if count <= chunk_size:
-    return score(features)
-  num_chunks = -(-count // chunk_size)
-  # The last chunk repeats the last row, so that no column is padded (copied).
-  rows = jnp.minimum(jnp.arange(num_chunks * chunk_size), count - 1)
-
-  chunks = jax.lax.map(
-    lambda chunk: score(jax.tree.map(lambda x: x[chunk], features)),
-    rows.reshape(num_chunks, chunk_size),
-  )
-  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], chunks)
-
-
-def make_predictor(
-  model: Model, params: PyTree, *, chunk_size: int = 1024
-) -> Callable[[PyTree], dict[str, Array]]:
-  """A compiled `features -> predictions`, for parameters that stay.
-
-  They become part of the program, so that what depends on them alone is
-  computed once: scoring a single row takes a third to a half of the time.
-
-  Args:
-    model: see `lplmtl.types.Model`.
-    params: its parameters.
-    chunk_size: rows at a time, as in `predict`.
-
-  Returns:
-    `features [N, ...] -> {task: [N, ..., K]}`, jitted: it compiles once for
-    each N, and can be lowered and exported. Features are arrays, of a data
-    frame `frame.to_numpy('float32')`.
-
-  Raises:
-    ValueError: something else than a model and its parameters.
-
-  Example:
-    >>> import lplmtl
-    >>> from lplmtl import tasks
-    >>> model = lplmtl.SharedBottom((tasks.binary('click'),))
-    >>> x = jnp.ones((3, 8))
-    >>> params = jax.jit(model.init)(jax.random.key(0), x)['params']
-    >>> score = make_predictor(model, params)
-    >>> score(x)['click'].shape  # [N, K]
-    (3, 1)
-  """
-  _checks.check_call(model, params, chunk_size)
-  params = jax.device_get(params)
-  return jax.jit(
-    lambda features: predict(model, params, features, chunk_size=chunk_size)
-  )
-
-
-def make_eval_step(
-  model: Model,
-  tasks: Sequence[Task],
-  spread: Callable[[Callable], Callable] = lambda predict: predict,
-) -> Callable[[PyTree, Batch], dict[str, dict[str, Array]]]:
-  """A pure function from parameters and rows to every task's metrics.
-
-  Args:
-    model: see `lplmtl.types.Model`.
-    tasks: T tasks.
-    spread: what to make of `(params, features) -> predictions`, such as one
-      that computes them on several devices.
-
-  Returns:
-    `(params, batch) -> {task: {metric: scalar}}`: the metrics of each task in
-    their order, and `loss`, the mean loss (weighted as in training), NaN where
-    no row counts.
-  """
-
-  def evaluate(params: PyTree, batch: Batch) -> dict[str, dict[str, Array]]:
-    batch = jax.tree.map(jnp.asarray, batch)
-    predictions = spread(functools.partial(predict, model))(
-      params, batch.features
-    )
-    values, present = losses.task_losses(tasks, predictions, batch)
-    values = jnp.where(present, values, jnp.nan)
-    results = {}
-    for i, task in enumerate(tasks):
-      outputs = predictions[task.name]
-      where = (batch.where or {}).get(task.name)
-      labels = losses.mask_labels(batch.labels[task.name], where)
-      if where is None:
-        where = jnp.ones(outputs.shape[0], bool)
-      results[task.name] = {
-        'loss': values[i],
-        **{f: fn(outputs, labels, where) for f, fn in task.metric_fns.items()},
-      }
-    return results
-
-  return evaluate
+  return jnp.stack([x.all() for x in finite]).all()

@@ -1,0 +1,147 @@
+"""Predictions and metrics: pure functions of parameters and rows."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from lplmtl import _checks, losses
+from lplmtl.types import Array, Batch, Model, PyTree, Task
+
+
+def predict(
+  model: Model, params: PyTree, features: PyTree, *, chunk_size: int = 1024
+) -> dict[str, Array]:
+  """Predicts a whole table, in chunks that fit the cache.
+
+  Args:
+    model: see `lplmtl.types.Model`.
+    params: its parameters.
+    features: pytree of `[N, ...]`.
+    chunk_size: rows at a time. On a CPU, chunks of 1024 rows are a third faster
+      than of 4096.
+
+  Returns:
+    `{task: [N, ..., K]}`.
+
+  Raises:
+    ValueError: there are no rows, or an argument is not a model or its
+      parameters.
+
+  Example:
+    >>> import lplmtl
+    >>> from lplmtl import tasks
+    >>> model = lplmtl.SharedBottom((tasks.binary('click'),))
+    >>> x = jnp.ones((3, 8))
+    >>> params = jax.jit(model.init)(jax.random.key(0), x)['params']
+    >>> predict(model, params, x)['click'].shape  # [N, K]
+    (3, 1)
+  """
+  _checks.check_call(model, params, chunk_size)
+  features = jax.tree.map(jnp.asarray, features)
+  count = _checks.num_rows(features)
+  if not count or chunk_size < 1:
+    raise ValueError(
+      'expected at least one row to predict, and chunks of at least one; found '
+      f'{count} rows and a chunk_size of {chunk_size}'
+    )
+
+  def score(rows: PyTree) -> dict[str, Array]:
+    return _checks.model_outputs(model.apply({'params': params}, rows))[0]
+
+  if count <= chunk_size:
+    return score(features)
+  num_chunks = -(-count // chunk_size)
+  # The last chunk repeats the last row: padding would copy every column.
+  rows = jnp.minimum(jnp.arange(num_chunks * chunk_size), count - 1)
+
+  chunks = jax.lax.map(
+    lambda chunk: score(jax.tree.map(lambda x: x[chunk], features)),
+    rows.reshape(num_chunks, chunk_size),
+  )
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], chunks)
+
+
+def make_predictor(
+  model: Model, params: PyTree, *, chunk_size: int = 1024
+) -> Callable[[PyTree], dict[str, Array]]:
+  """Returns a compiled `features -> predictions` for fixed parameters.
+
+  The parameters become constants of the program, so that whatever depends only
+  on them is computed once: scoring a single row takes a third to a half of the
+  time.
+
+  Args:
+    model: see `lplmtl.types.Model`.
+    params: its parameters.
+    chunk_size: rows at a time, as in `predict`.
+
+  Returns:
+    `features [N, ...] -> {task: [N, ..., K]}`, jitted: it compiles once for
+    each N, and can be lowered and exported. Features are arrays; for a data
+    frame pass `frame.to_numpy('float32')`.
+
+  Raises:
+    ValueError: an argument is not a model or its parameters.
+
+  Example:
+    >>> import lplmtl
+    >>> from lplmtl import tasks
+    >>> model = lplmtl.SharedBottom((tasks.binary('click'),))
+    >>> x = jnp.ones((3, 8))
+    >>> params = jax.jit(model.init)(jax.random.key(0), x)['params']
+    >>> make_predictor(model, params)(x)['click'].shape  # [N, K]
+    (3, 1)
+  """
+  _checks.check_call(model, params, chunk_size)
+  params = jax.device_get(params)
+  return jax.jit(
+    lambda features: predict(model, params, features, chunk_size=chunk_size)
+  )
+
+
+def make_eval_step(
+  model: Model,
+  tasks: Sequence[Task],
+  spread: Callable[[Callable], Callable] = lambda predict: predict,
+) -> Callable[[PyTree, Batch], dict[str, dict[str, Array]]]:
+  """Returns a pure function from parameters and rows to metrics.
+
+  Args:
+    model: see `lplmtl.types.Model`.
+    tasks: T tasks of the model, or some of them; their metrics may be others
+      than those of training.
+    spread: turns `(params, features) -> predictions` into a function that
+      computes them on several devices.
+
+  Returns:
+    `(params, batch) -> {task: {metric: scalar}}`: for each task its metrics in
+    their order, and `loss`, the mean loss (weighted as in training), NaN if no
+    row counts.
+  """
+
+  def evaluate(params: PyTree, batch: Batch) -> dict[str, dict[str, Array]]:
+    batch = jax.tree.map(jnp.asarray, batch)
+    predictions = spread(functools.partial(predict, model))(
+      params, batch.features
+    )
+    task_losses, present = losses.task_losses(tasks, predictions, batch)
+    task_losses = jnp.where(present, task_losses, jnp.nan)
+    results = {}
+    for i, task in enumerate(tasks):
+      outputs = predictions[task.name]
+      where = (batch.where or {}).get(task.name)
+      labels = losses.mask_labels(batch.labels[task.name], where)
+      if where is None:
+        where = jnp.ones(outputs.shape[0], bool)
+      results[task.name] = {
+        'loss': task_losses[i],
+        **{
+          name: metric_fn(outputs, labels, where)
+          for name, metric_fn in task.metric_fns.items()
+        },
+      }
+    return results
+
+  return evaluate

@@ -1,0 +1,180 @@
+"""The host loop of `fit`: run some steps as one program, then look at them."""
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lplmtl.training import checks, nonfinite, optimizers, parallel, progress
+from lplmtl.training.job import Job
+from lplmtl.training.progress import Keeper, Progress, Record
+from lplmtl.training.steps import TrainState
+from lplmtl.types import Array, PyTree, Task
+
+
+def start(job: Job, keys: Array, keeper: Keeper | None) -> Progress:
+  """Returns the progress that the keeper saved; else that of a new run."""
+  inputs = job.inputs
+  one_row = jax.tree.map(_one_row, inputs.data.features)
+  state = job.programs.init(keys, inputs.hyperparams, one_row)
+  new = progress.start(state, job.num_seeds, inputs.num_steps, len(job.tasks))
+  saved = None if keeper is None else keeper.restore(_without_padding(job, new))
+  if saved is None:
+    return new
+  state, best_params = jax.device_put(
+    parallel.fill((saved.state, saved.best_params), job.mesh),
+    parallel.leading(job.mesh),
+  )
+  return saved._replace(state=state, best_params=best_params)
+
+
+def compile_ahead(job: Job, current: Progress) -> Job:
+  """Compiles before training starts, so that the two are timed apart."""
+  if job.is_over(current):
+    return job
+  inputs = job.inputs
+  run_chunk = job.programs.run_chunk.lower(
+    current.state, inputs.hyperparams, inputs.data, job.rows(current.epoch),
+    0, 0,
+  ).compile()  # fmt: skip
+  evaluate = job.programs.evaluate
+  if inputs.validation is not None:
+    lowered = evaluate.lower(
+      current.state.params, inputs.hyperparams, inputs.validation
+    )
+    checks.check_metrics(lowered.out_info)
+    evaluate = lowered.compile()
+  programs = job.programs._replace(run_chunk=run_chunk, evaluate=evaluate)
+  return job._replace(programs=programs)
+
+
+def train(
+  job: Job,
+  current: Progress,
+  keeper: Keeper | None,
+  on_epoch: Callable[[Record], None] | None,
+) -> Progress:
+  """Trains until the last epoch, or until every seed has stopped.
+
+  Args:
+    job: from `compile_ahead`.
+    current: from `start`.
+    keeper: see `fit`.
+    on_epoch: see `fit`.
+
+  Raises:
+    NonFiniteError: see `fit`. What `keeper` and `on_epoch` raise passes
+      through.
+  """
+  num_steps = job.inputs.num_steps
+  next_rows = job.rows(current.epoch)
+  while not job.is_over(current):
+    before, rows = current, next_rows
+    last = num_steps if keeper is None else keeper.next_pause(current)
+    ends_epoch = last == num_steps
+    state, *results = job.run(current.state, rows, current.step, last)
+    if ends_epoch and current.epoch + 1 < job.schedule.num_epochs:
+      # The call above returns at once: the host shuffles the next epoch's rows
+      # while the devices are at work.
+      next_rows = job.rows(current.epoch + 1)
+    metrics, is_finite = job.on_host(results)
+    current = progress.advance(current, state, metrics, last)
+    nonfinite.check(job, before, current, is_finite, rows)
+    if ends_epoch:
+      current = _end_epoch(job, current)
+    try:
+      if keeper is not None:
+        keeper.save_if_due(_without_padding(job, current))
+    finally:
+      # Called even when the keeper raises, as it does when it is asked to stop;
+      # and only then, as it may fail itself: the progress is saved first.
+      if ends_epoch and on_epoch is not None:
+        on_epoch(current.history[-1])
+  return current
+
+
+def _end_epoch(job: Job, current: Progress) -> Progress:
+  """Evaluates if it is time to, updates the choice, extends the history."""
+  params, epoch = _eval_params(job, current.state), current.epoch + 1
+  schedule, inputs = job.schedule, job.inputs
+  scores = None
+  if inputs.validation is None:
+    everyone = np.full_like(current.choice.best_epoch, epoch)
+    choice = current.choice._replace(best_epoch=everyone)
+    current = current._replace(best_params=params, choice=choice)
+  elif epoch % schedule.eval_every == 0 or epoch == schedule.num_epochs:
+    scores = job.on_host(
+      job.programs.evaluate(params, inputs.hyperparams, inputs.validation)
+    )
+  current, improved = progress.end_epoch(
+    current, job.tasks, scores, schedule.patience
+  )
+  if sum('validation' in record for record in current.history) == 1:
+    _warn_of_undefined(job.tasks, current.history)
+  if improved.any():
+    improved = parallel.fill(improved, job.mesh)
+    best_params = _select(improved, params, current.best_params)
+    current = current._replace(best_params=best_params)
+  return current
+
+
+_averaged = jax.jit(jax.vmap(optimizers.eval_params))
+
+
+def _eval_params(job: Job, state: TrainState) -> PyTree:
+  """Returns the parameters to evaluate, where the trained ones are."""
+  if not optimizers.averages(state.opt_state):
+    return state.params
+  params = _averaged(state.opt_state, state.params)
+  return jax.device_put(params, parallel.leading(job.mesh))
+
+
+def _warn_of_undefined(
+  tasks: Sequence[Task], history: Sequence[Mapping[str, Any]]
+) -> None:
+  without = progress.undefined(history, tasks)
+  if not without:
+    return
+  metrics = ', '.join(
+    f'{next(iter(task.metric_fns), "loss")} of task {task.name!r}'
+    for task in tasks
+    if task.name in without
+  )
+  instead = 'the losses' if len(without) == len(tasks) else 'the other tasks'
+  warnings.warn(
+    f'the validation rows do not define {metrics} (an AUC needs rows of both '
+    f'classes): the best epoch is chosen by {instead} only',
+    stacklevel=5,  # the caller of `fit`
+  )
+
+
+def _one_row(x: Array) -> np.ndarray:
+  """Zeros on the host: initialisation reads only shapes and dtypes."""
+  return np.zeros((1, *x.shape[1:]), x.dtype)
+
+
+def _without_padding(job: Job, current: Progress) -> Progress:
+  """Drops the seeds that pad S to a multiple of the devices."""
+  if len(current.state.step) == job.num_seeds:
+    return current
+  state, best_params = take((current.state, current.best_params), job.num_seeds)
+  return current._replace(state=state, best_params=best_params)
+
+
+@jax.jit
+def _select(improved: Array, new: PyTree, old: PyTree) -> PyTree:
+  def select(new: Array, old: Array) -> Array:
+    mask = improved.reshape(improved.shape + (1,) * (new.ndim - 1))
+    return jnp.where(mask, new, old)
+
+  return jax.tree.map(select, new, old)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def take(tree: PyTree, num_seeds: int | None) -> PyTree:
+  """Takes the first seeds; with None the first one, without its axis."""
+  return jax.tree.map(lambda x: x[:num_seeds] if num_seeds else x[0], tree)
