@@ -13,7 +13,6 @@ import pytest
 from experiments import compare, report
 from experiments.benchmark import out as throughput_out
 from experiments.comparison import folder as compare_folder
-from experiments.comparison import run as compare_run
 from experiments.launcher import parsing, plots
 from experiments.launcher.errors import InputError
 from experiments.reporting import page
@@ -64,7 +63,9 @@ def test_overwriting_a_comparison_leaves_what_is_not_its_own(tmp_path):
 @pytest.mark.parametrize('name', ['comparison.csv', 'sizes.png', 'cells'])
 def test_a_comparison_refuses_what_is_not_its_own(name, tmp_path, monkeypatch):
   """Before anything is fitted, with --overwrite or without."""
-  monkeypatch.setattr(compare_run, '_compare', None)
+  monkeypatch.setattr(
+    'experiments.datasets.census.protocol.load', lambda *_: pytest.fail('read')
+  )
   (tmp_path / name).write_text('mine')
   flags = (
     '--dataset=sample', '--num_seeds=3', '--row=mmoe', f'--out_dir={tmp_path}'

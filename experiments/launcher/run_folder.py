@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import tempfile
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,12 @@ from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import resume
 from lplmtl.storage import files, folders, pytrees, saves
+
+fcntl: types.ModuleType | None
+try:
+  import fcntl
+except ImportError:  # on Windows, where nothing is locked
+  fcntl = None
 
 LOCK = '.lock'
 RESULTS, HISTORY = 'results.json', 'history.jsonl'
@@ -137,9 +144,7 @@ def _owner(lock: int) -> re.Match[bytes] | None:
 
 def _take(lock: int, folder: pathlib.Path) -> None:
   """Locks a file until it is closed or the process ends, however it does."""
-  try:
-    import fcntl
-  except ImportError:  # not on Windows
+  if fcntl is None:
     return
   try:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
