@@ -96,7 +96,7 @@ def test_graddrop_refuses():
     ValueError, match=r'leak\[0\] must be a finite number .* of at most 1'
   ):
     balancing.graddrop((2.0,))
-  with pytest.raises(ValueError, match='leak has 1 entries for 3 tasks'):
+  with pytest.raises(ValueError, match='leak .* 3; found 1'):
     balancing.graddrop((0.5,)).init(KEY, PARAMS, 3)
 
 

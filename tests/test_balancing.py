@@ -106,7 +106,7 @@ def test_losses_of_another_shape(shape):
   for make in AGGREGATORS.values():
     aggregator = make()
     first = aggregator.init(jax.random.key(0), {'w': jnp.ones(4)}, NUM_TASKS)
-    with pytest.raises(ValueError, match='losses must have the shape'):
+    with pytest.raises(ValueError, match='losses .* shape'):
       aggregator.update(stacked, losses, first)
 
 
@@ -159,14 +159,14 @@ def test_static():
   weights, state = balancing.static((0.5, 0.0, 2.0)).update(LOSSES, ())
   np.testing.assert_array_equal(weights, [0.5, 0.0, 2.0])
   assert state == ()
-  with pytest.raises(ValueError, match='a weight for each of 3 tasks, found 1'):
+  with pytest.raises(ValueError, match='weights must have .*, 3; found 1'):
     balancing.static((1.0,)).init(jax.random.key(0), 3)
   for wrong, found in (
     ((-1.0, 1.0), r'weights\[0\] must be a finite number of at least 0'),
     ((0.0, 0.0), 'weights must not all be 0'),
     ((np.inf, 1.0), r'weights\[0\] must be a finite'),
     ((1.0, 'a'), r"weights\[1\] must be a finite .* found 'a'"),
-    (3, 'a tuple with a number for each task, found 3'),
+    (3, 'a tuple .* found 3'),
   ):
     with pytest.raises(ValueError, match=found):
       balancing.static(wrong)
@@ -197,7 +197,7 @@ def test_exponential():
     ValueError, match=r'rates\[0\] must be a finite number above 0, found 0.0'
   ):
     balancing.exponential(rates=(0.0, 1.0))
-  with pytest.raises(ValueError, match='initial has 1 entries for 2 tasks'):
+  with pytest.raises(ValueError, match='initial .* 2; found 1'):
     balancing.exponential(initial=(1.0,)).init(jax.random.key(0), 2)
   with pytest.raises(
     ValueError, match='steps_per_epoch must be a whole number of at least 1'
@@ -282,7 +282,7 @@ def test_stch_is_the_gradient_of_the_smooth_maximum():
     ValueError, match='smoothing must be a finite number above 0'
   ):
     balancing.stch(0.0)
-  with pytest.raises(ValueError, match='ideal has 2 entries for 3 tasks'):
+  with pytest.raises(ValueError, match='ideal .* 3; found 2'):
     balancing.stch(ideal=(0.0, 0.0)).init(jax.random.key(0), 3)
 
 
@@ -319,7 +319,7 @@ def test_normalized(name):
   np.testing.assert_allclose(found.sum(), 2.0, rtol=1e-5)
   with pytest.raises(ValueError, match='total must be a finite number above 0'):
     balancing.normalized(own, 0.0)
-  with pytest.raises(ValueError, match='brought to one sum; found Aggregator'):
+  with pytest.raises(ValueError, match='Balancer; found Aggregator'):
     balancing.normalized(balancing.moco())
 
 
@@ -488,7 +488,7 @@ def test_famo():
   np.testing.assert_allclose(moved.logits, fresh.logits, atol=1e-6)
   moved = balancer.after(LOSSES, LOSSES / 2, state, present=here)
   assert moved.logits[1] == state.logits[1] != moved.logits[0]
-  with pytest.raises(ValueError, match='lowest has 2 entries for 3 tasks'):
+  with pytest.raises(ValueError, match='lowest .* 3; found 2'):
     balancing.famo(lowest=(0.0, 0.0)).init(jax.random.key(0), 3)
 
 
@@ -507,7 +507,7 @@ def test_total_losses_of_another_shape():
     balancing.imtl_l_loss,
   ):  # fmt: skip
     for shape in ((), (2, 1), (3,)):
-      with pytest.raises(ValueError, match='losses and what is learned'):
+      with pytest.raises(ValueError, match='learned .* shape'):
         loss(jnp.ones(shape), jnp.zeros(2))
 
 
@@ -519,7 +519,7 @@ def test_total_losses_take_lists():
   ):  # fmt: skip
     wanted = loss(jnp.array(losses), jnp.array(learned))
     assert loss(losses, learned) == loss(losses, np.array(learned)) == wanted
-    with pytest.raises(ValueError, match='losses and what is learned .* dict'):
+    with pytest.raises(ValueError, match='learned .* dict'):
       loss({'a': 1.0}, learned)
   # Whose parts are learned.
   slope = jax.grad(lambda x: balancing.imtl_l_loss(losses, [x, 0.0]))(0.0)

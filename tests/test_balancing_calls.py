@@ -103,11 +103,11 @@ def test_states_of_other_numbers():
     with pytest.raises(ValueError, match=r'state.* must hold .*, found '):
       update(jnp.ones(2), other, **extra)
     if method.after is not None:
-      with pytest.raises(ValueError, match='must hold floats, found whole'):
+      with pytest.raises(ValueError, match='hold floats, found integers'):
         method.after(jnp.ones(2), jnp.ones(2), other)
     if isinstance(state, jax.Array) and state.shape == (2,):  # a random key
       with pytest.raises(
-        ValueError, match='must hold unsigned whole numbers, found floats'
+        ValueError, match='hold unsigned integers, found floats'
       ):
         update(state, jnp.ones(2), **extra)
 
@@ -115,14 +115,12 @@ def test_states_of_other_numbers():
 def test_losses_after_of_another_number():
   method = balancing.famo()
   for wrong in (jnp.ones(2), [1.0] * 4):
-    with pytest.raises(
-      ValueError, match=r'of the same tasks; found shapes \(3'
-    ):
+    with pytest.raises(ValueError, match=r'same tasks; found shapes \(3'):
       method.after(LOSSES, wrong, _first('famo'))
 
 
 def test_what_is_no_method():
-  for wrong, found in ((balancing.mgda, r'mgda\(\) returns'), (None, 'None')):
+  for wrong, found in ((balancing.mgda, r'mgda\(\); found'), (None, 'None')):
     with pytest.raises(ValueError, match=f'method must be .*{found}'):
       balancing.first_state(wrong, KEY, PARAMS, 3)
     with pytest.raises(ValueError, match=f'method must be .*{found}'):
@@ -202,7 +200,7 @@ def test_states_of_another_number_of_tasks():
   with pytest.raises(ValueError, match='expected a GradVacState of 2 arrays, '):
     _update(balancing.gradvac())(LOSSES, _first('famo'))
   # Settings with a number for each task.
-  with pytest.raises(ValueError, match='rates has 2 entries for 3 tasks'):
+  with pytest.raises(ValueError, match='rates .* 3; found 2'):
     balancing.exponential(rates=(0.5, 0.5)).update(LOSSES, jnp.int32(0))
 
 
@@ -429,12 +427,12 @@ def test_gradients_in_a_list():
   """T gradients, or the parts of each: nobody can tell."""
   one, two = jnp.arange(4.0), jnp.ones(4)
   for both in ([one, two], (one, two)):
-    with pytest.raises(ValueError, match='stack T gradients, jax.tree.map'):
+    with pytest.raises(ValueError, match='[Ss]tack T gradients'):
       balancing.gramian(both)
   # Leaves as long as there are tasks do not give it away.
   short = [jnp.ones(3)] * 3
   for name in METHODS:
-    with pytest.raises(ValueError, match='stack T gradients, jax.tree.map'):
+    with pytest.raises(ValueError, match='[Ss]tack T gradients'):
       balancing.balance(METHODS[name](), short, LOSSES, _first(name))
   stacked = jax.tree.map(lambda *g: jnp.stack(g), *[one, two])
   np.testing.assert_array_equal(balancing.gramian(stacked), [[14, 6], [6, 4]])

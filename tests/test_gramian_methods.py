@@ -321,7 +321,7 @@ def test_cagrad_stays_near_the_mean():
   )
   with pytest.raises(
     ValueError,
-    match='c must be a finite number of at least 0 and of at most 1, f',
+    match='c must be .* of at least 0 and of at most 1',
   ):
     balancing.cagrad(-1)
 
@@ -486,8 +486,8 @@ def test_what_is_no_gramian():
     balancer = getattr(balancing, name)()
     state = balancer.init(KEY, 2)
     for losses, gramian, found in (
-      (jnp.ones(2), None, 'for a Gramian none'),
-      (jnp.ones(2), jnp.eye(3), r'for a Gramian one of \(3, 3\)'),
+      (jnp.ones(2), None, 'Gramian none'),
+      (jnp.ones(2), jnp.eye(3), r'Gramian one of shape \(3, 3\)'),
       (jnp.ones((2, 2)), jnp.eye(2), r'losses must .* found \(2, 2\)'),
     ):
       with pytest.raises(ValueError, match=found):
@@ -532,7 +532,7 @@ def test_numbers_that_are_settings_of_a_population():
 def test_arguments_that_are_no_numbers():
   for make, complaint in (
     (lambda: balancing.cagrad('shared'), "c must be .* found 'shared'"),
-    (lambda: balancing.famo(lowest=0.1), 'a number for each task, found 0.1'),
+    (lambda: balancing.famo(lowest=0.1), 'lowest .* found 0.1'),
     (lambda: balancing.famo(lowest=(np.nan, 0)), r'lowest\[0\] must be a fin'),
     (lambda: balancing.gradnorm(learning_rate=-1), 'learning_rate must be a'),
     (lambda: balancing.uncertainty(np.nan), 'learning_rate must be a finite'),

@@ -1,4 +1,4 @@
-"""What balancers refuse."""
+"""Checks of what balancers are given."""
 
 import math
 from collections.abc import Sequence
@@ -21,10 +21,12 @@ def check(
   most: float | None = None,
   below: float | None = None,
 ) -> None:
-  """Refuses what is no finite number within its bounds; what is traced passes.
+  """Checks that `value` is finite and within its bounds.
+
+  Traced values are not checked.
 
   Raises:
-    ValueError: names the argument, its bounds and what was found.
+    ValueError: names the argument, its bounds and the value.
   """
   try:
     number = value_of(value)
@@ -42,7 +44,10 @@ def check(
 
 
 def value_of(value: Any) -> float:
-  """A scalar as a number; NaN, which no bound allows, where it is none."""
+  """Returns a scalar as a float; NaN for anything that is not a number.
+
+  NaN is within no bounds.
+  """
   is_number = isinstance(
     value, int | float | np.number | np.ndarray | jax.Array
   )
@@ -54,28 +59,30 @@ def value_of(value: Any) -> float:
 def check_each(
   name: str, values: Sequence[float] | None, **bounds: float
 ) -> None:
-  """As `check`, for one number a task; None passes."""
+  """`check` for each number of a sequence, one per task; None passes."""
   if values is None:
     return
   if not isinstance(values, tuple | list | np.ndarray | jax.Array):
     raise ValueError(
-      f'{name} must be a tuple with a number for each task, found {values!r}'
+      f'{name} must be a tuple with one number per task, found {values!r}'
     )
   for i, value in enumerate(values):
     check(f'{name}[{i}]', value, **bounds)
 
 
 def check_length(name: str, values: Any, num_tasks: int) -> None:
-  """In `init`: one entry a task; None passes."""
+  """In `init`: checks that there is one entry per task; None passes."""
   if values is not None and len(values) != num_tasks:
-    raise ValueError(f'{name} has {len(values)} entries for {num_tasks} tasks')
+    raise ValueError(
+      f'{name} must have one entry per task, {num_tasks}; found {len(values)}'
+    )
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> None:
-  """Refuses what is no whole number of at least so much.
+  """Checks that `value` is a whole number of at least `least`.
 
   Raises:
-    ValueError: names the argument, its bound and what was found.
+    ValueError: names the argument, its bound and the value.
   """
   if not _checks.is_whole_number(value, least):
     raise ValueError(
@@ -84,26 +91,26 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
 
 
 def as_losses(losses: Any) -> Array:
-  """In `update`: `[T]` float32, through which no gradient flows.
+  """In `update`: returns `[T]` float32, through which no gradient flows.
 
   Args:
     losses: `[T]`, or a list or tuple of T scalars.
 
   Raises:
-    ValueError: another shape, or no numbers.
+    ValueError: `losses` has another shape or does not hold numbers.
   """
   losses = _stacked(losses)
   shape = getattr(losses, 'shape', None)
   if shape is None or len(shape) != 1 or not shape[0]:
-    found = type(losses).__name__ if shape is None else shape
+    actual = type(losses).__name__ if shape is None else shape
     raise ValueError(
-      f'losses must have the shape [T], one for each task; found {found}'
+      f'losses must have the shape [T], one per task; found {actual}'
     )
   return jax.lax.stop_gradient(jnp.asarray(losses, jnp.float32))
 
 
 def _stacked(values: Any) -> Any:
-  """A list or tuple of scalars as `[T]`; anything else as it is."""
+  """A list or tuple of scalars as `[T]`; anything else unchanged."""
   if not isinstance(values, list | tuple) or any(map(np.ndim, values)):
     return values
   return jnp.stack([_scalar(x) for x in values]) if values else np.zeros(0)
@@ -114,39 +121,39 @@ def _scalar(loss: Any) -> Array:
     return jnp.asarray(loss, jnp.float32)
   except (TypeError, ValueError) as error:
     raise ValueError(
-      f'losses must be numbers, one for each task; found {loss!r} among them'
+      f'losses must be numbers, one per task; found {loss!r}'
     ) from error
 
 
 def as_present(present: Any, losses: Array) -> Array | None:
-  """In `update`: which tasks have a label, `[T]` bool, or None for all.
+  """In `update`: `[T]` bool, True for tasks with a label, or None for all.
 
   Raises:
-    ValueError: another shape than the losses'.
+    ValueError: the shape is not that of the losses.
   """
   if present is None:
     return None
   if np.shape(present) != losses.shape:
     raise ValueError(
-      f'present must be {losses.shape} bool, as the losses; found shape '
+      f'present must be {losses.shape} bool, like the losses; found shape '
       f'{np.shape(present)}'
     )
   return jnp.asarray(present).astype(bool)
 
 
 def as_gramian(gramian: Any, losses: Array) -> Array:
-  """In `update`: `[T, T]` float32 or better, through which no gradient flows.
+  """In `update`: `[T, T]` float32 or better, without a gradient.
 
   Raises:
-    ValueError: none, or one of another shape.
+    ValueError: there is no Gramian, or its shape does not fit the losses.
   """
   size = losses.shape
   if gramian is None or np.shape(gramian) != size * 2:
-    found = 'none' if gramian is None else f'one of {np.shape(gramian)}'
+    actual = 'none' if gramian is None else f'one of shape {np.shape(gramian)}'
     raise ValueError(
-      'a Gramian method needs losses [T] and their Gramian [T, T], such as '
-      'lplmtl.balancing.gramian(task_gradients) or training makes; found '
-      f'losses of shape {size} and for a Gramian {found}'
+      'a Gramian method needs losses [T] and their Gramian [T, T], which '
+      'training passes and lplmtl.balancing.gramian(task_gradients) computes; '
+      f'found losses of shape {size} and as Gramian {actual}'
     )
   gramian = jnp.asarray(gramian)
   is_float = jnp.issubdtype(gramian.dtype, jnp.floating)
@@ -156,30 +163,30 @@ def as_gramian(gramian: Any, losses: Array) -> Array:
 
 
 def check_no_list(gradients: Any) -> None:
-  """Refuses gradients in a list or tuple, which may be meant in two ways."""
+  """Refuses a list or tuple of gradients, which has two possible meanings."""
   if type(gradients) in (list, tuple):
     raise ValueError(
-      f'gradients must not be a {type(gradients).__name__}, which may be T '
-      'gradients or the parts of each: stack T gradients, jax.tree.map(lambda '
+      f'gradients must not be a {type(gradients).__name__}: it could hold T '
+      'gradients or the parts of each. Stack T gradients, jax.tree.map(lambda '
       '*g: jnp.stack(g), *gradients), or make parts a dict, '
       'dict(enumerate(gradients))'
     )
 
 
 def check_shared(shared: Any, tree: Any) -> None:
-  """Refuses anything but a pytree of bools like `tree`; None passes.
+  """Checks that `shared` is a pytree of bools like `tree`; None passes.
 
   Raises:
     ValueError: the structure differs, a leaf is not a bool, or all are False.
   """
   if shared is None:
     return
-  found: Any = jax.tree.structure(shared)
+  actual: Any = jax.tree.structure(shared)
   wanted: Any = jax.tree.structure(tree)
-  if found != wanted:
+  if actual != wanted:
     raise ValueError(
       'shared must be a pytree of bools like the parameters, '
-      f'{wanted}; found {found}'
+      f'{wanted}; found {actual}'
     )
   leaves = jax.tree.leaves(shared)
   wrong = [x for x in leaves if not isinstance(x, bool | np.bool_ | jax.Array)]
@@ -192,10 +199,10 @@ def check_shared(shared: Any, tree: Any) -> None:
 
 
 def check_stacked(gradients: Any, num_tasks: int | None = None) -> None:
-  """Refuses gradients whose leaves do not lead with one T.
+  """Checks that all leaves lead with the same T.
 
   Raises:
-    ValueError: another leading axis, or nothing at all.
+    ValueError: a leading axis differs, or there are no leaves.
   """
   leaves = jax.tree_util.tree_flatten_with_path(gradients)[0]
   if not leaves:
@@ -207,22 +214,22 @@ def check_stacked(gradients: Any, num_tasks: int | None = None) -> None:
       raise ValueError(
         'every array of the gradients must lead with T, the number of tasks'
         f'{f", {num_tasks}" if num_tasks else ""}; found shape {shape} at '
-        f'gradients{jax.tree_util.keystr(path)}. T gradients are stacked by '
+        f'gradients{jax.tree_util.keystr(path)}. To stack T gradients: '
         'jax.tree.map(lambda *g: jnp.stack(g), *gradients)'
       )
 
 
 def one_each(losses: Any, learned: Any) -> tuple[Array, Array]:
-  """In a total loss: as many learned values as losses, `[T]` both.
+  """In a total loss: losses and learned values as `[T]` both.
 
   Raises:
-    ValueError: other shapes, or no numbers.
+    ValueError: the shapes differ, are not `[T]`, or these are not numbers.
   """
   both = _stacked(losses), _stacked(learned)
   shapes = [getattr(x, 'shape', type(x).__name__) for x in both]
   if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
     raise ValueError(
-      'losses and what is learned with them must have the shape [T], one for '
-      f'each task; found {shapes[0]} and {shapes[1]}'
+      'losses and the values learned with them must have the shape [T], one '
+      f'per task; found {shapes[0]} and {shapes[1]}'
     )
   return jnp.asarray(both[0]), jnp.asarray(both[1])

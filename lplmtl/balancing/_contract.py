@@ -1,6 +1,6 @@
-"""What every method looks at before it is called, and what it may count on.
+"""The checks around every method, and what its functions may rely on.
 
-The methods' own files hold their equations; `balancer` and `aggregator` put the
+A method's own file holds its equations; `balancer` and `aggregator` put the
 same checks before each of them.
 """
 
@@ -25,44 +25,51 @@ def balancer(
   scope: Scope = 'all',
   after: Callable[..., PyTree] | None = None,
 ) -> Balancer:
-  """A Balancer of bare functions.
+  """Makes a Balancer from unchecked functions.
 
-  They are handed `losses`, `[T]` float32, `present`, `[T]` bool or None, a
-  state of theirs for as many tasks and, where they need it, `gramian`, `[T, T]`
-  float32 or better; no gradient flows through any. A Gramian method is jitted,
-  so that a loop which is not does not compile its solver anew in every step,
-  and its weights are NaN where the Gramian is not finite.
+  These receive `losses`, `[T]` float32, `present`, `[T]` bool or None, a state
+  of theirs for that many tasks and, if they need it, `gramian`, `[T, T]`
+  float32 or better. No gradient flows through any of them. The update of a
+  Gramian method is jitted, so that a loop that is not jitted does not compile
+  its solver again in every step; its weights are NaN if the Gramian is not
+  finite.
 
   Args:
     init: `(key, num_tasks) -> state`.
-    update: `(losses, state, present) -> (weights, state)`; a Gramian method's
+    update: `(losses, state, present) -> (weights, state)`; for a Gramian method
       `(losses, state, gramian, present)`.
     needs_losses: see `Balancer`, as for the other arguments.
-    needs_gramian: see there.
-    scope: see there.
+    needs_gramian: see `Balancer`.
+    scope: see `Balancer`.
     after: `(losses_before, losses_after, state, present) -> state`.
 
   Raises:
-    ValueError: an unknown scope. The functions of what is returned raise it
-      where they are handed something else, or keywords that they do not know.
+    ValueError: the scope is unknown. The functions of the returned Balancer
+      raise it for arguments that do not fit and for unknown keywords.
   """
   check_scope(scope)
   like = functools.cache(
     lambda num_tasks: jax.eval_shape(lambda: init(_any_key(), num_tasks))
   )
 
-  def first(key: Array, num_tasks: int) -> PyTree:
+  def checked_init(key: Array, num_tasks: int) -> PyTree:
     _arguments.check_whole('num_tasks', num_tasks)
     return init(key, num_tasks)
 
   return Balancer(
-    first,
+    checked_init,
     _checked_update(update, like, needs_gramian),
     needs_losses,
     needs_gramian,
     scope,
     None if after is None else _checked_after(after, like),
   )
+
+
+def stateless(key: Array, num_tasks: int) -> tuple[()]:
+  """`Balancer.init` of methods without a state."""
+  del key, num_tasks
+  return ()
 
 
 def _checked_update(
@@ -96,9 +103,10 @@ def _by_gramian(update: Callable[..., Any]) -> Any:
   def weigh(
     losses: Array, state: PyTree, gramian: Array, present: Array | None
   ) -> tuple[Array, PyTree]:
-    # In full precision, where accelerators would take less by default.
+    # In full precision, where an accelerator uses less by default.
     with jax.default_matmul_precision('highest'):
       weights, state = update(losses, state, gramian, present)
+    # The solvers' comparisons would turn NaN into weights that look usable.
     is_finite = jnp.isfinite(gramian).all()
     return jnp.where(is_finite, weights, jnp.nan), state
 
@@ -107,23 +115,25 @@ def _by_gramian(update: Callable[..., Any]) -> Any:
 
 def _checked_after(after: Callable[..., PyTree], like: Any) -> Any:
   def checked(
-    before: Any,
-    now: Any,
+    losses_before: Any,
+    losses_after: Any,
     state: PyTree,
     *,
     present: Any = None,
     **unknown: Any,
   ) -> PyTree:
     _refuse('after', unknown, 'present')
-    before, now = _arguments.as_losses(before), _arguments.as_losses(now)
-    if before.shape != now.shape:
+    losses_before = _arguments.as_losses(losses_before)
+    losses_after = _arguments.as_losses(losses_after)
+    if losses_before.shape != losses_after.shape:
       raise ValueError(
-        'the losses before and after a step must be of the same tasks; found '
-        f'shapes {before.shape} and {now.shape}'
+        'the losses before and after a step must belong to the same tasks; '
+        f'found shapes {losses_before.shape} and {losses_after.shape}'
       )
-    present = _arguments.as_present(present, before)
-    _check_state(state, like(len(before)), len(before))
-    return after(before, now, state, present)
+    present = _arguments.as_present(present, losses_before)
+    num_tasks = len(losses_before)
+    _check_state(state, like(num_tasks), num_tasks)
+    return after(losses_before, losses_after, state, present)
 
   return checked
 
@@ -133,7 +143,7 @@ def aggregator(
   update: Callable[..., tuple[PyTree, Array, PyTree]],
   scope: Any = 'shared',
 ) -> Aggregator:
-  """An Aggregator of bare functions; see `balancer`.
+  """Makes an Aggregator from unchecked functions; see `balancer`.
 
   Args:
     init: `(key, params, num_tasks) -> state`.
@@ -150,11 +160,11 @@ def aggregator(
     params = jax.tree.unflatten(structure, leaves)
     return jax.eval_shape(lambda p: init(_any_key(), p, num_tasks), params)
 
-  def first(key: Array, params: PyTree, num_tasks: int) -> PyTree:
+  def checked_init(key: Array, params: PyTree, num_tasks: int) -> PyTree:
     _arguments.check_whole('num_tasks', num_tasks)
     return init(key, params, num_tasks)
 
-  def checked(
+  def checked_update(
     gradients: PyTree,
     losses: Any,
     state: PyTree,
@@ -167,21 +177,22 @@ def aggregator(
     present = _arguments.as_present(present, losses)
     _arguments.check_stacked(gradients, len(losses))
     leaves, structure = jax.tree.flatten(gradients)
-    own = tuple(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in leaves)
-    _check_state(state, like(len(losses), structure, own), len(losses))
+    shapes = tuple(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in leaves)
+    _check_state(state, like(len(losses), structure, shapes), len(losses))
     gradients = jax.lax.stop_gradient(gradients)
     return update(gradients, losses, state, present)
 
-  return Aggregator(first, checked, scope)
+  return Aggregator(checked_init, checked_update, scope)
 
 
 def check_scope(scope: Any, known: tuple[str, ...] = SCOPES) -> None:
-  """Refuses a scope that is none."""
+  """Raises ValueError unless `scope` is a known one."""
   if scope not in known:
     raise ValueError(f"a balancer's scope must be in {known}, found {scope!r}")
 
 
 def _any_key() -> Array:
+  """A key for `init` where only shapes and dtypes matter."""
   return jax.random.key(0)
 
 
@@ -193,42 +204,46 @@ def _refuse(function: str, unknown: dict[str, Any], known: str) -> None:
 
 
 def _check_state(state: PyTree, like: PyTree, num_tasks: int) -> None:
-  """Refuses a state of another method or number of tasks, by its arrays.
+  """Refuses the state of another method or number of tasks.
 
-  What has no state of its own hands on whatever it is given.
+  A method without a state returns whatever state it is given, so it accepts
+  any.
   """
   if not jax.tree.leaves(like):
     return
-  reason = ''
-  structure: Any = jax.tree.structure(like)
-  if structure != jax.tree.structure(state):
-    reason = f'expected {_kind(like)}, found {_kind(state)}'
-  else:
-    found = jax.tree_util.tree_flatten_with_path(state)[0]
-    for (path, leaf), wanted in zip(found, jax.tree.leaves(like), strict=True):
-      if np.shape(leaf) != wanted.shape:
-        reason = (
-          f'state{jax.tree_util.keystr(path)} must have the shape '
-          f'{wanted.shape}, found {np.shape(leaf)}'
-        )
-        break
-      if _numbers(leaf) != _numbers(wanted):
-        reason = (
-          f'state{jax.tree_util.keystr(path)} must hold {_numbers(wanted)}, '
-          f'found {_numbers(leaf)}'
-        )
-        break
-  if reason:
+  problem = _structure_problem(state, like) or _leaf_problem(state, like)
+  if problem:
     raise ValueError(
       f'the state does not fit this method and the {num_tasks} tasks of the '
-      f'losses: {reason}; make it by init, with num_tasks={num_tasks}'
+      f'losses: {problem}; make it with init and num_tasks={num_tasks}'
     )
 
 
+def _structure_problem(state: PyTree, like: PyTree) -> str:
+  structure: Any = jax.tree.structure(like)
+  if structure == jax.tree.structure(state):
+    return ''
+  return f'expected {_kind(like)}, found {_kind(state)}'
+
+
+def _leaf_problem(state: PyTree, like: PyTree) -> str:
+  leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+  for (path, leaf), wanted in zip(leaves, jax.tree.leaves(like), strict=True):
+    name = f'state{jax.tree_util.keystr(path)}'
+    if np.shape(leaf) != wanted.shape:
+      return (
+        f'{name} must have the shape {wanted.shape}, found {np.shape(leaf)}'
+      )
+    if _numbers(leaf) != _numbers(wanted):
+      return f'{name} must hold {_numbers(wanted)}, found {_numbers(leaf)}'
+  return ''
+
+
 def _numbers(leaf: Any) -> str:
+  """The kind of an array's numbers, for messages; float64 states are fine."""
   dtype = leaf.dtype if hasattr(leaf, 'dtype') else np.asarray(leaf).dtype
   kinds = (jnp.floating, jnp.signedinteger, jnp.unsignedinteger, jnp.bool_)
-  names = ('floats', 'whole numbers', 'unsigned whole numbers', 'bools')
+  names = ('floats', 'integers', 'unsigned integers', 'bools')
   for kind, name in zip(kinds, names, strict=True):
     if jnp.issubdtype(dtype, kind):
       return name

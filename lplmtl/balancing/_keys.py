@@ -1,4 +1,4 @@
-"""Random keys of states, as plain numbers that every file format can hold."""
+"""Random keys in states, as plain numbers that every file format can hold."""
 
 import jax
 import jax.numpy as jnp
@@ -7,15 +7,15 @@ from lplmtl.types import Array
 
 
 def to_data(key: Array) -> Array:
-  """`[2]` uint32 of a random key.
+  """Returns a random key as `[2]` uint32.
 
   Raises:
-    ValueError: no key.
+    ValueError: `key` is not a random key.
   """
   is_array = isinstance(key, jax.Array)
   if is_array and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
     data = jax.random.key_data(key)
-    # Keys of other generators are longer.
+    # Keys of other generators than threefry have four numbers or more.
     is_short = data.shape[-1] == 2
     return data if is_short else jax.random.bits(key, (2,), jnp.uint32)
   if is_array and key.dtype == jnp.uint32 and key.shape == (2,):
@@ -26,11 +26,11 @@ def to_data(key: Array) -> Array:
 
 
 def from_data(data: Array) -> Array:
-  """The random key of `to_data`."""
+  """Returns the random key that `to_data` wrote."""
   return jax.random.wrap_key_data(jnp.asarray(data), impl='threefry2x32')
 
 
 def orders(key: Array, num_tasks: int) -> Array:
-  """`[T, T]` int, a random order of the tasks in each row."""
+  """Returns `[T, T]` int, a random order of the tasks in each row."""
   drawn = jax.random.uniform(key, (num_tasks,) * 2, jnp.float32)
   return jnp.argsort(drawn, axis=1)

@@ -10,7 +10,9 @@ import optax
 from lplmtl.balancing import _arguments, _contract
 from lplmtl.types import Array, Balancer, PyTree
 
-# exp(15) = 3e6: a weight beyond it, or below 1 / it, says nothing more.
+# Weights stay between exp(-15) and exp(15) = 3e6, the optima of losses from
+# 1e-7 to 1e6: beyond that a task is solved or broken. Without a bound, a loss
+# of 0 would drive its weight to infinity.
 LARGEST = 15.0
 
 
@@ -19,9 +21,9 @@ def learned(
   learning_rate: float,
   make_state: Callable[[Array, Any], Any],
 ) -> Balancer:
-  """A balancer with T learned values, from 0 and within [-15, 15].
+  """A balancer with T learned values, starting at 0, within [-15, 15].
 
-  The weights are `dtotal / dlosses`; the values follow `dtotal / dvalues` by
+  The weights are `dtotal / dlosses`. The values follow `dtotal / dvalues` with
   an Adam of their own. A task without a label in the batch (`present`) keeps
   its value and its optimiser state.
 
@@ -29,6 +31,9 @@ def learned(
     total_loss: `(losses [T], values [T]) -> scalar`, linear in the losses.
     learning_rate: Adam's.
     make_state: a NamedTuple class of the values and the optimiser's state.
+
+  Raises:
+    ValueError: `learning_rate` is not above 0.
   """
   _arguments.check('learning_rate', learning_rate, above=0)
   optimizer = optax.adam(learning_rate)
@@ -47,6 +52,7 @@ def learned(
     new = make_state(jnp.clip(values + step, -LARGEST, LARGEST), opt_state)
     return weights, keep_absent(new, state, present)
 
+  # Linear in the losses: the weights come from the state alone.
   return _contract.balancer(init, update, needs_losses=False)
 
 
@@ -56,14 +62,14 @@ def move(
   opt_state: Any,
   values: Array,
 ) -> tuple[Array, Any]:
-  """A step of values that are learned, and their optimiser's new state."""
-  # Optax counts on the usual promotion of its counters.
+  """The step of learned values, and their optimiser's new state."""
+  # Optax mixes dtypes of its counters, which the strict rules refuse.
   with jax.numpy_dtype_promotion('standard'):
     return optimizer.update(slope, opt_state, values)
 
 
 def keep_absent(new: PyTree, old: PyTree, present: Array | None) -> PyTree:
-  """A new state, but for the entries of tasks without a label in the batch."""
+  """`new`, with the old entries of tasks without a label in the batch."""
   if present is None:
     return new
   return jax.tree.map(

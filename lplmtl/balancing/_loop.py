@@ -1,4 +1,4 @@
-"""One way to call every method, in a training loop of your own."""
+"""One call for every kind of method, in a training loop of your own."""
 
 from typing import Any
 
@@ -18,17 +18,17 @@ def first_state(
   *,
   shared: PyTree = None,
 ) -> PyTree:
-  """The state of any method before the first step.
+  """Returns the state of any method before the first step.
 
   Args:
-    method: see `Balancer` and `Aggregator`.
+    method: a `Balancer` or an `Aggregator`.
     key: random key.
     params: the parameters.
     num_tasks: T.
     shared: as in `balance`.
 
   Raises:
-    ValueError: no method, or a `shared` that does not fit.
+    ValueError: `method` is neither, or `shared` does not fit.
   """
   _check_method(method)
   if isinstance(method, Aggregator):
@@ -46,28 +46,29 @@ def balance(
   shared: PyTree = None,
   present: Array | None = None,
 ) -> tuple[PyTree, Array, PyTree]:
-  """The gradient that any method makes of those of the tasks.
+  """Combines the task gradients into one, with any method.
 
-  A method whose `after` is not None wants `state = method.after(losses,
-  losses_after, state)` too, once the step is taken.
+  If `method.after` is not None, also call `state = method.after(losses,
+  losses_after, state)` once the step is taken.
 
   Args:
-    method: see `Balancer` and `Aggregator`.
-    gradients: pytree of the task gradients, each leaf with a leading T; see
-      `gramian`, also for several devices.
+    method: a `Balancer` or an `Aggregator`.
+    gradients: pytree of the task gradients, each leaf with a leading T; for
+      several devices see `gramian`.
     losses: `[T]`.
     state: the method's state.
-    shared: pytree of bools like the parameters, on which the method acts, such
-      as `lplmtl.shared_leaves` returns; the others get the plain sum of the
-      gradients. None for all; the method's own `scope` has no effect here.
-    present: `[T]` bool, which tasks have a label; None for all.
+    shared: pytree of bools like the parameters, True where the method acts, as
+      `lplmtl.shared_leaves` returns it; the other parameters get the plain sum
+      of the gradients. None for all. The method's own `scope` has no effect.
+    present: `[T]` bool, True for tasks with a label; None for all.
 
   Returns:
     (gradient, weights `[T]`, state).
 
   Raises:
-    ValueError: gradients in a list, or that do not lead with T; a `shared` that
-      does not fit; no method, or one whose `update` does not take the keywords.
+    ValueError: `gradients` is a list or does not lead with T; `shared` does not
+      fit; or `method` is neither a Balancer nor an Aggregator, or its `update`
+      does not accept the keywords.
 
   Example:
     >>> from lplmtl import balancing
@@ -83,16 +84,16 @@ def balance(
   if isinstance(method, Aggregator):
     _checks.check_keywords(method.update, ('present',))
     _arguments.check_shared(shared, gradients)
-    found, weights, state = method.update(
+    gradient, weights, state = method.update(
       coordinates.chosen(gradients, shared), losses, state, present=present
     )
     if shared is not None:
       plain = coordinates.combine(jnp.ones_like(weights), gradients)
-      # `found` has None in the place of what is not shared.
-      found = jax.tree.map(
-        lambda acts, new, old: new if acts else old, shared, found, plain
+      # `gradient` has None for the leaves that are not shared.
+      gradient = jax.tree.map(
+        lambda acts, new, old: new if acts else old, shared, gradient, plain
       )
-    return found, weights, state
+    return gradient, weights, state
   extra: dict[str, Any] = {'present': present}
   if method.needs_gramian:
     extra['gramian'] = coordinates.gramian(gradients, shared)
@@ -105,6 +106,6 @@ def _check_method(method: Any) -> None:
   if not hasattr(method, 'init') or not hasattr(method, 'update'):
     name = getattr(method, '__name__', 'mgda')
     raise ValueError(
-      'method must be a lplmtl.Balancer or a lplmtl.Aggregator, such as '
-      f'balancing.{name}() returns; found {method!r}'
+      'method must be a lplmtl.Balancer or lplmtl.Aggregator, such as '
+      f'balancing.{name}(); found {method!r}'
     )

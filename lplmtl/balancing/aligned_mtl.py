@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from lplmtl.balancing import _contract, _solvers
+from lplmtl.balancing import _contract
 from lplmtl.types import Array, Balancer, Scope
 
 SCALES = ('min', 'median', 'rmse')
@@ -19,22 +19,22 @@ def aligned_mtl(
 
       B = sigma V diag(lambda^-1/2) V^T
 
-  are orthogonal and of one length sigma, so that their Gramian has condition
-  number 1. The step goes along their mean: the weights are `B 1 / T`; they sum
-  to nothing fixed.
+  are orthogonal and all have the length sigma, so their Gramian has condition
+  number 1. The step follows their mean: the weights are `B 1 / T`. Their sum is
+  not fixed.
 
   Args:
-    scale: sigma^2: the smallest, the median or the mean eigenvalue of A.
+    scale: sigma^2 is the smallest, the median or the mean eigenvalue of A.
     scope: see `Balancer`.
 
   Returns:
-    A Balancer without a state; 1 pass forward, T back. Directions of A of
-    rounding's size are left out, in float32 those that are some 1000 times
-    shorter than the longest gradient: bring the losses to one scale. Where all
-    gradients are 0 the weights are 1/T.
+    A Balancer without a state; one forward and T backward passes per step.
+    Directions in which A is 0 up to rounding are dropped: in float32, those
+    about 1000 times shorter than the longest gradient, so bring the losses to
+    one scale. If all gradients are 0, the weights are 1/T.
 
   Raises:
-    ValueError: another scale.
+    ValueError: `scale` is not one of the three.
 
   References:
     Senushkin et al. 2023, "Independent Component Alignment for Multi-Task
@@ -51,23 +51,26 @@ def aligned_mtl(
     return weights, state
 
   return _contract.balancer(
-    _solvers.stateless, update, needs_gramian=True, scope=scope
+    _contract.stateless, update, needs_gramian=True, scope=scope
   )
 
 
 def alignment(gramian: Array, scale: str) -> Array:
-  """`[T, T]` B, so that `sum_j B_kj g_j` are orthogonal and of one length."""
+  """`[T, T]` B such that `sum_j B_kj g_j` are orthogonal and equally long."""
   size = len(gramian)
+  # Relative to the longest gradient, so that no product overflows or vanishes.
   largest = jnp.diagonal(gramian).max()
   values, vectors = jnp.linalg.eigh(
     gramian / jnp.where(largest > 0, largest, 1)
   )
+  # Rounding moves each eigenvalue by about T eps times the largest one; twice
+  # that separates those that are 0. eigh returns them in ascending order.
   kept = values > 2 * size * jnp.finfo(values.dtype).eps * values[-1]
   count = kept.sum()
   if scale == 'min':
     chosen = jnp.min(jnp.where(kept, values, jnp.inf))
   elif scale == 'median':
-    chosen = values[size - 1 - count // 2]  # from the largest down
+    chosen = values[size - 1 - count // 2]  # of those that are kept
   else:
     total = jnp.where(kept, values, 0).sum()
     chosen = total / jnp.maximum(count, 1).astype(values.dtype)

@@ -9,22 +9,22 @@ from lplmtl.types import Array, Balancer, Scope
 
 
 def config(scope: Scope = 'shared') -> Balancer:
-  """ConFIG: the same angle to every task gradient, with their joint length.
+  """ConFIG: the same angle to every task gradient, and their joint length.
 
       d = (sum_k g_k . u) u,   u ~ pinv([g_1 / ||g_1||, ...]^T) 1,  ||u|| = 1
 
-  The direction is that of `imtl_g`; its length is that of all gradients along
-  it, so that gradients at odds make small steps. Where no direction has one
-  angle to all gradients, as where they depend on each other, it is the nearest
-  by least squares. The weights sum to nothing fixed: to T where all gradients
-  are the same.
+  The direction is that of `imtl_g`. The length is the sum of the gradients'
+  components along it, so conflicting gradients make short steps. If no
+  direction has the same angle to all gradients, for instance because they are
+  linearly dependent, the least-squares direction is used. The sum of the
+  weights is not fixed; it is T if all gradients are equal.
 
   Args:
     scope: see `Balancer`.
 
   Returns:
-    A Balancer without a state; 1 pass forward, T back. A task whose gradient is
-    0 takes no part.
+    A Balancer without a state; one forward and T backward passes per step. A
+    task whose gradient is 0 is ignored.
 
   References:
     Liu et al. 2024, "ConFIG: Towards Conflict-free Training of Physics Informed
@@ -36,11 +36,13 @@ def config(scope: Scope = 'shared') -> Balancer:
   ) -> tuple[Array, tuple[()]]:
     del losses, present
     cosines, norms = _solvers.normalize(gramian)
-    # u ~ sum_k y_k g_k / ||g_k||, and g_k . u ~ ||g_k|| (C y)_k.
+    # u ~ sum_k y_k g_k / ||g_k||, and g_k . u ~ ||g_k|| (C y)_k. The largest
+    # eigenvalue of C is at least 1; rounding moves the others by T eps of it.
     rounding = 2 * len(norms) * jnp.finfo(cosines.dtype).eps
     inverse = jnp.linalg.pinv(cosines, rtol=rounding, hermitian=True)
     values = inverse @ (norms > 0).astype(cosines.dtype)
-    # ||u||^2 before scaling, 0 where no direction has an angle to speak of.
+    # ||u||^2 before scaling: 0 up to rounding if the gradients cancel and no
+    # direction has a positive component along them.
     total = values.sum()
     known = total > 16 * jnp.finfo(total.dtype).eps
     values = jnp.where(known, values, 0)
@@ -50,5 +52,5 @@ def config(scope: Scope = 'shared') -> Balancer:
     return (ratio * values / total), state
 
   return _contract.balancer(
-    _solvers.stateless, update, needs_gramian=True, scope=scope
+    _contract.stateless, update, needs_gramian=True, scope=scope
   )

@@ -162,7 +162,7 @@ def chosen(tree: PyTree, shared: PyTree) -> PyTree:
 
 
 def zeros(params: PyTree, num_tasks: int) -> PyTree:
-  """A zero for each coordinate of T gradients."""
+  """Zeros like T stacked gradients."""
   return jax.tree.map(
     lambda leaf: jnp.zeros((num_tasks, *leaf.shape), leaf.dtype), params
   )
@@ -174,17 +174,17 @@ def present_tasks(losses: Array, present: Array | None) -> Array:
   return ones if present is None else present.astype(jnp.float32)
 
 
-def along(mask: Array, leaf: Array) -> Array:
-  """`[T]` numbers, to multiply a leaf with a leading T."""
-  return mask.reshape(-1, *(1,) * (leaf.ndim - 1)).astype(leaf.dtype)
+def along(numbers: Array, leaf: Array) -> Array:
+  """`[T]` numbers in the shape and dtype that multiplies a stacked leaf."""
+  return numbers.reshape(-1, *(1,) * (leaf.ndim - 1)).astype(leaf.dtype)
 
 
-def share_out(values: Array, before: Array, here: Array) -> Array:
-  """`[T]` weights that sum to T, in proportion to values.
+def share_out(values: Array, before: Array, mask: Array) -> Array:
+  """`[T]` weights that sum to T, in proportion to `values`.
 
-  Tasks that are not here keep the weight they had before.
+  Tasks whose `mask` is 0 keep the weight they had before.
   """
-  kept = jnp.sum((1 - here) * before)
-  total = jnp.sum(here * values)
+  kept = jnp.sum((1 - mask) * before)
+  total = jnp.sum(mask * values)
   factor = (len(values) - kept) / jnp.where(total > 0, total, 1)
-  return jnp.where(here > 0, values * factor, before)
+  return jnp.where(mask > 0, values * factor, before)

@@ -8,16 +8,19 @@ import jax.numpy as jnp
 from lplmtl.balancing import _arguments, _contract, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
-SMALLEST = 1e-8  # of a loss, and of a length
+# The smallest loss, and the shortest average relative to the longest, that is
+# divided by: far below what training reaches, yet gradients times 1 / 1e-8 are
+# finite in float32.
+SMALLEST = 1e-8
 
 
 class DbMtlState(NamedTuple):
   """State of `db_mtl`.
 
   Attributes:
-    step: scalar int32, steps taken.
-    tracked: moving averages of the gradients of the losses' logarithms, a
-      leading T on every shared parameter.
+    step: scalar int32, number of steps taken.
+    tracked: moving averages of the gradients of the log losses; each shared
+      parameter with a leading T.
   """
 
   step: Array
@@ -29,7 +32,7 @@ def db_mtl(
   decay: float = 0.5,
   scope: Literal['all', 'shared'] = 'shared',
 ) -> Aggregator:
-  """DB-MTL: logarithms of the losses, gradients all as long as the longest.
+  """DB-MTL: log losses, and gradients all as long as the longest.
 
       y_k <- beta_t y_k + (1 - beta_t) grad log(L_k),   beta_t = beta / t^decay
       d = max_j ||y_j|| sum_k y_k / ||y_k||
@@ -37,22 +40,22 @@ def db_mtl(
   (Algorithm 1). The scale of a loss has no effect.
 
   Args:
-    beta: in [0, 1), of the moving averages.
-    decay: >= 0, of beta over the steps.
+    beta: in [0, 1), momentum of the moving averages.
+    decay: >= 0, exponent by which beta decays over the steps.
     scope: see `Aggregator`.
 
   Returns:
-    An Aggregator whose state is a `DbMtlState`, T times the shared parameters;
-    1 pass forward, T back. Its weights, for reports, are the factors of the
-    averages; they sum to nothing fixed. Losses must be above 0; smaller ones
-    than 1e-8 count as 1e-8. The average of a task without a label in the batch
-    (`present`) stays.
+    An Aggregator whose state is a `DbMtlState`, T times the size of the shared
+    parameters; one forward and T backward passes per step. The weights that it
+    reports are the factors of the averages; their sum is not fixed. Losses must
+    be above 0; those below 1e-8 count as 1e-8. A task without a label in the
+    batch (`present`) keeps its average.
 
   Raises:
-    ValueError: arguments out of range.
+    ValueError: an argument is out of range.
 
-  Differs from the paper: parameters of one task follow their plain gradient,
-  not that of the loss's logarithm.
+  Differs from the paper: parameters of a single task follow the gradient of its
+  loss, not of the log loss.
 
   References:
     Lin et al. 2023, "Dual-Balancing for Multi-Task Learning".
@@ -71,10 +74,10 @@ def db_mtl(
     state: DbMtlState,
     present: Array | None,
   ) -> tuple[PyTree, Array, DbMtlState]:
-    here = coordinates.present_tasks(losses, present)
+    mask = coordinates.present_tasks(losses, present)
     step = state.step + 1
-    rate = here * (1 - beta / step.astype(jnp.float32) ** decay)
-    inverse = 1 / jnp.maximum(losses, SMALLEST)
+    rate = mask * (1 - beta / step.astype(jnp.float32) ** decay)
+    inverse = 1 / jnp.maximum(losses, SMALLEST)  # grad log L = grad L / L
     tracked = jax.tree.map(
       lambda y, g: (
         y + coordinates.along(rate, y) * (coordinates.along(inverse, g) * g - y)
@@ -87,7 +90,7 @@ def db_mtl(
       norms > 0, norms.max() / jnp.maximum(norms, SMALLEST * norms.max()), 1
     )
     weights = jnp.where(norms.max() > 0, weights, 1).astype(jnp.float32)
-    found = coordinates.combine(weights, tracked)
-    return found, weights, DbMtlState(step, tracked)
+    gradient = coordinates.combine(weights, tracked)
+    return gradient, weights, DbMtlState(step, tracked)
 
   return _contract.aggregator(init, update, scope)

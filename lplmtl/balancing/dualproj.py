@@ -9,23 +9,24 @@ from lplmtl.types import Array, Balancer, Scope
 
 
 def dualproj(scope: Scope = 'shared') -> Balancer:
-  """DualProj: the mean gradient, freed of its conflicts.
+  """DualProj: the mean gradient without its conflicts.
 
-  The mean is projected onto the directions that are against no task:
+  The mean is projected onto the directions that increase no task's loss:
 
       d = argmin || d - 1/T sum_k g_k ||^2  over  g_k . d >= 0 for all k
 
-  as GEM does with tasks in the place of memories. The weights are at least
-  1/T; where the mean conflicts with no task they are just that.
+  as GEM does with past tasks as the constraints. The weights are at least 1/T,
+  and exactly 1/T if the mean conflicts with no task.
 
   Args:
     scope: see `Balancer`.
 
   Returns:
-    A Balancer whose state is a `Solved`; 1 pass forward, T back.
+    A Balancer whose state is a `Solved`; one forward and T backward passes per
+    step.
 
-  Differs from the paper: there one task is learned at a time and the others are
-  remembered; the use for tasks learned together is that of TorchJD.
+  Differs from the paper: GEM learns one task at a time and remembers the
+  others; tasks learned together are TorchJD's use of the projection.
 
   References:
     Lopez-Paz & Ranzato 2017, "Gradient Episodic Memory for Continual Learning".

@@ -8,16 +8,21 @@ import jax.numpy as jnp
 from lplmtl.balancing import _arguments, _contract, coordinates
 from lplmtl.types import Array, Balancer
 
+# A ratio is infinite after an epoch whose loss was next to 0, and the softmax
+# of infinities is NaN. At 80 the other weights are exp(-80) = 2e-35 at most:
+# nothing, but still a normal float32.
+LARGEST_LOGIT = 80.0
+
 
 class DwaState(NamedTuple):
   """State of `dwa`.
 
   Attributes:
-    step: scalar int32, steps taken.
-    sums: `[T]` float32, losses of this epoch's steps, added up.
-    counts: `[T]` float32, of how many steps.
-    last: `[T]` float32, mean losses of the epoch before.
-    weights: `[T]` float32, those of this epoch.
+    step: scalar int32, number of steps taken.
+    sums: `[T]` float32, sums of the losses over the steps of this epoch.
+    counts: `[T]` float32, number of steps in each sum.
+    last: `[T]` float32, mean losses of the previous epoch.
+    weights: `[T]` float32, the weights of this epoch.
   """
 
   step: Array
@@ -28,23 +33,24 @@ class DwaState(NamedTuple):
 
 
 def dwa(steps_per_epoch: int = 100, temperature: float = 2.0) -> Balancer:
-  """Weighs up the tasks whose losses fall more slowly; the weights sum to T.
+  """Gives more weight to tasks whose losses fall more slowly.
 
       w_k(t) = T softmax_k(r_k(t-1) / temperature),  r_k(t) = L_k(t) / L_k(t-1)
 
-  with L_k(t) the mean loss over epoch t; 1 each in the first two epochs.
+  with L_k(t) the mean loss over epoch t. The weights sum to T; in the first two
+  epochs all are 1.
 
   Args:
-    steps_per_epoch: steps over which a mean is taken, >= 1.
-    temperature: > 0; the larger, the more even.
+    steps_per_epoch: number of steps over which a mean is taken, >= 1.
+    temperature: > 0; larger values make the weights more even.
 
   Returns:
-    A Balancer whose state is a `DwaState`; one pass forward, one back. A task
-    without a label in a step (`present`) does not count in its mean, and one
-    without any in an epoch keeps its mean.
+    A Balancer whose state is a `DwaState`; one forward and one backward pass
+    per step. Steps in which a task has no label (`present`) do not count in its
+    mean; a task without a label in a whole epoch keeps its mean.
 
   Raises:
-    ValueError: arguments out of range.
+    ValueError: an argument is out of range.
 
   References:
     Liu, Johns & Davison 2019, "End-to-End Multi-Task Learning with Attention".
@@ -54,7 +60,7 @@ def dwa(steps_per_epoch: int = 100, temperature: float = 2.0) -> Balancer:
 
   def init(key: Array, num_tasks: int) -> DwaState:
     del key
-    # An array each: a buffer that stands twice in a state cannot be donated.
+    # Three arrays: a buffer that appears twice in a state cannot be donated.
     sums, counts, last = (jnp.zeros(num_tasks, jnp.float32) for _ in range(3))
     return DwaState(
       jnp.zeros((), jnp.int32), sums, counts, last, jnp.ones_like(sums)
@@ -63,18 +69,17 @@ def dwa(steps_per_epoch: int = 100, temperature: float = 2.0) -> Balancer:
   def update(
     losses: Array, state: DwaState, present: Array | None
   ) -> tuple[Array, DwaState]:
-    here = coordinates.present_tasks(losses, present)
-    sums = state.sums + jnp.where(here > 0, losses, 0.0)
-    counts = state.counts + here
+    mask = coordinates.present_tasks(losses, present)
+    sums = state.sums + jnp.where(mask > 0, losses, 0.0)
+    counts = state.counts + mask
     step = state.step + 1
     is_end = step % steps_per_epoch == 0
     means = jnp.where(counts > 0, sums / jnp.maximum(counts, 1), state.last)
-    # There is a ratio from the second epoch's end on.
+    # The first ratio is known at the end of the second epoch.
     known = (state.last > 0) & (step > steps_per_epoch)
     ratios = jnp.where(known, means / jnp.where(known, state.last, 1.0), 1.0)
-    weights = len(losses) * jax.nn.softmax(
-      jnp.clip(ratios / temperature, -80.0, 80.0)
-    )
+    logits = jnp.clip(ratios / temperature, -LARGEST_LOGIT, LARGEST_LOGIT)
+    weights = len(losses) * jax.nn.softmax(logits)
     zeros = jnp.zeros_like(sums)
     return state.weights, DwaState(
       step,

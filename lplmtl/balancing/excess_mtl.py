@@ -8,15 +8,20 @@ import jax.numpy as jnp
 from lplmtl.balancing import _arguments, _contract, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
-SMALLEST = 1e-7  # added to sums of squares
+# Added to the sums of squares: a coordinate that never had a gradient would
+# give 0 / 0.
+SMALLEST = 1e-7
+# The lightest weight is at least exp(-60) = 9e-27 of the heaviest: its
+# logarithm in the next step is finite.
+LARGEST_LOG_RATIO = 60
 
 
 class ExcessMtlState(NamedTuple):
   """State of `excess_mtl`.
 
   Attributes:
-    squares: sums of squared gradients, a leading T on every shared parameter.
-    first: `[T]` float32, each task's first excess risk; 0 before there was one.
+    squares: sums of squared gradients; each shared parameter with a leading T.
+    first: `[T]` float32, each task's first excess risk; 0 until there is one.
     weights: `[T]` float32.
   """
 
@@ -29,11 +34,11 @@ def excess_mtl(
   learning_rate: float = 0.01,
   scope: Literal['all', 'shared'] = 'shared',
 ) -> Aggregator:
-  """ExcessMTL: the further a task is from its optimum, the heavier.
+  """ExcessMTL: the further a task is from its optimum, the heavier it gets.
 
-  A loss alone does not tell how much there is left to learn: labels may be
-  noise. The excess risk is estimated by a second-order expansion with the
-  curvature that Adagrad sees, and the weights follow it:
+  A loss by itself does not tell how much is left to learn, since its labels may
+  be noisy. The excess risk is estimated by a second-order expansion with
+  Adagrad's estimate of the curvature, and the weights follow it:
 
       E_k = g_k^T diag(H_k)^-1 g_k,   H_k = sqrt(sum_t g_k^2),
       w_k <- w_k exp(rate E_k / E_k(first)),   scaled to the sum T
@@ -45,16 +50,16 @@ def excess_mtl(
     scope: see `Aggregator`.
 
   Returns:
-    An Aggregator whose state is an `ExcessMtlState`, T times the shared
-    parameters; 1 pass forward, T back. The weights sum to T. A task without a
-    label in the batch (`present`) keeps its share.
+    An Aggregator whose state is an `ExcessMtlState`, T times the size of the
+    shared parameters; one forward and T backward passes per step. The weights
+    sum to T. A task without a label in the batch (`present`) keeps its weight.
 
   Raises:
-    ValueError: a learning rate that is not above 0.
+    ValueError: `learning_rate` is not above 0.
 
-  Differs from the paper: the weights act on the shared parameters alone. The
-  authors' code has a warm-up of three epochs with even weights, after which it
-  takes the first risks; here these are the first step's.
+  Differs from the paper: the weights act only on the shared parameters. The
+  authors' code starts with three epochs of equal weights and then takes the
+  first risks; here the first risks are those of the first step.
 
   References:
     He et al. 2024, "Robust Multi-Task Learning with Excess Risks".
@@ -73,7 +78,7 @@ def excess_mtl(
     state: ExcessMtlState,
     present: Array | None,
   ) -> tuple[PyTree, Array, ExcessMtlState]:
-    here = coordinates.present_tasks(losses, present)
+    mask = coordinates.present_tasks(losses, present)
     squares = jax.tree.map(
       lambda sums, g: sums + jnp.square(g), state.squares, gradients
     )
@@ -83,12 +88,12 @@ def excess_mtl(
     risks = coordinates.inner(gradients, scaled).astype(jnp.float32)
     known = state.first > 0
     ratios = jnp.where(known, risks / jnp.where(known, state.first, 1), 0)
-    # In logarithms, so that no ratio is too large for exp.
-    logs = jnp.log(state.weights) + learning_rate * here * ratios
-    grown = jnp.exp(jnp.maximum(logs - logs.max(), -60))
-    weights = coordinates.share_out(grown, state.weights, here)
-    first = jnp.where(known | (here == 0), state.first, risks)
-    found = coordinates.combine(weights, gradients)
-    return found, weights, ExcessMtlState(squares, first, weights)
+    # In logarithms, relative to the heaviest: no ratio is too large for exp.
+    logs = jnp.log(state.weights) + learning_rate * mask * ratios
+    grown = jnp.exp(jnp.maximum(logs - logs.max(), -LARGEST_LOG_RATIO))
+    weights = coordinates.share_out(grown, state.weights, mask)
+    first = jnp.where(known | (mask == 0), state.first, risks)
+    gradient = coordinates.combine(weights, gradients)
+    return gradient, weights, ExcessMtlState(squares, first, weights)
 
   return _contract.aggregator(init, update, scope)

@@ -1,4 +1,4 @@
-"""Weights that decay step by step (Tang et al. 2020)."""
+"""Weights that decay or grow step by step (Tang et al. 2020)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,26 +8,31 @@ import jax.numpy as jnp
 from lplmtl.balancing import _arguments, _contract
 from lplmtl.types import Array, Balancer
 
+# A rate to the power t is kept within exp(+-80): exp(80) = 6e34 leaves room for
+# initial weights up to 6000 below float32's 3e38, and exp(-80) = 2e-35 is still
+# a normal float32.
+LARGEST_LOG = 80.0
+
 
 def exponential(
   initial: Sequence[float] | None = None,
   rates: Sequence[float] | None = None,
   steps_per_epoch: int = 1,
 ) -> Balancer:
-  """PLE's schedule: `w_k = w_k,0 gamma_k^t`; the weights sum to nothing fixed.
+  """PLE's schedule: `w_k = w_k,0 gamma_k^t`; the sum is not fixed.
 
   Args:
     initial: `[T]` w_k,0 > 0; None for 1 each.
     rates: `[T]` gamma_k > 0; None for 1 each, which is `static`.
-    steps_per_epoch: after how many steps t grows by one.
+    steps_per_epoch: number of steps after which t grows by 1.
 
   Returns:
-    A Balancer whose state is the number of steps, int32; one pass forward, one
-    back.
+    A Balancer whose state is the number of steps, int32; one forward and one
+    backward pass per step.
 
   Raises:
-    ValueError: numbers that are not above 0; in `init`, another number of
-      tasks.
+    ValueError: a number is not above 0; or, in `init`, the number of tasks does
+      not match.
 
   References:
     Tang et al. 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task
@@ -49,8 +54,7 @@ def exponential(
     start = ones if initial is None else jnp.asarray(initial, jnp.float32)
     rate = ones if rates is None else jnp.asarray(rates, jnp.float32)
     age = (state // steps_per_epoch).astype(jnp.float32)
-    # At most exp(80): a rate above 1 must not grow beyond all numbers.
-    growth = jnp.exp(jnp.clip(age * jnp.log(rate), -80.0, 80.0))
-    return start * growth, state + 1
+    logs = jnp.clip(age * jnp.log(rate), -LARGEST_LOG, LARGEST_LOG)
+    return start * jnp.exp(logs), state + 1
 
   return _contract.balancer(init, update, needs_losses=False)

@@ -9,36 +9,36 @@ from lplmtl.types import Array, Balancer, Scope
 
 
 def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
-  """FairGrad: shares out the decrease of the losses alpha-fairly.
+  """FairGrad: shares the decrease of the losses alpha-fairly.
 
   It maximises `sum_k (g_k . d)^(1 - alpha) / (1 - alpha)` over directions of
-  one length, so
+  fixed length, so
 
       A w = w^(-1/alpha),   w > 0
 
-  element by element, with the Gramian A. Every task's loss goes down.
-  alpha = 1 is `nash_mtl`; the larger it is, the more the slowest task counts.
-  The weights sum to nothing fixed: the step's length goes with that of the
-  gradients to the power (1 - alpha) / (1 + alpha), so that it grows as they
-  vanish; `normalized` brings it to the others' scale.
+  element by element, with the Gramian A. The loss of every task falls. alpha =
+  1 is `nash_mtl`; the larger alpha, the more the slowest task counts. The sum
+  of the weights is not fixed: the length of the step scales with that of the
+  gradients to the power (1 - alpha) / (1 + alpha), so it grows as they vanish;
+  `normalized` makes it comparable with other methods.
 
   Args:
-    alpha: >= 0.5. Up to about 6 the equation holds to float32's rounding.
-      Beyond that the weights, which go with a task's gain to the power -alpha,
-      may leave float32's range: they stay finite, and `residual` says by how
+    alpha: >= 0.5. Up to about 6 the equation holds to float32 rounding. Beyond
+      that the weights, which scale with a task's gain to the power -alpha, may
+      leave the range of float32: they stay finite, and `residual` tells by how
       much the equation is missed.
     scope: see `Balancer`.
 
   Returns:
-    A Balancer whose state is a `Solved`; 1 pass forward, T back. The
-    weight of a task whose gradient is 0 is the mean of the others'. Gradients
-    of which a mixture is 0 have no solution; they get large finite weights
-    whose direction is about 0.
+    A Balancer whose state is a `Solved`; one forward and T backward passes per
+    step. A task whose gradient is 0 gets the mean weight of the others.
+    Gradients of which a mixture is 0 have no solution; they get large finite
+    weights whose direction is about 0.
 
   Raises:
-    ValueError: an alpha below 0.5.
+    ValueError: `alpha` is below 0.5.
 
-  Differs from the paper: solved by Newton's method in place of nonlinear least
+  Differs from the paper: solved by Newton's method instead of nonlinear least
   squares.
 
   References:
@@ -52,16 +52,16 @@ def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
   ) -> tuple[Array, _solvers.Solved]:
     del losses, state, present
     cosines, norms = _solvers.normalize(gramian)
-    here = norms > 0
-    largest = jnp.where(here.any(), norms.max(), 1)
-    lengths = jnp.where(here, norms / largest, 1)
-    # w = y / ||g||: C y = ||g||^(p - 1) y^-p.
+    nonzero = norms > 0
+    largest = jnp.where(nonzero.any(), norms.max(), 1)
+    lengths = jnp.where(nonzero, norms / largest, 1)
+    # With w = y / ||g||: C y = ||g||^(p - 1) y^-p, p = 1 / alpha.
     values, residual = _solvers.fair(cosines, lengths ** (power - 1), power)
-    weights = jnp.where(here, values / lengths, 0)
-    count = jnp.maximum(here.sum(), 1).astype(weights.dtype)
+    weights = jnp.where(nonzero, values / lengths, 0)
+    count = jnp.maximum(nonzero.sum(), 1).astype(weights.dtype)
     mean = weights.sum() / count
-    weights = jnp.where(here, weights, jnp.where(here.any(), mean, 1))
-    # Of gradients that are `largest` times as long.
+    weights = jnp.where(nonzero, weights, jnp.where(nonzero.any(), mean, 1))
+    # Back to gradients that are `largest` times as long.
     weights = weights * largest ** (-2 / (1 + power))
     return weights, _solvers.solved(residual)
 

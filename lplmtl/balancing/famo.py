@@ -11,7 +11,9 @@ from lplmtl.balancing import _arguments, _contract, coordinates
 from lplmtl.balancing._learned import keep_absent, move
 from lplmtl.types import Array, Balancer
 
-SMALLEST = 1e-8  # of a loss above its lowest
+# The smallest distance of a loss from its lower bound: the method divides by it
+# and takes its logarithm. The authors' code uses 1e-8, too.
+SMALLEST = 1e-8
 
 
 class FamoState(NamedTuple):
@@ -19,7 +21,7 @@ class FamoState(NamedTuple):
 
   Attributes:
     logits: `[T]` float32, xi_k.
-    opt_state: state of their own optimiser.
+    opt_state: state of the logits' optimiser.
   """
 
   logits: Array
@@ -31,7 +33,7 @@ def famo(
   weight_decay: float = 0.001,
   lowest: Sequence[float] | None = None,
 ) -> Balancer:
-  """FAMO: lets all losses fall at one rate, at the cost of a forward pass.
+  """FAMO: makes all losses fall at the same rate, for one more forward pass.
 
       w_k = c z_k / (L_k - b_k),  z = softmax(xi),
       c = 1 / sum_k z_k / (L_k - b_k)
@@ -41,23 +43,25 @@ def famo(
       delta_k = log(L_k - b_k) - log(L'_k - b_k),
       xi <- xi - rate (J delta + decay xi),   J = diag(z) - z z^T
 
-  by Adam: a task whose loss fell faster than the others' gets less. The weights
-  sum to 1.
+  by Adam: a task whose loss fell faster than the others' gets less weight. The
+  weights sum to 1.
 
   Args:
     learning_rate: of the logits' own Adam.
-    weight_decay: of the logits, gamma.
-    lowest: `[T]` b_k, the lowest losses to be had; None for 0 each. A bound
-      above a task's actual loss is a mistake that nobody is told of: that loss
-      counts as 1e-8 for ever, and the task takes nearly all of the weight.
+    weight_decay: gamma, of the logits.
+    lowest: `[T]` b_k, lower bounds of the losses; None for 0 each. A bound
+      above a task's loss is not detected: that loss counts as 1e-8 from then
+      on, and the task gets nearly all of the weight.
 
   Returns:
-    A Balancer whose state is a `FamoState`; 2 passes forward, 1 back. A task
-    without a label in the batch (`present`) keeps its logit, and has the weight
-    0. Losses must be above b_k; what is nearer counts as 1e-8 above.
+    A Balancer whose state is a `FamoState`; two forward passes and one backward
+    pass per step. A task without a label in the batch (`present`) keeps its
+    logit and has the weight 0. Losses must be above b_k; those closer than 1e-8
+    count as 1e-8 above it.
 
   Raises:
-    ValueError: arguments out of range; in `init`, another number of tasks.
+    ValueError: an argument is out of range; or, in `init`, the number of tasks
+      does not match.
 
   References:
     Liu et al. 2023, "FAMO: Fast Adaptive Multitask Optimization".
@@ -82,17 +86,17 @@ def famo(
   def update(
     losses: Array, state: FamoState, present: Array | None
   ) -> tuple[Array, FamoState]:
-    here = coordinates.present_tasks(state.logits, present)
-    rates = here * jax.nn.softmax(state.logits) / above(losses)
+    mask = coordinates.present_tasks(state.logits, present)
+    rates = mask * jax.nn.softmax(state.logits) / above(losses)
     total = rates.sum()
     return rates / jnp.where(total > 0, total, 1), state
 
   def after(
-    before: Array, now: Array, state: FamoState, present: Array | None
+    before: Array, later: Array, state: FamoState, present: Array | None
   ) -> FamoState:
-    here = coordinates.present_tasks(state.logits, present)
-    shares = here * jax.nn.softmax(state.logits)
-    fall = jnp.log(above(before)) - jnp.log(above(now))
+    mask = coordinates.present_tasks(state.logits, present)
+    shares = mask * jax.nn.softmax(state.logits)
+    fall = jnp.log(above(before)) - jnp.log(above(later))
     total = shares.sum()
     mean = jnp.sum(shares * fall) / jnp.where(total > 0, total, 1)
     slope = shares * (fall - mean)  # J delta

@@ -20,22 +20,23 @@ def graddrop(
       M_k = 1[P > U] 1[g_k > 0] + 1[P < U] 1[g_k < 0],  U uniform in [0, 1]
       d = sum_k (l_k + (1 - l_k) M_k) g_k
 
-  coordinate by coordinate (Algorithm 1). Where the signs agree it is the sum.
+  for each coordinate (Algorithm 1). Where all signs agree, d is the plain sum.
 
   Args:
-    leak: `[T]` l_k in [0, 1], what passes in any case; None for 0 each.
+    leak: `[T]` l_k in [0, 1], the fraction that always passes; None for 0 each.
     scope: see `Aggregator`.
 
   Returns:
-    An Aggregator whose state is a random key, `[2]` uint32; 1 pass
-    forward, T back. Its weights, for reports, are the shares of the squared
-    gradients that passed; they sum to nothing fixed.
+    An Aggregator whose state is a random key, `[2]` uint32; one forward and T
+    backward passes per step. The weights that it reports are the fractions of
+    the squared gradients that passed; their sum is not fixed.
 
   Raises:
-    ValueError: a leak out of range; in `init`, another number of tasks.
+    ValueError: `leak` is out of range; or, in `init`, the number of tasks does
+      not match.
 
-  Differs from the paper: acts on the gradients of shared parameters, not on
-  those of activations, with the sign of the gradient alone.
+  Differs from the paper: acts on the gradients of shared parameters, not of
+  activations, and uses only the sign of the gradient.
 
   References:
     Chen et al. 2020, "Just Pick a Sign: Optimizing Deep Multitask Models with
@@ -53,7 +54,7 @@ def graddrop(
   ) -> tuple[PyTree, Array, Array]:
     del present
     leaves, structure = jax.tree.flatten(gradients)
-    key, *own = jax.random.split(_keys.from_data(state), len(leaves) + 1)
+    key, *leaf_keys = jax.random.split(_keys.from_data(state), len(leaves) + 1)
     passing = jnp.zeros_like(losses)
     if leak is not None:
       passing = jnp.asarray(leak, losses.dtype)
@@ -68,9 +69,10 @@ def graddrop(
       share = coordinates.along(passing, leaf)
       return (share + (1 - share) * kept.astype(leaf.dtype)) * leaf
 
-    passed = [drop(*pair) for pair in zip(own, leaves, strict=True)]
-    whole = coordinates.inner(leaves, leaves)
-    weights = coordinates.inner(passed, leaves) / jnp.where(whole > 0, whole, 1)
+    passed = [drop(*pair) for pair in zip(leaf_keys, leaves, strict=True)]
+    squares = coordinates.inner(leaves, leaves)
+    weights = coordinates.inner(passed, leaves)
+    weights = weights / jnp.where(squares > 0, squares, 1)
     total = [leaf.sum(axis=0) for leaf in passed]
     return jax.tree.unflatten(structure, total), weights, _keys.to_data(key)
 

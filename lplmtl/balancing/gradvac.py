@@ -8,6 +8,10 @@ import jax.numpy as jnp
 from lplmtl.balancing import _arguments, _contract, _keys
 from lplmtl.types import Array, Balancer, Scope
 
+# The largest average cosine c: the coefficient grows as c / sqrt(1 - c^2),
+# which is 7 here and infinite at 1.
+LARGEST = 0.99
+
 
 class GradVacState(NamedTuple):
   """State of `gradvac`.
@@ -22,32 +26,32 @@ class GradVacState(NamedTuple):
 
 
 def gradvac(beta: float = 0.01, scope: Scope = 'all') -> Balancer:
-  """GradVac: brings gradients to the cosines that they usually have.
+  """GradVac: gives the gradients the cosines that they usually have.
 
-  For each task i, from `g'_i = g_i`, over the other tasks j in a random order
-  of its own (Algorithm 1): with `phi = cos(g'_i, g_j)` and its moving average
-  `phi'`, where phi < phi',
+  For each task i, starting from `g'_i = g_i`, over the other tasks j in a
+  random order of its own (Algorithm 1): with `phi = cos(g'_i, g_j)` and its
+  moving average `phi'`, if phi < phi',
 
       g'_i <- g'_i + ||g'_i|| (phi' sqrt(1 - phi^2) - phi sqrt(1 - phi'^2))
                      / (||g_j|| sqrt(1 - phi'^2)) g_j
 
   after which their cosine is phi'; then `phi' <- (1 - beta) phi' + beta phi`.
-  The update is `sum_i g'_i`, as in `pcgrad`, which would have phi' = 0. The
-  weights are at least 1 where the averages are not below 0; they sum to
-  nothing fixed.
+  The update is `sum_i g'_i`, as in `pcgrad`, which is the case phi' = 0. The
+  weights are at least 1 if no average is below 0; their sum is not fixed.
 
   Args:
-    beta: in [0, 1], of the moving averages.
-    scope: see `Balancer`; the paper's "whole model".
+    beta: in [0, 1], how fast the moving averages move.
+    scope: see `Balancer`; 'all' is the paper's "whole model".
 
   Returns:
-    A Balancer whose state is a `GradVacState`; 1 pass forward, T back.
+    A Balancer whose state is a `GradVacState`; one forward and T backward
+    passes per step.
 
   Raises:
-    ValueError: a beta out of range.
+    ValueError: `beta` is out of range.
 
-  Differs from the paper: an average stays within [-.99, .99], so that nearly
-  parallel gradients give no infinite coefficient.
+  Differs from the paper: averages stay within [-.99, .99], so that nearly
+  parallel gradients do not give an infinite coefficient.
 
   References:
     Wang et al. 2021, "Gradient Vaccine: Investigating and Improving Multi-task
@@ -69,28 +73,29 @@ def gradvac(beta: float = 0.01, scope: Scope = 'all') -> Balancer:
     norms = jnp.sqrt(jnp.maximum(jnp.diagonal(gramian), 0))
 
     def turn(loop: tuple[Array, Array], j: Array) -> Any:
-      found, wanted = loop
-      along = found @ gramian
-      length = jnp.sqrt(jnp.maximum(jnp.sum(along * found, axis=1), 0))
+      # coefficients[i, k]: how much of g_k there is in g'_i.
+      coefficients, wanted = loop
+      along = coefficients @ gramian
+      squares = jnp.sum(along * coefficients, axis=1)
+      length = jnp.sqrt(jnp.maximum(squares, 0))
       usable = (j != tasks) & (length > 0) & (norms[j] > 0)
       product = jnp.where(usable, length * norms[j], 1)
       cosine = jnp.clip(along[tasks, j] / product, -1, 1)
       goal = wanted[tasks, j]
       ratio = goal / jnp.sqrt(1 - goal**2) * jnp.sqrt(1 - cosine**2) - cosine
       ratio = ratio * length / jnp.where(usable, norms[j], 1)
-      found = found.at[tasks, j].add(
+      coefficients = coefficients.at[tasks, j].add(
         jnp.where(usable & (cosine < goal), ratio, 0)
       )
-      new = jnp.clip((1 - beta) * goal + beta * cosine, -0.99, 0.99)
+      new = jnp.clip((1 - beta) * goal + beta * cosine, -LARGEST, LARGEST)
       wanted = wanted.at[tasks, j].set(jnp.where(usable, new, goal))
-      return (found, wanted), None
+      return (coefficients, wanted), None
 
-    # [i, k]: the coefficient of g_k in task i's gradient.
     start = jnp.eye(num_tasks, dtype=gramian.dtype)
     wanted = state.wanted.astype(gramian.dtype)
     order = _keys.orders(order_key, num_tasks)
-    (found, wanted), _ = jax.lax.scan(turn, (start, wanted), order.T)
+    (coefficients, wanted), _ = jax.lax.scan(turn, (start, wanted), order.T)
     new = GradVacState(_keys.to_data(key), wanted.astype(jnp.float32))
-    return found.sum(axis=0), new
+    return coefficients.sum(axis=0), new
 
   return _contract.balancer(init, update, needs_gramian=True, scope=scope)

@@ -9,24 +9,24 @@ from lplmtl.types import Array, Balancer, Scope
 
 
 def imtl_g(scope: Scope = 'shared') -> Balancer:
-  """IMTL-G: a direction that has the same angle to every task gradient.
+  """IMTL-G: the direction that has the same angle to every task gradient.
 
       d . g_i / ||g_i|| = d . g_j / ||g_j||,  d = sum_k w_k g_k,  sum_k w_k = 1
 
-  With the matrix C of the gradients' cosines that is
-  `w_k ~ (C^-1 1)_k / ||g_k||`. The weights sum to 1, and single ones may be
-  below 0. The scale of a loss does not turn the direction, but as the weights
-  before scaling may sum to about 0, or below, the step may be very long, or
-  lead up for all tasks alike; `config` has neither, on the same line. Gradients
-  that depend on each other may have no such direction but 0.
+  With the matrix C of the gradients' cosines, this is
+  `w_k ~ (C^-1 1)_k / ||g_k||`. The weights sum to 1, and some may be below 0.
+  The scale of a loss does not turn the direction. But before scaling the
+  weights may sum to about 0, or to less: then the step is very long, or all
+  losses rise. `config` follows the same line without either problem. Linearly
+  dependent gradients may have no such direction except 0.
 
   Args:
     scope: see `Balancer`.
 
   Returns:
-    A Balancer without a state; 1 pass forward, T back. A task whose gradient is
-    0 takes no part; where the weights of the equations sum to 0, up to 1e-6 of
-    their sizes, they are even.
+    A Balancer without a state; one forward and T backward passes per step. A
+    task whose gradient is 0 is ignored. If the solution sums to 0, up to 1e-6
+    of the sizes of its entries, the weights are 1/T.
 
   References:
     Liu et al. 2021, "Towards Impartial Multi-task Learning".
@@ -42,5 +42,5 @@ def imtl_g(scope: Scope = 'shared') -> Balancer:
     return weights, state
 
   return _contract.balancer(
-    _solvers.stateless, update, needs_gramian=True, scope=scope
+    _contract.stateless, update, needs_gramian=True, scope=scope
   )

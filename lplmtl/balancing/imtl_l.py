@@ -14,7 +14,7 @@ class ImtlLState(NamedTuple):
 
   Attributes:
     scales: `[T]` float32, s_k, within [-15, 15].
-    opt_state: state of their own optimiser.
+    opt_state: state of their optimiser.
   """
 
   scales: Array
@@ -35,6 +35,9 @@ def imtl_l_loss(losses: Array, scales: Array) -> Array:
   Returns:
     Scalar.
 
+  Raises:
+    ValueError: the arguments do not have one shape `[T]`.
+
   References:
     Liu et al. 2021, "Towards Impartial Multi-task Learning".
   """
@@ -43,18 +46,22 @@ def imtl_l_loss(losses: Array, scales: Array) -> Array:
 
 
 def imtl_l(learning_rate: float = 1e-2) -> Balancer:
-  """Learned scales that bring every loss to 1; no fixed sum.
+  """IMTL-L: learned scales that bring every loss to 1.
 
-  The weights are `exp(s_k)` (see `imtl_l_loss`), and the s_k follow the
-  gradient of the same total loss by their own Adam, from 0. It is
-  `uncertainty` with twice the regulariser: there the scaled losses become 1/2.
+  The weights are `exp(s_k)` (see `imtl_l_loss`). The s_k start at 0 and follow
+  the gradient of the same total loss with an Adam of their own. The sum of the
+  weights is not fixed. This is `uncertainty` with twice the regulariser: there
+  the scaled losses approach 1/2.
 
   Args:
     learning_rate: Adam's step for the s_k.
 
   Returns:
-    A Balancer whose state is an `ImtlLState`; one pass forward, one back. A
-    task without a label in the batch (`present`) keeps its s_k.
+    A Balancer whose state is an `ImtlLState`; one forward and one backward pass
+    per step. A task without a label in the batch (`present`) keeps its s_k.
+
+  Raises:
+    ValueError: `learning_rate` is not above 0.
 
   Differs from the paper: the s_k have an optimiser of their own, and are
   bounded to [-15, 15].

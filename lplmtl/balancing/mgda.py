@@ -8,6 +8,8 @@ from lplmtl.balancing import _contract, _solvers
 from lplmtl.types import Array, Balancer, Scope
 
 NORMALIZATIONS = ('none', 'l2', 'loss', 'loss+')
+# The smallest loss that a gradient is divided by.
+SMALLEST = 1e-8
 
 
 def mgda(
@@ -18,27 +20,28 @@ def mgda(
 
       w = argmin || sum_k w_k g_k / c_k ||^2  over  w >= 0, sum_k w_k = 1
 
-  Without normalisation (c_k = 1) the
-  direction `sum_k w_k g_k` goes down for every task, equally fast for those
-  with a weight, or is 0: then no direction does. The weights sum to 1.
+  Without normalisation (c_k = 1), the direction `sum_k w_k g_k` lowers the loss
+  of every task, at the same rate for all tasks that have a weight. If it is 0,
+  no direction lowers all losses. The weights sum to 1.
 
   Args:
-    normalization: c_k: 1, the gradient's length (`l2`), the loss, or their
-      product (`loss+`). It serves to find the weights; the gradients that these
-      multiply are the plain ones, as in the authors' code, so that the step may
-      go up for a task.
+    normalization: c_k is 1 (`none`), the length of the gradient (`l2`), the
+      loss (`loss`) or their product (`loss+`). It only affects the search for
+      the weights, which then multiply the plain gradients, as in the authors'
+      code: the loss of a task may rise.
     scope: see `Balancer`.
 
   Returns:
-    A Balancer whose state is a `Solved`; 1 pass forward, T back.
+    A Balancer whose state is a `Solved`; one forward and T backward passes per
+    step.
 
   Raises:
-    ValueError: another normalisation.
+    ValueError: `normalization` is not one of the four.
 
-  Differs from the papers: the problem is solved exactly, by an active set, for
-  any T (Sener & Koltun use Frank-Wolfe from three tasks on); a task whose
-  gradient is 0, as one without labels has, takes no part instead of stopping
-  the others.
+  Differs from the papers: the problem is solved exactly, with an active set,
+  for any T (Sener & Koltun use Frank-Wolfe from three tasks on). A task whose
+  gradient is 0, such as one without labels, is ignored instead of stopping the
+  others.
 
   References:
     Désidéri 2012, "Multiple-gradient descent algorithm (MGDA) for
@@ -59,7 +62,7 @@ def mgda(
     if normalization in ('l2', 'loss+'):
       lengths = jnp.where(norms > 0, 1, 0).astype(norms.dtype)
     if normalization in ('loss', 'loss+'):
-      lengths = lengths / jnp.maximum(losses, 1e-8).astype(norms.dtype)
+      lengths = lengths / jnp.maximum(losses, SMALLEST).astype(norms.dtype)
     # With x = w / (w^T A w): A x = 1 where x > 0, and A x >= 1 elsewhere.
     inverse = _solvers.inverse(lengths)
     values, residual = _solvers.nonnegative(cosines, inverse)

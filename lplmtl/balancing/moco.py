@@ -13,9 +13,9 @@ class MoCoState(NamedTuple):
   """State of `moco`.
 
   Attributes:
-    step: scalar int32, steps taken.
-    tracked: the gradients y_k, a leading T on every shared parameter.
-    weights: `[T]` float32, lambda; 1/T of a task before its first label.
+    step: scalar int32, number of steps taken.
+    tracked: the averages y_k; each shared parameter with a leading T.
+    weights: `[T]` float32, lambda; 1/T for a task before its first label.
   """
 
   step: Array
@@ -31,31 +31,31 @@ def moco(
   rho: float = 0.0,
   scope: Literal['all', 'shared'] = 'shared',
 ) -> Aggregator:
-  """MoCo: the way to MGDA's weights, over gradients freed of their noise.
+  """MoCo: steps towards MGDA's weights, on averages of noisy gradients.
 
       y_k <- y_k - beta_t (y_k - g_k),   beta_t = beta / t^beta_decay
       lambda <- project(lambda - gamma_t (Y^T Y + rho I) lambda)
       d = sum_k lambda_k y_k
 
-  (Algorithm 1), the projection onto the simplex; gamma_t likewise.
+  (Algorithm 1), with gamma_t like beta_t, and the projection onto the simplex.
 
   Args:
-    beta: in (0, 1], of the moving averages, with its `beta_decay` >= 0.
-    gamma: > 0, of the weights, with its `gamma_decay` >= 0.
-    rho: >= 0, draws the weights to even ones.
+    beta: in (0, 1], of the moving averages, with `beta_decay` >= 0.
+    gamma: > 0, of the weights, with `gamma_decay` >= 0.
+    rho: >= 0, pulls the weights towards equal ones.
     scope: see `Aggregator`.
 
   Returns:
-    An Aggregator whose state is a `MoCoState`, T times the shared parameters;
-    1 pass forward, T back. The weights sum to 1. The average of a task without
-    a label in the batch (`present`) stays; before its first label it has no
-    weight, and then starts from 1/T.
+    An Aggregator whose state is a `MoCoState`, T times the size of the shared
+    parameters; one forward and T backward passes per step. The weights sum to
+    1. A task without a label in the batch (`present`) keeps its average; before
+    its first label it has no weight, and then it starts from 1/T.
 
   Raises:
-    ValueError: arguments out of range.
+    ValueError: an argument is out of range.
 
-  Differs from the paper: gradients enter the weights' step relative to the
-  longest average, so that gamma has no unit.
+  Differs from the paper: the step of the weights uses gradients relative to the
+  longest average, so gamma has no unit.
 
   References:
     Fernando et al. 2023, "Mitigating Gradient Bias in Multi-objective Learning:
@@ -69,46 +69,48 @@ def moco(
 
   def init(key: Array, params: PyTree, num_tasks: int) -> MoCoState:
     del key
-    return MoCoState(
-      jnp.zeros((), jnp.int32),
-      coordinates.zeros(params, num_tasks),
-      jnp.full(num_tasks, 1 / num_tasks, jnp.float32),
-    )
+    weights = jnp.full(num_tasks, 1 / num_tasks, jnp.float32)
+    zeros = coordinates.zeros(params, num_tasks)
+    return MoCoState(jnp.zeros((), jnp.int32), zeros, weights)
 
   def update(
-    gradients: PyTree,
-    losses: Array,
-    state: MoCoState,
-    present: Array | None,
+    gradients: PyTree, losses: Array, state: MoCoState, present: Array | None
   ) -> tuple[PyTree, Array, MoCoState]:
-    here = coordinates.present_tasks(losses, present)
+    mask = coordinates.present_tasks(losses, present)
     step = state.step + 1
     time = step.astype(jnp.float32)
-    rate = beta / time**beta_decay * here
+    rate = beta / time**beta_decay * mask
     tracked = jax.tree.map(
       lambda y, g: y + coordinates.along(rate, y) * (g - y),
       state.tracked,
       gradients,
     )
-    gramian = coordinates.products(tracked).astype(jnp.float32)
-    squares = jnp.diagonal(gramian)
-    gramian = gramian / jnp.where(squares.max() > 0, squares.max(), 1)
-    # A task that has had no gradient yet would draw the weights to itself.
-    known = (squares > 0) | ~(squares > 0).any()
-    used = jnp.where(known, state.weights, 0)
-    ridge = rho * jnp.eye(len(losses), dtype=jnp.float32)
-    slope = (gramian + ridge) @ used
-    moved = to_simplex(used - gamma / time**gamma_decay * slope, known)
-    weights = jnp.where(known, moved, 0)
-    found = coordinates.combine(weights, tracked)
-    kept = jnp.where(known, weights, state.weights)
-    return found, weights, MoCoState(step, tracked, kept)
+    length = gamma / time**gamma_decay
+    weights, kept = _step_weights(state.weights, tracked, length, rho)
+    gradient = coordinates.combine(weights, tracked)
+    return gradient, weights, MoCoState(step, tracked, kept)
 
   return _contract.aggregator(init, update, scope)
 
 
+def _step_weights(
+  weights: Array, tracked: PyTree, length: Array, rho: float
+) -> tuple[Array, Array]:
+  """`[T]` weights of this step, and those to keep for the next one."""
+  gramian = coordinates.products(tracked).astype(jnp.float32)
+  squares = jnp.diagonal(gramian)
+  gramian = gramian / jnp.where(squares.max() > 0, squares.max(), 1)
+  # A task that never had a gradient would attract all of the weight.
+  known = (squares > 0) | ~(squares > 0).any()
+  used = jnp.where(known, weights, 0)
+  slope = (gramian + rho * jnp.eye(len(weights), dtype=jnp.float32)) @ used
+  moved = to_simplex(used - length * slope, known)
+  new = jnp.where(known, moved, 0)
+  return new, jnp.where(known, new, weights)
+
+
 def to_simplex(values: Array, known: Array) -> Array:
-  """The nearest `[T]` weights >= 0 that sum to 1; 0 where not `known`."""
+  """The nearest `[T]` weights >= 0 that sum to 1; 0 where `known` is False."""
   values = jnp.where(known, values, -jnp.inf)
   ordered = jnp.sort(values)[::-1]
   count = jnp.arange(1, len(values) + 1, dtype=values.dtype)

@@ -1,4 +1,4 @@
-"""Weights of any balancer, brought to one sum."""
+"""Any balancer's weights, scaled to a fixed sum."""
 
 from typing import Any
 
@@ -9,30 +9,31 @@ from lplmtl.types import Array, Balancer, PyTree
 
 
 def normalized(balancer: Balancer, total: float | None = None) -> Balancer:
-  """Another balancer's weights, scaled to one sum in every step.
+  """Scales another balancer's weights to the same sum in every step.
 
-  Methods differ in what their weights sum to, and so in the size of their
-  steps: a comparison without this one compares learning rates too. (With Adam,
-  whose steps do not depend on the scale of the loss, the difference is small.)
+  Methods differ in the sum of their weights and so in the size of their steps:
+  without this, a comparison of methods also compares learning rates. (With
+  Adam, whose steps do not depend on the scale of the loss, the difference is
+  small.)
 
   Args:
-    balancer: any.
-    total: what the weights sum to, > 0; None for T, as `equal`.
+    balancer: any Balancer.
+    total: > 0, the sum of the weights; None for T, as `equal` has it.
 
   Returns:
-    A Balancer with the other's state. Tasks without a label in the batch
-    (`present`) have the weight 0, and their share of the sum is missing, as it
-    is with `equal`. Weights whose sum is not above 0 stay as they are, and
-    where some are below 0, as `config`, `imtl_g` and `aligned_mtl` may have
-    them, a small sum makes a long step.
+    A Balancer with the same state. Tasks without a label in the batch
+    (`present`) have the weight 0, and the sum is smaller by their share, as it
+    is for `equal`. Weights whose sum is not above 0 are left unchanged. Where
+    some weights are negative (`config`, `imtl_g` and `aligned_mtl`), their sum
+    may be small, and the scaled step long.
 
   Raises:
-    ValueError: a total that is not above 0; an `Aggregator`, which has no
-      weights to scale.
+    ValueError: `total` is not above 0; or `balancer` is an `Aggregator`, which
+      has no weights to scale.
   """
   if not isinstance(balancer, Balancer):
     raise ValueError(
-      'only the weights of a Balancer can be brought to one sum; found '
+      'normalized scales the weights of a Balancer; found '
       f'{type(balancer).__name__}'
     )
   if total is not None:
@@ -43,11 +44,11 @@ def normalized(balancer: Balancer, total: float | None = None) -> Balancer:
   ) -> tuple[Array, PyTree]:
     weights, state = balancer.update(losses, state, **extra)
     present = _arguments.as_present(extra.get('present'), weights)
-    here = coordinates.present_tasks(weights, present)
-    weights = here * weights
-    wanted = (len(weights) if total is None else total) * here.mean()
-    found = jnp.sum(weights)
-    factor = jnp.where(found > 0, wanted / jnp.where(found > 0, found, 1), 1)
+    mask = coordinates.present_tasks(weights, present)
+    weights = mask * weights
+    wanted = (len(weights) if total is None else total) * mask.mean()
+    actual = jnp.sum(weights)
+    factor = jnp.where(actual > 0, wanted / jnp.where(actual > 0, actual, 1), 1)
     return weights * factor, state
 
   return balancer._replace(update=update)

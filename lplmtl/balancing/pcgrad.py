@@ -10,26 +10,27 @@ from lplmtl.types import Array, Balancer, Scope
 
 
 def pcgrad(scope: Scope = 'shared') -> Balancer:
-  """PCGrad: takes from each gradient what conflicts with another's.
+  """PCGrad: removes from each gradient what conflicts with another one.
 
-  For each task i, from `g_i^PC = g_i`, over the other tasks j in a random order
-  of its own (Algorithm 1):
+  For each task i, starting from `g_i^PC = g_i`, over the other tasks j in a
+  random order of its own (Algorithm 1):
 
       g_i^PC <- g_i^PC - min(0, g_i^PC . g_j) / ||g_j||^2 g_j
 
-  always the original g_j; the update is `sum_i g_i^PC`. All of it are
-  combinations of the g_j, so the Gramian is enough: the weights are the sums of
-  their coefficients. They are at least 1: without conflict it is `equal`.
+  always with the original g_j; the update is `sum_i g_i^PC`. All of these are
+  combinations of the g_j, so the Gramian suffices: the weights are the sums of
+  their coefficients. They are at least 1, and without conflicts exactly 1.
 
   Args:
-    scope: the parameters whose gradients are compared and combined.
+    scope: the parameters whose gradients are compared and combined; see
+      `Balancer`.
 
   Returns:
-    A Balancer whose state is a random key, `[2]` uint32; 1 pass
-    forward, T back.
+    A Balancer whose state is a random key, `[2]` uint32; one forward and T
+    backward passes per step.
 
   Differs from the paper: with `scope='shared'` only shared parameters count, as
-  is usual; parameters of one task have no conflict.
+  is common practice; parameters of a single task cannot conflict.
 
   References:
     Yu et al. 2020, "Gradient Surgery for Multi-Task Learning".
@@ -49,15 +50,15 @@ def pcgrad(scope: Scope = 'shared') -> Balancer:
     # [i, k]: the coefficient of g_k in task i's projected gradient.
     start = jnp.eye(num_tasks, dtype=gramian.dtype)
 
-    def project(found: Array, j: Array) -> tuple[Array, None]:
-      inner = jnp.sum(found * gramian[j], axis=1)
+    def project(coefficients: Array, j: Array) -> tuple[Array, None]:
+      inner = jnp.sum(coefficients * gramian[j], axis=1)
       conflict = (inner < 0) & (j != tasks) & (gramian[j, j] > 0)
-      length = jnp.where(conflict, gramian[j, j], 1)
-      taken = jnp.where(conflict, inner / length, 0)
-      return found.at[tasks, j].add(-taken), None
+      square = jnp.where(conflict, gramian[j, j], 1)
+      removed = jnp.where(conflict, inner / square, 0)
+      return coefficients.at[tasks, j].add(-removed), None
 
     order = _keys.orders(order_key, num_tasks)
-    found, _ = jax.lax.scan(project, start, order.T)
-    return found.sum(axis=0), _keys.to_data(key)
+    coefficients, _ = jax.lax.scan(project, start, order.T)
+    return coefficients.sum(axis=0), _keys.to_data(key)
 
   return _contract.balancer(init, update, needs_gramian=True, scope=scope)

@@ -8,15 +8,15 @@ from lplmtl.types import Balancer, Scope
 def random(scope: Scope = 'shared') -> Balancer:
   """RGW: random weights of the gradients, drawn anew in every step.
 
-  As `rlw` with normal numbers, but the weights act on the shared parameters
-  alone. A baseline for Gramian methods: it needs no Gramian. They sum to 1.
+  `rlw` with normal numbers, whose weights act only on the shared parameters: a
+  baseline for Gramian methods that needs no Gramian. The weights sum to 1.
 
   Args:
     scope: see `Balancer`.
 
   Returns:
-    A Balancer whose state is a random key, `[2]` uint32; 1 pass
-    forward, 2 back.
+    A Balancer whose state is a random key, `[2]` uint32; one forward and two
+    backward passes per step.
 
   References:
     Lin et al. 2022, "Reasonable Effectiveness of Random Weighting: A Litmus

@@ -10,20 +10,20 @@ from lplmtl.types import Array, Balancer
 
 
 def rlw(distribution: Literal['normal', 'dirichlet'] = 'normal') -> Balancer:
-  """Weights drawn anew in every step, a baseline that is hard to beat.
+  """Draws new weights in every step: a baseline that is hard to beat.
 
-  `normal`: the softmax of T standard normal numbers. `dirichlet`: even over all
-  weights >= 0 of that sum. They sum to 1, 1 / T each on average.
+  The weights sum to 1, and each is 1/T on average.
 
   Args:
-    distribution: which.
+    distribution: `normal` takes the softmax of T standard normal numbers;
+      `dirichlet` draws uniformly from all weights >= 0 that sum to 1.
 
   Returns:
-    A Balancer whose state is a random key, `[2]` uint32; one pass
-    forward, one back.
+    A Balancer whose state is a random key, `[2]` uint32; one forward and one
+    backward pass per step.
 
   Raises:
-    ValueError: another distribution.
+    ValueError: `distribution` is neither.
 
   References:
     Lin et al. 2022, "Reasonable Effectiveness of Random Weighting: A Litmus
@@ -40,13 +40,13 @@ def rlw(distribution: Literal['normal', 'dirichlet'] = 'normal') -> Balancer:
 
   def update(losses: Array, state: Array, present: Any) -> tuple[Array, Array]:
     del present
-    key, own = jax.random.split(_keys.from_data(state))
+    key, draw_key = jax.random.split(_keys.from_data(state))
     if distribution == 'normal':
-      drawn = jax.random.normal(own, losses.shape, jnp.float32)
+      drawn = jax.random.normal(draw_key, losses.shape, jnp.float32)
       weights = jax.nn.softmax(drawn)
     else:
-      # Exponential numbers over their sum.
-      drawn = jax.random.exponential(own, losses.shape, jnp.float32)
+      # Independent exponential numbers over their sum are uniform there.
+      drawn = jax.random.exponential(draw_key, losses.shape, jnp.float32)
       weights = drawn / jnp.sum(drawn)
     return weights, _keys.to_data(key)
 

@@ -10,21 +10,21 @@ from lplmtl.types import Array, Balancer
 
 
 def static(weights: Sequence[float] | None = None) -> Balancer:
-  """Weights that stay as they are given; they sum to what they sum to.
+  """Constant weights, whatever their sum.
 
-  Tuned on validation, fixed weights are the baseline that learned ones are
-  most often compared without (Xin et al. 2022, Kurin et al. 2022).
+  Fixed weights tuned on validation rows are the baseline that comparisons of
+  learned weights most often lack (Xin et al. 2022, Kurin et al. 2022).
 
   Args:
     weights: T numbers >= 0, not all of them 0, in the order of the tasks; None
       for 1 each, as `equal`.
 
   Returns:
-    A Balancer without a state; one pass forward, one back.
+    A Balancer without a state; one forward and one backward pass per step.
 
   Raises:
-    ValueError: weights below 0, not finite or all 0; in `init`, another number
-      of tasks.
+    ValueError: a weight is negative or not finite, or all are 0; or, in `init`,
+      the number of tasks does not match.
 
   References:
     Xin et al. 2022, "Do Current Multi-Task Optimization Methods in Deep
@@ -38,11 +38,7 @@ def static(weights: Sequence[float] | None = None) -> Balancer:
 
   def init(key: Array, num_tasks: int) -> tuple[()]:
     del key
-    if weights is not None and len(weights) != num_tasks:
-      raise ValueError(
-        f'expected a weight for each of {num_tasks} tasks, found '
-        f'{len(weights)}: {tuple(weights)}'
-      )
+    _arguments.check_length('weights', weights, num_tasks)
     return ()
 
   def update(

@@ -14,30 +14,31 @@ def stch(
   preference: Sequence[float] | None = None,
   ideal: Sequence[float] | None = None,
 ) -> Balancer:
-  """Descends a smooth maximum of the losses: the worst task counts most.
+  """Minimises a smooth maximum of the losses: the worst task counts most.
 
       L = mu log sum_k exp(p_k (L_k - z_k) / mu)
 
-  so that `w_k = p_k softmax_k(p_k (L_k - z_k) / mu)`. With mu towards 0 only
-  the worst task has a weight; every solution that is Pareto optimal is then
-  the minimum for some p. With even preferences the weights sum to 1 / T.
+  so that `w_k = p_k softmax_k(p_k (L_k - z_k) / mu)`. As mu approaches 0, only
+  the worst task has a weight; every Pareto optimal solution is then the minimum
+  for some p. With equal preferences the weights sum to 1/T.
 
   Args:
     smoothing: mu > 0, in the units of the losses.
-    preference: `[T]` p_k > 0; None for 1 / T each.
-    ideal: `[T]` z_k, the lowest losses to be had; None for 0 each.
+    preference: `[T]` p_k > 0; None for 1/T each.
+    ideal: `[T]` z_k, the lowest losses that can be reached; None for 0 each.
 
   Returns:
-    A Balancer without a state; one pass forward, one back. A task without a
-    label in the batch (`present`) has the weight 0.
+    A Balancer without a state; one forward and one backward pass per step. A
+    task without a label in the batch (`present`) has the weight 0.
 
   Raises:
-    ValueError: arguments out of range; in `init`, another number of tasks.
+    ValueError: an argument is out of range; or, in `init`, the number of tasks
+      does not match.
 
-  Differs from the paper: z is a constant, instead of one that is looked for.
-  The authors' code takes log(L_k / nadir_k) for the losses, after a warm-up of
-  some epochs whose mean losses are the nadir; here losses count as they are, in
-  their own units, from the first step.
+  Differs from the paper: z is a constant and is not searched for. The authors'
+  code uses log(L_k / nadir_k) as losses, after some warm-up epochs whose mean
+  losses are the nadir; here the losses count as they are, in their own units,
+  from the first step on.
 
   References:
     Lin et al. 2024, "Smooth Tchebycheff Scalarization for Multi-Objective
@@ -65,7 +66,7 @@ def stch(
     heights = wanted * (losses - best) / smoothing
     if present is not None:
       heights = jnp.where(present, heights, -jnp.inf)
-      # Without any label all are 0 anyway.
+      # If no task has a label, the softmax of -inf is NaN; all losses are 0.
       heights = jnp.where(present.any(), heights, 0.0)
     return wanted * jax.nn.softmax(heights), state
 

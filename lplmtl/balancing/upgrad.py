@@ -10,25 +10,25 @@ from lplmtl.types import Array, Balancer, Scope
 
 
 def upgrad(scope: Scope = 'shared') -> Balancer:
-  """UPGrad: the mean of all gradients, each freed of its conflicts.
+  """UPGrad: the mean of all gradients, each without its conflicts.
 
-  Each g_i is projected onto the directions that are against no task, the cone
-  `{d : g_k . d >= 0 for all k}`:
+  Each g_i is projected onto the directions that increase no task's loss, the
+  dual cone `{d : g_k . d >= 0 for all k}`:
 
       d = 1/T sum_i sum_k v_ik g_k,
       v_i = argmin || sum_k v_k g_k ||^2  over  v_k >= [k = i]
 
-  The direction conflicts with no
-  task. The weights are at least 1/T; without a conflict they are just that, the
-  mean.
+  The direction conflicts with no task. The weights are at least 1/T, and
+  exactly 1/T (the mean) without conflicts.
 
   Args:
     scope: see `Balancer`.
 
   Returns:
-    A Balancer whose state is a `Solved`; 1 pass forward, T back.
+    A Balancer whose state is a `Solved`; one forward and T backward passes per
+    step.
 
-  Differs from the paper's code: no ridge is added but one of rounding's size.
+  Differs from the paper's code: the only ridge has the size of rounding errors.
 
   References:
     Quinton & Rey 2024, "Jacobian Descent for Multi-Objective Optimization".
