@@ -34,7 +34,7 @@ def test_rates_of_a_small_model(tmp_path):
   (measured,) = figures['measured']
   assert measured['facts']['flops_per_example'] > 0
   rates = measured['rates']['lplmtl float32']
-  assert set(rates) == {'train', 'score', 'latency', 'square', 'own'}
+  assert set(rates) == {'train', 'score', 'latency', 'square', 'products'}
   for values in rates.values():
     assert len(values) == 2 and all(v > 0 for v in values)
   assert figures['config']['bottom_width'] == 8 and figures['versions']['jax']

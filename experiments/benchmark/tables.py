@@ -64,8 +64,8 @@ def process_rows(measured: Config) -> Iterator[dict[str, str]]:
     for part, seconds in spent.items():
       head = 'import, s' if part == 'import' else part
       row[head] = f'{statistics.median(seconds):.1f}'
-    for which, own in zip(('cold', 'warm'), ours, strict=True):
-      row[f'x our {which}'] = ratio(spent['total'], own)
+    for cache, total in zip(('cold', 'warm'), ours, strict=True):
+      row[f'x our {cache}'] = ratio(spent['total'], total)
     yield row
 
 
@@ -85,8 +85,9 @@ def _rates(middle: Mapping[str, float], flops_per_row: int) -> dict[str, str]:
       share = PASSES * flops_per_row * middle['train'] / middle['square']
       peak = middle['square'] / 1e9
       row['of matmul\nGF/s'] = f'{share:.0%} of {peak:.0f}'
-    if 'own' in middle:
-      row['of own\nproducts'] = f'{middle["train"] / middle["own"]:.0%}'
+    if 'products' in middle:
+      share = middle['train'] / middle['products']
+      row['of own\nproducts'] = f'{share:.0%}'
   if 'score' in middle:
     row['score\nk rows/s'] = f'{middle["score"] / 1e3:.0f}'
   if 'latency' in middle:

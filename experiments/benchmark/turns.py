@@ -17,7 +17,7 @@ from experiments.launcher.errors import InputError
 OURS = 'experiments.benchmark.worker'
 TWIN = 'experiments.benchmark.twin'
 # How often an engine does each thing in one turn: a second or so of work.
-CALLS = {'train': 1, 'score': 1, 'latency': 2000, 'square': 3, 'own': 2}
+CALLS = {'train': 1, 'score': 1, 'latency': 2000, 'square': 3, 'products': 2}
 
 
 class Contestant(NamedTuple):
@@ -102,35 +102,35 @@ def contestants(plan: Plan, config: Config) -> list[Contestant]:
     plan: of the benchmark.
     config: what they have in common.
   """
-  found = []
+  entrants = []
   for dtype in plan.precisions:
     for balancer in plan.balancers:
       name = f'lplmtl {dtype}'
       if len(plan.balancers) > 1:
         name += f' {balancer}'
-      own = {**config, 'dtype': dtype, 'balancer': balancer}
-      found.append(Contestant(name, OURS, own))
+      settings = {'dtype': dtype, 'balancer': balancer}
+      entrants.append(Contestant(name, OURS, {**config, **settings}))
   if plan.rival == 'pytorch':
-    found += [
+    entrants += [
       Contestant(f'torch {dtype}', TWIN, {**config, 'dtype': dtype})
       for dtype in ('float32', 'bfloat16')
     ]
-  return found
+  return entrants
 
 
 def rates(plan: Plan, config: Config, console: Console) -> Config:
   """Measures the rates of all contestants, in turns.
 
   Returns:
-    `{'facts': ..., 'rates': {contestant: {what: [turns]}}}`. A model's own
-    products (`own`) are timed only for ours, and only on one core.
+    `{'facts': ..., 'rates': {contestant: {what: [turns]}}}`. The products
+    of a model's layers are timed only for ours, and only on one core.
   """
   facts: Config = {}
   values: dict[str, dict[str, list[float]]] = {}
   entrants = contestants(plan, config)
   measures = set(plan.measures)
   if 'products' in measures:
-    measures |= {'square', 'own'}
+    measures.add('square')  # the peak rate
   timed = [what for what in CALLS if what in measures]
   running: list[Process] = []
   try:
@@ -143,7 +143,7 @@ def rates(plan: Plan, config: Config, console: Console) -> Config:
       for turn in range(plan.alternations):
         for process in running[:: 1 if turn % 2 == 0 else -1]:
           for what in timed:
-            if what != 'own' or _has_own(process.contestant):
+            if what != 'products' or _has_products(process.contestant):
               values[process.contestant.name][what].append(process.rate(what))
         done(f'turn {turn + 1} of {plan.alternations}')
   finally:
@@ -169,7 +169,7 @@ def processes(plan: Plan, config: Config, console: Console) -> Config:
   return {'processes': values}
 
 
-def _has_own(contestant: Contestant) -> bool:
+def _has_products(contestant: Contestant) -> bool:
   return contestant.is_ours and contestant.config['threads'] == 1
 
 

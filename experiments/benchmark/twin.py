@@ -126,7 +126,7 @@ class PLE(nn.Module):
     self.tasks, self.specific = tasks, specific
     pool, everyone = specific + shared, tasks * specific + shared
     self.first = Fused(width, everyone, hidden, [pool] * tasks + [everyone])
-    self.own = nn.ModuleList(
+    self.upper = nn.ModuleList(
       [Fused(hidden, specific, hidden, [pool]) for _ in range(tasks)]
     )
     self.shared = nn.Linear(hidden, shared * hidden)
@@ -138,19 +138,21 @@ class PLE(nn.Module):
   def forward(self, x: Tensor) -> list[Tensor]:
     outputs, gates = self.first(x)
     sizes = [self.specific] * self.tasks
-    *owns, common = torch.split(
+    *specific, common = torch.split(
       outputs, [*sizes, outputs.shape[1] - sum(sizes)], dim=1
     )
     inputs = [
-      mix(gate, torch.cat([own, common], dim=1))
-      for gate, own in zip(gates[:-1], owns, strict=True)
+      mix(gate, torch.cat([experts, common], dim=1))
+      for gate, experts in zip(gates[:-1], specific, strict=True)
     ]
     shared = functional.relu(self.shared(mix(gates[-1], outputs)))
     shared = shared.view(len(x), -1, self.hidden)
     predictions = []
-    for level, head, g in zip(self.own, self.towers, inputs, strict=True):
-      own, (weights,) = level(g)
-      predictions.append(head(mix(weights, torch.cat([own, shared], dim=1))))
+    for level, head, g in zip(self.upper, self.towers, inputs, strict=True):
+      experts, (weights,) = level(g)
+      predictions.append(
+        head(mix(weights, torch.cat([experts, shared], dim=1)))
+      )
     return predictions
 
 

@@ -115,8 +115,8 @@ class Engine:
       product(*factors).block_until_ready()
     return 2 * int(np.prod(protocol.SQUARE)) * calls
 
-  def own(self, calls: int) -> int:
-    """Runs the matrix products of training steps alone; returns their rows."""
+  def products(self, calls: int) -> int:
+    """Runs only the matrix products of training steps; returns their rows."""
     num_rows, products = self._products
     for _ in range(calls):
       for product, factors in products:

@@ -21,7 +21,7 @@ from lplmtl.types import Batch, Task
 # At most ROUNDS trees; training ends when PATIENCE in a row bring no gain.
 ROUNDS, PATIENCE = 2000, 50
 MAX_PARAMETER = 1e9  # LightGBM stores counts as int32
-# The parameters that may be tuned, by LightGBM's own names.
+# The parameters that may be tuned, under LightGBM's names.
 NAMES = (
   'bagging_fraction', 'bagging_freq', 'cat_l2', 'cat_smooth', 'extra_trees',
   'feature_fraction', 'feature_fraction_bynode', 'lambda_l1', 'lambda_l2',
@@ -155,7 +155,7 @@ def score(
   """`{metric: [S]}` of a task's metrics, from `[S, N]` logits."""
   everywhere = jnp.ones(len(labels), bool)
   return {
-    name: np.array([float(fn(own, labels, everywhere)) for own in scores])
+    name: np.array([float(fn(seed, labels, everywhere)) for seed in scores])
     for name, fn in task.metric_fns.items()
   }
 

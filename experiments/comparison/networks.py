@@ -109,13 +109,13 @@ class Networks:
 
 def groups(configs: Mapping[str, Config]) -> list[dict[str, Config]]:
   """Configs that differ only in NUMBERS, together."""
-  found: dict[str, dict[str, Config]] = {}
+  by_program: dict[str, dict[str, Config]] = {}
   for name, config in configs.items():
-    # Whether a number is there at all changes the program.
+    # A number that is None is another program.
     is_given = {n: getattr(config, n) is not None for n in NUMBERS}
     fields = {**dataclasses.asdict(config), **is_given}
-    found.setdefault(repr(fields), {})[name] = config
-  return list(found.values())
+    by_program.setdefault(repr(fields), {})[name] = config
+  return list(by_program.values())
 
 
 def tune(

@@ -82,11 +82,11 @@ class Plan:
 
     Settings that differ only in fields that the row fixes count once.
     """
-    own = self.rows[row] or {}
+    row_fields = self.rows[row] or {}
     base = dataclasses.replace(self.base, num_seeds=self.tuning_seeds)
     configs: dict[str, Config] = {}
     for name, fields in (self.settings or {'': {}}).items():
-      config = dataclasses.replace(base, **{**fields, **own})
+      config = dataclasses.replace(base, **{**fields, **row_fields})
       if config not in configs.values():
         configs[name] = config
     return configs

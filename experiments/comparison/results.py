@@ -129,11 +129,11 @@ def _resampled(
   seeds = [*scores, *(() if baseline is None else baseline)]
   size = len(labels)
 
-  def score(numbers: np.ndarray, own_labels: np.ndarray) -> Any:
+  def score(numbers: np.ndarray, labels: np.ndarray) -> Any:
     seed, rows = int(numbers[0]) // size, numbers.astype(int) % size
     if seed == len(seeds):
       return 0.0
-    arguments = seeds[seed][rows], own_labels, rows >= 0
+    arguments = seeds[seed][rows], labels, rows >= 0
     return metric(*map(jnp.asarray, arguments))
 
   count = len(seeds) + (baseline is None)
@@ -153,7 +153,7 @@ def verdict(
     differences: `{task: interval}`.
     margin: differences inside it, on either side of 0, count as none.
   """
-  if all(found.within(margin) for found in differences.values()):
+  if all(d.within(margin) for d in differences.values()):
     return 'equivalent'
   parts = [
     f'{word} on {", ".join(names)}'
@@ -169,14 +169,14 @@ def verdict(
 def _as_dicts(
   intervals: Mapping[str, statistics.Interval],
 ) -> dict[str, dict[str, float]]:
-  return {task: own._asdict() for task, own in intervals.items()}
+  return {task: ends._asdict() for task, ends in intervals.items()}
 
 
 def _gain(test: Mapping[str, Any], single: Mapping[str, Any]) -> float | None:
   """MTL gain in percent; None unless metrics are finite and positive."""
   ours, others = (
-    [own[quality.primary(own)]['mean'] for own in scored.values()]
-    for scored in (test, single)
+    [values[quality.primary(values)]['mean'] for values in by_task.values()]
+    for by_task in (test, single)
   )
   if not (np.isfinite(ours).all() and np.min(others) > 0):
     return None

@@ -126,13 +126,13 @@ def best(scores: Scores, tasks: Sequence[str]) -> str:
   it) does not count; a setting with any other NaN is the worst.
   """
   means = {
-    setting: {task: np.mean(own[task]) for task in tasks}
-    for setting, own in scores.items()
+    setting: {task: np.mean(metrics[task]) for task in tasks}
+    for setting, metrics in scores.items()
   }
   counted = [
     task
     for task in tasks
-    if not all(np.isnan(own[task]) for own in means.values())
+    if not all(np.isnan(metrics[task]) for metrics in means.values())
   ]
 
   def mean(setting: str) -> float:
@@ -155,9 +155,9 @@ def _chosen(row: Row, store: Store) -> dict[str, str] | None:
     fitted = store.load(cell)
     if fitted is None:
       return None
-    for setting, own in fitted.facts['scores'].items():
-      if own is not None:
-        scores[setting] = own
+    for setting, metrics in fitted.facts['scores'].items():
+      if metrics is not None:
+        scores[setting] = metrics
   if not scores:
     raise training.NonFiniteError(
       'losses or gradients are not finite in any setting: lower the learning '

@@ -58,14 +58,14 @@ def check(plan: Plan, dataset: Dataset) -> None:
   """Refuses what cannot be fitted, before any data is read."""
   configs = []
   tasks = dataset.make_tasks(plan.base)
-  for name, own in plan.rows.items():
-    if own is None:
+  for name, fields in plan.rows.items():
+    if fields is None:
       boosting.check(plan.tree_settings, tasks)
       continue
     tried = list(plan.tuning_configs(name).values())
-    unused.refuse(tried, own, f'--row={name}: ')
+    unused.refuse(tried, fields, f'--row={name}: ')
     configs += tried
-  common = {name for fields in plan.settings.values() for name in fields}
+  common = {name for setting in plan.settings.values() for name in setting}
   unused.refuse(configs, common | plan.given | options.changed(plan.base))
 
 
@@ -90,9 +90,9 @@ def _compare(
   )
   every = [
     Trees(name, plan, encode)
-    if own is None
+    if fields is None
     else Networks(name, plan, encode, note)
-    for name, own in plan.rows.items()
+    for name, fields in plan.rows.items()
   ]
   for row in every:
     row.check()

@@ -20,8 +20,8 @@ class Trees:
   Attributes:
     name: of the row.
     plan: of the comparison.
-    encode: the encoded rows for a number of bins; trees find their own, so
-      they always take 0.
+    encode: the encoded rows for a number of bins; always 0, because
+      trees choose bins themselves.
   """
 
   name: str

@@ -202,16 +202,16 @@ def _verify(packed: bytes) -> None:
         f'the download is not a complete archive ({_one_line(error)}): not '
         'kept, try again'
       ) from error
-    found = 'missing'
+    received = 'missing'
     if content is not None:
       sha256 = hashlib.sha256(content).hexdigest()
       if label_of(split, content, sha256) == 'official':
         continue
-      found = f'{len(content):,} bytes, SHA-256 {sha256}'
+      received = f'{len(content):,} bytes, SHA-256 {sha256}'
     raise InputError(
       f'wrong checksum: the downloaded {member} is not the official file '
       f'(expected {OFFICIAL_BYTES[split]:,} bytes with git SHA-1 '
-      f'{OFFICIAL_GIT_SHA1[split]}, found {found}); not kept'
+      f'{OFFICIAL_GIT_SHA1[split]}, found {received}); not kept'
     )
 
 
