@@ -1,13 +1,13 @@
-"""Spoiled files for the reader, by the thousand.
+"""Gives the reader thousands of corrupted files.
 
     python -m tests.fuzz_reader --count=10000 --flips=10000
 
-Half are spoiled texts, half are spoiled archives around good ones. Each must
-end in the arrays of the slow reader, or in one line of complaint that names the
-file, and for a text the line; within a minute, or the process dies. Rows come
-from the generated sample, and from the real file in $LPLMTL_CENSUS_DIR if that
-is set. Then as many single bits of a cache of parsed columns are flipped: none
-of these may be believed, nor end in an error.
+Half of them are corrupted texts, half are corrupted archives of good texts. Each
+must give what the slow reader gives, or one line of complaint that names the
+file and, for a text, the line; within a minute, or the process is killed. Rows
+come from the generated sample and, if $LPLMTL_CENSUS_DIR is set, from the real
+file. Then single bits of a cache of parsed columns are flipped: no such cache may
+be used, and none may cause an error.
 """
 
 import collections
@@ -55,7 +55,7 @@ def join(lines, end='\n'):
 
 
 def spoil_text(lines, rng):
-  """Fields, line ends, encodings and bytes that are wrong, or look so."""
+  """Corrupts fields, line ends, encodings and bytes; some only look wrong."""
   lines = [list(fields) for fields in lines]
   for _ in range(rng.integers(0, 4)):
     row = rng.integers(len(lines))
@@ -83,7 +83,7 @@ def spoil_text(lines, rng):
 
 
 def spoil_bytes(content, rng):
-  """Flips, cuts, repeats or inserts; the empty content is among them."""
+  """Flips, truncates, inserts or removes bytes; may leave none."""
   content = bytearray(content)
   for _ in range(rng.integers(1, 4)):
     if not content:
@@ -104,7 +104,7 @@ def spoil_bytes(content, rng):
 
 
 def compare(content):
-  """The reader against the slow one; returns what came of it."""
+  """Compares the reader with the slow one; returns how the case ended."""
   rows, line, complaint = slow_reader.read(content)
   try:
     table = reader.parse(content, 'FILE')
@@ -129,7 +129,7 @@ def rows_of(table):
 
 
 def tar(members):
-  """A .tar.gz of `{name: content}`, the same bytes at any time of day."""
+  """A .tar.gz of `{name: content}`, without the time of day."""
   buffer = io.BytesIO()
   with tarfile.open(fileobj=buffer, mode='w') as archive:
     for name, content in members.items():
@@ -149,7 +149,7 @@ def zipped(members, compression=zipfile.ZIP_DEFLATED):
 
 
 def spoil_archive(content, folder, rng):
-  """Writes an archive of one good file, spoiled or not; returns its path."""
+  """Writes an archive of a good text, mostly corrupted; returns its path."""
   name = files.SPLITS['train']
   inner = tar({'../names': b'', name: content})
   if rng.random() < 0.2:
@@ -171,7 +171,7 @@ def spoil_archive(content, folder, rng):
 
 
 def check_archive(content, folder, rng):
-  """What is read must be what the slow reader makes of the same bytes."""
+  """Checks that reading gives what the slow reader makes of the same bytes."""
   path = spoil_archive(content, folder, rng)
   try:
     source = files.unpack(path, files.read(path), 'train')
@@ -180,14 +180,14 @@ def check_archive(content, folder, rng):
     assert str(path) in str(error), error
     return 'archive refused'
   if path.suffix in ('.gz', '.zip'):
-    # There are checksums inside: what comes out went in, or is nothing at all
-    # (gzip takes an empty file for one of no content).
+    # These formats have checksums: what comes out is what went in, or nothing
+    # at all (gzip accepts an empty file as one without content).
     assert source.content in (content, b''), path
   return compare(source.content)
 
 
 def run(count, seed, lines, folder):
-  """So many cases; counts what came of them."""
+  """Runs `count` cases; counts how they ended."""
   found = collections.Counter()
   for number in range(count):
     rng = np.random.default_rng([seed, number])
@@ -207,7 +207,7 @@ def run(count, seed, lines, folder):
 
 
 def run_cache(count, seed, lines, folder):
-  """So many flipped bits of a cache; counts what came of them."""
+  """Flips `count` bits of a cache, one at a time; counts how they ended."""
   table = reader.parse(join(lines), 'FILE')
   path, facts = folder / 'train-cache', {'rows': len(lines)}
   args = path, 'train', 'digest'
@@ -218,7 +218,7 @@ def run_cache(count, seed, lines, folder):
   assert cache.read(path, 'train', 'other') is None
   rng = np.random.default_rng(seed)
   found = collections.Counter()
-  # A third of them among the first headers, which are few bytes of all.
+  # A third of them in the first headers, which are a small part of the bytes.
   at = rng.integers(8 * len(whole), size=count)
   at[::3] = rng.integers(8 * 2048, size=len(at[::3]))
   for position in at:
@@ -226,7 +226,7 @@ def run_cache(count, seed, lines, folder):
     spoiled[position // 8] ^= 1 << position % 8
     path.write_bytes(spoiled)
     kept = cache.read(*args)
-    found['read again' if kept is None else 'believed'] += 1
+    found['read again' if kept is None else 'used'] += 1
   return found
 
 
@@ -244,7 +244,7 @@ def main(_):
     flips = run_cache(FLIPS.value, SEED.value, lines, pathlib.Path(folder))
   print(f'{COUNT.value} cases, none of them a failure: {dict(found)}')
   print(f'{FLIPS.value} flipped bits of a cache: {dict(flips)}')
-  assert not flips['believed']
+  assert not flips['used']
 
 
 if __name__ == '__main__':

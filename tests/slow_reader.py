@@ -1,4 +1,4 @@
-"""A slow, obvious reader of Census-Income rows: the oracle of the fast one."""
+"""A slow, obvious reader of Census-Income rows, with which the fast one is compared."""
 
 import math
 
@@ -6,12 +6,12 @@ from experiments.datasets.census import columns, reader
 
 
 def read(content):
-  """Rows as `{column: value}`, or the number and complaint of a bad line."""
+  """Returns rows as `{column: value}`, and a bad line's number and complaint."""
   rows = []
   lines = content.split(b'\n')
   if lines[-1] == b'':
     lines.pop()
-    while lines and lines[-1] in (b'', b'\r'):  # empty ones at the end
+    while lines and lines[-1] in (b'', b'\r'):  # empty lines at the end
       lines.pop()
   for number, line in enumerate(lines, 1):
     if len(line) > reader.MAX_LINE:

@@ -1,4 +1,4 @@
-"""The cache of parsed columns: believed where nothing can have changed."""
+"""The cache of parsed columns is used only if nothing can have changed."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def parsed(monkeypatch):
-  """The files that were parsed, in turn."""
+  """The names of the files that are parsed, in order."""
   names = []
   parse = reader.parse
   monkeypatch.setattr(
@@ -91,14 +91,14 @@ def test_a_file_that_is_replaced_while_it_is_parsed(folder, monkeypatch):
   assert _train(folder) == slow_reader.read(OTHER)[0]
 
 
-def test_no_flipped_bit_is_believed(tmp_path):
+def test_no_cache_with_a_flipped_bit_is_used(tmp_path):
   """`python -m tests.fuzz_reader` flips ten thousand."""
   found = fuzz_reader.run_cache(300, 0, fuzz_reader.sample_lines(), tmp_path)
   assert found == {'read again': 300}
 
 
 def _reversed(folder):
-  """Writes a cache that is whole, and has every label reversed."""
+  """Writes a valid cache with every label reversed."""
   path = _kept(folder)
   digest = hashlib.sha256(CONTENT).hexdigest()
   table, facts = cache.read(path, 'train', digest)
@@ -108,10 +108,10 @@ def _reversed(folder):
   return path
 
 
-def test_what_others_may_have_written_is_not_believed(folder):
+def test_what_others_may_have_written_is_not_used(folder):
   rows = _train(folder)
   path = _reversed(folder)
-  assert _train(folder) != rows  # it is whole, and our own
+  assert _train(folder) != rows  # it is valid, and our own
   for mode in (0o666, 0o664, 0o646):
     path.chmod(mode)
     assert _train(folder) == rows
@@ -132,7 +132,7 @@ def test_whose_cache_it_is(uid, mode, is_own, monkeypatch):
 
 @pytest.mark.parametrize('kind', ['fifo', 'folder', 'link', 'zero'])
 def test_nothing_but_a_file_is_opened_or_replaced(kind, folder, tmp_path):
-  """A FIFO in its place blocked every start for ever."""
+  """A FIFO in its place used to block every start forever."""
   path, precious = _kept(folder), tmp_path / 'precious'
   path.parent.mkdir(parents=True)
   precious.write_bytes(b'mine')
@@ -160,7 +160,7 @@ def test_a_linked_folder_is_not_written_through(folder, tmp_path):
 
 
 def test_nothing_is_written_beside_the_files(folder, tmp_path):
-  """They may be shared, read-only, or in a folder that a stranger named."""
+  """Their folder may be shared, read-only, or somebody else's."""
   before = folder.stat().st_mtime_ns
   loading.read('census', folder)
   assert folder.stat().st_mtime_ns == before
@@ -172,7 +172,7 @@ def test_nothing_is_written_beside_the_files(folder, tmp_path):
 
 @pytest.mark.parametrize('umask, mode', [(0o022, 0o644), (0o027, 0o640), (0, 0o644)])  # fmt: skip
 def test_its_permissions_are_what_the_umask_leaves(umask, mode, folder, parsed):
-  """But nobody else may write it, or it would not be believed."""
+  """Except that nobody else may write it, or it would not be used."""
   before = os.umask(umask)
   try:
     loading.read('census', folder)
@@ -194,7 +194,7 @@ def test_what_a_kill_left_is_removed(folder):
   assert not part.exists() and foreign.exists() and path.exists()
 
 
-def test_a_full_disk_costs_the_cache_alone(folder, monkeypatch, parsed):
+def test_a_full_disk_costs_only_the_cache(folder, monkeypatch, parsed):
   def full(*_, **__):
     raise OSError(28, 'No space left on device')
 

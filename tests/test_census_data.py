@@ -53,7 +53,7 @@ def test_reader_equals_the_slow_one(block, monkeypatch):
     CONTENT.rstrip(b'\n'),
     CONTENT.replace(b', ', b','),
     CONTENT.replace(b', ', b',   '),
-    CONTENT + b'\n\n\r\n\n',  # empty lines at the end do not count
+    CONTENT + b'\n\n\r\n\n',  # empty lines at the end are ignored
   ):
     assert fuzz_reader.compare(content) == 'read'
 
@@ -68,7 +68,7 @@ def test_reader_on_real_rows(census_dir):
 
 @pytest.mark.parametrize('seed', range(4))
 def test_reader_on_spoiled_files(seed, tmp_path, monkeypatch):
-  """Texts and archives; `python -m tests.fuzz_reader` makes thousands."""
+  """Texts and archives; `python -m tests.fuzz_reader` tries thousands."""
   if seed % 2:  # several blocks, and lines that are too long
     monkeypatch.setattr(reader, 'MAX_LINE', 900)
     monkeypatch.setattr(reader, 'BLOCK', 901)
@@ -201,7 +201,7 @@ def test_sizes_are_bounded(tmp_path, monkeypatch):
 
 
 def test_a_bomb_in_an_archive(tmp_path, monkeypatch):
-  """A member that nobody asked for must be passed over, within bounds."""
+  """A member that nobody asked for is skipped, up to a bound."""
   monkeypatch.setattr(archives, 'MAX_BYTES', 10_000)
   (tmp_path / 'census.tar.gz').write_bytes(
     fuzz_reader.tar({'other': bytes(10**6), 'census-income.data': b''})
@@ -212,7 +212,7 @@ def test_a_bomb_in_an_archive(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('kind', ['tar', 'gz', 'zip'])
 def test_archives_of_very_many_parts_are_refused(kind, tmp_path, monkeypatch):
-  """A tar of 300,000 empty members took 40 s to go through."""
+  """A tar of 300,000 empty members used to take 40 s."""
   monkeypatch.setattr(archives, 'MAX_MEMBERS', 20)
   many = {f'{i}': b'' for i in range(40)}
   name = 'census-income.data.gz'
@@ -243,7 +243,7 @@ def test_archives_of_very_many_parts_are_refused(kind, tmp_path, monkeypatch):
 def test_bad_files_are_refused_before_they_fill_the_memory(
   content, monkeypatch
 ):
-  """64 MB of newlines took 2.3 GB, a field of 200 kB among 3,000 4.5 GB."""
+  """64 MB of newlines used to take 2.3 GB, a field of 200 kB 4.5 GB."""
   monkeypatch.setattr(reader, 'BLOCK', 2**16)
   tracemalloc.start()
   try:
@@ -254,12 +254,12 @@ def test_bad_files_are_refused_before_they_fill_the_memory(
     peak = tracemalloc.get_traced_memory()[1]
   finally:
     tracemalloc.stop()
-  # A copy of the empty end beside what a block takes.
+  # One copy of the empty lines at the end, and what a block takes.
   assert peak < 2**24, peak
 
 
 def test_values_are_bounded(monkeypatch):
-  """In number, and in the memory that an array of them takes."""
+  """Their number is bounded, and the memory that they take as an array."""
   rows = fuzz_reader.sample_lines()
   for i, row in enumerate(rows):
     row[columns.COLUMNS.index('race')] = f'race {i}' + 'x' * 100
@@ -313,8 +313,8 @@ def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('kind', ['fifo', 'folder'])
-def test_what_is_no_file_is_not_read(kind, tmp_path):
-  """A FIFO would be waited for without end."""
+def test_only_files_are_read(kind, tmp_path):
+  """A FIFO would be waited for forever."""
   path = _write(tmp_path) / 'census-income.data'
   path.unlink()
   os.mkfifo(path) if kind == 'fifo' else path.mkdir()
@@ -323,7 +323,7 @@ def test_what_is_no_file_is_not_read(kind, tmp_path):
 
 
 def test_folders_of_odd_names(tmp_path, monkeypatch):
-  """No UTF-8, and the short form of the home folder."""
+  """A name that is not UTF-8, and `~` for the home folder."""
   odd = tmp_path / os.fsdecode(b'no \xff utf-8')
   odd.mkdir()
   rows = fuzz_reader.rows_of(loading.read('census', _write(odd)).train)
@@ -335,7 +335,7 @@ def test_folders_of_odd_names(tmp_path, monkeypatch):
 
 
 def test_a_user_without_a_home(tmp_path, monkeypatch):
-  """HOME unset, and an id that the system does not know, as in containers."""
+  """HOME is unset and the user id unknown, as in some containers."""
   monkeypatch.delenv('XDG_CACHE_HOME')
   monkeypatch.delenv('HOME')
 
@@ -351,7 +351,7 @@ def test_a_user_without_a_home(tmp_path, monkeypatch):
     loading.read('census')
 
 
-# Download: a stand-in for the one call that reaches for the network.
+# Downloads. A stand-in replaces the one call that uses the network.
 
 
 class _Response(io.BytesIO):
@@ -375,7 +375,7 @@ def _serve(monkeypatch, response):
 
 
 def _official(monkeypatch, content):
-  """Takes `content` for the official one."""
+  """Makes `content` the official one."""
   git = hashlib.sha1(b'blob %d\0' % len(content) + content).hexdigest()
   for split in files.SPLITS:
     monkeypatch.setitem(files.OFFICIAL_GIT_SHA1, split, git)
@@ -393,7 +393,7 @@ def test_download(tmp_path, monkeypatch):
   assert 'the official files' in raw.facts['statement']
   folder = tmp_path / 'cache' / 'lplmtl' / 'census-income'
   assert [p.name for p in folder.iterdir()] == [files.ARCHIVE]
-  # The second time nothing is fetched.
+  # Nothing is fetched the second time.
   _serve(monkeypatch, AssertionError('fetched again'))
   assert fuzz_reader.rows_of(
     loading.read('census').test
@@ -527,7 +527,7 @@ def test_validation_splits():
   assert tenth.facts['rows'] == {'train': 360, 'validation': 40, 'test': 200}
   half = protocol.encode(raw, ('marital',), validation='test_half')
   assert half.facts['rows'] == {'train': 400, 'validation': 100, 'test': 100}
-  # Every row once, training rows apart from the others.
+  # Each row occurs once, either for training or for validation.
   ages = raw.train['age'].values[raw.train['age'].codes]
   back = np.concatenate(
     [
@@ -544,7 +544,7 @@ def test_validation_splits():
   assert not np.array_equal(other.validation.features['numeric'], first)
 
 
-def test_tables_come_from_training_rows_alone():
+def test_tables_are_fitted_on_training_rows_only():
   raw = _sample()
   data = protocol.encode(raw, ('marital',))
   spoiled = dict(raw.test)
@@ -555,7 +555,7 @@ def test_tables_come_from_training_rows_alone():
   spoiled['age'] = Factor(raw.test['age'].codes, raw.test['age'].values + 1000)
   changed = protocol.encode(raw._replace(test=spoiled), ('marital',))
   assert changed.tables == data.tables
-  # An unseen category takes the reserved id, and is counted.
+  # An unseen category takes the reserved id and is counted.
   assert changed.facts['unseen']['test']['race'] == 200
   column = protocol.CATEGORIES.index('race')
   assert (changed.test.features['categories'][:, column] == 0).all()
@@ -570,8 +570,8 @@ def test_tables_come_from_training_rows_alone():
     ('test', '-1e40'),
   ],
 )
-def test_a_number_out_of_all_bounds_names_its_line(split, number, tmp_path):
-  """In a test row it made every metric NaN, in a validation row a traceback."""
+def test_a_number_out_of_bounds_names_its_line(split, number, tmp_path):
+  """It used to make every metric NaN, or to end in a traceback."""
   order = np.random.default_rng(0).permutation(60)
   row = {'train': order[6], 'validation': order[0], 'test': 7}[split]
   rows = fuzz_reader.sample_lines()
@@ -659,8 +659,8 @@ def test_sample_looks_like_the_real_table(census_dir):
     np.testing.assert_allclose(shares[1], shares[0], atol=0.1, err_msg=column)
 
 
-def test_sample_optimum_cannot_be_beaten_by_the_inputs_alone():
-  """The generator's own probabilities rank the labels as it says."""
+def test_no_model_of_the_inputs_beats_the_optimum_of_the_sample():
+  """The optimum is plausible, and a linear model stays below it."""
   made = sample.make(20_000)
   assert 0.90 < made.optimum['income'] < 0.97
   from sklearn import linear_model, metrics

@@ -1,4 +1,4 @@
-"""The comparison: what is fitted, kept, and said."""
+"""A comparison: what is fitted, kept and reported."""
 
 import dataclasses
 import functools
@@ -56,8 +56,8 @@ def _results(folder):
 
 
 def _without_times(found):
-  """What must come out the same, however often it was interrupted."""
-  times = ('latency', 'examples_per_second', 'seconds')
+  """What must be the same however often the comparison was interrupted."""
+  times = ('latency', 'examples_per_second', 'seconds', 'fitted')
   rows = [
     {k: v for k, v in row.items() if k not in times} for row in found['rows']
   ]
@@ -96,7 +96,7 @@ def test_rows(finished):
   others = [single['test'][t]['auc']['mean'] for t in found['tasks']]
   assert ours['mtl_gain'] == pytest.approx(statistics.mtl_gain(aucs, others))
   assert len(ours['test']['income']['auc']['per_seed']) == 3
-  # Two trunks of 8 units, a half each of one of 16, and two encoders.
+  # Two trunks of 8 units, each half of one of 16 units, and two encoders.
   assert single['parameters'] > ours['parameters']
   for row in found['rows']:
     assert set(row['setting'].values()) <= set(found['settings'])
@@ -154,7 +154,7 @@ def test_another_baseline_fits_nothing(finished, tmp_path, no_fits):
 
 
 def test_what_was_lost_is_fitted_again(finished, tmp_path):
-  """A kill between two files, a half-written part, and a damaged array."""
+  """After a kill between two files: a half-written file, a damaged array."""
   folder = tmp_path / 'killed'
   shutil.copytree(finished, folder)
   for name in ('comparison.json', 'comparison.md'):
@@ -174,7 +174,7 @@ def test_what_was_lost_is_fitted_again(finished, tmp_path):
 
 
 def test_time_runs_out(finished, tmp_path, capsys, monkeypatch, no_fits):
-  """After the first row; and before it."""
+  """After the first row, and before it."""
   folder = tmp_path / 'late'
   shutil.copytree(finished, folder)
   for path in (folder / 'cells').glob('*.json'):
@@ -190,7 +190,7 @@ def test_time_runs_out(finished, tmp_path, capsys, monkeypatch, no_fits):
 
 
 def test_settings_that_diverge(finished, tmp_path, capsys, monkeypatch):
-  """One is left out; a row of nothing else fails, after the others."""
+  """They are left out; a row with no other setting fails, after the rest."""
   (path,) = (
     path.with_suffix('.json')
     for path in (finished / 'cells').glob('*.npz')
@@ -271,7 +271,7 @@ def test_settings_that_compile_once_are_fitted_together():
 
 
 def test_a_population_of_settings_is_its_members():
-  """Both settings at once, and the second one alone."""
+  """Both settings at once, and the second by itself."""
   raw = loading.read('sample', num_rows=1500)
   data = protocol.encode(raw, ('income', 'marital'), num_bins=4)
   base = Config(
@@ -363,14 +363,14 @@ def test_mistakes(arguments, complaint, tmp_path, capsys, no_fits):
 
 @pytest.mark.parametrize('path', FLAG_FILES, ids=lambda p: p.name)
 def test_flag_files(path):
-  """Each says what it is for, and can be fitted: as many settings for all."""
+  """Each has a header and can be fitted, with as many settings for all."""
   flags.FLAGS.unparse_flags()
   for name in flags.FLAGS:
     flags.FLAGS[name].unparse()
   assert flags.FLAGS(['compare', f'--flagfile={path}']) == ['compare']
   made = plan.from_flags(flags.FLAGS)
   assert path.read_text().startswith('# ')
-  few = 'balancers' in path.name  # thirty rows, and no verdict hangs on one
+  few = 'balancers' in path.name  # thirty rows, none of which decides anything
   assert len(made.settings) >= (4 if few else 6)
   assert made.tuning_seeds >= (2 if few else 3)
   assert made.base.num_seeds >= (3 if few else 10)
@@ -396,7 +396,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys, no_fits):
 
 
 def test_trees(tmp_path):
-  """A row of LightGBM: on a table where it must be good."""
+  """On a table on which LightGBM must do well."""
   pytest.importorskip('lightgbm')
   raw = loading.read('sample', num_rows=4000)
   data = protocol.encode(raw, ('income',), num_bins=0)

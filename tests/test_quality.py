@@ -230,7 +230,7 @@ def test_trees_are_for_binary_tasks():
 
 
 def test_scores_of_other_tasks():
-  """Calibration is that of chances alone."""
+  """Only binary tasks have a calibration curve."""
   model = lplmtl.SharedBottom(
     TASKS, bottom=lplmtl.MLP((2,)), tower=lplmtl.MLP(())
   )

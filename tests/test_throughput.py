@@ -8,6 +8,10 @@ import sys
 
 import pytest
 
+from experiments.benchmark import plan
+from experiments.launcher import options
+from experiments.launcher.errors import InputError
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -72,7 +76,7 @@ def test_whole_processes_of_a_small_model(tmp_path):
 
 
 def test_the_twin_has_our_size():
-  """As many parameters, but for the biases of its gates."""
+  """As many parameters, except the biases of its gates."""
   torch = pytest.importorskip('torch')
   import jax
   import numpy as np
@@ -114,7 +118,7 @@ def test_the_twin_has_our_size():
 
 
 def test_the_twin_needs_no_jax():
-  """Its imports are timed, and JAX would take part of its cores."""
+  """Its imports are timed, and JAX would compete for its cores."""
   code = (
     'import experiments.benchmark.protocol, sys; '
     "assert not {'jax', 'flax', 'lplmtl'} & sys.modules.keys()"
@@ -122,25 +126,49 @@ def test_the_twin_needs_no_jax():
   subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
 
+PLAN = {
+  'data': options.Config(dataset='sample'), 'architectures': ('mmoe',),
+  'batch_sizes': (256,), 'precisions': ('float32',), 'balancers': ('equal',),
+  'rival': 'none', 'measures': ('train',), 'alternations': 2, 'epochs': 0,
+  'num_tasks': 2, 'machine': {'threads': 1, 'num_seeds': 1, 'devices': 1},
+  'sizes': {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  'fields, complaint',
+  [
+    (
+      {'architectures': ('resnet',)},
+      '--architectures .* adatt, cgc, .* resnet',
+    ),
+    ({'balancers': ('magic',)}, '--balancers .* aligned_mtl, .* magic'),
+    ({'measures': ('speed',)}, '--measures .* latency, .* speed'),
+    ({'measures': ('products',)}, 'add train'),
+    ({'measures': ()}, '--measures .* none'),
+    ({'precisions': ('int8',)}, '--precisions .* float32, bfloat16'),
+    ({'out': pathlib.Path('/no/such/folder/x')}, '--out=/no/such/folder'),
+    ({'machine': {'threads': 9999}}, '--threads=9999'),
+    ({'rival': 'pytorch', 'architectures': ('sple',)}, 'pytorch|mmoe, ple'),
+  ],
+)
+def test_plans_that_cannot_be_measured(fields, complaint):
+  plan.Plan(**PLAN)
+  with pytest.raises(InputError, match=complaint):
+    plan.Plan(**{**PLAN, **fields})
+
+
 @pytest.mark.parametrize(
   'arguments, complaint',
   [
-    ('--architectures=resnet', '--architectures .* adatt, cgc, .* resnet'),
     ('--batch_sizes=0', '--batch_sizes .* found 0'),
-    ('--threads=9999', '--threads=9999'),
-    ('--out=/no/such/folder/x.json', '--out=/no/such/folder'),
     ('--batch_sizes=9999 --num_rows=200', '--batch_sizes .* 120 training rows'),
-    ('--balancers=magic', '--balancers .* aligned_mtl, .* magic'),
-    ('--measures=speed', '--measures .* latency, .* speed'),
-    ('--measures=products', 'add train'),
     ('--measures=train --epochs=1', '--epochs .* --measures'),
     (
       '--architectures=single_task --balancers=mgda --num_rows=200 '
       '--batch_sizes=32 --measures=train',
       'SingleTask shares no parameters',
     ),
-    ('--precisions=int8', '--precisions .* float32, bfloat16'),
-    ('--epochs=1 --rival=pytorch --architectures=sple', 'pytorch'),
     ('more', "'more'"),
   ],
 )

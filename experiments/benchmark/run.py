@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+from typing import Any
 
 import numpy as np
 
@@ -60,8 +61,8 @@ def _write_rows(
       f'--batch_sizes go up to {largest}, found {num_rows} training rows'
     )
   labels = np.stack([data.train.labels[t.name] for t in data.tasks], axis=1)
-  features = data.train.features
-  rows = protocol.Rows(features, labels, list(data.tables.num_categories))  # type: ignore
+  features: Any = data.train.features  # a dict: see `Tables.encode`
+  rows = protocol.Rows(features, labels, list(data.tables.num_categories))
   protocol.write_rows(path, rows, plan.num_tasks)
 
 

@@ -116,11 +116,10 @@ def fit(
   """
   lightgbm = _lightgbm()
   start = time.perf_counter()
-  num_categories = data.train.features['categories'].shape[1]  # type: ignore
   train = lightgbm.Dataset(
     _inputs(data.train),
     data.train.labels[task],
-    categorical_feature=list(range(num_categories)),
+    categorical_feature=list(range(_num_categories(data.train))),
     free_raw_data=True,
   )
   held_out = lightgbm.Dataset(
@@ -179,6 +178,11 @@ def _lightgbm() -> Any:
   logger.propagate = False
   lightgbm.register_logger(logger)
   return lightgbm
+
+
+def _num_categories(batch: Batch) -> int:
+  features: Any = batch.features  # a dict: see `Tables.encode`
+  return features['categories'].shape[1]
 
 
 def _inputs(batch: Batch) -> np.ndarray:
