@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -165,7 +165,7 @@ def model_tasks(model: ModelOrMaker, hyperparams: PyTree) -> tuple[Task, ...]:
     jax.eval_shape(
       read,
       jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((), np.asarray(x).dtype), hyperparams
+        lambda x: jax.ShapeDtypeStruct((), jnp.result_type(x)), hyperparams
       ),
     )
   return tuple(tasks)
