@@ -1,1 +1,1 @@
-"""What `experiments.throughput` is made of."""
+"""The machinery of `experiments.throughput`."""

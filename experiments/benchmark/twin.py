@@ -9,17 +9,17 @@ import time
 
 START = time.perf_counter()  # before the imports, which are timed too
 
-import json  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from typing import Any  # noqa: E402
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
 
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
-from torch.nn import functional  # noqa: E402
+import torch
+from torch import nn
+from torch.nn import functional
 
-from experiments.benchmark import protocol  # noqa: E402
-from experiments.benchmark.protocol import Config  # noqa: E402
+from experiments.benchmark import protocol
+from experiments.benchmark.protocol import Config
 
 LEARNING_RATE = 1e-3  # the library's, too
 TABLE_ROWS = 1024  # scored at a time: a whole table would not fit a cache

@@ -4,35 +4,36 @@ import time
 
 START = time.perf_counter()  # before the imports, which are timed too
 
-import functools  # noqa: E402
-import json  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from typing import Any  # noqa: E402
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
 
-import flax.linen as nn  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from jax.sharding import Mesh  # noqa: E402
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
 
-import lplmtl  # noqa: E402
-from experiments.benchmark import protocol  # noqa: E402
-from experiments.benchmark.protocol import Config  # noqa: E402
-from experiments.launcher import build, errors, options  # noqa: E402
-from lplmtl import tasks, training  # noqa: E402
-from lplmtl.compression import cost  # noqa: E402
-from lplmtl.training import (  # noqa: E402
+import lplmtl
+from experiments.benchmark import protocol
+from experiments.benchmark.protocol import Config
+from experiments.launcher import build, errors, options
+from lplmtl import tasks, training
+from lplmtl.compression import cost
+from lplmtl.training import (
   evaluation,
   microbatch,
   parallel,
   programs,
 )
-from lplmtl.types import PyTree  # noqa: E402
+from lplmtl.types import PyTree
 
 LEARNING_RATE = 1e-3  # the twin's, too
-# Small products are repeated in one call, whose own cost would count otherwise.
+# Small products are repeated in one call, because the cost of a call would count
+# otherwise.
 LOOPS = 20
 NUM_SINGLE_ROWS = 100  # different ones, so that caches do not flatter latency
 # A compiled product and its factors.

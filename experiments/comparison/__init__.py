@@ -1,1 +1,1 @@
-"""What `experiments.compare` is made of."""
+"""The machinery of `experiments.compare`."""

@@ -17,8 +17,9 @@ from experiments.launcher import provenance, quality
 from lplmtl import metrics, statistics
 from lplmtl.types import Task
 
-# Bootstrap samples of the rows, for metrics whose variance has no formula: the
-# ends of a 95 % interval vary by about a tenth of its width.
+# Bootstrap samples of the rows, for metrics whose variance has no formula. The
+# standard error of either end of a 95 % interval is then a twentieth of its
+# width.
 SAMPLES = 200
 
 
