@@ -32,8 +32,7 @@ from lplmtl.training import (
 from lplmtl.types import PyTree
 
 LEARNING_RATE = 1e-3  # the twin's, too
-# Small products are repeated in one call, because the cost of a call would count
-# otherwise.
+# Small products are repeated in one call, or the cost of calls would count.
 LOOPS = 20
 NUM_SINGLE_ROWS = 100  # different ones, so that caches do not flatter latency
 # A compiled product and its factors.
