@@ -1,4 +1,4 @@
-"""What may lean on what, what importing costs, and small rules of the tree."""
+"""Which modules may import which, what an import costs, and lengths."""
 
 import ast
 import importlib
@@ -132,8 +132,8 @@ FORBIDDEN = {
   'statistics': {'flax', 'jax', 'optax'},
   '_delong': {'flax', 'jax', 'optax'},
 }
-# The rooms of the experiments, and those that each may import. Of the data sets
-# only the seam and the look-up are visible outside their room.
+# The folders of `experiments`, and those that each may import. Outside
+# `datasets`, only its base module and its look-up by name may be imported.
 ROOMS = {
   'launcher': {'datasets'},
   'datasets': {'launcher'},
@@ -165,10 +165,10 @@ def _imports(path):
 
 
 def _part(name):
-  """The row of a module, such as `layers` or `training.steps`."""
+  """Returns the row of a module, such as `layers` or `training.steps`."""
   room = name.split('.')[0]
-  own = '.'.join(name.split('.')[:2])
-  return own if own in ALLOWED else room
+  module = '.'.join(name.split('.')[:2])
+  return module if module in ALLOWED else room
 
 
 def _name(path):
@@ -202,16 +202,16 @@ def test_arrows_point_one_way(path):
 
 def test_every_part_has_its_row():
   indices = {'', *(part.split('.')[0] for part in ALLOWED)}
-  found = {_part(_name(path)) for path in SOURCES}
-  assert found - indices == set(ALLOWED) - indices
-  assert indices - {''} <= {part.split('.')[0] for part in found}
+  parts = {_part(_name(path)) for path in SOURCES}
+  assert parts - indices == set(ALLOWED) - indices
+  assert indices - {''} <= {part.split('.')[0] for part in parts}
 
 
 @pytest.mark.parametrize(
   'path', SOURCES, ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_library_is_silent_and_portable(path):
-  """No printing, flags, environment, global options; no outgoing API."""
+  """No printing, flags, environment or global options; no deprecated API."""
   text = path.read_text()
   for word in (
     r'\bprint\(', r'os\.environ', r'jax\.config', r'jnp\.empty', r'\bpmap\b',
@@ -224,7 +224,7 @@ def test_library_is_silent_and_portable(path):
   'path', EXPERIMENTS, ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_arrows_between_experiments_point_one_way(path):
-  """No file imports a command; machinery gets its data set from a command."""
+  """No file imports a command, and no folder but datasets knows a data set."""
   parts = path.relative_to(ROOT / 'experiments').parts
   room = parts[0] if len(parts) > 1 else 'a command'
   for name in _imports(path):
@@ -244,16 +244,16 @@ def test_imports_inside_functions_are_few_and_have_reasons():
   for path in EXPERIMENTS:
     text = path.read_text()
     lines = ['', *text.splitlines()]
-    for function in ast.walk(ast.parse(text)):
-      if isinstance(function, ast.FunctionDef):
-        for node in ast.walk(function):
-          if isinstance(node, IMPORT):
-            line = node.lineno
-            deferred[f'{path.relative_to(ROOT)}:{line}'] = '#' in lines[
-              line
-            ] or (
-              lines[line - 1].lstrip().startswith(('#', 'from ', 'import '))
-            )
+    functions = [
+      node
+      for node in ast.walk(ast.parse(text))
+      if isinstance(node, ast.FunctionDef)
+    ]
+    for node in (n for function in functions for n in ast.walk(function)):
+      if isinstance(node, IMPORT):
+        line, above = lines[node.lineno], lines[node.lineno - 1].lstrip()
+        has_reason = '#' in line or above.startswith(('#', 'from ', 'import '))
+        deferred[f'{path.relative_to(ROOT)}:{node.lineno}'] = has_reason
   assert all(deferred.values()), deferred
   assert len(deferred) <= 15, deferred
 
@@ -261,7 +261,7 @@ def test_imports_inside_functions_are_few_and_have_reasons():
 def test_files_and_functions_are_short():
   """Functions count their signature and docstring."""
   long = {}
-  for path in (*SOURCES, *sorted((ROOT / 'experiments').rglob('*.py'))):
+  for path in (*SOURCES, *EXPERIMENTS):
     text, name = path.read_text(), str(path.relative_to(ROOT))
     if len(text.splitlines()) > 350:
       long[name] = 'lines'
@@ -282,11 +282,11 @@ def test_files_and_functions_are_short():
 
 def _loaded_by(statement):
   code = f'{statement}; import sys; print(*sys.modules)'
-  found = subprocess.run(
+  process = subprocess.run(
     [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True
   )
-  assert found.returncode == 0, found.stderr
-  return {name.split('.')[0] for name in found.stdout.split()}
+  assert process.returncode == 0, process.stderr
+  return {name.split('.')[0] for name in process.stdout.split()}
 
 
 @pytest.mark.parametrize('name', sorted(_moved.MOVED))
@@ -322,7 +322,7 @@ def test_help_is_light(command):
 
 
 def test_public_names_are_documented():
-  """Modules, classes, their methods, and functions that are not nested."""
+  """Modules, classes, methods, and functions that are not nested."""
   for path in SOURCES:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree) or not tree.body, path.name
