@@ -108,7 +108,7 @@ def test_what_a_balancer_of_ones_own_returns(needs_gramian):
     (lambda losses, state, **extra: (jnp.ones(3), state), r'shape \(2,\), one'),
     (
       lambda losses, state, **extra: (jnp.ones(2), (state, 0)),
-      r'update must return a state of .*float32\[2\]; found \(.float32\[2\]',
+      r'update must return a state .*float32\[2\]; found \(.float32\[2\]',
     ),
     (
       lambda losses, state, **extra: (jnp.ones(2), state.astype(int)),

@@ -295,7 +295,7 @@ def test_other_folders_and_files_are_left_alone(tmp_path):
   (tmp_path / 'folder' / 'keep').write_text('mine')
   (tmp_path / 'file').write_text('mine')
   for name in ('folder', 'file'):
-    with pytest.raises(ValueError, match='is no model folder that was written'):
+    with pytest.raises(ValueError, match='is not a model folder'):
       _save(tmp_path / name)
   with pytest.raises(ValueError, match='brackets'):
     _save(tmp_path / 'a[1]')

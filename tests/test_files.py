@@ -82,7 +82,7 @@ def test_nothing_is_written_through_a_link(tmp_path, monkeypatch):
   assert part.is_symlink() and not (tmp_path / 'a').exists()
   part.unlink()
   (tmp_path / 'a').symlink_to('mine')
-  with pytest.raises(OSError, match='is no regular file'):
+  with pytest.raises(OSError, match='not a regular file'):
     files.write(tmp_path / 'a', b'new')
   with pytest.raises(OSError, match='symbolic links'):
     files.create(tmp_path / 'a', os.O_RDWR)
@@ -114,7 +114,7 @@ def test_only_regular_files_are_read_or_replaced(kind, tmp_path):
   else:
     path.symlink_to('/dev/zero')
   for use in (files.read, files.sha256, lambda p: files.write(p, b'')):
-    with pytest.raises(OSError, match='is no regular file'):
+    with pytest.raises(OSError, match='not a regular file'):
       use(path)
   assert [p.name for p in tmp_path.iterdir()] == ['a']
 

@@ -282,7 +282,7 @@ def test_models_that_do_not_say_or_do_not_share():
   class Silent:
     pass
 
-  with pytest.raises(ValueError, match=r'is_shared\(path\); found Silent'):
+  with pytest.raises(ValueError, match=r'is_shared\(path\), which Silent'):
     gradients.shared_leaves(Silent(), params)
 
   class Alone:
@@ -311,7 +311,7 @@ def test_a_balancer_that_returns_no_weights():
   wrong = balancing.equal()._replace(
     update=lambda losses, state, **extra: (losses.sum(), state)
   )
-  expected = rf'weights of shape \({NUM_TASKS},\), one a task; found \(\)'
+  expected = rf'weights of shape \({NUM_TASKS},\), one per task; found \(\)'
   with pytest.raises(ValueError, match=expected):
     balanced.gradient(
       model, contracts.TASKS, wrong, (), params, microbatch.Rows(batch, KEY)
@@ -351,7 +351,7 @@ def test_arguments_of_task_gradients():
   ]
   assert alike[0].out_avals == alike[1].out_avals
   for args, complaint in (
-    ((contracts.TASKS, params, batch.features), 'batch must be a lplmtl.Batch'),
+    ((contracts.TASKS, params, batch.features), 'must be an lplmtl.Batch'),
     ((params, contracts.TASKS, batch), 'a tuple of lplmtl.Task, found dict'),
     ((contracts.TASKS, {'params': params}, batch), r"params'\]"),
     (

@@ -554,7 +554,7 @@ def test_without_a_bad_step_skipping_changes_nothing(three_seeds):
     ({'num_epochs': 2.0}, 'num_epochs must be a whole number, found 2.0'),
     (
       {'data': (np.zeros((9, 2)), {})},
-      'data must be a lplmtl.Batch.* found tuple',
+      'must be an lplmtl.Batch.* found tuple',
     ),
     ({'num_epochs': 0}, 'must be at least 1, found 0, 1 and None'),
     ({'patience': 0}, 'must be at least 1'),

@@ -1,7 +1,8 @@
-"""Single files: written whole, found again after a power cut, read with care.
+"""Single files: written atomically, safe against power cuts, read with care.
 
-Plain Python. A rename may reach the disk before the bytes that it names: so a
-file is synchronised before it gets its name, and the folder of the name after.
+A rename may reach the disk before the bytes of the file that it names. So a
+file is synchronised before it gets its name, and the folder of the name
+afterwards. This module uses only the standard library.
 """
 
 import contextlib
@@ -17,24 +18,26 @@ import stat
 from collections.abc import Iterable
 from typing import Any
 
-# Not on every system.
+# Flags that some systems lack.
 _NOFOLLOW = getattr(os, 'O_NOFOLLOW', 0)
 _NONBLOCK = getattr(os, 'O_NONBLOCK', 0)
 _BINARY = getattr(os, 'O_BINARY', 0)
-# What a file system answers that cannot synchronise a folder, or a user who may
-# not read it.
+# Errors of file systems that cannot synchronise a folder, and of folders that
+# the user may not read.
 _NO_SYNC = (
   errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF,
 )  # fmt: skip
-LARGEST = 2**28  # bytes: more than any file that is read whole here
+# Bytes: larger than any file that is read as a whole here, and smaller than the
+# memory of a small machine.
+LARGEST = 2**28
 
 
 def write(path: pathlib.Path, content: bytes, mode: int = 0o666) -> None:
-  """Writes a whole file or none, for good.
+  """Writes a file completely or not at all, and synchronises it.
 
-  The part that becomes the file has a random name beside it, so that nothing
-  which stands there already is written to; what is no regular file, a link too,
-  is not replaced.
+  The bytes go to a new file with a random name beside it, which is then
+  renamed, so that nothing that exists is written to. Anything but a regular
+  file, a link included, is not replaced.
 
   Args:
     path: the file.
@@ -42,7 +45,7 @@ def write(path: pathlib.Path, content: bytes, mode: int = 0o666) -> None:
     mode: its permissions, less the umask.
 
   Raises:
-    OSError: it cannot be written; an older file is still there.
+    OSError: the file cannot be written; an older one is still there.
   """
   check_regular(path)
   part = path.with_name(f'.{path.name}.{secrets.token_hex(8)}.part')
@@ -61,11 +64,13 @@ def write(path: pathlib.Path, content: bytes, mode: int = 0o666) -> None:
 
 
 def create(path: pathlib.Path, flags: int, mode: int = 0o666) -> int:
-  """A descriptor of a new file, or of one that is there; no link is followed.
+  """Opens a new or an existing file, and returns its descriptor.
+
+  Links are not followed.
 
   Args:
     path: the file.
-    flags: `os.O_EXCL` for a new file alone, and how to open it.
+    flags: how to open it; with `os.O_EXCL` only a new file.
     mode: permissions of a new file, less the umask.
   """
   flags |= os.O_CREAT | _NOFOLLOW | _NONBLOCK | _BINARY
@@ -73,14 +78,14 @@ def create(path: pathlib.Path, flags: int, mode: int = 0o666) -> int:
 
 
 def check_regular(path: pathlib.Path) -> None:
-  """Raises an OSError for what is there and is no regular file, a link too."""
+  """Raises OSError if `path` is anything but a regular file, even a link."""
   with contextlib.suppress(FileNotFoundError):
     if not stat.S_ISREG(path.lstat().st_mode):
-      raise _no_regular_file(path)
+      raise _not_regular(path)
 
 
 def tidy(folder: pathlib.Path, names: Iterable[str]) -> None:
-  """Removes the parts of these files, which a kill has left."""
+  """Removes what an interrupted `write` of these files has left behind."""
   wanted = '|'.join(map(re.escape, names))
   pattern = re.compile(rf'\.(?:{wanted})\.[0-9a-f]{{16}}\.part')
   for entry in list(os.scandir(folder)):
@@ -90,23 +95,23 @@ def tidy(folder: pathlib.Path, names: Iterable[str]) -> None:
 
 
 def open_regular(path: pathlib.Path) -> io.BufferedReader:
-  """Opens a file for reading; never waits, as a FIFO would have it.
+  """Opens a file for reading, without waiting for the writer of a FIFO.
 
   Raises:
-    OSError: it cannot be opened, or is no regular file nor a link to one.
+    OSError: it cannot be opened, or is not a regular file or a link to one.
   """
   descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
   if not stat.S_ISREG(os.fstat(descriptor).st_mode):
     os.close(descriptor)
-    raise _no_regular_file(path)
+    raise _not_regular(path)
   return open(descriptor, 'rb')
 
 
 def read(path: pathlib.Path, largest: int = LARGEST) -> bytes:
-  """The content of a regular file.
+  """Returns the content of a regular file.
 
   Raises:
-    OSError: it cannot be read, is no regular file, or is larger than
+    OSError: it cannot be read, is not a regular file, or is larger than
       `largest` bytes.
   """
   with open_regular(path) as file:
@@ -119,7 +124,7 @@ def read(path: pathlib.Path, largest: int = LARGEST) -> bytes:
 
 
 def read_json(path: pathlib.Path) -> Any:
-  """JSON data of a regular file; raises as `read`, or a ValueError."""
+  """Returns the JSON data of a file; raises as `read`, or ValueError."""
   try:
     return json.loads(read(path))
   except RecursionError as error:
@@ -127,13 +132,13 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def sha256(path: pathlib.Path) -> str:
-  """The checksum of a regular file of any size; raises as `read`."""
+  """Returns the checksum of a regular file of any size; raises as `read`."""
   with open_regular(path) as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def sync(path: pathlib.Path) -> None:
-  """Waits until a file, or the names in a folder, are on the disk."""
+  """Waits until a file, or the list of names in a folder, is on the disk."""
   try:
     descriptor = os.open(path, os.O_RDONLY | _NONBLOCK | _BINARY)
   except PermissionError:  # such as any folder on Windows
@@ -148,7 +153,7 @@ def sync(path: pathlib.Path) -> None:
 
 
 def sync_tree(folder: pathlib.Path) -> None:
-  """The same for all that is below a folder, and for itself."""
+  """Synchronises everything below a folder, and the folder itself."""
   for parent, _, names in os.walk(folder, topdown=False):
     for name in names:
       sync(pathlib.Path(parent, name))
@@ -156,12 +161,12 @@ def sync_tree(folder: pathlib.Path) -> None:
 
 
 def make_folder(folder: pathlib.Path) -> None:
-  """Makes a folder and its missing parents, for good."""
+  """Makes a folder and its missing parents, and synchronises them."""
   missing = [p for p in (folder, *folder.parents) if not p.exists()]
   for path in reversed(missing):
     path.mkdir(exist_ok=True)
     sync(path.parent)
 
 
-def _no_regular_file(path: pathlib.Path) -> OSError:
-  return OSError(errno.EINVAL, 'is no regular file', str(path))
+def _not_regular(path: pathlib.Path) -> OSError:
+  return OSError(errno.EINVAL, 'is not a regular file', str(path))

@@ -1,8 +1,8 @@
-"""Folders of our own: marked when they are made, removed by that mark alone.
+"""Folders that lplmtl writes: marked when made, removed only with that mark.
 
-A folder holds the file `LPLMTL`, which says what it is and how long its files
-are, and `SHA256SUMS`, for `sha256sum -c`. Folders of releases before the mark
-are known by their metadata. Plain Python.
+A folder holds the file `LPLMTL`, with its kind and the sizes of its files, and
+`SHA256SUMS`, for `sha256sum -c`. Folders older than the mark are recognised by
+their metadata. This module uses only the standard library.
 """
 
 import contextlib
@@ -20,31 +20,32 @@ from lplmtl.storage import files
 MARK, CHECKSUMS = 'LPLMTL', 'SHA256SUMS'
 ARRAYS, META = 'arrays', 'meta'
 _METADATA = f'{META}/metadata'
-_NEW, _OLD = 'new', 'old'  # inside of a part
+_NEW, _OLD = 'new', 'old'  # inside a part
 _PART = 'part'
-# What a damaged folder may hold beside them, where its list of files is lost.
+# What a damaged folder may hold if its list of files is lost.
 _LAYOUT = {
   MARK, CHECKSUMS, ARRAYS, META, '_CHECKPOINT_METADATA', 'commit_success.txt',
 }  # fmt: skip
-# Looks for what is written after an error, those in a row that find nothing,
-# and seconds between them.
+# After an error, background threads of Orbax may go on writing for a moment. A
+# part is removed again and again, until it has stayed away for three looks in a
+# row, and for 40 looks (1.2 s) at most; seconds between looks.
 _TRIES, _QUIET, _WAIT = 40, 3, 0.03
-# Of metadata before the mark: by what they hold.
+# The kind of a folder without a mark, by a key of its metadata.
 _KINDS = {'model': 'model', 'run': 'checkpoint'}
 _LINE = re.compile('([0-9a-f]{64})  ([^\n]+)')
 
 
 def is_empty(folder: pathlib.Path) -> bool:
-  """Whether it is a folder, no link to one, with nothing in it."""
+  """Returns whether it is a folder (not a link to one) with nothing in it."""
   is_folder = folder.is_dir() and not folder.is_symlink()
   return is_folder and not os.listdir(folder)
 
 
 def is_own(folder: pathlib.Path, kind: str) -> bool:
-  """Whether a folder was written here, and holds nothing else.
+  """Returns whether lplmtl wrote a folder, and nothing was added to it.
 
   Args:
-    folder: any path; a link is not own.
+    folder: any path; a link does not count.
     kind: `model` or `checkpoint`.
   """
   try:
@@ -53,7 +54,7 @@ def is_own(folder: pathlib.Path, kind: str) -> bool:
     listed = _listed(folder)
     if _kind(folder, listed) != kind:
       return False
-    # Each of the two lists makes up for damage to the other.
+    # Either list of files makes up for damage to the other.
     known = {*listed, *read_mark(folder)[1], CHECKSUMS, MARK}
     if listed or len(known) > 2:
       return names(folder) <= known
@@ -63,7 +64,7 @@ def is_own(folder: pathlib.Path, kind: str) -> bool:
 
 
 def _kind(folder: pathlib.Path, listed: Mapping[str, str]) -> str | None:
-  """What the mark says; without one, what the metadata are."""
+  """Returns the kind in the mark; without one, that of the metadata."""
   kind, _ = read_mark(folder)
   if kind is not None:
     return kind
@@ -76,7 +77,7 @@ def _kind(folder: pathlib.Path, listed: Mapping[str, str]) -> str | None:
 
 
 def kind_of(folder: pathlib.Path) -> str | None:
-  """What was written here at a path, damaged or not; None for all else."""
+  """Returns the kind of a folder of ours, damaged or not; else None."""
   try:
     return _kind(folder, _listed(folder))
   except (OSError, ValueError):
@@ -84,7 +85,7 @@ def kind_of(folder: pathlib.Path) -> str | None:
 
 
 def read_mark(folder: pathlib.Path) -> tuple[str | None, dict[str, int]]:
-  """`(kind, {file: bytes})`; `(None, {})` without a whole mark."""
+  """Returns `(kind, {file: bytes})`; `(None, {})` without an intact mark."""
   try:
     first, *lines = files.read(folder / MARK).decode('utf-8').splitlines()
     name, kind = first.split(' ')
@@ -97,7 +98,7 @@ def read_mark(folder: pathlib.Path) -> tuple[str | None, dict[str, int]]:
 
 
 def names(folder: pathlib.Path) -> set[str]:
-  """All below a folder that is no folder: `{'arrays/d/ab', ...}`."""
+  """Returns all files below a folder: `{'arrays/d/ab', ...}`."""
   found, todo = set(), ['']
   while todo:
     below = todo.pop()
@@ -111,7 +112,7 @@ def names(folder: pathlib.Path) -> set[str]:
 
 
 def seal(folder: pathlib.Path, kind: str) -> None:
-  """Marks a folder, sums it up, and waits until all of it is on the disk."""
+  """Adds the mark and the checksums, and waits until all is on the disk."""
   sizes = {name: (folder / name).stat().st_size for name in names(folder)}
   lines = [f'lplmtl {kind}', *(f'{n}  {k}' for k, n in sorted(sizes.items()))]
   (folder / MARK).write_text('\n'.join(lines) + '\n', encoding='utf-8')
@@ -124,7 +125,8 @@ def damage(folder: pathlib.Path) -> str | None:
   """Compares every file with its size, then with its checksum.
 
   Returns:
-    What is wrong first, such as 'meta/metadata has changed'; None if nothing.
+    The first damage, such as 'meta/metadata has changed'; None if there is
+    none.
 
   Raises:
     OSError: something cannot be read.
@@ -138,7 +140,7 @@ def damage(folder: pathlib.Path) -> str | None:
   for name in sorted(found ^ {*expected, CHECKSUMS}):
     return f'{name} {"was added" if name in found else "is missing"}'
   kind, sizes = read_mark(folder)
-  if kind is None and MARK in found:  # nothing tells how long the others are
+  if kind is None and MARK in found:  # the sizes of the others are lost
     return f'{MARK} has changed'
   for name in sorted(expected):
     size = (folder / name).stat().st_size
@@ -155,7 +157,7 @@ def _text(sums: Mapping[str, str]) -> str:
 
 
 def _listed(folder: pathlib.Path) -> dict[str, str]:
-  """`{file: checksum}`; nothing where the list is not whole."""
+  """Returns `{file: checksum}`; an empty dict if the list is damaged."""
   try:
     text = files.read(folder / CHECKSUMS).decode('utf-8')
   except (OSError, ValueError):
@@ -165,9 +167,9 @@ def _listed(folder: pathlib.Path) -> dict[str, str]:
 
 
 def remove(folder: pathlib.Path) -> None:
-  """Removes an own folder as far as it can be.
+  """Removes a folder of ours, as far as possible.
 
-  The mark goes last, so that half a folder is known too.
+  The mark goes last, so that what an interruption leaves is still recognised.
   """
   with contextlib.suppress(OSError):
     if read_mark(folder)[0] is None:
@@ -187,10 +189,11 @@ def remove(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def replacing(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields a name for a new folder, which then takes the place of the old one.
+  """Yields a path for a new folder, which then replaces the old one.
 
-  What is written stands in a hidden part beside it until it is whole. If a kill
-  comes between the two renames, `tidy` brings the old folder back.
+  It is written inside a hidden folder (a part) beside the old one until it is
+  complete. If the process is killed between the two renames, `tidy` restores
+  the old folder.
   """
   part = directory.with_name(f'.{directory.name}.{secrets.token_hex(8)}.part')
   part.mkdir()
@@ -213,22 +216,22 @@ def replacing(directory: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _abandon(part: pathlib.Path) -> None:
-  """Removes a part that what writes in the background may make anew."""
+  """Removes a part, which background threads may create again."""
   quiet = 0
   for _ in range(_TRIES):
     if (part / _OLD).exists() or quiet == _QUIET:
-      return  # the one is all that is left of the old folder
+      return  # an old folder in the part is the only copy: `tidy` restores it
     quiet = 0 if part.exists() else quiet + 1
     shutil.rmtree(part, ignore_errors=True)
     time.sleep(_WAIT)
 
 
 def tidy(parent: pathlib.Path, pattern: str) -> None:
-  """Removes parts that a kill or an error has left, and nothing else.
+  """Removes the parts that a kill or an error has left, and nothing else.
 
   Args:
-    parent: a folder, or nothing.
-    pattern: regular expression of the names of the folders that they were for.
+    parent: a folder, which need not exist.
+    pattern: regular expression for the names of the folders they were for.
   """
   part_of = re.compile(rf'\.({pattern})\.[0-9a-f]{{16}}\.part')
   try:

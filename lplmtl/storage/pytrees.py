@@ -1,8 +1,8 @@
-"""Folders of arrays and JSON data that are whole or not there, by Orbax.
+"""Folders of arrays and JSON data, written by Orbax completely or not at all.
 
-Orbax notices no flipped bit, and answers damage with hundreds of lines from its
-background threads; so every file is compared with its checksum before Orbax
-opens any.
+Orbax does not notice a flipped bit, and answers other damage with hundreds of
+lines from its background threads. So every file is compared with its checksum
+before Orbax opens any.
 """
 
 import contextlib
@@ -22,16 +22,18 @@ from lplmtl.storage import files, folders, quiet
 from lplmtl.storage.errors import CheckpointError
 from lplmtl.types import PyTree
 
-_MORE = 512  # bytes beside each array
+# Upper bounds of what a folder takes on the disk beyond its arrays: bytes of
+# metadata per array and in all, and inodes.
+_BYTES_PER_ARRAY, _BYTES_PER_FOLDER, _INODES = 512, 2**18, 64
+# Errors of file systems that cannot reserve space.
 _NO_RESERVING = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
-_INODES = 64  # files and folders that one folder takes, at most
 
 
 def absolute(path: str | pathlib.Path) -> pathlib.Path:
-  """A path with `~` expanded.
+  """Returns an absolute path, with `~` expanded.
 
   Raises:
-    ValueError: no path that a folder can be saved at.
+    ValueError: a folder cannot be saved there.
   """
   try:
     directory = pathlib.Path(path).expanduser().absolute()
@@ -47,10 +49,10 @@ def absolute(path: str | pathlib.Path) -> pathlib.Path:
 
 
 def check_name(directory: pathlib.Path) -> None:
-  """Raises a ValueError for a path that Orbax cannot write to."""
+  """Raises ValueError for a path that Orbax cannot write to."""
   if set('[]') & set(str(directory)):
     raise ValueError(
-      f'a saved folder cannot have brackets in its path, found {directory}: '
+      f'the path of a saved folder cannot have brackets, found {directory}: '
       'Orbax takes them for a pattern'
     )
   try:
@@ -59,28 +61,28 @@ def check_name(directory: pathlib.Path) -> None:
     is_text = False
   if not is_text:
     raise ValueError(
-      'a saved folder must have a path in UTF-8, found '
+      'the path of a saved folder must be UTF-8, found '
       f'{os.fsencode(directory)!r}: choose another name'
     )
 
 
 def check_outside(directory: pathlib.Path) -> None:
-  """Raises a ValueError for a saved folder, or a path in one.
+  """Raises ValueError for a saved folder, or a path inside one.
 
-  What is added to a saved folder counts as damage.
+  Anything added to a saved folder counts as damage.
   """
   real = pathlib.Path(os.path.realpath(directory))
   for folder in (real, *real.parents):
     kind = folders.kind_of(folder)
     if kind is not None:
       raise ValueError(
-        f'nothing can be kept at {directory}: {folder} is a saved {kind}, '
+        f'cannot save anything at {directory}: {folder} is a saved {kind}, '
         'which would count as damaged; choose another folder'
       )
 
 
 def check_path(directory: pathlib.Path, kind: str) -> None:
-  """Raises a ValueError where no folder of a kind can be (re)written."""
+  """Raises ValueError unless a folder of a kind can be written or replaced."""
   check_name(directory)
   check_outside(directory.parent)
   try:
@@ -93,7 +95,7 @@ def check_path(directory: pathlib.Path, kind: str) -> None:
     ) from error
   if not is_own:
     raise ValueError(
-      f'{directory} is there and is no {kind} folder that was written here, or '
+      f'{directory} exists and is not a {kind} folder that lplmtl wrote, or '
       'holds more than that: move it away or choose another name'
     )
 
@@ -101,13 +103,13 @@ def check_path(directory: pathlib.Path, kind: str) -> None:
 def write(
   directory: pathlib.Path, arrays: PyTree, meta: Mapping[str, Any], kind: str
 ) -> None:
-  """Writes a folder; the new one is whole, on the disk, before an older goes.
+  """Writes a folder; an older one is removed once the new one is on the disk.
 
   Args:
     directory: from `absolute`; missing parents are made.
     arrays: pytree of NumPy arrays.
     meta: JSON data.
-    kind: `model` or `checkpoint`, as `folders.is_own` knows it again.
+    kind: `model` or `checkpoint`, for `folders.is_own`.
 
   Raises:
     CheckpointError: it cannot be written; an older folder is still there.
@@ -120,7 +122,7 @@ def write(
     with folders.replacing(directory) as new:
       _save(new, arrays, meta)
       folders.seal(new, kind)
-  except Exception as error:  # Orbax and TensorStore raise many kinds
+  except Exception as error:  # Orbax and TensorStore raise many types
     with contextlib.suppress(OSError):
       _tidy(directory)
     raise CheckpointError(
@@ -149,23 +151,24 @@ def _save(new: pathlib.Path, arrays: PyTree, meta: Mapping[str, Any]) -> None:
 
 
 def _check_space(parent: pathlib.Path, arrays: PyTree) -> None:
-  """So that a full disk is told of in one line, before anything is written."""
+  """Raises OSError, in one line, if the disk is too full for the arrays."""
   leaves = jax.tree.leaves(arrays)
-  needed = sum(leaf.nbytes for leaf in leaves) + _MORE * len(leaves) + 2**18
+  needed = sum(leaf.nbytes + _BYTES_PER_ARRAY for leaf in leaves)
+  needed += _BYTES_PER_FOLDER
   free = shutil.disk_usage(parent).free
   if free < needed:
     raise OSError(
       f'no space left: {needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free'
     )
   if hasattr(os, 'statvfs'):
-    found = os.statvfs(parent)
-    if found.f_files and found.f_favail < _INODES:  # some count none
+    usage = os.statvfs(parent)
+    if usage.f_files and usage.f_favail < _INODES:  # 0 files: not counted
       raise OSError(
-        f'no space left: {_INODES} files needed, {found.f_favail} can be made'
+        f'no space left: {_INODES} files needed, {usage.f_favail} can be made'
       )
   if hasattr(os, 'posix_fallocate'):
     with tempfile.TemporaryFile(dir=parent) as file:
-      try:  # a quota shows here alone
+      try:  # the only way to notice a quota
         os.posix_fallocate(file.fileno(), 0, needed)
       except OSError as error:
         if error.errno not in _NO_RESERVING:
@@ -188,7 +191,7 @@ def read(directory: pathlib.Path) -> tuple[PyTree, dict[str, Any]]:
     (arrays, meta): nested dicts and lists of NumPy arrays, and JSON data.
 
   Raises:
-    CheckpointError: not such a folder, or a damaged one.
+    CheckpointError: it is not such a folder, or damaged.
   """
   verify(directory)
   try:
@@ -196,7 +199,7 @@ def read(directory: pathlib.Path) -> tuple[PyTree, dict[str, Any]]:
       quiet.orbax(),
       ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
     ):
-      found = checkpointer.restore(
+      restored = checkpointer.restore(
         directory,
         ocp.args.Composite(
           **{
@@ -205,7 +208,8 @@ def read(directory: pathlib.Path) -> tuple[PyTree, dict[str, Any]]:
           }
         ),
       )
-    arrays, meta = jax.device_get(found[folders.ARRAYS]), found[folders.META]
+    arrays = jax.device_get(restored[folders.ARRAYS])
+    meta = restored[folders.META]
     if not isinstance(meta, dict):
       raise TypeError(f'expected a dict as metadata, found {meta!r:.50}')
   except Exception as error:
@@ -222,11 +226,13 @@ def verify(directory: pathlib.Path) -> None:
     CheckpointError: names the first file that is missing or has changed.
   """
   try:
-    found = folders.damage(directory)
+    damage = folders.damage(directory)
   except OSError as error:
     where = f' ({error.filename})' if error.filename else ''
     raise CheckpointError(
       f'{directory} cannot be read: {_first_line(error)}{where}'
     ) from error
-  if found is not None:
-    raise CheckpointError(f'{directory} is damaged: {found} since it was saved')
+  if damage is not None:
+    raise CheckpointError(
+      f'{directory} is damaged: {damage} since it was saved'
+    )

@@ -1,9 +1,9 @@
-"""One error instead of hundreds of lines: what Orbax's threads say beside it.
+"""One error instead of hundreds of lines: silences Orbax's threads.
 
-When one of many arrays cannot be written or read, Orbax raises, logs the same
-error once for each thread, and closes the event loop that TensorStore reports
-the other arrays to: Python prints a traceback for each of these. Here the error
-that is raised is the only one told of.
+When one of many arrays cannot be written or read, Orbax raises an error, logs
+it once more per thread, and closes the event loop to which TensorStore reports
+the other arrays: Python prints a traceback for each of these. Here only the
+error that is raised reaches the user.
 """
 
 import contextlib
@@ -17,8 +17,10 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-_PATIENCE = 10.0  # seconds for Orbax's threads to end after an error
-_QUIET = 0.1  # without another of TensorStore's reports, to be the last one
+# Seconds: how long Orbax's threads may take to end after an error (they finish
+# the arrays they are at), and how long TensorStore must not have reported
+# anything before its last report is taken to be the last.
+_PATIENCE, _QUIET = 10.0, 0.1
 _lock = threading.Lock()
 _users = 0
 _hook: Any = None
@@ -27,7 +29,7 @@ _reported = 0.0
 
 @contextlib.contextmanager
 def orbax() -> Iterator[None]:
-  """Around a call of Orbax; after an error, waits for what goes on."""
+  """Wraps a call of Orbax; after an error, waits for its threads to end."""
   loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
   before = set(threading.enumerate())
   for logger in loggers:
@@ -43,7 +45,7 @@ def orbax() -> Iterator[None]:
     time.sleep(_QUIET)
     while time.monotonic() < min(_reported + _QUIET, end):
       time.sleep(_QUIET / 4)
-    # Tasks whose errors nobody asked for tell of them when they are freed.
+    # Tasks whose errors nobody has retrieved report them when they are freed.
     traceback.clear_frames(error.__traceback__)
     gc.collect()
     raise
@@ -63,7 +65,7 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 
 
 def _enter() -> None:
-  """Several threads may save at once: the first one in changes the hook."""
+  """Several threads may save at once: the first to enter sets the hook."""
   global _users, _hook
   with _lock:
     _users += 1
@@ -79,9 +81,9 @@ def _leave() -> None:
       sys.unraisablehook = _hook
 
 
-def _report(found: Any) -> None:
+def _report(unraisable: Any) -> None:
   global _reported
-  if str(found.exc_value) == 'Event loop is closed':
+  if str(unraisable.exc_value) == 'Event loop is closed':
     _reported = time.monotonic()
   else:
-    _hook(found)
+    _hook(unraisable)

@@ -1,4 +1,4 @@
-"""The checkpoints in a folder: their names, and whose they are."""
+"""The checkpoints in a folder: their names, and which of them are ours."""
 
 import contextlib
 import os
@@ -7,20 +7,22 @@ import re
 
 from lplmtl.storage import folders
 
-KIND = 'checkpoint'  # of folder
+KIND = 'checkpoint'  # see `folders`
 _NAME = re.compile('step_([0-9]{10,})')
 
 
 def path(directory: pathlib.Path, step: int) -> pathlib.Path:
-  """Where the checkpoint of a step is."""
+  """Returns the path of the checkpoint of a step."""
   return directory / f'step_{step:010}'
 
 
 def named(directory: pathlib.Path) -> list[int]:
-  """The steps that anything in a folder is named after, in order.
+  """Lists the steps in the names in a folder, in order.
+
+  A folder that does not exist has none.
 
   Raises:
-    OSError: the folder cannot be read; one that is not there holds none.
+    OSError: the folder cannot be read.
   """
   try:
     names = set(os.listdir(directory))
@@ -32,9 +34,9 @@ def named(directory: pathlib.Path) -> list[int]:
 
 
 def is_own(folder: pathlib.Path) -> bool:
-  """Whether it is a checkpoint, whole or not, that was written here.
+  """Returns whether it is a checkpoint of ours, intact or not.
 
-  An empty folder is what a removal may leave that breaks off.
+  An empty folder counts: an interrupted removal may leave one.
   """
   try:
     return folders.is_own(folder, KIND) or folders.is_empty(folder)
@@ -43,23 +45,23 @@ def is_own(folder: pathlib.Path) -> bool:
 
 
 def own(directory: pathlib.Path) -> list[int]:
-  """The steps of own checkpoints, in order; raises as `named`."""
+  """Lists the steps of our checkpoints, in order; raises as `named`."""
   return [s for s in named(directory) if is_own(path(directory, s))]
 
 
 def strangers(directory: pathlib.Path) -> list[pathlib.Path]:
-  """What bears the name of a checkpoint and is none; raises as `named`."""
+  """Lists what has the name of a checkpoint but is not ours."""
   found = (path(directory, step) for step in named(directory))
   return [folder for folder in found if not is_own(folder)]
 
 
 def tidy(directory: pathlib.Path) -> None:
-  """Removes what writes have left that broke off."""
+  """Removes what interrupted writes have left."""
   folders.tidy(directory, _NAME.pattern.replace('(', '(?:'))
 
 
 def clear(directory: pathlib.Path) -> None:
-  """Removes own checkpoints, and the folder if nothing else is in it."""
+  """Removes our checkpoints, and the folder if nothing else is in it."""
   with contextlib.suppress(OSError):
     for step in own(directory):
       folders.remove(path(directory, step))

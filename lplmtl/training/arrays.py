@@ -1,4 +1,4 @@
-"""Rows as arrays of numbers, or a line that says why they are none."""
+"""Reads rows as arrays of numbers, or says in one line why they are not."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,27 +11,27 @@ from lplmtl import _checks
 from lplmtl.types import Batch, PyTree, Task
 
 _NOT_FINITE = 'values that are not finite'
-# By a column's kind of numbers, where its dtype is none of NumPy's.
+# NumPy types for columns of other libraries, by the kind of their dtype.
 _NUMPY = {'b': bool, 'i': np.int64, 'u': np.uint64, 'f': np.float64}
 
 
 def read_batch(tasks: Sequence[Task], batch: Batch, name: str) -> Batch:
-  """The rows as arrays; refuses those that could only train a wrong model.
+  """Reads rows as arrays; refuses those that would train a wrong model.
 
-  Inside a program a row number out of range is clipped and a label out of range
-  gives a loss that means nothing, so `fit` looks at the arrays on the host.
+  Inside a program an index out of range is clipped, and a label out of range
+  gives a meaningless loss, so `fit` checks the arrays on the host.
 
   Args:
     tasks: T tasks.
     batch: all rows; leaves are arrays, or columns that `read` takes.
-    name: what to call them.
+    name: how messages call them.
 
   Returns:
-    The batch, its leaves NumPy or JAX arrays.
+    The batch; its leaves are NumPy or JAX arrays.
 
   Raises:
-    ValueError: different numbers of rows, values that are not finite, labels
-      that a task does not know, a mask of no task, weights below 0.
+    ValueError: numbers of rows that differ, non-finite values, labels outside
+      the range of their task, a mask of an unknown task, negative weights.
   """
   batch = read_labels(batch, name)
   num_rows = _checks.num_rows(batch.features)
@@ -39,10 +39,11 @@ def read_batch(tasks: Sequence[Task], batch: Batch, name: str) -> Batch:
   batch = batch._replace(features=features)
   _check_features(batch.features, f'{name}.features')
   names = [task.name for task in tasks]
-  strange = sorted(set(batch.where or {}) - set(names))
-  if strange:
+  unknown = sorted(set(batch.where or {}) - set(names))
+  if unknown:
     raise ValueError(
-      f'{name}.where names {strange}, which are no tasks; the tasks are {names}'
+      f'{name}.where names {unknown}, which are not tasks; the tasks are '
+      f'{names}'
     )
   if batch.weights is not None:
     _check_weights(np.asarray(batch.weights), f'{name}.weights', num_rows)
@@ -56,23 +57,23 @@ def read_batch(tasks: Sequence[Task], batch: Batch, name: str) -> Batch:
 
 
 def read_labels(batch: Any, name: str) -> Batch:
-  """A batch whose labels, masks and weights are arrays; fit for jit.
+  """Reads labels, masks and weights as arrays; works under jit.
 
   Raises:
-    ValueError: no Batch, or what `read` refuses.
+    ValueError: `batch` is not a Batch, or `read` refuses a leaf.
   """
   if not isinstance(batch, Batch):
     raise ValueError(
-      f'{name} must be a lplmtl.Batch(features, labels), found '
+      f'{name} must be an lplmtl.Batch(features, labels), found '
       f'{type(batch).__name__}'
     )
   for field in ('labels', 'where'):
-    found = getattr(batch, field)
-    is_left_out = field == 'where' and found is None
-    if not (is_left_out or isinstance(found, Mapping)):
+    by_task = getattr(batch, field)
+    is_left_out = field == 'where' and by_task is None
+    if not (is_left_out or isinstance(by_task, Mapping)):
       raise ValueError(
-        f'{name}.{field} must be a dict of arrays by the names of tasks, '
-        f'found {type(found).__name__}'
+        f'{name}.{field} must be a dict from task names to arrays, found '
+        f'{type(by_task).__name__}'
       )
   num_rows = _checks.num_rows(batch.features)
   others = Batch(
@@ -89,7 +90,7 @@ def _check_features(features: PyTree, name: str) -> None:
         f'{where} must have at least one row and one column, found shape '
         f'{leaf.shape}'
       )
-    if problem := _complaint(leaf):
+    if problem := _problem(leaf):
       raise ValueError(f'{where} holds {problem}')
 
 
@@ -97,14 +98,14 @@ def _check_weights(weights: np.ndarray, name: str, num_rows: int) -> None:
   limits = jnp.finfo(jnp.float32)
   fits = weights.ndim == 1 and (weights >= 0).all()
   if fits:
-    # In float32 what is below `tiny` counts as 0.
+    # XLA flushes denormal numbers, those below `tiny`, to 0.
     total, most = weights.sum(dtype=np.float64), weights.max()
     fits = total <= limits.max and most >= limits.tiny
   if not fits:
     raise ValueError(
-      f'{name} must be [{num_rows}] numbers >= 0, not all of them 0, and their '
-      f'sum a float32; found shape {weights.shape}, from {weights.min()} to '
-      f'{weights.max()}'
+      f'{name} must be [{num_rows}] numbers >= 0, not all of them 0, whose '
+      f'sum is within float32; found shape {weights.shape}, from '
+      f'{weights.min()} to {weights.max()}'
     )
 
 
@@ -127,10 +128,10 @@ def _check_labels(task: Task, batch: Batch, name: str) -> None:
       )
     if not counts.any():
       raise ValueError(
-        f'every row of {name} with a label for task {task.name!r} has the '
-        'weight 0: drop the task, or use other weights'
+        f'every row of {name} with a label for task {task.name!r} has weight '
+        '0: drop the task, or use other weights'
       )
-    if (problem := _complaint(labels)) == _NOT_FINITE:
+    if (problem := _problem(labels)) == _NOT_FINITE:
       raise ValueError(
         f'the labels of task {task.name!r} in {name} are not all finite: mark '
         'the rows without a label in Batch.where'
@@ -158,19 +159,20 @@ def _check_range(task: Task, labels: np.ndarray, name: str) -> None:
 
 
 def read(tree: PyTree, name: str, num_rows: int) -> PyTree:
-  """NumPy or JAX arrays in the place of columns of whatever kind.
+  """Reads columns of any kind as NumPy or JAX arrays.
 
-  Columns of pandas, of its own integers and bools too, and what else NumPy
-  reads become NumPy arrays; a missing number becomes NaN.
+  Columns of pandas, also of its own integers and bools, and anything else that
+  NumPy reads become NumPy arrays; a missing number becomes NaN.
 
   Args:
-    tree: a pytree of columns, `[N, ...]`.
-    name: what to call it.
+    tree: pytree of columns, `[N, ...]`.
+    name: how messages call it.
     num_rows: N.
 
   Raises:
-    ValueError: what holds no numbers (text, categories, times), or not of so
-      many rows; sparse and masked arrays, data frames and lists.
+    ValueError: a column does not hold numbers (but text, categories, times), or
+      has another number of rows, or is a sparse or masked array, a data frame
+      or a list.
   """
 
   def read_one(path: Any, leaf: Any) -> Any:
@@ -182,21 +184,21 @@ def read(tree: PyTree, name: str, num_rows: int) -> PyTree:
 def _read(leaf: Any, name: str, num_rows: int) -> Any:
   kind = type(leaf).__name__
   if _is_sparse(leaf):
-    raise ValueError(f'{name} is sparse ({kind}): hand over its .todense()')
+    raise ValueError(f'{name} is sparse ({kind}): pass its .todense()')
   if hasattr(leaf, 'columns'):
     raise ValueError(
-      f'{name} is a table ({kind}): hand over numbers, '
+      f'{name} is a table ({kind}): pass numbers, '
       "frame.to_numpy('float32'), or encode its columns with lplmtl.tables"
     )
   if not hasattr(leaf, 'dtype') or not getattr(leaf, 'ndim', 1):
     raise ValueError(
-      f'{name} must be part of an array, found {kind}: hand over np.array(...) '
+      f'{name} must be part of an array, found {kind}: pass np.array(...) '
       'instead of a list'
     )
   if np.ma.isMaskedArray(leaf) and np.ma.is_masked(leaf):
     raise ValueError(
-      f'{name} has masked values: hand over its .data, and ~mask as '
-      'Batch.where if these are labels'
+      f'{name} has masked values: pass its .data, and ~mask as Batch.where if '
+      'these are labels'
     )
   if not isinstance(leaf, jax.Array):
     leaf = _column(leaf, name)
@@ -207,7 +209,8 @@ def _read(leaf: Any, name: str, num_rows: int) -> Any:
     )
   kinds = (jnp.bool_, jnp.integer, jnp.floating)
   is_number = any(jnp.issubdtype(leaf.dtype, known) for known in kinds)
-  if not is_number or leaf.dtype.kind == 'm':  # a length of time is an integer
+  # NumPy counts a timedelta as a kind of integer.
+  if not is_number or leaf.dtype.kind == 'm':
     raise ValueError(f'{name} must hold numbers, found {leaf.dtype}')
   return leaf
 
@@ -220,7 +223,7 @@ def _column(leaf: Any, name: str) -> np.ndarray:
   dtype = leaf.dtype
   if hasattr(dtype, 'categories'):
     raise ValueError(
-      f'{name} holds categories: hand over their numbers, such as .cat.codes'
+      f'{name} holds categories: pass their numbers, such as .cat.codes'
     )
   try:
     kind = getattr(dtype, 'kind', '')
@@ -235,10 +238,10 @@ def _column(leaf: Any, name: str) -> np.ndarray:
     ) from error
 
 
-def _complaint(values: Any) -> str:
-  """What is wrong with numbers once JAX holds them; '' where nothing is.
+def _problem(values: Any) -> str:
+  """Describes what is wrong with numbers in JAX's dtypes; '' if nothing is.
 
-  Without `jax_enable_x64` JAX takes float64 as float32 and int64 as int32.
+  Without `jax_enable_x64` JAX stores float64 as float32 and int64 as int32.
   """
   values = np.asarray(values)
   dtype = _dtype(values)
@@ -249,7 +252,7 @@ def _complaint(values: Any) -> str:
     limits = np.iinfo(dtype)
     if low >= limits.min and high <= limits.max:
       return ''
-    return f'numbers from {low} to {high}, too large for {dtype}: take floats'
+    return f'numbers from {low} to {high}, too large for {dtype}: use floats'
   if np.isfinite(_cast(values, dtype)).all():
     return ''
   if np.isfinite(values).all():
@@ -258,7 +261,7 @@ def _complaint(values: Any) -> str:
 
 
 def _canonical(tree: PyTree) -> PyTree:
-  """Arrays in the dtypes that JAX holds."""
+  """Casts arrays to the dtypes in which JAX stores them."""
   return jax.tree.map(
     lambda x: x if isinstance(x, jax.Array) else _cast(x, _dtype(x)), tree
   )

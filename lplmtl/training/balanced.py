@@ -1,4 +1,4 @@
-"""The balanced gradient: one forward pass, one or T back."""
+"""The balanced gradient: one forward pass, one backward pass or T."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +30,15 @@ def init(
   params: PyTree,
   moves: PyTree = None,
 ) -> PyTree:
-  """The first state of a balancer for a model with these parameters.
+  """Returns the first state of a balancer for a model with these parameters.
 
-  For `moves`, see `gradient`.
+  Args:
+    key: random key.
+    model: see `lplmtl.types.Model`.
+    tasks: T tasks.
+    balancer: see `lplmtl.types.Balancer` and `Aggregator`.
+    params: the model's parameters.
+    moves: see `gradient`.
 
   Raises:
     ScopeError: see `gradient`.
@@ -53,12 +59,12 @@ def gradient(
   rows: Rows,
   moves: PyTree = None,
 ) -> tuple[PyTree, PyTree, dict[str, Array]]:
-  """The gradient of the balanced loss.
+  """Computes the gradient of the balanced loss.
 
-  What a few hundred rows need stays in a core's cache, so a CPU is faster in
-  parts. The gradient is that of the whole batch, over whose rows each mean is
-  taken, whatever their parts and wherever they are; dropout too is that of the
-  row's place in the batch. A penalty is averaged over parts and devices.
+  What a few hundred rows need stays in a core's cache, so a CPU is faster with
+  microbatches. The gradient is that of the whole batch, however its rows are
+  divided: each mean is taken over all of them, and a row's dropout depends on
+  its place in the batch. A penalty is averaged over microbatches and devices.
 
   Args:
     model: see `lplmtl.types.Model`.
@@ -66,22 +72,23 @@ def gradient(
     balancer: see `lplmtl.types.Balancer` and `Aggregator`.
     balancer_state: its state.
     params: the model's parameters.
-    rows: what to learn from. A balancer that needs the losses before there is
-      a gradient takes all rows at once, and so does the `representation`.
-    moves: pytree of bools like the parameters, which of them are not frozen;
-      None for all. The others take no part in a Gramian (but in that of a
-      representation), and an aggregator does not see them.
+    rows: the rows of the step. Microbatches do not apply to a loss weighting
+      that needs this step's losses, nor to the scope `representation`: these
+      take all rows at once.
+    moves: pytree of bools like the parameters, False for those that are frozen;
+      None if all move. Frozen parameters take no part in a Gramian (except that
+      of a representation), and an aggregator does not see them.
 
   Returns:
-    (gradient, balancer_state, metrics), metrics `losses`, `weights`, `present`,
-    `[T]` each, and `residual`, that of a balancer which solves a problem, else
-    0.
+    (gradient, balancer_state, metrics). The metrics are `losses`, `weights` and
+    `present`, `[T]` each, and `residual`, that of a balancer that solves a
+    problem, else 0.
 
   Raises:
-    ScopeError: the balancer acts on shared parameters, and the model shares
-      none, does not say which or does not move them; or it wants a
-      representation, and the model does not offer one.
-    ValueError: its weights are not `[T]`.
+    ScopeError: the balancer acts on shared parameters, but the model has none,
+      does not say which, or they are all frozen; or the balancer acts on a
+      representation, which the model does not offer.
+    ValueError: the weights are not `[T]`.
   """
   shared = scopes.acting(balancer, model, params)
   totals = rows.total(losses.row_totals(tasks, rows.batch))
@@ -90,20 +97,20 @@ def gradient(
     model, tasks, balancer, balancer_state, params, rows, shared, counts, totals
   )
   if isinstance(balancer, Aggregator):
-    found, values, weights, state = _aggregated(job)
+    grads, task_losses, weights, state = _aggregated(job)
   elif balancer.scope == 'representation':
-    found, values, weights, state = _at_representation(job)
+    grads, task_losses, weights, state = _at_representation(job)
   elif balancer.needs_gramian:
-    found, values, weights, state = _by_gramian(job)
+    grads, task_losses, weights, state = _by_gramian(job)
   else:
-    found, values, weights, state = _by_losses(job)
+    grads, task_losses, weights, state = _by_losses(job)
   metrics = {
-    'losses': values,
+    'losses': task_losses,
     'weights': weights,
     'present': totals > 0,
     'residual': getattr(state, 'residual', jnp.float32(0)),
   }
-  return found, state, metrics
+  return grads, state, metrics
 
 
 def losses_at(
@@ -151,9 +158,9 @@ class _Job(NamedTuple):
   state: PyTree
   params: PyTree
   rows: Rows
-  shared: PyTree  # of bools, what the weights act on; None for all
-  counts: PyTree  # of bools, of what gradients are compared; None for all
-  totals: Array  # [T], of the weights of the rows
+  shared: PyTree  # of bools: which leaves the weights act on; None for all
+  counts: PyTree  # of bools: which leaves are compared; None for all
+  totals: Array  # [T], the sums of the row weights
 
   def forward(self, batch: Batch, key: Array) -> Any:
     """See `gradients.forward`."""
@@ -161,85 +168,92 @@ class _Job(NamedTuple):
       self.model, self.tasks, self.params, batch, key=key, totals=self.totals
     )
 
-  def weigh(self, values: Array, **extra: Any) -> tuple[Array, PyTree]:
-    """The balancer's weights and its next state."""
+  def weigh(self, task_losses: Array, **extra: Any) -> tuple[Array, PyTree]:
+    """Calls the balancer: returns its weights and its next state."""
     extra['present'] = self.totals > 0
     _checks.check_keywords(self.balancer.update, extra)
     weights, state = returned.parts(
-      self.balancer.update(values, self.state, **extra), ('weights', 'state')
+      self.balancer.update(task_losses, self.state, **extra),
+      ('weights', 'state'),
     )
     returned.check_state(state, self.state, 'update')
-    return returned.as_weights(weights, values), state
+    return returned.as_weights(weights, task_losses), state
 
 
 # The gradient, the losses, the weights, the balancer's state.
-_Found = tuple[PyTree, Array, Array, PyTree]
+_Balanced = tuple[PyTree, Array, Array, PyTree]
 
 
-def _by_losses(job: _Job) -> _Found:
+def _by_losses(job: _Job) -> _Balanced:
   """One pull-back of the weighted sum."""
   rows = job.rows
   if job.balancer.needs_losses:
-    values, pull_back, _ = job.forward(rows.batch, rows.dropout_key())
-    values = rows.total(values)
-    weights, state = job.weigh(values)
-    found = _pull(pull_back, weights, job.shared, 1 / rows.num_devices)
-    return rows.total(found), values, weights, state
+    task_losses, pull_back, _ = job.forward(rows.batch, rows.dropout_key())
+    task_losses = rows.total(task_losses)
+    weights, state = job.weigh(task_losses)
+    grads = _pull(pull_back, weights, job.shared, 1 / rows.num_devices)
+    return rows.total(grads), task_losses, weights, state
 
   weights, _ = job.weigh(jnp.zeros(len(job.tasks), jnp.float32))
 
   def weighted(batch: Batch, key: Array) -> tuple[Array, PyTree]:
-    values, pull_back, _ = job.forward(batch, key)
-    return values, _pull(pull_back, weights, job.shared, _share(rows))
+    task_losses, pull_back, _ = job.forward(batch, key)
+    return task_losses, _pull(pull_back, weights, job.shared, _share(rows))
 
-  values, found = rows.sum_over_microbatches(weighted)
-  return found, values, weights, job.weigh(values)[1]
+  task_losses, grads = rows.sum_over_microbatches(weighted)
+  return grads, task_losses, weights, job.weigh(task_losses)[1]
 
 
 def _each_task(job: _Job) -> tuple[Array, list[PyTree], PyTree]:
   """Losses, T gradients, and the penalty's gradient or None."""
   zeros, share = jnp.zeros(len(job.tasks), jnp.float32), _share(job.rows)
 
-  def each(batch: Batch, key: Array) -> tuple[Array, list[PyTree], Any]:
-    values, pull_back, has_penalty = job.forward(batch, key)
-    own = pull_back(zeros, share) if has_penalty else None
-    return values, gradients.each_pulled_back(pull_back, len(job.tasks)), own
+  def pull_all(batch: Batch, key: Array) -> tuple[Array, list[PyTree], Any]:
+    task_losses, pull_back, has_penalty = job.forward(batch, key)
+    penalty = pull_back(zeros, share) if has_penalty else None
+    return (
+      task_losses,
+      gradients.each_pulled_back(pull_back, len(job.tasks)),
+      penalty,
+    )
 
-  return job.rows.sum_over_microbatches(each)
-
-
-def _by_gramian(job: _Job) -> _Found:
-  """T pull-backs, whose inner products tell the weights."""
-  values, each, penalty = _each_task(job)
-  products = coordinates.products_of(each, job.counts)
-  weights, state = job.weigh(values, gramian=products)
-  found = coordinates.combine_each(weights, each, job.shared)
-  return _plus(found, penalty), values, weights, state
+  return job.rows.sum_over_microbatches(pull_all)
 
 
-def _aggregated(job: _Job) -> _Found:
+def _by_gramian(job: _Job) -> _Balanced:
+  """T pull-backs, whose inner products give the weights."""
+  task_losses, task_grads, penalty = _each_task(job)
+  products = coordinates.products_of(task_grads, job.counts)
+  weights, state = job.weigh(task_losses, gramian=products)
+  grads = coordinates.combine_each(weights, task_grads, job.shared)
+  return _plus(grads, penalty), task_losses, weights, state
+
+
+def _aggregated(job: _Job) -> _Balanced:
   """T pull-backs, stacked for an aggregator."""
-  values, each, penalty = _each_task(job)
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+  task_losses, task_grads, penalty = _each_task(job)
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *task_grads)
   stacked = coordinates.chosen(stacked, job.counts)
   _checks.check_keywords(job.balancer.update, ('present',))
-  found, weights, state = returned.parts(
-    job.balancer.update(stacked, values, job.state, present=job.totals > 0),
+  grads, weights, state = returned.parts(
+    job.balancer.update(
+      stacked, task_losses, job.state, present=job.totals > 0
+    ),
     ('gradient', 'weights', 'state'),
   )
   returned.check_state(state, job.state, 'update')
-  weights = returned.as_weights(weights, values)
-  returned.check_gradient(found, jax.tree.map(lambda x: x[0], stacked))
+  weights = returned.as_weights(weights, task_losses)
+  returned.check_gradient(grads, jax.tree.map(lambda x: x[0], stacked))
   if job.counts is not None:
-    plain = jax.tree.map(lambda *leaves: sum(leaves), *each)
-    # `found` has None where the scope ends.
-    found = jax.tree.map(
-      lambda acts, new, old: new if acts else old, job.counts, found, plain
+    plain = jax.tree.map(lambda *leaves: sum(leaves), *task_grads)
+    # Outside the scope an aggregator's gradient has None.
+    grads = jax.tree.map(
+      lambda acts, new, old: new if acts else old, job.counts, grads, plain
     )
-  return _plus(found, penalty), values, weights, state
+  return _plus(grads, penalty), task_losses, weights, state
 
 
-def _at_representation(job: _Job) -> _Found:
+def _at_representation(job: _Job) -> _Balanced:
   """T pull-backs to the representation, and one through the trunk."""
   rows, tasks = job.rows, job.tasks
   apply = functools.partial(
@@ -254,37 +268,41 @@ def _at_representation(job: _Job) -> _Found:
     predictions, aux = apply(
       {'params': params}, representation, features, method='predict'
     )
-    values, _ = losses.task_losses(tasks, predictions, rows.batch, job.totals)
-    return values, aux.get('penalty', jnp.zeros(())) / rows.num_devices
+    task_losses, _ = losses.task_losses(
+      tasks, predictions, rows.batch, job.totals
+    )
+    return task_losses, aux.get('penalty', jnp.zeros(())) / rows.num_devices
 
   representation, through_trunk = jax.vjp(represent, job.params)
-  (values, penalty), through_head = jax.vjp(head, job.params, representation)
-  values = rows.total(values)
+  (task_losses, penalty), through_head = jax.vjp(
+    head, job.params, representation
+  )
+  task_losses = rows.total(task_losses)
 
   def pull_back(weights: Array, penalty_weight: float) -> PyTree:
     return through_head((weights, jnp.full_like(penalty, penalty_weight)))
 
-  each = gradients.each_pulled_back(
+  task_grads = gradients.each_pulled_back(
     lambda weights, _: pull_back(weights, 0.0)[1], len(tasks)
   )
-  products = rows.total(coordinates.products_of(each))
-  weights, state = job.weigh(values, gramian=products)
+  products = rows.total(coordinates.products_of(task_grads))
+  weights, state = job.weigh(task_losses, gramian=products)
   acts, cotangent = pull_back(weights, 1.0)
   plain, _ = pull_back(jnp.ones_like(weights), 1.0)
-  found = jax.tree.map(
+  grads = jax.tree.map(
     lambda ok, new, old, trunk: (new if ok else old) + trunk,
     job.shared, acts, plain, through_trunk(cotangent)[0],
   )  # fmt: skip
-  return rows.total(found), values, weights, state
+  return rows.total(grads), task_losses, weights, state
 
 
 def _share(rows: Rows) -> Any:
-  """Of the penalty, for each part."""
+  """Returns the weight of the penalty in each microbatch of each device."""
   return 1 / (rows.num_microbatches * rows.num_devices)
 
 
-def _plus(found: PyTree, penalty: PyTree) -> PyTree:
-  return found if penalty is None else jax.tree.map(jnp.add, found, penalty)
+def _plus(grads: PyTree, penalty: PyTree) -> PyTree:
+  return grads if penalty is None else jax.tree.map(jnp.add, grads, penalty)
 
 
 def _pull(
@@ -293,7 +311,7 @@ def _pull(
   shared: PyTree,
   penalty_weight: float = 1.0,
 ) -> PyTree:
-  """One pull-back; a second, unweighted, for what the weights leave alone."""
+  """One pull-back; and an unweighted one for what the weights do not act on."""
   gradient = pull_back(weights, penalty_weight)
   if shared is None:
     return gradient

@@ -1,4 +1,4 @@
-"""Which parameters an optimiser leaves alone, read off its program."""
+"""Which parameters an optimiser freezes, read off its traced program."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ import optax
 from lplmtl.training import optimizers
 from lplmtl.types import PyTree
 
-# What is known of a number in a program: it is 0; no gradient reaches it; one
-# may.
+# What is known of a value in a program, in the order of `max`: it is 0; it does
+# not depend on a gradient; it may depend on one.
 _ZERO, _FREE, _REACHED = range(3)
-# Of zeros these make zeros.
+# Operations that map zeros to zeros.
 _KEEPS_ZERO = frozenset(
   'add broadcast_in_dim convert_element_type copy neg reshape squeeze sub '
   'transpose'.split()
@@ -23,22 +23,22 @@ _KEEPS_ZERO = frozenset(
 def moving(
   optimizer: optax.GradientTransformation, params: PyTree
 ) -> PyTree | None:
-  """Which parameters the gradients can move.
+  """Returns which parameters the gradients can move.
 
-  What an optimiser freezes, as by `optax.set_to_zero` in a `multi_transform` or
-  a `masked`, must not count where gradients are compared: a direction that
-  harms no task on all parameters may harm one on those that move. A parameter
-  counts as frozen only where the traced `optimizer.update` proves it: no
-  gradient reaches its update, in this step or by the optimiser's state in later
-  ones. What cannot be told (a freeze inside a `lax.cond`, as that of
-  `optax.MultiSteps`) counts as moving.
+  Parameters that an optimiser freezes, for instance by `optax.set_to_zero` in a
+  `multi_transform` or a `masked`, must not count when gradients are compared: a
+  direction that harms no task on all parameters may harm one on those that
+  move. A parameter counts as frozen only if the traced `optimizer.update`
+  proves it: its update depends on no gradient, in this step or, by way of the
+  optimiser's state, in later ones. Anything undecided (a freeze inside a
+  `lax.cond`, such as that of `optax.MultiSteps`) counts as moving.
 
   Args:
     optimizer: any optax transformation.
-    params: the parameters, of which only shapes and dtypes matter.
+    params: the parameters; only shapes and dtypes matter.
 
   Returns:
-    A pytree of bools like the parameters; None where all of them move, or none.
+    A pytree of bools like the parameters; None if all of them move, or none.
   """
   shapes = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params
@@ -52,47 +52,47 @@ def moving(
   program = jax.make_jaxpr(run)(shapes, state, shapes).jaxpr
   num_params, num_state = (len(jax.tree.leaves(x)) for x in (shapes, state))
   if len(program.outvars) != num_params + num_state:
-    return None  # the state is not the one that it was
-  carried = [_FREE] * num_state
-  while True:
-    inputs = [_REACHED] * num_params + carried + [_FREE] * num_params
-    found = _flow(program, inputs)
+    return None  # the state changes its structure: a step will refuse it
+  in_state = [_FREE] * num_state
+  while True:  # until the state of later steps is known as well
+    inputs = [_REACHED] * num_params + in_state + [_FREE] * num_params
+    outputs = _flow(program, inputs)
     after = [
-      max(pair) for pair in zip(carried, found[num_params:], strict=True)
+      max(pair) for pair in zip(in_state, outputs[num_params:], strict=True)
     ]
-    if after == carried:
+    if after == in_state:
       break
-    carried = after
-  moves = [known == _REACHED for known in found[:num_params]]
+    in_state = after
+  moves = [known == _REACHED for known in outputs[:num_params]]
   if all(moves) or not any(moves):
     return None
   return jax.tree.unflatten(jax.tree.structure(shapes), moves)
 
 
 def _flow(program: Any, inputs: list[int]) -> list[int]:
-  """What is known of a program's outputs, given that of its inputs."""
+  """Returns what is known of a program's outputs, given that of its inputs."""
   known = dict(zip(map(id, program.invars), inputs, strict=True))
 
-  def look(variable: Any) -> int:
+  def of(variable: Any) -> int:
     if hasattr(variable, 'val'):  # a literal
       value = variable.val
       return _ZERO if np.ndim(value) == 0 and value == 0 else _FREE
     return known.get(id(variable), _FREE)
 
   for equation in program.eqns:
-    found = [look(variable) for variable in equation.invars]
+    operands = [of(variable) for variable in equation.invars]
     inner = equation.params.get('jaxpr')
     if equation.primitive.name in ('jit', 'pjit'):
-      outputs = _flow(inner.jaxpr, found)
+      outputs = _flow(inner.jaxpr, operands)
     else:
-      outputs = [_result(equation.primitive.name, found)]
+      outputs = [_result(equation.primitive.name, operands)]
       outputs *= len(equation.outvars)
     known.update(zip(map(id, equation.outvars), outputs, strict=True))
-  return [look(variable) for variable in program.outvars]
+  return [of(variable) for variable in program.outvars]
 
 
 def _result(name: str, inputs: list[int]) -> int:
-  """What is known of an operation's results."""
+  """Returns what is known of the results of an operation."""
   is_zero = {
     'mul': _ZERO in inputs,
     'div': inputs[:1] == [_ZERO],

@@ -1,4 +1,4 @@
-"""What training asks of optax's transformations, and what they ask of it."""
+"""What training asks of optax transformations, and gives them."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from lplmtl.types import Array, PyTree
 def update(
   optimizer: Any, gradient: PyTree, opt_state: PyTree, params: PyTree, loss: Any
 ) -> tuple[PyTree, PyTree]:
-  """One update of any transformation, those that want the loss among them.
+  """Updates by any transformation, including those that need the loss.
 
-  These, such as `optax.contrib.reduce_on_plateau` and `optax.polyak_sgd`, are
-  handed the weighted loss as `value`.
+  These, such as `optax.contrib.reduce_on_plateau` and `optax.polyak_sgd`,
+  receive the weighted loss as `value`.
 
   Args:
     optimizer: an optax transformation.
@@ -28,23 +28,24 @@ def update(
     (updates, opt_state).
 
   Raises:
-    ValueError: it wants more, such as the loss as a function.
+    ValueError: it needs more, such as the loss as a function.
   """
   full = optax.with_extra_args_support(optimizer)
   try:
-    # optax's Adam raises a float to an integer, which strict promotion forbids.
+    # Adam in optax raises a float to an integer power, which strict promotion
+    # forbids.
     with jax.numpy_dtype_promotion('standard'):
       return full.update(gradient, opt_state, params, value=loss)
   except (TypeError, AttributeError) as error:
     raise ValueError(
-      'the optimizer cannot take a step with the gradient, the parameters and '
-      f'the loss (`value`) alone, as training wants it to ({error}): take '
-      'another than optax.lbfgs, optax.lookahead and their like'
+      'the optimizer cannot take a step with only the gradient, the parameters '
+      f'and the loss (`value`), as training does ({error}): optax.lbfgs, '
+      'optax.lookahead and similar ones do not work'
     ) from error
 
 
 def averages(opt_state: PyTree) -> list[Any]:
-  """The states of schedule-free optimisers in that of an optimiser."""
+  """Lists the schedule-free states inside an optimiser's state."""
 
   def is_one(node: Any) -> bool:
     return isinstance(node, contrib.ScheduleFreeState)
@@ -53,23 +54,23 @@ def averages(opt_state: PyTree) -> list[Any]:
 
 
 def eval_params(opt_state: PyTree, params: PyTree) -> PyTree:
-  """The parameters that an optimiser means for evaluation.
+  """Returns the parameters to evaluate.
 
-  Of a schedule-free one the averages of its iterates (Defazio et al. 2024), of
-  any other those that it trains.
+  For a schedule-free optimiser these are the averages of its iterates (Defazio
+  et al. 2024), for any other those that it trains.
   """
   for state in averages(opt_state):
-    # Under a mask, as of optax.partition, some have no average.
+    # Under a mask, such as that of optax.partition, some have no average.
     iterates = jax.tree.map(
-      lambda z, own: own if _is_masked(z) else z,
+      lambda z, param: param if _is_masked(z) else z,
       state.z,
       params,
       is_leaf=_is_masked,
     )
-    found = contrib.schedule_free_eval_params(
+    averaged = contrib.schedule_free_eval_params(
       state._replace(z=iterates), params
     )
-    params = jax.tree.map(_like, found, params)
+    params = jax.tree.map(_with_dtype_of, averaged, params)
   return params
 
 
@@ -77,5 +78,5 @@ def _is_masked(node: Any) -> bool:
   return isinstance(node, optax.MaskedNode)
 
 
-def _like(found: Array, params: Array) -> Array:
-  return found.astype(params.dtype)
+def _with_dtype_of(average: Array, param: Array) -> Array:
+  return average.astype(param.dtype)

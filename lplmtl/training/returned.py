@@ -1,4 +1,4 @@
-"""What a balancer of one's own must return, looked at when a step is traced."""
+"""Checks what a user's own balancer returns, when a step is traced."""
 
 from typing import Any
 
@@ -8,58 +8,58 @@ import jax.numpy as jnp
 from lplmtl.types import Array, PyTree
 
 
-def parts(found: Any, names: tuple[str, ...]) -> Any:
-  """What an `update` returned, if it is a tuple of so many.
+def parts(outputs: Any, names: tuple[str, ...]) -> Any:
+  """Returns the outputs of an `update`.
 
   Raises:
-    ValueError: something else.
+    ValueError: they are not a tuple with one entry per name.
   """
-  if not isinstance(found, tuple) or len(found) != len(names):
+  if not isinstance(outputs, tuple) or len(outputs) != len(names):
     raise ValueError(
       f"a balancer's update must return ({', '.join(names)}); found "
-      f'{type(found).__name__}'
+      f'{type(outputs).__name__}'
     )
-  return found
+  return outputs
 
 
 def as_weights(weights: Any, losses: Array) -> Array:
-  """`[T]`, of the losses' dtype.
+  """Returns weights `[T]` of the losses' dtype.
 
   Raises:
-    ValueError: another shape.
+    ValueError: they have another shape.
   """
   if jnp.shape(weights) != losses.shape:
     raise ValueError(
       f"a balancer's update must return weights of shape {losses.shape}, one "
-      f'a task; found {jnp.shape(weights)}'
+      f'per task; found {jnp.shape(weights)}'
     )
   return jnp.asarray(weights).astype(losses.dtype)
 
 
 def check_state(new: PyTree, old: PyTree, function: str) -> None:
-  """Refuses a new state that a loop could not carry in the old one's place.
+  """Checks that a loop over steps can carry a new state.
 
   Raises:
-    ValueError: another structure, shape or dtype.
+    ValueError: its structure, a shape or a dtype differs from the old one.
   """
   if _kinds(new) != _kinds(old):
     raise ValueError(
-      f"a balancer's {function} must return a state of the structure, shapes "
-      f'and dtypes of the one that it got, {_shown(old)}; found {_shown(new)}'
+      f"a balancer's {function} must return a state with the structure, shapes "
+      f'and dtypes of the one it received, {_shown(old)}; found {_shown(new)}'
     )
 
 
-def check_gradient(found: PyTree, params: PyTree) -> None:
-  """Refuses what an aggregator makes of gradients, if it is not like them.
+def check_gradient(gradient: PyTree, params: PyTree) -> None:
+  """Checks that an aggregator's gradient is like the parameters in its scope.
 
   Raises:
-    ValueError: another structure, shape or dtype.
+    ValueError: its structure, a shape or a dtype differs.
   """
-  if _kinds(found) != _kinds(params):
+  if _kinds(gradient) != _kinds(params):
     raise ValueError(
-      "an aggregator's update must return a gradient of the structure, shapes "
-      f'and dtypes of the parameters in its scope, {_shown(params)}; found '
-      f'{_shown(found)}'
+      "an aggregator's update must return a gradient with the structure, "
+      'shapes and dtypes of the parameters in its scope, '
+      f'{_shown(params)}; found {_shown(gradient)}'
     )
 
 

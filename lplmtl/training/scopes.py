@@ -1,4 +1,4 @@
-"""What a balancer acts on, and where gradients are compared."""
+"""Which parameters a balancer acts on, and which gradients are compared."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from lplmtl.types import Aggregator, Balancer, PyTree
 def acting(
   balancer: Balancer | Aggregator, model: Any, params: PyTree
 ) -> PyTree:
-  """What the weights act on: a pytree of bools, or None for everything.
+  """Returns what the weights act on: a pytree of bools, or None for all leaves.
 
   Raises:
-    ScopeError: the model does not offer it.
-    ValueError: an unknown scope.
+    ScopeError: the model does not have what the scope asks for.
+    ValueError: the scope is unknown.
   """
   scope = balancer.scope
   if scope not in types.SCOPES:
@@ -28,13 +28,13 @@ def acting(
     if not balancer.needs_gramian:
       raise gradients.ScopeError(
         "scope='representation' is for balancers with a Gramian; found an "
-        "aggregator or a loss weighting: take scope='shared'"
+        "aggregator or a loss weighting: use scope='shared'"
       )
     if not offers:
       raise gradients.ScopeError(
         "scope='representation' needs a model with represent(features) and "
         'predict(representation, features), such as SharedBottom or MMoE; '
-        f'found {type(model).__name__}: take another scope'
+        f'found {type(model).__name__}: use another scope'
       )
   return None if scope == 'all' else gradients.shared_leaves(model, params)
 
@@ -42,22 +42,22 @@ def acting(
 def counting(
   balancer: Balancer | Aggregator, acts: PyTree, moves: PyTree
 ) -> PyTree:
-  """What is in scope and moves: a pytree of bools, or None for everything.
+  """Returns which leaves are in scope and not frozen; None for all leaves.
 
   Args:
-    balancer: whose scope.
+    balancer: the balancer with the scope.
     acts: from `acting`.
     moves: see `lplmtl.training.frozen.moving`.
 
   Raises:
-    ScopeError: nothing is.
+    ScopeError: every leaf in scope is frozen.
   """
   if acts is None or moves is None:
     return moves if acts is None else acts
   counts = jax.tree.map(lambda a, b: a and b, acts, moves)
   if balancer.scope != 'representation' and not any(jax.tree.leaves(counts)):
     raise gradients.ScopeError(
-      'the optimizer freezes every shared parameter, so that there are no '
-      'gradients to compare: take a balancer that weights losses'
+      'the optimizer freezes every shared parameter, so there are no '
+      'gradients to compare: use a balancer that weights losses'
     )
   return counts
