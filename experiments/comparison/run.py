@@ -3,7 +3,7 @@
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.comparison import (
@@ -99,14 +99,7 @@ def _compare(
   note(f'data: {data.facts["statement"]}')
   is_whole, failures = _fit_all(plan, every, store, is_late, note)
   finished = [f for row in every if (f := rows.finished(row, store))]
-  if plan.baseline not in [row.name for row in finished]:
-    raise InputError(
-      failures[0]
-      if failures
-      else f'the baseline, {plan.baseline}, was not finished within '
-      f'{plan.max_minutes:g} minutes: run the same command again, which '
-      'resumes where this one stopped'
-    )
+  _check_baseline(plan, finished, failures)
   made = results.make(plan, data, finished)
   before_writing()
   tables.write(directory, made)
@@ -122,6 +115,20 @@ def _compare(
   if failures:
     raise InputError('; '.join(failures))
   return made
+
+
+def _check_baseline(
+  plan: Plan, finished: Sequence[rows.Finished], failures: Sequence[str]
+) -> None:
+  if plan.baseline in [row.name for row in finished]:
+    return
+  if failures:
+    raise InputError(failures[0])
+  raise InputError(
+    f'the baseline, {plan.baseline}, was not finished within '
+    f'{plan.max_minutes:g} minutes: run the same command again, which resumes '
+    'where this one stopped'
+  )
 
 
 def _fit_all(
