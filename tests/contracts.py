@@ -129,19 +129,20 @@ def assert_same_structure(actual, expected):
   assert jax.tree.map(describe, actual) == jax.tree.map(describe, expected)
 
 
-def assert_as_reference(name, model, params, x):
-  """Each row of x against the loops of `reference`."""
+def assert_as_reference(name, predictions, task_names, params, rows):
+  """Predictions for each row, `[B, D]`, against the loops of `reference`."""
   params = jax.tree.map(np.asarray, params)
-  found = jax.jit(model.apply)({'params': params}, jnp.asarray(x))[0]
   kind, _, top = name.partition('_')
-  names = tuple(task.name for task in model.tasks)
   if kind == 'sple':
-    slow = lambda row: reference.sple(params, names, row, top)  # noqa: E731
+    slow = lambda row: reference.sple(params, task_names, row, top)  # noqa: E731
   else:
-    slow = lambda row: getattr(reference, name)(params, names, row)  # noqa: E731
-  for i, row in enumerate(x):
-    for task, expected in slow(row.astype(np.float64)).items():
-      np.testing.assert_allclose(found[task][i], expected, atol=2e-5, rtol=2e-5)
+    loop = getattr(reference, name)
+    slow = lambda row: loop(params, task_names, row)  # noqa: E731
+  for i, row in enumerate(np.float64(rows)):
+    for task, expected in slow(row).items():
+      np.testing.assert_allclose(
+        predictions[task][i], expected, atol=2e-5, rtol=2e-5
+      )
 
 
 class Interrupting(resume.Checkpoints):

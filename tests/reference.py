@@ -1,4 +1,9 @@
-"""The papers' equations as literal, slow loops. NumPy only."""
+"""The papers' equations as literal, slow loops. NumPy only.
+
+Of an architecture, `<name>(params, task_names, x)` predicts one row, and
+`<name>_size(sizes)` counts the parameters, from the sizes that
+`test_parameter_counts.py` draws.
+"""
 
 import numpy as np
 
@@ -23,6 +28,13 @@ def mlp(params, x):
   return x
 
 
+def mlp_size(depth, widths):
+  """Kernels and biases of an MLP over `depth` inputs."""
+  return sum(
+    (d + 1) * h for d, h in zip((depth, *widths), widths, strict=False)
+  )
+
+
 def copy(params, index):
   """Parameters of one expert out of the stack."""
   if isinstance(params, dict):
@@ -44,6 +56,11 @@ def gate(params, name, x):
   return softmax(dense({'kernel': params[name]}, x))
 
 
+def gate_size(inputs, outputs):
+  """Kernels without bias; none where there is one expert to choose from."""
+  return inputs * outputs if outputs > 1 else 0
+
+
 def mix(weights, outputs):
   total = np.zeros_like(outputs[0])
   for weight, output in zip(weights, outputs, strict=True):
@@ -55,9 +72,19 @@ def tower(params, x):
   return dense(params['head'], mlp(params.get('body', {}), x))
 
 
+def towers_size(sizes, depth):
+  """Bodies and heads, one per task."""
+  body = mlp_size(depth, sizes['tower'])
+  return sum(body + (sizes['tower'][-1] + 1) * k for k in sizes['num_outputs'])
+
+
 def shared_bottom(params, names, x):
   hidden = mlp(params['bottom'], x)
   return {k: tower(params[f'tower_{k}'], hidden) for k in names}
+
+
+def shared_bottom_size(s):
+  return mlp_size(s['D'], s['bottom']) + towers_size(s, s['bottom'][-1])
 
 
 def mmoe(params, names, x):
@@ -66,6 +93,10 @@ def mmoe(params, names, x):
     k: tower(params[f'tower_{k}'], mix(gate(params, f'gate_{k}', x), outputs))
     for k in names
   }
+
+
+def mmoe_size(s):
+  return omoe_size(s) + (s['T'] - 1) * gate_size(s['D'], s['E'])
 
 
 def extraction_level(params, names, task_inputs, shared_input, is_last):
@@ -87,6 +118,12 @@ def extraction_level(params, names, task_inputs, shared_input, is_last):
   return outputs, mix(gate(params, 'shared_gate', shared_input), pool)
 
 
+def level_size(depth, widths, specific, shared):
+  """Experts, and the tasks' gates."""
+  own = sum(gate_size(depth, count + shared) for count in specific)
+  return (sum(specific) + shared) * mlp_size(depth, widths) + own
+
+
 def ple(params, names, x):
   levels = sum(name.startswith('level_') for name in params)
   own, shared = dict.fromkeys(names, x), x
@@ -97,7 +134,22 @@ def ple(params, names, x):
   return {k: tower(params[f'tower_{k}'], own[k]) for k in names}
 
 
+def ple_size(s, levels=None):
+  total, depth = 0, s['D']
+  levels = s['levels'] if levels is None else levels
+  for i, widths in enumerate(levels):
+    total += level_size(depth, widths, s['specific'][i], s['shared'][i])
+    if i + 1 < len(levels):
+      total += gate_size(depth, sum(s['specific'][i]) + s['shared'][i])
+    depth = widths[-1]
+  return total + towers_size(s, depth)
+
+
 cgc = ple
+
+
+def cgc_size(s):
+  return ple_size(s, [s['expert']])
 
 
 def sple(params, names, x, top):
@@ -122,6 +174,21 @@ def sple(params, names, x, top):
   return predictions
 
 
+def sple_size(s):
+  """top='concat': a tower reads its own features and the mixture."""
+  *below, top = s['levels']
+  total, inputs = 0, s['D']
+  for widths, specific, shared in zip(
+    below, s['specific'], s['shared'], strict=False
+  ):
+    total += level_size(inputs, widths, specific, shared)
+    total += gate_size(inputs, sum(specific) + shared)
+    inputs = widths[-1]
+  total += s['num_top'] * mlp_size(inputs, top)
+  total += s['T'] * gate_size(inputs, s['num_top'])
+  return total + towers_size(s, inputs + top[-1])
+
+
 def sigmoid(x):
   return 1 / (1 + np.exp(-x))
 
@@ -132,7 +199,16 @@ def single_task(params, names, x):
   }
 
 
+def single_task_size(s):
+  return s['T'] * mlp_size(s['D'], s['bottom']) + towers_size(
+    s, s['bottom'][-1]
+  )
+
+
 soft_sharing = single_task
+
+
+soft_sharing_size = single_task_size
 
 
 def soft_sharing_penalty(params, names, strength):
@@ -171,6 +247,14 @@ def cross_stitch(params, names, x):
   return {k: tower(params[f'tower_{k}'], inputs[k]) for k in names}
 
 
+def cross_stitch_size(s):
+  total, depth = 0, s['D']
+  for widths in s['levels']:
+    total += s['T'] * mlp_size(depth, widths) + s['T'] ** 2 * widths[-1]
+    depth = widths[-1]
+  return total + towers_size(s, depth)
+
+
 def tensor_factorization(params, names, x):
   """Yang & Hospedales 2017, eq. 5: forms every entry of W."""
   layers = sum(name.startswith('layer_') for name in params)
@@ -189,9 +273,25 @@ def tensor_factorization(params, names, x):
   return {k: tower(params[f'tower_{k}'], hidden[k]) for k in names}
 
 
+def tensor_factorization_size(s):
+  total, depth = 0, s['D']
+  for h in s['bottom']:
+    a, b, c = (
+      min(r, n) for r, n in zip(s['ranks'], (depth, h, s['T']), strict=True)
+    )
+    total += a * b * c + depth * a + h * b + s['T'] * (c + h)
+    depth = h
+  return total + towers_size(s, depth)
+
+
 def omoe(params, names, x):
   mixed = mix(gate(params, 'gate', x), expert_outputs(params['experts'], x))
   return {k: tower(params[f'tower_{k}'], mixed) for k in names}
+
+
+def omoe_size(s):
+  own = s['E'] * mlp_size(s['D'], s['expert']) + gate_size(s['D'], s['E'])
+  return own + towers_size(s, s['expert'][-1])
 
 
 def stacked_mmoe(params, names, x):
@@ -211,6 +311,18 @@ def stacked_mmoe(params, names, x):
     k: tower(params[f'tower_{k}'], mix(gate(top, f'gate_{k}', x), outputs))
     for k in names
   }
+
+
+def stacked_mmoe_size(s):
+  total, depth = 0, s['D']
+  for i, widths in enumerate(s['levels']):
+    count = s['by_level'][i]
+    readers = [*s['by_level'], s['T']][i + 1]
+    total += (
+      count * mlp_size(depth, widths) + gate_size(s['D'], count) * readers
+    )
+    depth = widths[-1]
+  return total + towers_size(s, depth)
 
 
 def dselect_gate(params, x, gamma=1.0):
@@ -248,6 +360,13 @@ def dselect_k(params, names, x):
   }
 
 
+def dselect_k_size(s):
+  bits = s['E_binary'].bit_length() - 1
+  gate = s['k'] * (s['D'] + 1) * bits + gate_size(s['D'], s['k'])
+  own = s['E_binary'] * mlp_size(s['D'], s['expert'])
+  return own + s['T'] * gate + towers_size(s, s['expert'][-1])
+
+
 def mtan(params, names, x):
   """Liu et al. 2019, eq. 1 and 2, with dense layers."""
   blocks = sum(name.startswith('block_') for name in params)
@@ -263,6 +382,19 @@ def mtan(params, names, x):
       mask = dense(block[f'h_{k}'], relu(dense(block[f'g_{k}'], seen)))
       own[k] = sigmoid(mask) * p
   return {k: tower(params[f'tower_{k}'], own[k]) for k in names}
+
+
+def mtan_size(s):
+  total, depth, below = 0, s['D'], None
+  for (h,) in s['blocks']:
+    total += (depth + 1) * h + (h + 1) * h
+    own = 2 * (h + 1) * h
+    if below is not None:
+      total += (below + 1) * h
+      own = (2 * h + 1) * h + (h + 1) * h
+    total += s['T'] * own
+    depth = below = h
+  return total + towers_size(s, depth)
 
 
 def adatt(params, names, x):
@@ -287,6 +419,18 @@ def adatt(params, names, x):
   return {k: tower(params[f'tower_{k}'], inputs[k]) for k in names}
 
 
+def adatt_size(s):
+  total, depth = 0, s['D']
+  for i, widths in enumerate(s['levels']):
+    own, shared = sum(s['at_least_one'][i]), s['shared'][i]
+    total += (own + shared) * mlp_size(depth, widths)
+    total += s['T'] * gate_size(depth, own + shared) + own
+    if i + 1 < len(s['levels']):
+      total += gate_size(depth, own + shared) + shared
+    depth = widths[-1]
+  return total + towers_size(s, depth)
+
+
 def stem(params, names, x):
   """Su et al. 2024; x stands for every embedding."""
   pool = []
@@ -298,6 +442,14 @@ def stem(params, names, x):
   }
 
 
+def stem_size(s):
+  everyone = sum(s['at_least_one'][0]) + s['shared'][0]
+  own = everyone * mlp_size(s['D'], s['expert']) + s['T'] * gate_size(
+    s['D'], everyone
+  )
+  return own + towers_size(s, s['expert'][-1])
+
+
 def esmm(params, names, x):
   """Ma et al. 2018, eq. 1, as the logit of a product of probabilities."""
   p, predictions = 1.0, {}
@@ -305,6 +457,10 @@ def esmm(params, names, x):
     p = p * sigmoid(tower(params[f'tower_{k}'], mlp(params[f'bottom_{k}'], x)))
     predictions[k] = np.log(p / (1 - p))
   return predictions
+
+
+def esmm_size(s):
+  return single_task_size({**s, 'num_outputs': [1] * s['T']})
 
 
 def aitm(params, names, x):
@@ -325,6 +481,11 @@ def aitm(params, names, x):
     z = q
     predictions[k] = tower(params[f'tower_{k}'], z)
   return predictions
+
+
+def aitm_size(s):
+  h = s['bottom'][-1]
+  return esmm_size(s) + (s['T'] - 1) * ((h + 1) * h + 3 * h * h)
 
 
 def kendall(losses, log_vars, is_regression):
