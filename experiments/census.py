@@ -40,9 +40,9 @@ def main(argv: list[str]) -> None:
     options.refuse_arguments(argv)
     config = options.from_flags(flags.FLAGS)
     # As in `run`; a mistyped flag is reported before.
-    from experiments.launcher import build, run, unused
+    from experiments.launcher import jax_setup, run, unused
 
-    build.start(config)
+    jax_setup.apply(config)
     heed_signals()
     if not config.eval_only:
       unused.refuse([config], options.given(flags.FLAGS))

@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
   ) as heed_signals:
     # JAX and pandas take seconds to import: not for --help.
     from experiments.comparison import plan, publish, run
-    from experiments.launcher import build
+    from experiments.launcher import jax_setup
 
     options.refuse_arguments(argv)
     target = parsing.path('--publish_to', flags.FLAGS.publish_to)
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     asked = plan.from_flags(flags.FLAGS)
     folder = parsing.path('--out_dir', asked.base.out_dir or 'runs/comparison')
     dataset = datasets.find(asked.base)
-    build.start(asked.base)
+    jax_setup.apply(asked.base)
     heed_signals()
     results = run.compare(asked, dataset, folder)
     if flags.FLAGS.publish_to and len(results['rows']) == len(asked.rows):

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments import census, compare
-from experiments.comparison import trees
+from experiments import census, datasets
+from experiments import compare as _compare  # noqa: F401, for its flags
+from experiments.comparison import boosting, plan
+from experiments.comparison import run as comparison
 from experiments.datasets.census import protocol
 from experiments.launcher import (
-  build,
   errors,
+  jax_setup,
   memory,
   options,
   output,
@@ -104,7 +106,7 @@ def test_a_model_larger_than_all_devices(monkeypatch):
 def test_a_folder_for_programs_that_is_none(tmp_path):
   (tmp_path / 'file').write_text('mine')
   with pytest.raises(InputError, match='--compilation_cache=.*folder'):
-    build.start(Config(compilation_cache=str(tmp_path / 'file')))
+    jax_setup.apply(Config(compilation_cache=str(tmp_path / 'file')))
 
 
 def test_a_scope_is_told_of_in_the_flags_words(capsys):
@@ -129,7 +131,7 @@ def test_a_platform_that_is_not_there(error, monkeypatch):
   monkeypatch.setattr(jax, 'devices', devices)
   monkeypatch.setattr(jax.config, 'update', lambda *_: None)
   with pytest.raises(InputError, match='JAX finds no device') as found:
-    build.start(Config())
+    jax_setup.apply(Config())
   assert '\n' not in str(found.value)
 
 
@@ -137,10 +139,10 @@ def test_a_disk_that_fills_in_a_comparison(tmp_path, monkeypatch):
   def write(*args):
     raise FULL
 
-  monkeypatch.setattr('experiments.compare._run', write)
-  plan = _plan('--dataset=sample', '--num_seeds=3', '--row=mmoe')
+  monkeypatch.setattr('experiments.comparison.run._compare', write)
+  asked = _plan('--dataset=sample', '--num_seeds=3', '--row=mmoe')
   with pytest.raises(InputError, match='finished fits are kept') as found:
-    compare.run(plan, tmp_path / 'run')
+    comparison.compare(asked, datasets.find(asked.base), tmp_path / 'run')
   assert 'No space left on device' in str(found.value)
 
 
@@ -159,8 +161,8 @@ def test_paths(monkeypatch):
 
 @pytest.mark.parametrize('value', ['1e30', '-1e18', 'nan', '²'])
 def test_parameters_of_trees(value):
-  with pytest.raises(InputError, match='wants numbers for parameters'):
-    trees.parse(f'num_leaves={value}')
+  with pytest.raises(InputError, match='expects numbers'):
+    boosting.parse(f'num_leaves={value}')
 
 
 def test_a_model_does_not_say_where_data_are(tmp_path, monkeypatch):
@@ -209,27 +211,32 @@ def _plan(*arguments):
   for name in flags.FLAGS:
     flags.FLAGS[name].unparse()
   flags.FLAGS(['compare', *arguments])
-  return compare.from_flags(flags.FLAGS)
+  return plan.from_flags(flags.FLAGS)
+
+
+def _check(*arguments):
+  asked = _plan(*arguments)
+  comparison.check(asked, datasets.find(asked.base))
 
 
 def test_what_no_row_takes_is_refused():
   """A common setting that one row takes is taken; a row's own is its own."""
   rows = ('--num_seeds=3', '--row=mmoe', '--row=shared_bottom')
-  compare.check(_plan(*rows, '--num_experts=4', '--setting=bottom_widths=8'))
+  _check(*rows, '--num_experts=4', '--setting=bottom_widths=8')
   for more, complaint in (
     ('--setting=num_top=1', 'takes no --num_top .nor does any other row'),
     ('--weight_decay=0', '--optimizer=adam takes no --weight_decay .nor'),
     ('--row=mmoe top=shared', '--row=mmoe top=shared: --architecture=mmoe'),
   ):
     with pytest.raises(InputError, match=complaint):
-      compare.check(_plan(*rows, more))
+      _check(*rows, more)
 
 
 @pytest.mark.parametrize('path', FLAG_FILES, ids=lambda p: p.name)
 def test_flag_files_ask_for_nothing_that_is_not_taken(path, monkeypatch):
-  monkeypatch.setattr('experiments.comparison.trees.check', lambda *_: None)
+  monkeypatch.setattr('experiments.comparison.boosting.check', lambda *_: None)
   if path.name.startswith('compare'):
-    compare.check(_plan(f'--flagfile={path}'))
+    _check(f'--flagfile={path}')
     return
   with pytest.raises(InputError, match='give each row by a --row'):
     _plan(f'--flagfile={path}')
@@ -240,7 +247,7 @@ def test_flag_files_ask_for_nothing_that_is_not_taken(path, monkeypatch):
 def test_a_lost_table_is_no_success(monkeypatch, capsys):
   """The scores of --eval_only are printed and nowhere else."""
   monkeypatch.setattr(run, 'execute', lambda *_, **__: None)
-  monkeypatch.setattr(build, 'start', lambda config: None)
+  monkeypatch.setattr(jax_setup, 'apply', lambda config: None)
   stream = output.safe(None)
   monkeypatch.setattr('sys.stdout', stream)
   stream.flush = lambda: None

@@ -35,9 +35,9 @@ INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 )
 def test_what_is_a_second_request(signals, leaves, capsys):
   request = interrupts.Request()
-  heard = [request.hear(number, now) for number, now in signals]
+  left = [request.receive(number, now) for number, now in signals]
   expected = [i == leaves for i in range(len(signals))]
-  assert heard == expected
+  assert left == expected
   assert request.event.is_set() and request.signal == signals[0][0]
   assert request.exit_code == 128 + signals[0][0]
   assert capsys.readouterr().err.count('stopping once') == 1

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 import lplmtl
 from experiments.benchmark import protocol
 from experiments.benchmark.protocol import Config
-from experiments.launcher import build, errors, options
+from experiments.launcher import build, errors, jax_setup, options
 from lplmtl import tasks, training
 from lplmtl.compression import cost
 from lplmtl.training import (
@@ -211,7 +211,7 @@ def main(config: Config) -> None:
   """Serves or trains once, as the configuration asks."""
   with errors.one_line():
     protocol.pin(config['threads'])
-    build.start(
+    jax_setup.apply(
       options.Config(
         compilation_cache=config.get('cache', 'none'),
         cpu_devices=config['devices'],

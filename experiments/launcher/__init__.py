@@ -1,1 +1,1 @@
-"""What every command shares, from flags to files."""
+"""What all commands share, from flags to files."""

@@ -1,12 +1,9 @@
-"""What every launcher needs: from a Config to a model and to results.json."""
+"""From a Config to a model, an optimiser and a balancer."""
 
-import contextlib
 import dataclasses
 import inspect
-import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import flax.linen as nn
 import jax
@@ -15,16 +12,17 @@ import optax
 
 from experiments.launcher import memory
 from experiments.launcher.errors import InputError
-from experiments.launcher.options import Config, cache_dir
+from experiments.launcher.options import Config
 from lplmtl import architectures, balancing
 from lplmtl.layers import encoder, experts
 from lplmtl.tables import Tables
-from lplmtl.training import parallel
 from lplmtl.types import Aggregator, Balancer, PyTree, Task
+
+_T = TypeVar('_T')
 
 
 class Parts(NamedTuple):
-  """What `fit` puts together."""
+  """What `training.fit` puts together."""
 
   model: nn.Module
   optimizer: optax.GradientTransformation
@@ -34,17 +32,17 @@ class Parts(NamedTuple):
 def make_parts(
   config: Config, tasks: Sequence[Task], tables: Tables, num_rows: int
 ) -> Parts:
-  """All that a Config names, for so many training rows."""
-  num_steps = config.epochs * (num_rows // config.batch_size)
+  """Builds all that a Config names, for this number of training rows."""
+  steps_per_epoch = num_rows // config.batch_size
   return Parts(
     make_model(config, tasks, make_encoder(config, tables)),
-    make_optimizer(config, num_steps),
-    make_balancer(config, tasks, num_rows // config.batch_size),
+    make_optimizer(config, config.epochs * steps_per_epoch),
+    make_balancer(config, tasks, steps_per_epoch),
   )
 
 
 def make_encoder(config: Config, tables: Tables) -> nn.Module:
-  """Embedded columns, and crosses of them if a Config asks for any."""
+  """Builds the encoder of tables, with feature crosses if asked for."""
   columns = encoder.TabularEncoder(
     tables.num_categories, config.embed_dim, tables.num_ordered
   )
@@ -55,102 +53,37 @@ def make_encoder(config: Config, tables: Tables) -> nn.Module:
   )
 
 
-def start(config: Config) -> None:
-  """Settings of JAX that must be made before it starts.
-
-  Programs that were compiled once are kept on disk, the small ones too. In a
-  notebook, where JAX may run already, the number of devices stays as it is.
-  """
-  kept = cache_dir()
-  folder = config.compilation_cache or (str(kept / 'jax') if kept else 'none')
-  if folder != 'none' and _can_keep(config, folder):
-    # A damaged entry is compiled anew: nobody needs to know.
-    warnings.filterwarnings(
-      'ignore', r'Error (reading|writing) persistent compilation cache'
-    )
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(folder))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
-  with contextlib.suppress(RuntimeError):
-    jax.config.update('jax_num_cpu_devices', _cpu_devices(config))
-  try:
-    jax.devices()
-  except (RuntimeError, AssertionError) as error:  # the latter without a plugin
-    reason = str(error).split('\n')[0] or 'it is not installed'
-    wanted = os.environ.get('JAX_PLATFORMS', '')
-    raise InputError(
-      f'JAX finds no device for JAX_PLATFORMS={wanted} ({reason}): leave '
-      'it unset for whatever there is, or install JAX for this device'
-    ) from error
-
-
-def _can_keep(config: Config, folder: str) -> bool:
-  """Whether there is a folder for compiled programs, or can be.
-
-  Raises:
-    InputError: it was asked for, and there cannot.
-  """
-  if '://' in folder:  # a bucket
-    return True
-  try:
-    os.makedirs(os.path.expanduser(folder), exist_ok=True)
-  except OSError as error:
-    if config.compilation_cache:
-      raise InputError(
-        f'--compilation_cache={folder} must be a folder that can be written, '
-        f'or none ({error.strerror})'
-      ) from error
-    return False
-  return True
-
-
-def _cpu_devices(config: Config) -> int:
-  """Host devices: as many as cores, where there is work for each.
-
-  On two cores two seeds train 1.3 times as fast as one after the other, and a
-  single one whose batches are split 1.3 times as fast as on one device.
-  """
-  if config.cpu_devices:
-    return config.cpu_devices
-  cores = parallel.num_cores()
-  if config.num_seeds > 1:
-    return min(cores, config.num_seeds)
-  # A hundred rows are the least that pay for the exchange of gradients.
-  most = min(cores, max(config.batch_size // 100, 1))
-  return next(n for n in range(most, 0, -1) if config.batch_size % n == 0)
-
-
 def check_names(config: Config) -> None:
-  """Raises an InputError for an architecture or a balancer that is not."""
+  """Raises InputError for an unknown architecture or balancer."""
   if config.architecture in _by_file(architectures.CHAINS):
     raise InputError(
       f'--architecture={config.architecture} is for tasks in a chain, such as '
-      'click and buy; those of Census-Income do not follow each other (from '
-      f'Python: lplmtl.{config.architecture.upper()}, and lplmtl.data.clicks)'
+      'click and buy, and these tasks are not one (from Python: '
+      f'lplmtl.{config.architecture.upper()}, with lplmtl.data.clicks)'
     )
   known = _by_file(architectures.ARCHITECTURES)
-  pick('architecture', config.architecture, known)
+  _pick('architecture', config.architecture, known)
   balancer(config.balancer)
 
 
 def architecture(name: str) -> type[nn.Module]:
-  """The class of an architecture, by its file's name."""
+  """Returns the class of an architecture, by the name of its file."""
   known = (*architectures.ARCHITECTURES, *architectures.CHAINS)
-  return pick('architecture', name, _by_file(known))
+  return _pick('architecture', name, _by_file(known))
 
 
 def balancer(name: str) -> Callable[..., Balancer | Aggregator]:
-  """The constructor of a balancer, by its name."""
-  return pick('balancer', name, _balancers())
+  """Returns the constructor of a balancer, by its name."""
+  return _pick('balancer', name, _balancers())
 
 
 def architecture_names() -> tuple[str, ...]:
-  """What --architecture may be."""
+  """Returns what --architecture may be."""
   return tuple(sorted(_by_file(architectures.ARCHITECTURES)))
 
 
 def balancer_names() -> tuple[str, ...]:
-  """What --balancer may be."""
+  """Returns what --balancer may be."""
   return tuple(sorted(_balancers()))
 
 
@@ -170,10 +103,12 @@ def _balancers() -> dict[str, Callable[..., Balancer | Aggregator]]:
 def make_model(
   config: Config, tasks: Sequence[Task], features: nn.Module | None
 ) -> nn.Module:
-  """The architecture that a Config names, with its sizes.
+  """Builds the architecture that a Config names.
 
-  An architecture takes from the Config what it has fields for; `features` is
-  its encoder.
+  Args:
+    config: an architecture takes those of its sizes for which it has a field.
+    tasks: T tasks.
+    features: its encoder; None if it is applied to plain arrays.
   """
   cls = architecture(config.architecture)
 
@@ -206,7 +141,7 @@ def make_model(
 def make_balancer(
   config: Config, tasks: Sequence[Task], steps_per_epoch: int = 1
 ) -> Balancer | Aggregator:
-  """The balancer that a Config names, with the options it takes."""
+  """Builds the balancer that a Config names, with the options it takes."""
   constructor = balancer(config.balancer)
   offered: dict[str, Any] = {
     'steps_per_epoch': steps_per_epoch,
@@ -233,8 +168,8 @@ def make_balancer(
 def make_optimizer(
   config: Config, num_steps: int
 ) -> optax.GradientTransformation:
-  """The optimiser that a Config names, its schedule over `num_steps` steps."""
-  rate: Any = config.learning_rate
+  """Builds the optimiser that a Config names, scheduled over `num_steps`."""
+  rate: optax.ScalarOrSchedule = config.learning_rate
   if config.schedule == 'cosine':
     rate = optax.cosine_decay_schedule(config.learning_rate, num_steps)
   constructors: dict[str, Callable[[], optax.GradientTransformation]] = {
@@ -242,11 +177,11 @@ def make_optimizer(
     'adamw': lambda: optax.adamw(rate, weight_decay=config.weight_decay),
     'sgd': lambda: optax.sgd(rate, momentum=0.9),
   }
-  return pick('optimizer', config.optimizer, constructors)()
+  return _pick('optimizer', config.optimizer, constructors)()
 
 
-def pick(kind: str, name: str, known: Mapping[str, Any]) -> Any:
-  """`known[name]`, or an error that lists the valid names."""
+def _pick(kind: str, name: str, known: Mapping[str, _T]) -> _T:
+  """Returns `known[name]`; raises an InputError that lists the valid names."""
   if name not in known:
     raise InputError(
       f'unknown {kind} {name!r}: expected one of {", ".join(sorted(known))}'
@@ -264,7 +199,7 @@ def check_batch_size(config: Config, num_train: int) -> None:
 
 
 def check_model(config: Config, model: nn.Module, features: PyTree) -> None:
-  """Traces the model once, so that sizes that do not fit show at once."""
+  """Traces the model once, so that sizes that do not fit are reported early."""
   try:
     variables = jax.eval_shape(model.init, jax.random.key(0), features)
   except (ValueError, OverflowError) as error:
@@ -274,5 +209,5 @@ def check_model(config: Config, model: nn.Module, features: PyTree) -> None:
 
 
 def seed_keys(config: Config) -> jax.Array:
-  """One key a seed: seed, seed + 1, ..."""
+  """Returns one key per seed: of `seed`, `seed + 1`, ..."""
   return jax.vmap(jax.random.key)(jnp.arange(config.num_seeds) + config.seed)

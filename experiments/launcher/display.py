@@ -1,4 +1,4 @@
-"""What a person sees: progress while it runs, a table at the end."""
+"""What a person sees: progress during a run, tables at its end."""
 
 import contextlib
 import html
@@ -18,10 +18,10 @@ Console = rich_console.Console
 
 
 def make_console(width: int = 100) -> Console:
-  """Standard output: colours and bars on a terminal, plain lines elsewhere.
+  """Returns standard output, with colours and bars on a terminal.
 
-  What cannot be written is dropped (see `output`). The width is that of the
-  plain lines.
+  Elsewhere it prints plain lines, `width` characters wide. What cannot be
+  written is dropped (see `output`).
   """
   file: Any = output.safe(sys.stdout)
   console = Console(file=file, highlight=False, markup=False)
@@ -31,11 +31,11 @@ def make_console(width: int = 100) -> Console:
 
 
 class Epochs(NamedTuple):
-  """What to call while a run goes on.
+  """What to call during a run.
 
   Attributes:
-    epoch: with each entry of the history.
-    note: with a line that a person should see.
+    epoch: to be called with each record of the history.
+    note: to be called with a line that a person should see.
   """
 
   epoch: Callable[[Mapping[str, Any]], None]
@@ -46,7 +46,7 @@ class Epochs(NamedTuple):
 def epochs(
   console: Console, num_epochs: int, task_names: Sequence[str]
 ) -> Iterator[Epochs]:
-  """A line an epoch, below them a bar on a terminal."""
+  """Prints one line per epoch and, on a terminal, a bar below."""
   columns = (
     rich_progress.TextColumn('{task.description}'),
     rich_progress.BarColumn(),
@@ -71,7 +71,7 @@ def epochs(
 
 @contextlib.contextmanager
 def plain_warnings(note: Callable[[str], None]) -> Iterator[None]:
-  """Shows what the library warns of as a line, without file and code."""
+  """Prints the library's warnings as lines, without file name and code."""
   with warnings.catch_warnings():
     usual = warnings.showwarning
 
@@ -88,7 +88,7 @@ def plain_warnings(note: Callable[[str], None]) -> Iterator[None]:
 def epoch_line(
   record: Mapping[str, Any], num_epochs: int, task_names: Sequence[str]
 ) -> str:
-  """Losses, primary metrics and loss weights, each the mean over the seeds."""
+  """Returns losses, primary metrics and loss weights, as means over seeds."""
   width = len(str(num_epochs))
   parts = [f'epoch {record["epoch"]:{width}}/{num_epochs}']
   losses = record['losses'].mean(axis=0)
@@ -104,7 +104,11 @@ def epoch_line(
 
 @contextlib.contextmanager
 def download(console: Console) -> Iterator[Callable[[int, int | None], None]]:
-  """A bar for a download, or a line per 5 MB; gives the function to call."""
+  """Shows a bar for a download or, off a terminal, a line per 5 MB.
+
+  Yields:
+    `show(done, total)`, in bytes; the total may be None.
+  """
   columns = (
     rich_progress.TextColumn('{task.description}'),
     rich_progress.BarColumn(),
@@ -133,7 +137,11 @@ def download(console: Console) -> Iterator[Callable[[int, int | None], None]]:
 
 @contextlib.contextmanager
 def steps(console: Console, total: int) -> Iterator[Callable[[str], None]]:
-  """A bar over so many steps, or a line a step; call it when one is done."""
+  """Shows a bar over `total` steps or, off a terminal, a line per step.
+
+  Yields:
+    `done(what)`, to be called after each step.
+  """
   columns = (
     rich_progress.BarColumn(),
     rich_progress.MofNCompleteColumn(),
@@ -153,13 +161,13 @@ def steps(console: Console, total: int) -> Iterator[Callable[[str], None]]:
 
 
 class TextTable(NamedTuple):
-  """A table of texts, for a terminal, Markdown or HTML.
+  """A table of texts for a terminal, Markdown or HTML.
 
   Attributes:
-    title: above it.
-    head: of the columns.
-    rows: a text for each column.
-    left: names of the columns to align left; the others hold numbers.
+    title: what to write above it.
+    head: the names of the columns.
+    rows: one text per column.
+    left: the names of the columns to align left; the others hold numbers.
   """
 
   title: str
@@ -168,7 +176,7 @@ class TextTable(NamedTuple):
   left: Sequence[str] = ()
 
   def to_rich(self) -> rich_table.Table:
-    """For a terminal."""
+    """Returns the table for a terminal."""
     table = rich_table.Table(title=Text(self.title))
     for name in self.head:
       table.add_column(
@@ -179,13 +187,13 @@ class TextTable(NamedTuple):
     return table
 
   def to_markdown(self) -> str:
-    """With its title as a paragraph."""
+    """Returns Markdown, with the title as a paragraph."""
     rule = ['---' if name in self.left else '---:' for name in self.head]
     lines = [f'| {" | ".join(row)} |' for row in (self.head, rule, *self.rows)]
     return '\n'.join([f'{self.title}:', '', *lines, ''])
 
   def to_html(self) -> str:
-    """With its title as the caption."""
+    """Returns HTML, with the title as the caption."""
     sides = ['left' if name in self.left else 'right' for name in self.head]
 
     def line(tag: str, texts: Sequence[str]) -> str:
@@ -203,6 +211,6 @@ class TextTable(NamedTuple):
 
 
 def plus_minus(value: Mapping[str, Any]) -> str:
-  """`0.9431 ± 0.0004`."""
+  """Formats mean and standard deviation, such as `0.9431 ± 0.0004`."""
   mean, std = value['mean'], value['std']
   return f'{mean:.4f}' if std is None else f'{mean:.4f} ± {std:.4f}'

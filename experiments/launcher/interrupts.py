@@ -1,11 +1,11 @@
-"""SIGTERM, Ctrl-C, SIGHUP: the first asks to stop, the same again leaves.
+"""SIGTERM, Ctrl-C, SIGHUP: the first asks to stop, a second one leaves at once.
 
-The same twice within a second is once: GNU timeout sends its signal to the
-process and to its group, and so do wrappers that forward what a terminal has
-sent to everybody. SIGHUP never leaves at once, however often it comes: a
-terminal that goes away sends it by the kernel and by the shell, and after it
-nobody is there to ask twice. Another kind than before is no second request
-either, as where SIGTERM follows SIGHUP at the end of a session.
+The same signal twice within a second counts once: GNU timeout sends its signal
+to the process and to its group, and so do wrappers that forward what a terminal
+has already sent to every process. SIGHUP never leaves at once, however often it
+comes: when a terminal closes, both the kernel and the shell send it, and nobody
+is left who could ask twice. Nor is a signal of another kind a second request:
+SIGTERM may follow SIGHUP when a login ends.
 """
 
 import _thread
@@ -25,11 +25,11 @@ SIGNALS = tuple(
   for name in ('SIGINT', 'SIGTERM', 'SIGHUP')  # SIGHUP: not on Windows
   if hasattr(signal, name)
 )
-AGAIN = 1.0  # seconds after which the same signal is meant as a second one
+AGAIN = 1.0  # seconds after which the same signal is a second request
 
 
-class Stopped(Exception):  # noqa: N818, no error
-  """A run that has stopped because a signal asked for it."""
+class Stopped(Exception):  # noqa: N818, not an error
+  """A run has stopped because a signal asked it to."""
 
   def __init__(self, text: str, exit_code: int):
     super().__init__(text)
@@ -37,12 +37,12 @@ class Stopped(Exception):  # noqa: N818, no error
 
 
 class Request:
-  """What has been asked for.
+  """What the signals received so far ask for.
 
   Attributes:
     event: set by the first signal.
-    signal: its number, None before.
-    is_over: whether the same has been asked for again.
+    signal: the number of the first signal; None before.
+    is_over: whether a second request has been made, to leave at once.
   """
 
   def __init__(self) -> None:
@@ -53,23 +53,23 @@ class Request:
 
   @property
   def exit_code(self) -> int:
-    """128 and the signal's number, as shells have it: 130 and 143."""
+    """128 plus the signal's number, as in shells: 130 or 143."""
     return 128 + (self.signal or 0)
 
-  def hear(self, number: int, now: float) -> bool:
-    """Takes note of a signal; whether to leave at once.
+  def receive(self, number: int, now: float) -> bool:
+    """Records a signal; returns whether it asks to leave at once.
 
     Args:
       number: of the signal.
-      now: seconds of a clock.
+      now: the time, in seconds of any clock.
     """
     first = self._first.setdefault(number, now)
     if self.signal is None:
       self.signal = number
       self.event.set()
       output.safe(sys.stderr).write(
-        'stopping once the progress is kept, or all is done (the same again, '
-        'a second later, leaves at once)\n'
+        'stopping once the progress is saved or the run is finished (a second '
+        'later, the same signal leaves at once)\n'
       )
       output.safe(sys.stderr).flush()
     is_again = now - first >= AGAIN and number != getattr(signal, 'SIGHUP', 0)
@@ -78,31 +78,32 @@ class Request:
 
 
 def leave(number: int) -> None:
-  """Ends the process, whatever it is doing; the launchers' way."""
+  """Ends the process, whatever it is doing; for commands."""
   os._exit(128 + number)
 
 
 def interrupt(number: int) -> None:
-  """Raises KeyboardInterrupt in the main thread, such as a notebook's."""
+  """Raises KeyboardInterrupt in the main thread; for notebooks."""
   _thread.interrupt_main(signal.Signals(number))  # calls the handler of `watch`
 
 
 def start() -> None:
-  """Ctrl-C is a KeyboardInterrupt from now on: all packages are imported."""
+  """Makes Ctrl-C raise KeyboardInterrupt, now that packages are imported."""
   if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextlib.contextmanager
 def watch(on_again: Callable[[int], None] = interrupt) -> Iterator[Request]:
-  """Turns SIGINT, SIGTERM and SIGHUP into a request, for as long as this lasts.
+  """Turns SIGINT, SIGTERM and SIGHUP into a request, within a `with` block.
 
-  A thread of its own reads the signals, as Python's handlers would have to wait
-  for the end of a compilation or of a running program. Outside of the main
-  thread, where Python allows no handlers, nothing is watched.
+  A separate thread reads the signals: Python's own handlers would have to wait
+  until a compilation or a compiled program has finished. Outside the main
+  thread, where Python allows no handlers, signals are left as they are.
 
   Args:
-    on_again: called with a signal that asks again, `leave` or `interrupt`.
+    on_again: called with the number of a second request's signal: `leave` or
+      `interrupt`.
   """
   request = Request()
   if threading.current_thread() is not threading.main_thread():
@@ -115,7 +116,7 @@ def watch(on_again: Callable[[int], None] = interrupt) -> Iterator[Request]:
     while number := read_end.recv(1):
       if number[0] not in SIGNALS or request.is_over:
         continue
-      if request.hear(number[0], time.monotonic()):
+      if request.receive(number[0], time.monotonic()):
         on_again(number[0])
 
   def handle(*_: object) -> None:

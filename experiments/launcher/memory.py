@@ -1,4 +1,4 @@
-"""Sizes that do not fit: told in one line, before the start where it can be."""
+"""Sizes that do not fit, reported in one line, if possible before training."""
 
 import contextlib
 import math
@@ -11,29 +11,29 @@ from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl.types import PyTree
 
-# Moments that an optimiser keeps of each parameter.
+# Moments that an optimiser keeps per parameter; two unless listed.
 _MOMENTS = {'sgd': 1}
 _SIGNS = ('RESOURCE_EXHAUSTED', 'out of memory', 'bad_alloc')
 
 
 def check(variables: PyTree, config: Config) -> None:
-  """Refuses a model that no step could be taken with.
+  """Refuses a model that is too large for a single training step.
 
-  A machine that gives memory away before it has it would kill the run instead.
+  An operating system that overcommits memory would kill the run instead.
 
   Args:
-    variables: shapes of one seed's.
-    config: sizes that were asked for.
+    variables: the shapes of one seed's parameters.
+    config: the sizes that were asked for.
 
   Raises:
-    InputError: it is larger than all devices together.
+    InputError: the model needs more memory than all devices together have.
   """
   one = sum(
     math.prod(leaf.shape) * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(variables)
   )
   state = 1 + _MOMENTS.get(config.optimizer, 2)
-  # The state before some steps and after them, the gradient, the best so far.
+  # The state before and after a chunk of steps, the gradient, the best so far.
   copies = 2 * state + 2
   limits = _device_limits()
   there = sum(limits)
@@ -50,7 +50,7 @@ def check(variables: PyTree, config: Config) -> None:
 
 
 def _device_limits() -> list[int]:
-  """Bytes of each device, as far as they say so; nothing on a CPU."""
+  """Returns the bytes of each device; empty if they do not say, as on a CPU."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
   limits = [found.get('bytes_limit', 0) for found in stats]
   return limits if all(limits) else []
@@ -58,7 +58,7 @@ def _device_limits() -> list[int]:
 
 @contextlib.contextmanager
 def guard(config: Config) -> Iterator[None]:
-  """Turns running out of memory into an InputError with the sizes."""
+  """Turns an out-of-memory error into an InputError that names the sizes."""
   try:
     yield
   except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -68,7 +68,7 @@ def guard(config: Config) -> Iterator[None]:
 
 
 def is_out(error: BaseException) -> bool:
-  """Whether an error says that memory ran out, on a device or the host."""
+  """Whether an error means that a device or the host ran out of memory."""
   return isinstance(error, MemoryError) or (
     isinstance(error, jax.errors.JaxRuntimeError)
     and any(sign in str(error) for sign in _SIGNS)
@@ -76,7 +76,7 @@ def is_out(error: BaseException) -> bool:
 
 
 def explain(error: BaseException) -> str:
-  """What could not be had, in one line."""
+  """Returns, in one line, what could not be allocated."""
   reason = str(error).strip().split('\n')[0]
   reason = reason.removeprefix('RESOURCE_EXHAUSTED: ')
   return f'out of memory on {jax.default_backend()} ({reason or "no size"})'

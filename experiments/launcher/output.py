@@ -1,8 +1,8 @@
-"""Standard output and error that end nothing when they cannot be written.
+"""Standard streams whose failures do not end a run.
 
-A reader that has gone (`| head -1`), a terminal that was closed, a full disk
-under a log, a character that the encoding lacks: what a launcher is asked for
-is in its files, so text that cannot be shown is dropped, and the run goes on.
+A reader may exit (`| head -1`), a terminal close, the disk under a log fill up,
+an encoding lack a character. The results of a command are in its files, so text
+that cannot be shown is dropped and the run continues.
 """
 
 import os
@@ -13,10 +13,10 @@ from experiments.launcher.errors import InputError
 
 
 class Stream:
-  """A text stream whose failures are nobody's concern.
+  """A text stream that drops what cannot be written.
 
   Attributes:
-    is_lost: whether any text could not be written.
+    is_lost: whether any text was dropped.
   """
 
   def __init__(self, stream: Any):
@@ -24,7 +24,7 @@ class Stream:
     self.is_lost = False
 
   def write(self, text: str) -> int:
-    """Writes what can be written; the length of the text, as streams do."""
+    """Writes what can be written; returns the length of the text, as always."""
     encoding = getattr(self._stream, 'encoding', None) or 'ascii'
     try:
       try:
@@ -37,26 +37,26 @@ class Stream:
     return len(text)
 
   def flush(self) -> None:
-    """Hands on what is buffered, if anybody takes it."""
+    """Writes what is buffered, if that is possible."""
     try:
       self._stream.flush()
     except (OSError, ValueError) as error:
       self._lose(error)
 
   def finish(self) -> None:
-    """Flushes, so that the interpreter has nothing left to fail with."""
+    """Flushes, so that the interpreter cannot fail to when it exits."""
     self.flush()
     if self.is_lost:
       self._discard()
 
   def _lose(self, error: Exception) -> None:
     self.is_lost = True
-    # A full disk or a slow reader may yet take more; one that is gone, never.
+    # A full disk or a slow reader may accept more later; a closed pipe never.
     if isinstance(error, BrokenPipeError):
       self._discard()
 
   def _discard(self) -> None:
-    """What is buffered, and all that follows, goes nowhere."""
+    """Sends what is buffered, and all that follows, to /dev/null."""
     try:
       nowhere = os.open(os.devnull, os.O_WRONLY)
       os.dup2(nowhere, self._stream.fileno())
@@ -70,12 +70,12 @@ class Stream:
 
 
 def safe(stream: Any) -> Stream:
-  """A stream as one that ends nothing."""
+  """Returns a stream that drops what cannot be written."""
   return stream if isinstance(stream, Stream) else Stream(stream)
 
 
 def refuse_loss() -> None:
-  """Raises an InputError where what was printed is all, and is lost."""
+  """Raises InputError if text was lost; for commands that write no files."""
   if isinstance(sys.stdout, Stream):
     sys.stdout.flush()
     if sys.stdout.is_lost:

@@ -1,4 +1,4 @@
-"""What the texts of flags mean."""
+"""Parses the texts of flags."""
 
 import os
 import pathlib
@@ -14,33 +14,33 @@ _MOST_ROWS = 1_000_000_000
 
 
 def path(flag: str, text: str) -> pathlib.Path:
-  """The path that a flag names, `~` expanded; raises as `expanded`."""
+  """Returns the path that a flag names; see `expanded`."""
   return pathlib.Path(expanded(flag, text))
 
 
 def expanded(name: str, path: Any) -> str:
-  """A path whose `~` is the home folder.
+  """Returns a path with `~` replaced by the home folder.
 
   Raises:
-    InputError: it is no path, not UTF-8, or whose home `~` is, nobody knows.
+    InputError: it is not a path, not UTF-8, or no home folder is known.
   """
   if not isinstance(path, str | os.PathLike):
     raise InputError(f'{name} must be a path, found {path!r:.50}')
-  found = os.path.expanduser(os.fspath(path))
-  if found.startswith('~'):
+  full = os.path.expanduser(os.fspath(path))
+  if full.startswith('~'):
     raise InputError(f'{name}: no home folder is known for {path}')
   try:
-    found.encode('utf-8')
+    full.encode('utf-8')
   except UnicodeEncodeError as error:
     raise InputError(
-      f'{name}: {os.fsencode(found)!r} is not UTF-8, and could not be written '
+      f'{name}: {os.fsencode(full)!r} is not UTF-8 and could not be written '
       'to results: choose another name'
     ) from error
-  return found
+  return full
 
 
 def parse_widths(text: str) -> Widths:
-  """`'128x64' -> (128, 64)`; the empty text gives no layers."""
+  """`'128x64' -> (128, 64)`; an empty text means no layers."""
   try:
     widths = tuple(int(width) for width in text.split('x')) if text else ()
   except ValueError:
@@ -58,28 +58,26 @@ def parse_levels(text: str) -> tuple[Widths, ...]:
   levels = tuple(parse_widths(level) for level in text.split(','))
   check_widths(*levels)
   if not all(levels):
-    raise InputError(
-      f'expected widths for each level such as 64,64, found {text!r}'
-    )
+    raise InputError(f'expected widths per level such as 64,64, found {text!r}')
   return levels
 
 
 def parse_counts(flag: str, texts: Collection[str]) -> list[int]:
-  """`['256', '1024'] -> [256, 1024]`; one at least."""
+  """`['256', '1024'] -> [256, 1024]`; at least one."""
   try:
-    found = [int(text) for text in texts]
+    counts = [int(text) for text in texts]
   except ValueError:
-    found = []
-  if not found or not all(1 <= count <= _MOST_ROWS for count in found):
+    counts = []
+  if not counts or not all(1 <= count <= _MOST_ROWS for count in counts):
     raise InputError(
       f'{flag} must be whole numbers from 1 to {_MOST_ROWS:,}, found '
       f'{",".join(texts)[:60] or "none"}'
     )
-  return found
+  return counts
 
 
 def check_widths(*levels: Widths) -> None:
-  """Refuses what no machine holds, and no number."""
+  """Refuses sizes far beyond any machine, which might overflow."""
   units = [width for widths in levels for width in widths]
   most = max(map(len, (levels, *levels)), default=0)
   if most > _MOST_LAYERS or max(units, default=0) > _MOST_UNITS:

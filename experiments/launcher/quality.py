@@ -1,6 +1,6 @@
-"""Which metrics tell how good a task is, and how to call them.
+"""Which metrics describe a task, and how people write their names.
 
-The first metric of a task is its primary one; results keep the order.
+A task's first metric is its primary one; results keep the order.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,25 +18,25 @@ LABELS = {
 
 
 def label(metric: str) -> str:
-  """A metric's name as a person writes it."""
+  """Returns a metric's name as a person writes it."""
   return LABELS.get(metric, metric.replace('_', ' '))
 
 
 def primary(metrics: Mapping[str, Any]) -> str:
-  """The name of the metric by which a task's epochs are chosen."""
+  """Returns the name of the metric by which epochs are selected."""
   return next(iter(metrics))
 
 
 def names(tasks: Iterable[Mapping[str, Any]]) -> list[str]:
-  """All metrics of some tasks, each once; the loss of those alone without."""
-  found: dict[str, None] = {}
+  """Returns all metrics of some tasks; the loss only for tasks without any."""
+  shown: dict[str, None] = {}
   for metrics in tasks:
-    own = [name for name in metrics if name != 'loss']
-    found |= dict.fromkeys(own or ['loss'])
-  known = [name for name in LABELS if name in found]
-  return [*known, *(name for name in found if name not in LABELS)]
+    named = [name for name in metrics if name != 'loss']
+    shown |= dict.fromkeys(named or ['loss'])
+  known = [name for name in LABELS if name in shown]
+  return [*known, *(name for name in shown if name not in LABELS)]
 
 
 def training_loss(metrics: Mapping[str, Any]) -> str:
-  """What an axis of training losses is called: log losses have a unit."""
+  """Returns the label of an axis of training losses; log losses are in nats."""
   return f'training loss{" (nats)" if "log_loss" in metrics else ""}'

@@ -1,4 +1,4 @@
-"""The folder of one run: who may write to it, and what it holds already."""
+"""The folder of a run: who may write to it, and what it already holds."""
 
 import contextlib
 import json
@@ -31,13 +31,13 @@ _ELSEWHERE = 'move it away, or choose another --out_dir'
 
 
 class Claim:
-  """A folder that one process alone may write to."""
+  """A folder that only one process may write to."""
 
   def __init__(self, folder: pathlib.Path, lock: int):
     self._folder, self._lock = folder, lock
 
   def is_held(self) -> bool:
-    """Whether the lock is still the file that bears its name."""
+    """Whether the file we have locked is still the folder's lock."""
     try:
       return os.path.samestat(
         os.fstat(self._lock), (self._folder / LOCK).lstat()
@@ -46,24 +46,24 @@ class Claim:
       return False
 
   def check(self) -> None:
-    """To be called before anything is written or removed.
+    """Must be called before anything is written or removed.
 
     Raises:
       InputError: the folder has been removed, or replaced by another.
     """
     if not self.is_held():
       raise InputError(
-        f'--out_dir={self._folder} was removed or replaced while this run was '
-        'at work: nothing more is written'
+        f'--out_dir={self._folder} was removed or replaced during this run: '
+        'nothing more is written'
       )
 
 
 @contextlib.contextmanager
 def claim(folder: pathlib.Path) -> Iterator[Claim]:
-  """Makes a folder ours for a while; an empty new one goes away again.
+  """Locks a folder, within a `with` block; a new one is removed if left empty.
 
   Raises:
-    InputError: it cannot be written, or another run is at work in it.
+    InputError: it cannot be written, or another run is using it.
   """
   try:
     pytrees.check_name((folder / MODEL).absolute())
@@ -94,9 +94,10 @@ def claim(folder: pathlib.Path) -> Iterator[Claim]:
 
 
 def _remove_new(folder: pathlib.Path, is_new: bool) -> None:
-  """The lock stays, or who waits for it could hold one that is gone.
+  """Removes a folder that was made for a run and in which nothing was written.
 
-  But not where nothing else has been written.
+  The lock of any other folder stays: another process may have opened it, and
+  would then lock a file that no longer has a name.
   """
   with contextlib.suppress(OSError):
     if is_new and os.listdir(folder) == [LOCK]:
@@ -106,21 +107,21 @@ def _remove_new(folder: pathlib.Path, is_new: bool) -> None:
 
 
 def _open(folder: pathlib.Path) -> int:
-  """Makes the folder, and opens and takes its lock.
+  """Makes the folder, opens its lock file and locks it.
 
   Raises:
-    InputError: what is there cannot be a run's.
+    InputError: what is there cannot belong to a run.
     OSError: it cannot be written.
   """
   if folder.exists() and not folder.is_dir():
     raise InputError(
-      f'--out_dir={folder} is a file: choose a folder, which is made'
+      f'--out_dir={folder} is a file: choose a folder, which will be made'
     )
   files.make_folder(folder)
   with tempfile.TemporaryFile(dir=folder):
     pass
   foreign = InputError(
-    f'{folder / LOCK} is there and is no lock of a run: {_ELSEWHERE}'
+    f'{folder / LOCK} is there and is not the lock of a run: {_ELSEWHERE}'
   )
   try:
     files.check_regular(folder / LOCK)
@@ -128,7 +129,7 @@ def _open(folder: pathlib.Path) -> int:
     raise foreign from error
   lock = files.create(folder / LOCK, os.O_RDWR)
   try:
-    # Nothing but the number of a process, and no other name for it.
+    # A lock holds a process id only, and has no second name (a hard link).
     if os.fstat(lock).st_nlink > 1 or not _owner(lock):
       raise foreign
     _take(lock, folder)
@@ -143,7 +144,7 @@ def _owner(lock: int) -> re.Match[bytes] | None:
 
 
 def _take(lock: int, folder: pathlib.Path) -> None:
-  """Locks a file until it is closed or the process ends, however it does."""
+  """Locks a file until it is closed or the process ends, in whatever way."""
   if fcntl is None:
     return
   try:
@@ -153,7 +154,7 @@ def _take(lock: int, folder: pathlib.Path) -> None:
     name = owner[1].decode() if owner else ''
     raise InputError(
       f'another run (process {name or "unknown"}) is writing to '
-      f'--out_dir={folder}: wait for its end, or choose another folder'
+      f'--out_dir={folder}: wait until it ends, or choose another folder'
     ) from error
   except OSError:
     return  # a file system without locks
@@ -167,24 +168,24 @@ def refuse(folder: pathlib.Path, names: Sequence[str], what: str) -> None:
   Raises:
     InputError: the folder holds one of these files.
   """
-  found = [name for name in names if os.path.lexists(folder / name)]
-  if found:
+  there = [name for name in names if os.path.lexists(folder / name)]
+  if there:
     raise InputError(
-      f'--out_dir={folder} holds {what} ({found[0]}): choose another folder'
+      f'--out_dir={folder} holds {what} ({there[0]}): choose another folder'
     )
 
 
 def check(folder: pathlib.Path) -> None:
-  """Refuses, before anything is trained, what a run did not write.
+  """Refuses files that a run would replace or remove but has not written.
 
-  A run would replace it in the end, or remove it.
+  Called before training, so that no work is lost.
 
   Raises:
-    InputError: something has the name of what a run writes, and is not.
+    InputError: a file has the name of one that runs write, and is another.
   """
   kept = folder / CHECKPOINTS
   if os.path.lexists(kept) and (kept.is_symlink() or not kept.is_dir()):
-    raise InputError(f'{kept} is there and is no folder: {_ELSEWHERE}')
+    raise InputError(f'{kept} is there and is not a folder: {_ELSEWHERE}')
   try:
     strangers = saves.strangers(kept)
     pytrees.check_path((folder / MODEL).absolute(), 'model')
@@ -192,7 +193,7 @@ def check(folder: pathlib.Path) -> None:
     raise InputError(f'--out_dir={folder}: {error}') from error
   if strangers:
     raise InputError(
-      f'{strangers[0]} is no checkpoint of a run, or holds more than that: '
+      f'{strangers[0]} is not the checkpoint of a run, or holds other files: '
       f'{_ELSEWHERE}'
     )
   for name, is_own in (
@@ -203,7 +204,7 @@ def check(folder: pathlib.Path) -> None:
   ):
     path = folder / name
     if os.path.lexists(path) and not (_is_empty(path) or is_own(path)):
-      raise InputError(f'{path} is there and no run wrote it: {_ELSEWHERE}')
+      raise InputError(f'{path} was not written by a run: {_ELSEWHERE}')
 
 
 def _is_empty(path: pathlib.Path) -> bool:
@@ -231,7 +232,7 @@ def _is_history(path: pathlib.Path) -> bool:
 
 
 def _is_picture(path: pathlib.Path) -> bool:
-  """One that is marked, or, of a release before the mark, beside results."""
+  """A marked one or, from releases before the mark, one beside our results."""
   if path.is_symlink():
     return False
   if drawing.is_own(path):
@@ -245,7 +246,7 @@ def _is_picture(path: pathlib.Path) -> bool:
 
 
 def identity(config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:
-  """What makes a run this run and no other; JSON data."""
+  """Returns what distinguishes a run from all others, as JSON data."""
   return {
     **config.identity(),
     'data': {split: file['sha256'] for split, file in facts['files'].items()},
@@ -255,16 +256,16 @@ def identity(config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:
 def finished(
   folder: pathlib.Path, config: Config, run: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-  """The results of the same run, if it has been finished here.
+  """Returns the results of a run if the folder holds them; otherwise None.
 
   Raises:
-    InputError: the folder holds another run, or any with `resume` off.
+    InputError: the folder holds another run, or any run and `resume` is off.
   """
   path = folder / RESULTS
   if not config.resume and (path.exists() or (folder / CHECKPOINTS).exists()):
     raise InputError(
-      f'--out_dir={folder} holds a run already: go on with it by --resume, '
-      'start it afresh by --overwrite, or choose another folder'
+      f'--out_dir={folder} already holds a run: resume it with --resume, start '
+      'over with --overwrite, or choose another folder'
     )
   if not path.exists():
     return None
@@ -274,39 +275,39 @@ def finished(
     was = identity(old, results['data'])
   except (OSError, ValueError, TypeError, KeyError, InputError) as error:
     raise InputError(
-      f'{path} is not what this release writes ({error!r}): start the run '
-      'afresh by --overwrite, or choose another --out_dir'
+      f'{path} is not what this release writes ({error!r}): start over with '
+      '--overwrite, or choose another --out_dir'
     ) from error
   different = resume.differences(was, dict(run))
   if different:
     raise InputError(
       f'--out_dir={folder} holds another run, which differs in '
       f'{", ".join(different)}: choose another --out_dir, or replace that run '
-      'by --overwrite'
+      'with --overwrite'
     )
   lost = [name for name in (MODEL, HISTORY) if not (folder / name).exists()]
   if lost:
     raise InputError(
-      f'--out_dir={folder} holds a finished run whose {lost[0]} is gone: train '
-      'it again by --overwrite, or choose another folder'
+      f'--out_dir={folder} holds a finished run whose {lost[0]} is missing: '
+      'train it again with --overwrite, or choose another folder'
     )
   try:
     pytrees.verify(folder / MODEL)
   except pytrees.CheckpointError as error:
     raise InputError(
-      f'--out_dir={folder} holds a finished run, and {error}: train it again '
-      'by --overwrite, or choose another folder'
+      f'--out_dir={folder} holds a finished run, but {error}: train it again '
+      'with --overwrite, or choose another folder'
     ) from error
   return results
 
 
 def clear(folder: pathlib.Path) -> None:
-  """Removes what a run has written, the results first; raises as `check`."""
+  """Removes what a run has written, results first; raises as `check` does."""
   check(folder)
   files.tidy(folder, (RESULTS, HISTORY, CURVES, GATES))
   for name in (RESULTS, HISTORY, CURVES, GATES):
     if (folder / name).is_dir():
-      (folder / name).rmdir()  # it is empty
+      (folder / name).rmdir()  # empty, or `check` would have raised
     else:
       (folder / name).unlink(missing_ok=True)
   saves.clear(folder / CHECKPOINTS)

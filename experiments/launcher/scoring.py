@@ -1,6 +1,6 @@
-"""What can be said of a trained model: metrics, sizes, gates, calibration.
+"""Describes a trained model: metrics, sizes, gates, calibration.
 
-Parameters lead with S, as training leaves them.
+Parameters have a leading axis of S seeds, as training leaves them.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from lplmtl.types import Batch, PyTree, Task
 
 
 def costs(model: nn.Module, params: PyTree, features: PyTree) -> dict[str, int]:
-  """Parameters of one seed, and FLOPs of scoring one row."""
+  """Returns the parameters of one seed, and the FLOPs of scoring one row."""
   one_seed = jax.eval_shape(lambda p: jax.tree.map(lambda x: x[0], p), params)
   one_row = jax.tree.map(lambda x: x[:1], features)
   return {
@@ -31,14 +31,14 @@ def costs(model: nn.Module, params: PyTree, features: PyTree) -> dict[str, int]:
 
 
 class Scores(NamedTuple):
-  """What a model makes of rows; JSON data, but for the logits.
+  """A model's predictions for some rows; JSON data except for the logits.
 
   Attributes:
     metrics: `{task: {metric: {mean, std, per_seed}}}`.
     calibration: reliability diagrams of the binary tasks, `{task: {part:
-      [S][bins]}}`, the parts those of `lplmtl.metrics.Calibration`; None in
+      [S][bins]}}`, with the parts of `lplmtl.metrics.Calibration`; None in
       empty bins.
-    logits: `{task: [S, N, ..., K]}` float32 (no JSON).
+    logits: `{task: [S, N, ..., K]}` float32 arrays.
   """
 
   metrics: dict[str, dict[str, Any]]
@@ -49,13 +49,13 @@ class Scores(NamedTuple):
 def score(
   model: nn.Module, tasks: Sequence[Task], params: PyTree, batch: Batch
 ) -> Scores:
-  """Every task's metrics, of every seed."""
+  """Scores rows with the parameters of every seed."""
   num_seeds = len(jax.tree.leaves(params)[0])
   mesh = parallel.make_mesh(num_seeds, len(jax.local_devices()))
-  # By way of the host: training may have left them on other devices.
+  # Through the host: training may have left them on other devices.
   params = parallel.fill(jax.device_get(params), mesh)
   padded = len(jax.tree.leaves(params)[0])
-  # One program: logits and diagrams are two more metrics to it.
+  # As two more metrics, logits and diagrams come out of the same program.
   wanted = []
   for task in tasks:
     more: Any = {'logits': lambda logits, labels, where: logits}
@@ -98,18 +98,19 @@ def _without_nan(values: np.ndarray) -> list[list[float | None]]:
 def gate_use(
   model: nn.Module, params: PyTree, features: PyTree
 ) -> list[dict[str, Any]]:
-  """A dict a level: mean gate weights of every seed, and experts unused.
+  """Returns the mean gate weights of every seed, and the unused experts.
 
   Returns:
-    `usage`, `{selector: {pool: [S][E_p]}}`, and `collapsed`, the share of
-    experts that no gate gives 1 % (mean, std and per seed).
+    One dict per level: `usage`, `{selector: {pool: [S][E_p]}}`, and
+    `collapsed`, the share of experts to which no gate gives 1 % (mean, standard
+    deviation, and per seed).
   """
   run = jax.jit(
     lambda params, features: jax.lax.map(
-      lambda own: inspection.usage(model, own, features), params
+      lambda one_seed: inspection.usage(model, one_seed, features), params
     )
   )
-  # By way of the host: training may have left them on other devices.
+  # Through the host: training may have left them on other devices.
   levels = jax.device_get(run(jax.device_get(params), features))
   num_seeds = len(jax.tree.leaves(params)[0])
   return [
@@ -133,7 +134,10 @@ def gate_use(
 def latency(
   call: Callable[..., Any], *arguments: Any, num_calls: int = 300, **more: Any
 ) -> float:
-  """Median seconds of a call, from and to the host, after a first one."""
+  """Returns the median seconds of a call, including transfers to the host.
+
+  A first call, which may compile, is not counted.
+  """
   spent = []
   for _ in range(num_calls + 1):
     start = time.perf_counter()
@@ -143,6 +147,6 @@ def latency(
 
 
 def over_seeds(values: np.ndarray) -> dict[str, Any]:
-  """Mean and (sample) standard deviation of `[S]` values, and the values."""
+  """Returns mean and sample standard deviation of `[S]` values, and these."""
   std = float(values.std(ddof=1)) if len(values) > 1 else None
   return {'mean': float(values.mean()), 'std': std, 'per_seed': values.tolist()}
