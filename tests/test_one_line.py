@@ -238,7 +238,7 @@ def test_flag_files_ask_for_nothing_that_is_not_taken(path, monkeypatch):
   if path.name.startswith('compare'):
     _check(f'--flagfile={path}')
     return
-  with pytest.raises(InputError, match='give each row by a --row'):
+  with pytest.raises(InputError, match='nothing to compare'):
     _plan(f'--flagfile={path}')
   config = options.from_flags(flags.FLAGS)
   unused.refuse([config], options.given(flags.FLAGS))
