@@ -1,21 +1,22 @@
-"""Launchers: programs around the library. Not part of the package."""
+"""Commands built on the library; not part of the package `lplmtl`."""
 
 import importlib
 import signal
 import sys
+import types
 import warnings
-from typing import Any
 
-# `python -m experiments.<...>` is about to import for a second or two. Ctrl-C
-# ends that at once and without a word, as a KeyboardInterrupt within the import
-# of a package would abort or print a hundred lines; see `interrupts.start`.
-is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-if sys.argv[:1] == ['-m'] and is_usual:
+# `python -m experiments.<command>` is about to import for a second or two.
+# Until it has, Ctrl-C ends the process at once and silently: raised inside the
+# import of a package, KeyboardInterrupt may abort, or print a hundred lines.
+# `interrupts.start` restores Python's handler.
+_is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if sys.argv[:1] == ['-m'] and _is_usual:
   signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def __getattr__(name: str) -> Any:
-  """`experiments.options`, where it was: for one more release."""
+def __getattr__(name: str) -> types.ModuleType:
+  """Finds modules under their old names, for one more release."""
   if name not in ('errors', 'options'):
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   moved = f'{__name__}.launcher.{name}'

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -44,7 +45,8 @@ TINY = (
   '--dataset=sample', '--num_rows=2000', '--epochs=2', '--expert_widths=8,8',
   '--tower_widths=4', '--num_bins=8',
 )  # fmt: skip
-
+# What compiles soonest; `!` takes a flag out of TINY.
+SMALL = ('--architecture=shared_bottom', '--bottom_widths=4', '!expert_widths')
 
 launch = functools.partial(launching.launch, census.main)
 
@@ -161,6 +163,15 @@ def test_one_plain_line_an_epoch(capsys, tmp_path):
   assert "the generator's own optimum: test AUC" in out
 
 
+def _weights(balancer):
+  key, losses = jax.random.key(0), jnp.ones(2)
+  if isinstance(balancer, lplmtl.Aggregator):
+    state = balancer.init(key, {'w': jnp.ones(3)}, 2)
+    return balancer.update({'w': jnp.ones((2, 3))}, losses, state)[1]
+  state = balancer.init(key, 2)
+  return balancer.update(losses, state, gramian=jnp.eye(2))[0]
+
+
 def test_every_architecture_and_balancer_by_one_flag():
   pair = (tasks.binary('a'), tasks.regression('b'))
   for name in build.architecture_names():
@@ -172,17 +183,7 @@ def test_every_architecture_and_balancer_by_one_flag():
   assert [level.widths for level in unequal.levels] == [(9, 8), (4,)]
   for name in build.balancer_names():
     balancer = build.make_balancer(Config(balancer=name), pair, 10)
-    if isinstance(balancer, lplmtl.Aggregator):
-      state = balancer.init(jax.random.key(0), {'w': jnp.ones(3)}, 2)
-      gradients = {'w': jnp.ones((2, 3))}
-      _, weights, _ = balancer.update(gradients, jnp.ones(2), state)
-    else:
-      state = balancer.init(jax.random.key(0), 2)
-      weights, _ = jax.eval_shape(
-        lambda balancer=balancer, state=state: balancer.update(
-          jnp.ones(2), state, gramian=jnp.eye(2)
-        )
-      )
+    weights = jax.eval_shape(functools.partial(_weights, balancer))
     assert weights.shape == (2,)
   config = Config(balancer='static', loss_weights=(1.0, 0.25))
   weights, _ = build.make_balancer(config, pair).update(np.ones(2), ())
@@ -249,45 +250,45 @@ def _one_class(content):
 @pytest.mark.parametrize(
   'arguments, complaint',
   [
-    (['--architecture=resnet'], "unknown architecture 'resnet': expected one of adatt, cgc"),
-    (['--balancer=magic'], "unknown balancer 'magic': expected one of aligned_mtl, "),
+    (['--architecture=resnet'], "unknown architecture 'resnet'.* adatt, cgc"),
+    (['--balancer=magic'], "unknown balancer 'magic'.* aligned_mtl, "),
     (['--tasks=income,age'], 'income, marital, education'),
     (['--tasks='], 'found none'),
-    (['--batch_size=100000'], 'larger than the data: 1,200 training rows'),
-    (['--expert_widths=8,4', '--top=identity'], r'needs equal widths; found (8,) below'),
+    (['--batch_size=100000'], '1,200 training rows'),
+    (['--expert_widths=8,4', '--top=identity'], 'equal widths'),
     (['--expert_widths=0'], "found '0'"),
-    (['--num_rows=10'], 'num_rows must be from 100'),
-    (['--num_rows=100'], 'hold one class only'),
-    (['--learning_rate=1e9'], "step 2 of epoch 1 (seed number 0): the loss of task 'income' is nan, first in the gradient of "),
+    (['--num_rows=10'], 'num_rows .* 100'),
+    (['--num_rows=100'], 'one class only'),
+    (['--learning_rate=1e9', *SMALL], "step 2 of epoch 1 .*task 'income' is inf"),
     (['quickstart.flags'], "unexpected argument 'quickstart.flags'"),
-    (['--dataset=census', '--data_dir=nowhere', '!num_rows'], '--data_dir=nowhere is not a folder'),
-    (['--eval_only'], 'expected a model folder'),
+    (['--dataset=census', '--data_dir=nowhere', '!num_rows'], '--data_dir=nowhere'),
+    (['--eval_only'], 'model folder'),
     (['--num_bins=1'], 'num_bins must be 0 or at least 2'),
     (['--learning_rate=nan'], 'learning_rate must be a finite number'),
-    (['--out_dir=a[1]'], 'cannot have brackets'),
-    (['--architecture=esmm'], 'esmm is for tasks in a chain, such as click and buy'),
-    (['--balancer=static', '--loss_weights=1'], '--balancer=static: expected a weight for each of 2 tasks, found 1'),
-    (['--balancer=static', '--loss_weights=1,x'], "--loss_weights: expected numbers such as 1,0.5, found '1,x'"),
-    (['--balancer=normalized'], "unknown balancer 'normalized': expected one of aligned_mtl"),
-    (['--architecture=dselect_k', '--num_experts=6'], 'a power of 2 as num_experts, found 6'),
-    (['--architecture=dselect_k', '--num_selected=9'], 'from 1 to the number of experts, 8'),
-    (['--architecture=mtan', '--expert_widths=8x8'], 'an lplmtl.MLP of one layer'),
+    (['--out_dir=a[1]'], 'brackets'),
+    (['--architecture=esmm'], 'esmm is for tasks in a chain'),
+    (['--balancer=static', '--loss_weights=1'], '--balancer=static: .*weight.* task'),
+    (['--balancer=static', '--loss_weights=1,x'], "--loss_weights: .*numbers.*found '1,x'"),
+    (['--balancer=normalized'], "unknown balancer 'normalized'"),
+    (['--architecture=dselect_k', '--num_experts=6'], 'power of 2.* 6'),
+    (['--architecture=dselect_k', '--num_selected=9'], 'number of experts, 8'),
+    (['--architecture=mtan', '--expert_widths=8x8'], 'one layer'),
     (['--architecture=single_task', '--balancer=mgda', '!expert_widths'], 'SingleTask shares no parameters'),
     (['--balancer=mgda', '--loss_weight_learning_rate=0.1'], '--balancer=mgda takes no --loss_weight_learning_rate'),
     (['--balancer=equal', '--loss_weights=1,2'], '--balancer=equal takes no --loss_weights'),
-    (['--balancer=mgda', '--balancer_scope=representation'], 'represent(features) and predict'),
-    (['--balancer=moco', '--loss_weight_sum=2'], '--balancer=moco: only the weights of a Balancer'),
-    (['--loss_weight_sum=0'], 'total must be a finite number above 0, found 0.0'),
+    (['--balancer=mgda', '--balancer_scope=representation'], r'represent\(features\)'),
+    (['--balancer=moco', '--loss_weight_sum=2'], '--balancer=moco: .*Balancer'),
+    (['--loss_weight_sum=0'], 'total must be a finite number'),
     (['--architecture=x', '--dataset=census'], "unknown architecture 'x'"),
-    (['--weight_decay=0.5'], '--optimizer=adam takes no --weight_decay: leave it out'),
+    (['--weight_decay=0.5'], '--optimizer=adam takes no --weight_decay'),
     (['--architecture=shared_bottom'], '--architecture=shared_bottom takes no --expert_widths'),
     (['--num_experts=999'], '--architecture=sple takes no --num_experts'),
     (['--num_experts=8'], '--architecture=sple takes no --num_experts'),  # the default, but asked for
     (['--cross_rank=8'], '--num_crosses=0 takes no --cross_rank'),
     (['--dataset=census66k'], '--dataset=census66k takes no --num_rows'),
-    (['--expert_widths=99999999999999999999'], 'at most 10,000,000 units'),
-    (['--tower_widths=' + 'x'.join('4' * 101)], 'at most 100 of them'),
-    (['--num_seeds=10000', '--expert_widths=100000x100000'], 'this model does not fit: parameters, optimiser and best epoch take at least '),
+    (['--expert_widths=99999999999999999999'], '10,000,000 units'),
+    (['--tower_widths=' + 'x'.join('4' * 101)], 'at most 100'),
+    (['--num_seeds=10000', '--expert_widths=100000x100000'], 'this model does not fit'),
   ],
 )  # fmt: skip
 def test_mistakes_in_flags(arguments, complaint, tmp_path, capsys):
@@ -296,8 +297,7 @@ def test_mistakes_in_flags(arguments, complaint, tmp_path, capsys):
   base = [x for x in TINY if f'!{x[2:].split("=")[0]}' not in arguments]
   assert launch(*base, f'--out_dir={folder}', *given) == 1
   last = capsys.readouterr().err.strip().splitlines()[-1]
-  assert last.startswith('error: ')
-  assert complaint in last
+  assert re.match(f'error: .*{complaint}', last), last
   assert not folder.exists()
 
 
