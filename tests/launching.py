@@ -1,4 +1,4 @@
-"""Launchers, called as from the command line, in this process."""
+"""Calls commands as from the command line, but in this process."""
 
 import signal
 import sys
@@ -7,12 +7,12 @@ from absl import flags
 
 
 def launch(main, *arguments):
-  """`python -m experiments.<...>` with these arguments; the exit code."""
+  """Runs a command with these arguments; returns its exit code."""
   terminate = signal.getsignal(signal.SIGTERM)
   flags.FLAGS.unparse_flags()
   for name in flags.FLAGS:
     flags.FLAGS[name].unparse()
-  rest = flags.FLAGS(['launcher', *arguments])
+  rest = flags.FLAGS(['command', *arguments])
   try:
     main(rest)
   except SystemExit as stop:

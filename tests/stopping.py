@@ -1,7 +1,7 @@
-"""Ways in which a run is stopped from outside, short of SIGKILL.
+"""Ways of stopping a run from outside, short of SIGKILL.
 
 Each starts a command, waits for its first epoch, stops it, and returns its exit
-code; whether anything was lost is for the caller to see.
+code; the caller checks whether anything was lost.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ LIMIT = 600.0  # seconds for one process
 
 
 def _signals(command, numbers, wait, log, **changes):
-  """Output to a file; signals a few milliseconds apart."""
+  """Sends signals a few milliseconds apart; output goes to a file."""
   with log.open('wb') as file:
     process = subprocess.Popen(
       command, stdout=file, stderr=subprocess.STDOUT, **changes
@@ -32,7 +32,7 @@ def _signals(command, numbers, wait, log, **changes):
 
 
 def _pipeline(command, wait, log):
-  """Ctrl-C under `| tee log`: to all processes, so that the reader goes."""
+  """Ctrl-C under `| tee log` reaches all processes, and ends the reader."""
   log.unlink(missing_ok=True)
   process = subprocess.Popen(
     command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
@@ -54,7 +54,7 @@ def _pipeline(command, wait, log):
 
 
 def unread(command, wait=lambda: None, number=None):
-  """`| head -1`; then a signal, or nothing: the run comes to its end."""
+  """`| head -1`, then a signal; without one, the run completes."""
   process = subprocess.Popen(
     command, stdout=subprocess.PIPE, stderr=subprocess.PIPE
   )
@@ -72,9 +72,9 @@ def unread(command, wait=lambda: None, number=None):
 
 
 def _terminal(command, wait, shell_too):
-  """A terminal that is closed: by the kernel, and perhaps by the shell too."""
+  """A closed terminal: SIGHUP from the kernel, and perhaps from the shell."""
   master, slave = os.openpty()
-  # The first of a session that opens a terminal has it as its own.
+  # The first process of a group that opens a terminal controls it.
   process = subprocess.Popen(
     ['sh', '-c', 'exec "$@" <>"$OWN" >&0 2>&0', 'sh', *command],
     start_new_session=True,

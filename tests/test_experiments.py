@@ -1,4 +1,4 @@
-"""The launcher: a whole run, its files, and every mistake a user can make."""
+"""Training runs: their files, how they resume, and all mistakes users make."""
 
 import contextlib
 import dataclasses
@@ -45,7 +45,7 @@ TINY = (
   '--dataset=sample', '--num_rows=2000', '--epochs=2', '--expert_widths=8,8',
   '--tower_widths=4', '--num_bins=8',
 )  # fmt: skip
-# What compiles soonest; `!` takes a flag out of TINY.
+# The fastest to compile; `!` removes a flag of TINY.
 SMALL = ('--architecture=shared_bottom', '--bottom_widths=4', '!expert_widths')
 
 launch = functools.partial(launching.launch, census.main)
@@ -53,7 +53,7 @@ launch = functools.partial(launching.launch, census.main)
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  """A finished run: its folder."""
+  """Returns the folder of a finished run."""
   folder = tmp_path_factory.mktemp('runs') / 'a'
   assert launch(*TINY, '--num_seeds=2', f'--out_dir={folder}') == 0
   return folder
@@ -104,7 +104,7 @@ def test_a_run_writes_what_it_should(finished):
   lines = (finished / 'history.jsonl').read_text().splitlines()
   history = [json.loads(line) for line in lines]
   assert [record['epoch'] for record in history] == [1, 2]
-  # The validation figures are those of each seed's chosen epoch.
+  # Validation metrics are those of each seed's best epoch.
   for seed, epoch in enumerate(results['best_epoch']):
     record = history[epoch - 1]['validation']['income']['auc'][seed]
     found = results['validation']['income']['auc']['per_seed'][seed]
@@ -145,7 +145,7 @@ def test_the_saved_model_scores_the_same(finished, capsys):
 
 
 @pytest.mark.slow
-def test_one_plain_line_an_epoch(capsys, tmp_path):
+def test_one_plain_line_per_epoch(capsys, tmp_path):
   census.run(
     Config(
       dataset='sample', num_rows=1000, epochs=2, batch_size=64, tasks=('marital',),
@@ -209,7 +209,7 @@ def test_flag_files_parse(path):
   assert header.startswith('# ') and len(header) > 20
 
 
-# Mistakes: one line, exit code 1, nothing left behind.
+# Mistakes end in one line and exit code 1, and leave no files behind.
 
 
 def _content(rows=40):
@@ -283,7 +283,7 @@ def _one_class(content):
     (['--weight_decay=0.5'], '--optimizer=adam takes no --weight_decay'),
     (['--architecture=shared_bottom'], '--architecture=shared_bottom takes no --expert_widths'),
     (['--num_experts=999'], '--architecture=sple takes no --num_experts'),
-    (['--num_experts=8'], '--architecture=sple takes no --num_experts'),  # the default, but asked for
+    (['--num_experts=8'], '--architecture=sple takes no --num_experts'),  # the default, but given explicitly
     (['--cross_rank=8'], '--num_crosses=0 takes no --cross_rank'),
     (['--dataset=census66k'], '--dataset=census66k takes no --num_rows'),
     (['--expert_widths=99999999999999999999'], '10,000,000 units'),
@@ -341,7 +341,7 @@ def test_no_network(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_compiled_programs_are_kept(tmp_path):
-  """The second start finds every program in the cache, and adds none."""
+  """A second run finds every program in the cache and adds none."""
   folder = tmp_path / 'programs'
   kept = []
   for _ in range(2):
@@ -370,7 +370,7 @@ def test_ctrl_c_before_training(tmp_path, capsys, monkeypatch):
 
 
 class NobodyReads(io.StringIO):
-  """Standard output once `| tee log` has gone."""
+  """Standard output after `| tee log` has exited."""
 
   def write(self, text):
     raise BrokenPipeError(32, 'Broken pipe')
@@ -384,7 +384,7 @@ class NobodyReads(io.StringIO):
 def test_a_signal_keeps_the_progress(
   number, code, is_read, finished, tmp_path, capsys
 ):
-  """And the same command goes on, to the bits of an undisturbed run."""
+  """The same command resumes, with bit-identical results."""
   folder = tmp_path / 'run'
   command = (
     *TINY, '--num_seeds=2', f'--out_dir={folder}', '--save_every_steps=3'
@@ -430,7 +430,7 @@ def test_a_signal_keeps_the_progress(
 def test_a_finished_run_is_shown(finished, capsys):
   before = {p: p.read_bytes() for p in finished.iterdir() if p.is_file()}
   command = (*TINY, '--num_seeds=2', f'--out_dir={finished}')
-  # What changes nothing may differ.
+  # Settings that do not affect the results may differ.
   assert launch(*command, '--cpu_devices=1', '--save_every_steps=9') == 0
   out = capsys.readouterr().out
   assert 'this run is finished' in out and 'test AUC' in out
@@ -444,7 +444,7 @@ def test_a_finished_run_is_shown(finished, capsys):
   } == before
 
 
-def test_what_goes_wrong_quietly_is_shown(finished, tmp_path, capsys):
+def test_silent_problems_are_reported(finished, tmp_path, capsys):
   folder = tmp_path / 'run'
   shutil.copytree(finished, folder)
   path = folder / 'results.json'
@@ -462,7 +462,7 @@ def test_what_goes_wrong_quietly_is_shown(finished, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_other_data_are_refused(tmp_path, capsys):
+def test_resuming_with_other_data_is_refused(tmp_path, capsys):
   data_dir = tmp_path / 'files'
   data_dir.mkdir()
   sample = census_sample.make(1000)
@@ -503,7 +503,7 @@ def test_other_data_are_refused(tmp_path, capsys):
 
 
 def test_two_runs_on_one_folder(tmp_path, capsys):
-  """The second is refused while the first one lasts, however that ends."""
+  """The second is refused until the first ends, in whatever way."""
   folder = tmp_path / 'run'
   with run_folder.claim(folder):
     assert launch(*TINY, f'--out_dir={folder}') == 1
@@ -535,7 +535,7 @@ def test_a_disk_that_is_full(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed(tmp_path):
-  """The short form of `python -m tests.stress_resume`; stops: test_stops.py."""
+  """A short `python -m tests.stress_resume`; for signals see test_stops.py."""
   found = stress_resume.run(2, 0, 10, 0, tmp_path)
   assert found.total() == 2
 
@@ -563,14 +563,14 @@ def test_leaving_at_once(tmp_path):
   process.stderr.close()
 
 
-def test_out_dir_that_is_no_name(tmp_path, capsys):
+def test_out_dir_with_a_name_that_is_too_long(tmp_path, capsys):
   assert launch(*TINY, f'--out_dir={tmp_path / ("z" * 300)}') == 1
   error = capsys.readouterr().err
   assert 'cannot write to --out_dir' in error and len(error.splitlines()) == 1
 
 
-def test_checkpoints_that_cannot_be_gone_on_from(tmp_path, capsys):
-  """Each tells what to do, before anything is trained."""
+def test_checkpoints_that_cannot_be_resumed(tmp_path, capsys):
+  """The error comes before training, and says what to do."""
   folder = tmp_path / 'run'
   (folder / 'checkpoints' / 'step_0000000010').mkdir(parents=True)
   assert launch(*TINY, f'--out_dir={folder}') == 1
@@ -590,7 +590,7 @@ def test_out_dir_that_cannot_be_written(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_unseen_categories_are_reported(tmp_path, capsys):
-  """They take the reserved id; the run goes on."""
+  """They get the reserved id, and the run continues."""
   data_dir = tmp_path / 'files'
   data_dir.mkdir()
   sample = census_sample.make(1000)
@@ -620,7 +620,7 @@ def _command(*arguments):
 
 @pytest.mark.slow
 def test_quickstart_as_a_user_runs_it(tmp_path):
-  """Compiled in full, in a process of its own."""
+  """In a separate process, with all compiler optimisations."""
   flag_file = ROOT / 'experiments' / 'flags' / 'quickstart.flags'
   found = _command(f'--flagfile={flag_file}', f'--out_dir={tmp_path / "run"}')
   assert found.returncode == 0, found.stderr
@@ -634,7 +634,7 @@ def test_quickstart_as_a_user_runs_it(tmp_path):
 
 @pytest.mark.slow
 def test_sample_is_learnable_but_not_trivial(tmp_path):
-  """Shared-bottom: between .80 and .95, below the generator's optimum."""
+  """Shared-bottom reaches an AUC of .80 to .95, below the optimum."""
   results = census.run(
     Config(
       dataset='sample', architecture='shared_bottom', balancer='equal', epochs=6,
@@ -659,7 +659,7 @@ def test_sample_is_learnable_but_not_trivial(tmp_path):
     ({'num_seeds': 1, 'cpu_devices': 7}, 7),
   ],
 )
-def test_host_devices_where_there_is_work(changes, expected, monkeypatch):
+def test_host_devices_follow_the_work(changes, expected, monkeypatch):
   monkeypatch.setattr('os.sched_getaffinity', lambda _: {0, 1, 2, 3})
   found = {}
   monkeypatch.setattr('jax.config.update', found.__setitem__)

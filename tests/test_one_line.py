@@ -1,4 +1,4 @@
-"""What ends in one line, whichever launcher meets it."""
+"""Mistakes and failures that end any command in one line."""
 
 import dataclasses
 import errno
@@ -68,7 +68,7 @@ def test_bugs_keep_their_traceback(error):
 
 @pytest.mark.parametrize('error', [DEVICE, MemoryError('Unable to allocate')])
 def test_out_of_memory_names_the_sizes(error, tmp_path, monkeypatch):
-  """Of a device or of the host; nothing is left behind."""
+  """On a device or on the host; no file is left behind."""
 
   def fit(*args, **kwargs):
     raise error
@@ -94,8 +94,8 @@ def test_a_model_larger_than_all_devices(monkeypatch):
     device = types.SimpleNamespace(memory_stats=lambda: {'bytes_limit': limit})
     return [device, device]
 
-  # 1 MB: two states of Adam's, a gradient, the best; of two seeds, on two
-  # devices.
+  # 1 MB of parameters; two states of Adam, a gradient and the best parameters,
+  # for two seeds, on two devices.
   monkeypatch.setattr(jax, 'local_devices', lambda: devices(8_000_000))
   memory.check(shapes, config)
   monkeypatch.setattr(jax, 'local_devices', lambda: devices(7_999_999))
@@ -103,13 +103,13 @@ def test_a_model_larger_than_all_devices(monkeypatch):
     memory.check(shapes, config)
 
 
-def test_a_folder_for_programs_that_is_none(tmp_path):
+def test_a_compilation_cache_that_is_not_a_folder(tmp_path):
   (tmp_path / 'file').write_text('mine')
   with pytest.raises(InputError, match='--compilation_cache=.*folder'):
     jax_setup.apply(Config(compilation_cache=str(tmp_path / 'file')))
 
 
-def test_a_scope_is_told_of_in_the_flags_words(capsys):
+def test_a_scope_error_names_the_flags(capsys):
   with pytest.raises(SystemExit) as end, errors.one_line():
     raise gradients.ScopeError('take another')
   assert end.value.code == (
@@ -124,7 +124,7 @@ def test_a_scope_is_told_of_in_the_flags_words(capsys):
     AssertionError(),
   ],
 )
-def test_a_platform_that_is_not_there(error, monkeypatch):
+def test_a_platform_that_is_missing(error, monkeypatch):
   def devices():
     raise error
 
@@ -135,7 +135,7 @@ def test_a_platform_that_is_not_there(error, monkeypatch):
   assert '\n' not in str(found.value)
 
 
-def test_a_disk_that_fills_in_a_comparison(tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_during_a_comparison(tmp_path, monkeypatch):
   def write(*args):
     raise FULL
 
@@ -165,8 +165,8 @@ def test_parameters_of_trees(value):
     boosting.parse(f'num_leaves={value}')
 
 
-def test_a_model_does_not_say_where_data_are(tmp_path, monkeypatch):
-  """--eval_only reads and downloads where the caller says."""
+def test_a_model_does_not_decide_where_data_are_read(tmp_path, monkeypatch):
+  """With --eval_only the caller says where to read and download."""
   found = {}
 
   def load(config, console):
@@ -200,8 +200,8 @@ def test_a_model_does_not_say_where_data_are(tmp_path, monkeypatch):
     ({'cross_rank': 3}, '--num_crosses=0 takes no --cross_rank'),
   ],
 )  # fmt: skip
-def test_what_nothing_takes_is_refused(fields, part):
-  """From Python too, where what differs from the default was given."""
+def test_settings_without_effect_are_refused(fields, part):
+  """From Python, a setting counts as given if it is not the default."""
   with pytest.raises(InputError, match=part):
     census.run(Config(**fields))
 
@@ -219,8 +219,8 @@ def _check(*arguments):
   comparison.check(asked, datasets.find(asked.base))
 
 
-def test_what_no_row_takes_is_refused():
-  """A common setting that one row takes is taken; a row's own is its own."""
+def test_settings_without_effect_on_any_row_are_refused():
+  """A common setting must matter to one row, a row's own to that row."""
   rows = ('--num_seeds=3', '--row=mmoe', '--row=shared_bottom')
   _check(*rows, '--num_experts=4', '--setting=bottom_widths=8')
   for more, complaint in (
@@ -233,7 +233,7 @@ def test_what_no_row_takes_is_refused():
 
 
 @pytest.mark.parametrize('path', FLAG_FILES, ids=lambda p: p.name)
-def test_flag_files_ask_for_nothing_that_is_not_taken(path, monkeypatch):
+def test_every_setting_of_the_flag_files_has_an_effect(path, monkeypatch):
   monkeypatch.setattr('experiments.comparison.boosting.check', lambda *_: None)
   if path.name.startswith('compare'):
     _check(f'--flagfile={path}')
@@ -244,8 +244,8 @@ def test_flag_files_ask_for_nothing_that_is_not_taken(path, monkeypatch):
   unused.refuse([config], options.given(flags.FLAGS))
 
 
-def test_a_lost_table_is_no_success(monkeypatch, capsys):
-  """The scores of --eval_only are printed and nowhere else."""
+def test_a_lost_table_is_a_failure(monkeypatch, capsys):
+  """--eval_only writes no files, so its output must not be lost."""
   monkeypatch.setattr(run, 'execute', lambda *_, **__: None)
   monkeypatch.setattr(jax_setup, 'apply', lambda config: None)
   stream = output.safe(None)

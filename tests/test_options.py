@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from absl import flags
 
+import experiments
 from experiments.launcher import fields, options, parsing, sections, unused
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
@@ -54,7 +55,7 @@ def test_json_round_trip():
 
 
 def test_the_first_three_sections_identify_a_run():
-  """What an unfinished run is recognised by; a change would orphan them all."""
+  """A change here would make all unfinished runs unrecognisable."""
   names = {f.name for f in dataclasses.fields(Config)}
   where_and_how = {
     'data_dir', 'skip_nonfinite', 'cpu_devices', 'compilation_cache', 'out_dir',
@@ -73,7 +74,7 @@ def test_the_first_three_sections_identify_a_run():
 
 @pytest.mark.parametrize('name', INTEGERS)
 def test_whole_numbers_have_bounds(name):
-  """One without might overflow, hang or abort."""
+  """Without bounds, a number might overflow, hang or abort."""
   for value in (-1, 10**20, 1.5, '1', True, None):
     with pytest.raises(InputError, match=f'{name} must be a whole number'):
       Config(**{name: value})
@@ -87,7 +88,7 @@ def test_real_numbers_have_bounds(name):
 
 
 def test_traced_numbers_pass():
-  """A comparison traces the numbers in which its settings differ."""
+  """Comparisons trace the numbers in which their settings differ."""
   jax.eval_shape(lambda rate: Config(dropout=rate).dropout, np.float32(0.1))
 
 
@@ -121,6 +122,13 @@ def test_lists_are_kept_as_tuples():
   config = Config(tasks=['income'], expert_widths=[[8], [4]], ranks=[1, 2, 3])
   assert config.tasks == ('income',)
   assert config.expert_widths == ((8,), (4,)) and config.ranks == (1, 2, 3)
+
+
+@pytest.mark.parametrize('name', ['options', 'errors'])
+def test_modules_are_found_under_their_old_names(name):
+  with pytest.warns(DeprecationWarning, match=f'launcher.{name}'):
+    module = getattr(experiments, name)
+  assert module.__name__ == f'experiments.launcher.{name}'
 
 
 def test_help_names_section_and_default():

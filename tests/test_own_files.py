@@ -1,4 +1,4 @@
-"""Comparison, report and throughput replace and remove what they wrote alone."""
+"""Commands replace and remove only files that they have written themselves."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ CELL = 'a' * 20
 
 
 def _files(folder):
-  """`{name: content}` of all that is below a folder."""
+  """Returns `{name: content}` of all files below a folder."""
   return {
     str(path.relative_to(folder)): path.read_bytes()
     for path in folder.rglob('*')
@@ -31,7 +31,7 @@ def _files(folder):
 
 
 def _comparison(folder):
-  """What a comparison leaves, as far as its names go."""
+  """Makes files with the names of those that a comparison leaves."""
   (folder / 'cells').mkdir(parents=True)
   for name in ('comparison.md', 'comparison.csv', 'sizes.png'):
     (folder / name).write_text('ours')
@@ -42,7 +42,7 @@ def _comparison(folder):
   (folder / 'cells' / f'{CELL}.npz').write_text('arrays')
 
 
-def test_overwriting_a_comparison_leaves_what_is_not_its_own(tmp_path):
+def test_overwriting_a_comparison_keeps_files_of_others(tmp_path):
   _comparison(tmp_path)
   theirs = {
     'cells/mouse.csv': b'biology', f'cells/{"b" * 20}.json': b'{"cell": 1}',
@@ -61,7 +61,7 @@ def test_overwriting_a_comparison_leaves_what_is_not_its_own(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['comparison.csv', 'sizes.png', 'cells'])
-def test_a_comparison_refuses_what_is_not_its_own(name, tmp_path, monkeypatch):
+def test_a_comparison_refuses_files_of_others(name, tmp_path, monkeypatch):
   """Before anything is fitted, with --overwrite or without."""
   monkeypatch.setattr(
     'experiments.datasets.census.protocol.load', lambda *_: pytest.fail('read')
@@ -102,7 +102,7 @@ def _picture(path):
   )
 
 
-def test_a_report_removes_its_own_pictures_alone(tmp_path):
+def test_a_report_removes_only_its_own_pictures(tmp_path):
   pytest.importorskip('matplotlib')
   _picture(tmp_path / 'gates_7.png')
   theirs = ('learning2024.png', 'calibration7.png', 'gates_.png', 'sizes_1.png')
@@ -144,7 +144,7 @@ def test_results_of_another_kind(content, tmp_path, capsys):
     assert 'is not what this release writes' in error and '\n' not in error
 
 
-def test_report_on_names_that_are_none(tmp_path, capsys):
+def test_report_on_invalid_names(tmp_path, capsys):
   pytest.importorskip('matplotlib')
   launch = functools.partial(launching.launch, report.main)
   for name in ('z' * 300, '/no/such', 'a\0b', 'caf\udce9'):
@@ -181,7 +181,7 @@ def test_figures_go_to_a_file_a_link_or_a_pipe(tmp_path):
   assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-def test_a_device_stays_a_device(monkeypatch):
+def test_a_device_stays_a_device():
   throughput_out.check(pathlib.Path('/dev/null'))
   throughput_out.write(pathlib.Path('/dev/null'), FIGURES)
   assert stat.S_ISCHR(os.stat('/dev/null').st_mode)

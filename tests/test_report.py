@@ -14,13 +14,13 @@ from experiments.launcher.options import Config
 from experiments.reporting import page
 from tests import launching
 
-pytestmark = pytest.mark.slow  # a run and many pictures
+pytestmark = pytest.mark.slow  # trains, and draws many pictures
 launch = functools.partial(launching.launch, report.main)
 
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
-  """Two finished runs; the second is a copy under another name."""
+  """Returns a folder with two finished runs, the second a copy."""
   folder = tmp_path_factory.mktemp('report')
   census.run(
     Config(
@@ -34,7 +34,7 @@ def runs(tmp_path_factory):
 
 
 def _comparison(runs, change=lambda content: None):
-  """A comparison of the same rows."""
+  """Returns a comparison on the same data."""
   results = json.loads((runs / 'mmoe' / 'results.json').read_text())
   interval = {
     'estimate': 0.001,
@@ -83,7 +83,7 @@ def test_a_page(runs, tmp_path, capsys):
     assert (folder / name).read_bytes().startswith(b'\x89PNG')
   page_text = (folder / 'report.html').read_text()
   assert page_text.count('data:image/png;base64,') == 6
-  # Nothing is fetched from anywhere.
+  # The page loads nothing from elsewhere.
   assert not re.search(r'(src|href)="(?!data:)', page_text)
   assert page_text.count('<table>') == page_text.count('</table>') == 6
 

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, what is refused, what is never removed."""
+"""The folder of a run: its lock, what it refuses, what is never removed."""
 
 import json
 import os
@@ -25,7 +25,7 @@ HISTORY = '{"epoch": 1, "losses": [[0.5]]}\n'
 
 
 def run_in(folder):
-  """What a run leaves, small."""
+  """Makes a small folder with all that a run leaves."""
   folder.mkdir(exist_ok=True)
   test_folders.write(folder / 'model')
   for step in (3, 4):
@@ -50,7 +50,7 @@ def folder(made, tmp_path):
 
 def test_overwriting_removes_what_a_run_wrote(folder):
   (folder / 'thesis.tex').write_text('mine')
-  (folder / f'.results.json.{"0f" * 8}.part').write_text('{')  # of a kill
+  (folder / f'.results.json.{"0f" * 8}.part').write_text('{')  # left by a kill
   run_folder.check(folder)
   run_folder.clear(folder)
   assert [p.name for p in folder.iterdir()] == ['thesis.tex']
@@ -58,7 +58,7 @@ def test_overwriting_removes_what_a_run_wrote(folder):
 
 
 @pytest.mark.parametrize('name', ['model', 'model/run'])
-def test_a_saved_model_is_no_place_for_a_run(name, folder):
+def test_a_run_inside_a_saved_model_is_refused(name, folder):
   before = test_folders.contents(folder)
   with (
     pytest.raises(InputError, match='--out_dir: .* is a saved model'),
@@ -68,8 +68,8 @@ def test_a_saved_model_is_no_place_for_a_run(name, folder):
   assert test_folders.contents(folder) == before
 
 
-def test_what_is_empty_may_be_replaced(tmp_path):
-  """As an earlier release has left it after a power cut."""
+def test_empty_files_and_folders_may_be_replaced(tmp_path):
+  """An earlier release left empty files after a power cut."""
   for name in ('results.json', 'history.jsonl', 'curves.png'):
     (tmp_path / name).write_text('')
   (tmp_path / 'gates.png').mkdir()
@@ -98,7 +98,7 @@ def test_what_is_empty_may_be_replaced(tmp_path):
     ('checkpoints/step_0000900000/state.pt', 'mine'),
   ],
 )
-def test_what_no_run_wrote_is_refused_and_stays(name, content, folder):
+def test_files_of_others_are_refused_and_stay(name, content, folder):
   path = folder / name
   shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
   path.parent.mkdir(exist_ok=True)
@@ -117,8 +117,8 @@ def test_what_no_run_wrote_is_refused_and_stays(name, content, folder):
   ['results.json', 'history.jsonl', 'curves.png', 'gates.png', 'model',
    'checkpoints', 'checkpoints/step_0000000003'],
 )  # fmt: skip
-def test_only_what_a_run_makes_is_taken_for_its_own(kind, name, folder):
-  """Neither read for ever nor followed: a link leads to another's files."""
+def test_unusual_files_are_refused(kind, name, folder):
+  """Pipes are not read, which would block, and links are not followed."""
   path = folder / name
   path.rename(folder.parent / 'mine')
   if kind == 'fifo':
@@ -127,7 +127,7 @@ def test_only_what_a_run_makes_is_taken_for_its_own(kind, name, folder):
     path.mkdir()
     (path / 'thesis.tex').write_text('mine')
     if name == 'checkpoints':
-      return run_folder.check(folder)  # whose other files do not count
+      return run_folder.check(folder)  # other files in it are ignored
   else:
     path.symlink_to(folder.parent / ('mine' if kind == 'link' else 'nowhere'))
   with pytest.raises(InputError, match='move it away'):
@@ -190,7 +190,7 @@ def test_a_refused_run_leaves_the_lock_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize('how', ['removed', 'replaced', 'claimed anew'])
-def test_a_folder_that_goes_while_a_run_is_at_work(how, tmp_path):
+def test_a_folder_that_disappears_during_a_run(how, tmp_path):
   folder = tmp_path / 'run'
   with run_folder.claim(folder) as old:
     old.check()
@@ -206,7 +206,7 @@ def test_a_folder_that_goes_while_a_run_is_at_work(how, tmp_path):
       (folder / '.lock').write_text('')
     with pytest.raises(InputError, match='was removed or replaced'):
       old.check()
-  # Nor does the old one tidy what it has lost.
+  # The old run removes nothing from a folder that it has lost.
   left = {'removed': [], 'replaced': ['.lock'],
           'claimed anew': ['.lock', 'results.json']}  # fmt: skip
   names = sorted(os.listdir(folder)) if folder.exists() else []
@@ -217,7 +217,7 @@ def test_a_folder_that_goes_while_a_run_is_at_work(how, tmp_path):
   'call', ['os.pwrite', 'os.fsync', 'os.mkdir', 'os.open']
 )
 def test_a_disk_that_is_full_at_the_start(call, tmp_path, monkeypatch):
-  """One line, and nothing of it stays."""
+  """It ends in one line, and no file is left behind."""
   real = getattr(os, call.removeprefix('os.'))
 
   def fail(*arguments, **options):
@@ -235,14 +235,14 @@ def test_a_disk_that_is_full_at_the_start(call, tmp_path, monkeypatch):
   assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_folder_of_the_users_stays(tmp_path):
+def test_an_empty_folder_of_the_user_stays(tmp_path):
   (tmp_path / 'checkpoints').mkdir()
   with run_folder.claim(tmp_path):
     pass
   assert (tmp_path / 'checkpoints').is_dir()
 
 
-def test_a_path_that_is_no_text_is_refused_first(tmp_path):
+def test_a_path_that_is_not_utf8_is_refused(tmp_path):
   path = tmp_path / os.fsdecode(b'caf\xe9')
   for attempt in (
     lambda: run_folder.claim(path).__enter__(),
@@ -281,7 +281,7 @@ def test_home_is_expanded_in_every_path(monkeypatch):
   ],
 )
 def test_a_model_of_another_release(change, complaint, monkeypatch, tmp_path):
-  """`--eval_only` says in a line what it cannot do."""
+  """`--eval_only` ends in one line."""
   data = Config().to_json() | change if isinstance(change, dict) else change
   extra = {} if change == 'missing' else {'config': data}
   monkeypatch.setattr('lplmtl.checkpoint.load', lambda _: (None, None, None))
@@ -292,10 +292,10 @@ def test_a_model_of_another_release(change, complaint, monkeypatch, tmp_path):
 
 
 @test_files.needs_proc
-def test_the_disk_has_the_results_before_the_checkpoints_go(
+def test_results_reach_the_disk_before_checkpoints_are_removed(
   folder, monkeypatch
 ):
-  """In the order in which a finished run is written."""
+  """The order in which a finished run is written."""
   fitted = types.SimpleNamespace(params={}, history=())
   monkeypatch.setattr(
     'experiments.launcher.drawing.is_available', lambda: False
@@ -323,8 +323,8 @@ def test_the_disk_has_the_results_before_the_checkpoints_go(
   assert not (folder / 'checkpoints').exists()
 
 
-def test_writes_go_through_no_link(folder):
-  """The parts of an earlier release had names that anybody could plant."""
+def test_writing_follows_no_link(folder):
+  """Temporary files of earlier releases had predictable names."""
   mine = folder.parent / 'mine'
   mine.write_text('mine')
   for name in ('.results.json.part', '.history.jsonl.part'):
@@ -336,7 +336,7 @@ def test_writes_go_through_no_link(folder):
   assert folders.is_own(folder / 'model', 'model')
 
 
-def test_the_launcher_refuses_before_it_reads_data(
+def test_a_folder_is_refused_before_data_are_read(
   tmp_path, monkeypatch, capsys
 ):
   folder = tmp_path / 'run'
@@ -354,10 +354,10 @@ def test_the_launcher_refuses_before_it_reads_data(
   assert options.Config().out_dir is None
 
 
-def test_a_launcher_whose_folder_goes_ends_in_a_line(
+def test_a_run_whose_folder_disappears_ends_in_one_line(
   tmp_path, monkeypatch, capsys
 ):
-  """Its keeper knows the folder, the versions and the commit."""
+  """Checkpoints record the versions and the commit."""
   folder, found = tmp_path / 'run', {}
 
   def fit(*_, keeper, **__):

@@ -1,4 +1,4 @@
-"""What is asked by signals, and output that nobody can read any more."""
+"""Signals, and output that can no longer be written."""
 
 import io
 import os
@@ -23,10 +23,10 @@ INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
     ([(INT, 0.0)], None),
     ([(INT, 0.0), (INT, 2.0)], 1),
     ([(TERM, 0.0), (TERM, 1.5)], 1),
-    # GNU timeout, and whoever hands on what the terminal sends to everybody.
+    # GNU timeout, and wrappers that forward what a terminal sends to everyone.
     ([(TERM, 0.0), (TERM, 0.001)], None),
     ([(INT, 0.0), (INT, 0.001), (INT, 0.4), (INT, 1.1)], 3),
-    # The kernel and the shell, the latter late; then the session's end.
+    # From the kernel and, late, from the shell; then the login ends.
     ([(HUP, 0.0), (HUP, 0.003)], None),
     ([(HUP, 0.0), (HUP, 4.0), (TERM, 5.0)], None),
     ([(HUP, 0.0), (TERM, 5.0), (TERM, 8.0)], 2),
@@ -44,13 +44,13 @@ def test_what_is_a_second_request(signals, leaves, capsys):
 
 
 @pytest.mark.parametrize('package', ['absl', 'numpy', 'jaxlib'])
-def test_a_start_is_interrupted_without_a_word(package):
-  """Packages that are being imported answer by a hundred lines, or an abort."""
+def test_ctrl_c_during_imports_is_silent(package):
+  """Interrupted imports would print a hundred lines, or abort."""
   process = subprocess.Popen(
     [sys.executable, '-X', 'importtime', '-m', 'experiments.census'],
     cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
   )  # fmt: skip
-  # Each module that has been imported is a line.
+  # One line per imported module.
   assert any(f' {package}.' in line for line in process.stdout)
   process.send_signal(INT)
   output, _ = process.communicate(timeout=60)
@@ -58,8 +58,8 @@ def test_a_start_is_interrupted_without_a_word(package):
   assert all(line.startswith('import time:') for line in output.splitlines())
 
 
-def test_two_hangups_are_one(capsys):
-  """By the kernel and by the shell: the run is not left."""
+def test_two_hangups_count_once(capsys):
+  """The kernel and the shell both send one: the run still ends properly."""
   left = []
   with interrupts.watch(left.append) as request:
     for _ in range(2):
@@ -94,7 +94,7 @@ def test_a_message_that_cannot_be_written_stops_nothing(monkeypatch):
 
 
 class Gone(io.StringIO):
-  """A stream that nobody reads."""
+  """A stream that cannot be written."""
 
   def __init__(self, error):
     super().__init__()
@@ -159,7 +159,7 @@ frame.run(main)
 
 @pytest.mark.parametrize('code, expected', [(0, 0), ("'error: x'", 1)])
 def test_exit_codes_of_a_pipeline(code, expected):
-  """`| head -1` takes a line and goes: no word of it, and no exit code 120."""
+  """`| head -1` exits early: no message about it, and no exit code 120."""
   program = PROGRAM.replace('EXIT', str(code))
   process = subprocess.Popen(
     [sys.executable, '-c', program], cwd=ROOT,
@@ -178,7 +178,7 @@ def test_exit_codes_of_a_pipeline(code, expected):
   ['{0} -m experiments.census --help | head -1', '{0} -c "{1}" >&- 2>&- <&-'],
 )
 def test_help_and_closed_files(command):
-  """No file that is opened later gets what is printed."""
+  """A file that is opened later does not receive what is printed."""
   program = (
     'import os; from experiments.launcher import frame; '
     "frame.run(lambda argv: os._exit(os.open('/dev/null', 0) < 3))"
@@ -213,7 +213,7 @@ frame.run(main)
 
 @pytest.mark.parametrize('kind', stopping.KINDS)
 def test_stops_of_every_kind(kind, tmp_path):
-  """`python -m tests.stress_resume` does it to runs that train."""
+  """`python -m tests.stress_resume` does the same to training runs."""
   how, code = stopping.KINDS[kind]
   command = [sys.executable, '-c', RUN, str(tmp_path / 'kept')]
   assert how(command, lambda: None, tmp_path / 'log') == code

@@ -13,6 +13,7 @@ from lplmtl.types import PyTree
 
 # Moments that an optimiser keeps per parameter; two unless listed.
 _MOMENTS = {'sgd': 1}
+# How JAX and the C++ runtime put it.
 _SIGNS = ('RESOURCE_EXHAUSTED', 'out of memory', 'bad_alloc')
 
 
@@ -36,15 +37,15 @@ def check(variables: PyTree, config: Config) -> None:
   # The state before and after a chunk of steps, the gradient, the best so far.
   copies = 2 * state + 2
   limits = _device_limits()
-  there = sum(limits)
+  available = sum(limits)
   if not limits:  # the host's memory, which also holds what is being saved
     copies += state + 1
-    there = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    available = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   needed = copies * one * config.num_seeds
-  if needed > there:
+  if needed > available:
     raise InputError(
       f'this model does not fit: parameters, optimiser and best epoch take at '
-      f'least {needed / 1e9:,.1f} GB, and there are {there / 1e9:,.1f} GB; '
+      f'least {needed / 1e9:,.1f} GB, and there are {available / 1e9:,.1f} GB; '
       f'{_advice(config)}'
     )
 
@@ -52,7 +53,7 @@ def check(variables: PyTree, config: Config) -> None:
 def _device_limits() -> list[int]:
   """Returns the bytes of each device; empty if they do not say, as on a CPU."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
-  limits = [found.get('bytes_limit', 0) for found in stats]
+  limits = [of_device.get('bytes_limit', 0) for of_device in stats]
   return limits if all(limits) else []
 
 

@@ -56,39 +56,42 @@ def score(
   params = parallel.fill(jax.device_get(params), mesh)
   padded = len(jax.tree.leaves(params)[0])
   # As two more metrics, logits and diagrams come out of the same program.
-  wanted = []
+  extended = []
   for task in tasks:
     more: Any = {'logits': lambda logits, labels, where: logits}
     if task.num_outputs == 1 and task.label_range == (0, 1):
       more['calibration'] = metrics.calibration_curve
-    wanted.append(
+    extended.append(
       dataclasses.replace(task, metric_fns={**task.metric_fns, **more})
     )
-  evaluate = programs.make_evaluate(model, wanted, num_seeds=padded, mesh=mesh)
-  found = evaluate(params, None, parallel.replicate(batch, mesh))
-  found = jax.tree.map(lambda x: x[:num_seeds], jax.device_get(found))
+  evaluate = programs.make_evaluate(
+    model, extended, num_seeds=padded, mesh=mesh
+  )
+  values = evaluate(params, None, parallel.replicate(batch, mesh))
+  values = jax.tree.map(lambda x: x[:num_seeds], jax.device_get(values))
   diagrams = {
-    name: values.pop('calibration')._asdict()
-    for name, values in found.items()
-    if 'calibration' in values
+    name: of_task.pop('calibration')._asdict()
+    for name, of_task in values.items()
+    if 'calibration' in of_task
   }
   return Scores(
     {
       task.name: {
-        metric: over_seeds(np.asarray(found[task.name][metric], np.float64))
+        metric: over_seeds(np.asarray(values[task.name][metric], np.float64))
         for metric in (*task.metric_fns, 'loss')
       }
       for task in tasks
     },
     {
-      name: {part: _without_nan(values) for part, values in parts.items()}
+      name: {part: _without_nan(array) for part, array in parts.items()}
       for name, parts in diagrams.items()
     },
-    {name: values['logits'] for name, values in found.items()},
+    {name: of_task['logits'] for name, of_task in values.items()},
   )
 
 
 def _without_nan(values: np.ndarray) -> list[list[float | None]]:
+  """Returns JSON data: NaN becomes None; six digits keep the files short."""
   return [
     [None if np.isnan(x) else round(float(x), 6) for x in seed]
     for seed in values
