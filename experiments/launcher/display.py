@@ -15,6 +15,7 @@ from rich.text import Text
 from experiments.launcher import output
 
 Console = rich_console.Console
+_BYTES_PER_LINE = 5_000_000  # of a download; some seconds on a slow line
 
 
 def make_console(width: int = 100) -> Console:
@@ -103,8 +104,14 @@ def epoch_line(
 
 
 @contextlib.contextmanager
-def download(console: Console) -> Iterator[Callable[[int, int | None], None]]:
+def download(
+  console: Console, name: str
+) -> Iterator[Callable[[int, int | None], None]]:
   """Shows a bar for a download or, off a terminal, a line per 5 MB.
+
+  Args:
+    console: where to show it.
+    name: of what is downloaded.
 
   Yields:
     `show(done, total)`, in bytes; the total may be None.
@@ -124,10 +131,10 @@ def download(console: Console) -> Iterator[Callable[[int, int | None], None]]:
     def show(done: int, total: int | None) -> None:
       nonlocal running, shown
       if running is None:
-        console.print('downloading UCI Census-Income (KDD)')
+        console.print(f'downloading {name}')
         running = bar.add_task('downloading', total=total)
       bar.update(running, completed=done)
-      if not console.is_terminal and done - shown >= 5_000_000:
+      if not console.is_terminal and done - shown >= _BYTES_PER_LINE:
         shown = done
         of = f' of {total / 1e6:.0f}' if total else ''
         console.print(f'downloaded {done / 1e6:.0f}{of} MB')

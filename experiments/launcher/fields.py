@@ -23,6 +23,10 @@ from experiments.launcher.parsing import Numbers, Widths
 _LARGEST = 1e9  # of any number: far above what is useful, far below overflow
 
 
+# A field's name, and values of it or names of fields or arguments.
+Choices = tuple[()] | tuple[str, *tuple[str | int, ...]]
+
+
 class Setting(NamedTuple):
   """What is known of a field besides its name, type and default.
 
@@ -41,10 +45,10 @@ class Setting(NamedTuple):
 
   help: str
   define: Callable[..., Any]
-  check: Callable[[str, Any], Any]
+  check: Callable[[str, object], object]
   parse: Callable[[Any], Any] = lambda value: value
   show: Callable[[Any], Any] = lambda value: value
-  taken_by: tuple[Any, ...] = ()
+  taken_by: Choices = ()
 
 
 def integer(
@@ -53,7 +57,7 @@ def integer(
   high: int,
   help: str,
   *,
-  taken_by: tuple[Any, ...] = (),
+  taken_by: Choices = (),
 ) -> Any:
   """A whole number, bounded so that nothing overflows, hangs or aborts."""
   return _field(
@@ -72,7 +76,7 @@ def real(
   help: str,
   *,
   high: float = _LARGEST,
-  taken_by: tuple[Any, ...] = (),
+  taken_by: Choices = (),
 ) -> Any:
   """A finite number from 0 to `high`."""
   return _field(
@@ -105,7 +109,7 @@ def choice(
   choices: Sequence[str],
   help: str,
   *,
-  taken_by: tuple[Any, ...] = (),
+  taken_by: Choices = (),
 ) -> Any:
   """One of a few texts."""
   return _field(
@@ -135,7 +139,7 @@ def names(default: Sequence[str], help: str) -> Any:
   )
 
 
-def reals(help: str, *, taken_by: tuple[Any, ...] = ()) -> Any:
+def reals(help: str, *, taken_by: Choices = ()) -> Any:
   """Finite numbers, separated by commas; none by default."""
   return _field(
     (),
@@ -152,7 +156,7 @@ def widths(
   default: Widths,
   help: str,
   *,
-  taken_by: tuple[Any, ...] = (),
+  taken_by: Choices = (),
 ) -> Any:
   """Units per layer, joined by x; empty for no layers."""
   return _field(
@@ -170,7 +174,7 @@ def levels(
   default: tuple[Widths, ...],
   help: str,
   *,
-  taken_by: tuple[Any, ...] = (),
+  taken_by: Choices = (),
 ) -> Any:
   """Widths per level, separated by commas."""
   return _field(
@@ -195,33 +199,32 @@ def of(config: Any) -> dict[str, Setting]:
   return {f.name: f.metadata['setting'] for f in dataclasses.fields(config)}
 
 
-def _wrong(name: str, expected: str, value: Any) -> InputError:
+def _wrong(name: str, expected: str, value: object) -> InputError:
   return InputError(f'{name} must be {expected}, found {value!r:.50}')
 
 
-def _check_integer(low: int, high: int, name: str, value: Any) -> int:
-  is_integer = isinstance(value, int) and not isinstance(value, bool)
-  if not (is_integer and low <= value <= high):
-    raise _wrong(name, f'a whole number from {low} to {high:,}', value)
-  return value
+def _check_integer(low: int, high: int, name: str, value: object) -> int:
+  if type(value) is int and low <= value <= high:  # a bool is not a number
+    return value
+  raise _wrong(name, f'a whole number from {low} to {high:,}', value)
 
 
-def _check_real(high: float, name: str, value: Any) -> Any:
-  is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-  if not is_number and hasattr(value, 'dtype'):
+def _check_real(high: float, name: str, value: object) -> object:
+  if isinstance(value, numbers.Real) and not isinstance(value, bool):
+    if not value < 0 and value <= high:  # the latter refuses NaN
+      return value
+  elif hasattr(value, 'dtype'):
     return value  # traced, in a population of settings: its value is unknown
-  if not (is_number and 0 <= value <= high):  # nor is NaN
-    raise _wrong(name, f'a finite number from 0 to {high:,.12g}', value)
-  return value
+  raise _wrong(name, f'a finite number from 0 to {high:,.12g}', value)
 
 
-def _check_boolean(name: str, value: Any) -> bool:
+def _check_boolean(name: str, value: object) -> bool:
   if not isinstance(value, bool):
     raise _wrong(name, 'True or False', value)
   return value
 
 
-def _check_text(name: str, value: Any) -> str:
+def _check_text(name: str, value: object) -> str:
   if not isinstance(value, str):
     raise _wrong(name, 'text', value)
   return value
@@ -233,7 +236,7 @@ def _check_choice(choices: Sequence[str], name: str, value: Any) -> str:
   return value
 
 
-def _check_names(name: str, value: Any) -> tuple[str, ...]:
+def _check_names(name: str, value: object) -> tuple[str, ...]:
   if not isinstance(value, list | tuple) or not all(
     isinstance(part, str) for part in value
   ):
@@ -241,7 +244,7 @@ def _check_names(name: str, value: Any) -> tuple[str, ...]:
   return tuple(value)
 
 
-def _check_reals(name: str, value: Any) -> Numbers:
+def _check_reals(name: str, value: object) -> Numbers:
   if not isinstance(value, list | tuple) or not all(
     isinstance(part, numbers.Real) and math.isfinite(part) for part in value
   ):
@@ -249,7 +252,7 @@ def _check_reals(name: str, value: Any) -> Numbers:
   return tuple(value)
 
 
-def _check_widths(name: str, value: Any) -> Widths:
+def _check_widths(name: str, value: object) -> Widths:
   if not isinstance(value, list | tuple) or not all(
     type(units) is int and units > 0 for units in value
   ):
@@ -258,7 +261,7 @@ def _check_widths(name: str, value: Any) -> Widths:
   return tuple(value)
 
 
-def _check_levels(name: str, value: Any) -> tuple[Widths, ...]:
+def _check_levels(name: str, value: object) -> tuple[Widths, ...]:
   if not isinstance(value, list | tuple) or not value or not all(value):
     raise _wrong(name, 'a tuple of widths such as ((128, 64), (64,))', value)
   found = tuple(_check_widths(name, level) for level in value)

@@ -61,7 +61,7 @@ def make_tasks(names: Sequence[str]) -> tuple[Task, ...]:
 def load(config: Config, console: display.Console) -> base.Source:
   """Reads the rows that a Config names; see `base.Dataset`."""
   folder = pathlib.Path(config.data_dir) if config.data_dir else None
-  with display.download(console) as progress:
+  with display.download(console, 'UCI Census-Income (KDD)') as progress:
     raw = loading.read(
       config.dataset,
       folder,
