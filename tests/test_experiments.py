@@ -31,8 +31,8 @@ from experiments.launcher import (
   display,
   interrupts,
   jax_setup,
+  lock,
   options,
-  run_folder,
 )
 from experiments.launcher.options import Config
 from lplmtl import checkpoint, tasks
@@ -505,19 +505,19 @@ def test_resuming_with_other_data_is_refused(tmp_path, capsys):
 def test_two_runs_on_one_folder(tmp_path, capsys):
   """The second is refused until the first ends, in whatever way."""
   folder = tmp_path / 'run'
-  with run_folder.claim(folder):
+  with lock.claim(folder):
     assert launch(*TINY, f'--out_dir={folder}') == 1
     error = capsys.readouterr().err
     assert f'another run (process {os.getpid()}) is writing to' in error
   assert not folder.exists()
   code = (
-    'import os, pathlib; from experiments.launcher import run_folder\n'
-    f'claim = run_folder.claim(pathlib.Path({str(folder)!r}))\n'
+    'import os, pathlib; from experiments.launcher import lock\n'
+    f'claim = lock.claim(pathlib.Path({str(folder)!r}))\n'
     'claim.__enter__(); os._exit(9)'
   )
   subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=False)
   assert (folder / '.lock').exists()
-  with run_folder.claim(folder):
+  with lock.claim(folder):
     pass
 
 

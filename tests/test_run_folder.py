@@ -12,7 +12,7 @@ import pytest
 
 import lplmtl
 from experiments import census
-from experiments.launcher import build, options, run, run_folder
+from experiments.launcher import build, lock, options, run, run_folder
 from experiments.launcher import files as launcher_files
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
@@ -62,7 +62,7 @@ def test_a_run_inside_a_saved_model_is_refused(name, folder):
   before = test_folders.contents(folder)
   with (
     pytest.raises(InputError, match='--out_dir: .* is a saved model'),
-    run_folder.claim(folder / name),
+    lock.claim(folder / name),
   ):
     pass
   assert test_folders.contents(folder) == before
@@ -169,7 +169,7 @@ def test_a_planted_lock(kind, tmp_path):
   _plant(folder / '.lock', kind)
   with (
     pytest.raises(InputError, match='is not the lock of a run: move it away'),
-    run_folder.claim(folder),
+    lock.claim(folder),
   ):
     pass
   assert (tmp_path / 'mine').read_text() == 'mine'
@@ -177,13 +177,13 @@ def test_a_planted_lock(kind, tmp_path):
 
 
 def test_a_refused_run_leaves_the_lock_as_it_is(tmp_path):
-  with run_folder.claim(tmp_path):
+  with lock.claim(tmp_path):
     (tmp_path / '.lock').write_text('123')
     with (
       pytest.raises(
         InputError, match=r'another run \(process 123\) is writing'
       ),
-      run_folder.claim(tmp_path),
+      lock.claim(tmp_path),
     ):
       pass
     assert (tmp_path / '.lock').read_text() == '123'
@@ -192,11 +192,11 @@ def test_a_refused_run_leaves_the_lock_as_it_is(tmp_path):
 @pytest.mark.parametrize('how', ['removed', 'replaced', 'claimed anew'])
 def test_a_folder_that_disappears_during_a_run(how, tmp_path):
   folder = tmp_path / 'run'
-  with run_folder.claim(folder) as old:
+  with lock.claim(folder) as old:
     old.check()
     shutil.rmtree(folder)
     if how == 'claimed anew':
-      with run_folder.claim(folder) as new:
+      with lock.claim(folder) as new:
         new.check()
         with pytest.raises(InputError, match='was removed or replaced'):
           old.check()
@@ -228,7 +228,7 @@ def test_a_disk_that_is_full_at_the_start(call, tmp_path, monkeypatch):
   monkeypatch.setattr(call, fail)
   with (
     pytest.raises(InputError, match=r'cannot write to .*\(No space left on'),
-    run_folder.claim(tmp_path / 'run'),
+    lock.claim(tmp_path / 'run'),
   ):
     pass
   monkeypatch.undo()
@@ -237,7 +237,7 @@ def test_a_disk_that_is_full_at_the_start(call, tmp_path, monkeypatch):
 
 def test_an_empty_folder_of_the_user_stays(tmp_path):
   (tmp_path / 'checkpoints').mkdir()
-  with run_folder.claim(tmp_path):
+  with lock.claim(tmp_path):
     pass
   assert (tmp_path / 'checkpoints').is_dir()
 
@@ -245,7 +245,7 @@ def test_an_empty_folder_of_the_user_stays(tmp_path):
 def test_a_path_that_is_not_utf8_is_refused(tmp_path):
   path = tmp_path / os.fsdecode(b'caf\xe9')
   for attempt in (
-    lambda: run_folder.claim(path).__enter__(),
+    lambda: lock.claim(path).__enter__(),
     lambda: census.run(Config(out_dir=str(path), eval_only=True)),
   ):
     with pytest.raises(
@@ -307,7 +307,7 @@ def test_results_reach_the_disk_before_checkpoints_are_removed(
   data = types.SimpleNamespace(tables=None, facts={})
   config = Config(out_dir=str(folder))
   parts = build.Parts(lplmtl.MLP((3,)), None, None)
-  with run_folder.claim(folder) as claim:
+  with lock.claim(folder) as claim:
     order = test_files.record(monkeypatch)
     run._write(config, claim, parts, fitted, data, RESULTS)
   kinds = [found for found in order if found[0] != 'remove']
@@ -378,7 +378,7 @@ def test_a_run_whose_folder_disappears_ends_in_one_line(
 
 
 def test_nothing_is_written_to_a_folder_that_is_lost(folder):
-  with run_folder.claim(folder) as claim:
+  with lock.claim(folder) as claim:
     (folder / '.lock').unlink()
     before = test_folders.contents(folder)
     with pytest.raises(InputError, match='was removed or replaced'):

@@ -18,7 +18,7 @@ from experiments.comparison.networks import Networks
 from experiments.comparison.plan import Plan
 from experiments.comparison.trees import Trees
 from experiments.datasets.base import Dataset
-from experiments.launcher import display, options, run_folder, unused
+from experiments.launcher import display, lock, options, run_folder, unused
 from experiments.launcher.errors import InputError
 from lplmtl import training
 
@@ -41,7 +41,7 @@ def compare(
       fitted, or too little time even for the baseline, which comes first.
   """
   check(plan, dataset)
-  with run_folder.claim(directory) as claim:
+  with lock.claim(directory) as claim:
     names = (run_folder.RESULTS, run_folder.MODEL, run_folder.CHECKPOINTS)
     run_folder.refuse(directory, names, 'a single run')
     folder.check(directory)

@@ -16,6 +16,7 @@ from experiments.launcher import (
   evaluation,
   files,
   interrupts,
+  lock,
   memory,
   options,
   plots,
@@ -60,7 +61,7 @@ def execute(
   if config.eval_only:
     return evaluation.evaluate(config, find)
   unused.refuse([config], options.changed(config))
-  with run_folder.claim(config.run_dir) as claim, memory.guard(config):
+  with lock.claim(config.run_dir) as claim, memory.guard(config):
     run_folder.refuse(
       config.run_dir, (run_folder.CELLS, run_folder.COMPARISON), 'a comparison'
     )
@@ -71,7 +72,7 @@ def execute(
 def _execute(
   config: Config,
   dataset: Dataset,
-  claim: run_folder.Claim,
+  claim: lock.Claim,
   on_again: Callable[[int], None],
 ) -> dict[str, Any]:
   start = time.perf_counter()
@@ -208,7 +209,7 @@ def _add_seconds(seconds: dict[str, float], data: float, total: float) -> None:
 
 def _write(
   config: Config,
-  claim: run_folder.Claim,
+  claim: lock.Claim,
   parts: build.Parts,
   fitted: training.FitResult,
   data: Data,

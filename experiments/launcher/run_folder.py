@@ -1,13 +1,9 @@
-"""The folder of a run: who may write to it, and what it already holds."""
+"""The folder of a run: what it holds, and what may be replaced in it."""
 
-import contextlib
 import json
 import os
 import pathlib
-import re
-import tempfile
-import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.launcher import drawing
@@ -16,150 +12,11 @@ from experiments.launcher.options import Config
 from lplmtl import resume
 from lplmtl.storage import files, folders, pytrees, saves
 
-fcntl: types.ModuleType | None
-try:
-  import fcntl
-except ImportError:  # on Windows, where nothing is locked
-  fcntl = None
-
-LOCK = '.lock'
 RESULTS, HISTORY = 'results.json', 'history.jsonl'
 CURVES, GATES = 'curves.png', 'gates.png'
 MODEL, CHECKPOINTS = 'model', 'checkpoints'
 COMPARISON, CELLS = 'comparison.json', 'cells'
-_ELSEWHERE = 'move it away, or choose another --out_dir'
-
-
-class Claim:
-  """A folder that only one process may write to."""
-
-  def __init__(self, folder: pathlib.Path, lock: int):
-    self._folder, self._lock = folder, lock
-
-  def is_held(self) -> bool:
-    """Whether the file we have locked is still the folder's lock."""
-    try:
-      return os.path.samestat(
-        os.fstat(self._lock), (self._folder / LOCK).lstat()
-      )
-    except OSError:
-      return False
-
-  def check(self) -> None:
-    """Must be called before anything is written or removed.
-
-    Raises:
-      InputError: the folder has been removed, or replaced by another.
-    """
-    if not self.is_held():
-      raise InputError(
-        f'--out_dir={self._folder} was removed or replaced during this run: '
-        'nothing more is written'
-      )
-
-
-@contextlib.contextmanager
-def claim(folder: pathlib.Path) -> Iterator[Claim]:
-  """Locks a folder, within a `with` block; a new one is removed if left empty.
-
-  Raises:
-    InputError: it cannot be written, or another run is using it.
-  """
-  try:
-    pytrees.check_name((folder / MODEL).absolute())
-    pytrees.check_outside(folder)
-  except ValueError as error:
-    raise InputError(f'--out_dir: {error}') from error
-  is_new = not os.path.lexists(folder)
-  try:
-    lock = _open(folder)
-  except OSError as error:
-    _remove_new(folder, is_new)
-    raise InputError(
-      f'cannot write to --out_dir={folder} ({error.strerror}): choose a folder '
-      'that can be written'
-    ) from error
-  had_checkpoints = os.path.lexists(folder / CHECKPOINTS)
-  ours = Claim(folder, lock)
-  try:
-    ours.check()
-    yield ours
-  finally:
-    if ours.is_held():
-      if not had_checkpoints:
-        with contextlib.suppress(OSError):
-          (folder / CHECKPOINTS).rmdir()  # only if it is empty
-      _remove_new(folder, is_new)
-    os.close(lock)
-
-
-def _remove_new(folder: pathlib.Path, is_new: bool) -> None:
-  """Removes a folder that was made for a run and in which nothing was written.
-
-  The lock of any other folder stays: another process may have opened it, and
-  would then lock a file that no longer has a name.
-  """
-  with contextlib.suppress(OSError):
-    if is_new and os.listdir(folder) == [LOCK]:
-      (folder / LOCK).unlink()
-    if is_new:
-      folder.rmdir()  # only if it is empty
-
-
-def _open(folder: pathlib.Path) -> int:
-  """Makes the folder, opens its lock file and locks it.
-
-  Raises:
-    InputError: what is there cannot belong to a run.
-    OSError: it cannot be written.
-  """
-  if folder.exists() and not folder.is_dir():
-    raise InputError(
-      f'--out_dir={folder} is a file: choose a folder, which will be made'
-    )
-  files.make_folder(folder)
-  with tempfile.TemporaryFile(dir=folder):
-    pass
-  foreign = InputError(
-    f'{folder / LOCK} is there and is not the lock of a run: {_ELSEWHERE}'
-  )
-  try:
-    files.check_regular(folder / LOCK)
-  except OSError as error:
-    raise foreign from error
-  lock = files.create(folder / LOCK, os.O_RDWR)
-  try:
-    # A lock holds a process id only, and has no second name (a hard link).
-    if os.fstat(lock).st_nlink > 1 or not _owner(lock):
-      raise foreign
-    _take(lock, folder)
-  except BaseException:
-    os.close(lock)
-    raise
-  return lock
-
-
-def _owner(lock: int) -> re.Match[bytes] | None:
-  return re.fullmatch(rb'([0-9]{0,20})\s*', os.pread(lock, 64, 0))
-
-
-def _take(lock: int, folder: pathlib.Path) -> None:
-  """Locks a file until it is closed or the process ends, in whatever way."""
-  if fcntl is None:
-    return
-  try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError as error:
-    owner = _owner(lock)
-    name = owner[1].decode() if owner else ''
-    raise InputError(
-      f'another run (process {name or "unknown"}) is writing to '
-      f'--out_dir={folder}: wait until it ends, or choose another folder'
-    ) from error
-  except OSError:
-    return  # a file system without locks
-  os.ftruncate(lock, 0)
-  os.pwrite(lock, str(os.getpid()).encode(), 0)
+ELSEWHERE = 'move it away, or choose another --out_dir'
 
 
 def refuse(folder: pathlib.Path, names: Sequence[str], what: str) -> None:
@@ -185,7 +42,7 @@ def check(folder: pathlib.Path) -> None:
   """
   kept = folder / CHECKPOINTS
   if os.path.lexists(kept) and (kept.is_symlink() or not kept.is_dir()):
-    raise InputError(f'{kept} is there and is not a folder: {_ELSEWHERE}')
+    raise InputError(f'{kept} is there and is not a folder: {ELSEWHERE}')
   try:
     strangers = saves.strangers(kept)
     pytrees.check_path((folder / MODEL).absolute(), 'model')
@@ -194,7 +51,7 @@ def check(folder: pathlib.Path) -> None:
   if strangers:
     raise InputError(
       f'{strangers[0]} is not the checkpoint of a run, or holds other files: '
-      f'{_ELSEWHERE}'
+      f'{ELSEWHERE}'
     )
   for name, is_own in (
     (RESULTS, _is_results),
@@ -204,7 +61,7 @@ def check(folder: pathlib.Path) -> None:
   ):
     path = folder / name
     if os.path.lexists(path) and not (_is_empty(path) or is_own(path)):
-      raise InputError(f'{path} was not written by a run: {_ELSEWHERE}')
+      raise InputError(f'{path} was not written by a run: {ELSEWHERE}')
 
 
 def _is_empty(path: pathlib.Path) -> bool:
