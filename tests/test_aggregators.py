@@ -62,7 +62,8 @@ def test_graddrop(leak):
   aggregator = balancing.graddrop(leak)
   gradients = _gradients()
   state = aggregator.init(KEY, PARAMS, NUM_TASKS)
-  found, weights, key = aggregator.update(gradients, LOSSES, state)
+  update = jax.jit(aggregator.update)
+  found, weights, key = update(gradients, LOSSES, state)
   new_key, *keys = jax.random.split(KEY, 3)
   np.testing.assert_array_equal(key, jax.random.key_data(new_key))
   passed = np.zeros(NUM_TASKS)
@@ -84,7 +85,7 @@ def test_graddrop(leak):
   np.testing.assert_allclose(weights, passed / squares, rtol=1e-4)
   # Where all agree, all pass.
   agreed = jax.tree.map(jnp.abs, gradients)
-  found, weights, _ = aggregator.update(agreed, LOSSES, state)
+  found, weights, _ = update(agreed, LOSSES, state)
   np.testing.assert_allclose(
     _flat(found, 0), _flat(agreed).sum(axis=0), rtol=1e-5
   )
@@ -92,9 +93,7 @@ def test_graddrop(leak):
 
 
 def test_graddrop_refuses():
-  with pytest.raises(
-    ValueError, match=r'leak\[0\] must be a finite number .* of at most 1'
-  ):
+  with pytest.raises(ValueError, match=r'leak\[0\] .* at most 1'):
     balancing.graddrop((2.0,))
   with pytest.raises(ValueError, match='leak .* 3; found 1'):
     balancing.graddrop((0.5,)).init(KEY, PARAMS, 3)
@@ -136,13 +135,9 @@ def test_moco():
     weights = _nearest_in_simplex(weights - 0.4 / t**0.5 * slope)
     np.testing.assert_allclose(reported, weights, atol=1e-5)
     np.testing.assert_allclose(found, weights @ tracked, atol=1e-5)
-  with pytest.raises(
-    ValueError, match='beta must be a finite number above 0 and of at most 1'
-  ):
+  with pytest.raises(ValueError, match='beta .* above 0 .* at most 1'):
     balancing.moco(beta=0.0)
-  with pytest.raises(
-    ValueError, match='rho must be a finite number of at least 0'
-  ):
+  with pytest.raises(ValueError, match='rho .* at least 0'):
     balancing.moco(rho=-1.0)
 
 
@@ -171,9 +166,7 @@ def test_db_mtl():
     np.testing.assert_allclose(reported, norms.max() / norms, rtol=1e-4)
     wanted = norms.max() * np.sum(tracked / norms[:, None], axis=0)
     np.testing.assert_allclose(found, wanted, atol=1e-3 * norms.max())
-  with pytest.raises(
-    ValueError, match='beta must be a finite number .* below 1'
-  ):
+  with pytest.raises(ValueError, match='beta .* below 1'):
     balancing.db_mtl(beta=1.0)
 
 
@@ -193,7 +186,5 @@ def test_excess_mtl():
     weights[here] *= (3 - kept) / weights[here].sum()
     np.testing.assert_allclose(reported, weights, rtol=1e-4)
     np.testing.assert_allclose(found, weights @ g, atol=1e-4)
-  with pytest.raises(
-    ValueError, match='learning_rate must be a finite number above 0'
-  ):
+  with pytest.raises(ValueError, match='learning_rate .* above 0'):
     balancing.excess_mtl(0.0)

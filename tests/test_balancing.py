@@ -168,10 +168,10 @@ def test_static():
   with pytest.raises(ValueError, match='weights must have .*, 3; found 1'):
     balancing.static((1.0,)).init(jax.random.key(0), 3)
   for wrong, found in (
-    ((-1.0, 1.0), r'weights\[0\] must be a finite number of at least 0'),
+    ((-1.0, 1.0), r'weights\[0\] .* at least 0'),
     ((0.0, 0.0), 'weights must not all be 0'),
-    ((np.inf, 1.0), r'weights\[0\] must be a finite'),
-    ((1.0, 'a'), r"weights\[1\] must be a finite .* found 'a'"),
+    ((np.inf, 1.0), r'weights\[0\] must be'),
+    ((1.0, 'a'), r"weights\[1\] .* found 'a'"),
     (3, 'a tuple .* found 3'),
   ):
     with pytest.raises(ValueError, match=found):
@@ -199,15 +199,11 @@ def test_exponential():
   balancer = balancing.exponential(rates=(10.0, 0.1))
   weights, _ = balancer.update(jnp.ones(2), jnp.int32(10**6))
   assert np.isfinite(weights).all()
-  with pytest.raises(
-    ValueError, match=r'rates\[0\] must be a finite number above 0, found 0.0'
-  ):
+  with pytest.raises(ValueError, match=r'rates\[0\] .* above 0'):
     balancing.exponential(rates=(0.0, 1.0))
   with pytest.raises(ValueError, match='initial .* 2; found 1'):
     balancing.exponential(initial=(1.0,)).init(jax.random.key(0), 2)
-  with pytest.raises(
-    ValueError, match='steps_per_epoch must be a whole number of at least 1'
-  ):
+  with pytest.raises(ValueError, match='steps_per_epoch .* at least 1'):
     balancing.exponential(steps_per_epoch=0)
 
 
@@ -226,9 +222,7 @@ def test_dwa():
   np.testing.assert_allclose(
     found, reference.dwa(rows, present, 3, 1.5), rtol=1e-5
   )
-  with pytest.raises(
-    ValueError, match='temperature must be a finite number above 0, found 0'
-  ):
+  with pytest.raises(ValueError, match='temperature .* above 0'):
     balancing.dwa(3, 0)
 
 
@@ -284,9 +278,7 @@ def test_stch_is_the_gradient_of_the_smooth_maximum():
   nobody = jnp.zeros(3, bool)
   weights, _ = balancing.stch().update(LOSSES, (), present=nobody)
   assert np.isfinite(weights).all()
-  with pytest.raises(
-    ValueError, match='smoothing must be a finite number above 0'
-  ):
+  with pytest.raises(ValueError, match='smoothing .* above 0'):
     balancing.stch(0.0)
   with pytest.raises(ValueError, match='ideal .* 3; found 2'):
     balancing.stch(ideal=(0.0, 0.0)).init(jax.random.key(0), 3)

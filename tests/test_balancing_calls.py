@@ -131,7 +131,7 @@ def test_a_method_of_ones_own_without_keywords():
   def update(losses, state):
     return losses, state
 
-  wanted = r'with the keywords present; found \(losses, state\): add present='
+  wanted = r'keywords present; .*: add present='
   own = lplmtl.Balancer(lambda key, num_tasks: (), update)
   with pytest.raises(ValueError, match=wanted):
     balancing.balance(own, _gradients(), LOSSES, ())
@@ -192,10 +192,10 @@ def test_states_of_another_number_of_tasks():
   }  # fmt: skip
   for name in names:
     method = METHODS[name]()
-    with pytest.raises(ValueError, match=r'must have the shape.*num_tasks=3'):
+    with pytest.raises(ValueError, match=r'shape.*num_tasks=3'):
       _update(method)(LOSSES, _first(name, 2))
     if method.after is not None:
-      with pytest.raises(ValueError, match=r'must have the shape.*num_tasks=3'):
+      with pytest.raises(ValueError, match=r'shape.*num_tasks=3'):
         method.after(LOSSES, LOSSES, _first(name, 2))
   with pytest.raises(ValueError, match='expected a GradVacState of 2 arrays, '):
     _update(balancing.gradvac())(LOSSES, _first('famo'))
@@ -218,12 +218,12 @@ def test_losses_in_a_list_and_what_is_refused(name):
   for wrong in ({'a': 1.0}, [[1.0, 2.0]], ['a', 'b', 'c'], [], 3.0, None):
     with pytest.raises(ValueError, match='losses must '):
       update(wrong, state)
-  with pytest.raises(ValueError, match='takes the keywords .*; found presnet'):
+  with pytest.raises(ValueError, match='keywords .* presnet'):
     update(LOSSES, state, presnet=PRESENT)
   with pytest.raises(ValueError, match=r'present must be \(3,\) bool'):
     update(LOSSES, state, present=PRESENT[:2])
   for wrong in (0, 2.0, True, None):
-    with pytest.raises(ValueError, match='num_tasks must be a whole number'):
+    with pytest.raises(ValueError, match='num_tasks .* whole number'):
       balancing.first_state(method, KEY, PARAMS, wrong)
   if 'scope' in inspect.signature(METHODS[name]).parameters:
     with pytest.raises(ValueError, match="scope must be in .* found 'share'"):
@@ -232,7 +232,7 @@ def test_losses_in_a_list_and_what_is_refused(name):
 
 def test_fractions_of_an_epoch():
   for make in (balancing.dwa, balancing.exponential):
-    with pytest.raises(ValueError, match='steps_per_epoch must be a whole'):
+    with pytest.raises(ValueError, match='steps_per_epoch .* whole'):
       make(steps_per_epoch=2.5)
 
 

@@ -178,10 +178,10 @@ def test_progress_of_typed_keys_is_read(name):
 def test_an_update_without_keywords():
   own = lplmtl.Balancer(lambda key, num_tasks: (), lambda losses, state: None)
   for balancer in (own, own._replace(needs_gramian=True)):
-    with pytest.raises(ValueError, match='is called with the keywords .*pres'):
+    with pytest.raises(ValueError, match='keywords .*pres'):
       _trace(balancer)
   own = lplmtl.Aggregator(
     lambda key, params, num_tasks: (), lambda gradients, losses, state: None
   )
-  with pytest.raises(ValueError, match='is called with the keywords present'):
+  with pytest.raises(ValueError, match='keywords present'):
     _trace(own)

@@ -94,24 +94,28 @@ SOLVED = [name for name, row in METHODS.items() if row[3] is not None]
 
 @functools.cache
 def _update(balancer, num_axes):
+  """Compiles once per shape: tests use the shapes of others where they can."""
+
   def update(gramian, losses):
     state = balancer.init(KEY, len(losses))
-    return balancer.update(losses, state, gramian=gramian)[0]
+    return balancer.update(losses, state, gramian=gramian)
 
   for _ in range(num_axes):
     update = jax.vmap(update, (0, None))
   return jax.jit(update)
 
 
-def _weights(balancer, jacobian, dtype=jnp.float32, losses=None):
-  """Of the first step, `[..., T]` for `[..., T, P]`."""
+def _step(balancer, jacobian, dtype=jnp.float32, losses=None):
+  """Weights and state after the first step, `[..., T]` for `[..., T, P]`."""
   jacobian = np.asarray(jacobian, np.float64)
   gramian = jnp.asarray(jacobian @ np.swapaxes(jacobian, -1, -2), dtype)
   ones = jnp.ones(gramian.shape[-1], dtype)
   update = _update(balancer, gramian.ndim - 2)
-  return np.asarray(
-    update(gramian, ones if losses is None else losses), np.float64
-  )
+  return update(gramian, ones if losses is None else losses)
+
+
+def _weights(*args, **kwargs):
+  return np.asarray(_step(*args, **kwargs)[0], np.float64)
 
 
 @pytest.mark.parametrize('name', METHODS)
@@ -160,11 +164,16 @@ def _random_jacobians(size, number, largest_condition):
   return np.stack(found)
 
 
+def _many(largest_condition):
+  """Always of one shape, for which each method is compiled once."""
+  return _random_jacobians(10, 200, largest_condition)
+
+
 @pytest.mark.parametrize('name', SOLVED)
 def test_against_independent_solvers(name):
-  """1,000 random Gramians, two to ten tasks, conditions up to 1e6."""
+  """Random Gramians of two to ten tasks, with conditions up to 1e6."""
   balancer, _, _, slow = METHODS[name]
-  for size, number in ((2, 300), (4, 300), (10, 400)):
+  for size, number in ((2, 100), (4, 200), (10, 200)):
     jacobians = _random_jacobians(size, number, 1e6)
     wanted = np.stack([slow(jacobian) for jacobian in jacobians])
     scale = np.maximum(np.abs(wanted).max(axis=1, keepdims=True), 1)
@@ -172,7 +181,7 @@ def test_against_independent_solvers(name):
       found = _weights(balancer, jacobians, jnp.float64)
     np.testing.assert_allclose(found / scale, wanted / scale, atol=1e-4)
   # In float32 a Gramian itself knows so many digits as its condition leaves.
-  jacobians = _random_jacobians(10, 250, 1e2)
+  jacobians = _many(1e2)
   wanted = np.stack([slow(jacobian) for jacobian in jacobians])
   scale = np.maximum(np.abs(wanted).max(axis=1, keepdims=True), 1)
   found = _weights(balancer, jacobians)
@@ -270,10 +279,9 @@ def test_config_of_gradients_that_depend_on_each_other():
 
 @pytest.mark.parametrize('name', ['mgda', 'upgrad', 'dualproj', 'nash_mtl',
                                   'fairgrad', 'fairgrad_05'])  # fmt: skip
-@pytest.mark.parametrize('size', [2, 7])
-def test_no_task_is_harmed(name, size):
+def test_no_task_is_harmed(name):
   """The direction has no negative product with any task gradient."""
-  jacobians = _random_jacobians(size, 200, 1e4)
+  jacobians = _many(1e4)
   found = _weights(METHODS[name][0], jacobians)
   direction = np.einsum('nt,ntp->np', found, jacobians)
   products = np.einsum('ntp,np->nt', jacobians, direction)
@@ -283,8 +291,8 @@ def test_no_task_is_harmed(name, size):
 
 
 def test_mgda_goes_down_equally_for_all_that_count():
-  jacobians = _random_jacobians(5, 200, 1e3)
-  found = _weights(balancing.mgda(), jacobians)
+  jacobians = _many(1e3)
+  found = _weights(METHODS['mgda'][0], jacobians)
   direction = np.einsum('nt,ntp->np', found, jacobians)
   products = np.einsum('ntp,np->nt', jacobians, direction)
   squares = np.sum(direction**2, axis=1, keepdims=True)
@@ -299,7 +307,7 @@ def test_mgda_normalizations():
   """Weights are found for normalised gradients, as if these were given."""
   losses = jnp.array([0.5, 2.0, 1.0])
   lengths = np.linalg.norm(WIDE, axis=1)
-  plain = balancing.mgda()
+  plain = METHODS['mgda'][0]
   for normalization, factors in (
     ('l2', lengths), ('loss', losses), ('loss+', losses * lengths),
   ):  # fmt: skip
@@ -311,24 +319,24 @@ def test_mgda_normalizations():
 
 
 def test_cagrad_stays_near_the_mean():
-  jacobians = _random_jacobians(4, 100, 1e3)
-  np.testing.assert_allclose(_weights(balancing.cagrad(0.0), jacobians), 0.25)
-  found = _weights(balancing.cagrad(0.4), jacobians)
+  np.testing.assert_allclose(_weights(balancing.cagrad(0.0), WIDE), 1 / 3)
+  jacobians = _many(1e3)
+  found = _weights(METHODS['cagrad'][0], jacobians)
   mean = jacobians.mean(axis=1)
-  apart = np.einsum('nt,ntp->np', found - 0.25, jacobians)
+  apart = np.einsum('nt,ntp->np', found - 0.1, jacobians)
   np.testing.assert_allclose(
-    np.linalg.norm(apart, axis=1), 0.4 * np.linalg.norm(mean, axis=1), rtol=1e-3
+    np.linalg.norm(apart, axis=1), 0.5 * np.linalg.norm(mean, axis=1), rtol=1e-3
   )
   with pytest.raises(
     ValueError,
-    match='c must be .* of at least 0 and of at most 1',
+    match='c must be .* at least 0 .* at most 1',
   ):
     balancing.cagrad(-1)
 
 
 def test_equal_angles():
   """IMTL-G and ConFIG: one cosine with every task; ConFIG's length."""
-  jacobians = _random_jacobians(5, 100, 1e3)
+  jacobians = _many(1e3)
   lengths = np.linalg.norm(jacobians, axis=2)
   for name in ('imtl_g', 'config'):
     found = _weights(METHODS[name][0], jacobians)
@@ -387,9 +395,7 @@ def test_gradvac_over_several_steps():
     weights, state = update(jnp.ones(4), state, gramian=gramian)
     np.testing.assert_allclose(weights @ jacobian, direction, atol=1e-3)
     np.testing.assert_allclose(state.wanted, wanted, atol=1e-4)
-  with pytest.raises(
-    ValueError, match='beta must be a finite number .* of at most 1, found 2'
-  ):
+  with pytest.raises(ValueError, match='beta .* at most 1, found 2'):
     balancing.gradvac(2.0)
 
 
@@ -438,9 +444,7 @@ def test_gradnorm():
     present=jnp.array([True, False]),
   )  # fmt: skip
   assert late.first.tolist() == [1.0, 0.0]
-  with pytest.raises(
-    ValueError, match='alpha must be a finite number of at least 0'
-  ):
+  with pytest.raises(ValueError, match='alpha .* at least 0'):
     balancing.gradnorm(-1)
 
 
@@ -457,14 +461,11 @@ def test_pcgrad_follows_its_definition():
 def test_solvers_report_how_far_they_came():
   state = _solvers.unsolved(KEY, 2)
   for name in ('mgda', 'upgrad', 'dualproj', 'cagrad', 'nash_mtl', 'fairgrad'):
-    gramian = jnp.asarray(WIDE @ WIDE.T, jnp.float32)
-    balancer = METHODS[name][0]
-    _, found = jax.jit(balancer.update)(jnp.ones(3), state, gramian=gramian)
+    _, found = _step(METHODS[name][0], WIDE)
     contracts.assert_same_structure(found, state)
     assert 0 <= found.residual < 1e-4
   # Opposed gradients have no bargain: the equations stay unsolved.
-  gramian = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
-  _, found = balancing.fairgrad().update(jnp.ones(2), state, gramian=gramian)
+  _, found = _step(METHODS['fairgrad'][0], [[1.0], [-1.0]])
   assert found.residual > 1e-2
 
 
@@ -533,9 +534,9 @@ def test_arguments_that_are_no_numbers():
   for make, complaint in (
     (lambda: balancing.cagrad('shared'), "c must be .* found 'shared'"),
     (lambda: balancing.famo(lowest=0.1), 'lowest .* found 0.1'),
-    (lambda: balancing.famo(lowest=(np.nan, 0)), r'lowest\[0\] must be a fin'),
-    (lambda: balancing.gradnorm(learning_rate=-1), 'learning_rate must be a'),
-    (lambda: balancing.uncertainty(np.nan), 'learning_rate must be a finite'),
+    (lambda: balancing.famo(lowest=(np.nan, 0)), r'lowest\[0\] must'),
+    (lambda: balancing.gradnorm(learning_rate=-1), 'learning_rate must'),
+    (lambda: balancing.uncertainty(np.nan), 'learning_rate must be'),
     (lambda: balancing.fairgrad(0.1), 'alpha must be .* at least 0.5'),
   ):
     with pytest.raises(ValueError, match=complaint):
