@@ -14,7 +14,7 @@ from lplmtl.storage import files as storage
 # Which program made a picture, in the words of PNG's tEXt chunk.
 MARK = b'Software\0lplmtl'
 _HEADER = 256  # bytes of a PNG within which Matplotlib writes that chunk
-# To be told apart in grey, too.
+# Distinguishable in grey, too.
 STYLES = ('-', '--', ':', '-.')
 MARKERS = 'os^vD*PX'  # filled, then open
 

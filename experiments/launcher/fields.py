@@ -264,6 +264,6 @@ def _check_widths(name: str, value: object) -> Widths:
 def _check_levels(name: str, value: object) -> tuple[Widths, ...]:
   if not isinstance(value, list | tuple) or not value or not all(value):
     raise _wrong(name, 'a tuple of widths such as ((128, 64), (64,))', value)
-  found = tuple(_check_widths(name, level) for level in value)
-  parsing.check_widths(*found)
-  return found
+  checked = tuple(_check_widths(name, level) for level in value)
+  parsing.check_widths(*checked)
+  return checked
