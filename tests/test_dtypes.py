@@ -1,11 +1,10 @@
-"""Every architecture in 64 bits, with strict promotion, and on bfloat16."""
+"""Dtypes: every architecture in 64-bit mode, with strict promotion, on bfloat16."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 import pytest
-from jax import experimental
 
 import lplmtl
 from tests import contracts
@@ -21,13 +20,6 @@ MODELS['bins'] = dataclasses.replace(MODELS['mmoe'], encoder=BINS)
 MODELS['dropout'] = dataclasses.replace(
   MODELS['cgc'], expert=lplmtl.MLP((6,), dropout_rate=0.5)
 )
-
-
-def _x64():
-  """The context has another place in jax 0.7."""
-  if hasattr(jax, 'enable_x64'):
-    return jax.enable_x64(True)
-  return experimental.enable_x64()
 
 
 def _traced(model, x):
@@ -55,7 +47,7 @@ def _assert_float32(tree):
 @pytest.mark.parametrize('name', MODELS)
 def test_parameters_and_outputs_are_float32_in_64_bits(name):
   x = contracts.features()
-  with _x64():
+  with contracts.double_precision():
     x = {
       'categories': x['categories'].astype('int64'),
       'numeric': x['numeric'].astype('float64'),

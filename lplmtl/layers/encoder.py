@@ -104,15 +104,7 @@ class TabularEncoder(nn.Module):
         (sum(sizes), self.embed_dim),
         jnp.float32,
       )
-      columns = jnp.split(steps, np.cumsum(sizes)[:-1])
-      sums = [jnp.cumsum(x, axis=0) for x in columns]
-      unordered = (len(table) - len(steps), self.embed_dim)
-      zeros = jnp.zeros(unordered, table.dtype)
-      # Adam moves every entry by about the learning rate, so b steps in the
-      # same direction move bin b up to b times as fast as its own vector does;
-      # 0.3 dampens that. The value is not critical: with 0.1, 0.3 and 1 the
-      # income AUC on census66k's validation rows is .9572, .9572 and .9570.
-      table = table + 0.3 * jnp.concatenate([zeros, *sums])
+      table = _add_steps(table, steps, sizes)
     offsets = np.cumsum((0, *self.num_categories[:-1]), dtype=np.int32)
     embedded = jnp.take(table, categories + offsets[None], axis=0, mode='clip')
     flat = embedded.reshape(categories.shape[0], -1)
@@ -152,6 +144,25 @@ class TabularEncoder(nn.Module):
       f"{name} must be a dict of 'categories', [B, C] ids, and 'numeric', "
       f'[B, N], for a TabularEncoder; found {found}'
     )
+
+
+def _add_steps(table: Array, steps: Array, sizes: tuple[int, ...]) -> Array:
+  """Adds to each bin's vector, the last rows of the table, the steps up to it.
+
+  Args:
+    table: `[V, embed_dim]`, all columns.
+    steps: `[sum(sizes), embed_dim]`, the ordered columns.
+    sizes: number of bins of each ordered column.
+  """
+  columns = jnp.split(steps, np.cumsum(sizes)[:-1])
+  sums = [jnp.cumsum(x, axis=0) for x in columns]
+  unordered = (len(table) - len(steps), table.shape[1])
+  zeros = jnp.zeros(unordered, table.dtype)
+  # Adam moves every entry by about the learning rate, so b steps in the same
+  # direction move bin b up to b times as fast as its own vector does; 0.3
+  # dampens that. The value is not critical: with 0.1, 0.3 and 1 the income AUC
+  # on census66k's validation rows is .9572, .9572 and .9570 (5 seeds).
+  return table + 0.3 * jnp.concatenate([zeros, *sums])
 
 
 class CrossNetwork(nn.Module):
