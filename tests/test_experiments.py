@@ -527,7 +527,9 @@ def test_a_disk_that_is_full(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(
     'shutil.disk_usage', lambda path: usage._replace(free=1000)
   )
-  assert launch(*TINY, f'--out_dir={tmp_path / "run"}') == 1
+  # Two seeds, as in `finished`, whose programs are in the cache.
+  arguments = (*TINY, '--num_seeds=2', f'--out_dir={tmp_path / "run"}')
+  assert launch(*arguments) == 1
   error = capsys.readouterr().err
   assert 'no space left: ' in error and len(error.splitlines()) == 1
   assert not (tmp_path / 'run' / 'results.json').exists()
