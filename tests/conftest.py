@@ -22,6 +22,13 @@ for number in (signal.SIGINT, signal.SIGHUP):
       number, signal.default_int_handler if is_interrupt else signal.SIG_DFL
     )
 
+# Most of a test's time goes into compiling, and many tests compile the same
+# program: those that take long are kept, the others take longer to store.
+jax.config.update(
+  'jax_compilation_cache_dir', os.path.join(os.environ['XDG_CACHE_HOME'], 'jax')
+)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 jax.config.update('jax_disable_most_optimizations', True)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 

@@ -29,6 +29,10 @@ def found(folder):
     **os.environ,
     'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
     'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+    # A resumed run compiles the programs of the whole one.
+    'JAX_COMPILATION_CACHE_DIR': str(folder / 'programs'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
   }
   process = subprocess.run(
     [sys.executable, '-m', 'tests.parallel_check', str(folder)],
