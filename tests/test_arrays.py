@@ -158,7 +158,7 @@ def test_tasks_are_those_of_the_model():
 
   assert programs.model_tasks(model, None) == TASKS
   assert programs.model_tasks(make, rates) == TASKS
-  with pytest.raises(ValueError, match='must have `tasks`.* SimpleNamespace'):
+  with pytest.raises(ValueError, match='field `tasks`.* SimpleNamespace'):
     programs.model_tasks(types.SimpleNamespace(init=len), None)
 
 

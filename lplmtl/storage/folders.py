@@ -90,16 +90,16 @@ def read_mark(folder: pathlib.Path) -> tuple[str | None, dict[str, int]]:
     first, *lines = files.read(folder / MARK).decode('utf-8').splitlines()
     name, kind = first.split(' ')
     pairs = (line.split('  ', 1) for line in lines)
-    found = {name: int(size) for size, name in pairs}
+    sizes = {name: int(size) for size, name in pairs}
   except (OSError, ValueError):
     return None, {}
-  is_whole = name == 'lplmtl' and kind in {*_KINDS.values(), _PART}
-  return (kind, found) if is_whole else (None, {})
+  is_intact = name == 'lplmtl' and kind in {*_KINDS.values(), _PART}
+  return (kind, sizes) if is_intact else (None, {})
 
 
 def names(folder: pathlib.Path) -> set[str]:
   """Returns all files below a folder: `{'arrays/d/ab', ...}`."""
-  found, todo = set(), ['']
+  below_folder, todo = set(), ['']
   while todo:
     below = todo.pop()
     for entry in list(os.scandir(folder / below)):
@@ -107,8 +107,8 @@ def names(folder: pathlib.Path) -> set[str]:
       if entry.is_dir(follow_symlinks=False):
         todo.append(f'{name}/')
       else:
-        found.add(name)
-  return found
+        below_folder.add(name)
+  return below_folder
 
 
 def seal(folder: pathlib.Path, kind: str) -> None:
@@ -131,16 +131,16 @@ def damage(folder: pathlib.Path) -> str | None:
   Raises:
     OSError: something cannot be read.
   """
-  found = names(folder)
-  if CHECKSUMS not in found:
+  present = names(folder)
+  if CHECKSUMS not in present:
     return f'expected {CHECKSUMS} in it, found none'
   expected = _listed(folder)
   if not expected:
     return f'{CHECKSUMS} has changed'
-  for name in sorted(found ^ {*expected, CHECKSUMS}):
-    return f'{name} {"was added" if name in found else "is missing"}'
+  for name in sorted(present ^ {*expected, CHECKSUMS}):
+    return f'{name} {"was added" if name in present else "is missing"}'
   kind, sizes = read_mark(folder)
-  if kind is None and MARK in found:  # the sizes of the others are lost
+  if kind is None and MARK in present:  # the sizes of the others are lost
     return f'{MARK} has changed'
   for name in sorted(expected):
     size = (folder / name).stat().st_size
@@ -162,8 +162,8 @@ def _listed(folder: pathlib.Path) -> dict[str, str]:
     text = files.read(folder / CHECKSUMS).decode('utf-8')
   except (OSError, ValueError):
     return {}
-  found = {name: sha for sha, name in _LINE.findall(text)}
-  return found if _text(found) == text else {}
+  sums = {name: sha for sha, name in _LINE.findall(text)}
+  return sums if _text(sums) == text else {}
 
 
 def remove(folder: pathlib.Path) -> None:

@@ -28,8 +28,8 @@ def check_model_tasks(model: Any) -> None:
   """Raises ValueError unless a model has tasks with distinct names."""
   if not hasattr(model, 'tasks'):
     raise ValueError(
-      f'model must have `tasks`, a tuple of lplmtl.Task, found '
-      f'{type(model).__name__} without: add it as a field'
+      'model must have a field `tasks`, a tuple of lplmtl.Task: add it to '
+      f'{type(model).__name__}'
     )
   check_are_tasks(model.tasks)
   names = [task.name for task in model.tasks]
