@@ -4,10 +4,10 @@
 
 Files of the newest checkpoint of two, or of both, are cut short, changed,
 swapped, removed or added to; links, FIFOs, devices, folders and huge files take
-their place. Each must end in exactly what was kept, the newest that is whole, or
-in one line of complaint. Others are forged: damaged, or of other metadata, with
-sizes and checksums that are right; so are saved models. These end in one line,
-or in what was forged. All within a minute, or the process dies.
+their place. Each restore must return exactly what was saved, from the newest
+intact checkpoint, or fail with one line. Others are forged: damaged, or with other
+metadata, but with correct sizes and checksums; so are saved models. These fail
+with one line, or return what was forged. All within a minute, or the process dies.
 """
 
 import collections
@@ -41,7 +41,7 @@ RUN = {'rate': 0.1, 'data': {'train': 'a'}}
 DAMAGE = ('truncate', 'flip', 'delete', 'append', 'swap', 'folder', 'zero')
 PLANTED = ('link', 'whole link', 'fifo', 'device', 'no file', 'huge')
 FORGED = ('forged bytes', 'forged metadata')
-# What forged metadata hold anywhere.
+# Values that forged metadata may hold anywhere.
 VALUES = (
   None, True, -1, 0, 1, 7, 10**30, 1.5, float('nan'), float('inf'), '', 'x',
   '\ud800', [], {}, [[]], [1, [2]], [None], {'class': 'jax.nn:relu'},
@@ -203,7 +203,7 @@ def restore(folder, shapes):
 
 
 def check(kept, folder, shapes, whole, rng):
-  """One damaged copy; what came of it."""
+  """Restores one damaged copy; returns the outcome, in words."""
   shutil.rmtree(folder, ignore_errors=True)
   shutil.copytree(kept, folder)
   both = rng.random() < 0.3
@@ -219,7 +219,7 @@ def check(kept, folder, shapes, whole, rng):
     if 'huge' in chosen and 'holds more than that' in str(error):
       return 'refused, as not ours'
     assert both or is_forged, error
-    return 'refused, as forged' if is_forged else 'none is whole'
+    return 'refused, as forged' if is_forged else 'none is intact'
   if found is None:
     assert both and not list(folder.iterdir())
     return 'nothing is left'

@@ -86,7 +86,7 @@ def save(folder):
 
 
 def resume_elsewhere(folder, num_seeds):
-  """Losses of an uninterrupted run, and of one that goes on elsewhere."""
+  """Losses of an uninterrupted run, and of one that resumes elsewhere."""
   devices = jax.devices()
   keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
 

@@ -1,4 +1,4 @@
-"""Rows of every kind, as arrays or refused in a line; arguments likewise."""
+"""Rows of every kind are read as arrays, or refused in one line."""
 
 import types
 

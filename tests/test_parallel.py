@@ -1,4 +1,4 @@
-"""Eight devices compute what one computes."""
+"""Eight devices compute the same as one."""
 
 import json
 import os
@@ -82,8 +82,8 @@ def test_what_eight_devices_saved_is_loaded_on_one(found, folder):
 
 
 @pytest.mark.parametrize('num_seeds', [1, 5])
-def test_a_run_goes_on_with_another_number_of_devices(num_seeds, found):
-  """Kept on eight devices in the middle of an epoch, taken up on one."""
+def test_a_run_resumes_with_another_number_of_devices(num_seeds, found):
+  """Saved on eight devices within an epoch, resumed on one."""
   case = found[f'{num_seeds} resumed']
   assert case['left'] == 13
   whole, resumed = np.array(case['whole']), np.array(case['resumed'])

@@ -1,4 +1,4 @@
-"""Runs that were interrupted: the same bits, whatever happened to the files."""
+"""Interrupted runs: bit-identical results, or one line about damaged files."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def kept(tmp_path_factory):
 
 @pytest.mark.slow
 def test_bit_for_bit(whole, tmp_path):
-  """Stopped in the middle of epochs, and after seeds have stopped early."""
+  """Interrupted within epochs, and after seeds have stopped early."""
   assert not whole.history[-1]['active'].all(), 'choose another setting'
   found = contracts.fit_in_pieces(
     fuzz_checkpoints.fit, tmp_path / 'run', (1, 2, 7, 9), every_steps=3
@@ -47,7 +47,7 @@ def test_bit_for_bit(whole, tmp_path):
   np.testing.assert_array_equal(
     jax.random.key_data(found.state.key), jax.random.key_data(whole.state.key)
   )
-  # Once more, when it is over: nothing is left to do.
+  # Once more when the run is over: no step is left.
   with resume.Checkpoints(tmp_path / 'run') as keeper:
     again = fuzz_checkpoints.fit(keeper)
   assert again.steps_taken == 0
@@ -56,7 +56,7 @@ def test_bit_for_bit(whole, tmp_path):
 
 @pytest.mark.slow
 def test_one_key_and_no_validation(tmp_path):
-  """Random keys in the balancer's state, and skipped steps, are kept too."""
+  """Random keys in the balancer's state, and skipped steps, are saved too."""
   data = fuzz_checkpoints.make_data(160, 0)
   data.labels['apple'][7] = 3e38
   changes = {
@@ -78,7 +78,7 @@ def test_damaged_checkpoints(tmp_path, capfd):
   """`python -m tests.fuzz_checkpoints` makes thousands."""
   found = fuzz_checkpoints.run(60, 0, tmp_path)
   assert set(found) == {
-    'the one before', 'none is whole', 'the same through a link',
+    'the one before', 'none is intact', 'the same through a link',
     'refused, as not ours', 'refused, as forged', 'taken, as forged',
     'model refused', 'model taken',
   }  # fmt: skip
@@ -91,7 +91,7 @@ def _checkpoints(folder, notes=None, **run):
   return resume.Checkpoints(folder, run=run, on_note=notes.append)
 
 
-def test_none_is_whole(kept, tmp_path):
+def test_none_is_intact(kept, tmp_path):
   shutil.copytree(kept, tmp_path / 'run')
   for file in (tmp_path / 'run').rglob('manifest.ocdbt'):
     file.write_bytes(b'')
