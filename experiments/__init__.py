@@ -7,8 +7,8 @@ import types
 import warnings
 
 # `python -m experiments.<command>` is about to import for a second or two.
-# Until it has, Ctrl-C ends the process at once and silently: raised inside the
-# import of a package, KeyboardInterrupt may abort, or print a hundred lines.
+# Until then, Ctrl-C ends the process at once and silently: a KeyboardInterrupt
+# raised while a package is imported may abort, or print a hundred lines.
 # `interrupts.start` restores Python's handler.
 _is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
 if sys.argv[:1] == ['-m'] and _is_usual:

@@ -24,7 +24,7 @@ def run(config: options.Config) -> dict[str, Any]:
 
   Raises:
     InputError: a mistake in the Config or the files.
-    Exception: others, see `launcher.run.execute`.
+    Exception: of other kinds, see `launcher.run.execute`.
   """
   # JAX takes seconds to import: not for --help.
   from experiments.launcher import run
@@ -35,11 +35,11 @@ def run(config: options.Config) -> dict[str, Any]:
 def main(argv: list[str]) -> None:
   """Trains what the flags ask for, or scores a saved model (--eval_only)."""
   with frame.command(
-    'interrupted outside of training: nothing new is kept'
+    'interrupted outside training: nothing new is kept'
   ) as heed_signals:
     options.refuse_arguments(argv)
     config = options.from_flags(flags.FLAGS)
-    # As in `run`; a mistyped flag is reported before.
+    # Deferred as in `run`; a mistyped flag has been reported by now.
     from experiments.launcher import jax_setup, run, unused
 
     jax_setup.apply(config)
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
       unused.refuse([config], options.given(flags.FLAGS))
     run.execute(config, datasets.find, on_again=interrupts.leave)
     if config.eval_only:
-      output.refuse_loss()  # the printed table was all there is
+      output.refuse_loss()  # the printed table is all the output
 
 
 if __name__ == '__main__':

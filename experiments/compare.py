@@ -6,7 +6,7 @@ Each `--row` tries every `--setting` and takes the best by validation AUC, the
 mean over the tasks. It is then trained with `--num_seeds` fresh seeds and
 scored on the test rows. A field that the row sets overrides the setting's.
 Every finished fit is kept: the same command resumes where it stopped, and
-another `--baseline` only makes another table.
+with another `--baseline` it only makes another table.
 """
 
 from absl import flags
@@ -56,14 +56,14 @@ flags.DEFINE_float(
 flags.DEFINE_string(
   'publish_to', '',
   'Compare: folder of published comparisons, such as experiments/results, to '
-  'which the figures, the pictures and the tables of README.md are written '
-  'once all rows are finished. Without a --row, the tables are made anew from '
-  'the figures that the folder holds.',
+  'which the figures, the pictures and the tables of its .md files are written '
+  'once all rows are finished. Without a --row, the tables are regenerated '
+  'from the figures that the folder holds.',
 )  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
-  """Reads the plan from the flags, and fits, prints and writes what it says."""
+  """Fits, prints and writes the comparison that the flags ask for."""
   with frame.command(
     'interrupted: finished fits are kept, and the same command resumes'
   ) as heed_signals:

@@ -10,11 +10,11 @@ from absl import flags
 
 from experiments.launcher import frame, parsing
 
-flags.DEFINE_string('report_dir', 'report', 'Report: the folder of the page.')
+flags.DEFINE_string('report_dir', 'report', 'Report: the folder for the page.')
 
 
 def main(argv: list[str]) -> None:
-  """Makes a page of the runs and comparisons that are named."""
+  """Makes a page of the runs and comparisons that the arguments name."""
   with frame.command() as heed_signals:
     # NumPy, JAX and Matplotlib take seconds to import: not for --help.
     from experiments.reporting import page

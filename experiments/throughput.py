@@ -5,7 +5,7 @@
 Every contestant is a persistent process. They take turns, in an order that is
 reversed each time, so that a machine whose speed drifts favours none of them.
 Figures are medians over the turns; ratios are taken within a turn. With
-`--epochs`, whole processes are timed instead, from the start to the exit.
+`--epochs`, whole processes are timed instead, from start to exit.
 """
 
 from absl import flags
@@ -14,12 +14,14 @@ from experiments import datasets
 from experiments.launcher import frame, options
 
 flags.DEFINE_list(
-  'architectures', ['mmoe', 'ple'], 'File names of lplmtl/architectures.'
+  'architectures',
+  ['mmoe', 'ple'],
+  'Architectures, by their file names in lplmtl/architectures.',
 )
 flags.DEFINE_list('batch_sizes', ['256', '1024'], 'Rows per training step.')
 flags.DEFINE_list('precisions', ['float32'], 'Ours: float32, bfloat16 or both.')
 flags.DEFINE_list(
-  'balancers', ['equal'], 'Ours: one or more names of lplmtl.balancing.'
+  'balancers', ['equal'], 'Ours: one or more functions of lplmtl.balancing.'
 )
 flags.DEFINE_enum(
   'rival', 'none', ['none', 'pytorch'],
@@ -27,15 +29,15 @@ flags.DEFINE_enum(
 )  # fmt: skip
 flags.DEFINE_list(
   'measures', ['train', 'score', 'latency', 'products'],
-  'What is timed: training, scoring a table, scoring one row at a time, and, '
+  'What to time: training, scoring a table, scoring one row at a time, and, '
   'beside training, its matrix products on their own.',
 )  # fmt: skip
 flags.DEFINE_integer(
-  'alternations', 5, 'Turns of each contestant.',
+  'alternations', 5, 'Turns per contestant.',
   lower_bound=2, upper_bound=100_000,
 )  # fmt: skip
 flags.DEFINE_integer(
-  'threads', 1, 'Cores of each contestant.', lower_bound=1, upper_bound=10_000
+  'threads', 1, 'Cores per contestant.', lower_bound=1, upper_bound=10_000
 )
 flags.DEFINE_integer(
   'num_seeds', 1, 'Ours: models trained at once.',
@@ -43,20 +45,23 @@ flags.DEFINE_integer(
 )  # fmt: skip
 flags.DEFINE_integer(
   'devices', 1,
-  'Ours: host devices, for seeds or the rows of a batch. On an accelerator all '
-  'of its devices are used.',
+  'Ours: host devices, for seeds or the rows of a batch. Accelerators always '
+  'use all of their devices.',
   lower_bound=1, upper_bound=256,
 )  # fmt: skip
 flags.DEFINE_integer(
   'epochs', 0,
-  'Time whole processes of this many epochs (with an empty and a full '
-  'compilation cache) in place of rates; 0 for rates.',
+  'Time whole processes of this many epochs (with a cold and a warm '
+  'compilation cache) instead of rates; 0 for rates.',
   lower_bound=0, upper_bound=1_000_000,
 )  # fmt: skip
 flags.DEFINE_enum(
-  'dataset', 'sample', ['sample', 'census', 'census66k'], 'As for census.'
+  'dataset',
+  'sample',
+  ['sample', 'census', 'census66k'],
+  'As in experiments.census.',
 )
-flags.DEFINE_string('data_dir', None, 'As for census.')
+flags.DEFINE_string('data_dir', None, 'As in experiments.census.')
 flags.DEFINE_integer(
   'num_rows', 99_762, 'Rows of the generated sample.',
   lower_bound=1, upper_bound=1_000_000_000,
@@ -75,8 +80,8 @@ for _name, _default, _help in (
   )
 flags.DEFINE_integer(
   'num_tasks', 2,
-  'Tasks; from the third on, the two tasks again, with a tenth of the labels '
-  'wrong.',
+  'Tasks; those from the third on repeat the first two, with a tenth of the '
+  'labels wrong.',
   lower_bound=1, upper_bound=10_000,
 )  # fmt: skip
 flags.DEFINE_string('out', '', 'JSON file for the figures; none by default.')

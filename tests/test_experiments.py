@@ -364,7 +364,7 @@ def test_ctrl_c_before_training(tmp_path, capsys, monkeypatch):
   assert launch(*TINY, f'--out_dir={tmp_path / "run"}') == 130
   assert (
     capsys.readouterr().err
-    == 'interrupted outside of training: nothing new is kept\n'
+    == 'interrupted outside training: nothing new is kept\n'
   )
   assert not (tmp_path / 'run').exists()
 

@@ -14,7 +14,8 @@ def check(path: pathlib.Path) -> None:
   """Refuses, before anything is measured, a path that cannot be written.
 
   Raises:
-    InputError: a folder, a file of another kind, or no place for a file.
+    InputError: it is a folder or a file of another kind, or no file can be
+      created there.
   """
   folder = path.absolute().parent
   try:
@@ -27,7 +28,7 @@ def check(path: pathlib.Path) -> None:
         return
     if path.is_file() and path.stat().st_size and not _is_figures(path):
       raise InputError(
-        f'--out={path} exists and holds no figures of a benchmark: move it '
+        f'--out={path} exists and is not the output of a benchmark: move it '
         'away, or choose another name'
       )
   except OSError as error:
@@ -37,16 +38,16 @@ def check(path: pathlib.Path) -> None:
 
 
 def write(path: pathlib.Path, figures: Any) -> None:
-  """Writes JSON: a file as a whole or not at all, a device or pipe directly.
+  """Writes JSON: to a file atomically, to a device or pipe directly.
 
   Raises:
-    InputError: it cannot be written.
+    InputError: the path cannot be written.
   """
   try:
     if path.exists() and not path.is_file():
       path.write_text(json.dumps(figures, indent=2) + '\n', encoding='utf-8')
     else:
-      files.write_json(path.resolve(), figures)  # the file that a link names
+      files.write_json(path.resolve(), figures)  # where a link leads
   except OSError as error:
     raise InputError(
       f'--out={path} cannot be written ({error.strerror})'

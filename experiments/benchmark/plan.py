@@ -1,4 +1,4 @@
-"""The plan of a benchmark: models, contestants and measures, by the flags."""
+"""The plan of a benchmark: models, contestants, measures; from the flags."""
 
 import dataclasses
 import importlib.util
@@ -32,12 +32,12 @@ class Plan:
     architectures: file names of lplmtl/architectures, each measured with every
       batch size.
     batch_sizes: rows per training step.
-    precisions: ours, each with every balancer a contestant.
+    precisions: ours; each, with each balancer, is a contestant.
     balancers: ours.
     rival: `pytorch` or `none`.
     measures: some of MEASURES.
     alternations: turns of each contestant.
-    epochs: of whole processes, which are then timed in place of rates; or 0.
+    epochs: of whole processes, which are timed instead of rates; 0 for rates.
     num_tasks: T.
     machine: `threads`, `num_seeds` and `devices` of each contestant.
     sizes: of the models, by the names in SIZES.
@@ -86,7 +86,7 @@ class Plan:
 
 
 def from_flags(values: flags.FlagValues) -> Plan:
-  """The Plan that parsed flags ask for."""
+  """Returns the Plan that parsed flags ask for."""
   if values.epochs and values['measures'].present:
     raise InputError(
       '--epochs times whole processes, --measures parts of them: choose one'

@@ -1,7 +1,7 @@
-"""What a contestant and the command say to each other, without JAX or PyTorch.
+"""The protocol between the command and a contestant; no JAX, no PyTorch.
 
-A contestant is a process whose one argument is its configuration, as JSON. With
-`epochs` it trains once and prints the seconds of each part (see `report`).
+A contestant is a process whose only argument is its configuration, as JSON.
+With `epochs` it trains once and prints the seconds of each part (see `report`).
 Otherwise it reads requests `<what> <calls>` from standard input, one per line,
 and answers each with a line of JSON (see `serve`).
 """
@@ -18,7 +18,7 @@ import numpy as np
 Config = dict[str, Any]
 # A matrix product large enough to run at the machine's peak rate: 17 GFLOP.
 SQUARE = (2048, 2048, 2048)
-WRONG_LABELS = 0.1  # of the tasks that are copies, so that they differ
+WRONG_LABELS = 0.1  # in tasks that are copies, so that they differ
 
 
 class Rows(NamedTuple):
@@ -36,10 +36,10 @@ class Rows(NamedTuple):
 
 
 class Engine(Protocol):
-  """A model that can be timed; each method returns the units that it did."""
+  """A model that can be timed; each method returns the units of work done."""
 
   def facts(self) -> Mapping[str, Any]:
-    """JSON data about the model."""
+    """Returns JSON data about the model, and is not timed."""
 
   def train(self, calls: int) -> int:
     """Trains `calls` epochs; returns rows."""
@@ -60,8 +60,8 @@ def write_rows(path: str, rows: Rows, num_tasks: int) -> None:
   Args:
     path: an .npz file.
     rows: the training rows, with two tasks.
-    num_tasks: T. From the third on, tasks are copies of the two whose labels
-      are wrong in a tenth of the rows.
+    num_tasks: T. Tasks from the third on are copies of these two, with wrong
+      labels in a tenth of the rows.
   """
   labels = rows.labels[:, np.arange(num_tasks) % 2]
   drawn = np.random.default_rng(0).uniform(size=labels.shape)
@@ -78,9 +78,9 @@ def read_rows(path: str) -> Rows:
 
 
 def pin(threads: int) -> None:
-  """Keeps this process on its last `threads` cores.
+  """Pins this process to the last `threads` of its cores.
 
-  Call it before the first computation: threads that exist are not moved. The
+  Call it before the first computation: existing threads are not moved. The
   first core is where other processes start.
   """
   if hasattr(os, 'sched_setaffinity'):
@@ -89,7 +89,7 @@ def pin(threads: int) -> None:
 
 
 def serve(engine: Engine) -> None:
-  """Warms an engine up, prints its facts, and answers requests to the end.
+  """Warms up an engine, prints its facts, and answers requests until EOF.
 
   An answer is `[units, seconds]`.
   """

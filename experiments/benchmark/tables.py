@@ -10,17 +10,20 @@ from experiments.benchmark.protocol import Config
 # What is compared with the first contestant, and its heading.
 TIMES = {'train': 'train', 'score': 'score', 'latency': 'one row'}
 NOTES = {
-  'times': 'the first one against this one, median and range of the turns',
+  'times': (
+    'how many times as fast the first contestant is; median and range of the '
+    'turns'
+  ),
   'of own products': (
-    'against the same matrix products on their own; small ones cannot be timed '
-    'well that way, and may give more than 100 %'
+    'relative to the same matrix products on their own; small ones cannot be '
+    'timed well that way, so it may exceed 100 %'
   ),
 }
-PASSES = 3  # forward passes to which a training step is equivalent in FLOPs
+PASSES = 3  # forward passes with as many FLOPs as a training step
 
 
 def make(title: str, measured: Config) -> rich_table.Table:
-  """The table of `turns.rates` or `turns.processes`."""
+  """Returns the table of what `turns.rates` or `turns.processes` measured."""
   is_rates = 'rates' in measured
   rows = list(rate_rows(measured) if is_rates else process_rows(measured))
   notes = [
@@ -39,7 +42,7 @@ def make(title: str, measured: Config) -> rich_table.Table:
 
 
 def rate_rows(measured: Config) -> Iterator[dict[str, str]]:
-  """`{head: text}` of each contestant, of whatever was measured."""
+  """Yields `{head: text}` per contestant, for whatever was measured."""
   flops_per_row = measured['facts']['flops_per_example']
   first = next(iter(measured['rates'].values()))
   for name, turns in measured['rates'].items():
@@ -56,7 +59,7 @@ def rate_rows(measured: Config) -> Iterator[dict[str, str]]:
 
 
 def process_rows(measured: Config) -> Iterator[dict[str, str]]:
-  """`{head: text}` of each contestant: seconds per part, ratios of the sum."""
+  """Yields `{head: text}` per contestant: seconds of parts, total ratios."""
   values = measured['processes']
   ours = [v['total'] for name, v in values.items() if ', ' in name][:2]
   for name, spent in values.items():
@@ -70,14 +73,14 @@ def process_rows(measured: Config) -> Iterator[dict[str, str]]:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
-  """Median and range of the ratio within a turn."""
+  """Returns the median and the range of the ratios within turns."""
   ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
   middle = statistics.median(ratios)
   return f'{middle:.2f}\n{min(ratios):.1f}..{max(ratios):.1f}'
 
 
 def _rates(middle: Mapping[str, float], flops_per_row: int) -> dict[str, str]:
-  """Rates as texts; `middle` holds units per second."""
+  """Returns rates as texts; `middle` holds units per second."""
   row = {}
   if 'train' in middle:
     row['train\nk rows/s'] = f'{middle["train"] / 1e3:.1f}'

@@ -16,7 +16,7 @@ from experiments.launcher.errors import InputError
 
 OURS = 'experiments.benchmark.worker'
 TWIN = 'experiments.benchmark.twin'
-# How often an engine does each thing in one turn: a second or so of work.
+# Calls of each kind in one turn: about a second of work.
 CALLS = {'train': 1, 'score': 1, 'latency': 2000, 'square': 3, 'products': 2}
 
 
@@ -39,11 +39,11 @@ class Contestant(NamedTuple):
     return self.module == OURS
 
   def command(self) -> list[str]:
-    """What to run."""
+    """Returns the command that starts the process."""
     return [sys.executable, '-m', self.module, json.dumps(self.config)]
 
   def environment(self) -> dict[str, str]:
-    """Variables of the process."""
+    """Returns the environment variables of the process."""
     variables = dict(os.environ)
     if self.config['threads'] == 1:
       single = '--xla_cpu_multi_thread_eigen=false'
@@ -65,11 +65,11 @@ class Process:
     )
 
   def facts(self) -> Config:
-    """Facts about the model; waits until it is ready."""
+    """Waits until the model is ready; returns facts about it."""
     return self._answer()
 
   def rate(self, what: str) -> float:
-    """Units per second of one turn."""
+    """Returns the units per second of one turn."""
     assert self._process.stdin is not None
     # A process that has ended is reported when its answer is missing.
     with contextlib.suppress(BrokenPipeError):
@@ -79,7 +79,7 @@ class Process:
     return units / seconds
 
   def close(self) -> None:
-    """Lets the process end, and waits for it."""
+    """Lets the process end, and waits until it has."""
     assert self._process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it has ended already
       self._process.stdin.close()
@@ -96,7 +96,7 @@ class Process:
 
 
 def contestants(plan: Plan, config: Config) -> list[Contestant]:
-  """All contestants, ours first.
+  """Returns all contestants, ours first.
 
   Args:
     plan: of the benchmark.
@@ -153,7 +153,7 @@ def rates(plan: Plan, config: Config, console: Console) -> Config:
 
 
 def processes(plan: Plan, config: Config, console: Console) -> Config:
-  """Times whole processes, from the start to the exit.
+  """Times whole processes, from start to exit.
 
   Returns:
     `{'processes': {contestant: {part: [turns]}}}`, in seconds.
@@ -174,7 +174,7 @@ def _has_products(contestant: Contestant) -> bool:
 
 
 def _jobs(plan: Plan, config: Config, turn: int) -> list[Contestant]:
-  """Each of ours with an empty compilation cache and again with a full one."""
+  """Returns contestants; ours twice, with a cold and a warm cache."""
   jobs = []
   for one in contestants(plan, config):
     cache = os.path.join(config['scratch'], f'{one.name}-{turn}')
@@ -184,7 +184,7 @@ def _jobs(plan: Plan, config: Config, turn: int) -> list[Contestant]:
       jobs.append(one._replace(name=f'{one.name}, warm'))
     else:
       jobs.append(one)
-  if turn % 2 and plan.rival != 'none':  # the two of the rival go first
+  if turn % 2 and plan.rival != 'none':  # the rival's two go first
     jobs = jobs[-2:] + jobs[:-2]
   return jobs
 

@@ -65,7 +65,7 @@ class Fused(nn.Module):
 
 
 def mix(weights: Tensor, outputs: Tensor) -> Tensor:
-  """`[B, E]` and `[B, E, H]` to `[B, H]`, each dtype in its faster way."""
+  """Mixes `[B, E]` and `[B, E, H]` to `[B, H]`, as is faster for the dtype."""
   if outputs.dtype == torch.float32:
     return (weights.unsqueeze(2) * outputs).sum(1)
   return torch.bmm(weights.unsqueeze(1).to(outputs.dtype), outputs).squeeze(1)
@@ -224,7 +224,7 @@ class Engine:
     return calls
 
   def facts(self) -> dict[str, Any]:
-    """Nothing: FLOPs are counted for ours, which has the same size."""
+    """Returns nothing: FLOPs are counted for ours, which has the same size."""
     return {}
 
   def square(self, calls: int) -> int:
@@ -240,7 +240,7 @@ class Engine:
 
 
 def main(config: Config) -> None:
-  """Serves or trains once, as the configuration asks."""
+  """Serves requests, or trains once, as the configuration asks."""
   protocol.pin(config['threads'])
   imported = time.perf_counter()
   rows = protocol.read_rows(config['data'])

@@ -31,8 +31,8 @@ from lplmtl.training import (
 )
 from lplmtl.types import PyTree
 
-LEARNING_RATE = 1e-3  # the twin's, too
-# Small products are repeated in one call, or the cost of calls would count.
+LEARNING_RATE = 1e-3  # the twin's as well
+# Small products are repeated in one call, or the cost of calls would dominate.
 LOOPS = 20
 NUM_SINGLE_ROWS = 100  # different ones, so that caches do not flatter latency
 # A compiled product and its factors.
@@ -78,7 +78,7 @@ class Engine:
     self.forward = lambda params, x: self.model.apply({'params': params}, x)[0]
 
   def facts(self) -> dict[str, Any]:
-    """FLOPs of one row's forward pass."""
+    """Returns the FLOPs of one row's forward pass."""
     flops = cost.count_flops(self.forward, self._params(), self.single_rows[0])
     return {'flops_per_example': flops}
 
@@ -91,7 +91,7 @@ class Engine:
       self.state, metrics, _ = self.run(
         self.state, None, self.data, rows, 0, rows.shape[1]
       )
-      np.asarray(metrics['losses'])  # waits for the end
+      np.asarray(metrics['losses'])  # waits until it is done
       seen += self.config['num_seeds'] * rows[0].size
     return seen
 
@@ -125,7 +125,7 @@ class Engine:
 
   @functools.cached_property
   def _products(self) -> tuple[int, list[Product]]:
-    """Rows of a micro-batch, and the three products of each of its layers."""
+    """Rows of a microbatch, and the three products of each layer."""
     batch = self.config['batch_size']
     if parallel.splits_rows(self.mesh):
       batch //= self.mesh.size
@@ -136,7 +136,7 @@ class Engine:
     return num_rows, [
       _product(*shape)
       for m, k, n in shapes
-      # Forward, the gradient of the inputs, that of the weights.
+      # Forward, gradient of the inputs, gradient of the weights.
       for shape in ((m, k, n), (m, n, k), (k, m, n))
     ]
 
@@ -149,17 +149,17 @@ class Engine:
 
   @functools.cached_property
   def _predictor(self) -> Callable[[PyTree], PyTree]:
-    """Compiled for single rows, with the parameters of this moment."""
+    """Compiled for single rows, with the current parameters."""
     return evaluation.make_predictor(self.model, self._params())
 
   def _params(self, mesh: Mesh | None = None) -> PyTree:
-    """The first seed's, on a mesh or on one device."""
+    """Returns the first seed's parameters, on a mesh or on one device."""
     params = jax.tree.map(lambda x: x[0], jax.device_get(self.state.params))
     return parallel.replicate(params, mesh) if mesh else jax.device_put(params)
 
 
 def make(config: Config) -> tuple[lplmtl.Batch, nn.Module]:
-  """The rows and the model that a configuration asks for."""
+  """Returns the rows and the model that a configuration asks for."""
   rows = protocol.read_rows(config['data'])
   num_tasks = rows.labels.shape[1]
   names = ['income', 'marital', *map(str, range(2, num_tasks))][:num_tasks]
@@ -187,7 +187,7 @@ def make(config: Config) -> tuple[lplmtl.Batch, nn.Module]:
 
 
 def whole(config: Config) -> dict[str, float]:
-  """Reads, trains for some epochs; returns the seconds of each part."""
+  """Reads the rows and trains on them; returns the seconds of each part."""
   imported = time.perf_counter()
   batch, model = make(config)
   read = time.perf_counter()
@@ -208,7 +208,7 @@ def whole(config: Config) -> dict[str, float]:
 
 
 def main(config: Config) -> None:
-  """Serves or trains once, as the configuration asks."""
+  """Serves requests, or trains once, as the configuration asks."""
   with errors.one_line():
     protocol.pin(config['threads'])
     jax_setup.apply(
@@ -237,11 +237,11 @@ def _fetch(predictions: PyTree) -> None:
 
 
 def _product(m: int, k: int, n: int) -> Product:
-  """A compiled loop of one product, and its factors."""
+  """Returns a compiled loop of one product, and its factors."""
 
   def loop(a: jax.Array, b: jax.Array) -> jax.Array:
-    # Each product waits for the one before, so that none can be left out; 1e-30
-    # times anything vanishes beside the ones in b.
+    # Each product depends on the one before, so that none is optimised away;
+    # 1e-30 times anything vanishes beside the ones in b.
     def body(shift: jax.Array, _: None) -> tuple[jax.Array, None]:
       product = jax.lax.optimization_barrier(a @ (b + shift))
       return product[0, 0] * 1e-30, None

@@ -55,7 +55,7 @@ class Forest(NamedTuple):
 
 
 def parse(text: str) -> dict[str, Any]:
-  """`'num_leaves=31 learning_rate=0.05'` as LightGBM parameters."""
+  """Parses `'num_leaves=31 learning_rate=0.05'` into LightGBM parameters."""
   parameters: dict[str, Any] = {}
   for part in text.split():
     name, equals, value = part.partition('=')
@@ -65,9 +65,9 @@ def parse(text: str) -> dict[str, Any]:
       number = float('nan')
     if not equals or not abs(number) <= MAX_PARAMETER or name not in NAMES:
       raise InputError(
-        '--tree_setting expects numbers for LightGBM parameters, such as '
-        f'"num_leaves=31 learning_rate=0.05", out of {", ".join(NAMES)}; found '
-        f'{part!r}'
+        '--tree_setting expects LightGBM parameters with numbers, such as '
+        '"num_leaves=31 learning_rate=0.05"; the parameters are '
+        f'{", ".join(NAMES)}; found {part!r}'
       )
     if name in parameters:
       raise InputError(f'--tree_setting sets {name} twice: once is enough')
@@ -87,8 +87,8 @@ def check(
   others = [task.name for task in tasks if task.label_range != (0, 1)]
   if others:
     raise InputError(
-      f'the row `trees` is for binary tasks, found {", ".join(others)}: leave '
-      'the row out'
+      f'the row `trees` is for binary tasks only; found {", ".join(others)}: '
+      'leave the row out'
     )
   lightgbm = _lightgbm()
   inputs = np.random.default_rng(0).normal(size=(100, 2))
@@ -97,7 +97,7 @@ def check(
     try:
       lightgbm.train({**_FIXED, **parameters}, rows, 1)
     except lightgbm.basic.LightGBMError as error:
-      reason = str(error).split(' at /')[0]  # without the line of C++
+      reason = str(error).split(' at /')[0]  # without the line in the C++ code
       raise InputError(
         f'--tree_setting={name}: LightGBM rejects it: {reason}'
       ) from error
@@ -112,7 +112,7 @@ def fit(
     parameters: LightGBM's.
     task: the label to learn.
     data: rows whose numbers are not binned.
-    seed: of the draws of rows and columns.
+    seed: of the random choice of rows and columns.
   """
   lightgbm = _lightgbm()
   start = time.perf_counter()
@@ -151,7 +151,7 @@ def fit(
 def score(
   task: Task, scores: np.ndarray, labels: np.ndarray
 ) -> dict[str, np.ndarray]:
-  """`{metric: [S]}` of a task's metrics, from `[S, N]` logits."""
+  """Returns a task's metrics, `{metric: [S]}`, from `[S, N]` logits."""
   everywhere = jnp.ones(len(labels), bool)
   return {
     name: np.array([float(fn(seed, labels, everywhere)) for seed in scores])
@@ -160,14 +160,14 @@ def score(
 
 
 def _lightgbm() -> Any:
-  """The package, its warnings silenced.
+  """Returns the package, with its warnings silenced.
 
   Raises:
     InputError: it cannot be imported.
   """
   try:
     import lightgbm  # an extra
-  except (ImportError, OSError) as error:  # OSError: without libgomp
+  except (ImportError, OSError) as error:  # OSError: no libgomp
     raise InputError(
       f'the row `trees` needs LightGBM, which cannot be imported ({error}): '
       "pip install -e '.[trees]', or leave the row out"
@@ -186,7 +186,7 @@ def _num_categories(batch: Batch) -> int:
 
 
 def _inputs(batch: Batch) -> np.ndarray:
-  """`[N, C + M]`, the category ids first."""
+  """Returns `[N, C + M]`, the category ids first."""
   features: Any = batch.features
   return np.concatenate(
     [features['categories'].astype(np.float64), features['numeric']], axis=1

@@ -2,8 +2,7 @@
 
 A cell is the work of one program: a group of settings of one row, or a row's
 final fit. Its name is a digest of everything that it is computed from, so that
-a comparison that was interrupted, or is asked for again, fits only what is
-missing.
+a comparison that was interrupted, or is run again, fits only what is missing.
 """
 
 import hashlib
@@ -18,11 +17,11 @@ import numpy as np
 from experiments.launcher import files, provenance
 from experiments.launcher.options import Config
 
-_NAME_LENGTH = 20  # hex digits: 80 bits, no collision among any number of fits
+_NAME_LENGTH = 20  # hex digits: 80 bits, far too many for a collision
 
 
 class Fitted(NamedTuple):
-  """What a fit gives.
+  """The outcome of a fit.
 
   Attributes:
     facts: JSON data, such as metrics, sizes and rates.
@@ -51,7 +50,7 @@ class Store:
   """The folder of the finished cells.
 
   Args:
-    folder: where they lie; created when it is needed.
+    folder: where they are kept; created when needed.
     data: JSON data that identifies the rows, see `identify`.
     before_writing: called before each write; raises if the folder is lost.
   """
@@ -67,7 +66,7 @@ class Store:
     self._before_writing = before_writing
 
   def load(self, cell: Cell) -> Fitted | None:
-    """What was saved; None if there is nothing, or if it is damaged."""
+    """Returns what was saved; None if it is missing or damaged."""
     path = self._path(cell)
     try:
       saved = _read_json(path.with_suffix('.json'))
@@ -108,7 +107,7 @@ class Store:
     )
 
   def environment(self, cell: Cell) -> dict[str, Any]:
-    """Versions, device and commit with which a finished cell was fitted."""
+    """Returns the versions, device and commit of a finished cell's fit."""
     saved = _read_json(self._path(cell).with_suffix('.json'))
     return {name: saved[name] for name in ('versions', 'device', 'commit')}
 
@@ -121,7 +120,7 @@ class Store:
 
 
 def identify(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
-  """What identifies the rows: their files, tasks and split.
+  """Returns what identifies the rows: their files, tasks and split.
 
   Args:
     config: fields that all rows of a comparison share.

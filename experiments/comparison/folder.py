@@ -22,7 +22,7 @@ def check(folder: pathlib.Path) -> None:
 
   Raises:
     InputError: something has the name of a file that a comparison writes, but
-      is not one.
+      no comparison wrote it.
   """
   cells = folder / run_folder.CELLS
   if cells.is_symlink() or (cells.exists() and not cells.is_dir()):
@@ -38,7 +38,7 @@ def check(folder: pathlib.Path) -> None:
 
 
 def clear(folder: pathlib.Path) -> None:
-  """Removes a comparison, the tables first; raises what `check` raises."""
+  """Removes a comparison, the tables first; raises as `check` does."""
   check(folder)
   for name in _NAMES:
     (folder / name).unlink(missing_ok=True)
@@ -52,7 +52,7 @@ def clear(folder: pathlib.Path) -> None:
 
 
 def _cells(folder: pathlib.Path) -> list[pathlib.Path]:
-  """The finished fits in a folder."""
+  """Returns the finished fits in a folder."""
   paths = folder.glob('*.json') if folder.is_dir() else ()
   keys = ('identity', 'facts', 'digest', 'arrays')
   return [p for p in paths if _CELL.fullmatch(p.stem) and _has(p, *keys)]

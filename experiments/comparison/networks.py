@@ -1,7 +1,7 @@
 """Rows of networks: settings tried on validation rows, then fresh seeds.
 
 Settings that differ only in numbers train as one population, so that they
-compile once; a row's final fit is one population more.
+compile once; a row's final fit is one more population.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ class Networks:
   Attributes:
     name: of the row.
     plan: of the comparison.
-    encode: the encoded rows for a number of bins.
+    encode: returns the encoded rows for a number of bins.
     note: called with a line for each setting that diverges.
   """
 
@@ -49,7 +49,7 @@ class Networks:
 
   @property
   def num_fits(self) -> int:
-    """Models that are trained for the row in all."""
+    """Number of models trained for the row in total."""
     plan = self.plan
     num_settings = len(plan.tuning_configs(self.name))
     return num_settings * plan.tuning_seeds + plan.base.num_seeds
@@ -64,7 +64,7 @@ class Networks:
         raise InputError(f'row {self.name}: {error}') from error
 
   def tuning(self) -> list[Cell]:
-    """A cell per group of settings that compile once."""
+    """Returns a cell per group of settings that compile together."""
 
     def cell(group: Mapping[str, Config]) -> Cell:
       inputs = {name: config.identity() for name, config in group.items()}
@@ -73,12 +73,12 @@ class Networks:
     return [cell(g) for g in groups(self.plan.tuning_configs(self.name))]
 
   def choose(self, scores: rows.Scores) -> dict[str, str]:
-    """One setting for all tasks: the best by the mean over the tasks."""
+    """Chooses one setting for all tasks: the best by the mean over them."""
     tasks = self.plan.base.tasks
     return dict.fromkeys(tasks, rows.best(scores, tasks))
 
   def final(self, chosen: Mapping[str, str]) -> Cell:
-    """The chosen setting, trained with fresh seeds and scored on test rows."""
+    """Returns the fit of the chosen setting with fresh seeds."""
     (setting,) = set(chosen.values())
     config = self.plan.final_config(self.name, setting)
     return Cell(
@@ -91,14 +91,14 @@ class Networks:
     return Fitted({'scores': self._try(group)}, {})
 
   def _try(self, group: Mapping[str, Config]) -> dict[str, Any]:
-    """Scores of all settings at once; one by one if one diverges (None)."""
+    """Scores all settings at once; one by one if one diverges (None)."""
     first, *others = group.items()
     data = self.encode(first[1].num_bins)
     try:
       return {**tune(group, data)}
     except training.NonFiniteError as error:
       if not others:
-        name = first[0] or 'as it is'
+        name = first[0] or 'as given'
         self.note(f'{self.name}, {name}: left out, because {error}')
         return {first[0]: None}
     scores: dict[str, Any] = {}
@@ -108,10 +108,10 @@ class Networks:
 
 
 def groups(configs: Mapping[str, Config]) -> list[dict[str, Config]]:
-  """Configs that differ only in NUMBERS, together."""
+  """Groups Configs that differ only in NUMBERS."""
   by_program: dict[str, dict[str, Config]] = {}
   for name, config in configs.items():
-    # A number that is None is another program.
+    # A number that is None makes another program.
     is_given = {n: getattr(config, n) is not None for n in NUMBERS}
     fields = {**dataclasses.asdict(config), **is_given}
     by_program.setdefault(repr(fields), {})[name] = config
@@ -124,8 +124,8 @@ def tune(
   """Trains the settings of one group, each with the same seeds.
 
   Returns:
-    `{setting: {task: [S]}}`, each task's primary validation metric at the epoch
-    that a seed chose.
+    `{setting: {task: [S]}}`, each task's primary validation metric at each
+    seed's best epoch.
   """
   first = next(iter(configs.values()))
   with memory.guard(first):
@@ -238,7 +238,7 @@ def _one_row(data: Data) -> Any:
 def _chosen_validation(
   fitted: training.FitResult, tasks: Sequence[Task]
 ) -> dict[str, np.ndarray]:
-  """`{task: [S]}`: the primary metric at each seed's best epoch."""
+  """Returns `{task: [S]}`, the primary metric at each seed's best epoch."""
   scored = [r for r in fitted.history if 'validation' in r]
   epochs = np.array([record['epoch'] for record in scored])
   chosen = np.searchsorted(epochs, fitted.best_epoch)

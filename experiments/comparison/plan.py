@@ -1,4 +1,4 @@
-"""The plan of a comparison: rows, settings and seeds, as the flags ask for."""
+"""The plan of a comparison: rows, settings and seeds, as the flags ask."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -65,20 +65,20 @@ class Plan:
         )
     if self.base.num_seeds < MIN_SEEDS:
       raise InputError(
-        f'--num_seeds must be at least {MIN_SEEDS}, better 5 or more, because '
+        f'--num_seeds must be at least {MIN_SEEDS}, preferably 5, because '
         'the intervals measure how seeds differ; found '
         f'{self.base.num_seeds}'
       )
     if not 0 <= self.margin < 1:
       raise InputError(
-        f'--margin must be a difference of AUCs, from 0 to 1; found '
+        f'--margin must be a difference in AUC, from 0 to 1; found '
         f'{self.margin}'
       )
     if TREES in self.rows and not self.tree_settings:
       raise InputError('the row `trees` needs a --tree_setting')
 
   def tuning_configs(self, row: str) -> dict[str, Config]:
-    """`{setting: Config}` that a row of networks tries.
+    """Returns `{setting: Config}`, what a row of networks tries.
 
     Settings that differ only in fields that the row fixes count once.
     """
@@ -92,7 +92,7 @@ class Plan:
     return configs
 
   def final_config(self, row: str, setting: str) -> Config:
-    """The Config of a row's final fit, with seeds that tuning has not seen."""
+    """Returns the Config of a row's final fit, with seeds unused in tuning."""
     return dataclasses.replace(
       self.tuning_configs(row)[setting],
       num_seeds=self.base.num_seeds,
@@ -101,7 +101,7 @@ class Plan:
 
 
 def from_flags(values: flags.FlagValues) -> Plan:
-  """The Plan that parsed flags ask for."""
+  """Returns the Plan that parsed flags ask for."""
   for name in MEANINGLESS:
     if values[name].present:
       raise InputError(
@@ -127,7 +127,7 @@ def from_flags(values: flags.FlagValues) -> Plan:
 
 
 def parse_row(name: str) -> dict[str, Any] | None:
-  """`'sple top=identity'` as fields of a Config; None for the trees."""
+  """Parses `'sple top=identity'` into Config fields; None for the trees."""
   architecture, _, rest = name.partition(' ')
   if not architecture:
     raise InputError('--row must name an architecture, or trees; found nothing')
@@ -138,14 +138,14 @@ def parse_row(name: str) -> dict[str, Any] | None:
 
 
 def parse_setting(name: str) -> dict[str, Any]:
-  """`'dropout=0.2 expert_widths=32,32'` as fields of a Config."""
+  """Parses `'dropout=0.2 expert_widths=32,32'` into fields of a Config."""
   return options.parse_fields(name, f'--setting={name}', FIXED)
 
 
 def _by_name(
   flag: str, texts: Sequence[str], parse: Callable[[str], Any]
 ) -> dict[str, Any]:
-  """`{text: its meaning}`; refuses a text that is given twice."""
+  """Returns `{text: its meaning}`; refuses a text that is given twice."""
   names = [_even_spaces(text) for text in texts]
   for name in names:
     if names.count(name) > 1:

@@ -16,14 +16,14 @@ from experiments.launcher import drawing, quality
 def sizes(path: pathlib.Path, comparison: Mapping[str, Any]) -> None:
   """Draws primary metrics against parameters and FLOPs, one column per task.
 
-  Bars are the 95 % intervals of the differences to the baseline. Intervals of
-  the metrics themselves would mostly show how the test rows vary, which all
-  rows of the table have in common.
+  Bars are the 95 % intervals of the differences from the baseline. Intervals of
+  the metrics themselves would mostly show the variance of the test rows, which
+  all rows of the table share.
   """
   tasks = comparison['tasks']
   figure = drawing.new_figure(4.6 * len(tasks) + 2.6, 7.2)
   axes = figure.subplots(2, len(tasks), squeeze=False, sharey='col')
-  kinds = (('parameters', 'parameters'), ('flops_per_example', 'FLOPs a row'))
+  kinds = (('parameters', 'parameters'), ('flops_per_example', 'FLOPs per row'))
   for i, task in enumerate(tasks):
     for axis, (field, label) in zip(axes[:, i], kinds, strict=True):
       _draw_sizes(axis, comparison, task, field)
@@ -32,7 +32,8 @@ def sizes(path: pathlib.Path, comparison: Mapping[str, Any]) -> None:
   drawing.add_legend(figure, axes)
   figure.suptitle(
     f'{comparison["title"]}: means of {comparison["num_seeds"]} seeds\n'
-    f'bars: 95 % interval of the difference to {comparison["baseline"]} (line)',
+    f'bars: 95 % interval of the difference from {comparison["baseline"]} '
+    '(line)',
     fontsize=9,
   )
   drawing.save(figure, path)
@@ -54,7 +55,7 @@ def _draw_sizes(
       interval = row['difference'][task]
       reach = (interval['high'] - interval['low']) / 2
     style = drawing.line_style(number)
-    # Once all markers are used up, they come again with a white face.
+    # Once all markers are used up, they repeat with a white face.
     is_open = number // len(drawing.MARKERS) % 2
     axis.errorbar(
       row[field], mean, yerr=reach or None, fmt=style['marker'],
@@ -73,7 +74,7 @@ def _draw_sizes(
 
 
 def differences(path: pathlib.Path, comparison: Mapping[str, Any]) -> None:
-  """Draws each row's difference to the baseline, with its interval."""
+  """Draws each row's difference from the baseline, with its interval."""
   ticker = drawing.matplotlib().ticker
   tasks = comparison['tasks']
   margin = comparison['margin']
@@ -104,7 +105,7 @@ def differences(path: pathlib.Path, comparison: Mapping[str, Any]) -> None:
     fontsize=8,
   )
   figure.suptitle(
-    f'{comparison["title"]}: difference to {comparison["baseline"]}\n95 % '
+    f'{comparison["title"]}: difference from {comparison["baseline"]}\n95 % '
     f'intervals over seeds and rows; grey: ±{margin:g}; in brackets: '
     'parameters',
     fontsize=9,

@@ -8,7 +8,7 @@ between two comments:
     <!-- NAME: quality -->
     <!-- end -->
 
-with `cost` or `settings` in place of `quality` for the other tables.
+with `cost` or `settings` instead of `quality` for the other tables.
 """
 
 import json
@@ -27,8 +27,8 @@ TABLES = {
   'cost': tables.cost_table,
   'settings': tables.settings_table,
 }
-# What of a row is published; the rest (each seed's metrics, gates, calibration
-# curves) is many times as long and stays in the run's own folder.
+# The fields of a row that are published; the rest (each seed's metrics, gates,
+# calibration curves) is many times as long and stays in the original folder.
 ROW = (
   'name', 'setting', 'fits', 'difference', 'verdict', 'mtl_gain', 'parameters',
   'flops_per_example', 'examples_per_second', 'latency', 'interval', 'fitted',
@@ -46,7 +46,7 @@ def add(source: pathlib.Path, target: pathlib.Path) -> str:
     target: folder of published comparisons; created if it is missing.
 
   Returns:
-    A line that says what was done, or what is left to do.
+    A line that says what was done, and what is left to do.
 
   Raises:
     InputError: a file cannot be read or written.
@@ -70,7 +70,7 @@ def add(source: pathlib.Path, target: pathlib.Path) -> str:
 
 
 def refresh(target: pathlib.Path) -> None:
-  """Generates the tables in a folder's .md files anew.
+  """Regenerates the tables in a folder's .md files.
 
   Raises:
     InputError: a table that is asked for has no figures, or a file cannot be
@@ -88,7 +88,7 @@ def refresh(target: pathlib.Path) -> None:
 
 
 def render(text: str, path: pathlib.Path) -> str:
-  """The text of a file, its tables made from the figures beside the file."""
+  """Returns a file's text, its tables made from the figures beside it."""
 
   def block(match: re.Match[str]) -> str:
     start, name, kind, end = match.groups()
@@ -105,7 +105,7 @@ def render(text: str, path: pathlib.Path) -> str:
 
 
 def reduced(results: Mapping[str, Any]) -> dict[str, Any]:
-  """What is published of a comparison: all that its tables and its CSV need."""
+  """Returns what is published of a comparison: what its tables and CSV need."""
   rows = []
   for row in results['rows']:
     test = {
@@ -128,6 +128,7 @@ def _report(name: str, target: pathlib.Path) -> str:
   if any(f'<!-- {name}: ' in text for text in texts):
     return f'published in {target}'
   return (
-    f'published in {target}; for its table, put <!-- {name}: quality --> and '
-    f'<!-- end --> on two lines of a .md file there, and run the command again'
+    f'published in {target}; to show its table, put <!-- {name}: quality --> '
+    'and <!-- end --> on two lines of a .md file there, and run the command '
+    'again'
   )

@@ -1,6 +1,6 @@
 """The figures of a comparison: intervals, differences, verdicts.
 
-`make` gives JSON data; `tables` shows it.
+`make` returns JSON data; `tables` shows it.
 """
 
 import sys
@@ -26,12 +26,12 @@ SAMPLES = 200
 def make(
   plan: Plan, data: Data, finished: Sequence[Finished]
 ) -> dict[str, Any]:
-  """All that is known of the finished rows, as JSON data.
+  """Returns all figures of the finished rows, as JSON data.
 
   Args:
     plan: of the comparison.
     data: whose test rows were scored.
-    finished: rows, the plan's baseline among them.
+    finished: rows, among them the plan's baseline.
   """
   tasks = [task.name for task in data.tasks]
   by_name = {row.name: row for row in finished}
@@ -95,11 +95,11 @@ def _row(
 def interval(
   task: Task, scores: np.ndarray, labels: Any, baseline: Any = None
 ) -> statistics.Interval:
-  """The interval of a task's primary metric, or of a difference in it.
+  """Returns the interval of a task's primary metric, or of a difference in it.
 
-  For AUCs of labels that are 0 or 1, DeLong's variance and that of the seeds.
-  For other metrics, and for soft labels, the test rows are resampled, which
-  leaves the variance of the seeds out.
+  For AUCs of labels that are 0 or 1, it combines DeLong's variance with that of
+  the seeds. For other metrics, and for soft labels, the test rows are
+  resampled, which leaves out the variance of the seeds.
 
   Args:
     task: its first metric is the primary one.
@@ -120,10 +120,10 @@ def interval(
 def _resampled(
   metric: Any, scores: np.ndarray, labels: np.ndarray, baseline: Any
 ) -> statistics.Interval:
-  """An interval by the paired bootstrap over test rows.
+  """Returns an interval by the paired bootstrap over test rows.
 
   The bootstrap takes one number per row, but logits may be vectors. It is
-  therefore given row numbers in place of scores: number i of seed s, counted
+  therefore given row numbers instead of scores: number i of seed s, counted
   through all seeds of both methods, is s N + i. Without a baseline, one more
   seed stands for a metric that is always 0.
   """
@@ -148,11 +148,11 @@ def _resampled(
 def verdict(
   differences: Mapping[str, statistics.Interval], margin: float
 ) -> str:
-  """What the intervals of the differences allow one to conclude.
+  """Returns what the intervals of the differences allow one to conclude.
 
   Args:
     differences: `{task: interval}`.
-    margin: differences inside it, on either side of 0, count as none.
+    margin: smaller differences, on either side of 0, count as none.
   """
   if all(d.within(margin) for d in differences.values()):
     return 'equivalent'
@@ -174,7 +174,7 @@ def _as_dicts(
 
 
 def _gain(test: Mapping[str, Any], single: Mapping[str, Any]) -> float | None:
-  """MTL gain in percent; None unless metrics are finite and positive."""
+  """Returns the MTL gain in percent; None unless metrics permit one."""
   ours, others = (
     [values[quality.primary(values)]['mean'] for values in by_task.values()]
     for by_task in (test, single)

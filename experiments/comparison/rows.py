@@ -19,31 +19,31 @@ Scores = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 class Row(Protocol):
-  """What a kind of row knows how to do."""
+  """What every kind of row can do."""
 
   @property
   def name(self) -> str:
-    """As `--row` gives it."""
+    """The row as `--row` gives it."""
 
   @property
   def num_fits(self) -> int:
-    """Models that are trained for the row in all."""
+    """Number of models trained for the row in total."""
 
   def check(self) -> None:
     """Raises InputError for sizes that cannot be trained on these rows."""
 
   def tuning(self) -> list[Cell]:
-    """Cells that try all settings.
+    """Returns cells that try all settings.
 
     Their facts hold `scores`, as `Scores`; None in place of a setting's scores
     if it diverged.
     """
 
   def choose(self, scores: Scores) -> dict[str, str]:
-    """`{task: setting}`, the best ones."""
+    """Returns the best settings, `{task: setting}`."""
 
   def final(self, chosen: Mapping[str, str]) -> Cell:
-    """The fit with fresh seeds.
+    """Returns the fit with fresh seeds.
 
     Its facts hold `test` and `validation` (`{task: {metric: {mean, std,
     per_seed}}}`), `parameters` and `latency` (seconds per row) at least; its
@@ -83,7 +83,7 @@ def fit(
   Args:
     row: any row.
     store: of the finished cells.
-    is_late: whether no further fit may start.
+    is_late: returns whether it is too late to start another fit.
     note: called with a line per fit, and per warning.
 
   Returns:
@@ -101,7 +101,7 @@ def fit(
 
 
 def finished(row: Row, store: Store) -> Finished | None:
-  """A row's figures; None unless all of its fits are there."""
+  """Returns a row's figures; None unless all of its fits are finished."""
   try:
     cell = _final_cell(row, store)
   except training.NonFiniteError:
@@ -120,10 +120,10 @@ def finished(row: Row, store: Store) -> Finished | None:
 
 
 def best(scores: Scores, tasks: Sequence[str]) -> str:
-  """The setting with the best mean of metrics over tasks; the first of equals.
+  """Returns the setting with the best mean over tasks; the first in a tie.
 
   A task whose metric is NaN in every setting (the validation rows do not define
-  it) does not count; a setting with any other NaN is the worst.
+  it) does not count; a setting with any other NaN ranks last.
   """
   means = {
     setting: {task: np.mean(metrics[task]) for task in tasks}
@@ -143,12 +143,12 @@ def best(scores: Scores, tasks: Sequence[str]) -> str:
 
 
 def _chosen(row: Row, store: Store) -> dict[str, str] | None:
-  """`{task: setting}`; None unless all settings have been tried.
+  """Returns `{task: setting}`; None unless all settings have been tried.
 
   Settings that diverged are left out.
 
   Raises:
-    NonFiniteError: every setting did.
+    NonFiniteError: every setting diverged.
   """
   scores: dict[str, Any] = {}
   for cell in row.tuning():
@@ -178,7 +178,7 @@ def _fit_cell(
   is_late: Callable[[], bool],
   note: Callable[[str], None],
 ) -> bool:
-  """Fits a cell that is not there yet, if there is time."""
+  """Fits a cell if it is missing; returns False if it is too late to."""
   if store.load(cell) is not None:
     return True
   if is_late():
@@ -193,7 +193,7 @@ def _fit_cell(
 
 
 def _summary(facts: Mapping[str, Any]) -> str:
-  """The figures of a fit, in part of a line."""
+  """Returns the figures of a fit as part of a line."""
   if 'scores' not in facts:
     values = {
       task: metrics[quality.primary(metrics)]['mean']
@@ -201,7 +201,7 @@ def _summary(facts: Mapping[str, Any]) -> str:
     }
     return f'on test {_listed(values)}'
   tried = (
-    f'{setting or "as it is"}: '
+    f'{setting or "as given"}: '
     f'{_listed({task: np.mean(values) for task, values in scores.items()})}'
     for setting, scores in facts['scores'].items()
     if scores is not None

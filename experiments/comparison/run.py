@@ -30,7 +30,7 @@ def compare(
 
   Args:
     plan: what to compare.
-    dataset: on which rows.
+    dataset: the rows to compare on.
     directory: for the fits, the tables and the pictures.
 
   Returns:
@@ -38,7 +38,7 @@ def compare(
 
   Raises:
     InputError: a mistake in the plan or the files, a row that cannot be
-      fitted, or too little time even for the baseline, which comes first.
+      fitted, or too little time to finish even the baseline, which comes first.
   """
   check(plan, dataset)
   with lock.claim(directory) as claim:
@@ -126,7 +126,7 @@ def _check_baseline(
     raise InputError(failures[0])
   raise InputError(
     f'the baseline, {plan.baseline}, was not finished within '
-    f'{plan.max_minutes:g} minutes: run the same command again, which resumes '
+    f'{plan.max_minutes:g} minutes: run the same command again, and it resumes '
     'where this one stopped'
   )
 
@@ -157,6 +157,6 @@ def _fit_all(
 
 
 def _clock(max_minutes: float) -> Callable[[], bool]:
-  """Whether more than `max_minutes` have passed; never, if they are 0."""
+  """Returns a function: whether `max_minutes` have passed; never, if 0."""
   start = time.monotonic()
   return lambda: 0 < 60 * max_minutes <= time.monotonic() - start

@@ -1,6 +1,6 @@
 """A comparison as tables and files: Markdown, CSV, JSON and pictures.
 
-All functions take the JSON data that `results.make` gives.
+All functions take the JSON data that `results.make` returns.
 """
 
 import json
@@ -25,10 +25,10 @@ Results = Mapping[str, Any]
 
 
 def write(directory: pathlib.Path, results: Results) -> None:
-  """Writes the tables and the pictures; comparison.json, which counts, last."""
+  """Writes the tables, the pictures and, last, comparison.json."""
   files.write_text(directory / MARKDOWN, markdown(results))
   files.write_text(directory / CSV, csv(results))
-  for name in (SIZES, DIFFERENCES):  # those of an older table
+  for name in (SIZES, DIFFERENCES):  # of an older table
     (directory / name).unlink(missing_ok=True)
   if drawing.is_available():
     plots.sizes(directory / SIZES, results)
@@ -38,7 +38,7 @@ def write(directory: pathlib.Path, results: Results) -> None:
 
 
 def markdown(results: Results) -> str:
-  """The tables, how to read them, and the command."""
+  """Returns the tables, how to read them, and the command."""
   return '\n'.join(
     [
       *(table.to_markdown() for table in tables(results)),
@@ -49,12 +49,12 @@ def markdown(results: Results) -> str:
 
 
 def tables(results: Results) -> list[display.TextTable]:
-  """Quality, cost, and the settings that were tried."""
+  """Returns quality, cost, and the settings that were tried."""
   return [quality_table(results), cost_table(results), settings_table(results)]
 
 
 def quality_table(results: Results) -> display.TextTable:
-  """Each row's primary test metrics, and their differences."""
+  """Returns each row's primary test metrics, and their differences."""
   tasks, baseline = results['tasks'], results['baseline']
   metric = _primary(results)
   heads = (
@@ -89,7 +89,7 @@ def quality_table(results: Results) -> display.TextTable:
 
 
 def cost_table(results: Results) -> display.TextTable:
-  """Sizes and speeds, average precision, and which setting was chosen."""
+  """Returns sizes, speeds, average precision, and the chosen settings."""
   letters = _letters(results)
   first = results['rows'][0]['test']
   ranked = [t for t in results['tasks'] if 'average_precision' in first[t]]
@@ -122,40 +122,40 @@ def cost_table(results: Results) -> display.TextTable:
 
 
 def settings_table(results: Results) -> display.TextTable:
-  """What the letters of the cost table stand for."""
+  """Returns what the letters in the cost table stand for."""
   return display.TextTable(
-    f'Settings: every row tried each with {results["tuning_seeds"]} seeds, '
-    f'and took the best by validation {_primary_names(results)}',
+    f'Settings: every row tried each of them with {results["tuning_seeds"]} '
+    f'seeds and took the best by validation {_primary_names(results)}',
     ['', 'setting'],
     [
-      [letter, name or 'as it is'] for name, letter in _letters(results).items()
+      [letter, name or 'as given'] for name, letter in _letters(results).items()
     ],
     left=('', 'setting'),
   )
 
 
 def notes(results: Results) -> str:
-  """How to read the tables."""
+  """Returns a paragraph on how to read the tables."""
   environments = [row['fitted'] for row in results['rows']]
   metric = _primary(results)
   others = [task for task, name in metric.items() if name != 'auc']
-  only_rows = f' (for {", ".join(others)}: only of rows)' if others else ''
+  only_rows = f' (for {", ".join(others)}, only of rows)' if others else ''
   differ = any(other != environments[0] for other in environments)
   return (
     f'{results["data"]["statement"]}. Intervals cover the variance of seeds '
     f'and of test rows{only_rows}; equivalent: inside ±{results["margin"]:g} '
-    'on every task, whether or not it differs from 0; nothing is corrected for '
-    'the number of rows. The standard deviation is that of the seeds. FLOPs: '
-    'of scoring one row. Training examples per second: all seeds, validation '
-    'included. Latency: the median time to score one row. Each setting was '
-    'chosen by the primary validation metrics of other seeds, their mean over '
-    'tasks; trees choose for each task separately.'
+    'on every task, whether or not 0 is inside the interval; no correction is '
+    'made for the number of rows. The standard deviation is that of the seeds. '
+    'FLOPs: to score one row. Training examples per second: over all seeds, '
+    'validation included. Latency: the median time to score one row. Each '
+    'setting was chosen by the primary validation metrics of other seeds, '
+    'averaged over tasks; trees choose one for each task separately.'
     + (' Rows were fitted on different machines or commits.' if differ else '')
   )
 
 
 def csv(results: Results) -> str:
-  """All figures, one line per row of the comparison."""
+  """Returns all figures, one line per row of the comparison."""
   frame = pd.DataFrame([_flat(row, results) for row in results['rows']])
   return frame.to_csv(index=False)
 
@@ -185,7 +185,7 @@ def _flat(row: Mapping[str, Any], results: Results) -> dict[str, Any]:
 
 
 def _primary(results: Results) -> dict[str, str]:
-  """`{task: metric}`."""
+  """Returns `{task: metric}`."""
   first = results['rows'][0]['test']
   return {task: quality.primary(first[task]) for task in results['tasks']}
 
@@ -196,20 +196,20 @@ def _primary_names(results: Results) -> str:
 
 
 def _letters(results: Results) -> dict[str, str]:
-  """`{setting: letter}`; settings of the trees have numbers."""
+  """Returns `{setting: letter}`; settings of the trees have numbers."""
   networks = results['settings'] or ['']
   trees = {s: str(i + 1) for i, s in enumerate(results['tree_settings'])}
   return {s: _letter(i) for i, s in enumerate(networks)} | trees
 
 
 def _letter(number: int) -> str:
-  """a, b, ..., z, aa, ab, ..."""
+  """Returns a, b, ..., z, aa, ab, ..."""
   last = chr(ord('a') + number % 26)
   return last if number < 26 else _letter(number // 26 - 1) + last
 
 
 def _difference(row: Mapping[str, Any], task: str) -> str:
-  """`+3.1 [-2.4, +8.6]`, in units of .0001."""
+  """Returns `+3.1 [-2.4, +8.6]`, in units of .0001."""
   if row['difference'] is None:
     return ''
   parts = ('estimate', 'low', 'high')

@@ -20,8 +20,8 @@ class Trees:
   Attributes:
     name: of the row.
     plan: of the comparison.
-    encode: the encoded rows for a number of bins; always 0, because
-      trees choose bins themselves.
+    encode: returns the encoded rows for a number of bins; here always 0,
+      because trees choose bins themselves.
   """
 
   name: str
@@ -30,16 +30,16 @@ class Trees:
 
   @property
   def num_fits(self) -> int:
-    """Models that are trained for the row in all."""
+    """Number of models trained for the row in total."""
     plan = self.plan
     num_tuned = len(plan.tree_settings) * plan.tuning_seeds
     return (num_tuned + plan.base.num_seeds) * len(plan.base.tasks)
 
   def check(self) -> None:
-    """Any rows will do; `boosting.check` has tried the settings."""
+    """Accepts any rows; `boosting.check` has tried the settings."""
 
   def tuning(self) -> list[Cell]:
-    """A cell per setting."""
+    """Returns a cell per setting."""
     plan = self.plan
 
     def cell(setting: str, parameters: Mapping[str, Any]) -> Cell:
@@ -53,11 +53,11 @@ class Trees:
     return [cell(*item) for item in plan.tree_settings.items()]
 
   def choose(self, scores: rows.Scores) -> dict[str, str]:
-    """One setting for each task, because each has a model of its own."""
+    """Chooses a setting for each task, because each has a model of its own."""
     return {task: rows.best(scores, [task]) for task in self.plan.base.tasks}
 
   def final(self, chosen: Mapping[str, str]) -> Cell:
-    """The chosen settings, trained with fresh seeds and scored on test rows."""
+    """Returns the fit of the chosen settings with fresh seeds."""
     plan = self.plan
     parameters = {task: plan.tree_settings[s] for task, s in chosen.items()}
     first_seed = plan.base.seed + plan.tuning_seeds
