@@ -457,8 +457,8 @@ def test_silent_problems_are_reported(finished, tmp_path, capsys):
   path.write_text(json.dumps({**results, **changes}))
   assert launch(*command) == 0
   out = capsys.readouterr().out
-  assert "the balancer's equations were missed by up to 0.25" in out
-  assert 'steps skipped as not finite: [0, 3]' in out
+  assert 'residuals of up to 0.25' in out
+  assert 'skipped: [0, 3]' in out
 
 
 @pytest.mark.slow
@@ -581,7 +581,7 @@ def test_checkpoints_that_cannot_be_resumed(tmp_path, capsys):
   shutil.rmtree(folder / 'checkpoints')
   (folder / 'checkpoints').write_text('')
   assert launch(*TINY, f'--out_dir={folder}') == 1
-  assert 'checkpoints is there and is not a folder' in capsys.readouterr().err
+  assert 'not a folder' in capsys.readouterr().err
 
 
 def test_out_dir_that_cannot_be_written(tmp_path, capsys):

@@ -120,7 +120,7 @@ def test_runs_of_different_data(runs, tmp_path, capsys):
   arguments = (str(runs / 'mmoe'), str(other), f'--report_dir={folder}')
   assert launch(*arguments) == 1
   last = capsys.readouterr().err.strip()
-  assert 'are of different data' in last and "'other rows'" in last
+  assert 'different data' in last and "'other rows'" in last
   assert len(last.splitlines()) == 1 and not folder.exists()
 
 

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
 
 
 def find(config: 'Config') -> 'base.Dataset':
-  """The data set that `config.dataset` names; all names are Census-Income's.
+  """Returns the data set that `config.dataset` names.
 
-  A further data set is chosen here.
+  So far, all names are Census-Income's. A further data set is chosen here.
   """
   # Deferred: commands import this package before they answer --help.
   from experiments.datasets import base

@@ -1,6 +1,6 @@
 """The seam: all that the commands need from a data set, whichever it is.
 
-A command looks its data set up with `datasets.find` and passes it to the
+A command looks up its data set with `datasets.find` and passes it to the
 launcher, the comparison or the benchmark, none of which knows Census-Income.
 A further data set is one more `Dataset`: two functions. What varies between
 data sets (columns, files, labels) stays behind `Source.encode`, so that rows
@@ -47,7 +47,7 @@ class Encode(Protocol):
 
     Args:
       num_bins: quantile bins per numeric column, 0 for none.
-      tables: what to encode with, in place of tables fitted on the training
+      tables: what to encode with, instead of tables fitted on the training
         rows; `num_bins` then has no effect.
 
     Raises:

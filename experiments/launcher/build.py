@@ -58,7 +58,7 @@ def check_names(config: Config) -> None:
   if config.architecture in _by_file(architectures.CHAINS):
     raise InputError(
       f'--architecture={config.architecture} is for tasks in a chain, such as '
-      'click and buy, and these tasks are not one (from Python: '
+      'click and buy, which these are not (from Python: '
       f'lplmtl.{config.architecture.upper()}, with lplmtl.data.clicks)'
     )
   known = _by_file(architectures.ARCHITECTURES)
@@ -106,9 +106,9 @@ def make_model(
   """Builds the architecture that a Config names.
 
   Args:
-    config: an architecture takes those of its sizes for which it has a field.
+    config: an architecture takes the sizes for which it has a field.
     tasks: T tasks.
-    features: its encoder; None if it is applied to plain arrays.
+    features: the encoder; None for a model of plain arrays.
   """
   cls = architecture(config.architecture)
 
@@ -190,11 +190,11 @@ def _pick(kind: str, name: str, known: Mapping[str, _T]) -> _T:
 
 
 def check_batch_size(config: Config, num_train: int) -> None:
-  """Refuses batches that are larger than the training rows."""
+  """Refuses a batch size above the number of training rows."""
   if config.batch_size > num_train:
     raise InputError(
-      f'--batch_size={config.batch_size} is larger than the data: '
-      f'{num_train:,} training rows'
+      f'--batch_size={config.batch_size} is more than the {num_train:,} '
+      'training rows'
     )
 
 
@@ -209,5 +209,5 @@ def check_model(config: Config, model: nn.Module, features: PyTree) -> None:
 
 
 def seed_keys(config: Config) -> jax.Array:
-  """Returns one key per seed: of `seed`, `seed + 1`, ..."""
+  """Returns one key per seed: for `seed`, `seed + 1`, ..."""
   return jax.vmap(jax.random.key)(jnp.arange(config.num_seeds) + config.seed)

@@ -15,7 +15,7 @@ from rich.text import Text
 from experiments.launcher import output
 
 Console = rich_console.Console
-_BYTES_PER_LINE = 5_000_000  # of a download; some seconds on a slow line
+_BYTES_PER_LINE = 5_000_000  # of a download; a few seconds on a slow connection
 
 
 def make_console(width: int = 100) -> Console:
@@ -35,8 +35,8 @@ class Epochs(NamedTuple):
   """What to call during a run.
 
   Attributes:
-    epoch: to be called with each record of the history.
-    note: to be called with a line that a person should see.
+    epoch: call it with each record of the history.
+    note: call it with a line that a person should see.
   """
 
   epoch: Callable[[Mapping[str, Any]], None]
@@ -72,7 +72,7 @@ def epochs(
 
 @contextlib.contextmanager
 def plain_warnings(note: Callable[[str], None]) -> Iterator[None]:
-  """Prints the library's warnings as lines, without file name and code."""
+  """Prints the library's warnings as lines, without file names and code."""
   with warnings.catch_warnings():
     usual = warnings.showwarning
 
@@ -107,7 +107,7 @@ def epoch_line(
 def download(
   console: Console, name: str
 ) -> Iterator[Callable[[int, int | None], None]]:
-  """Shows a bar for a download or, off a terminal, a line per 5 MB.
+  """Shows a bar for a download or, if not on a terminal, a line per 5 MB.
 
   Args:
     console: where to show it.
@@ -144,7 +144,7 @@ def download(
 
 @contextlib.contextmanager
 def steps(console: Console, total: int) -> Iterator[Callable[[str], None]]:
-  """Shows a bar over `total` steps or, off a terminal, a line per step.
+  """Shows a bar over `total` steps or, if not on a terminal, a line per step.
 
   Yields:
     `done(what)`, to be called after each step.

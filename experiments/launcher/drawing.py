@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from experiments.launcher import files
 from lplmtl.storage import files as storage
 
-# Which program made a picture, in the words of PNG's tEXt chunk.
+# Which program made a picture, as a PNG's tEXt chunk states it.
 MARK = b'Software\0lplmtl'
 _HEADER = 256  # bytes of a PNG within which Matplotlib writes that chunk
-# Distinguishable in grey, too.
+# Distinguishable in greyscale, too.
 STYLES = ('-', '--', ':', '-.')
 MARKERS = 'os^vD*PX'  # filled, then open
 
@@ -27,7 +27,7 @@ class _Matplotlib(NamedTuple):
 
 def matplotlib() -> _Matplotlib:
   """Returns the modules of Matplotlib that pictures need."""
-  # Deferred: optional, and half a second that a run without pictures saves.
+  # Deferred: it is optional, and takes half a second that other runs save.
   from matplotlib import figure, ticker
   from matplotlib.backends import backend_agg
 

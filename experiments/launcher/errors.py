@@ -14,10 +14,10 @@ class InputError(ValueError):
 
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
-  """Ends the process with one line and exit code 1 unless it is a bug.
+  """Ends the process with one line and exit code 1, except for bugs.
 
-  That is for a user's mistake, a full disk or memory, a damaged model. Any
-  other exception passes with its traceback.
+  The line is for a user's mistake, a full disk or memory, or a damaged model.
+  Any other exception passes with its traceback.
   """
   try:
     yield

@@ -54,32 +54,32 @@ def evaluate(
   """Scores the saved model of a run, prints and returns the results.
 
   Args:
-    config: only its `data_dir` and its run's folder count.
+    config: only its `data_dir` and the folder of its run matter.
     find: returns the data set that a Config names.
 
   Raises:
-    InputError: there is no model of a run, or its data are not given.
+    InputError: there is no model of a run, or its data were not given.
   """
   console = display.make_console()
   folder = config.run_dir / run_folder.MODEL
   try:
     model, params, tables = checkpoint.load(folder)
     extra = checkpoint.load_extra(folder)
-  except ValueError as error:  # of the path, too
+  except ValueError as error:  # of a bad path, too
     raise InputError(str(error)) from error
   saved = _saved_config(extra, folder)
   if saved.data_dir and not config.data_dir and saved.dataset != 'sample':
     # A stranger's model must not decide where this machine reads and writes.
     raise InputError(
       f'{folder} was trained on the files in {saved.data_dir!r}: give '
-      '--data_dir, this folder or another one with the same files'
+      '--data_dir, that folder or another one with the same files'
     )
   saved = dataclasses.replace(saved, data_dir=config.data_dir)
   source = find(saved).load(saved, console)
   data = source.encode(saved.num_bins, tables)
   summary.print_data(console, data.facts)
   if data.facts['files'] != (extra.get('data') or {}).get('files'):
-    console.print('note: the model was trained on other files than these')
+    console.print('note: the model was trained on files other than these')
   results = score(saved, model, params, data)
   console.print(summary.table(results))
   return results

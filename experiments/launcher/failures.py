@@ -7,7 +7,7 @@ from lplmtl.training import gradients
 
 
 def describe(error: Exception) -> str | None:
-  """Returns a user's line; None if `error` is a bug, to show its traceback."""
+  """Returns a line for users; None for a bug, whose traceback is shown."""
   if memory.is_out(error):
     return f'{memory.explain(error)}: lower the sizes or the batch'
   if isinstance(error, gradients.ScopeError):

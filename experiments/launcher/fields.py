@@ -23,24 +23,24 @@ from experiments.launcher.parsing import Numbers, Widths
 _LARGEST = 1e9  # of any number: far above what is useful, far below overflow
 
 
-# A field's name, and values of it or names of fields or arguments.
+# A field's name, then values of it, or names of fields or arguments.
 Choices = tuple[()] | tuple[str, *tuple[str | int, ...]]
 
 
 class Setting(NamedTuple):
-  """What is known of a field besides its name, type and default.
+  """What is known about a field besides its name, type and default.
 
   Attributes:
     help: of its flag.
     define: defines its flag; takes `name`, `default` and `help`.
-    check: `(name, value) -> value`, the value in the form in which it is kept.
-      Raises InputError for any other than what the field may hold.
+    check: `(name, value) -> value`; returns the value in the form in which it
+      is stored, and raises InputError for one that the field may not hold.
     parse: from the flag's value to the field's.
     show: the inverse of `parse`.
     taken_by: the field whose choice decides whether this one has any effect,
-      and the choices for which it does; of an architecture or a balancer, not
-      its name but the fields or arguments that it must have, one at least.
-      Empty if this field always has an effect.
+      and the choices for which it does. An architecture or a balancer is not
+      listed by name but by fields or arguments, at least one of which it must
+      have. Empty if this field always has an effect.
   """
 
   help: str

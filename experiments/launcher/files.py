@@ -1,4 +1,4 @@
-"""The one way in which a command writes a file: the whole of it, or nothing.
+"""The one way in which a command writes a file: all of it, or nothing.
 
 Text is UTF-8. See `lplmtl.storage.files.write` for what survives a power cut.
 """
@@ -12,7 +12,7 @@ from lplmtl.storage import files
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-  """Writes a file atomically; raises OSError and keeps the old one if not."""
+  """Writes a file atomically; on failure raises OSError and keeps the old."""
   files.write(path, content)
 
 

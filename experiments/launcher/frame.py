@@ -29,7 +29,7 @@ from experiments.launcher import errors, interrupts, output
 
 @contextlib.contextmanager
 def command(interrupted: str = '') -> Iterator[Callable[[], None]]:
-  """Ends a command in one line, whether it fails or is interrupted.
+  """Ends a command with one line, whether it fails or is interrupted.
 
   Exit codes are those of shells: 1 after a mistake, 128 plus the number of the
   signal after an interrupt.
@@ -39,7 +39,7 @@ def command(interrupted: str = '') -> Iterator[Callable[[], None]]:
 
   Yields:
     A function to call once all packages are imported. Until then either signal
-    kills the process at once, as an exception inside an import might be
+    kills the process at once, because an exception inside an import might be
     swallowed or printed at length.
   """
 
@@ -53,7 +53,7 @@ def command(interrupted: str = '') -> Iterator[Callable[[], None]]:
     signal.signal(signal.SIGTERM, leave)
 
   if not flags.FLAGS['verbosity'].present:
-    # Orbax logs every step that it takes, and its failures as tracebacks.
+    # Orbax logs every step that it takes, and failures as tracebacks.
     logging.set_verbosity(logging.FATAL)
   try:
     with errors.one_line():

@@ -4,7 +4,7 @@ The same signal twice within a second counts once: GNU timeout sends its signal
 to the process and to its group, and so do wrappers that forward what a terminal
 has already sent to every process. SIGHUP never leaves at once, however often it
 comes: when a terminal closes, both the kernel and the shell send it, and nobody
-is left who could ask twice. Nor is a signal of another kind a second request:
+is left to ask twice. Nor is a signal of another kind a second request:
 SIGTERM may follow SIGHUP when a login ends.
 """
 
@@ -68,8 +68,8 @@ class Request:
       self.signal = number
       self.event.set()
       output.safe(sys.stderr).write(
-        'stopping once the progress is saved or the run is finished (a second '
-        'later, the same signal leaves at once)\n'
+        'stopping once the progress is saved or the run is finished (to leave '
+        'at once, repeat the signal after a second)\n'
       )
       output.safe(sys.stderr).flush()
     is_again = now - first >= AGAIN and number != getattr(signal, 'SIGHUP', 0)

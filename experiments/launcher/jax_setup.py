@@ -1,4 +1,4 @@
-"""JAX settings to make before JAX starts: cache, devices, platform."""
+"""JAX settings to apply before JAX starts: cache, devices, platform."""
 
 import contextlib
 import os
@@ -45,12 +45,12 @@ def apply(config: Config) -> None:
     platforms = os.environ.get('JAX_PLATFORMS', '')
     raise InputError(
       f'JAX finds no device for JAX_PLATFORMS={platforms} ({reason}): leave '
-      'it unset to use whatever there is, or install JAX for this device'
+      'it unset to use any device there is, or install JAX for this one'
     ) from error
 
 
 def _can_keep(config: Config, folder: str) -> bool:
-  """Whether compiled programs can be kept in a folder, which is made.
+  """Whether compiled programs can be kept in a folder; creates the folder.
 
   Raises:
     InputError: they cannot, and the folder was asked for.

@@ -54,7 +54,7 @@ def claim(folder: pathlib.Path) -> Iterator[Claim]:
   """Locks a folder, within a `with` block; a new one is removed if left empty.
 
   Raises:
-    InputError: it cannot be written, or another run is using it.
+    InputError: the folder cannot be written, or another run is using it.
   """
   try:
     pytrees.check_name((folder / run_folder.MODEL).absolute())
@@ -102,17 +102,17 @@ def _open(folder: pathlib.Path) -> int:
 
   Raises:
     InputError: what is there cannot belong to a run.
-    OSError: it cannot be written.
+    OSError: the folder cannot be written.
   """
   if folder.exists() and not folder.is_dir():
     raise InputError(
-      f'--out_dir={folder} is a file: choose a folder, which will be made'
+      f'--out_dir={folder} is a file: choose a folder, which will be created'
     )
   files.make_folder(folder)
   with tempfile.TemporaryFile(dir=folder):
     pass
   foreign = InputError(
-    f'{folder / LOCK} is there and is not the lock of a run: '
+    f'{folder / LOCK} exists, but is not the lock of a run: '
     f'{run_folder.ELSEWHERE}'
   )
   try:
@@ -121,7 +121,7 @@ def _open(folder: pathlib.Path) -> int:
     raise foreign from error
   lock = files.create(folder / LOCK, os.O_RDWR)
   try:
-    # A lock holds a process id only, and has no second name (a hard link).
+    # A lock holds only a process id, and has no second name (a hard link).
     if os.fstat(lock).st_nlink > 1 or not _owner(lock):
       raise foreign
     _take(lock, folder)
@@ -136,7 +136,7 @@ def _owner(lock: int) -> re.Match[bytes] | None:
 
 
 def _take(lock: int, folder: pathlib.Path) -> None:
-  """Locks a file until it is closed or the process ends, in whatever way."""
+  """Locks a file until it is closed or the process ends, however it ends."""
   if fcntl is None:
     return
   try:

@@ -13,7 +13,7 @@ from lplmtl.types import PyTree
 
 # Moments that an optimiser keeps per parameter; two unless listed.
 _MOMENTS = {'sgd': 1}
-# How JAX and the C++ runtime put it.
+# How JAX and the C++ runtime report it.
 _SIGNS = ('RESOURCE_EXHAUSTED', 'out of memory', 'bad_alloc')
 
 
@@ -45,13 +45,13 @@ def check(variables: PyTree, config: Config) -> None:
   if needed > available:
     raise InputError(
       f'this model does not fit: parameters, optimiser and best epoch take at '
-      f'least {needed / 1e9:,.1f} GB, and there are {available / 1e9:,.1f} GB; '
+      f'least {needed / 1e9:,.1f} GB, of {available / 1e9:,.1f} GB available; '
       f'{_advice(config)}'
     )
 
 
 def _device_limits() -> list[int]:
-  """Returns the bytes of each device; empty if they do not say, as on a CPU."""
+  """Returns the bytes of each device; empty if unknown, as on a CPU."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
   limits = [of_device.get('bytes_limit', 0) for of_device in stats]
   return limits if all(limits) else []

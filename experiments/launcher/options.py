@@ -1,4 +1,4 @@
-"""A Config: everything that a training run may be asked for, and its flags.
+"""A Config: everything that can be set for a training run, and its flags.
 
 Cheap to import (no JAX), so that --help answers at once.
 """
@@ -21,20 +21,20 @@ _SECTIONS = (*_IDENTIFYING, sections.Run)
 
 @dataclasses.dataclass(frozen=True)
 class Config(
-  # Dataclasses take over the fields of their last base first.
+  # Dataclasses inherit the fields of their last base first.
   sections.Run, sections.Optimisation, sections.Model, sections.Data
 ):  # fmt: skip
   """A training run. Each field is a flag of the same name.
 
   Raises:
-    InputError: a value of another type than the field's, or out of its bounds.
+    InputError: a value has a type other than the field's, or is out of bounds.
   """
 
   def __post_init__(self) -> None:
     for name, setting in fields.of(self).items():
       value = getattr(self, name)
       if value is not None or getattr(type(self), name) is not None:
-        # Frozen for everyone else: kept are tuples and expanded paths.
+        # Frozen for everyone else. Stores lists as tuples, and paths expanded.
         object.__setattr__(self, name, setting.check(name, value))
     if self.num_bins == 1:
       raise InputError('num_bins must be 0 or at least 2, found 1')
@@ -66,8 +66,8 @@ class Config(
     defaults.
 
     Raises:
-      InputError: a field that is unknown, as in data from a newer release, or
-        has the wrong type.
+      InputError: a field is unknown, as in data from a newer release, or has
+        the wrong type.
     """
     if not isinstance(data, dict):
       raise InputError(f'expected a configuration, found {data!r:.50}')
@@ -75,8 +75,7 @@ class Config(
     unknown = [name for name in data if name not in known]
     if unknown:
       raise InputError(
-        f'this release knows no setting {unknown[0]!r:.50}: a newer one wrote '
-        'it'
+        f'this release has no setting {unknown[0]!r:.50}: a newer one wrote it'
       )
     return cls(**data)
 
@@ -111,8 +110,8 @@ def refuse_arguments(argv: Sequence[str]) -> None:
   """Raises InputError for any argument that is not a flag."""
   if argv[1:]:
     raise InputError(
-      f'unexpected argument {argv[1]!r}: every setting is a --flag, and a file '
-      'of them is --flagfile=FILE'
+      f'unexpected argument {argv[1]!r}: every setting is a --flag, and '
+      '--flagfile=FILE reads a file of them'
     )
 
 
@@ -124,7 +123,7 @@ def from_flags(values: flags.FlagValues) -> Config:
 
 
 def given(values: flags.FlagValues) -> frozenset[str]:
-  """Returns the fields that were given as flags, the defaults among them."""
+  """Returns the fields that were given as flags, even with their defaults."""
   return frozenset(name for name in fields.of(Config) if values[name].present)
 
 

@@ -44,7 +44,7 @@ class Stream:
       self._lose(error)
 
   def finish(self) -> None:
-    """Flushes, so that the interpreter cannot fail to when it exits."""
+    """Flushes, so that the interpreter cannot fail at it when it exits."""
     self.flush()
     if self.is_lost:
       self._discard()

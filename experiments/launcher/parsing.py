@@ -83,8 +83,8 @@ def check_widths(*levels: Widths) -> None:
   if most > _MOST_LAYERS or max(units, default=0) > _MOST_UNITS:
     text = ','.join(map(widths_text, levels))
     raise InputError(
-      f'expected layers of at most {_MOST_UNITS:,} units, at most '
-      f'{_MOST_LAYERS} of them and of levels; found {text[:60]}'
+      f'expected at most {_MOST_UNITS:,} units per layer, and at most '
+      f'{_MOST_LAYERS} layers per level and levels; found {text[:60]}'
     )
 
 

@@ -24,7 +24,7 @@ def curves(
   """Draws the learning curves and loss weights of one run.
 
   One column per task: training loss, primary validation metric, loss weight.
-  Lines are means over the seeds, bands span the lowest to the highest seed.
+  Lines are means over the seeds; bands span the lowest to the highest seed.
   """
   epochs = np.array([record['epoch'] for record in history])
   scored = [record for record in history if 'validation' in record]
@@ -157,12 +157,12 @@ def gates(
 ) -> None:
   """Draws the mean weight of each expert in each gate, one heat map per level.
 
-  Only the first seed is shown, as the experts of different seeds have nothing
-  in common.
+  Only the first seed is shown, because the experts of different seeds have
+  nothing in common.
 
   Args:
     path: the file.
-    levels: of each the `usage`, `{selector: {pool: [S][E_p]}}`.
+    levels: each with its `usage`, `{gate: {pool: [S][E_p]}}`.
     title: of the picture.
   """
   tables = [_table(level['usage']) for level in levels]

@@ -54,7 +54,7 @@ def execute(
     CheckpointError: the folder holds no intact model or checkpoint, or one
       cannot be written.
     NonFiniteError: a loss or gradient is not finite.
-    Stopped: SIGTERM or Ctrl-C during training; the progress is kept.
+    Stopped: SIGTERM, SIGHUP or Ctrl-C during training; the progress is kept.
     KeyboardInterrupt: Ctrl-C before training, or a second one (such as a
       notebook's second Stop), which does not wait for anything.
   """
@@ -217,8 +217,8 @@ def _write(
 ) -> None:
   """Writes the model, the history, the pictures and, last, results.json.
 
-  A run is finished once results.json is there, so it comes last; and the
-  checkpoints are removed only once all of it has reached the disk.
+  A run is finished once results.json exists, so that comes last; the
+  checkpoints are removed only once everything has reached the disk.
   """
   folder: pathlib.Path = config.run_dir
   claim.check()

@@ -38,11 +38,11 @@ def check(folder: pathlib.Path) -> None:
   Called before training, so that no work is lost.
 
   Raises:
-    InputError: a file has the name of one that runs write, and is another.
+    InputError: a file has the name of one that runs write, but no run wrote it.
   """
   kept = folder / CHECKPOINTS
   if os.path.lexists(kept) and (kept.is_symlink() or not kept.is_dir()):
-    raise InputError(f'{kept} is there and is not a folder: {ELSEWHERE}')
+    raise InputError(f'{kept} exists, but is not a folder: {ELSEWHERE}')
   try:
     strangers = saves.strangers(kept)
     pytrees.check_path((folder / MODEL).absolute(), 'model')
@@ -89,7 +89,10 @@ def _is_history(path: pathlib.Path) -> bool:
 
 
 def _is_picture(path: pathlib.Path) -> bool:
-  """A marked one or, from releases before the mark, one beside our results."""
+  """Whether a run drew a picture: it has our mark or is beside our results.
+
+  Releases before the mark existed drew pictures without one.
+  """
   if path.is_symlink():
     return False
   if drawing.is_own(path):
@@ -116,7 +119,7 @@ def finished(
   """Returns the results of a run if the folder holds them; otherwise None.
 
   Raises:
-    InputError: the folder holds another run, or any run and `resume` is off.
+    InputError: the folder holds another run, or any run while `resume` is off.
   """
   path = folder / RESULTS
   if not config.resume and (path.exists() or (folder / CHECKPOINTS).exists()):

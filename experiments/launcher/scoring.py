@@ -104,8 +104,8 @@ def gate_use(
   """Returns the mean gate weights of every seed, and the unused experts.
 
   Returns:
-    One dict per level: `usage`, `{selector: {pool: [S][E_p]}}`, and
-    `collapsed`, the share of experts to which no gate gives 1 % (mean, standard
+    One dict per level: `usage`, `{gate: {pool: [S][E_p]}}`, and `collapsed`,
+    the share of experts that get less than 1 % from every gate (mean, standard
     deviation, and per seed).
   """
   run = jax.jit(
@@ -150,6 +150,6 @@ def latency(
 
 
 def over_seeds(values: np.ndarray) -> dict[str, Any]:
-  """Returns mean and sample standard deviation of `[S]` values, and these."""
+  """Returns the mean, sample standard deviation and values of `[S]` values."""
   std = float(values.std(ddof=1)) if len(values) > 1 else None
   return {'mean': float(values.mean()), 'std': std, 'per_seed': values.tolist()}

@@ -9,8 +9,10 @@ import dataclasses
 from experiments.launcher import fields
 from experiments.launcher.parsing import Widths
 
-_LARGEST_SEED = 2_000_000_000  # plus the number of seeds: an int32
-# Host devices among which JAX still finishes its exchanges; more never end.
+_LARGEST_SEED = (
+  2_000_000_000  # an int32 even after the number of seeds is added
+)
+# Host devices among which JAX can exchange data; with more, it hangs.
 _MOST_DEVICES = 256
 
 
@@ -61,7 +63,7 @@ class Model:
     128,
     0,
     1_000_000,
-    'quantile bins per numeric column, at most, which are embedded beside its '
+    'at most this many quantile bins per numeric column, embedded beside its '
     'standardised value; 0 for none.',
   )
   num_crosses: int = fields.integer(
@@ -123,7 +125,7 @@ class Model:
   top: str = fields.choice(
     'concat',
     ('concat', 'identity', 'shared'),
-    "how task-specific features pass sple's top level.",
+    "how task-specific features pass through sple's top level.",
     taken_by=('architecture', 'top'),
   )
   soft_sharing: float = fields.real(
@@ -165,7 +167,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Optimisation:
-  """How the parameters and the weights of the losses are found."""
+  """How the parameters and the loss weights are learned."""
 
   num_seeds: int = fields.integer(1, 1, 10_000, 'models to train at once.')
   seed: int = fields.integer(0, 0, _LARGEST_SEED, 'the first seed.')
@@ -192,8 +194,8 @@ class Optimisation:
     taken_by=('balancer', 'weights', 'initial'),
   )
   loss_weight_rates: tuple[float, ...] = fields.reals(
-    'one factor per task, by which the weights of exponential change with '
-    'every epoch.',
+    'one factor per task, by which the weights of exponential are multiplied '
+    'in every epoch.',
     taken_by=('balancer', 'rates'),
   )
   loss_weight_sum: float | None = fields.real(
@@ -284,6 +286,6 @@ class Run:
   )
   compilation_cache: str = fields.path(
     '',
-    'folder for compiled programs, "none" for none. Default: '
+    'folder for compiled programs, or "none" to keep none. Default: '
     '$XDG_CACHE_HOME/lplmtl/jax.',
   )

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from experiments.launcher import display, drawing, quality
 
-# Relative residual of a balancer's solver from which on it is worth a line:
-# far above what float32 leaves in a converged solve.
+# Relative residual of a balancer's solver above which it is worth a line: far
+# above what float32 leaves in a converged solve.
 _LARGE_RESIDUAL = 0.01
 
 
@@ -60,8 +60,8 @@ def print_finished(
   """Prints the table of a run that an earlier command has finished."""
   console.print(table(results))
   console.print(
-    f'{_remarks(results)}this run is finished, in {folder}; --overwrite trains '
-    'it again',
+    f'{_remarks(results)}this run is already finished, in {folder}; '
+    '--overwrite trains it again',
     soft_wrap=True,
   )
 
@@ -101,7 +101,9 @@ def table(results: Mapping[str, Any]) -> rich_table.Table:
       f'{level["collapsed"]["mean"]:.0%} of level {i}'
       for i, level in enumerate(results['gates'])
     )
-    made.caption = Text(f'experts that no gate gives 1 %: {unused}')
+    made.caption = Text(
+      f'experts that get less than 1 % from every gate: {unused}'
+    )
   return made
 
 
@@ -109,10 +111,10 @@ def _remarks(results: Mapping[str, Any]) -> str:
   """Returns a line per warning worth showing."""
   lines = ''
   if any(counts := results['skipped_steps']):
-    lines += f'steps skipped as not finite: {counts}\n'
+    lines += f'non-finite steps that were skipped: {counts}\n'
   if (largest := max(results.get('solver_residual', [0]))) > _LARGE_RESIDUAL:
     lines += (
-      f"the balancer's equations were missed by up to {largest:.2g}, as where "
-      'task gradients cancel; weights may be large there\n'
+      f"the balancer's equations have residuals of up to {largest:.2g}, as "
+      'where task gradients cancel; weights may be large there\n'
     )
   return lines

@@ -1,4 +1,4 @@
-"""Settings that were given but have no effect, as nothing chosen takes them."""
+"""Settings that were given but that nothing chosen takes, without effect."""
 
 import dataclasses
 import inspect
@@ -32,7 +32,7 @@ def refuse(
       others = '' if who or len(configs) == 1 else ' (nor does any other row)'
       raise InputError(
         f'{who}{choice} takes no --{field}{others}: leave it out, or choose '
-        'what takes it'
+        'something that takes it'
       )
 
 

@@ -1,1 +1,1 @@
-"""What report.py is made of: contents, tables, pictures, the page."""
+"""The machinery of `experiments.report`."""

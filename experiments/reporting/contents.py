@@ -16,7 +16,7 @@ _FIELDS = {
   'run': (*_EVERY, 'test', 'loss_weights', 'parameters', 'gates'),
   'comparison': (*_EVERY, 'rows', 'baseline', 'tasks', 'margin'),
 }
-_DEEPEST = 20  # parent folders by which to tell runs of the same name apart
+_DEEPEST = 20  # parent folders used to tell runs of the same name apart
 
 
 class Run(NamedTuple):
@@ -25,8 +25,8 @@ class Run(NamedTuple):
   Attributes:
     name: differs from those of the other runs.
     results: the contents of its results.json.
-    history: those of its history.jsonl, with NumPy arrays; empty if the file is
-      gone.
+    history: those of its history.jsonl, with NumPy arrays; empty if there is
+      no such file.
   """
 
   name: str
@@ -51,7 +51,7 @@ def read(paths: Sequence[pathlib.Path]) -> Contents:
 
   Raises:
     InputError: a file is missing or unreadable, is given twice, or is about
-      other data than the first.
+      data other than the first.
   """
   parts = [(path, *_read(path)) for path in paths]
   if len({path.absolute() for path in paths}) < len(paths):
@@ -114,13 +114,13 @@ def _check_same_data(parts: Sequence[tuple[pathlib.Path, Any]]) -> None:
     for name, value in expected.items():
       if found[name] != value:
         raise InputError(
-          f'{first_path} and {path} are of different data, which cannot be '
+          f'{first_path} and {path} use different data and cannot be '
           f'compared: {name} is {value!r} and {found[name]!r}'
         )
 
 
 def _names(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
-  """Returns the folders' names, with as many parents as make them differ."""
+  """Returns the folders' names, with enough parents to make them differ."""
   folders = {
     path: (path if path.is_dir() else path.parent).absolute() for path in paths
   }

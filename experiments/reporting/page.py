@@ -21,7 +21,7 @@ HTML, MARKDOWN = 'report.html', 'report.md'
 _PICTURES = re.compile(
   r'(learning|calibration|(gates|differences|sizes)_[0-9]+)\.png'
 )
-_MARK = '<!-- lplmtl report -->'  # by which our own pages are recognised
+_MARK = '<!-- lplmtl report -->'  # by which we recognise our own pages
 _MARK_WITHIN = 1000  # bytes of a page
 _STYLE = """
 body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 70em; }
@@ -31,7 +31,7 @@ td, th { padding: .15em .7em; border-bottom: 1px solid #ddd; }
 .left { text-align: left; } .right { text-align: right; }
 img { max-width: 100%; } pre { white-space: pre-wrap; }
 """
-# What reading results of another shape than ours ends in.
+# What reading results of an unexpected shape raises.
 _WRONG_SHAPE = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
 
@@ -50,7 +50,7 @@ def make(
   Raises:
     InputError: there is nothing to report, a file is not what it should be,
       runs differ in their data, or the folder cannot be written or holds files
-      of the same names that no report has written.
+      with the same names that no report wrote.
   """
   if not drawing.is_available():
     raise InputError(
@@ -99,7 +99,7 @@ def make_room(folder: pathlib.Path, names: Sequence[str]) -> None:
   ]
   if foreign:
     raise InputError(
-      f'{foreign[0]} is there and no report wrote it: move it away, or choose '
+      f'{foreign[0]} exists, but no report wrote it: move it away, or choose '
       'another --report_dir'
     )
   for path in folder.glob('*.png'):

@@ -55,5 +55,5 @@ def _cost(runs: Sequence[Run]) -> display.TextTable:
   head = [
     'run', 'parameters', 'FLOPs', 'train ex/s', 'unused experts per level',
   ]  # fmt: skip
-  title = 'Cost, and experts that no gate gives 1 %'
+  title = 'Cost, and experts that get less than 1 % from every gate'
   return display.TextTable(title, head, rows, ('run',))

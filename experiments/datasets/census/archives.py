@@ -1,4 +1,4 @@
-"""Texts in .gz, .tar.gz and .zip files, which may be nested; within bounds."""
+"""Extracts texts from .gz, .tar.gz and .zip files, nested or not, in bounds."""
 
 import gzip
 import io
@@ -32,7 +32,7 @@ def extract(packed: bytes, name: str, member: str) -> bytes | None:
 
   Raises:
     InputError: the archive is too large, or has too many members.
-    Exception: of many kinds, from Python's modules, if it is damaged.
+    Exception: of many kinds, from Python's modules; the archive is damaged.
   """
   file = io.BytesIO(packed)
   if name.endswith('.zip'):
@@ -84,14 +84,14 @@ def _from_tar(stream: '_Limited', name: str, member: str) -> bytes | None:
 class _Limited:
   """A stream that raises InputError after 2 MAX_BYTES, whatever it holds.
 
-  A tar file is read to its end, past members that nobody asked for.
+  A tar file is read to its end, including members that nobody asked for.
   """
 
   def __init__(self, stream: IO[bytes], name: str):
     self.stream, self.name, self.left = stream, name, 2 * MAX_BYTES
 
   def read(self, size: int) -> bytes:
-    """At most `size` bytes."""
+    """Reads at most `size` bytes."""
     chunk = self.stream.read(size)
     self.left -= len(chunk)
     if self.left < 0:

@@ -1,7 +1,7 @@
 """Caches the parsed columns of a file, so that the next start need not parse.
 
 An entry is used only if nothing can have changed: this user wrote it, for a
-file with exactly these bytes, and every bit of it is as it was written.
+file with exactly these bytes, and no bit of it has changed since.
 Otherwise the file is parsed again.
 """
 
@@ -22,16 +22,16 @@ from experiments.launcher import options
 from lplmtl.storage import files
 from lplmtl.tables import Factor
 
-# Raise the number whenever the reader's result changes.
+# Raise the number whenever what the reader returns changes.
 _MAGIC = b'lplmtl columns 2\n'
 _DIGEST = 32  # bytes of a SHA-256
 _PLACE = 16  # hex digits that tell the cached files apart
 
 
 def path_of(source: pathlib.Path, split: str) -> pathlib.Path | None:
-  """Where the columns of a file are kept; None for a user without a home.
+  """Returns where a file's columns are kept; None without a home folder.
 
-  Never beside the file, because that folder may be shared, or belong to
+  This is never beside the file, because that folder may be shared or belong to
   somebody else.
   """
   folder = options.cache_dir()
@@ -44,7 +44,7 @@ def path_of(source: pathlib.Path, split: str) -> pathlib.Path | None:
 def read(
   path: pathlib.Path, split: str, digest: str
 ) -> tuple[Table, dict[str, Any]] | None:
-  """What `write` wrote for the same split and digest; otherwise None."""
+  """Returns what `write` wrote for the same split and digest, or None."""
   try:
     with files.open_regular(path) as file:
       if not _is_own(os.fstat(file.fileno())):
@@ -86,7 +86,7 @@ def write(
   table: Table,
   facts: Mapping[str, Any],
 ) -> None:
-  """Stores a table, if possible.
+  """Stores a table if possible.
 
   Args:
     path: from `path_of`.

@@ -18,7 +18,7 @@ from lplmtl.storage import files
 URL = 'https://archive.ics.uci.edu/static/public/117/census+income+kdd.zip'
 SPLITS = {'train': 'census-income.data', 'test': 'census-income.test'}
 # Git's blob SHA-1 (of "blob <size>\0" and the content) of the official files.
-# Git hosts publish it, so that it can be checked without a download.
+# Git hosts publish these hashes, so they can be checked without a download.
 OFFICIAL_GIT_SHA1 = {
   'train': '76c4fb3275a1d7bedac9b2a5d515eb9b87a38482',
   'test': '583d3858ca5920be1fbc02f26e50eff45dd1a87a',
@@ -53,14 +53,14 @@ class Unpacked(NamedTuple):
 
 
 def find(data_dir: pathlib.Path, split: str) -> pathlib.Path | None:
-  """The file on disk that holds a split: text, .gz, .tar.gz or .zip.
+  """Finds the file on disk that holds a split: text, .gz, .tar.gz or .zip.
 
   Returns:
     Its path, or None if there is none.
 
   Raises:
-    InputError: the folder cannot be searched, or the name is that of something
-      other than a file.
+    InputError: the folder cannot be searched, or something other than a file
+      has the name.
   """
   name = SPLITS[split]
   for candidate in (name, f'{name}.gz', INNER_ARCHIVE, ARCHIVE):
@@ -80,7 +80,7 @@ def find(data_dir: pathlib.Path, split: str) -> pathlib.Path | None:
 
 
 def read(path: pathlib.Path) -> bytes:
-  """The bytes of a file from `find`, as they are on disk.
+  """Returns the bytes of a file from `find`, as they are on disk.
 
   Raises:
     InputError: it cannot be read, or is too large.
@@ -99,7 +99,6 @@ def unpack(path: pathlib.Path, packed: bytes, split: str) -> Unpacked:
     packed: its bytes, from `read`.
     split: `train` or `test`.
 
-
   Raises:
     InputError: the file is damaged, too large, or does not hold the split.
   """
@@ -115,13 +114,13 @@ def unpack(path: pathlib.Path, packed: bytes, split: str) -> Unpacked:
       f'{path}: damaged or truncated ({_one_line(error)}); fetch it again'
     ) from error
   if content is None:
-    raise InputError(f'{path}: expected it to hold {member}, which it does not')
+    raise InputError(f'{path}: expected {member} in it, found other files')
   sha256 = hashlib.sha256(content).hexdigest()
   return Unpacked(str(path), content, sha256, label_of(split, content, sha256))
 
 
 def label_of(split: str, content: bytes, sha256: str) -> str:
-  """What the content is: `official`, `census66k` or `other`."""
+  """Returns what the content is: `official`, `census66k` or `other`."""
   if sha256 == CENSUS66K_SHA256[split]:
     return 'census66k'
   if len(content) == OFFICIAL_BYTES[split]:
@@ -146,7 +145,7 @@ def download(data_dir: pathlib.Path, progress: Progress) -> pathlib.Path:
     InputError: no network, or the content is not the official one.
   """
   by_hand = (
-    'fetch it another way, put it into a folder, and pass '
+    'fetch it another way, put it in a folder, and pass '
     '--data_dir=FOLDER; or try --dataset=sample'
   )
   target = data_dir / ARCHIVE

@@ -34,7 +34,7 @@ class Rows(NamedTuple):
 
 
 def default_data_dir() -> pathlib.Path:
-  """`$XDG_CACHE_HOME/lplmtl/census-income`, or the same under ~/.cache.
+  """Returns `$XDG_CACHE_HOME/lplmtl/census-income`, or that under ~/.cache.
 
   Raises:
     InputError: the user has no home folder.
@@ -79,7 +79,7 @@ def read(
 
 
 def count(table: Table) -> int:
-  """The number of rows of a table."""
+  """Returns the number of rows of a table."""
   return len(next(iter(table.values())).codes)
 
 
@@ -101,7 +101,7 @@ def _both_files(folder: pathlib.Path) -> Rows:
 
 
 def _census66k(folder: pathlib.Path) -> Rows:
-  """Rows of the official test file: i mod 6 in 0..3 train, 4 test, 5 unused."""
+  """Splits the official test file: i mod 6 is 0..3 train, 4 test, 5 unused."""
   test, test_file = _split(folder, 'test')
   if test_file['label'] != 'official':  # the two halves, already made
     return _both_files(folder)
@@ -154,7 +154,7 @@ def _split(folder: pathlib.Path, split: str) -> tuple[Table, dict[str, Any]]:
     name = files.SPLITS[split]
     raise InputError(
       f'{folder} holds no {name} (nor {name}.gz, {files.INNER_ARCHIVE}, '
-      f'{files.ARCHIVE}), although the other half is there'
+      f'{files.ARCHIVE}), although the other file is there'
     )
   packed = files.read(path)
   digest = hashlib.sha256(packed).hexdigest()

@@ -24,7 +24,7 @@ from lplmtl.tables import Tables
 from lplmtl.types import Batch, Task
 
 VALIDATIONS = ('tenth', 'test_half')
-# `{task: (column, values that are positive)}`
+# `{task: (column, positive values)}`
 TASKS = {
   'income': ('income_50k', (columns.INCOME_ABOVE,)),
   'marital': ('marital_stat', (columns.NEVER_MARRIED,)),
@@ -44,10 +44,10 @@ MONEY = ('wage_per_hour', 'capital_gains', 'capital_losses', 'stock_dividends')
 
 
 def make_tasks(names: Sequence[str]) -> tuple[Task, ...]:
-  """Binary tasks by name; any non-empty subset of TASKS, in any order.
+  """Returns binary tasks by name; any non-empty subset of TASKS, in any order.
 
   Raises:
-    InputError: no name, an unknown one, or one twice.
+    InputError: no name, an unknown one, or one given twice.
   """
   unknown = [name for name in names if name not in TASKS]
   if unknown or not names or len(set(names)) < len(names):
@@ -99,9 +99,9 @@ def encode(
   Args:
     raw: from `loading.read`.
     task_names: the labels to make.
-    validation: `tenth`: a random tenth of the training rows, and every test row
-      is a test row; or `test_half`: a random half of the test rows, and the
-      other half is tested on.
+    validation: `tenth` takes a random tenth of the training rows and keeps all
+      test rows for testing; `test_half` takes a random half of the test rows
+      and keeps the other half for testing.
     split_seed: seed of that choice.
     num_bins: quantile bins per numeric column, 0 for none.
     fitted: tables to encode with; None fits them on the training rows.
@@ -152,7 +152,7 @@ def encode(
 def _parts(
   raw: Rows, validation: str, split_seed: int
 ) -> dict[str, tuple[Table, np.ndarray]]:
-  """`{split: (table, its row numbers)}`."""
+  """Returns `{split: (table, its row numbers)}`."""
   num_train, num_test = loading.count(raw.train), loading.count(raw.test)
   rng = np.random.default_rng(split_seed)
   if validation == 'tenth':
@@ -194,7 +194,7 @@ def _fit(known: Table, num_bins: int) -> Tables:
 
 
 def _place(facts: dict[str, Any], side: str, row: int) -> str:
-  """What to call a row, counted from 0, of the training or the test rows."""
+  """Returns what to call a row, counted from 0, of the train or test rows."""
   if len(facts['files']) == 2:
     return f'{facts["files"][side]["file"]}, line {row + 1}'
   return f'{facts["dataset"]}, row {row} of the {side} rows'

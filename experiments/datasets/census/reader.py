@@ -24,13 +24,13 @@ from lplmtl.tables import Factor
 # A decimal number in ASCII, as in the file; Python's own float() accepts more.
 NUMBER = re.compile(r'[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?', re.ASCII)
 
-# Bytes per block: large enough that NumPy's cost per call does not count, small
-# enough that a malformed file is refused before it fills the memory.
+# Bytes per block: large enough to hide NumPy's cost per call, small enough that
+# a malformed file is refused before it fills the memory.
 BLOCK = 2 * 2**20
 MAX_LINE = 4096  # bytes; the longest official line has 628
-MAX_VALUES = 2**16  # different values of a column; officially fewer than 2,000
-# Bytes of a column's different values, which NumPy stores all at the width of
-# the longest.
+MAX_VALUES = 2**16  # distinct values of a column; officially fewer than 2,000
+# Bytes of the different texts of all columns; NumPy stores each column's at the
+# width of its longest.
 MAX_TEXT = 2**28
 MAX_SHOWN = 80  # characters of a bad value in a message
 
@@ -50,7 +50,8 @@ def parse(content: bytes, name: str) -> Table:
     numeric columns are float64, those of the others strings.
 
   Raises:
-    InputError: a row is bad; names the file and the line of the first one.
+    InputError: a row is malformed; the message names the file and the line of
+      the first one.
   """
   columns = {column: _Values() for column in COLUMNS if column != IGNORED}
   num_rows = start = 0
@@ -72,7 +73,7 @@ def parse(content: bytes, name: str) -> Table:
   )
   if width > MAX_TEXT:
     raise InputError(
-      f'{name}: expected short texts, found so many different long ones that '
+      f'{name}: expected short texts, found so many distinct long ones that '
       f'they take {width / 1e6:.0f} MB of memory'
     )
   return {
@@ -89,7 +90,7 @@ def _only_empty_lines(content: bytes, start: int) -> bool:
 
 
 def _block(content: bytes, start: int) -> bytes:
-  """Whole lines from `start`; the start of a line that is longer than BLOCK."""
+  """Returns whole lines from `start`, or part of one longer than BLOCK."""
   end = start + BLOCK
   if end < len(content):
     end = content.rfind(b'\n', start, end) + 1 or end
@@ -97,7 +98,7 @@ def _block(content: bytes, start: int) -> bytes:
 
 
 def _check_structure(content: bytes) -> tuple[int, int, str]:
-  """Counts the lines at the start that are well formed.
+  """Counts the well-formed lines at the start.
 
   Returns:
     Their number, their bytes, and what is wrong with the line after them; empty
@@ -142,7 +143,7 @@ def _check_structure(content: bytes) -> tuple[int, int, str]:
 
 
 class _Values:
-  """One column while it grows: a code per row, and the different values.
+  """One column as it grows: a code per row, and the distinct values.
 
   Attributes:
     code_of: `{value: code}`, in order of appearance.
@@ -182,12 +183,12 @@ class _Values:
     return None
 
   def width(self) -> int:
-    """Bytes of an array of the values, each as wide as the longest one."""
+    """Returns the bytes of an array of the values, as wide as the longest."""
     # NumPy stores 4 bytes per character.
     return 4 * len(self.code_of) * max(map(len, self.code_of))
 
   def factor(self, *, is_number: bool) -> Factor:
-    """The whole column, its values sorted as text."""
+    """Returns the whole column, its values sorted as text."""
     values = sorted(self.code_of)
     ranks = np.empty(len(values), np.min_scalar_type(len(values)))
     ranks[[self.code_of[value] for value in values]] = np.arange(len(values))
@@ -216,7 +217,7 @@ def _add(
   Raises:
     InputError: a value is not one that its column may hold.
   """
-  import pandas as pd  # takes 0.3 s, for nothing if the cache has the columns
+  import pandas as pd  # takes 0.3 s, wasted if the cache has the columns
 
   frame = pd.read_csv(
     io.BytesIO(content),
@@ -243,7 +244,7 @@ def _add(
 
 
 def _expected(column: str, value: str) -> str:
-  """What a column may hold, if the value is not that; empty if it is."""
+  """Returns what a column may hold unless the value is that; empty if it is."""
   if column in NUMERIC:
     return '' if _is_number(value) else 'a finite number'
   known = LABEL_VALUES.get(column)

@@ -17,8 +17,8 @@ from experiments.launcher.errors import InputError
 from lplmtl import statistics
 from lplmtl.tables import Factor
 
-MIN_ROWS, MAX_ROWS = 100, 299_285  # at most as many as the official files hold
-# Of the true effects, which are the same whatever the seed of the rows.
+MIN_ROWS, MAX_ROWS = 100, 299_285  # the official files hold this many
+# Seed of the true effects, which do not depend on the seed of the rows.
 EFFECT_SEED = 1994
 
 
@@ -26,7 +26,7 @@ class _Spec(NamedTuple):
   """How one column is drawn.
 
   Attributes:
-    size: number of different values.
+    size: number of distinct values.
     top: share of the most frequent one.
     latent: the latent number that it follows, `life` or `status`.
     tie: probability that a row's value is a function of that latent number
@@ -197,10 +197,10 @@ def _values(name: str, size: int) -> np.ndarray:
 
 
 def _log_odds(table: Table) -> dict[str, np.ndarray]:
-  """`{task: [N]}`: a part that all tasks share, its own, and interactions.
+  """Returns `{task: [N]}`: a shared part, the task's own, and interactions.
 
-  A column counts by how far it is tied to a latent number and by how often it
-  departs from its most frequent value, so that noise has no effect.
+  A column's weight grows with its tie to a latent number and with how often it
+  departs from its most frequent value, so that pure noise has no effect.
   """
   rng = np.random.default_rng(EFFECT_SEED)
   names = [c for c in _SPECS if c != columns.IGNORED]
@@ -211,7 +211,7 @@ def _log_odds(table: Table) -> dict[str, np.ndarray]:
     size, top = _SPECS[name].size, _SPECS[name].top
     steps = np.linspace(-1, 1, size) if size > 2 else np.array([-1.0, 1.0])
     for part in parts:
-      # A bent trend over the values, and noise for each of them.
+      # A curved trend over the values, and noise for each of them.
       slope, bend = rng.random() - 0.3, rng.random() - 0.5
       noise = 0.6 * (rng.random(size) - 0.5)
       effect = slope * steps + bend * steps**2 + noise
@@ -229,7 +229,7 @@ def _log_odds(table: Table) -> dict[str, np.ndarray]:
 
 
 def _offset(log_odds: np.ndarray, share: float) -> float:
-  """What to add to get a mean probability of `share`, by bisection."""
+  """Finds what to add for a mean probability of `share`, by bisection."""
   low, high = -20.0, 20.0
   for _ in range(50):  # to within 40 / 2**50, 4e-14
     middle = (low + high) / 2
