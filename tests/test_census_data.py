@@ -176,13 +176,13 @@ def test_damaged_gz(damage, complaint, tmp_path):
     (
       'census.tar.gz',
       fuzz_reader.tar({'other': b''}),
-      'hold census-income.data',
+      'expected census-income.data',
     ),
     (files.ARCHIVE, b'junk', 'damaged'),
     (
       files.ARCHIVE,
       fuzz_reader.zipped({'other': b''}),
-      'hold census-income.data',
+      'expected census-income.data',
     ),
   ],
   ids=['tar junk', 'tar cut', 'tar of another', 'zip junk', 'zip of another'],

@@ -190,7 +190,7 @@ def test_a_device_stays_a_device():
 def test_figures_that_cannot_be_written(tmp_path):
   (tmp_path / 'thesis.tex').write_text('mine')
   for path, complaint in (
-    (tmp_path / 'thesis.tex', 'holds no figures'),
+    (tmp_path / 'thesis.tex', 'not the output of a benchmark'),
     (tmp_path, 'is a folder'),
     (tmp_path / 'no' / 'x', 'folder that does not exist'),
     (tmp_path / ('z' * 300), 'cannot be written'),

@@ -150,6 +150,6 @@ def latency(
 
 
 def over_seeds(values: np.ndarray) -> dict[str, Any]:
-  """Returns the mean, sample standard deviation and values of `[S]` values."""
+  """Returns mean, sample standard deviation and the `[S]` values themselves."""
   std = float(values.std(ddof=1)) if len(values) > 1 else None
   return {'mean': float(values.mean()), 'std': std, 'per_seed': values.tolist()}

@@ -114,7 +114,7 @@ def unpack(path: pathlib.Path, packed: bytes, split: str) -> Unpacked:
       f'{path}: damaged or truncated ({_one_line(error)}); fetch it again'
     ) from error
   if content is None:
-    raise InputError(f'{path}: expected {member} in it, found other files')
+    raise InputError(f'{path}: expected {member} in it, found no such file')
   sha256 = hashlib.sha256(content).hexdigest()
   return Unpacked(str(path), content, sha256, label_of(split, content, sha256))
 
