@@ -7,7 +7,7 @@
     logits = lplmtl.predict(model, result.params, features)  # {'click': [B, 1]}
 
 Tasks: `tasks` has the three common kinds, `losses` and `metrics` the functions
-  for a `Task` of your own.
+  for your own `Task`.
 Models: the architectures, from `SingleTask` to `SPLE`; their building blocks
   `MLP`, `Experts`, `TabularEncoder` and `CrossNetwork`; `tables` encodes raw
   columns.

@@ -1,6 +1,6 @@
 """Checks of arguments that several modules share.
 
-Checks for `fit` only are in `lplmtl/training/checks.py`.
+Checks that only `fit` needs are in `lplmtl/training/checks.py`.
 """
 
 import inspect
@@ -14,7 +14,7 @@ from lplmtl.types import PyTree
 
 
 def is_whole_number(value: Any, least: int = 1) -> bool:
-  """Returns whether `value` is an int, Python's or NumPy's, and >= `least`."""
+  """Returns whether `value` is a Python or NumPy int, at least `least`."""
   # bool is a subclass of int, but num_experts=True is a mistake.
   is_int = isinstance(value, int | np.integer) and not isinstance(value, bool)
   return is_int and bool(value >= least)
@@ -24,7 +24,7 @@ def num_rows(features: PyTree) -> int:
   """Returns N for a pytree of `[N, ...]`.
 
   Raises:
-    ValueError: `features` holds no array, or a scalar.
+    ValueError: `features` holds no array, or holds a scalar.
   """
   leaves = jax.tree.leaves(features)
   if not leaves or not getattr(leaves[0], 'ndim', 0):

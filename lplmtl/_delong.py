@@ -20,17 +20,17 @@ class Placements(NamedTuple):
 
   @property
   def aucs(self) -> np.ndarray:
-    """`[S]`, the AUC of each seed."""
+    """The AUC of each seed, `[S]`."""
     return self.positive.mean(axis=1)
 
   def variance(self) -> float:
-    """Variance of the mean AUC over the seeds when rows are drawn anew."""
+    """Returns the variance of the seeds' mean AUC when rows are drawn anew."""
     return variance(self.positive.mean(axis=0), self.negative.mean(axis=0))
 
   def seed_variance(self) -> float:
-    """Variance of the mean AUC when seeds are drawn anew; unbiased.
+    """Returns the variance of the mean AUC when seeds are drawn anew; unbiased.
 
-    On the same rows the AUCs of two seeds differ because the seeds differ and
+    On the same rows, the AUCs of two seeds differ because the seeds differ and
     because seeds and rows interact; `variance` already contains the latter. The
     estimate may be negative.
     """
@@ -101,7 +101,7 @@ def seed_placements(scores: Any, labels: Any, name: str) -> Placements:
 
 
 def variance(positive: np.ndarray, negative: np.ndarray) -> float:
-  """DeLong's variance from `[P]` and `[Q]` placements, or differences of them.
+  """Returns DeLong's variance, from `[P]` and `[Q]` placements or differences.
 
   The mean over seeds may be taken first: the variance of a mean of AUCs is that
   of the mean placements.
@@ -112,9 +112,9 @@ def variance(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 def twice_below(others: np.ndarray, scores: np.ndarray) -> np.ndarray:
-  """Twice the number of `others` below each of `scores`; a tie adds one.
+  """Returns twice the number of `others` below each of `scores`; ties add one.
 
-  Twice, so that the counts are integers.
+  It is doubled so that the counts are integers.
   """
   others = np.sort(others)
   left = np.searchsorted(others, scores, side='left')

@@ -26,7 +26,7 @@ def json_data(name: str, data: Mapping[str, Any] | None) -> dict[str, Any]:
   """Returns data as JSON reads it back: tuples become lists.
 
   Args:
-    name: how messages call the data.
+    name: what to call the data in messages.
     data: a dict; None for an empty one.
 
   Raises:
@@ -58,12 +58,12 @@ def differences(old: Any, new: Any, name: str = '') -> list[str]:
 
 
 def check_run(folder: pathlib.Path, meta: Mapping[str, Any], run: Any) -> None:
-  """Raises RestoreError unless a checkpoint is of this format and this run.
+  """Raises RestoreError unless a checkpoint has this format and is of this run.
 
   Args:
     folder: the checkpoint, in the folder of all checkpoints of a run.
     meta: its metadata.
-    run: describes this run, JSON data.
+    run: JSON data that describe this run.
   """
   if meta.get('format') != FORMAT or 'run' not in meta:
     raise RestoreError(
@@ -109,7 +109,7 @@ def from_data(
     like: a progress with the structure, shapes, dtypes and random keys to
       restore.
     arrays: nested dicts of NumPy arrays.
-    meta: JSON data, with the `history` too.
+    meta: JSON data, including the `history`.
     folder: where they come from, for messages.
 
   Raises:
@@ -139,15 +139,15 @@ def from_data(
   extra = len(jax.tree.leaves(arrays)) - len(jax.tree.leaves(restored))
   if extra:
     raise RestoreError(
-      f'{folder} does not fit this run: it holds {extra} arrays too many, such '
-      'as those of another optimizer or balancer'
+      f'{folder} does not fit this run: it holds {extra} arrays too many, '
+      'perhaps those of another optimizer or balancer'
     )
   _check_meta(meta, like, folder)
   old, new = restored['state'].key, like.state.key
   if not np.array_equal(jax.random.key_data(old), jax.random.key_data(new)):
     raise RestoreError(
-      f'{folder} holds a run of another random key: choose another folder, or '
-      'remove these checkpoints'
+      f'{folder} holds a run with another random key: choose another folder, '
+      'or remove these checkpoints'
     )
   return like._replace(
     epoch=meta['epoch'],

@@ -20,7 +20,7 @@ import numpy as np
 from lplmtl.types import Task
 
 # What a model file may name, by public module, together with the architectures
-# and chains of `lplmtl.architectures`. Each object stands here once. Linen's
+# and chains of `lplmtl.architectures`. Each object is listed once. Linen's
 # transformations (`nn.remat`, `nn.jit`), base classes and helpers are left out:
 # they are code about modules, not values of their fields.
 NAMES = {
@@ -61,8 +61,8 @@ _FORMAT_1_MODULES = [
   for name in 'architectures encoder experts losses metrics types'.split()
 ]
 
-# Names that model files of earlier formats hold, and those of today. An entry
-# stays for good, and its name is never given to anything else.
+# Names in model files of earlier formats, and the present names. An entry stays
+# for good, and its old name is never given to anything else.
 RENAMED = {
   'flax.linen:Fp8DotGeneral': 'flax.linen:Fp8DirectDotGeneralOp',
   'flax.linen:hard_swish': 'flax.linen:hard_silu',
@@ -70,8 +70,8 @@ RENAMED = {
   'flax.linen:swish': 'flax.linen:silu',
 }
 
-# Fields that a class no longer has: the name of today, or None for a field that
-# is ignored. An entry stays for good here, too.
+# Fields that a class no longer has: the present name, or None for a field that
+# is ignored. Here, too, an entry stays for good.
 MOVED_FIELDS: dict[str, dict[str, str | None]] = {
   # No method needs it where a regression's loss is half the squared error.
   'lplmtl:Task': {'is_regression': None},
@@ -123,7 +123,7 @@ def _public() -> dict[str, Any]:
   for module_name, names in NAMES.items():
     module = importlib.import_module(module_name)
     for name in names:
-      # Flax and JAX drop functions over the years, and add others.
+      # Flax and JAX drop functions over the years, and add new ones.
       if hasattr(module, name):
         public[f'{module_name}:{name}'] = getattr(module, name)
   return public
@@ -178,7 +178,7 @@ def _fields(
 ) -> dict[str, Any]:
   """Returns the fields as JSON data, without defaults that have no name.
 
-  Such as the initialisers of `nn.Dense`: the class supplies them again.
+  The class supplies these again, such as the initialisers of `nn.Dense`.
   """
   # Linen adds these fields to every module.
   added = () if isinstance(value, Task) else ('parent', 'name')
@@ -239,8 +239,8 @@ def _name_of(value: Any, lookup: Mapping[str, Any], where: str) -> str:
   raise ValueError(
     f'cannot save {one_line(value):.200}{place}: expected an architecture, '
     'layer, loss or metric of lplmtl, a layer or activation of flax.linen or '
-    'jax.nn, or a class or function from one of `modules`: wrap it in a Linen '
-    'class of your own, and pass its Python module in `modules`'
+    'jax.nn, or a class or function from one of `modules`: wrap it in your own '
+    'Linen class, and pass its Python module in `modules`'
   )
 
 

@@ -22,11 +22,11 @@ from lplmtl.storage.errors import CheckpointError
 from lplmtl.tables import Tables
 from lplmtl.types import PyTree
 
-# Of the metadata. Raise it when an earlier release could not read what this one
-# writes, and add a golden model of it (tests/golden/write.py).
+# The format of the metadata. Raise it when earlier releases cannot read what
+# this one writes, and add a golden model of it (tests/golden/write.py).
 # 1: classes are named by a module that imported them; 2: by public names.
 FORMAT = 2
-KIND = 'model'  # what storage marks the folder as
+KIND = 'model'  # how storage marks the folder
 
 
 def save(
@@ -41,12 +41,12 @@ def save(
 ) -> None:
   """Writes a model folder, replacing an older model at the same path.
 
-  The older one is removed only when the new one is complete and on the disk.
+  The older one is removed only once the new one is complete and on the disk.
 
   Args:
     directory: the folder; missing parents are created, `~` is expanded. A
-      folder that is not a model, or that also holds other files, is refused and
-      left as it is.
+      folder that is not a model, or that also holds other files, is rejected
+      and left unchanged.
     model: a Linen module whose fields are modules, tasks, numbers, strings,
       dtypes, public functions (losses, metrics, activations) of `lplmtl`,
       `flax.linen`, `jax.nn` and `modules`, tuples of these, or the defaults of
@@ -55,13 +55,13 @@ def save(
     tables: the encoder tables, if the model reads encoded columns.
     num_seeds: S, if every leaf of `params` has a leading axis of S seeds.
     extra: further JSON data to keep with the model.
-    modules: your own Python modules that define classes or functions which the
+    modules: your own Python modules that define classes or functions that the
       model uses; pass them to `load` as well.
 
   Raises:
-    ValueError: a field of the model cannot be written as data, something would
-      be loaded as a different value, parameters lack the axis of seeds, or the
-      path cannot be a model folder.
+    ValueError: a field of the model cannot be written as data, a value would be
+      loaded as a different one, parameters lack the axis of seeds, or the path
+      cannot be a model folder.
     CheckpointError: the folder cannot be written.
 
   Example:
@@ -100,7 +100,7 @@ def save(
 
 
 def _check_types(model: Any, tables: Any, extra: Any) -> None:
-  """Raises ValueError for arguments of `save` of another type."""
+  """Raises ValueError for arguments of `save` that have the wrong type."""
   if not isinstance(model, nn.Module):
     raise ValueError(
       'model must be a Linen module (an instance, such as lplmtl.MLP((8,))), '
@@ -122,7 +122,7 @@ def _check_whole(name: str, value: Any, least: int) -> int:
   """Returns a whole number of any integer type as an int.
 
   Raises:
-    ValueError: another type, or a number below `least`.
+    ValueError: `value` has another type, or is below `least`.
   """
   try:
     number = None if isinstance(value, bool) else operator.index(value)
@@ -137,7 +137,7 @@ def _check_whole(name: str, value: Any, least: int) -> int:
 
 
 def _check_read_back(meta: dict[str, Any], lookup: Mapping[str, Any]) -> None:
-  """Raises ValueError if `load` would return something else than `meta`."""
+  """Raises ValueError if `load` would return something other than `meta`."""
   try:
     loaded = json.loads(json.dumps(meta))
     model = blueprint.from_data(loaded['model'], lookup)
@@ -156,8 +156,8 @@ def _check_read_back(meta: dict[str, Any], lookup: Mapping[str, Any]) -> None:
     # By `repr`, where NaN equals itself and the number 1 differs from '1'.
     if repr(old) != repr(new):
       raise ValueError(
-        f'cannot save this {name}, because it would be loaded as another (keys '
-        f'must be strings): expected {old!r:.300}, found {new!r:.300}'
+        f'cannot save this {name}, because it would be loaded as a different '
+        f'one (keys must be strings): expected {old!r:.300}, found {new!r:.300}'
       )
 
 
@@ -189,7 +189,7 @@ def _check_params(params: PyTree, num_seeds: int | None) -> None:
     if stored in stored_names:
       raise ValueError(f'two parameters would both be stored as {stored}')
     stored_names.add(stored)
-    if not jnp.size(leaf):  # which Orbax does not write
+    if not jnp.size(leaf):  # Orbax does not write empty arrays
       raise ValueError(
         f'cannot save empty parameters: found shape {jnp.shape(leaf)} at {name}'
       )
@@ -218,9 +218,9 @@ def load(
     (model, params, tables).
 
   Raises:
-    ValueError: an argument has another type.
+    ValueError: an argument has the wrong type.
     CheckpointError: the folder is not a model, is damaged, was written by a
-      newer release, or uses what this one does not have.
+      newer release, or uses something that this release lacks.
   """
   directory = pytrees.absolute(directory)
   lookup = blueprint.known_names(modules)
@@ -256,7 +256,7 @@ def load_extra(directory: str | pathlib.Path) -> dict[str, Any]:
   """Returns the `extra` data of a model folder.
 
   Raises:
-    ValueError, CheckpointError: as `load`.
+    ValueError, CheckpointError: as for `load`.
   """
   directory = pytrees.absolute(directory)
   extra = _read(directory)[0].get('extra')

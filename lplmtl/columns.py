@@ -101,7 +101,7 @@ def texts_of(name: Any, column: Column) -> tuple[np.ndarray, Sequence[str]]:
   if np.ma.is_masked(column):
     _check_shape(name, column)
     column = list(column)
-  # As objects: NumPy would turn all numbers of a list into floats if one is.
+  # As objects: if one number in a list is a float, NumPy makes all of them so.
   array = np.asarray(column, None if hasattr(column, 'dtype') else object)
   _check_shape(name, array)
   if array.dtype != object:
@@ -129,7 +129,7 @@ def numbers_of(name: Any, column: Column) -> np.ndarray:
     if array.dtype.kind == 'c':
       raise TypeError('these are complex')
     is_time = array.dtype.kind in ('m', 'M')
-    # Masked numbers become NaN, and are refused below.
+    # Masked numbers become NaN, which is rejected below.
     values = np.ma.filled(array.astype(np.float64), np.nan)
   except (ValueError, TypeError, OverflowError) as error:
     raise ValueError(f'column {name!r} must hold numbers: {error}') from error
@@ -153,7 +153,7 @@ def bin_edges(values: np.ndarray, num_bins: int) -> tuple[float, ...]:
 
   A value that is frequent enough to fill a bin (census columns are mostly 0)
   gets its own, and the remaining rows share the remaining bins, as in
-  LightGBM's histograms: plain quantiles of such a column would nearly all be
+  LightGBM's histograms: nearly all plain quantiles of such a column would be
   the same number.
 
   Args:
@@ -222,7 +222,7 @@ def check_columns(name: str, columns: Any) -> None:
 
 def check_names(name: str, names: Any, known: list[Any]) -> None:
   """Raises ValueError unless `names` is a collection of known names."""
-  # A string is a collection too, of letters.
+  # A string is a collection, too: of characters.
   is_tuple = isinstance(names, Collection) and not isinstance(names, str)
   if not is_tuple or any(one not in known for one in names):
     raise ValueError(

@@ -94,7 +94,7 @@ def masked_mean(
   weights: Array | None = None,
   total: Array | None = None,
 ) -> tuple[Array, Array]:
-  """Weighted mean over the rows that count: `sum(w v) / sum(w)`.
+  """Returns the weighted mean of the rows that count: `sum(w v) / sum(w)`.
 
   This is how PLE's joint loss (Tang et al. 2020) normalises each task over its
   own sample space.
@@ -152,7 +152,7 @@ def task_losses(
   batch: Batch,
   totals: Array | None = None,
 ) -> tuple[Array, Array]:
-  """Mean loss of each task over its own labelled rows.
+  """Returns each task's mean loss over its own labelled rows.
 
   Args:
     tasks: T tasks; the result is in their order.
@@ -176,8 +176,8 @@ def task_losses(
           f'no {kind} for task {task.name!r}; found {sorted(given)}'
         )
     where = (batch.where or {}).get(task.name)
-    # Masked before the loss: a NaN that is masked after it still makes the
-    # gradient NaN, as 0 * NaN is.
+    # Masked before the loss: a NaN masked after it would still make the
+    # gradient NaN, as 0 * NaN is NaN.
     labels = mask_labels(batch.labels[task.name], where)
     try:
       values = task.loss_fn(predictions[task.name], labels)
@@ -200,7 +200,7 @@ def task_losses(
 
 
 def mask_labels(labels: Any, where: Array | None) -> Any:
-  """Replaces missing labels by 0; `where` is `[B]` bool or None."""
+  """Replaces missing labels with 0; `where` is `[B]` bool or None."""
   if where is None:
     return labels
   return jax.tree.map(

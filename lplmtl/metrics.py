@@ -20,10 +20,10 @@ from lplmtl.types import Array
 def roc_auc(scores: Array, labels: Array, where: Array | None = None) -> Array:
   """Area under the ROC curve, exact, with ties counted as one half.
 
-  The fraction of (positive, negative) pairs in which the positive row has the
-  higher score (Mann-Whitney U / (P N)). Rows are counted exactly, as integers;
-  then fractions in [0, 1] are averaged, as the number of pairs overflows 32
-  bits from some 100,000 rows on.
+  This is the fraction of (positive, negative) pairs in which the positive row
+  has the higher score (Mann-Whitney U / (P N)). Rows are counted exactly, as
+  integers; then fractions in [0, 1] are averaged, because from some 100,000
+  rows on, the number of pairs overflows 32 bits.
 
   Args:
     scores: `[N]` or `[N, 1]` float; any monotone function of the probability.
@@ -130,7 +130,7 @@ def calibration_error(
     Scalar float32 in [0, 1]; NaN if no row counts.
 
   Differs from the paper: Guo et al. bin the confidence in the predicted class,
-  which says little when positives are rare; here the probability of the
+  which reveals little when positives are rare; here the probability of the
   positive class is binned.
   """
   curve = calibration_curve(logits, labels, where, num_bins=num_bins)
@@ -226,7 +226,7 @@ def r2(predictions: Array, labels: Array, where: Array | None = None) -> Array:
   labels, predictions = _float(labels), _float(_column(predictions))
   residual = _mean(jnp.square(labels - predictions), where)
   # Relative to the smallest label: the mean of equal labels is rounded, but
-  # their distances are exactly 0; and far from 0 no digits are lost.
+  # their distances are exactly 0; and labels far from 0 lose no digits.
   mask = _mask(labels, where)
   distances = labels - jnp.min(labels, initial=jnp.inf, where=mask)
   distances = jnp.where(mask, distances, 0.0)
@@ -272,7 +272,7 @@ def _check_labels(outputs: Array, labels: Array) -> None:
 def _class_shares(
   scores: Array, labels: Array, where: Array | None
 ) -> tuple[Array, Array, Array]:
-  """Scores, and the positive and negative share of each row.
+  """Returns scores, and the positive and negative share of each row.
 
   Shares are bool, or float32 for soft labels; both are 0 in rows that do not
   count.
@@ -294,7 +294,7 @@ def _class_shares(
 
 
 def _ties(scores: Array) -> tuple[Array, Array, Array]:
-  """Start and end (exclusive) of each sorted row's run of ties; the order."""
+  """Returns start and end of each sorted row's run of ties, and the order."""
   order = jnp.argsort(scores)
   ordered = scores[order]
   position = jnp.arange(scores.size)
@@ -311,9 +311,9 @@ def _ties(scores: Array) -> tuple[Array, Array, Array]:
 
 
 def _running_total(shares: Array) -> Array:
-  """`[N] -> [N + 1]`: the sum before each position.
+  """Returns the sum before each position: `[N] -> [N + 1]`.
 
-  Whole rows are counted exactly; only fractions are summed as floats: a
+  Whole rows are counted exactly, and only fractions are summed as floats: a
   float32 sum of ones stops growing at 2^24.
   """
   is_whole_row = shares if shares.dtype == bool else shares == 1

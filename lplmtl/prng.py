@@ -13,15 +13,15 @@ from lplmtl.types import Array
 def row_key(key: Array, start: Any = 0, step: int = 1) -> Array:
   """Returns a key whose random numbers are a hash of their position.
 
-  They are good enough for dropout and for initialising parameters, and unfit
-  for cryptography: two rounds of shift and multiplication, each after one of
-  the key's two words has been added. JAX's default, Threefry, has 20 rounds;
-  on a CPU it takes a good part of a training step and is slow to compile. The
-  numbers depend only on the key and the shape, not on the platform or on
-  whether the call is mapped.
+  They are good enough for dropout and for initialising parameters, but unfit
+  for cryptography: the hash has two rounds of shift and multiplication, each
+  after one of the key's two words has been added. JAX's default, Threefry, has
+  20 rounds; on a CPU it takes a good part of a training step and is slow to
+  compile. The numbers depend only on the key and the shape, not on the platform
+  or on whether the call is mapped.
 
   The key, and every key derived from it, knows which rows of a larger array it
-  is for: each row of a batch gets the same numbers whichever micro-batch or
+  is for: each row of a batch gets the same numbers, whichever microbatch or
   device processes it.
 
   Args:

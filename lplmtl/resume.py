@@ -33,14 +33,14 @@ __all__ = [
   'differences', 'to_data',
 ]  # fmt: skip
 
-# Seconds of training between two pauses. After a SIGTERM a run goes on for up
-# to this long; schedulers usually grant 30 s. Pauses cost nothing measurable.
+# Seconds of training between two pauses. After a SIGTERM a run continues for up
+# to this long; schedulers usually grant 30 s. Pauses have no measurable cost.
 _SECONDS_BETWEEN_PAUSES = 1.0
-# Steps to the first pause, when the time of a step is not known yet: few enough
-# to take seconds even for a slow model, enough to time the fast ones.
+# Steps before the first pause, when the time of a step is not yet known: few
+# enough to take seconds even for a slow model, enough to time a fast one.
 _FIRST_STEPS = 50
-# How many seconds of training are saved at the end of `fit`, even if no save is
-# due: more than it takes to write a checkpoint, and to restore it.
+# How many seconds of training are worth a save at the end of `fit`, even if no
+# save is due: more than it takes to write a checkpoint and to restore it.
 _WORTH_SAVING = 10.0
 
 
@@ -67,21 +67,21 @@ class Checkpoints:
       folder. Anything else in it is neither counted nor removed.
     run: JSON data that describe the run: everything that changes what is
       computed, such as the data, the model and every setting. A checkpoint of
-      another run is refused. Of what is left out here, only the random key and
+      another run is rejected. Of what is left out here, only the random key and
       the shapes are compared.
-    every_steps: saves whenever a multiple of this many steps of an epoch is
-      done, and at its end; 0 to go by time only.
-    every_seconds: saves at least this often (whenever `fit` pauses, which is
-      after about a second, or a step if that takes longer).
-    num_kept: how many checkpoints stay.
+    every_steps: saves after every multiple of this many steps in an epoch, and
+      at its end; 0 to go by time only.
+    every_seconds: saves at least this often (at a pause of `fit`, of which
+      there is one every second, or every step if that takes longer).
+    num_kept: how many checkpoints are kept.
     stop: once it is set, `fit` saves its progress and raises `Interrupted`.
-    environment: JSON data that do not make another run but may change its
-      results, such as versions. A note says where they differ from those of the
-      checkpoint that a run resumes from.
+    environment: JSON data that may change the results without making it another
+      run, such as versions. A note lists where they differ from those of the
+      checkpoint from which a run resumes.
     check: called before anything is written or removed; what it raises ends the
       run. For folders that several processes may claim.
     on_note: called with one line per fact worth showing, such as a damaged
-      checkpoint that was passed over; None for Python's logging.
+      checkpoint that was skipped; None for Python's logging.
 
   Raises:
     ValueError: arguments out of range, or a folder that holds a saved model.
@@ -153,8 +153,8 @@ class Checkpoints:
     """
     if self._is_used or self._is_closed:
       raise ValueError(
-        'one keeper serves one call of fit, while it is open: make another '
-        'Checkpoints for this one'
+        'a keeper serves one call of fit, while it is open: make another '
+        'Checkpoints for this call'
       )
     self._is_used = True
     self.check()
@@ -180,11 +180,11 @@ class Checkpoints:
     return None
 
   def next_pause(self, progress: Progress) -> int:
-    """Returns a step about a second ahead, but not past one to save at."""
+    """Returns a step about a second ahead, but not past one that is to save."""
     now, steps = time.monotonic(), _FIRST_STEPS
     if self._last_pause is not None:
       done = progress.total_steps - self._last_pause[0]
-      # At least a millisecond: a clock may be coarser than a stretch of steps.
+      # At least a millisecond: a clock may be coarser than a few steps.
       seconds = max(now - self._last_pause[1], 1e-3)
       steps = max(1, int(done / seconds * _SECONDS_BETWEEN_PAUSES))
     self._last_pause = (progress.total_steps, now)
@@ -195,7 +195,7 @@ class Checkpoints:
     return last
 
   def save_if_due(self, progress: Progress) -> None:
-    """Saves the progress if it is time to, or if `stop` is set.
+    """Saves the progress if that is due, or if `stop` is set.
 
     Raises:
       CheckpointError: this progress, or the last one, cannot be written.
@@ -277,8 +277,8 @@ class Checkpoints:
       raise _unreadable(self._folder, error) from error
     if strangers:
       raise RestoreError(
-        f'{strangers[0]} is not a checkpoint that was written here, or holds '
-        'more than that: move it away or choose another folder'
+        f'{strangers[0]} is not a checkpoint that lplmtl wrote, or holds more '
+        'than that: move it away or choose another folder'
       )
     return self.steps()
 

@@ -66,7 +66,7 @@ def roc_auc(scores: Any, labels: Any) -> float:
 
 
 def delong(scores: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-  """AUCs of several scores of the same rows, and their covariance.
+  """Returns the AUCs of several scores of the same rows, and their covariance.
 
       cov(k, l) = cov_i(V_k,i, V_l,i) / P + cov_j(W_k,j, W_l,j) / Q
 
@@ -327,7 +327,7 @@ def _interval(
   seed_variances: Sequence[tuple[float, int]],
   level: float,
 ) -> Interval:
-  """From the rows' variance and, for each method, (seed variance, S)."""
+  """Uses the rows' variance and, for each method, (seed variance, S)."""
   _check_level(level)
   # An unbiased estimate of a variance near 0 is often negative.
   parts = [(max(variance, 0.0), size - 1) for variance, size in seed_variances]

@@ -23,7 +23,7 @@ __all__ = (
 UNSEEN = 0  # the id of every value that is not in the training rows
 # The largest distance from the mean, in standard deviations, of a number that
 # can be encoded. Stacked feature crosses multiply up to four of them, and the
-# largest float32 is 3e38: 1e9 leaves room, 1e10 does not. No real data are so
+# largest float32 is 3e38: 1e9 leaves room, 1e10 does not. No real data lie that
 # far out.
 FURTHEST = 1e9
 # A relative spread below this counts as constant: rounding leaves about 1e-16.
@@ -74,7 +74,7 @@ class Tables:
 
   @property
   def num_ordered(self) -> int:
-    """How many of the category columns are bins; these are the last ones."""
+    """The number of category columns that are bins; these are the last ones."""
     return sum(bool(n.edges) for n in self.numerics.values())
 
   def encode(self, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
@@ -155,7 +155,7 @@ class Tables:
     """Rebuilds the tables from the output of `to_json`.
 
     Raises:
-      ValueError: `data` is not such an output.
+      ValueError: `data` is not an output of `to_json`.
     """
     try:
       return cls(
@@ -223,8 +223,8 @@ def fit(
     Tables.
 
   Raises:
-    ValueError: there are no rows, lengths differ, a number is not finite or
-      much too large, a name is neither a string nor an integer, `log` names a
+    ValueError: there are no rows, lengths differ, a number is not finite or too
+      large to scale, a name is neither a string nor an integer, `log` names a
       column that is not numeric, or `num_bins` is 1, negative or not an
       integer.
 
@@ -303,8 +303,8 @@ def _standardised(
 def _lookup(vocabulary: tuple[str, ...]) -> dict[str, int]:
   """Maps both canonical and stored texts to ids.
 
-  They differ in tables of older releases: values that these distinguished keep
-  separate ids.
+  The two differ in tables of older releases: values that these distinguished
+  keep separate ids.
   """
   ids: dict[str, int] = {}
   for i, value in enumerate(vocabulary, 1):

@@ -31,7 +31,7 @@ def multiclass(name: str, num_classes: int) -> Task:
   """One of K classes: K logits, with accuracy as the primary metric.
 
   Raises:
-    ValueError: there are fewer than two classes, so nothing to learn.
+    ValueError: there are fewer than two classes, which leaves nothing to learn.
 
   Example:
     >>> multiclass('colour', 3).num_outputs

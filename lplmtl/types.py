@@ -1,4 +1,4 @@
-"""The data types on which everything else is built: tasks, batches, balancers.
+"""The types on which everything else is built: tasks, batches, balancers.
 
 Letters used everywhere: B rows of a batch, T tasks, E experts, D input
 features, H expert width, K outputs of a task, S seeds.
@@ -82,7 +82,7 @@ class Batch(NamedTuple):
     features: pytree of `[B, ...]`.
     labels: `{task: pytree of [B, ...]}`.
     where: `{task: [B] bool}`, True where the row has a label for the task. A
-      task that is missing from it has a label in every row, as does every task
+      task that it does not name has a label in every row, as does every task
       if `where` is None. Labels under False are ignored, even NaN.
     weights: optional `[B]` float >= 0, the weight of each row in the losses.
 
@@ -139,7 +139,7 @@ class Balancer(NamedTuple):
       gradient of `sum(weights * losses)` with the weights held constant.
       Scan-safe: the new state has the structure and dtypes of the old one.
     needs_losses: whether the weights depend on this step's losses. If they
-      depend on the state only, a step may process its rows in micro-batches.
+      depend only on the state, a step may process its rows in microbatches.
     needs_gramian: whether `update` requires the Gramian. A step then takes T
       pull-backs instead of one.
     scope: what the weights act on: `all` parameters, or only those that are
@@ -151,8 +151,8 @@ class Balancer(NamedTuple):
       of T. It ignores the paths by which shared parameters affect predictions
       other than through the representation, such as an encoder that gates read.
       It requires a model with `represent(features)` and
-      `predict(representation, features)`: `SharedBottom`, `OMoE`, `MMoE`. In a
-      training loop of your own, the gradients that you pass define the scope.
+      `predict(representation, features)`: `SharedBottom`, `OMoE`, `MMoE`. In
+      your own training loop, the gradients that you pass define the scope.
     after: optional `(losses_before [T], losses_after [T], state, *, present) ->
       state`, called with the losses of the same rows before and after the step,
       under the same dropout. It costs a second forward pass.

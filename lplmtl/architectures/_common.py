@@ -1,4 +1,4 @@
-"""What architectures do before and after their own idea, and shared checks."""
+"""What architectures share: experts, encoders, towers and checks."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ def task_names(tasks: Sequence[Task]) -> tuple[str, ...]:
   """Returns the names of the tasks, in order.
 
   Raises:
-    ValueError: these are not tasks, a name occurs twice, or is reserved.
+    ValueError: these are not tasks, or a name occurs twice or is reserved.
   """
   if not isinstance(tasks, tuple | list) or any(
     not isinstance(task, Task) for task in tasks
@@ -128,7 +128,7 @@ def make_towers(
     bodies: one template for all tasks, or a tuple with one per task, in order.
 
   Raises:
-    ValueError: a wrong number of templates; and as for `task_names`.
+    ValueError: the number of templates is wrong; and as for `task_names`.
   """
   names = task_names(tasks)
   templates = (
@@ -249,7 +249,7 @@ def check_chain_labels(tasks: Sequence[Task], batch: Batch, name: str) -> None:
 
 
 def serves_later_tasks(tasks: Sequence[Task], path: tuple[str, ...]) -> bool:
-  """Returns whether a parameter belongs to any step but the last of a chain."""
+  """Returns whether a parameter belongs to a chain's step before the last."""
   last = tasks[-1].name
   return path[0] == 'encoder' or path[0].partition('_')[2] != last
 

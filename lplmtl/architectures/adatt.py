@@ -11,7 +11,7 @@ from lplmtl.types import Array, Task
 
 
 class AdaTT(nn.Module):
-  """Levels in which each task fuses all experts, with a residual of its own.
+  """Levels in which each task fuses all experts, with its own residual.
 
   Unit k of a level has experts E_k that read f_k, the output of unit k below.
   The unit adds a gated mixture of the experts of all units to a learned linear
@@ -45,8 +45,8 @@ class AdaTT(nn.Module):
       `MLP((32,))`; None for linear gates.
 
   Differs from the paper: every entry of v_k is initialised to 1 / E_k, so that
-  a unit starts with the mean of its own experts. v_k is also learned if a unit
-  has a single expert; the authors' code fixes it at 1 then.
+  a unit starts with the mean of its own experts. v_k is learned even if a unit
+  has a single expert; the authors' code then fixes it at 1.
 
   References:
     Li et al. 2023, "AdaTT: Adaptive Task-to-Task Fusion Network for Multitask

@@ -10,13 +10,13 @@ from lplmtl.types import Task
 
 
 class CGC(nn.Module):
-  """Shared and task-specific experts; a task's gate mixes its own and shared.
+  """Shared and task-specific experts; a task's gate mixes its own with those.
 
   `g_k(x) = softmax(W_k x) [E_k ; E_s]`, `y_k = h_k(g_k(x))` (eq. 1 to 4). This
   is PLE with one level; without specific experts it is MMoE.
 
   Shared parameters: `encoder` and `level_0/shared_experts`. A specific expert
-  receives the gradient of its own task only.
+  receives only its own task's gradient.
 
   Number of parameters: encoder, sum_k E_k + E_s experts, sum_k D (E_k + E_s)
   for the gates, and the towers.

@@ -33,7 +33,7 @@ class CrossStitch(nn.Module):
     tower: template of the towers' bodies, or a tuple with one per task; linear
       heads are added.
     own: initial value of alpha_kk, in [0, 1]; the other tasks' stitches share
-      the remaining 1 - own equally. 0.9 is the paper's for two tasks.
+      the remaining 1 - own equally. 0.9 is the paper's value, for two tasks.
 
   Differs from the paper: the trunks are initialised at random instead of from
   trained single-task networks, and read one shared encoder.

@@ -18,8 +18,8 @@ class DSelectK(nn.Module):
   """Each task selects at most k of E experts by a continuous, sparse gate.
 
   Selector i of a task maps the input to m = log2(E) numbers z_i. A smooth step
-  makes them exactly 0 or 1 outside a narrow range; they are then the digits of
-  an expert's binary number:
+  makes them exactly 0 or 1 outside a narrow range, and then they are the digits
+  of an expert's binary number:
 
       r(z)_e = prod_j (z_j where bit j of e is set, else 1 - z_j)
       g(x) = sum_{i=1..k} softmax(A x)_i r(S(W_i x + c_i))
@@ -47,9 +47,9 @@ class DSelectK(nn.Module):
     gamma: width of the smooth step, > 0; 1 is the default of the authors' code.
     entropy: weight of the penalty, >= 0; the authors tune it per data set.
 
-  Differs from the paper: E must be a power of 2, so that every binary number is
-  an expert's and no penalty on the others is needed; the entropy is a mean over
-  rows instead of a sum; the codes have biases c_i; and the paper's static
+  Differs from the paper: E must be a power of 2, so that every binary number
+  belongs to an expert and unused ones need no penalty; the entropy is a mean
+  over rows instead of a sum; the codes have biases c_i; and the paper's static
   gates, which depend on the task but not on the row, are left out.
 
   References:

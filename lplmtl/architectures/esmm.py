@@ -26,8 +26,8 @@ class ESMM(nn.Module):
 
   The method's target, the probability of step k among the rows that reached
   step k - 1 (the paper's p(conversion | click)), is sigmoid(a_k); its logits
-  a_k are `aux['conditional_logits']`. Use these, because p_k / p_{k-1} may be
-  0 / 0.
+  a_k are `aux['conditional_logits']`. Use these instead of p_k / p_{k-1}, which
+  may be 0 / 0.
 
   Shared parameters: `encoder`, and the trunk and tower of every step but the
   last: the probabilities of all later steps contain them as factors.

@@ -10,10 +10,10 @@ from lplmtl.types import Task
 
 
 class SingleTask(nn.Module):
-  """`y_k = h_k(f_k(x))`, where each task has its own encoder, too.
+  """`y_k = h_k(f_k(x))`, where each task also has its own encoder.
 
-  T separate models trained side by side: the baseline that multi-task learning
-  has to beat.
+  T separate models are trained side by side: the baseline that multi-task
+  learning has to beat.
 
   Shared parameters: none.
 

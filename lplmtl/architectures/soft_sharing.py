@@ -37,9 +37,9 @@ class SoftSharing(nn.Module):
       depends on the size of the trunks.
 
   Differs from the papers: Duong et al. draw the parser of a target language
-  towards a trained one of a source language. Here, as in Ma et al., both
-  models move; with T tasks the penalty covers every pair, and the embeddings.
-  It leaves out the towers, which are task-specific.
+  towards a trained one of a source language. Here, as in Ma et al., both models
+  move; with T tasks, the penalty covers every pair. It includes the embeddings,
+  but not the towers, which are task-specific.
 
   References:
     Duong et al. 2015, "Low Resource Dependency Parsing: Cross-lingual Parameter

@@ -16,7 +16,7 @@ class SPLE(nn.Module):
   The levels below the top are PLE's, each with a shared gate. The top level
   (`level_<N-1>`) holds shared experts E_s only, which read g_{s,N-1}; the
   towers take over the deep task-specific extraction. Each task mixes the top
-  experts by a gate `softmax(W_k g_{k,N-1})`. `top` says how task k's own
+  experts by a gate `softmax(W_k g_{k,N-1})`. `top` selects how task k's own
   g_{k,N-1} reaches its tower; it is an option because the paper's figure is not
   public:
 
@@ -84,8 +84,8 @@ class SPLE(nn.Module):
   ) -> _common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': one dict per level})`.
 
-    With `top='identity'` the top gate's weight of g_{k,N-1} is listed under a
-    pool with the name of the task.
+    With `top='identity'`, the top gate's weight of g_{k,N-1} is listed under a
+    pool named after the task.
     """
     names = _common.task_names(self.tasks)
     if self.top not in ('concat', 'identity', 'shared'):

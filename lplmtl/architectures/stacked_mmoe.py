@@ -34,7 +34,7 @@ class StackedMMoE(nn.Module):
       `MLP((32,))`; None for linear gates.
 
   Differs from the paper: Tang et al. draw this baseline without giving
-  equations; one gate on x for every expert above is our reading.
+  equations; that every expert above has a gate on x is our reading.
 
   References:
     Tang et al. 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task
@@ -96,7 +96,7 @@ class _Level(nn.Module):
   def __call__(
     self, x: Array, inputs: dict[str, Array], *, train: bool = False
   ) -> tuple[dict[str, Array], dict[str, mixture.Weights]]:
-    """All experts read x if `inputs`, their own inputs, is empty."""
+    """Mixes the level's experts; they all read x if `inputs` is empty."""
     pools = [mixture.Pool(name, 1, value) for name, value in inputs.items()]
     pools = pools or [mixture.Pool('experts', self.num_experts, x)]
     all_pools = tuple(pool.name for pool in pools)

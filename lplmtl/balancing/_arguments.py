@@ -1,4 +1,4 @@
-"""Checks of what balancers are given."""
+"""Checks of the arguments of balancers."""
 
 import math
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def value_of(value: Any) -> float:
 def check_each(
   name: str, values: Sequence[float] | None, **bounds: float
 ) -> None:
-  """`check` for each number of a sequence, one per task; None passes."""
+  """Applies `check` to one number per task; None passes."""
   if values is None:
     return
   if not isinstance(values, tuple | list | np.ndarray | jax.Array):
@@ -71,7 +71,7 @@ def check_each(
 
 
 def check_length(name: str, values: Any, num_tasks: int) -> None:
-  """In `init`: checks that there is one entry per task; None passes."""
+  """Checks, in `init`, that there is one entry per task; None passes."""
   if values is not None and len(values) != num_tasks:
     raise ValueError(
       f'{name} must have one entry per task, {num_tasks}; found {len(values)}'
@@ -91,7 +91,7 @@ def check_whole(name: str, value: Any, least: int = 1) -> None:
 
 
 def as_losses(losses: Any) -> Array:
-  """In `update`: returns `[T]` float32, through which no gradient flows.
+  """Returns the losses of an `update` as `[T]` float32, gradients stopped.
 
   Args:
     losses: `[T]`, or a list or tuple of T scalars.
@@ -110,7 +110,7 @@ def as_losses(losses: Any) -> Array:
 
 
 def _stacked(values: Any) -> Any:
-  """A list or tuple of scalars as `[T]`; anything else unchanged."""
+  """Stacks a list or tuple of scalars; returns anything else unchanged."""
   if not isinstance(values, list | tuple) or any(map(np.ndim, values)):
     return values
   return jnp.stack([_scalar(x) for x in values]) if values else np.zeros(0)
@@ -126,7 +126,7 @@ def _scalar(loss: Any) -> Array:
 
 
 def as_present(present: Any, losses: Array) -> Array | None:
-  """In `update`: `[T]` bool, True for tasks with a label, or None for all.
+  """Returns `present` of an `update`: `[T]` bool, or None for all tasks.
 
   Raises:
     ValueError: the shape is not that of the losses.
@@ -142,18 +142,22 @@ def as_present(present: Any, losses: Array) -> Array | None:
 
 
 def as_gramian(gramian: Any, losses: Array) -> Array:
-  """In `update`: `[T, T]` float32 or better, without a gradient.
+  """Returns the Gramian of an `update`, `[T, T]`, with gradients stopped.
+
+  Its dtype is float32 or wider.
 
   Raises:
     ValueError: there is no Gramian, or its shape does not fit the losses.
   """
   size = losses.shape
   if gramian is None or np.shape(gramian) != size * 2:
-    actual = 'none' if gramian is None else f'one of shape {np.shape(gramian)}'
+    actual = 'no Gramian'
+    if gramian is not None:
+      actual = f'a Gramian of shape {np.shape(gramian)}'
     raise ValueError(
       'a Gramian method needs losses [T] and their Gramian [T, T], which '
       'training passes and lplmtl.balancing.gramian(task_gradients) computes; '
-      f'found losses of shape {size} and as Gramian {actual}'
+      f'found losses of shape {size} and {actual}'
     )
   gramian = jnp.asarray(gramian)
   is_float = jnp.issubdtype(gramian.dtype, jnp.floating)
@@ -163,7 +167,7 @@ def as_gramian(gramian: Any, losses: Array) -> Array:
 
 
 def check_no_list(gradients: Any) -> None:
-  """Refuses a list or tuple of gradients, which has two possible meanings."""
+  """Rejects a list or tuple of gradients, which would be ambiguous."""
   if type(gradients) in (list, tuple):
     raise ValueError(
       f'gradients must not be a {type(gradients).__name__}: it could hold T '
@@ -199,7 +203,7 @@ def check_shared(shared: Any, tree: Any) -> None:
 
 
 def check_stacked(gradients: Any, num_tasks: int | None = None) -> None:
-  """Checks that all leaves lead with the same T.
+  """Checks that all leaves have a leading axis of the same size T.
 
   Raises:
     ValueError: a leading axis differs, or there are no leaves.
@@ -212,18 +216,19 @@ def check_stacked(gradients: Any, num_tasks: int | None = None) -> None:
     num_tasks = shape[0] if num_tasks is None and shape else num_tasks
     if shape[:1] != (num_tasks,):
       raise ValueError(
-        'every array of the gradients must lead with T, the number of tasks'
-        f'{f", {num_tasks}" if num_tasks else ""}; found shape {shape} at '
+        'every array of the gradients must have a leading axis of size T, the '
+        f'number of tasks{f", {num_tasks}" if num_tasks else ""}; found shape '
+        f'{shape} at '
         f'gradients{jax.tree_util.keystr(path)}. To stack T gradients: '
         'jax.tree.map(lambda *g: jnp.stack(g), *gradients)'
       )
 
 
 def one_each(losses: Any, learned: Any) -> tuple[Array, Array]:
-  """In a total loss: losses and learned values as `[T]` both.
+  """Returns the losses and learned values of a total loss, both as `[T]`.
 
   Raises:
-    ValueError: the shapes differ, are not `[T]`, or these are not numbers.
+    ValueError: the shapes differ or are not `[T]`, or one holds no numbers.
   """
   both = _stacked(losses), _stacked(learned)
   shapes = [getattr(x, 'shape', type(x).__name__) for x in both]

@@ -1,7 +1,7 @@
 """The checks around every method, and what its functions may rely on.
 
-A method's own file holds its equations; `balancer` and `aggregator` put the
-same checks before each of them.
+The file of a method holds its equations; `balancer` and `aggregator` put the
+same checks in front of every method.
 """
 
 import functools
@@ -27,25 +27,24 @@ def balancer(
 ) -> Balancer:
   """Makes a Balancer from unchecked functions.
 
-  These receive `losses`, `[T]` float32, `present`, `[T]` bool or None, a state
-  of theirs for that many tasks and, if they need it, `gramian`, `[T, T]`
-  float32 or better. No gradient flows through any of them. The update of a
-  Gramian method is jitted, so that a loop that is not jitted does not compile
-  its solver again in every step; its weights are NaN if the Gramian is not
-  finite.
+  The functions receive `losses`, `[T]` float32, `present`, `[T]` bool or None,
+  their own state for T tasks and, if they need it, `gramian`, `[T, T]` float32
+  or wider. No gradient flows through any of these. The update of a Gramian
+  method is jitted, so that a loop that is not jitted does not compile its
+  solver again in every step; its weights are NaN if the Gramian is not finite.
 
   Args:
     init: `(key, num_tasks) -> state`.
     update: `(losses, state, present) -> (weights, state)`; for a Gramian method
       `(losses, state, gramian, present)`.
-    needs_losses: see `Balancer`, as for the other arguments.
+    needs_losses: see `Balancer`.
     needs_gramian: see `Balancer`.
     scope: see `Balancer`.
     after: `(losses_before, losses_after, state, present) -> state`.
 
   Raises:
     ValueError: the scope is unknown. The functions of the returned Balancer
-      raise it for arguments that do not fit and for unknown keywords.
+      also raise it, for mismatched arguments and for unknown keywords.
   """
   check_scope(scope)
   like = functools.cache(
@@ -103,7 +102,7 @@ def _by_gramian(update: Callable[..., Any]) -> Any:
   def weigh(
     losses: Array, state: PyTree, gramian: Array, present: Array | None
   ) -> tuple[Array, PyTree]:
-    # In full precision, where an accelerator uses less by default.
+    # In full precision: accelerators use less by default.
     with jax.default_matmul_precision('highest'):
       weights, state = update(losses, state, gramian, present)
     # The solvers' comparisons would turn NaN into weights that look usable.
@@ -151,7 +150,7 @@ def aggregator(
     scope: `all` or `shared`.
 
   Raises:
-    ValueError: as `balancer`.
+    ValueError: as for `balancer`.
   """
   check_scope(scope, ('all', 'shared'))
 
@@ -188,7 +187,9 @@ def aggregator(
 def check_scope(scope: Any, known: tuple[str, ...] = SCOPES) -> None:
   """Raises ValueError unless `scope` is a known one."""
   if scope not in known:
-    raise ValueError(f"a balancer's scope must be in {known}, found {scope!r}")
+    raise ValueError(
+      f"a balancer's scope must be one of {known}, found {scope!r}"
+    )
 
 
 def _any_key() -> Array:
@@ -199,15 +200,14 @@ def _any_key() -> Array:
 def _refuse(function: str, unknown: dict[str, Any], known: str) -> None:
   if unknown:
     raise ValueError(
-      f'{function} takes the keywords {known}; found {", ".join(unknown)}'
+      f'{function} accepts the keywords {known}; found {", ".join(unknown)}'
     )
 
 
 def _check_state(state: PyTree, like: PyTree, num_tasks: int) -> None:
-  """Refuses the state of another method or number of tasks.
+  """Rejects a state that belongs to another method or number of tasks.
 
-  A method without a state returns whatever state it is given, so it accepts
-  any.
+  A stateless method returns the state it is given, so it accepts any.
   """
   if not jax.tree.leaves(like):
     return
@@ -215,7 +215,7 @@ def _check_state(state: PyTree, like: PyTree, num_tasks: int) -> None:
   if problem:
     raise ValueError(
       f'the state does not fit this method and the {num_tasks} tasks of the '
-      f'losses: {problem}; make it with init and num_tasks={num_tasks}'
+      f'losses: {problem}; create it by init with num_tasks={num_tasks}'
     )
 
 

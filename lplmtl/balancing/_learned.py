@@ -10,8 +10,8 @@ import optax
 from lplmtl.balancing import _arguments, _contract
 from lplmtl.types import Array, Balancer, PyTree
 
-# Weights stay between exp(-15) and exp(15) = 3e6, the optima of losses from
-# 1e-7 to 1e6: beyond that a task is solved or broken. Without a bound, a loss
+# Weights stay between exp(-15) and exp(15) = 3e6, the optima for losses from
+# 3e-7 to 3e6: beyond that, a task is solved or broken. Without a bound, a loss
 # of 0 would drive its weight to infinity.
 LARGEST = 15.0
 
@@ -21,16 +21,16 @@ def learned(
   learning_rate: float,
   make_state: Callable[[Array, Any], Any],
 ) -> Balancer:
-  """A balancer with T learned values, starting at 0, within [-15, 15].
+  """Makes a balancer with T learned values within [-15, 15] that start at 0.
 
-  The weights are `dtotal / dlosses`. The values follow `dtotal / dvalues` with
-  an Adam of their own. A task without a label in the batch (`present`) keeps
-  its value and its optimiser state.
+  The weights are `dtotal / dlosses`. The values descend `dtotal / dvalues` with
+  their own Adam. A task without a label in the batch (`present`) keeps its
+  value and its optimiser state.
 
   Args:
     total_loss: `(losses [T], values [T]) -> scalar`, linear in the losses.
     learning_rate: Adam's.
-    make_state: a NamedTuple class of the values and the optimiser's state.
+    make_state: a NamedTuple class with the values and the optimiser's state.
 
   Raises:
     ValueError: `learning_rate` is not above 0.
@@ -62,14 +62,14 @@ def move(
   opt_state: Any,
   values: Array,
 ) -> tuple[Array, Any]:
-  """The step of learned values, and their optimiser's new state."""
-  # Optax mixes dtypes of its counters, which the strict rules refuse.
+  """Returns the step of learned values, and their optimiser's new state."""
+  # Optax mixes dtypes in its counters, which strict promotion forbids.
   with jax.numpy_dtype_promotion('standard'):
     return optimizer.update(slope, opt_state, values)
 
 
 def keep_absent(new: PyTree, old: PyTree, present: Array | None) -> PyTree:
-  """`new`, with the old entries of tasks without a label in the batch."""
+  """Returns `new`, with old entries for tasks without a label in the batch."""
   if present is None:
     return new
   return jax.tree.map(

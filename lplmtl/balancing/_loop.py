@@ -1,4 +1,4 @@
-"""One call for every kind of method, in a training loop of your own."""
+"""One call for every kind of method, in your own training loop."""
 
 from typing import Any
 
@@ -53,8 +53,8 @@ def balance(
 
   Args:
     method: a `Balancer` or an `Aggregator`.
-    gradients: pytree of the task gradients, each leaf with a leading T; for
-      several devices see `gramian`.
+    gradients: pytree of the task gradients, each leaf with a leading T axis;
+      for several devices see `gramian`.
     losses: `[T]`.
     state: the method's state.
     shared: pytree of bools like the parameters, True where the method acts, as
@@ -66,13 +66,13 @@ def balance(
     (gradient, weights `[T]`, state).
 
   Raises:
-    ValueError: `gradients` is a list or does not lead with T; `shared` does not
-      fit; or `method` is neither a Balancer nor an Aggregator, or its `update`
-      does not accept the keywords.
+    ValueError: `gradients` is a list or a leaf lacks the leading T axis;
+      `shared` does not fit; or `method` is neither a Balancer nor an
+      Aggregator, or its `update` does not accept the keywords.
 
   Example:
     >>> from lplmtl import balancing
-    >>> gradients = {'w': jnp.array([[1.0, 0.0], [0.0, 2.0]])}  # a leading T
+    >>> gradients = {'w': jnp.array([[1.0, 0.0], [0.0, 2.0]])}  # T leads
     >>> losses, method = jnp.ones(2), balancing.equal()
     >>> state = first_state(method, jax.random.key(0), {'w': jnp.ones(2)}, 2)
     >>> gradient, weights, state = balance(method, gradients, losses, state)

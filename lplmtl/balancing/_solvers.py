@@ -1,7 +1,7 @@
 """Small problems over a Gramian, `[T, T]`: fixed shapes, bounded loops.
 
-Matrices are those of cosines between gradients (`normalize`), with a diagonal
-of 1, so `T eps` bounds the rounding error of their eigenvalues.
+Each matrix holds the cosines between gradients (`normalize`) and has a diagonal
+of 1, so `T eps` bounds the rounding error of its eigenvalues.
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ class Solved(NamedTuple):
   """State of a balancer that solves a problem in every step.
 
   Attributes:
-    residual: scalar float32, by how much the last solution missed the
+    residual: scalar float32, how far the last solution was from satisfying the
       conditions of its problem, relative to their terms; 0 is exact. Training
       reports it.
   """
@@ -25,18 +25,18 @@ class Solved(NamedTuple):
 
 
 def solved(residual: Array) -> Solved:
-  """The state after a step."""
+  """Returns the state after a step."""
   return Solved(residual.astype(jnp.float32))
 
 
 def unsolved(key: Array, num_tasks: int) -> Solved:
-  """The state before the first step: `Balancer.init` of such balancers."""
+  """Returns the state before the first step: `init` of such a Balancer."""
   del key, num_tasks
   return Solved(jnp.zeros((), jnp.float32))
 
 
 def normalize(gramian: Array) -> tuple[Array, Array]:
-  """Cosines between gradients, `[T, T]`, and the gradients' lengths, `[T]`.
+  """Returns the gradients' cosines, `[T, T]`, and their lengths, `[T]`.
 
   Gradients of very different lengths then do not make the problem
   ill-conditioned. A gradient of length 0 counts as orthogonal to all others.
@@ -51,7 +51,9 @@ def normalize(gramian: Array) -> tuple[Array, Array]:
 
 
 def shares(values: Array, norms: Array) -> Array:
-  """`[T]` weights that sum to 1, proportional to `values`; 1/T if these cancel.
+  """Returns `[T]` weights of sum 1, in proportion to `values`.
+
+  If the values cancel, all weights are 1/T.
 
   Args:
     values: `[T]`; those of gradients of length 0 are ignored.
@@ -66,13 +68,13 @@ def shares(values: Array, norms: Array) -> Array:
 
 
 def solve_on(matrix: Array, rhs: Array, support: Array) -> Array:
-  """`x` with `(A x)_i = b_i` on the support, and 0 elsewhere.
+  """Returns x with `(A x)_i = b_i` on the support, and 0 elsewhere.
 
   A ridge of 4 T eps, the size of rounding errors, keeps singular matrices
   solvable. Three steps of iterative refinement remove its effect if the matrix
-  is regular. If rounding made the matrix more indefinite than that, the ridge
-  grows by factors of 8; at T, the trace, it outweighs any negative eigenvalue,
-  and the loop ends for NaN, too.
+  is regular. If rounding has made the matrix more indefinite than that, the
+  ridge grows by factors of 8; at T, the trace, it outweighs any negative
+  eigenvalue, and the loop ends even if the matrix holds NaN.
 
   Args:
     matrix: `[T, T]`, symmetric, positive semidefinite, with a diagonal of 1.
@@ -104,10 +106,10 @@ def solve_on(matrix: Array, rhs: Array, support: Array) -> Array:
 
 
 def nonnegative(matrix: Array, rhs: Array) -> tuple[Array, Array]:
-  """The minimum of `x^T A x / 2 - b^T x` over `x >= 0`, by block pivoting.
+  """Minimises `x^T A x / 2 - b^T x` over `x >= 0`, by block pivoting.
 
-  Solves for a guess of which x are positive; all x that contradict the guess
-  change sides. If three guesses in a row do not lower the number of
+  Guesses which x are positive and solves for them; all x that contradict the
+  guess change sides. If three guesses in a row do not lower the number of
   contradictions, as can happen with a singular A, `one_by_one` takes over.
 
   Args:
@@ -148,14 +150,14 @@ def nonnegative(matrix: Array, rhs: Array) -> tuple[Array, Array]:
 
 
 def one_by_one(matrix: Array, rhs: Array, x: Array, needed: Array) -> Array:
-  """The minimum of `nonnegative`, by Lawson & Hanson's method.
+  """Solves the problem of `nonnegative` by Lawson & Hanson's method.
 
   Starting from 0, the x with the steepest descent joins the positive ones, and
-  those that would become negative leave. Each one that joins lowers the value,
-  so the method ends; and it is linearly independent of those already there, so
-  this holds for a singular A, too. On random matrices of every rank and 2 to 50
-  tasks it took at most 1.6 T steps; the limit of 10 T is only reached if
-  rounding makes it go in circles.
+  those that would become negative leave. Each x that joins lowers the value, so
+  the method ends; it is also linearly independent of those already there, so
+  the method works for a singular A, too. On random matrices of every rank with
+  2 to 50 tasks, it took at most 1.6 T steps; the limit of 10 T is reached only
+  if rounding makes it go round in circles.
 
   Args:
     matrix: `[T, T]`, as in `solve_on`.
@@ -177,7 +179,7 @@ def one_by_one(matrix: Array, rhs: Array, x: Array, needed: Array) -> Array:
     length = jnp.minimum(times.min(), 1)
     leaving = below & (times <= length)
     x = jnp.where(support & ~leaving, x + length * (wanted - x), 0)
-    # One that leaves right after it joined does so by rounding: keep it out.
+    # An x that leaves right after joining does so through rounding: bar it.
     barred = barred | (leaving & (last == jnp.arange(size)))
     lacks = _lacks(matrix, rhs, x)
     lacks = jnp.where(support | barred | below.any(), 0, lacks)
@@ -197,10 +199,10 @@ def one_by_one(matrix: Array, rhs: Array, x: Array, needed: Array) -> Array:
 
 
 def _lacks(matrix: Array, rhs: Array, x: Array) -> Array:
-  """`b - A x`, or 0 where it is not above 8 T eps of its terms.
+  """Returns `b - A x`, or 0 where it is not above 8 T eps of its terms.
 
   A sum of T products has a rounding error of up to T eps of its terms; the
-  factor 8 covers that of x.
+  factor of 8 covers the error of x.
   """
   eps = 8 * len(rhs) * jnp.finfo(matrix.dtype).eps
   terms = jnp.abs(matrix) @ jnp.abs(x) + jnp.abs(rhs)
@@ -209,14 +211,14 @@ def _lacks(matrix: Array, rhs: Array, x: Array) -> Array:
 
 
 def fair(matrix: Array, rhs: Array, power: float) -> tuple[Array, Array]:
-  """`x > 0` with `(A x)_i = b_i x_i^-power`, by Newton's method.
+  """Solves `(A x)_i = b_i x_i^-power` for `x > 0`, by Newton's method.
 
-  It is the minimum of the convex `x^T A x / 2 - sum_i b_i U(x_i)` with
+  The solution minimises the convex `x^T A x / 2 - sum_i b_i U(x_i)` with
   `U' = x^-power`, so it exists unless a mixture of rows of A is 0: then x grows
-  until rounding stops it. A line search over 16 halvings, down to 3e-5 of the
-  Newton step, keeps the value falling. With powers from 1/2 to 2 ten steps
-  suffice, and up to 30 if the matrix is nearly singular; the limit of 40 is
-  for smaller powers, whose solutions leave the range of float32.
+  until rounding stops it. A line search over 16 lengths, from the Newton step
+  down to 3e-5 of it, keeps the value falling. With powers from 1/2 to 2, ten
+  steps suffice, or up to 30 if the matrix is nearly singular; the limit of 40
+  is for smaller powers, whose solutions leave the range of float32.
 
   Args:
     matrix: `[T, T]`, as in `solve_on`.
@@ -273,7 +275,7 @@ def fair(matrix: Array, rhs: Array, power: float) -> tuple[Array, Array]:
 
 
 def inverse(norms: Array) -> Array:
-  """`[T]` 1 / length, relative to the shortest; 0 for a gradient that is 0."""
+  """Returns `[T]` 1 / length, relative to the shortest; 0 for a length of 0."""
   nonzero = norms > 0
   shortest = jnp.min(jnp.where(nonzero, norms, jnp.inf))
   return jnp.where(nonzero, shortest / jnp.where(nonzero, norms, 1), 0)

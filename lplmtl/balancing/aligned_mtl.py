@@ -31,7 +31,7 @@ def aligned_mtl(
     A Balancer without a state; one forward and T backward passes per step.
     Directions in which A is 0 up to rounding are dropped: in float32, those
     about 1000 times shorter than the longest gradient, so bring the losses to
-    one scale. If all gradients are 0, the weights are 1/T.
+    a common scale. If all gradients are 0, the weights are 1/T.
 
   Raises:
     ValueError: `scale` is not one of the three.
@@ -56,7 +56,7 @@ def aligned_mtl(
 
 
 def alignment(gramian: Array, scale: str) -> Array:
-  """`[T, T]` B such that `sum_j B_kj g_j` are orthogonal and equally long."""
+  """Returns B, `[T, T]`; the `sum_j B_kj g_j` are orthogonal, of one length."""
   size = len(gramian)
   # Relative to the longest gradient, so that no product overflows or vanishes.
   largest = jnp.diagonal(gramian).max()
@@ -70,7 +70,7 @@ def alignment(gramian: Array, scale: str) -> Array:
   if scale == 'min':
     chosen = jnp.min(jnp.where(kept, values, jnp.inf))
   elif scale == 'median':
-    chosen = values[size - 1 - count // 2]  # of those that are kept
+    chosen = values[size - 1 - count // 2]  # of those kept
   else:
     total = jnp.where(kept, values, 0).sum()
     chosen = total / jnp.maximum(count, 1).astype(values.dtype)

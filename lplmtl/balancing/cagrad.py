@@ -53,13 +53,13 @@ def cagrad(c: float = 0.5, scope: Scope = 'shared') -> Balancer:
 
 
 def _path(cosines: Array, norms: Array, c: float) -> tuple[Array, Array]:
-  """What the weights have beyond 1/T, and the residual.
+  """Returns the excess x of the weights over 1/T, and the residual.
 
   As the allowed distance from the mean grows from 0, x follows a straight line
   until a task joins the worst ones or leaves them. On each piece, the tasks in
   the support share the lowest `g_k . d`; the last piece ends where the distance
-  is `c ||g_0||`. At most 1.6 T pieces were seen on random Gramians of 2 to 20
-  tasks; the loop gives up after 4 T, with a residual of 1.
+  is `c ||g_0||`. On random Gramians of 2 to 20 tasks there were at most 1.6 T
+  pieces; the loop gives up after 4 T, with a residual of 1.
   """
   size = len(norms)
   gramian = cosines * jnp.outer(norms, norms)
@@ -82,7 +82,7 @@ def _path(cosines: Array, norms: Array, c: float) -> tuple[Array, Array]:
     lowest = jnp.sum(jnp.where(support, heights, 0)) / number
     rate = jnp.sum(jnp.where(support, slopes, 0)) / number
     closing = rate - slopes
-    # The task that changed sides last would do so again, by rounding.
+    # The task that changed sides last would do so again, through rounding.
     join, joins = first(
       (heights - lowest) / jnp.where(closing > 0, closing, 1),
       nonzero & ~support & (closing > 0) & (tasks != last),
@@ -91,7 +91,7 @@ def _path(cosines: Array, norms: Array, c: float) -> tuple[Array, Array]:
       x / jnp.where(move < 0, -move, 1), support & (move < 0) & (tasks != last)
     )
     # a t^2 + 2 b t + d = 0 where the distance is reached; this form of the root
-    # has no cancellation. There is none where the direction is 0.
+    # avoids cancellation. There is no root where the direction is 0.
     a, b, d = move @ slopes, x @ slopes, x @ gramian @ x - allowed
     root = jnp.sqrt(jnp.maximum(b**2 - a * d, 0))
     reach = jnp.where(b + root > tiny, -d / jnp.maximum(b + root, tiny), 0)

@@ -9,7 +9,7 @@ from lplmtl.types import Array, Balancer, Scope
 
 
 def config(scope: Scope = 'shared') -> Balancer:
-  """ConFIG: the same angle to every task gradient, and their joint length.
+  """ConFIG: a step at the same angle to every task gradient.
 
       d = (sum_k g_k . u) u,   u ~ pinv([g_1 / ||g_1||, ...]^T) 1,  ||u|| = 1
 

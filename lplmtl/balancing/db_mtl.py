@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from lplmtl.balancing import _arguments, _contract, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
-# The smallest loss, and the shortest average relative to the longest, that is
-# divided by: far below what training reaches, yet gradients times 1 / 1e-8 are
-# finite in float32.
+# The smallest divisor, for losses and for the lengths of the averages relative
+# to the longest: far below what training reaches, while gradients divided by it
+# are still finite in float32.
 SMALLEST = 1e-8
 
 
@@ -20,7 +20,7 @@ class DbMtlState(NamedTuple):
   Attributes:
     step: scalar int32, number of steps taken.
     tracked: moving averages of the gradients of the log losses; each shared
-      parameter with a leading T.
+      parameter with a leading T axis.
   """
 
   step: Array
@@ -54,8 +54,8 @@ def db_mtl(
   Raises:
     ValueError: an argument is out of range.
 
-  Differs from the paper: parameters of a single task follow the gradient of its
-  loss, not of the log loss.
+  Differs from the paper: parameters of a single task follow the gradient of the
+  task's loss, not of its log loss.
 
   References:
     Lin et al. 2023, "Dual-Balancing for Multi-Task Learning".

@@ -26,7 +26,7 @@ def dualproj(scope: Scope = 'shared') -> Balancer:
     step.
 
   Differs from the paper: GEM learns one task at a time and remembers the
-  others; tasks learned together are TorchJD's use of the projection.
+  others; the projection for tasks that are learned together is TorchJD's.
 
   References:
     Lopez-Paz & Ranzato 2017, "Gradient Episodic Memory for Continual Learning".

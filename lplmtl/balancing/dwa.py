@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from lplmtl.balancing import _arguments, _contract, coordinates
 from lplmtl.types import Array, Balancer
 
-# A ratio is infinite after an epoch whose loss was next to 0, and the softmax
-# of infinities is NaN. At 80 the other weights are exp(-80) = 2e-35 at most:
-# nothing, but still a normal float32.
+# A ratio is infinite after an epoch whose loss was close to 0, and the softmax
+# of infinities is NaN. With a logit of 80, the other tasks' shares may be as
+# small as exp(-80) = 2e-35: negligible, but still a normal float32.
 LARGEST_LOGIT = 80.0
 
 
@@ -46,8 +46,8 @@ def dwa(steps_per_epoch: int = 100, temperature: float = 2.0) -> Balancer:
 
   Returns:
     A Balancer whose state is a `DwaState`; one forward and one backward pass
-    per step. Steps in which a task has no label (`present`) do not count in its
-    mean; a task without a label in a whole epoch keeps its mean.
+    per step. Steps in which a task has no label (`present`) do not count
+    towards its mean; a task without a label in a whole epoch keeps its mean.
 
   Raises:
     ValueError: an argument is out of range.

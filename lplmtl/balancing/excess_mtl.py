@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from lplmtl.balancing import _arguments, _contract, coordinates
 from lplmtl.types import Aggregator, Array, PyTree
 
-# Added to the sums of squares: a coordinate that never had a gradient would
+# Added to the sums of squares, as a coordinate that never had a gradient would
 # give 0 / 0.
 SMALLEST = 1e-7
-# The lightest weight is at least exp(-60) = 9e-27 of the heaviest: its
+# The smallest weight is at least exp(-60) = 9e-27 of the largest, so that its
 # logarithm in the next step is finite.
 LARGEST_LOG_RATIO = 60
 
@@ -20,7 +20,8 @@ class ExcessMtlState(NamedTuple):
   """State of `excess_mtl`.
 
   Attributes:
-    squares: sums of squared gradients; each shared parameter with a leading T.
+    squares: sums of squared gradients; each shared parameter with a leading T
+      axis.
     first: `[T]` float32, each task's first excess risk; 0 until there is one.
     weights: `[T]` float32.
   """
@@ -36,8 +37,8 @@ def excess_mtl(
 ) -> Aggregator:
   """ExcessMTL: the further a task is from its optimum, the heavier it gets.
 
-  A loss by itself does not tell how much is left to learn, since its labels may
-  be noisy. The excess risk is estimated by a second-order expansion with
+  A loss by itself does not show how much is left to learn, since labels may be
+  noisy. The excess risk is estimated by a second-order expansion with
   Adagrad's estimate of the curvature, and the weights follow it:
 
       E_k = g_k^T diag(H_k)^-1 g_k,   H_k = sqrt(sum_t g_k^2),
@@ -88,7 +89,7 @@ def excess_mtl(
     risks = coordinates.inner(gradients, scaled).astype(jnp.float32)
     known = state.first > 0
     ratios = jnp.where(known, risks / jnp.where(known, state.first, 1), 0)
-    # In logarithms, relative to the heaviest: no ratio is too large for exp.
+    # In logarithms, relative to the largest, so that no exp overflows.
     logs = jnp.log(state.weights) + learning_rate * mask * ratios
     grown = jnp.exp(jnp.maximum(logs - logs.max(), -LARGEST_LOG_RATIO))
     weights = coordinates.share_out(grown, state.weights, mask)

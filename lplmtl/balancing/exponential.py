@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from lplmtl.balancing import _arguments, _contract
 from lplmtl.types import Array, Balancer
 
-# A rate to the power t is kept within exp(+-80): exp(80) = 6e34 leaves room for
-# initial weights up to 6000 below float32's 3e38, and exp(-80) = 2e-35 is still
-# a normal float32.
+# A rate to the power of t is kept within exp(+-80): exp(80) = 6e34 leaves room
+# for initial weights of up to 6000 below float32's limit of 3e38, and exp(-80)
+# = 2e-35 is still a normal float32.
 LARGEST_LOG = 80.0
 
 

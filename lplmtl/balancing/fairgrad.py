@@ -9,7 +9,7 @@ from lplmtl.types import Array, Balancer, Scope
 
 
 def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
-  """FairGrad: shares the decrease of the losses alpha-fairly.
+  """FairGrad: divides the decrease in the losses alpha-fairly among the tasks.
 
   It maximises `sum_k (g_k . d)^(1 - alpha) / (1 - alpha)` over directions of
   fixed length, so
@@ -17,23 +17,23 @@ def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
       A w = w^(-1/alpha),   w > 0
 
   element by element, with the Gramian A. The loss of every task falls. alpha =
-  1 is `nash_mtl`; the larger alpha, the more the slowest task counts. The sum
-  of the weights is not fixed: the length of the step scales with that of the
-  gradients to the power (1 - alpha) / (1 + alpha), so it grows as they vanish;
-  `normalized` makes it comparable with other methods.
+  1 is `nash_mtl`; the larger alpha is, the more the slowest task counts. The
+  sum of the weights is not fixed: the length of the step scales with that of
+  the gradients to the power of (1 - alpha) / (1 + alpha), so for alpha > 1 it
+  grows as they vanish; `normalized` makes it comparable with other methods.
 
   Args:
-    alpha: >= 0.5. Up to about 6 the equation holds to float32 rounding. Beyond
-      that the weights, which scale with a task's gain to the power -alpha, may
-      leave the range of float32: they stay finite, and `residual` tells by how
-      much the equation is missed.
+    alpha: >= 0.5. Up to about 6, the equation holds to float32 rounding. Beyond
+      that, the weights, which scale with a task's gain to the power of -alpha,
+      may leave the range of float32: they stay finite, and `residual` shows how
+      far they are from satisfying the equation.
     scope: see `Balancer`.
 
   Returns:
     A Balancer whose state is a `Solved`; one forward and T backward passes per
     step. A task whose gradient is 0 gets the mean weight of the others.
-    Gradients of which a mixture is 0 have no solution; they get large finite
-    weights whose direction is about 0.
+    If a mixture of the gradients is 0, there is no solution; the weights are
+    then large but finite, and the combined gradient is about 0.
 
   Raises:
     ValueError: `alpha` is below 0.5.

@@ -11,8 +11,8 @@ from lplmtl.balancing import _arguments, _contract, coordinates
 from lplmtl.balancing._learned import keep_absent, move
 from lplmtl.types import Array, Balancer
 
-# The smallest distance of a loss from its lower bound: the method divides by it
-# and takes its logarithm. The authors' code uses 1e-8, too.
+# The smallest distance of a loss from its lower bound: the method divides by
+# the distance and takes its logarithm. The authors' code uses 1e-8, too.
 SMALLEST = 1e-8
 
 
@@ -56,7 +56,7 @@ def famo(
   Returns:
     A Balancer whose state is a `FamoState`; two forward passes and one backward
     pass per step. A task without a label in the batch (`present`) keeps its
-    logit and has the weight 0. Losses must be above b_k; those closer than 1e-8
+    logit and has weight 0. Losses must be above b_k; those closer than 1e-8
     count as 1e-8 above it.
 
   Raises:

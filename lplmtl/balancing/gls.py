@@ -15,7 +15,7 @@ def gls() -> Balancer:
       L = (prod_k L_k)^(1/T),  so  w_k = dL / dL_k = L / (T L_k)
 
   The sum of the weights is not fixed: `sum_k w_k L_k = L`. A task without a
-  label in the batch (`present`) is left out of the mean and has the weight 0.
+  label in the batch (`present`) is left out of the mean and has weight 0.
 
   Returns:
     A Balancer without a state; one forward and one backward pass per step.

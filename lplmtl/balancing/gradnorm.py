@@ -9,8 +9,8 @@ from lplmtl.balancing import _arguments, _contract, coordinates
 from lplmtl.balancing._learned import move
 from lplmtl.types import Array, Balancer, Scope
 
-# The smallest weight before scaling. Adam's steps of 0.025 would otherwise lead
-# to 0 or below, where a task is lost or its loss is maximised.
+# The smallest weight before scaling. Adam's steps of 0.025 could otherwise take
+# a weight to 0 or below, where the task is lost or its loss is maximised.
 SMALLEST = 1e-3
 
 
@@ -38,11 +38,11 @@ def gradnorm(
       sum_k | G_k - mean(G) r_k^alpha |,   G_k = w_k ||g_k||
 
   with the target held constant. r_k is the ratio of task k's loss to its first
-  one, relative to the mean of these ratios: tasks that lag behind may have
+  loss, relative to the mean of these ratios: tasks that lag behind may have
   longer gradients. The weights sum to T.
 
   Args:
-    alpha: >= 0, strength with which a lag counts.
+    alpha: >= 0, how strongly a lag counts.
     learning_rate: of the weights' own Adam.
     scope: see `Balancer`.
 

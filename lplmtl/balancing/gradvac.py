@@ -29,7 +29,7 @@ def gradvac(beta: float = 0.01, scope: Scope = 'all') -> Balancer:
   """GradVac: gives the gradients the cosines that they usually have.
 
   For each task i, starting from `g'_i = g_i`, over the other tasks j in a
-  random order of its own (Algorithm 1): with `phi = cos(g'_i, g_j)` and its
+  random order drawn for i (Algorithm 1): with `phi = cos(g'_i, g_j)` and its
   moving average `phi'`, if phi < phi',
 
       g'_i <- g'_i + ||g'_i|| (phi' sqrt(1 - phi^2) - phi sqrt(1 - phi'^2))
@@ -50,7 +50,7 @@ def gradvac(beta: float = 0.01, scope: Scope = 'all') -> Balancer:
   Raises:
     ValueError: `beta` is out of range.
 
-  Differs from the paper: averages stay within [-.99, .99], so that nearly
+  Differs from the paper: averages stay within [-0.99, 0.99], so that nearly
   parallel gradients do not give an infinite coefficient.
 
   References:

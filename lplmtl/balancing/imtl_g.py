@@ -15,18 +15,18 @@ def imtl_g(scope: Scope = 'shared') -> Balancer:
 
   With the matrix C of the gradients' cosines, this is
   `w_k ~ (C^-1 1)_k / ||g_k||`. The weights sum to 1, and some may be below 0.
-  The scale of a loss does not turn the direction. But before scaling the
-  weights may sum to about 0, or to less: then the step is very long, or all
-  losses rise. `config` follows the same line without either problem. Linearly
-  dependent gradients may have no such direction except 0.
+  The scale of a loss does not turn the direction. But if the weights sum to
+  about 0 before they are scaled, the step is very long, and if they sum to less
+  than 0, all losses rise. `config` follows the same line without either
+  problem. Linearly dependent gradients may have no such direction except 0.
 
   Args:
     scope: see `Balancer`.
 
   Returns:
     A Balancer without a state; one forward and T backward passes per step. A
-    task whose gradient is 0 is ignored. If the solution sums to 0, up to 1e-6
-    of the sizes of its entries, the weights are 1/T.
+    task whose gradient is 0 is ignored. If the solution sums to 0, to within
+    1e-6 of the sum of its absolute entries, the weights are 1/T.
 
   References:
     Liu et al. 2021, "Towards Impartial Multi-task Learning".

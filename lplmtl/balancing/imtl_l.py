@@ -22,7 +22,7 @@ class ImtlLState(NamedTuple):
 
 
 def imtl_l_loss(losses: Array, scales: Array) -> Array:
-  """IMTL-L's total loss, for a training loop of your own.
+  """IMTL-L's total loss, for your own training loop.
 
       sum_k  exp(s_k) L_k - s_k
 
@@ -36,7 +36,7 @@ def imtl_l_loss(losses: Array, scales: Array) -> Array:
     Scalar.
 
   Raises:
-    ValueError: the arguments do not have one shape `[T]`.
+    ValueError: the arguments do not both have shape `[T]`.
 
   References:
     Liu et al. 2021, "Towards Impartial Multi-task Learning".
@@ -48,10 +48,10 @@ def imtl_l_loss(losses: Array, scales: Array) -> Array:
 def imtl_l(learning_rate: float = 1e-2) -> Balancer:
   """IMTL-L: learned scales that bring every loss to 1.
 
-  The weights are `exp(s_k)` (see `imtl_l_loss`). The s_k start at 0 and follow
-  the gradient of the same total loss with an Adam of their own. The sum of the
-  weights is not fixed. This is `uncertainty` with twice the regulariser: there
-  the scaled losses approach 1/2.
+  The weights are `exp(s_k)` (see `imtl_l_loss`). The s_k start at 0 and descend
+  the same total loss with their own Adam. The sum of the weights is not fixed.
+  This is `uncertainty` with twice the regulariser: there, the scaled losses
+  approach 1/2.
 
   Args:
     learning_rate: Adam's step for the s_k.
@@ -63,8 +63,8 @@ def imtl_l(learning_rate: float = 1e-2) -> Balancer:
   Raises:
     ValueError: `learning_rate` is not above 0.
 
-  Differs from the paper: the s_k have an optimiser of their own, and are
-  bounded to [-15, 15].
+  Differs from the paper: the s_k have their own optimiser, and are bounded to
+  [-15, 15].
 
   References:
     Liu et al. 2021, "Towards Impartial Multi-task Learning".

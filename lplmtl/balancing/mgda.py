@@ -8,7 +8,7 @@ from lplmtl.balancing import _contract, _solvers
 from lplmtl.types import Array, Balancer, Scope
 
 NORMALIZATIONS = ('none', 'l2', 'loss', 'loss+')
-# The smallest loss that a gradient is divided by.
+# A smaller loss counts as this, so that a gradient divided by it is finite.
 SMALLEST = 1e-8
 
 
@@ -21,8 +21,8 @@ def mgda(
       w = argmin || sum_k w_k g_k / c_k ||^2  over  w >= 0, sum_k w_k = 1
 
   Without normalisation (c_k = 1), the direction `sum_k w_k g_k` lowers the loss
-  of every task, at the same rate for all tasks that have a weight. If it is 0,
-  no direction lowers all losses. The weights sum to 1.
+  of every task, at the same rate for all tasks with a weight above 0. If it is
+  0, no direction lowers all losses. The weights sum to 1.
 
   Args:
     normalization: c_k is 1 (`none`), the length of the gradient (`l2`), the
@@ -39,9 +39,9 @@ def mgda(
     ValueError: `normalization` is not one of the four.
 
   Differs from the papers: the problem is solved exactly, with an active set,
-  for any T (Sener & Koltun use Frank-Wolfe from three tasks on). A task whose
-  gradient is 0, such as one without labels, is ignored instead of stopping the
-  others.
+  for any T (Sener & Koltun use Frank-Wolfe for three tasks or more). A task
+  whose gradient is 0, such as one without labels, is ignored instead of
+  stopping the others.
 
   References:
     Désidéri 2012, "Multiple-gradient descent algorithm (MGDA) for

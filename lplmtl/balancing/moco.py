@@ -14,7 +14,7 @@ class MoCoState(NamedTuple):
 
   Attributes:
     step: scalar int32, number of steps taken.
-    tracked: the averages y_k; each shared parameter with a leading T.
+    tracked: the averages y_k; each shared parameter with a leading T axis.
     weights: `[T]` float32, lambda; 1/T for a task before its first label.
   """
 
@@ -42,14 +42,14 @@ def moco(
   Args:
     beta: in (0, 1], of the moving averages, with `beta_decay` >= 0.
     gamma: > 0, of the weights, with `gamma_decay` >= 0.
-    rho: >= 0, pulls the weights towards equal ones.
+    rho: >= 0, how strongly the weights are drawn towards equality.
     scope: see `Aggregator`.
 
   Returns:
     An Aggregator whose state is a `MoCoState`, T times the size of the shared
     parameters; one forward and T backward passes per step. The weights sum to
-    1. A task without a label in the batch (`present`) keeps its average; before
-    its first label it has no weight, and then it starts from 1/T.
+    1. A task without a label in the batch (`present`) keeps its average. Before
+    its first label, its weight is 0; then it starts from 1/T.
 
   Raises:
     ValueError: an argument is out of range.
@@ -96,7 +96,7 @@ def moco(
 def _step_weights(
   weights: Array, tracked: PyTree, length: Array, rho: float
 ) -> tuple[Array, Array]:
-  """`[T]` weights of this step, and those to keep for the next one."""
+  """Returns `[T]` weights of this step, and those to keep for the next one."""
   gramian = coordinates.products(tracked).astype(jnp.float32)
   squares = jnp.diagonal(gramian)
   gramian = gramian / jnp.where(squares.max() > 0, squares.max(), 1)
@@ -110,7 +110,7 @@ def _step_weights(
 
 
 def to_simplex(values: Array, known: Array) -> Array:
-  """The nearest `[T]` weights >= 0 that sum to 1; 0 where `known` is False."""
+  """Returns the nearest `[T]` weights >= 0 of sum 1; 0 where not `known`."""
   values = jnp.where(known, values, -jnp.inf)
   ordered = jnp.sort(values)[::-1]
   count = jnp.arange(1, len(values) + 1, dtype=values.dtype)

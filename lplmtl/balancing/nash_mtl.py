@@ -13,7 +13,7 @@ def nash_mtl(scope: Scope = 'shared') -> Balancer:
 
   element by element, with the Gramian A. The loss of every task falls, and its
   scale has no effect on the direction. The sum of the weights is not fixed: the
-  length of the step is `sqrt(T)` (counting tasks whose gradient is not 0),
+  length of the step is `sqrt(T)` (counting only tasks whose gradient is not 0),
   however long the gradients are; `normalized` makes it comparable with other
   methods.
 

@@ -18,14 +18,14 @@ def normalized(balancer: Balancer, total: float | None = None) -> Balancer:
 
   Args:
     balancer: any Balancer.
-    total: > 0, the sum of the weights; None for T, as `equal` has it.
+    total: > 0, the sum of the weights; None for T, the sum of `equal`.
 
   Returns:
     A Balancer with the same state. Tasks without a label in the batch
-    (`present`) have the weight 0, and the sum is smaller by their share, as it
-    is for `equal`. Weights whose sum is not above 0 are left unchanged. Where
-    some weights are negative (`config`, `imtl_g` and `aligned_mtl`), their sum
-    may be small, and the scaled step long.
+    (`present`) have weight 0, and the sum is smaller by their share, as it is
+    for `equal`. Weights whose sum is not above 0 are left unchanged. If some
+    weights are negative (`config`, `imtl_g` and `aligned_mtl`), their sum may
+    be small, and the scaled step long.
 
   Raises:
     ValueError: `total` is not above 0; or `balancer` is an `Aggregator`, which

@@ -10,10 +10,10 @@ from lplmtl.types import Array, Balancer, Scope
 
 
 def pcgrad(scope: Scope = 'shared') -> Balancer:
-  """PCGrad: removes from each gradient what conflicts with another one.
+  """PCGrad: removes from each gradient what conflicts with the others.
 
   For each task i, starting from `g_i^PC = g_i`, over the other tasks j in a
-  random order of its own (Algorithm 1):
+  random order drawn for i (Algorithm 1):
 
       g_i^PC <- g_i^PC - min(0, g_i^PC . g_j) / ||g_j||^2 g_j
 

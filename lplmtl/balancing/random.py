@@ -6,10 +6,11 @@ from lplmtl.types import Balancer, Scope
 
 
 def random(scope: Scope = 'shared') -> Balancer:
-  """RGW: random weights of the gradients, drawn anew in every step.
+  """RGW: random weights for the gradients, drawn anew in every step.
 
-  `rlw` with normal numbers, whose weights act only on the shared parameters: a
-  baseline for Gramian methods that needs no Gramian. The weights sum to 1.
+  This is `rlw` with normal numbers, except that its weights act only on the
+  shared parameters: a baseline for Gramian methods that needs no Gramian. The
+  weights sum to 1.
 
   Args:
     scope: see `Balancer`.

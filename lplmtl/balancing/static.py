@@ -1,4 +1,4 @@
-"""Fixed weights: what a grid search tries."""
+"""Fixed weights, such as a grid search tries."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ def static(weights: Sequence[float] | None = None) -> Balancer:
 
   Args:
     weights: T numbers >= 0, not all of them 0, in the order of the tasks; None
-      for 1 each, as `equal`.
+      for 1 each, as in `equal`.
 
   Returns:
     A Balancer without a state; one forward and one backward pass per step.

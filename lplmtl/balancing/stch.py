@@ -19,8 +19,8 @@ def stch(
       L = mu log sum_k exp(p_k (L_k - z_k) / mu)
 
   so that `w_k = p_k softmax_k(p_k (L_k - z_k) / mu)`. As mu approaches 0, only
-  the worst task has a weight; every Pareto optimal solution is then the minimum
-  for some p. With equal preferences the weights sum to 1/T.
+  the worst task keeps a weight; every Pareto-optimal solution is then the
+  minimum for some p. With equal preferences the weights sum to 1/T.
 
   Args:
     smoothing: mu > 0, in the units of the losses.
@@ -29,16 +29,16 @@ def stch(
 
   Returns:
     A Balancer without a state; one forward and one backward pass per step. A
-    task without a label in the batch (`present`) has the weight 0.
+    task without a label in the batch (`present`) has weight 0.
 
   Raises:
     ValueError: an argument is out of range; or, in `init`, the number of tasks
       does not match.
 
   Differs from the paper: z is a constant and is not searched for. The authors'
-  code uses log(L_k / nadir_k) as losses, after some warm-up epochs whose mean
-  losses are the nadir; here the losses count as they are, in their own units,
-  from the first step on.
+  code replaces the losses by log(L_k / nadir_k), after some warm-up epochs
+  whose mean losses are the nadir; here the losses keep their own units, from
+  the first step on.
 
   References:
     Lin et al. 2024, "Smooth Tchebycheff Scalarization for Multi-Objective

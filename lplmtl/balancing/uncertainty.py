@@ -15,7 +15,7 @@ class UncertaintyState(NamedTuple):
 
   Attributes:
     log_vars: `[T]` float32, `log sigma_k^2`, within [-15, 15].
-    opt_state: state of their own optimiser.
+    opt_state: state of their optimiser.
   """
 
   log_vars: Array
@@ -23,15 +23,15 @@ class UncertaintyState(NamedTuple):
 
 
 def uncertainty_loss(losses: Array, log_vars: Array) -> Array:
-  """Kendall et al.'s total loss, for a training loop of your own.
+  """Kendall et al.'s total loss, for your own training loop.
 
   With `s_k = log sigma_k^2`:
 
       sum_k  exp(-s_k) L_k + s_k / 2
 
-  (eq. 10 for classifications with L the cross-entropy, eq. 7 for regressions
-  with L half the squared error, as in `lplmtl.tasks.regression`). The optimum
-  over s_k is s_k = ln(2 L_k); the total may well be negative there.
+  (eq. 10 for classification, with L the cross-entropy, and eq. 7 for
+  regression, with L half the squared error, as in `lplmtl.tasks.regression`).
+  The optimum over s_k is s_k = ln(2 L_k); the total may be negative there.
 
   Args:
     losses: `[T]` float >= 0.
@@ -41,7 +41,7 @@ def uncertainty_loss(losses: Array, log_vars: Array) -> Array:
     Scalar.
 
   Raises:
-    ValueError: the arguments do not have one shape `[T]`.
+    ValueError: the arguments do not both have shape `[T]`.
 
   References:
     Kendall, Gal & Cipolla 2018, "Multi-Task Learning Using Uncertainty to Weigh
@@ -76,9 +76,9 @@ def uncertainty(learning_rate: float = 1e-2) -> Balancer:
   """Homoscedastic uncertainty weighting (Kendall et al. 2018).
 
   The weights are `exp(-s_k)` (see `uncertainty_loss`). The `s_k` start at 0,
-  so the weights at 1, and follow the gradient of the same total loss with an
-  Adam of their own. The sum of the weights is not fixed: a small loss gets a
-  large weight, up to `exp(15)`.
+  and so the weights at 1, and descend the same total loss with their own Adam.
+  The sum of the weights is not fixed: a small loss gets a large weight, up to
+  `exp(15)`.
 
   Args:
     learning_rate: Adam's step for the `s_k`, in nats.
@@ -91,8 +91,8 @@ def uncertainty(learning_rate: float = 1e-2) -> Balancer:
   Raises:
     ValueError: `learning_rate` is not above 0.
 
-  Differs from the paper: the s_k have an optimiser of their own (outside weight
-  decay, gradient clipping and the model's learning-rate schedule), and are
+  Differs from the paper: the s_k have their own optimiser (not subject to the
+  model's weight decay, gradient clipping or learning-rate schedule), and are
   bounded to [-15, 15], so that every loss from 0 to 1e6 gives a finite weight.
 
   Example:

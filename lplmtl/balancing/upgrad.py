@@ -28,7 +28,7 @@ def upgrad(scope: Scope = 'shared') -> Balancer:
     A Balancer whose state is a `Solved`; one forward and T backward passes per
     step.
 
-  Differs from the paper's code: the only ridge has the size of rounding errors.
+  Differs from the paper's code: the ridge is no larger than rounding errors.
 
   References:
     Quinton & Rey 2024, "Jacobian Descent for Multi-Objective Optimization".

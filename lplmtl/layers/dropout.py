@@ -22,7 +22,7 @@ def dropout(key: Array, x: Array, rate: Any) -> Array:
   """
   if not isinstance(rate, jax.Array) and not 0 <= rate < 1:
     raise ValueError(f'a dropout rate must be in [0, 1), found {rate}')
-  if str(key.dtype) != 'key<rows>':  # JAX's own keys do not know about rows
+  if str(key.dtype) != 'key<rows>':  # JAX's own keys know nothing of rows
     key = prng.row_key(key)
   kept = 1 - jnp.asarray(rate, jnp.float32)
   bits = jax.random.bits(key, x.shape, jnp.uint32)

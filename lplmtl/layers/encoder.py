@@ -19,9 +19,9 @@ class TabularEncoder(nn.Module):
   numeric columns into quantile bins (additional category columns). One table
   holds the embeddings of all columns, so that a batch needs a single gather.
 
-  The embedding of a bin is a vector of its own plus the sum of the steps from
-  the lowest bin up to it, `v_b + 0.3 (s_1 + ... + s_b)`: neighbouring bins
-  share what they learn, while a single bin can still differ.
+  The embedding of a bin is its own vector plus the sum of the steps from the
+  lowest bin up to it, `v_b + 0.3 (s_1 + ... + s_b)`: neighbouring bins share
+  what they learn, while a single bin can still differ.
 
   Number of parameters: embed_dim for each value of each column, and another
   embed_dim for each bin.

@@ -52,7 +52,7 @@ class MLP(nn.Module):
 
 
 def check_mlp(mlp: MLP) -> None:
-  """Raises ValueError unless the fields of an MLP make sense."""
+  """Raises ValueError unless the fields of an MLP are valid."""
   widths, activation = mlp.widths, mlp.activation
   is_tuple = isinstance(widths, tuple | list)
   if not is_tuple or not all(map(_checks.is_whole_number, widths)):
@@ -123,14 +123,14 @@ def declare(
       f'{num_experts!r}'
     )
   if module.has_variable('params', name):
-    # `module.param` would trace the initialisers again to compare shapes: for
-    # all architectures together, 40 % of the time that tracing them takes.
+    # `module.param` would trace the initialisers again to compare shapes, which
+    # took 40 % of the time of tracing all architectures.
     stack = nn.unbox(module.get_variable('params', name))
     found = {leaf.shape[:1] for leaf in jax.tree.leaves(stack)}
     if found - {(num_experts,)}:
       raise ValueError(
         f'the parameter {name!r} must hold {num_experts} experts on axis 0, '
-        f'found leading axes {sorted(found)}: take the parameters of this model'
+        f'found leading axes {sorted(found)}: pass the parameters of this model'
       )
     return stack
 
@@ -238,7 +238,7 @@ def _finish(
 def _products(
   x: Array, kernels: Sequence[Array], dtype: Any = None
 ) -> list[Array]:
-  """`[x @ kernel for kernel in kernels]`, as one product."""
+  """Returns `[x @ kernel for kernel in kernels]`, from one product."""
   if not kernels:
     return []
   x, *kernels = nn.dtypes.promote_dtype(x, *kernels, dtype=dtype)
@@ -271,7 +271,7 @@ def _require(key: Array | None) -> Array:
 
 
 def dropout_key(module: nn.Module, *, train: bool) -> Array | None:
-  """Returns the key for the experts' dropout, or None without one."""
+  """Returns the key for the experts' dropout, or None if there is none."""
   if not train or not module.has_rng('dropout'):
     return None
   return module.make_rng('dropout')

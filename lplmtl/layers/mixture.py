@@ -37,7 +37,7 @@ class Pool(NamedTuple):
 
 
 class Given(NamedTuple):
-  """Outputs that enter a mixture as they are.
+  """Outputs that enter a mixture unchanged.
 
   Attributes:
     name: the name by which gates refer to them.
@@ -189,7 +189,7 @@ def weigh(
 
 
 class Mixture(nn.Module):
-  """One pool of experts and its gates, as a module of its own.
+  """One pool of experts and its gates, as a separate module.
 
   For architectures with several methods that use the experts: Linen allows one
   compact method per class. With `nn.share_scope` the parameters keep their
@@ -224,7 +224,7 @@ def unstack(x: Array) -> list[Array]:
 
 
 def _pool_sizes(gate: Gate, pools: Sequence[Pool | Given]) -> tuple[int, ...]:
-  """The number of experts in each of a gate's pools."""
+  """Returns the number of experts in each of a gate's pools."""
   return tuple(p.num_experts for p in pools if p.name in gate.pools)
 
 
@@ -264,9 +264,9 @@ def _kernels(
   pools: Sequence[Pool | Given],
   gates: Sequence[Gate],
 ) -> dict[str, Array]:
-  """Each gate's kernel with a column for every expert, `[D, E]`.
+  """Returns each gate's kernel with a column for every expert, `[D, E]`.
 
-  The columns of experts outside the gate's pools are zero and `weigh` masks
+  The columns of experts outside the gate's pools are zero, and `weigh` masks
   their logits, so that all gates mix in one contraction.
   """
   kernels = {}
@@ -291,7 +291,7 @@ def _kernels(
 def _inputs(
   pools: Sequence[Pool | Given], gates: Sequence[Gate]
 ) -> list[Array]:
-  """The distinct inputs, compared by identity, in order of first use."""
+  """Returns the distinct inputs, by identity, in order of first use."""
   inputs: list[Array] = []
   read = [pool.x for pool in pools if isinstance(pool, Pool)]
   for x in (*read, *(gate.x for gate in gates)):
@@ -301,7 +301,7 @@ def _inputs(
 
 
 def __getattr__(name: str) -> Any:
-  """Hands on the name that `Gate` had, for one more release."""
+  """Keeps the former name of `Gate` for one more release."""
   if name != 'Selector':
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   warnings.warn(

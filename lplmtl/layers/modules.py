@@ -10,7 +10,7 @@ import numpy as np
 
 from lplmtl.types import Array, PyTree
 
-# The names under which modules take the flag for training, and its value in
+# The names under which modules take the training flag, and its value during
 # training.
 _FLAGS = {
   'train': True,
@@ -24,7 +24,7 @@ _HARMLESS = {'params', 'intermediates', 'perturbations'}
 
 
 def call(module: nn.Module, *inputs: Any, train: bool, **named: Any) -> Any:
-  """Applies a bound module and passes it the flag for training.
+  """Applies a bound module and passes it the training flag.
 
   A parameter of `__call__` named `train` or `training` receives `train`, one
   named `deterministic` or `use_running_average` the opposite, unless the module
@@ -35,7 +35,7 @@ def call(module: nn.Module, *inputs: Any, train: bool, **named: Any) -> Any:
   layers are called one by one.
 
   Raises:
-    ValueError: this is not a Linen module or, during initialisation, it has
+    ValueError: `module` is not a Linen module or, during initialisation, it has
       collections other than `params`.
   """
   check_module(module)
@@ -83,7 +83,7 @@ def _call_in_turn(
   named: dict[str, Any],
   train: bool,
 ) -> Any:
-  """Does what nn.Sequential does; layers may be functions, too."""
+  """Does what `nn.Sequential` does; layers may also be functions."""
   for layer in layers:
     if isinstance(layer, nn.Module):
       outputs = call(layer, *inputs, train=train, **named)
@@ -115,7 +115,7 @@ def _flags(
       args.append(value)
     elif parameter.kind is parameter.POSITIONAL_ONLY:
       raise ValueError(
-        f'{type(module).__name__} takes {name!r} by position only, after '
+        f'{type(module).__name__} takes {name!r} only by position, after '
         'other parameters: put it right after the input, or take it by name'
       )
     elif parameter.default is not value:
@@ -143,7 +143,7 @@ def _predict(module: nn.Module, x: Any) -> Any:
 
 
 def check_collections(variables: Mapping[str, Any], module: Any) -> None:
-  """Refuses a model, or a part of one, with variables besides its parameters.
+  """Rejects a model, or part of one, that has variables besides its parameters.
 
   Raises:
     ValueError: there are variables in a collection other than `params`.
@@ -151,10 +151,10 @@ def check_collections(variables: Mapping[str, Any], module: Any) -> None:
   others = sorted(k for k, v in variables.items() if v and k not in _HARMLESS)
   if others:
     raise ValueError(
-      'models and their parts may have parameters only, found the collections '
-      f'{others} in {type(module).__name__}: take nn.LayerNorm or nn.GroupNorm '
+      'models and their parts may only have parameters, found the collections '
+      f'{others} in {type(module).__name__}: use nn.LayerNorm or nn.GroupNorm '
       'instead of nn.BatchNorm, whose statistics would depend on how a batch '
-      'is split into micro-batches and over devices'
+      'is split into microbatches and over devices'
     )
 
 

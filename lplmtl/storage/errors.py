@@ -1,6 +1,6 @@
 """The error of folders that cannot be written or read.
 
-It stands by itself so that code which catches it need not import Orbax.
+It has its own module so that code that catches it need not import Orbax.
 """
 
 

@@ -1,8 +1,8 @@
 """Single files: written atomically, safe against power cuts, read with care.
 
-A rename may reach the disk before the bytes of the file that it names. So a
-file is synchronised before it gets its name, and the folder of the name
-afterwards. This module uses only the standard library.
+A rename may reach the disk before the bytes of the renamed file. Therefore the
+file is synchronised before the rename, and its folder afterwards. This module
+uses only the standard library.
 """
 
 import contextlib
@@ -36,8 +36,8 @@ def write(path: pathlib.Path, content: bytes, mode: int = 0o666) -> None:
   """Writes a file completely or not at all, and synchronises it.
 
   The bytes go to a new file with a random name beside it, which is then
-  renamed, so that nothing that exists is written to. Anything but a regular
-  file, a link included, is not replaced.
+  renamed, so that no existing file is written to. Only a regular file is ever
+  replaced, not a link.
 
   Args:
     path: the file.
@@ -78,14 +78,14 @@ def create(path: pathlib.Path, flags: int, mode: int = 0o666) -> int:
 
 
 def check_regular(path: pathlib.Path) -> None:
-  """Raises OSError if `path` is anything but a regular file, even a link."""
+  """Raises OSError if `path` is not a regular file; a link is none."""
   with contextlib.suppress(FileNotFoundError):
     if not stat.S_ISREG(path.lstat().st_mode):
       raise _not_regular(path)
 
 
 def tidy(folder: pathlib.Path, names: Iterable[str]) -> None:
-  """Removes what an interrupted `write` of these files has left behind."""
+  """Removes what an interrupted `write` of these files left behind."""
   wanted = '|'.join(map(re.escape, names))
   pattern = re.compile(rf'\.(?:{wanted})\.[0-9a-f]{{16}}\.part')
   for entry in list(os.scandir(folder)):
@@ -124,7 +124,7 @@ def read(path: pathlib.Path, largest: int = LARGEST) -> bytes:
 
 
 def read_json(path: pathlib.Path) -> Any:
-  """Returns the JSON data of a file; raises as `read`, or ValueError."""
+  """Returns the JSON data of a file; raises what `read` does, or ValueError."""
   try:
     return json.loads(read(path))
   except RecursionError as error:
@@ -132,7 +132,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def sha256(path: pathlib.Path) -> str:
-  """Returns the checksum of a regular file of any size; raises as `read`."""
+  """Returns the checksum of a regular file of any size; raises OSError."""
   with open_regular(path) as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 

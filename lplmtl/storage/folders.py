@@ -1,4 +1,4 @@
-"""Folders that lplmtl writes: marked when made, removed only with that mark.
+"""Folders that lplmtl writes: marked when made, removed only if marked.
 
 A folder holds the file `LPLMTL`, with its kind and the sizes of its files, and
 `SHA256SUMS`, for `sha256sum -c`. Folders older than the mark are recognised by
@@ -26,9 +26,9 @@ _PART = 'part'
 _LAYOUT = {
   MARK, CHECKSUMS, ARRAYS, META, '_CHECKPOINT_METADATA', 'commit_success.txt',
 }  # fmt: skip
-# After an error, background threads of Orbax may go on writing for a moment. A
-# part is removed again and again, until it has stayed away for three looks in a
-# row, and for 40 looks (1.2 s) at most; seconds between looks.
+# After an error, Orbax's background threads may keep writing for a moment. So a
+# part is removed repeatedly: in at most 40 tries (1.2 s), until it is absent in
+# three tries in a row; the third number is the seconds between tries.
 _TRIES, _QUIET, _WAIT = 40, 3, 0.03
 # The kind of a folder without a mark, by a key of its metadata.
 _KINDS = {'model': 'model', 'run': 'checkpoint'}
@@ -54,7 +54,7 @@ def is_own(folder: pathlib.Path, kind: str) -> bool:
     listed = _listed(folder)
     if _kind(folder, listed) != kind:
       return False
-    # Either list of files makes up for damage to the other.
+    # If one list of files is damaged, the other makes up for it.
     known = {*listed, *read_mark(folder)[1], CHECKSUMS, MARK}
     if listed or len(known) > 2:
       return names(folder) <= known
@@ -77,7 +77,7 @@ def _kind(folder: pathlib.Path, listed: Mapping[str, str]) -> str | None:
 
 
 def kind_of(folder: pathlib.Path) -> str | None:
-  """Returns the kind of a folder of ours, damaged or not; else None."""
+  """Returns the kind of a folder that lplmtl wrote, damaged or not, or None."""
   try:
     return _kind(folder, _listed(folder))
   except (OSError, ValueError):
@@ -145,7 +145,7 @@ def damage(folder: pathlib.Path) -> str | None:
   for name in sorted(expected):
     size = (folder / name).stat().st_size
     if name in sizes and size != sizes[name]:
-      return f'{name} has changed its size'
+      return f'{name} has changed in size'
   for name, sha256 in sorted(expected.items()):
     if files.sha256(folder / name) != sha256:
       return f'{name} has changed'
@@ -167,7 +167,7 @@ def _listed(folder: pathlib.Path) -> dict[str, str]:
 
 
 def remove(folder: pathlib.Path) -> None:
-  """Removes a folder of ours, as far as possible.
+  """Removes a folder that lplmtl wrote, as far as possible.
 
   The mark goes last, so that what an interruption leaves is still recognised.
   """
@@ -216,7 +216,7 @@ def replacing(directory: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _abandon(part: pathlib.Path) -> None:
-  """Removes a part, which background threads may create again."""
+  """Removes a part, although background threads may create it again."""
   quiet = 0
   for _ in range(_TRIES):
     if (part / _OLD).exists() or quiet == _QUIET:
@@ -227,11 +227,12 @@ def _abandon(part: pathlib.Path) -> None:
 
 
 def tidy(parent: pathlib.Path, pattern: str) -> None:
-  """Removes the parts that a kill or an error has left, and nothing else.
+  """Removes the parts that a kill or an error left behind, and nothing else.
 
   Args:
     parent: a folder, which need not exist.
-    pattern: regular expression for the names of the folders they were for.
+    pattern: regular expression for the names of the folders that the parts were
+      to become.
   """
   part_of = re.compile(rf'\.({pattern})\.[0-9a-f]{{16}}\.part')
   try:

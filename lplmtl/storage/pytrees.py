@@ -1,6 +1,6 @@
 """Folders of arrays and JSON data, written by Orbax completely or not at all.
 
-Orbax does not notice a flipped bit, and answers other damage with hundreds of
+Orbax does not notice a flipped bit, and reports other damage in hundreds of
 lines from its background threads. So every file is compared with its checksum
 before Orbax opens any.
 """
@@ -168,7 +168,7 @@ def _check_space(parent: pathlib.Path, arrays: PyTree) -> None:
       )
   if hasattr(os, 'posix_fallocate'):
     with tempfile.TemporaryFile(dir=parent) as file:
-      try:  # the only way to notice a quota
+      try:  # the only way to detect a quota
         os.posix_fallocate(file.fileno(), 0, needed)
       except OSError as error:
         if error.errno not in _NO_RESERVING:
@@ -191,7 +191,7 @@ def read(directory: pathlib.Path) -> tuple[PyTree, dict[str, Any]]:
     (arrays, meta): nested dicts and lists of NumPy arrays, and JSON data.
 
   Raises:
-    CheckpointError: it is not such a folder, or damaged.
+    CheckpointError: it is not such a folder, or is damaged.
   """
   verify(directory)
   try:

@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from typing import Any
 
 # Seconds: how long Orbax's threads may take to end after an error (they finish
-# the arrays they are at), and how long TensorStore must not have reported
-# anything before its last report is taken to be the last.
+# the arrays that they have begun), and how long TensorStore must be silent
+# before its last report is taken to be final.
 _PATIENCE, _QUIET = 10.0, 0.1
 _lock = threading.Lock()
 _users = 0
@@ -45,7 +45,8 @@ def orbax() -> Iterator[None]:
     time.sleep(_QUIET)
     while time.monotonic() < min(_reported + _QUIET, end):
       time.sleep(_QUIET / 4)
-    # Tasks whose errors nobody has retrieved report them when they are freed.
+    # asyncio tasks report errors that nobody retrieved when they are freed:
+    # they are freed here, while reports are silenced.
     traceback.clear_frames(error.__traceback__)
     gc.collect()
     raise
@@ -65,7 +66,7 @@ def _is_wanted(record: logging.LogRecord) -> bool:
 
 
 def _enter() -> None:
-  """Several threads may save at once: the first to enter sets the hook."""
+  """Sets the hook, if no other thread that is saving has set it."""
   global _users, _hook
   with _lock:
     _users += 1

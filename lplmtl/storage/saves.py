@@ -1,4 +1,4 @@
-"""The checkpoints in a folder: their names, and which of them are ours."""
+"""The checkpoints in a folder: their names, and which of them lplmtl wrote."""
 
 import contextlib
 import os
@@ -34,9 +34,9 @@ def named(directory: pathlib.Path) -> list[int]:
 
 
 def is_own(folder: pathlib.Path) -> bool:
-  """Returns whether it is a checkpoint of ours, intact or not.
+  """Returns whether lplmtl wrote a checkpoint, intact or not.
 
-  An empty folder counts: an interrupted removal may leave one.
+  An empty folder counts as one: an interrupted removal may leave it.
   """
   try:
     return folders.is_own(folder, KIND) or folders.is_empty(folder)
@@ -45,23 +45,23 @@ def is_own(folder: pathlib.Path) -> bool:
 
 
 def own(directory: pathlib.Path) -> list[int]:
-  """Lists the steps of our checkpoints, in order; raises as `named`."""
+  """Lists the steps of the checkpoints that lplmtl wrote; raises OSError."""
   return [s for s in named(directory) if is_own(path(directory, s))]
 
 
 def strangers(directory: pathlib.Path) -> list[pathlib.Path]:
-  """Lists what has the name of a checkpoint but is not ours."""
+  """Lists what has the name of a checkpoint, but was not written by lplmtl."""
   found = (path(directory, step) for step in named(directory))
   return [folder for folder in found if not is_own(folder)]
 
 
 def tidy(directory: pathlib.Path) -> None:
-  """Removes what interrupted writes have left."""
+  """Removes what interrupted writes left behind."""
   folders.tidy(directory, _NAME.pattern.replace('(', '(?:'))
 
 
 def clear(directory: pathlib.Path) -> None:
-  """Removes our checkpoints, and the folder if nothing else is in it."""
+  """Removes lplmtl's checkpoints, and the folder if nothing else is in it."""
   with contextlib.suppress(OSError):
     for step in own(directory):
       folders.remove(path(directory, step))

@@ -1,4 +1,4 @@
-"""Reads rows as arrays of numbers, or says in one line why they are not."""
+"""Reads rows as arrays of numbers, or explains in one line why it cannot."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ _NUMPY = {'b': bool, 'i': np.int64, 'u': np.uint64, 'f': np.float64}
 
 
 def read_batch(tasks: Sequence[Task], batch: Batch, name: str) -> Batch:
-  """Reads rows as arrays; refuses those that would train a wrong model.
+  """Reads rows as arrays; rejects those that would train a wrong model.
 
   Inside a program an index out of range is clipped, and a label out of range
   gives a meaningless loss, so `fit` checks the arrays on the host.
@@ -24,14 +24,15 @@ def read_batch(tasks: Sequence[Task], batch: Batch, name: str) -> Batch:
   Args:
     tasks: T tasks.
     batch: all rows; leaves are arrays, or columns that `read` takes.
-    name: how messages call them.
+    name: what to call them in messages.
 
   Returns:
     The batch; its leaves are NumPy or JAX arrays.
 
   Raises:
-    ValueError: numbers of rows that differ, non-finite values, labels outside
-      the range of their task, a mask of an unknown task, negative weights.
+    ValueError: the numbers of rows differ, a value is not finite, a label is
+      outside the range of its task, a mask names an unknown task, or a weight
+      is negative.
   """
   batch = read_labels(batch, name)
   num_rows = _checks.num_rows(batch.features)
@@ -60,7 +61,7 @@ def read_labels(batch: Any, name: str) -> Batch:
   """Reads labels, masks and weights as arrays; works under jit.
 
   Raises:
-    ValueError: `batch` is not a Batch, or `read` refuses a leaf.
+    ValueError: `batch` is not a Batch, or `read` rejects a leaf.
   """
   if not isinstance(batch, Batch):
     raise ValueError(
@@ -104,7 +105,7 @@ def _check_weights(weights: np.ndarray, name: str, num_rows: int) -> None:
   if not fits:
     raise ValueError(
       f'{name} must be [{num_rows}] numbers >= 0, not all of them 0, whose '
-      f'sum is within float32; found shape {weights.shape}, from '
+      f'sum fits in float32; found shape {weights.shape}, from '
       f'{weights.min()} to {weights.max()}'
     )
 
@@ -161,18 +162,18 @@ def _check_range(task: Task, labels: np.ndarray, name: str) -> None:
 def read(tree: PyTree, name: str, num_rows: int) -> PyTree:
   """Reads columns of any kind as NumPy or JAX arrays.
 
-  Columns of pandas, also of its own integers and bools, and anything else that
-  NumPy reads become NumPy arrays; a missing number becomes NaN.
+  Columns of pandas, including its own integers and bools, and anything else
+  that NumPy reads become NumPy arrays; a missing number becomes NaN.
 
   Args:
     tree: pytree of columns, `[N, ...]`.
-    name: how messages call it.
+    name: what to call it in messages.
     num_rows: N.
 
   Raises:
-    ValueError: a column does not hold numbers (but text, categories, times), or
-      has another number of rows, or is a sparse or masked array, a data frame
-      or a list.
+    ValueError: a column holds something other than numbers (such as text,
+      categories or times), has a different number of rows, or is a sparse or
+      masked array, a data frame or a list.
   """
 
   def read_one(path: Any, leaf: Any) -> Any:

@@ -61,10 +61,11 @@ def gradient(
 ) -> tuple[PyTree, PyTree, dict[str, Array]]:
   """Computes the gradient of the balanced loss.
 
-  What a few hundred rows need stays in a core's cache, so a CPU is faster with
-  microbatches. The gradient is that of the whole batch, however its rows are
-  divided: each mean is taken over all of them, and a row's dropout depends on
-  its place in the batch. A penalty is averaged over microbatches and devices.
+  The activations of a few hundred rows fit in a core's cache, so microbatches
+  are faster on a CPU. The gradient is that of the whole batch, however its rows
+  are divided: each mean is taken over all of them, and a row's dropout depends
+  on its place in the batch. A penalty is averaged over microbatches and
+  devices.
 
   Args:
     model: see `lplmtl.types.Model`.
@@ -72,17 +73,16 @@ def gradient(
     balancer: see `lplmtl.types.Balancer` and `Aggregator`.
     balancer_state: its state.
     params: the model's parameters.
-    rows: the rows of the step. Microbatches do not apply to a loss weighting
-      that needs this step's losses, nor to the scope `representation`: these
-      take all rows at once.
+    rows: the rows of the step. Loss weightings that need this step's losses and
+      the scope `representation` take all rows at once, not in microbatches.
     moves: pytree of bools like the parameters, False for those that are frozen;
-      None if all move. Frozen parameters take no part in a Gramian (except that
-      of a representation), and an aggregator does not see them.
+      None if all move. Frozen parameters are left out of a Gramian (except that
+      of a representation), and an aggregator does not receive them.
 
   Returns:
     (gradient, balancer_state, metrics). The metrics are `losses`, `weights` and
-    `present`, `[T]` each, and `residual`, that of a balancer that solves a
-    problem, else 0.
+    `present`, `[T]` each, and `residual`, which is 0 unless the balancer solves
+    a problem.
 
   Raises:
     ScopeError: the balancer acts on shared parameters, but the model has none,
@@ -116,7 +116,7 @@ def gradient(
 def losses_at(
   model: Model, tasks: Sequence[Task], params: PyTree, rows: Rows
 ) -> Array:
-  """Returns the losses of rows, `[T]`, by a forward pass with their dropout."""
+  """Returns the losses of rows, `[T]`, in a forward pass with their dropout."""
   totals = rows.total(losses.row_totals(tasks, rows.batch))
   return rows.sum_over_microbatches(
     lambda batch, key: gradients.forward(
@@ -134,7 +134,7 @@ def state_after(
   """Returns the balancer's state once it has seen the losses after a step.
 
   Args:
-    after: that of the balancer.
+    after: the balancer's `after`.
     state: its state from `gradient`.
     metrics: those of `gradient`.
     losses_after: `[T]`, from `losses_at`.
@@ -150,7 +150,7 @@ def state_after(
 
 
 class _Job(NamedTuple):
-  """What `gradient` was given, and what follows from it."""
+  """The arguments of `gradient`, and what is derived from them."""
 
   model: Any
   tasks: Sequence[Task]
@@ -246,7 +246,7 @@ def _aggregated(job: _Job) -> _Balanced:
   returned.check_gradient(grads, jax.tree.map(lambda x: x[0], stacked))
   if job.counts is not None:
     plain = jax.tree.map(lambda *leaves: sum(leaves), *task_grads)
-    # Outside the scope an aggregator's gradient has None.
+    # An aggregator's gradient is None outside its scope.
     grads = jax.tree.map(
       lambda acts, new, old: new if acts else old, job.counts, grads, plain
     )
@@ -311,7 +311,7 @@ def _pull(
   shared: PyTree,
   penalty_weight: float = 1.0,
 ) -> PyTree:
-  """One pull-back; and an unweighted one for what the weights do not act on."""
+  """One pull-back, and an unweighted one for parameters outside the scope."""
   gradient = pull_back(weights, penalty_weight)
   if shared is None:
     return gradient

@@ -118,7 +118,7 @@ def _shapes(features: PyTree) -> Any:
 def check_arguments(
   key: Any, model: Any, optimizer: Any, balancer: Any, hyperparams: Any
 ) -> None:
-  """Raises ValueError for an argument of `fit` that is something else."""
+  """Raises ValueError for an argument of `fit` that has the wrong type."""
   is_key = isinstance(key, jax.Array) and jnp.issubdtype(
     key.dtype, jax.dtypes.prng_key
   )
@@ -136,7 +136,7 @@ def check_arguments(
     )
   if isinstance(model, type):
     raise ValueError(
-      f'model must be an architecture with its tasks, {model.__name__}(tasks); '
+      f'model must be an instance with its tasks, {model.__name__}(tasks); '
       'found the class'
     )
   has_maker = _check_pairs(model, optimizer, balancer, hyperparams)
@@ -169,8 +169,8 @@ def _check_pairs(
     if hyperparams is None or not callable(value):
       raise ValueError(
         f'{name} must be a pair of functions, init and {second}, such as '
-        f'{example} (a function that makes it needs hyperparams, and found '
-        f'{"none" if hyperparams is None else "some"}); found {value!r}'
+        f'{example} (a function that makes it needs hyperparams, which are '
+        f'{"not given" if hyperparams is None else "given"}); found {value!r}'
       )
   return has_maker
 
@@ -190,14 +190,15 @@ def _check_hyperparams(hyperparams: Any, shape: tuple[int, ...]) -> None:
 
 
 def check_helpers(keeper: Any, on_epoch: Any, devices: Any) -> None:
-  """Raises ValueError for a keeper, a callback or devices of another type."""
+  """Raises ValueError if keeper, callback or devices have the wrong type."""
   if devices is not None and not (
     isinstance(devices, Sequence)
     and len(devices)
     and all(isinstance(device, jax.Device) for device in devices)
   ):
     raise ValueError(
-      f'devices must be a list out of jax.local_devices(), found {devices!r}'
+      'devices must be a list of devices from jax.local_devices(), found '
+      f'{devices!r}'
     )
   methods = ('restore', 'next_pause', 'save_if_due')
   is_keeper = all(hasattr(keeper, name) for name in methods)

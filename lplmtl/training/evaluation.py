@@ -20,7 +20,7 @@ def predict(
     params: its parameters.
     features: pytree of `[N, ...]`.
     chunk_size: rows at a time. On a CPU, chunks of 1024 rows are a third faster
-      than of 4096.
+      than chunks of 4096.
 
   Returns:
     `{task: [N, ..., K]}`.
@@ -69,8 +69,8 @@ def make_predictor(
   """Returns a compiled `features -> predictions` for fixed parameters.
 
   The parameters become constants of the program, so that whatever depends only
-  on them is computed once: scoring a single row takes a third to a half of the
-  time.
+  on them is computed once: scoring a single row then takes a third to a half as
+  long.
 
   Args:
     model: see `lplmtl.types.Model`.
@@ -110,8 +110,8 @@ def make_eval_step(
 
   Args:
     model: see `lplmtl.types.Model`.
-    tasks: T tasks of the model, or some of them; their metrics may be others
-      than those of training.
+    tasks: T tasks of the model, or some of them; their metrics may differ from
+      those used in training.
     spread: turns `(params, features) -> predictions` into a function that
       computes them on several devices.
 

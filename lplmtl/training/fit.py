@@ -4,7 +4,7 @@ The path of a batch: the host shuffles row numbers (`shuffle`) and passes them
 to one program (`steps.train_chunk`), which gathers each batch from the rows on
 the device and applies the step of `steps.make_train_step`: the losses of all
 tasks, their weights from the balancer, one pull-back of the weighted sum, one
-update of the optimiser. Between programs the host looks at the metrics
+update of the optimiser. Between programs, the host examines the metrics
 (`loop`).
 """
 
@@ -38,17 +38,17 @@ from lplmtl.types import Array, Batch, PyTree
 
 
 class FitResult(NamedTuple):
-  """What `fit` returns; arrays lead with S if several keys were given.
+  """What `fit` returns; with several keys, arrays have a leading S axis.
 
   Attributes:
-    params: the selected parameters: the best on validation, else the last. For
-      a schedule-free optimiser they are its averages, which are also what is
-      validated.
+    params: the selected parameters: the best on the validation rows or, without
+      these, the last. For a schedule-free optimiser they are its averages,
+      which are also what is validated.
     state: the TrainState after the last step.
     best_epoch: `[S]` or scalar int, the epoch (from 1) of `params`.
     history: one dict per epoch: `epoch`; `losses` `[S, T]`, the mean over the
       steps with a label (NaN if there was none); `loss_weights` `[S, T]`, those
-      of the last step; `residual` `[S]`, the largest of the steps, for a
+      of the last step; `residual` `[S]`, the largest of all steps, for a
       balancer that solves a problem; `active` `[S]`, False once a seed has
       stopped, after which its figures stay the same; and at evaluated epochs
       `validation`, `{task: {metric: [S]}}`. Skipped steps are left out.
@@ -115,13 +115,14 @@ def fit(
       every result a leading S axis.
     model: see `lplmtl.types.Model`; its `tasks` are the T tasks. Or a function
       of hyperparams.
-    optimizer: any optax transformation that steps by the gradient, the
-      parameters and the loss (as `value`); or a function of hyperparams.
+    optimizer: any optax transformation whose step needs no more than the
+      gradient, the parameters and the loss (as `value`); or a function of
+      hyperparams.
     balancer: see `lplmtl.types.Balancer` and `Aggregator`; or a function of
       hyperparams.
     data: the training rows: arrays, or numeric columns of pandas.
-    *surplus: nothing; catches calls that pass the tasks third, as release 0.1
-      expected them.
+    *surplus: must be empty; catches calls that pass the tasks third, as in
+      release 0.1.
     hyperparams: pytree of numbers, `[S]` each with `[S]` keys, scalars with one
       key; None if everything is fixed.
     validation: the rows for selection and early stopping; None selects the last
@@ -145,8 +146,8 @@ def fit(
     FitResult.
 
   Raises:
-    ValueError: sizes that do not fit the data, or labels that do not fit the
-      tasks.
+    ValueError: an argument has the wrong type, sizes do not fit the data, or
+      labels do not fit the tasks.
     NonFiniteError: non-finite losses or gradients; names the step, the task and
       the first parameter concerned.
 

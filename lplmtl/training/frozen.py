@@ -10,8 +10,8 @@ import optax
 from lplmtl.training import optimizers
 from lplmtl.types import PyTree
 
-# What is known of a value in a program, in the order of `max`: it is 0; it does
-# not depend on a gradient; it may depend on one.
+# What is known about a value in a program, ordered so that `max` combines two:
+# it is 0; it does not depend on a gradient; it may depend on one.
 _ZERO, _FREE, _REACHED = range(3)
 # Operations that map zeros to zeros.
 _KEEPS_ZERO = frozenset(
@@ -52,7 +52,7 @@ def moving(
   program = jax.make_jaxpr(run)(shapes, state, shapes).jaxpr
   num_params, num_state = (len(jax.tree.leaves(x)) for x in (shapes, state))
   if len(program.outvars) != num_params + num_state:
-    return None  # the state changes its structure: a step will refuse it
+    return None  # the state changes its structure: a step will reject it
   in_state = [_FREE] * num_state
   while True:  # until the state of later steps is known as well
     inputs = [_REACHED] * num_params + in_state + [_FREE] * num_params
@@ -70,7 +70,7 @@ def moving(
 
 
 def _flow(program: Any, inputs: list[int]) -> list[int]:
-  """Returns what is known of a program's outputs, given that of its inputs."""
+  """Returns what is known about a program's outputs, given its inputs."""
   known = dict(zip(map(id, program.invars), inputs, strict=True))
 
   def of(variable: Any) -> int:
@@ -92,7 +92,7 @@ def _flow(program: Any, inputs: list[int]) -> list[int]:
 
 
 def _result(name: str, inputs: list[int]) -> int:
-  """Returns what is known of the results of an operation."""
+  """Returns what is known about the results of an operation."""
   is_zero = {
     'mul': _ZERO in inputs,
     'div': inputs[:1] == [_ZERO],

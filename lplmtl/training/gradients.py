@@ -83,10 +83,10 @@ def task_gradients(
 
   Returns:
     (losses, gradients): `[T]` float32, and a pytree like the parameters, each
-    leaf with a leading T.
+    leaf with a leading T axis.
 
   Raises:
-    ValueError: an argument is of another type, or labels are not numbers.
+    ValueError: an argument has the wrong type, or labels are not numbers.
 
   Example:
     >>> import lplmtl
@@ -158,11 +158,11 @@ def shared_leaves(model: Any, params: PyTree) -> PyTree:
 
 
 def each_pulled_back(pull_back: PullBack, num_tasks: int) -> list[PyTree]:
-  """Pulls the gradient of each task back, T times.
+  """Pulls back the gradient of each task: T pull-backs.
 
-  On a CPU they take turns: batched, their activations leave a core's cache (a
-  step with ten tasks took 12.1 times a plain one, and takes 7.4). Accelerators
-  do all at once.
+  On a CPU they run one after another: batched, their activations would not fit
+  in a core's cache (with ten tasks, a step would take 12.1 times as long as a
+  plain one, instead of 7.4 times). Accelerators run all of them at once.
   """
   basis = jnp.eye(num_tasks, dtype=jnp.float32)
   if num_tasks <= 2:  # unrolled: a loop would take longer to compile

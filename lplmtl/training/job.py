@@ -51,7 +51,7 @@ class Job(NamedTuple):
     inputs: see `Inputs`; hyperparams and row numbers are padded likewise.
     schedule: see `Schedule`.
     mesh: from `parallel.make_mesh`.
-    num_seeds: S as asked for.
+    num_seeds: S as requested, without padding.
   """
 
   model: ModelOrMaker
@@ -72,7 +72,7 @@ class Job(NamedTuple):
     return self.programs.run_chunk(state, hyperparams, data, rows, first, last)
 
   def on_host(self, tree: PyTree) -> PyTree:
-    """Fetches arrays that lead with S, without the seeds that pad it."""
+    """Fetches arrays with a leading S axis, without the seeds that pad it."""
     return jax.tree.map(lambda x: x[: self.num_seeds], jax.device_get(tree))
 
   def is_over(self, progress: Progress) -> bool:

@@ -1,4 +1,4 @@
-"""The host loop of `fit`: run some steps as one program, then look at them."""
+"""The host loop of `fit`: runs steps as one program, then examines them."""
 
 import functools
 import warnings
@@ -17,7 +17,7 @@ from lplmtl.types import Array, PyTree, Task
 
 
 def start(job: Job, keys: Array, keeper: Keeper | None) -> Progress:
-  """Returns the progress that the keeper saved; else that of a new run."""
+  """Returns the progress that the keeper saved, or else that of a new run."""
   inputs = job.inputs
   one_row = jax.tree.map(_one_row, inputs.data.features)
   state = job.programs.init(keys, inputs.hyperparams, one_row)
@@ -33,7 +33,7 @@ def start(job: Job, keys: Array, keeper: Keeper | None) -> Progress:
 
 
 def compile_ahead(job: Job, current: Progress) -> Job:
-  """Compiles before training starts, so that the two are timed apart."""
+  """Compiles before training starts, so that each is timed separately."""
   if job.is_over(current):
     return job
   inputs = job.inputs
@@ -67,8 +67,7 @@ def train(
     on_epoch: see `fit`.
 
   Raises:
-    NonFiniteError: see `fit`. What `keeper` and `on_epoch` raise passes
-      through.
+    NonFiniteError: see `fit`. Errors of `keeper` and `on_epoch` propagate.
   """
   num_steps = job.inputs.num_steps
   next_rows = job.rows(current.epoch)
@@ -79,7 +78,7 @@ def train(
     state, *results = job.run(current.state, rows, current.step, last)
     if ends_epoch and current.epoch + 1 < job.schedule.num_epochs:
       # The call above returns at once: the host shuffles the next epoch's rows
-      # while the devices are at work.
+      # while the devices work.
       next_rows = job.rows(current.epoch + 1)
     metrics, is_finite = job.on_host(results)
     current = progress.advance(current, state, metrics, last)
@@ -90,15 +89,15 @@ def train(
       if keeper is not None:
         keeper.save_if_due(_without_padding(job, current))
     finally:
-      # Called even when the keeper raises, as it does when it is asked to stop;
-      # and only then, as it may fail itself: the progress is saved first.
+      # Called even if the keeper raises, as it does when asked to stop; but
+      # called after it, so that the progress is saved even if this fails.
       if ends_epoch and on_epoch is not None:
         on_epoch(current.history[-1])
   return current
 
 
 def _end_epoch(job: Job, current: Progress) -> Progress:
-  """Evaluates if it is time to, updates the choice, extends the history."""
+  """Evaluates if that is due, updates the choice, extends the history."""
   params, epoch = _eval_params(job, current.state), current.epoch + 1
   schedule, inputs = job.schedule, job.inputs
   scores = None
@@ -126,7 +125,7 @@ _averaged = jax.jit(jax.vmap(optimizers.eval_params))
 
 
 def _eval_params(job: Job, state: TrainState) -> PyTree:
-  """Returns the parameters to evaluate, where the trained ones are."""
+  """Returns the parameters to evaluate, on the devices of the trained ones."""
   if not optimizers.averages(state.opt_state):
     return state.params
   params = _averaged(state.opt_state, state.params)
@@ -153,7 +152,7 @@ def _warn_of_undefined(
 
 
 def _one_row(x: Array) -> np.ndarray:
-  """Zeros on the host: initialisation reads only shapes and dtypes."""
+  """Returns zeros on the host: initialisation reads only shapes and dtypes."""
   return np.zeros((1, *x.shape[1:]), x.dtype)
 
 

@@ -21,7 +21,7 @@ class Rows(NamedTuple):
   Attributes:
     batch: B rows, or this device's share of them.
     key: the dropout key of the step.
-    num_microbatches: a divisor of B; the microbatches take turns.
+    num_microbatches: a divisor of B; the microbatches run one after another.
     axis_name: the mapped axis (`jax.shard_map`) over which the rows of the
       batch are spread, in order; None if they are all on this device.
   """
@@ -33,7 +33,7 @@ class Rows(NamedTuple):
 
   @property
   def num_devices(self) -> Any:
-    """How many devices the rows are spread over."""
+    """The number of devices over which the rows are spread."""
     return 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
 
   def total(self, tree: PyTree) -> PyTree:
@@ -92,9 +92,10 @@ class Rows(NamedTuple):
 def count_microbatches(batch_size: int, limit: int | None) -> int:
   """Returns how many microbatches to divide a batch into.
 
-  The fewest equal ones of at most `limit` rows each, unless they would have
-  fewer than half of `limit` (as those of a prime number of rows): products of
-  few rows are slower than a batch that leaves the cache.
+  This is the smallest number of equal parts of at most `limit` rows each,
+  unless they would have fewer than half of `limit` (as with a prime number of
+  rows): products over few rows are slower than a batch that does not fit in the
+  cache.
 
   Args:
     batch_size: B.

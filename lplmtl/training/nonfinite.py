@@ -26,10 +26,10 @@ def check(
   is_finite: np.ndarray,
   rows: Array,
 ) -> None:
-  """Raises NonFiniteError if a seed may not go on.
+  """Raises NonFiniteError if a seed cannot continue.
 
-  A program returns the losses of its steps, but looks at the state only once,
-  at the end; so after a failure its steps are repeated one by one.
+  A program returns the losses of its steps, but checks the state only once, at
+  the end; so after a failure, its steps are repeated one by one.
 
   Args:
     job: see `Job`.
@@ -129,7 +129,7 @@ def explain(
   batch: Batch,
   weights: np.ndarray,
 ) -> str:
-  """Describes what is not finite in a step, in words.
+  """Describes what is not finite in a step.
 
   Args:
     model: see `lplmtl.types.Model`.
@@ -140,7 +140,7 @@ def explain(
     weights: `[T]`, the weights of the losses.
 
   Returns:
-    Names the first task to blame, and the first parameter concerned.
+    A message with the first task at fault and the first parameter concerned.
   """
 
   @jax.jit
@@ -170,7 +170,7 @@ def explain(
         f'the gradient of task {task.name!r}, whose loss is {loss[0]:.3g}, is '
         f'not finite{where}'
       )
-  # Such as the best loss so far of an optimiser, which starts at infinity.
+  # Some numbers start at infinity, such as an optimiser's best loss so far.
   usual = _not_finite(state)
   first = next((x for x in _not_finite(after) if x not in usual), 'its update')
   task_weights = ', '.join(

@@ -1,4 +1,4 @@
-"""What training asks of optax transformations, and gives them."""
+"""What training requires of optax transformations, and passes to them."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from lplmtl.types import Array, PyTree
 def update(
   optimizer: Any, gradient: PyTree, opt_state: PyTree, params: PyTree, loss: Any
 ) -> tuple[PyTree, PyTree]:
-  """Updates by any transformation, including those that need the loss.
+  """Calls the update of any transformation, including those that need the loss.
 
-  These, such as `optax.contrib.reduce_on_plateau` and `optax.polyak_sgd`,
+  The latter, such as `optax.contrib.reduce_on_plateau` and `optax.polyak_sgd`,
   receive the weighted loss as `value`.
 
   Args:
@@ -28,7 +28,7 @@ def update(
     (updates, opt_state).
 
   Raises:
-    ValueError: it needs more, such as the loss as a function.
+    ValueError: `optimizer` needs more, such as the loss as a function.
   """
   full = optax.with_extra_args_support(optimizer)
   try:
@@ -56,8 +56,8 @@ def averages(opt_state: PyTree) -> list[Any]:
 def eval_params(opt_state: PyTree, params: PyTree) -> PyTree:
   """Returns the parameters to evaluate.
 
-  For a schedule-free optimiser these are the averages of its iterates (Defazio
-  et al. 2024), for any other those that it trains.
+  For a schedule-free optimiser, these are the averages of its iterates (Defazio
+  et al. 2024); for any other, the parameters that it trains.
   """
   for state in averages(opt_state):
     # Under a mask, such as that of optax.partition, some have no average.

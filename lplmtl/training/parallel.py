@@ -1,4 +1,4 @@
-"""Several devices and seeds: spreads a function of one over all of them."""
+"""Several devices and seeds: spreads a function for one over all of them."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -117,11 +117,12 @@ def over_seeds(
   Args:
     fn: a function of pytrees of arrays.
     num_seeds: S, on several devices a multiple of their number (see `fill`).
-    in_axes: for each argument 0 if it leads with S, None if all seeds share it.
+    in_axes: for each argument, 0 if its leading axis is S, None if all seeds
+      share it.
     mesh: from `make_mesh`.
 
   Returns:
-    A function whose results lead with S too.
+    A function whose results have a leading S axis, too.
   """
   if num_seeds == 1:
     # Without vmap: a batch axis of 1 makes every contraction slower.
@@ -139,7 +140,10 @@ def over_seeds(
 
 
 def fill(tree: PyTree, mesh: Mesh) -> PyTree:
-  """Repeats the last seed until S is a multiple of the devices over seeds."""
+  """Repeats the last seed until S is a multiple of the number of devices.
+
+  Changes nothing unless the mesh is over seeds.
+  """
 
   def repeat(x: Any) -> Any:
     extra = -len(x) % mesh.size if SEEDS in mesh.axis_names else 0
@@ -156,10 +160,10 @@ def on_cpu(mesh: Mesh) -> bool:
 def rows_at_a_time(mesh: Mesh) -> int | None:
   """Returns how many rows a device should work on at once; None for all.
 
-  On a CPU, what 256 rows need stays in the cache of one core (1 MB where this
-  was measured). If a device has several cores, they share each matrix product,
-  and 1024 rows give all of them enough to do. A batch of 4096 rows is about 1.3
-  times as fast in microbatches as in one piece.
+  On a CPU, the activations of 256 rows fit in the cache of one core (1 MB where
+  this was measured). If a device has several cores, they share each matrix
+  product, and 1024 rows give all of them enough to do. A batch of 4096 rows is
+  about 1.3 times as fast in microbatches as in one piece.
   """
   if not on_cpu(mesh):
     return None
@@ -167,7 +171,7 @@ def rows_at_a_time(mesh: Mesh) -> int | None:
 
 
 def num_cores() -> int:
-  """Returns how many cores this process may use."""
+  """Returns the number of cores that this process may use."""
   affinity = getattr(os, 'sched_getaffinity', None)  # only on Linux
   return len(affinity(0)) if affinity else os.cpu_count() or 1
 
@@ -208,7 +212,7 @@ def _with_axis(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
 
 
 def leading(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding of arrays that lead with S."""
+  """Returns the sharding of arrays with a leading S axis."""
   return NamedSharding(mesh, P(SEEDS) if SEEDS in mesh.axis_names else P())
 
 

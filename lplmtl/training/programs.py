@@ -29,7 +29,7 @@ BalancerOrMaker = Balancer | Aggregator | Callable[[Any], Balancer | Aggregator]
 
 
 class Programs(NamedTuple):
-  """Jitted functions whose states, metrics and row numbers lead with S.
+  """Jitted functions; states, metrics and row numbers have a leading S axis.
 
   Attributes:
     init: `(keys [S], hyperparams, features) -> state`, which reads only the
@@ -108,7 +108,8 @@ def make(
     parallel.over_seeds, num_seeds=num_seeds, mesh=mesh
   )
   home, everywhere = parallel.leading(mesh), parallel.everywhere(mesh)
-  # Random draws take LLVM longer to optimise than to run, and these run once.
+  # LLVM takes longer to optimise random draws than they take to run, and these
+  # run only once.
   unoptimized = {'xla_backend_optimization_level': 0} if on_cpu else None
   return Programs(
     jax.jit(
@@ -172,14 +173,14 @@ def model_tasks(model: ModelOrMaker, hyperparams: PyTree) -> tuple[Task, ...]:
 
 
 def build(makers: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
-  """Calls those that are functions of the settings of one seed.
+  """Calls the makers that are functions of one seed's settings.
 
   Args:
-    makers: a model, an optimiser or a balancer each, or a function.
+    makers: models, optimisers and balancers, or functions that make one.
     hyperparams: the settings, scalars.
 
   Raises:
-    ValueError: a function returns none of these, or reads a setting that does
+    ValueError: a function returns something else, or reads a setting that does
       not exist.
   """
   try:

@@ -32,8 +32,8 @@ class Progress(NamedTuple):
   """All that `fit` needs to resume between two steps.
 
   Attributes:
-    state: the TrainState, leading with S.
-    best_params: the best parameters so far, leading with S.
+    state: the TrainState, with a leading S axis.
+    best_params: the best parameters so far, with a leading S axis.
     metrics: `{name: [S, N, ...]}` of the N steps of the current epoch, 0 for
       those to come.
     choice: see `Choice`.
@@ -66,7 +66,7 @@ class Progress(NamedTuple):
 
 
 class Keeper(Protocol):
-  """What `fit` asks of an object that saves its progress."""
+  """What `fit` requires of an object that saves its progress."""
 
   def restore(self, like: Progress) -> Progress | None:
     """Returns the progress saved last, or None.
@@ -83,7 +83,7 @@ class Keeper(Protocol):
     """
 
   def save_if_due(self, progress: Progress) -> None:
-    """Saves the progress if it is time to; what it raises ends `fit`."""
+    """Saves the progress if that is due; an exception ends `fit`."""
 
 
 def current_keeper(keeper: Any) -> Any:
@@ -147,7 +147,7 @@ def advance(
   Args:
     progress: before these steps.
     state: the TrainState after them.
-    new_metrics: `{name: [S, N, ...]}`, of which these steps count.
+    new_metrics: `{name: [S, N, ...]}`, of which only these steps are used.
     last: the number of steps of the epoch that have been taken.
   """
   new = slice(progress.step, last)

@@ -26,7 +26,7 @@ def as_weights(weights: Any, losses: Array) -> Array:
   """Returns weights `[T]` of the losses' dtype.
 
   Raises:
-    ValueError: they have another shape.
+    ValueError: they do not have shape `[T]`.
   """
   if jnp.shape(weights) != losses.shape:
     raise ValueError(

@@ -15,13 +15,13 @@ def acting(
   """Returns what the weights act on: a pytree of bools, or None for all leaves.
 
   Raises:
-    ScopeError: the model does not have what the scope asks for.
+    ScopeError: the model does not have what the scope requires.
     ValueError: the scope is unknown.
   """
   scope = balancer.scope
   if scope not in types.SCOPES:
     raise ValueError(
-      f"a balancer's scope must be in {types.SCOPES}, found {scope!r}"
+      f"a balancer's scope must be one of {types.SCOPES}, found {scope!r}"
     )
   if scope == 'representation':
     offers = all(hasattr(model, name) for name in ('represent', 'predict'))

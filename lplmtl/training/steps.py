@@ -1,7 +1,7 @@
 """Pure functions of training: the first state, a step, a chunk of steps.
 
-All that happens between two visits of the host is one pure function, so that it
-can be jitted, scanned and spread over seeds.
+Everything that happens between two visits to the host is one pure function, so
+that it can be jitted, scanned and spread over seeds.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ def init_state(
   balancer: Balancer | Aggregator,
   features: PyTree,
 ) -> TrainState:
-  """Returns the state before the first step; for jit, and for vmap over keys.
+  """Returns the state before the first step; can be jitted, vmapped over keys.
 
   Args:
     key: scalar random key.
@@ -117,13 +117,13 @@ def make_train_step(
     optimizer: any optax transformation; one that takes the loss as `value`
       receives the sum of the weighted losses (see `optimizers.update`).
     balancer: see `lplmtl.types.Balancer` and `Aggregator`.
-    num_microbatches: a divisor of B; the microbatches take turns.
+    num_microbatches: a divisor of B; the microbatches run one after another.
     axis_name: the mapped axis over which the rows of a batch are spread.
-      Neither changes the step except by rounding (see
+      Neither this nor microbatches change the step, except by rounding (see
       `lplmtl.training.balanced.gradient`).
     skip_nonfinite: whether a step with non-finite losses or a non-finite new
-      state leaves the state as it was, except for its `step`.
-    num_parts: the former name of `num_microbatches`, for one more release.
+      state leaves the state unchanged, except for its `step`.
+    num_parts: the former name of `num_microbatches`, kept for one more release.
 
   Returns:
     `(state, batch) -> (state, metrics)`, scan-safe. The metrics are `losses`
@@ -174,7 +174,7 @@ def make_train_step(
 def _select(good: Array, new: TrainState, old: TrainState) -> TrainState:
   """Returns the old state, one step on, unless the step was good."""
   selected = jax.tree.map(lambda x, y: jnp.where(good, x, y), new, old)
-  # `step` always advances, or the next step would draw the same dropout.
+  # `step` always advances: otherwise the next step would draw the same dropout.
   return dataclasses.replace(selected, step=new.step)
 
 
