@@ -166,7 +166,7 @@ class Checkpoints:
       except CheckpointError as error:
         damage = str(error)
         self._passed_over.add(step)
-        self._note(logging.WARNING, f'checkpoint passed over: {damage}')
+        self._note(logging.WARNING, f'checkpoint skipped: {damage}')
         continue
       progress = self._from_data(like, arrays, meta, folder)
       self._note(logging.INFO, f'resuming from step {step:,} ({folder})')

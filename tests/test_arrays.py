@@ -113,7 +113,7 @@ def _text(kind):
       r"data.features\['id'\] holds numbers from 0 to 42949672960, too large",
     ),
     ({'weights': np.full(6, np.inf)}, r'weights must be \[6\] numbers >= 0, not'),
-    ({'weights': np.full(6, 1e38)}, 'sum is within float32'),
+    ({'weights': np.full(6, 1e38)}, 'float32'),
     ({'weights': np.full(6, 1e-45)}, 'not all of them 0'),
     ({'where': {'a': pd.Series(A)}}, r"data.where\['a'\] must be \[N\] bool"),
     ({'where': A > 0}, 'data.where must be a dict'),

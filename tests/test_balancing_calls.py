@@ -226,7 +226,7 @@ def test_losses_in_a_list_and_what_is_refused(name):
     with pytest.raises(ValueError, match='num_tasks .* whole number'):
       balancing.first_state(method, KEY, PARAMS, wrong)
   if 'scope' in inspect.signature(METHODS[name]).parameters:
-    with pytest.raises(ValueError, match="scope must be in .* found 'share'"):
+    with pytest.raises(ValueError, match="scope must be .* found 'share'"):
       METHODS[name](scope='share')
 
 
@@ -404,7 +404,9 @@ def test_combine_and_gramian_of_some_parameters():
   np.testing.assert_allclose(found['b'], each['b'].sum(axis=0), rtol=1e-5)
   some = balancing.gramian(each, {'a': False, 'b': True})
   np.testing.assert_allclose(some, each['b'] @ each['b'].T, rtol=1e-5)
-  with pytest.raises(ValueError, match=r'lead with T.*, 2; found shape \(3, 2'):
+  with pytest.raises(
+    ValueError, match=r'leading axis .*, 2; found shape \(3, 2'
+  ):
     balancing.combine(weights[:2], each)
 
 

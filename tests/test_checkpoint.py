@@ -215,7 +215,7 @@ def test_what_has_no_name_is_said(expert, complaint):
   model = lplmtl.MMoE(contracts.TASKS, expert=expert)
   place = f'MMoE.expert: {complaint}' if complaint else 'MMoE.expert'
   with pytest.raises(
-    ValueError, match=f'cannot save .* as {place}: .*wrap it in a Linen class'
+    ValueError, match=f'cannot save .* as {place}: .*wrap it in .*Linen class'
   ):
     blueprint.to_data(model, blueprint.known_names(()))
 

@@ -574,7 +574,7 @@ def test_without_a_bad_step_skipping_changes_nothing(three_seeds):
     ({'hyperparams': {'rate': jnp.ones(())}}, 'need a function that makes'),
     (
       {'optimizer': lambda h: OPTIMIZER},
-      'needs hyperparams, and found none',
+      'needs hyperparams, .*not given',
     ),
   ],
 )
