@@ -58,7 +58,7 @@ def differences(old: Any, new: Any, name: str = '') -> list[str]:
 
 
 def check_run(folder: pathlib.Path, meta: Mapping[str, Any], run: Any) -> None:
-  """Raises RestoreError unless a checkpoint has this format and is of this run.
+  """Raises RestoreError for a checkpoint of another format or another run.
 
   Args:
     folder: the checkpoint, in the folder of all checkpoints of a run.

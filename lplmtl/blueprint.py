@@ -73,7 +73,7 @@ RENAMED = {
 # Fields that a class no longer has: the present name, or None for a field that
 # is ignored. Here, too, an entry stays for good.
 MOVED_FIELDS: dict[str, dict[str, str | None]] = {
-  # No method needs it where a regression's loss is half the squared error.
+  # No method needs it, because a regression's loss is half the squared error.
   'lplmtl:Task': {'is_regression': None},
 }
 

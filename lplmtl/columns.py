@@ -101,7 +101,7 @@ def texts_of(name: Any, column: Column) -> tuple[np.ndarray, Sequence[str]]:
   if np.ma.is_masked(column):
     _check_shape(name, column)
     column = list(column)
-  # As objects: if one number in a list is a float, NumPy makes all of them so.
+  # As objects: NumPy would turn all numbers in a list into floats if one is.
   array = np.asarray(column, None if hasattr(column, 'dtype') else object)
   _check_shape(name, array)
   if array.dtype != object:

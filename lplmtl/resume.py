@@ -180,7 +180,7 @@ class Checkpoints:
     return None
 
   def next_pause(self, progress: Progress) -> int:
-    """Returns a step about a second ahead, but not past one that is to save."""
+    """Returns a step about a second ahead, but not past a step that saves."""
     now, steps = time.monotonic(), _FIRST_STEPS
     if self._last_pause is not None:
       done = progress.total_steps - self._last_pause[0]

@@ -31,15 +31,14 @@ class Interval(NamedTuple):
   std_error: float
 
   def within(self, margin: float) -> bool:
-    """Whether the whole interval lies inside +-margin (equivalence)."""
+    """Returns whether the interval lies within +-margin (equivalence)."""
     return -margin < self.low and self.high < margin
 
 
 def roc_auc(scores: Any, labels: Any) -> float:
   """ROC AUC in float64, exact; the other functions here give its interval.
 
-  `lplmtl.metrics.roc_auc` is the one for use inside jit, with masks and soft
-  labels.
+  Inside jit, or with masks or soft labels, use `lplmtl.metrics.roc_auc`.
 
   Args:
     scores: `[N]` float; any monotone function of the probability.

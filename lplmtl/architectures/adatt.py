@@ -15,7 +15,7 @@ class AdaTT(nn.Module):
 
   Unit k of a level has experts E_k that read f_k, the output of unit k below.
   The unit adds a gated mixture of the experts of all units to a learned linear
-  combination of its own, whose weights do not depend on the input:
+  combination of its own experts, whose weights do not depend on the input:
 
       f_k <- softmax(W_k f_k) [E_1 ; ... ; E_T ; E_s] + v_k E_k
 

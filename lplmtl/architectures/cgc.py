@@ -10,7 +10,7 @@ from lplmtl.types import Task
 
 
 class CGC(nn.Module):
-  """Shared and task-specific experts; a task's gate mixes its own with those.
+  """Shared and specific experts; a task's gate mixes its own and the shared.
 
   `g_k(x) = softmax(W_k x) [E_k ; E_s]`, `y_k = h_k(g_k(x))` (eq. 1 to 4). This
   is PLE with one level; without specific experts it is MMoE.

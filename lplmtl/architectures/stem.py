@@ -11,7 +11,7 @@ from lplmtl.types import Task
 
 
 class STEM(nn.Module):
-  """T + 1 encoders; tasks use all experts, but train only their own and shared.
+  """T + 1 encoders; a task uses all experts, but trains its own and the shared.
 
   The experts of task k read its own embedding x_k, the shared experts read x_s.
   The gate of task k mixes the experts of all tasks and the shared ones, but no

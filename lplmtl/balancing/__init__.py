@@ -1,7 +1,8 @@
 """Balancers: pairs of pure functions from task losses to weights.
 
-Every constructor in the three tuples below works without arguments (the papers'
-defaults); `normalized` wraps another balancer and is in none of them.
+Every constructor in the three tuples below works without arguments (defaults
+are the papers' values, where they give any); `normalized` wraps another
+balancer and is in none of the tuples.
 """
 
 from lplmtl.balancing._loop import balance as balance
@@ -45,7 +46,7 @@ from lplmtl.balancing.uncertainty import (
 )
 from lplmtl.balancing.upgrad import upgrad as upgrad
 
-# Return a Balancer that weights the losses by their values or by its state.
+# These return a Balancer that weights the losses by their values or its state.
 LOSS_WEIGHTINGS = (
   equal,
   static,
@@ -60,7 +61,7 @@ LOSS_WEIGHTINGS = (
   stch,
   famo,
 )
-# Return a Balancer whose `needs_gramian` is True.
+# These return a Balancer whose `needs_gramian` is True.
 GRAMIAN_METHODS = (
   gradnorm,
   pcgrad,
@@ -75,5 +76,5 @@ GRAMIAN_METHODS = (
   upgrad,
   dualproj,
 )
-# Return an Aggregator: they need the gradients, coordinate by coordinate.
+# These return an Aggregator: they need the gradients, coordinate by coordinate.
 AGGREGATORS = (graddrop, moco, db_mtl, excess_mtl)

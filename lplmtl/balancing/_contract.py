@@ -193,7 +193,7 @@ def check_scope(scope: Any, known: tuple[str, ...] = SCOPES) -> None:
 
 
 def _any_key() -> Array:
-  """A key for `init` where only shapes and dtypes matter."""
+  """Returns a key for `init` where only shapes and dtypes matter."""
   return jax.random.key(0)
 
 
@@ -240,7 +240,7 @@ def _leaf_problem(state: PyTree, like: PyTree) -> str:
 
 
 def _numbers(leaf: Any) -> str:
-  """The kind of an array's numbers, for messages; float64 states are fine."""
+  """Names the kind of an array's numbers; float64 states are fine."""
   dtype = leaf.dtype if hasattr(leaf, 'dtype') else np.asarray(leaf).dtype
   kinds = (jnp.floating, jnp.signedinteger, jnp.unsignedinteger, jnp.bool_)
   names = ('floats', 'integers', 'unsigned integers', 'bools')

@@ -52,7 +52,7 @@ def learned(
     new = make_state(jnp.clip(values + step, -LARGEST, LARGEST), opt_state)
     return weights, keep_absent(new, state, present)
 
-  # Linear in the losses: the weights come from the state alone.
+  # Linear in the losses: the weights depend only on the state.
   return _contract.balancer(init, update, needs_losses=False)
 
 

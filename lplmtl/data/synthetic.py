@@ -40,7 +40,9 @@ def clicks(num_rows: int, seed: int = 0, *, num_features: int = 8) -> Batch:
   # Fixed, so that all seeds draw rows from one distribution.
   truth = np.random.default_rng(117)
   half = num_features // 2
-  # 1 / sqrt(half) keeps the products with x of order 1 for any num_features.
+  # 1 / sqrt(half) keeps the products with x of order 1 for any num_features;
+  # 0.2 lets clicks depend a little on the second half of the features, 0.5 lets
+  # purchases depend in part on the first.
   click_weights = truth.normal(size=num_features) / np.sqrt(half)
   click_weights[half:] *= 0.2
   buy_weights = truth.normal(size=num_features) / np.sqrt(half)

@@ -1,4 +1,4 @@
-"""The error of folders that cannot be written or read.
+"""The error for folders that cannot be written or read.
 
 It has its own module so that code that catches it need not import Orbax.
 """

@@ -78,7 +78,7 @@ def create(path: pathlib.Path, flags: int, mode: int = 0o666) -> int:
 
 
 def check_regular(path: pathlib.Path) -> None:
-  """Raises OSError if `path` is not a regular file; a link is none."""
+  """Raises OSError unless `path` is a regular file; a link is not one."""
   with contextlib.suppress(FileNotFoundError):
     if not stat.S_ISREG(path.lstat().st_mode):
       raise _not_regular(path)

@@ -34,7 +34,7 @@ def named(directory: pathlib.Path) -> list[int]:
 
 
 def is_own(folder: pathlib.Path) -> bool:
-  """Returns whether lplmtl wrote a checkpoint, intact or not.
+  """Returns whether it is a checkpoint that lplmtl wrote, intact or not.
 
   An empty folder counts as one: an interrupted removal may leave it.
   """

@@ -185,7 +185,7 @@ _Balanced = tuple[PyTree, Array, Array, PyTree]
 
 
 def _by_losses(job: _Job) -> _Balanced:
-  """One pull-back of the weighted sum."""
+  """Pulls back the weighted sum, once."""
   rows = job.rows
   if job.balancer.needs_losses:
     task_losses, pull_back, _ = job.forward(rows.batch, rows.dropout_key())
@@ -205,7 +205,7 @@ def _by_losses(job: _Job) -> _Balanced:
 
 
 def _each_task(job: _Job) -> tuple[Array, list[PyTree], PyTree]:
-  """Losses, T gradients, and the penalty's gradient or None."""
+  """Returns losses, T gradients, and the penalty's gradient or None."""
   zeros, share = jnp.zeros(len(job.tasks), jnp.float32), _share(job.rows)
 
   def pull_all(batch: Batch, key: Array) -> tuple[Array, list[PyTree], Any]:
@@ -221,7 +221,7 @@ def _each_task(job: _Job) -> tuple[Array, list[PyTree], PyTree]:
 
 
 def _by_gramian(job: _Job) -> _Balanced:
-  """T pull-backs, whose inner products give the weights."""
+  """Pulls back T times; the gradients' inner products give the weights."""
   task_losses, task_grads, penalty = _each_task(job)
   products = coordinates.products_of(task_grads, job.counts)
   weights, state = job.weigh(task_losses, gramian=products)
@@ -230,7 +230,7 @@ def _by_gramian(job: _Job) -> _Balanced:
 
 
 def _aggregated(job: _Job) -> _Balanced:
-  """T pull-backs, stacked for an aggregator."""
+  """Pulls back T times, and stacks the gradients for an aggregator."""
   task_losses, task_grads, penalty = _each_task(job)
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *task_grads)
   stacked = coordinates.chosen(stacked, job.counts)
@@ -254,7 +254,7 @@ def _aggregated(job: _Job) -> _Balanced:
 
 
 def _at_representation(job: _Job) -> _Balanced:
-  """T pull-backs to the representation, and one through the trunk."""
+  """Pulls back T times to the representation, and once through the trunk."""
   rows, tasks = job.rows, job.tasks
   apply = functools.partial(
     job.model.apply, train=True, rngs={'dropout': rows.dropout_key()}
@@ -311,7 +311,7 @@ def _pull(
   shared: PyTree,
   penalty_weight: float = 1.0,
 ) -> PyTree:
-  """One pull-back, and an unweighted one for parameters outside the scope."""
+  """Pulls back once, and again without weights for leaves outside the scope."""
   gradient = pull_back(weights, penalty_weight)
   if shared is None:
     return gradient

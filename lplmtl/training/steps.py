@@ -60,10 +60,10 @@ def init_state(
   balancer: Balancer | Aggregator,
   features: PyTree,
 ) -> TrainState:
-  """Returns the state before the first step; can be jitted, vmapped over keys.
+  """Returns the state before the first step; works under jit and vmap.
 
   Args:
-    key: scalar random key.
+    key: scalar random key; the argument to map over for several seeds.
     model: see `lplmtl.types.Model`.
     tasks: T tasks.
     optimizer: any optax transformation.
