@@ -46,7 +46,9 @@ flags.DEFINE_string(
 )  # fmt: skip
 flags.DEFINE_float(
   'margin', 0.002,
-  'Compare: rows whose AUC differs by less are equivalent.', lower_bound=0.0,
+  'Compare: a row is equivalent to the baseline if its interval lies within '
+  '± this on every task.',
+  lower_bound=0.0,
 )  # fmt: skip
 flags.DEFINE_float(
   'max_minutes', 0.0,

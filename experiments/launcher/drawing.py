@@ -49,7 +49,7 @@ def is_own(path: pathlib.Path) -> bool:
 
 
 def new_figure(width: float, height: float) -> Any:
-  """Returns an empty figure, in inches, outside of pyplot's global state."""
+  """Returns an empty figure, in inches, outside pyplot's global state."""
   return matplotlib().figure.Figure(
     figsize=(width, height), layout='constrained'
   )

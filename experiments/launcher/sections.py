@@ -98,7 +98,7 @@ class Model:
     2,
     0,
     10_000,
-    'task-specific experts per task (cgc, ple, sple, adatt, stem).',
+    'specific experts per task and level (cgc, ple, sple, adatt, stem).',
     taken_by=('architecture', 'num_specific'),
   )
   num_shared: int = fields.integer(
@@ -206,7 +206,9 @@ class Optimisation:
   optimizer: str = fields.choice(
     'adam', ('adam', 'adamw', 'sgd'), 'the Optax optimiser.'
   )
-  learning_rate: float = fields.real(1e-3, 'its (highest) learning rate.')
+  learning_rate: float = fields.real(
+    1e-3, '(highest) learning rate of the optimiser.'
+  )
   schedule: str = fields.choice(
     'constant',
     ('constant', 'cosine'),
@@ -226,7 +228,7 @@ class Optimisation:
     0,
     0,
     1_000_000,
-    'stop after this many validations without improvement; 0 never stops.',
+    'stop after this many validations without improvement; 0 to never stop.',
   )
 
 
@@ -282,7 +284,7 @@ class Run:
     0,
     _MOST_DEVICES,
     'host devices of a CPU, over which the seeds, or the rows of a batch, are '
-    'spread; 0 for one per core, as far as each has enough work.',
+    'spread; 0 for one per core, as long as each has enough work.',
   )
   compilation_cache: str = fields.path(
     '',
