@@ -160,7 +160,7 @@ def test_one_plain_line_per_epoch(capsys, tmp_path):
   assert 'val auc 0.' in lines[1] and 'weight 1.000' in lines[1]
   assert '\x1b' not in out
   assert 'generated sample, not UCI data' in out
-  assert "the generator's own optimum: test AUC" in out
+  assert 'best possible test AUC on this sample: income' in out
 
 
 def _weights(balancer):
@@ -283,7 +283,7 @@ def _one_class(content):
     (['--weight_decay=0.5'], '--optimizer=adam takes no --weight_decay'),
     (['--architecture=shared_bottom'], '--architecture=shared_bottom takes no --expert_widths'),
     (['--num_experts=999'], '--architecture=sple takes no --num_experts'),
-    (['--num_experts=8'], '--architecture=sple takes no --num_experts'),  # the default, but given explicitly
+    (['--num_experts=8'], 'or choose --architecture=dselect_k or mmoe or omoe or stacked_mmoe'),  # the default, but given explicitly
     (['--cross_rank=8'], '--num_crosses=0 takes no --cross_rank'),
     (['--dataset=census66k'], '--dataset=census66k takes no --num_rows'),
     (['--expert_widths=99999999999999999999'], '10,000,000 units'),

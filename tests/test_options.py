@@ -131,9 +131,26 @@ def test_modules_are_found_under_their_old_names(name):
   assert module.__name__ == f'experiments.launcher.{name}'
 
 
+@pytest.mark.parametrize(
+  'flag, complaint',
+  [
+    ('--epochs=two', 'flag --epochs=two: '),
+    ('--epochs=-1', 'range'),
+    ('--nonsense', "'nonsense'"),
+    ('--flagfile=/nowhere', "'/nowhere'"),
+  ],
+)
+def test_flags_that_cannot_be_parsed_end_in_one_line(flag, complaint):
+  found = _command(flag)
+  assert found.returncode == 1 and not found.stdout
+  (line,) = found.stderr.splitlines()
+  assert line.startswith('error: ') and complaint in line
+  assert line.endswith('(--help lists all flags)')
+
+
 def test_help_names_section_and_default():
   found = _command('--help')
-  assert found.returncode == 1  # absl's way
+  assert found.returncode == 0
   for section in (
     sections.Data, sections.Model, sections.Optimisation, sections.Run
   ):  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 from absl import flags
 
 from experiments.comparison import boosting
-from experiments.launcher import options
+from experiments.launcher import build, options
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 
@@ -133,6 +133,7 @@ def parse_row(name: str) -> dict[str, Any] | None:
     raise InputError('--row must name an architecture, or trees; found nothing')
   if name == TREES:
     return None
+  build.check_names(Config(architecture=architecture))  # it may be mistyped
   fields = options.parse_fields(rest, f'--row={name}', FIXED)
   return {'architecture': architecture, **fields}
 

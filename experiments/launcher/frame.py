@@ -26,6 +26,8 @@ from absl import app, flags, logging
 
 from experiments.launcher import errors, interrupts, output
 
+_HELP = {'--help', '-help', '-h', '--helpshort', '--helpfull'}
+
 
 @contextlib.contextmanager
 def command(interrupted: str = '') -> Iterator[Callable[[], None]]:
@@ -74,8 +76,10 @@ def run(main: Callable[[list[str]], Any]) -> None:
   sys.stdout, sys.stderr = output.safe(sys.stdout), output.safe(sys.stderr)  # type: ignore
   streams = sys.stdout, sys.stderr
   try:
-    app.run(main)
+    app.run(main, flags_parser=_parse)
   except SystemExit as stop:
+    if _HELP & set(sys.argv[1:]):
+      sys.exit(0)  # absl's 1 would stop `... --help && ...`
     if not isinstance(stop.code, str):
       raise
     print(stop.code, file=sys.stderr)
@@ -83,6 +87,15 @@ def run(main: Callable[[list[str]], Any]) -> None:
   finally:
     for stream in streams:
       stream.finish()
+
+
+def _parse(arguments: list[str]) -> list[str]:
+  """Parses the flags; a mistake in them is one line, as any other is."""
+  try:
+    return flags.FLAGS(arguments)
+  except flags.Error as error:
+    reason = ' '.join(str(error).removeprefix('ERROR:: ').split())
+    sys.exit(f'error: {reason} (--help lists all flags)')
 
 
 def _open_standard_files() -> None:

@@ -155,8 +155,8 @@ def parse_fields(
       raise InputError(f'{flag} sets {name} twice: once is enough')
     if not equals or name not in known:
       raise InputError(
-        f'{flag} must be field=value with one of {", ".join(known)}; found '
-        f'{part!r}'
+        f'{flag}: {part!r} sets no field; expected field=value with one of '
+        f'{", ".join(known)}'
       )
     try:
       flag_value = flags.FLAGS[name].parser.parse(value)

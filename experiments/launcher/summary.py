@@ -33,9 +33,13 @@ def print_results(
 ) -> None:
   """Prints the table, sizes and times of a run that has just finished."""
   console.print(table(results))
-  for task, auc in results['data']['optimum'].items():
-    if 'auc' in results['test'].get(task, ()):
-      console.print(f"the generator's own optimum: test AUC {auc:.4f} {task}")
+  optimum = ', '.join(
+    f'{task} {auc:.4f}'
+    for task, auc in results['data']['optimum'].items()
+    if 'auc' in results['test'].get(task, ())
+  )
+  if optimum:
+    console.print(f'best possible test AUC on this sample: {optimum}')
   seconds = results['seconds']
   console.print(
     f'{results["parameters"]:,} parameters, '
@@ -98,11 +102,11 @@ def table(results: Mapping[str, Any]) -> rich_table.Table:
     made.add_row('final loss weight', *cells)
   if results.get('gates'):
     unused = ', '.join(
-      f'{level["collapsed"]["mean"]:.0%} of level {i}'
+      f'{level["collapsed"]["mean"]:.0%} at level {i}'
       for i, level in enumerate(results['gates'])
     )
     made.caption = Text(
-      f'experts that get less than 1 % from every gate: {unused}'
+      f'unused experts (mean weight below 1% in every gate): {unused}'
     )
   return made
 

@@ -1,12 +1,20 @@
 """Settings that were given but that nothing chosen takes, without effect."""
 
-import dataclasses
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from experiments.launcher import build, fields
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
+
+# `{field: (all its choices, from a choice to what constructs it)}`
+_CHOOSERS: dict[str, tuple[Callable[[], tuple[str, ...]], Callable[..., Any]]]
+_CHOOSERS = {
+  'architecture': (build.architecture_names, build.architecture),
+  'balancer': (build.balancer_names, build.balancer),
+}
+_SHOWN = 4  # choices that a message lists: a line has room for few more
 
 
 def refuse(
@@ -32,21 +40,32 @@ def refuse(
       others = '' if who or len(configs) == 1 else ' (nor does any other row)'
       raise InputError(
         f'{who}{choice} takes no --{field}{others}: leave it out, or choose '
-        'something that takes it'
+        f'{_takers(field)}'
       )
+
+
+def _takers(field: str) -> str:
+  """Returns the choices that take a field, as text."""
+  taken_by: Sequence[Any] = fields.of(Config)[field].taken_by
+  chooser, takers = taken_by[0], taken_by[1:]
+  names: Sequence[object] = takers
+  if chooser in _CHOOSERS:
+    every, _ = _CHOOSERS[chooser]
+    names = [n for n in every() if _taken(chooser, n) & set(takers)]
+  if len(names) > _SHOWN:
+    names = [*names[:_SHOWN], '...']
+  return f'--{chooser}={" or ".join(map(str, names))}'
+
+
+def _taken(chooser: str, name: str) -> set[str]:
+  """Returns the arguments of an architecture or a balancer."""
+  _, make = _CHOOSERS[chooser]
+  return set(inspect.signature(make(name)).parameters)
 
 
 def _unused(config: Config) -> dict[str, str]:
   """Returns `{field: the choice that does not take it}`."""
-  takes = {
-    'architecture': {
-      field.name
-      for field in dataclasses.fields(build.architecture(config.architecture))
-    },
-    'balancer': set(
-      inspect.signature(build.balancer(config.balancer)).parameters
-    ),
-  }
+  takes = {name: _taken(name, getattr(config, name)) for name in _CHOOSERS}
   unused = {}
   for name, setting in fields.of(Config).items():
     if setting.taken_by:

@@ -52,8 +52,8 @@ def make_tasks(names: Sequence[str]) -> tuple[Task, ...]:
   unknown = [name for name in names if name not in TASKS]
   if unknown or not names or len(set(names)) < len(names):
     raise InputError(
-      f'tasks must be at least one of {", ".join(TASKS)}, each once; found '
-      f'{",".join(names) or "none"}'
+      f'--tasks must name one or more of {", ".join(TASKS)}, each at most '
+      f'once; found {",".join(names) or "none"}'
     )
   return tuple(tasks.binary(name) for name in names)
 
