@@ -487,8 +487,8 @@ def test_what_is_no_gramian():
     balancer = getattr(balancing, name)()
     state = balancer.init(KEY, 2)
     for losses, gramian, found in (
-      (jnp.ones(2), None, 'Gramian none'),
-      (jnp.ones(2), jnp.eye(3), r'Gramian one of shape \(3, 3\)'),
+      (jnp.ones(2), None, 'no Gramian'),
+      (jnp.ones(2), jnp.eye(3), r'Gramian of shape \(3, 3\)'),
       (jnp.ones((2, 2)), jnp.eye(2), r'losses must .* found \(2, 2\)'),
     ):
       with pytest.raises(ValueError, match=found):
