@@ -32,7 +32,7 @@ LOSSES = jnp.array([0.1, 2.0, 30.0])
 # Task gradients of which the first two conflict.
 _GRADIENTS = jnp.array([[1.0, 0.0, 0.5], [-1.0, 1.0, 0.0], [0.2, 0.3, 2.0]])
 GRAMIAN = _GRADIENTS @ _GRADIENTS.T
-# Have an optimiser of their own, bounded at exp(15).
+# Made by `_learned.learned`: weights with their own optimiser, at most exp(15).
 LEARNED = {'uncertainty', 'uncertainty_revised', 'imtl_l'}
 
 

@@ -45,7 +45,8 @@ def _methods(room):
 def _report(steps):
   """Fails once, with a line for each step that is not done."""
   missing = [f'{file}: {what}' for is_done, file, what in steps if not is_done]
-  assert not missing, '\n'.join(['forgotten:', *missing])
+  if missing:
+    pytest.fail('\n'.join(['forgotten:', *missing]), pytrace=False)
 
 
 @pytest.mark.parametrize('path', _methods('architectures'))
@@ -57,11 +58,13 @@ def test_architecture_is_complete(path):
     if isinstance(node, ast.ClassDef)
     and node.name.lower() == name.replace('_', '')
   ]
-  assert titles, (
-    f'lplmtl/architectures/{path.name}: name the class as the file, without '
-    'underscores and in any case, such as StackedMMoE in stacked_mmoe.py'
-  )
-  (title,) = titles
+  if not titles:
+    pytest.fail(
+      f'lplmtl/architectures/{path.name}: name the class as the file, without '
+      'underscores and in any case, such as StackedMMoE in stacked_mmoe.py',
+      pytrace=False,
+    )
+  title = titles[0]
   table = _read('lplmtl/architectures/README.md')
   _report([
     (hasattr(architectures, title), 'lplmtl/architectures/__init__.py',
@@ -88,10 +91,12 @@ def test_balancer_is_complete(path):
     if isinstance(node, ast.FunctionDef)
     and getattr(node.returns, 'id', None) in ('Balancer', 'Aggregator')
   ]
-  assert path.stem in names, (
-    f'lplmtl/balancing/{path.name}: write a function {path.stem}() annotated '
-    'to return a Balancer or an Aggregator'
-  )
+  if path.stem not in names:
+    pytest.fail(
+      f'lplmtl/balancing/{path.name}: write a function {path.stem}() annotated '
+      'to return a Balancer or an Aggregator',
+      pytrace=False,
+    )
   _report([step for name in names for step in _balancer_steps(name)])
 
 
@@ -109,7 +114,7 @@ def _balancer_steps(name):
     # Before its import, the name is missing or that of the file.
     (callable(getattr(balancing, name, None)), 'lplmtl/balancing/__init__.py',
      f'import {name}'),
-    (kinds, 'lplmtl/balancing/__init__.py', f'add {name} to one of {[*KINDS]}'),
+    (kinds, 'lplmtl/balancing/__init__.py', f'add {name} to {" or ".join(KINDS)}'),
     (has_slow or not needs_slow, 'tests/slow_balancing.py',
      f'write a slow {name}()'),
     (any(f'balancing.{name}(' in _read(test) for test in tests),
