@@ -22,7 +22,7 @@ from lplmtl import (
   tables,
   tasks,
 )
-from lplmtl.storage import pytrees
+from lplmtl.storage import folders, pytrees
 from tests import contracts
 from tests.golden import write as golden
 
@@ -493,7 +493,7 @@ def test_metadata_of_another_release(change, tmp_path, monkeypatch):
   monkeypatch.setattr(
     pytrees, 'read', lambda path: ({'w': np.ones((2, 3))}, meta)
   )
-  monkeypatch.setattr(os.path, 'exists', lambda path: True)
+  (tmp_path / folders.CHECKSUMS).touch()
   checkpoint.load(tmp_path, seed=1)
   change(meta)
   with pytest.raises(checkpoint.CheckpointError) as error:
@@ -582,6 +582,6 @@ def test_extra_data_that_are_not_there(extra, tmp_path, monkeypatch):
   if extra is None:
     del meta['extra']
   monkeypatch.setattr(pytrees, 'read', lambda path: ({}, meta))
-  monkeypatch.setattr(os.path, 'exists', lambda path: True)
+  (tmp_path / folders.CHECKSUMS).touch()
   with pytest.raises(checkpoint.CheckpointError, match='extra is'):
     checkpoint.load_extra(tmp_path)
