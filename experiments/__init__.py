@@ -17,7 +17,7 @@ if sys.argv[:1] == ['-m'] and _is_usual:
 
 def __getattr__(name: str) -> types.ModuleType:
   """Finds modules under their old names, for one more release."""
-  if name not in ('errors', 'options'):
+  if name not in ('errors', 'options'):  # see also options.py
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   moved = f'{__name__}.launcher.{name}'
   warnings.warn(

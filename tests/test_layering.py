@@ -146,6 +146,7 @@ COMMANDS = sorted(
   path.stem
   for path in (ROOT / 'experiments').glob('*.py')
   if not path.name.startswith('_')
+  and path.stem != 'options'  # the old name of launcher.options
 )
 IMPORT = (ast.Import, ast.ImportFrom)
 

@@ -11,7 +11,14 @@ import pytest
 
 import lplmtl
 from lplmtl import balancing, tasks, training
-from lplmtl.training import arrays, evaluation, parallel, progress, steps
+from lplmtl.training import (
+  arrays,
+  checks,
+  evaluation,
+  parallel,
+  progress,
+  steps,
+)
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
@@ -677,3 +684,20 @@ def test_uncertainty_weights_train_with_the_parameters():
   # The last weights were given before the last update.
   np.testing.assert_allclose(weights, np.exp(-log_vars), rtol=0.03)
   assert (np.abs(log_vars) > 0.01).all()
+
+
+def test_tasks_third_as_in_release_01():
+  """That order works once more, unless the tasks are not the model's."""
+  todo = (tasks.binary('a'),)
+  model = lplmtl.SharedBottom(todo)
+  rest = optax.sgd(0.1), balancing.equal(), {}
+  with pytest.warns(DeprecationWarning, match='model.tasks'):
+    assert checks.without_tasks(model, (todo, *rest[:2]), rest[2:]) == rest
+  assert checks.without_tasks(model, rest, ()) == rest
+  for wrong, surplus in (
+    ((tasks.binary('b'),), rest[2:]),
+    (todo, ()),
+    (todo, (*rest[2:], 5)),
+  ):
+    with pytest.raises(ValueError, match='model.tasks'):
+      checks.without_tasks(model, (wrong, *rest[:2]), surplus)

@@ -1,5 +1,6 @@
 """The arguments of `fit`, checked before it starts."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,17 +12,33 @@ import optax
 from lplmtl.types import Aggregator, Balancer, Batch, PyTree, Task
 
 
-def check_order(optimizer: Any, surplus: Sequence[Any]) -> None:
-  """Raises ValueError for a call of `fit` that passes the tasks third."""
-  is_tasks = isinstance(optimizer, Sequence) and any(
-    isinstance(task, Task) for task in optimizer
+def without_tasks(
+  model: Any, arguments: tuple[Any, Any, Any], surplus: Sequence[Any]
+) -> tuple[Any, Any, Any]:
+  """Returns (optimizer, balancer, data) of a call of `fit`.
+
+  Release 0.1 passed the tasks before them; for one more release that order
+  works, with a DeprecationWarning.
+
+  Raises:
+    ValueError: tasks other than the model's, or too many arguments.
+  """
+  tasks = arguments[0]
+  is_old = isinstance(tasks, Sequence) and any(
+    isinstance(task, Task) for task in tasks
   )
-  if surplus or is_tasks:
-    raise ValueError(
-      'fit takes its tasks from model.tasks, fit(key, model, optimizer, '
-      'balancer, data, ...): leave that argument out, and name all that follow '
-      'data'
-    )
+  if not is_old and not surplus:
+    return arguments
+  order = (
+    'fit takes its tasks from model.tasks, fit(key, model, optimizer, '
+    'balancer, data, ...): leave that argument out, and name all that follow '
+    'data'
+  )
+  is_same = tuple(getattr(model, 'tasks', tasks)) == tuple(tasks)
+  if not (is_old and len(surplus) == 1 and is_same):
+    raise ValueError(order)
+  warnings.warn(order, DeprecationWarning, stacklevel=3)
+  return arguments[1], arguments[2], surplus[0]
 
 
 def check_model_tasks(model: Any) -> None:

@@ -10,7 +10,7 @@ update of the optimiser. Between programs, the host examines the metrics
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ def fit(
   optimizer: OptimizerOrMaker,
   balancer: BalancerOrMaker,
   data: Batch,
-  *surplus: NoReturn,
+  *surplus: Any,
   hyperparams: PyTree = None,
   validation: Batch | None = None,
   batch_size: int = 256,
@@ -121,8 +121,8 @@ def fit(
     balancer: see `lplmtl.types.Balancer` and `Aggregator`; or a function of
       hyperparams.
     data: the training rows: arrays, or numeric columns of pandas.
-    *surplus: must be empty; catches calls that pass the tasks third, as in
-      release 0.1.
+    *surplus: empty, unless the tasks are passed third, as in release 0.1,
+      which works for one more release (DeprecationWarning).
     hyperparams: pytree of numbers, `[S]` each with `[S]` keys, scalars with one
       key; None if everything is fixed.
     validation: the rows for selection and early stopping; None selects the last
@@ -165,7 +165,9 @@ def fit(
     ['bottom', 'tower_buy', 'tower_click']
   """
   keeper = progress.current_keeper(keeper)
-  checks.check_order(optimizer, surplus)
+  optimizer, balancer, data = checks.without_tasks(
+    model, (optimizer, balancer, data), surplus
+  )
   checks.check_arguments(key, model, optimizer, balancer, hyperparams)
   checks.check_helpers(keeper, on_epoch, devices)
   schedule = Schedule(
