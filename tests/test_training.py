@@ -698,6 +698,7 @@ def test_tasks_third_as_in_release_01():
     ((tasks.binary('b'),), rest[2:]),
     (todo, ()),
     (todo, (*rest[2:], 5)),
+    (lambda h: optax.sgd(h), (5,)),
   ):
     with pytest.raises(ValueError, match='model.tasks'):
       checks.without_tasks(model, (wrong, *rest[:2]), surplus)

@@ -34,8 +34,12 @@ def without_tasks(
     'balancer, data, ...): leave that argument out, and name all that follow '
     'data'
   )
-  is_same = tuple(getattr(model, 'tasks', tasks)) == tuple(tasks)
-  if not (is_old and len(surplus) == 1 and is_same):
+  # A function of hyperparams has no tasks to compare with.
+  if (
+    not is_old
+    or len(surplus) != 1
+    or tuple(getattr(model, 'tasks', tasks)) != tuple(tasks)
+  ):
     raise ValueError(order)
   warnings.warn(order, DeprecationWarning, stacklevel=3)
   return arguments[1], arguments[2], surplus[0]
