@@ -1,6 +1,6 @@
 """Losses per row, and their means over the rows that have a label."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -134,16 +134,23 @@ def _effective_weights(
   return weights if where is None else jnp.where(where, weights, 0)
 
 
+def row_weights(batch: Batch, task: str) -> Any:
+  """Returns the weights of the rows for a task, `[B]`; None for ones."""
+  if isinstance(batch.weights, Mapping):
+    return batch.weights.get(task)
+  return batch.weights
+
+
 def row_totals(tasks: Sequence[Task], batch: Batch) -> Array:
   """Returns `[T]` float32, the total weight of the labelled rows per task."""
   ones = jnp.ones(_checks.num_rows(batch.features), jnp.float32)
   masks = batch.where or {}
-  return jnp.stack(
-    [
-      jnp.sum(_effective_weights(ones, masks.get(task.name), batch.weights))
-      for task in tasks
-    ]
-  )
+
+  def total(name: str) -> Array:
+    weights = row_weights(batch, name)
+    return jnp.sum(_effective_weights(ones, masks.get(name), weights))
+
+  return jnp.stack([total(task.name) for task in tasks])
 
 
 def task_losses(
@@ -191,7 +198,7 @@ def task_losses(
     mean, is_present = masked_mean(
       values.astype(jnp.float32),
       where,
-      batch.weights,
+      row_weights(batch, task.name),
       None if totals is None else totals[i],
     )
     means.append(mean)

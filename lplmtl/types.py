@@ -84,7 +84,9 @@ class Batch(NamedTuple):
     where: `{task: [B] bool}`, True where the row has a label for the task. A
       task that it does not name has a label in every row, as does every task
       if `where` is None. Labels under False are ignored, even NaN.
-    weights: optional `[B]` float >= 0, the weight of each row in the losses.
+    weights: optional `[B]` float >= 0, the weight of each row in the losses; or
+      `{task: [B]}`, where the rows of a task that it does not name have weight
+      1. Metrics do not use weights.
 
   Example:
     >>> import numpy as np
@@ -98,7 +100,7 @@ class Batch(NamedTuple):
   features: PyTree
   labels: Mapping[str, Any]
   where: Mapping[str, Array] | None = None
-  weights: Array | None = None
+  weights: Array | Mapping[str, Array] | None = None
 
 
 class Model(Protocol):

@@ -35,9 +35,11 @@ def make_data():
     'zebra': (x[:, 0] > x[:, 1]).astype(np.int32),
     'apple': (x[:, 0] * x[:, 2]).astype(np.float32),
   }
-  # A shard's own mean would differ: labels are missing unevenly.
+  # A shard's own mean would differ: labels are missing unevenly, and the weights
+  # of one task's rows differ.
   where = {'apple': np.arange(ROWS) % 3 > 0}
-  return lplmtl.Batch(x, labels, where)
+  weights = {'zebra': np.linspace(0, 2, ROWS, dtype=np.float32)}
+  return lplmtl.Batch(x, labels, where, weights)
 
 
 BALANCERS = {

@@ -66,6 +66,15 @@ def test_columns_of_pandas_everywhere():
     _read(b=missing)
 
 
+def test_weights_by_task():
+  found = _read(where={'b': A > 0}, weights={'a': A, 'b': pd.Series(A + 1)})
+  assert found.weights['a'].tolist() == A.tolist()
+  assert found.weights['b'].tolist() == (A + 1).tolist()
+  # Rows that are left out for one task may be the only ones of another.
+  assert _read(where={'b': A == 0}, weights={'a': A}).weights.keys() == {'a'}
+  assert _read(weights={}).weights is None
+
+
 def test_dtypes_that_jax_takes():
   """Rounded once, on the host; nothing is refused that is under a mask."""
   known = np.arange(6) > 0
@@ -119,6 +128,16 @@ def _text(kind):
     ({'where': A > 0}, 'data.where must be a dict'),
     (
       {'where': {'b': A > 0}, 'weights': (A == 0).astype(np.float32)},
+      "every row of data with a label for task 'b' has weight 0",
+    ),
+    ({'weights': {'c': A}}, r"data.weights names \['c'\], .* are \['a', 'b'\]"),
+    ({'weights': {'b': A[:5]}}, r"weights\['b'\] must have the 6 rows"),
+    ({'weights': {'b': X}}, r"weights\['b'\] must be \[6\] numbers .* \(6, 3\)"),
+    ({'weights': {'b': A - 1}}, r"weights\['b'\] must .* >= 0, .* from -1 to 0"),
+    ({'weights': {'a': A / 0.5 * np.nan}}, r"weights\['a'\] must .* from nan"),
+    ({'weights': {'a': list(A)}}, r"weights\['a'\]\[0\] must be part of an array"),
+    (
+      {'where': {'b': A > 0}, 'weights': {'b': (A == 0).astype(np.float32)}},
       "every row of data with a label for task 'b' has weight 0",
     ),
   ],

@@ -214,14 +214,15 @@ def test_weights_for_shared_parameters_without_a_gramian():
 @pytest.mark.parametrize('scope', ['all', 'shared'])
 @pytest.mark.parametrize('name', ['uncertainty', 'pcgrad'])
 def test_parts_give_the_gradient_of_the_whole(name, scope):
-  """Also with dropout, uneven missing labels, and weights of rows."""
+  """Also with dropout, uneven missing labels, and weights, also by task."""
   noisy = (lplmtl.MLP((6,), dropout_rate=0.3),) * 2
   model = dataclasses.replace(MODELS['ple'], levels=noisy)
   batch = contracts.batch(rows=12)
   params = contracts.random_params(model, batch.features)
+  weights = jnp.linspace(0.0, 2.0, 12)
   batch = batch._replace(
     where={'zebra': jnp.arange(12) % 5 > 1, 'mango': jnp.zeros(12, bool)},
-    weights=jnp.linspace(0.0, 2.0, 12),
+    weights=weights if scope == 'all' else {'zebra': weights},
   )
   balancer = getattr(balancing, name)()._replace(scope=scope)
   state = balancer.init(KEY, NUM_TASKS)

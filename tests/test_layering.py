@@ -60,7 +60,7 @@ ALLOWED = {
   },
   'training.optimizers': set(),
   'training.parallel': set(),
-  'training.arrays': set(),
+  'training.arrays': {'losses'},
   'training.checks': set(),
   'training.programs': {
     'training.checks',

@@ -129,6 +129,29 @@ def test_task_losses_with_missing_labels_and_weights():
   assert (gradient['apple'] == 0).all()
 
 
+def test_weights_by_task():
+  """Each task as with its weights alone; a task without any has weight 1."""
+  data = contracts.batch(rows=6)
+  weights = {'zebra': jnp.arange(6.0), 'mango': jnp.array([0, 1, 0, 2, 0, 3])}
+  rng = np.random.default_rng(0)
+  predictions = {
+    t.name: jnp.asarray(rng.normal(size=(6, t.num_outputs)), jnp.float32)
+    for t in contracts.TASKS
+  }
+
+  def of(weights):
+    batch = data._replace(weights=weights)
+    values, present = losses.task_losses(contracts.TASKS, predictions, batch)
+    assert present.all()
+    return values, losses.row_totals(contracts.TASKS, batch)
+
+  values, totals = of(weights)
+  for i, task in enumerate(contracts.TASKS):
+    alone, total = of(weights.get(task.name))
+    assert values[i] == alone[i] and totals[i] == total[i]
+  np.testing.assert_array_equal(totals, [15, 6, 6])
+
+
 def test_task_losses_name_what_is_missing():
   data = contracts.batch()
   with pytest.raises(ValueError, match="prediction .*'zebra'"):

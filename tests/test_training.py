@@ -404,7 +404,8 @@ def test_missing_labels_and_row_weights():
     {'apple': known},
     weights,
   )
-  found = _fit(data=masked, num_epochs=2, validation=masked)
+  by_task = masked._replace(weights={'apple': weights})
+  found = _fit(data=by_task, num_epochs=2, validation=masked)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(found.params))
   used = known & (weights > 0)
   kept = lplmtl.Batch(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import _checks
+from lplmtl import _checks, losses
 from lplmtl.types import Batch, PyTree, Task
 
 _NOT_FINITE = 'values that are not finite'
@@ -31,8 +31,8 @@ def read_batch(tasks: Sequence[Task], batch: Batch, name: str) -> Batch:
 
   Raises:
     ValueError: the numbers of rows differ, a value is not finite, a label is
-      outside the range of its task, a mask names an unknown task, or a weight
-      is negative.
+      outside the range of its task, masks or weights name an unknown task, or
+      a weight is negative.
   """
   batch = read_labels(batch, name)
   num_rows = _checks.num_rows(batch.features)
@@ -40,13 +40,13 @@ def read_batch(tasks: Sequence[Task], batch: Batch, name: str) -> Batch:
   batch = batch._replace(features=features)
   _check_features(batch.features, f'{name}.features')
   names = [task.name for task in tasks]
-  unknown = sorted(set(batch.where or {}) - set(names))
-  if unknown:
-    raise ValueError(
-      f'{name}.where names {unknown}, which are not tasks; the tasks are '
-      f'{names}'
-    )
-  if batch.weights is not None:
+  _check_names(batch.where, f'{name}.where', names)
+  if isinstance(batch.weights, Mapping):
+    _check_names(batch.weights, f'{name}.weights', names)
+    for key, values in batch.weights.items():
+      where = f'{name}.weights[{key!r}]'
+      _check_weights(np.asarray(values), where, num_rows)
+  elif batch.weights is not None:
     _check_weights(np.asarray(batch.weights), f'{name}.weights', num_rows)
   for task in tasks:
     if not jax.tree.leaves(batch.labels.get(task.name)):
@@ -77,8 +77,11 @@ def read_labels(batch: Any, name: str) -> Batch:
         f'{type(by_task).__name__}'
       )
   num_rows = _checks.num_rows(batch.features)
+  weights = batch.weights
+  if isinstance(weights, Mapping):
+    weights = dict(weights) or None
   others = Batch(
-    None, dict(batch.labels), dict(batch.where or {}) or None, batch.weights
+    None, dict(batch.labels), dict(batch.where or {}) or None, weights
   )
   return read(others, name, num_rows)._replace(features=batch.features)
 
@@ -93,6 +96,16 @@ def _check_features(features: PyTree, name: str) -> None:
       )
     if problem := _problem(leaf):
       raise ValueError(f'{where} holds {problem}')
+
+
+def _check_names(
+  by_task: Mapping[str, Any] | None, name: str, tasks: Sequence[str]
+) -> None:
+  unknown = sorted(set(by_task or {}) - set(tasks), key=str)
+  if unknown:
+    raise ValueError(
+      f'{name} names {unknown}, which are not tasks; the tasks are {tasks}'
+    )
 
 
 def _check_weights(weights: np.ndarray, name: str, num_rows: int) -> None:
@@ -117,8 +130,9 @@ def _check_labels(task: Task, batch: Batch, name: str) -> None:
       f'{name}.where[{task.name!r}] must be [N] bool, found {mask.dtype} of '
       f'shape {mask.shape}'
     )
-  counts = np.ones(1) if batch.weights is None else np.asarray(batch.weights)
-  if mask is not None and batch.weights is not None:
+  weights = losses.row_weights(batch, task.name)
+  counts = np.ones(1) if weights is None else np.asarray(weights)
+  if mask is not None and weights is not None:
     counts = counts[np.asarray(mask)]
   for leaf in jax.tree.leaves(batch.labels[task.name]):
     labels = np.asarray(leaf if mask is None else leaf[mask])
