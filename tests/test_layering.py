@@ -23,6 +23,7 @@ ALLOWED = {
   '_checks': set(),
   '_delong': set(),
   '_moved': set(),
+  '__main__': set(),
   'prng': set(),
   'losses': set(),
   'metrics': set(),

@@ -14,8 +14,9 @@ from experiments.launcher import display
 from experiments.launcher.display import Console
 from experiments.launcher.errors import InputError
 
-OURS = 'experiments.benchmark.worker'
-TWIN = 'experiments.benchmark.twin'
+# Names of processes, as `python -m lplmtl` takes them: from any folder.
+OURS = 'benchmark.worker'
+TWIN = 'benchmark.twin'
 # Calls of each kind in one turn: about a second of work.
 CALLS = {'train': 1, 'score': 1, 'latency': 2000, 'square': 3, 'products': 2}
 
@@ -40,7 +41,13 @@ class Contestant(NamedTuple):
 
   def command(self) -> list[str]:
     """Returns the command that starts the process."""
-    return [sys.executable, '-m', self.module, json.dumps(self.config)]
+    return [
+      sys.executable,
+      '-m',
+      'lplmtl',
+      self.module,
+      json.dumps(self.config),
+    ]
 
   def environment(self) -> dict[str, str]:
     """Returns the environment variables of the process."""

@@ -41,16 +41,18 @@ def commit() -> str | None:
 
   None outside a checkout, or without git.
   """
-  root = pathlib.Path(__file__).parent
+  here = pathlib.Path(__file__)
 
   def git(*args: str) -> str:
     return subprocess.run(
       ['git', *args],
-      cwd=root, capture_output=True, text=True, check=True,
+      cwd=here.parent, capture_output=True, text=True, check=True,
       timeout=_GIT_SECONDS,
     ).stdout.strip()  # fmt: skip
 
   try:
+    # An installation may lie inside a checkout of another project.
+    git('ls-files', '--error-unmatch', here.name)
     head = git('rev-parse', 'HEAD')
     return head + ('+' if git('status', '--porcelain', '-uno') else '')
   except (OSError, subprocess.SubprocessError):
@@ -62,5 +64,7 @@ def command_line(command: Sequence[str]) -> str:
   program = pathlib.Path(command[0])
   start = command[0]
   if program.parent.name == 'experiments':
-    start = f'python -m experiments.{program.stem}'
+    is_installed = (program.parent.parent / '__init__.py').exists()
+    start = 'lplmtl ' if is_installed else 'python -m experiments.'
+    start += program.stem
   return ' '.join([start, *map(shlex.quote, command[1:])])
