@@ -1,4 +1,6 @@
-"""Synthetic clicks and purchases, and the models that learn such a chain."""
+"""The generated tables, and the models that learn a chain of labels."""
+
+import datetime
 
 import jax
 import numpy as np
@@ -21,6 +23,38 @@ def test_a_chain_of_labels():
   assert not np.array_equal(data.clicks(5000, 1).features, rows.features)
   with pytest.raises(ValueError, match='at least 1 row'):
     data.clicks(0)
+
+
+def test_customers_are_raw_rows():
+  table = data.customers(2000)
+  targets = 'churn', 'upgrade', 'segment', 'value'
+  assert len(table) == 12 + len(targets)
+  missing = {
+    k: np.mean([x is None or x != x for x in v]) for k, v in table.items()
+  }
+  for name, share in missing.items():
+    expected = (
+      0.2
+      if name in targets
+      else {
+        'rating': 0.4,
+        'income': 0.15,
+        'last_visit': 0.12,
+        'device': 0.1,
+      }.get(name, 0)
+    )
+    assert abs(share - expected) < 0.1, name
+  again, other = data.customers(2000), data.customers(2000, 1)
+  for name, column in table.items():
+    np.testing.assert_array_equal(again[name], column)
+    assert column.shape == (2000,)
+  assert list(other['plan']) != list(table['plan'])
+  found = {x for x in table['segment'] if x is not None}
+  assert found == {'loyal', 'bargain', 'new', 'business'}
+  for text in table['signup']:
+    datetime.date.fromisoformat(text)
+  with pytest.raises(ValueError, match='at least 1 row'):
+    data.customers(0)
 
 
 @pytest.mark.parametrize('name', ['ESMM', 'AITM'])
