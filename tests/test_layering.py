@@ -121,6 +121,21 @@ ALLOWED = {
   'checkpoint': {'blueprint', 'storage', 'tables'},
   '_progress_data': {'storage', 'training'},
   'resume': {'_progress_data', 'storage', 'training'},
+  'tabular.schema': set(),
+  'tabular.checks': {'columns', 'tabular.schema'},
+  'tabular.splits': {'tabular.checks', 'tabular.schema'},
+  'tabular.targets': {
+    'columns',
+    'tabular.checks',
+    'tabular.schema',
+    'tasks',
+  },
+  'tabular.inference': {
+    'columns',
+    'tabular.checks',
+    'tabular.schema',
+    'tabular.targets',
+  },
 }
 FORBIDDEN = {
   'balancing': {'flax'},

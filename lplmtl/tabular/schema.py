@@ -1,0 +1,186 @@
+"""What each column of a table is, and what is predicted: the schema.
+
+It is plain data: `to_json` is written as `schema.json`, for the user to read,
+edit and hand back. `README.md` in this folder describes the format.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+InputKind = Literal[
+  'category', 'number', 'date', 'boolean',
+  'text', 'identifier', 'constant', 'ignored',
+]  # fmt: skip
+TargetKind = Literal[
+  'binary', 'multiclass', 'ordinal', 'regression', 'count', 'multilabel'
+]
+Class = str | int | float | bool  # what JSON can keep of a class
+INPUT_KINDS = get_args(InputKind)
+TARGET_KINDS = get_args(TargetKind)
+USED = ('category', 'number', 'date', 'boolean')  # the others are left out
+# Texts that mean "missing", beside None, NaN, NaT, NA and blanks: what pandas
+# takes for missing in a file, and the question mark of the UCI tables.
+DEFAULT_MISSING = ('NA', 'N/A', 'n/a', '#N/A', 'NULL', 'null', '?')
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+  """What one column is.
+
+  Attributes:
+    kind: `category`, `number`, `date` or `boolean`; columns of the kinds
+      `text`, `identifier`, `constant` and `ignored` are left out.
+    log: for a number, whether its logarithm is taken.
+    format: for a date, its `strptime` format, or '' for ISO 8601.
+    reason: why it was left out, or how an ambiguity was settled; for readers.
+  """
+
+  kind: InputKind
+  log: bool = False
+  format: str = ''
+  reason: str = ''
+
+  def __post_init__(self) -> None:
+    _check_kind('an input', self.kind, INPUT_KINDS)
+    _check_types(self, log=bool, format=str, reason=str)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """What one target is.
+
+  Attributes:
+    kind: see `TARGET_KINDS`.
+    classes: the classes of a binary, multiclass or ordinal target, in the
+      user's own values; of an ordinal target from the lowest to the highest.
+    positive: the class of a binary target whose probability is predicted.
+    columns: its columns: several for `multilabel`, otherwise one, which is the
+      target's name if this is empty.
+    unit: the unit of a regression, for tables and pictures.
+    mean: mean of a regression target over the training rows.
+    std: standard deviation likewise.
+    reason: how the kind was inferred; for readers.
+  """
+
+  kind: TargetKind
+  classes: tuple[Class, ...] = ()
+  positive: Class | None = None
+  columns: tuple[Any, ...] = ()
+  unit: str = ''
+  mean: float | None = None
+  std: float | None = None
+  reason: str = ''
+
+  def __post_init__(self) -> None:
+    _check_kind('a target', self.kind, TARGET_KINDS)
+    _check_types(self, classes=tuple, columns=tuple, unit=str, reason=str)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+  """What the columns of a table are.
+
+  Attributes:
+    inputs: `{column: Input}`, also of those that are left out.
+    targets: `{target: Target}`, in the order of tasks.
+    weight: the column of row weights, or ''.
+    task_weights: `{target: column}`, the columns of a target's own row weights,
+      which multiply the former.
+    split: the column that says train, validation or test, or ''.
+    time: the column by whose order rows are split, or ''.
+    group: the column whose values are never torn apart by a split, or ''.
+    missing: texts that mean "missing".
+    min_count: how often a category must occur to have an id of its own.
+    max_vocabulary: the number of values beyond which a category is hashed.
+    num_buckets: the number of buckets of a hashed category.
+  """
+
+  inputs: Mapping[Any, Input]
+  targets: Mapping[str, Target]
+  weight: str = ''
+  task_weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  split: str = ''
+  time: str = ''
+  group: str = ''
+  missing: tuple[str, ...] = DEFAULT_MISSING
+  min_count: int = 1
+  max_vocabulary: int = 10_000
+  num_buckets: int = 4096
+
+  def names(self, kind: str) -> tuple[Any, ...]:
+    """Returns the columns of one kind, in order."""
+    return tuple(
+      name for name, column in self.inputs.items() if column.kind == kind
+    )
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns plain data for a JSON file; `from_json` is the inverse."""
+    data = dataclasses.asdict(self)
+    data['inputs'] = _mapping({k: _plain(v) for k, v in self.inputs.items()})
+    data['targets'] = {k: _plain(v) for k, v in self.targets.items()}
+    data['task_weights'] = dict(self.task_weights)
+    data['missing'] = list(self.missing)
+    return data
+
+  @classmethod
+  def from_json(cls, data: Mapping[str, Any]) -> 'Schema':
+    """Rebuilds a schema from the output of `to_json`, perhaps edited.
+
+    Raises:
+      ValueError: a field is unknown, or does not hold what it should.
+    """
+    return cls(
+      **{
+        **data,
+        'inputs': {k: _build(Input, v) for k, v in _pairs(data['inputs'])},
+        'targets': {k: _build(Target, v) for k, v in data['targets'].items()},
+        'missing': tuple(data.get('missing', DEFAULT_MISSING)),
+      }
+    )
+
+
+def label_columns(name: str, target: Target) -> tuple[Any, ...]:
+  """Returns the columns that hold a target's labels."""
+  return target.columns or (name,)
+
+
+def _plain(value: Any) -> dict[str, Any]:
+  """Returns the fields that differ from their defaults, as plain data."""
+  fields = {}
+  for field in dataclasses.fields(value):
+    one = getattr(value, field.name)
+    if field.default is dataclasses.MISSING or one != field.default:
+      fields[field.name] = list(one) if isinstance(one, tuple) else one
+  return fields
+
+
+def _build(cls: Any, fields: Mapping[str, Any]) -> Any:
+  return cls(
+    **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+  )
+
+
+def _mapping(columns: dict[Any, Any]) -> Any:
+  """Returns a dict, or pairs if a name is an integer: JSON keys are strings."""
+  if all(isinstance(name, str) for name in columns):
+    return columns
+  return [[name, value] for name, value in columns.items()]
+
+
+def _pairs(columns: Any) -> Any:
+  return columns.items() if isinstance(columns, Mapping) else columns
+
+
+def _check_kind(what: str, kind: Any, kinds: tuple[str, ...]) -> None:
+  if kind not in kinds:
+    raise ValueError(
+      f'the kind of {what} must be one of {", ".join(kinds)}; found {kind!r}'
+    )
+
+
+def _check_types(value: Any, **types: type) -> None:
+  for name, kind in types.items():
+    found = getattr(value, name)
+    if not isinstance(found, kind):
+      raise ValueError(f'{name} must be a {kind.__name__}, found {found!r}')
