@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lplmtl import _intervals
+
 
 class Placements(NamedTuple):
   """How each row ranks among the rows of the other class, for S seeds.
@@ -27,23 +29,15 @@ class Placements(NamedTuple):
     """Returns the variance of the seeds' mean AUC when rows are drawn anew."""
     return variance(self.positive.mean(axis=0), self.negative.mean(axis=0))
 
-  def seed_variance(self) -> float:
-    """Returns the variance of the mean AUC when seeds are drawn anew; unbiased.
-
-    On the same rows, the AUCs of two seeds differ because the seeds differ and
-    because seeds and rows interact; `variance` already contains the latter. The
-    estimate may be negative.
-    """
-    num_seeds = len(self.positive)
+  def seed_variance(self) -> tuple[float, int]:
+    """Returns what seeds add to it, and S; see `_intervals.seed_variance`."""
     one_seed = np.mean(
       [
         variance(positive, negative)
         for positive, negative in zip(self.positive, self.negative, strict=True)
       ]
     )
-    # one_seed = rows + interaction, variance() = rows + interaction / S.
-    interaction = (one_seed - self.variance()) * num_seeds / (num_seeds - 1)
-    return float(self.aucs.var(ddof=1) - interaction) / num_seeds
+    return _intervals.seed_variance(self.aucs, float(one_seed), self.variance())
 
 
 def placements(scores: Any, labels: Any) -> Placements:
@@ -62,7 +56,7 @@ def placements(scores: Any, labels: Any) -> Placements:
   if (is_positive & (labels < 1)).any():
     raise ValueError(
       'an interval of an AUC needs labels that are 0 or 1, found '
-      'probabilities: use paired_bootstrap with metrics.roc_auc'
+      'probabilities: use bootstrap with metrics.roc_auc'
     )
   counts = int(is_positive.sum()), int((~is_positive).sum())
   if min(counts) < 2:

@@ -7,32 +7,16 @@ one line of scores per seed. No interval accounts for a different sample of
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy import special  # a dependency of jax
 
-from lplmtl import _delong
+from lplmtl import _bootstrap, _delong, _intervals
 
-
-class Interval(NamedTuple):
-  """A two-sided confidence interval.
-
-  Attributes:
-    estimate: point estimate.
-    low: lower end.
-    high: upper end.
-    std_error: standard error of the estimate.
-  """
-
-  estimate: float
-  low: float
-  high: float
-  std_error: float
-
-  def within(self, margin: float) -> bool:
-    """Returns whether the interval lies within +-margin (equivalence)."""
-    return -margin < self.low and self.high < margin
+Interval = _intervals.Interval
+Bootstrap = _bootstrap.Bootstrap
+bootstrap = _bootstrap.bootstrap
+bootstrap_interval = _bootstrap.bootstrap_interval
 
 
 def roc_auc(scores: Any, labels: Any) -> float:
@@ -127,10 +111,10 @@ def auc_interval(scores: Any, labels: Any, *, level: float = 0.95) -> Interval:
     True
   """
   method = _delong.seed_placements(scores, labels, 'scores')
-  interval = _interval(
+  interval = _intervals.from_variances(
     method.aucs.mean(),
     method.variance(),
-    [(method.seed_variance(), len(method.positive))],
+    [method.seed_variance()],
     level,
   )
   return interval._replace(
@@ -184,13 +168,13 @@ def auc_difference(
   """
   method = _delong.seed_placements(scores, labels, 'scores')
   other = _delong.seed_placements(baseline, labels, 'baseline')
-  return _interval(
+  return _intervals.from_variances(
     method.aucs.mean() - other.aucs.mean(),
     _delong.variance(
       method.positive.mean(axis=0) - other.positive.mean(axis=0),
       method.negative.mean(axis=0) - other.negative.mean(axis=0),
     ),
-    [(one.seed_variance(), len(one.positive)) for one in (method, other)],
+    [one.seed_variance() for one in (method, other)],
     level,
   )
 
@@ -212,7 +196,9 @@ def mean_interval(values: Any, *, level: float = 0.95) -> Interval:
       f'{values.shape}: {values}'
     )
   variance = float(values.var(ddof=1)) / len(values)
-  return _interval(values.mean(), 0.0, [(variance, len(values))], level)
+  return _intervals.from_variances(
+    values.mean(), 0.0, [(variance, len(values))], level
+  )
 
 
 def paired_bootstrap(
@@ -225,16 +211,15 @@ def paired_bootstrap(
   seed: int = 0,
   level: float = 0.95,
 ) -> Interval:
-  """Percentile interval for a difference in any metric, over test rows.
+  """Percentile interval for a difference in any metric, over test rows alone.
 
-  Rows are drawn with replacement, the same rows for both methods. The seeds are
-  held fixed: for AUC, `auc_difference` accounts for both. Samples in which the
-  metric is undefined (NaN) are left out.
+  For one seed of each method, or a fixed ensemble of seeds: rows are drawn with
+  replacement, the same for both methods, and the seeds are held fixed. Where
+  seeds are to be accounted for, use `bootstrap_interval`.
 
   Args:
-    metric: `(scores [N], labels [N]) -> number`, such as one of
-      `lplmtl.metrics`.
-    scores: `[S, N]` float, or `[N]`; the metric is averaged over seeds.
+    metric: as in `bootstrap`; it is averaged over the seeds.
+    scores: `[S, N]` float, or `[N]`.
     baseline: `[S', N]` or `[N]`, scores of the same rows.
     labels: `[N]`.
     num_samples: number of bootstrap samples, >= 2.
@@ -248,43 +233,19 @@ def paired_bootstrap(
   Raises:
     ValueError: shapes do not match, `level` is outside (0, 1), or the metric is
       defined in fewer than two samples.
-
-  References:
-    Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
   """
-  labels = np.asarray(labels)
-  methods = np.atleast_2d(scores), np.atleast_2d(baseline)  # [S, N] each
-  for lines in methods:
-    _delong.check_shape(lines, labels)
-    _delong.check_finite(lines, 'scores')
-  _check_level(level)
-  if num_samples < 2:
-    raise ValueError(f'num_samples must be at least 2, found {num_samples}')
-
-  def difference(rows: Any) -> float:
-    means = [
-      np.mean([float(metric(line[rows], labels[rows])) for line in lines])
-      for lines in methods
-    ]
-    return float(means[0] - means[1])
-
-  rng = np.random.default_rng(seed)
-  samples = np.array(
-    [
-      difference(rng.integers(0, len(labels), len(labels)))
-      for _ in range(num_samples)
-    ]
-  )
-  samples = samples[np.isfinite(samples)]
-  if len(samples) < 2:
-    raise ValueError(
-      f'expected a metric that is defined in at least two of {num_samples} '
-      f'samples of rows, found {len(samples)}; the others are NaN'
+  _intervals.check_level(level)
+  ours, theirs = (
+    bootstrap(
+      metric, np.atleast_2d(x), labels, num_samples=num_samples, seed=seed
     )
-  low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
-  return Interval(
-    difference(slice(None)), float(low), float(high), float(samples.std())
+    for x in (scores, baseline)
   )
+  kept = _bootstrap.defined([ours.samples, theirs.samples])
+  samples = kept[0].mean(axis=1) - kept[1].mean(axis=1)
+  low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+  estimate = float(ours.values.mean() - theirs.values.mean())
+  return Interval(estimate, float(low), float(high), float(samples.std()))
 
 
 def mtl_gain(values: Sequence[float], single: Sequence[float]) -> float:
@@ -318,32 +279,3 @@ def mtl_gain(values: Sequence[float], single: Sequence[float]) -> float:
       f'found {multi} and {baseline}'
     )
   return float(100 * np.mean((multi - baseline) / baseline))
-
-
-def _interval(
-  estimate: Any,
-  row_variance: float,
-  seed_variances: Sequence[tuple[float, int]],
-  level: float,
-) -> Interval:
-  """Uses the rows' variance and, for each method, (seed variance, S)."""
-  _check_level(level)
-  # An unbiased estimate of a variance near 0 is often negative.
-  parts = [(max(variance, 0.0), size - 1) for variance, size in seed_variances]
-  total = row_variance + sum(variance for variance, _ in parts)
-  spread = sum(variance**2 / freedom for variance, freedom in parts)
-  # Welch-Satterthwaite; if only rows vary it is infinite: a normal quantile.
-  freedom = total**2 / spread if spread > 0 else math.inf
-  quantile = (1 + level) / 2
-  if math.isfinite(freedom):
-    factor = special.stdtrit(freedom, quantile)
-  else:
-    factor = special.ndtri(quantile)
-  estimate, error = float(estimate), math.sqrt(total)
-  margin = float(factor) * error
-  return Interval(estimate, estimate - margin, estimate + margin, error)
-
-
-def _check_level(level: float) -> None:
-  if not 0 < level < 1:
-    raise ValueError(f'level must lie between 0 and 1, found {level}')

@@ -21,13 +21,15 @@ FREE = {'types', '_checks'}
 ALLOWED = {
   'types': set(),
   '_checks': set(),
-  '_delong': set(),
+  '_intervals': set(),
+  '_delong': {'_intervals'},
+  '_bootstrap': {'_delong', '_intervals'},
   '_moved': set(),
   '__main__': set(),
   'prng': set(),
   'losses': set(),
   'metrics': set(),
-  'statistics': {'_delong'},
+  'statistics': {'_bootstrap', '_delong', '_intervals'},
   'columns': set(),
   'tables': {'columns'},
   'tasks': {'losses', 'metrics'},
@@ -147,6 +149,8 @@ FORBIDDEN = {
   'tables': {'flax', 'jax', 'optax'},
   'statistics': {'flax', 'jax', 'optax'},
   '_delong': {'flax', 'jax', 'optax'},
+  '_intervals': {'flax', 'jax', 'optax'},
+  '_bootstrap': {'flax', 'jax', 'optax'},
 }
 # The folders of `experiments`, and those that each may import. Outside
 # `datasets`, only its base module and its look-up by name may be imported.

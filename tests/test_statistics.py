@@ -210,6 +210,49 @@ def test_bootstrap_of_the_mean_over_seeds():
   )
 
 
+def test_intervals_by_bootstrap_are_those_of_delong():
+  """With the seeds' variance, paired, clipped nowhere."""
+  scores, labels = _rows(num_scores=7, num_rows=300, decimals=6)
+  ours, theirs = scores[:4], scores[4:] + 0.5 * scores[0]
+  found = [
+    statistics.bootstrap(statistics.roc_auc, x, labels, num_samples=400)
+    for x in (ours, theirs)
+  ]
+  for interval, want in (
+    (
+      statistics.bootstrap_interval(*found),
+      statistics.auc_difference(ours, theirs, labels),
+    ),
+    (
+      statistics.bootstrap_interval(found[0]),
+      statistics.auc_interval(ours, labels),
+    ),
+  ):
+    assert interval.estimate == pytest.approx(want.estimate)
+    assert interval.std_error == pytest.approx(want.std_error, rel=0.1)
+    np.testing.assert_allclose(interval, want, atol=0.2 * want.std_error)
+
+
+def test_bootstrap_of_vectors():
+  """Scores of several outputs; samples without a value are left out."""
+  scores, labels = (
+    np.eye(3)[np.newaxis, [0, 1, 2, 2]] * [[[1]], [[2]]],
+    [0, 1, 2, 1],
+  )
+
+  def accuracy(scores, labels):
+    if 0 not in labels:
+      return np.nan
+    return (scores.argmax(axis=1) == labels).mean()
+
+  found = statistics.bootstrap(accuracy, scores, labels, num_samples=50)
+  assert found.values.tolist() == [0.75, 0.75]
+  assert found.samples.shape == (50, 2) and np.isnan(found.samples).any()
+  interval = statistics.bootstrap_interval(found)
+  assert interval.low < interval.estimate == 0.75 < interval.high
+  assert statistics.bootstrap_interval(found, found).std_error == 0
+
+
 def test_mtl_gain():
   assert statistics.mtl_gain([0.99, 0.8], [0.9, 1.0]) == pytest.approx(-5.0)
 
@@ -244,6 +287,22 @@ LABELS = np.array([0, 1, 0, 1])
         lambda s, y: np.nan, np.zeros(4), np.zeros(4), LABELS, num_samples=3
       ),
       'NaN',
+    ),
+    (lambda: statistics.bootstrap(np.dot, np.zeros((1, 3)), LABELS), 'every row'),
+    (
+      lambda: statistics.bootstrap_interval(
+        statistics.bootstrap(np.dot, np.zeros((1, 4)), LABELS)
+      ),
+      'two seeds',
+    ),
+    (
+      lambda: statistics.bootstrap_interval(
+        *(
+          statistics.bootstrap(np.dot, np.zeros((2, 4)), LABELS, num_samples=n)
+          for n in (2, 3)
+        )
+      ),
+      'found 2 and 3',
     ),
     (lambda: statistics.mtl_gain([], []), 'one value per task'),
   ],
