@@ -60,7 +60,7 @@ def test_the_first_three_sections_identify_a_run():
   where_and_how = {
     'data_dir', 'skip_nonfinite', 'cpu_devices', 'compilation_cache', 'out_dir',
     'resume', 'overwrite', 'save_every_steps', 'save_every_seconds',
-    'num_checkpoints', 'eval_only',
+    'num_checkpoints', 'eval_only', 'log_to',
   }  # fmt: skip
   assert Config().identity().keys() == names - where_and_how
   assert {f.name for f in dataclasses.fields(sections.Run)} == where_and_how

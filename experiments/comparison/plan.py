@@ -15,7 +15,7 @@ TREES, SINGLE = 'trees', 'single_task'
 # Flags of a single run that mean nothing here.
 MEANINGLESS = (
   'architecture', 'resume', 'eval_only', 'save_every_steps',
-  'save_every_seconds', 'num_checkpoints',
+  'save_every_seconds', 'num_checkpoints', 'log_to',
 )  # fmt: skip
 # What rows and settings must share: the data, the seeds, where things go.
 FIXED = (

@@ -128,13 +128,15 @@ def path(default: str | None, help: str) -> Any:
   )
 
 
-def names(default: Sequence[str], help: str) -> Any:
-  """Several texts, separated by commas."""
+def names(
+  default: Sequence[str], help: str, *, choices: Sequence[str] | None = None
+) -> Any:
+  """Several texts, separated by commas; any texts if there are no choices."""
   return _field(
     tuple(default),
     help=help,
     define=flags.DEFINE_list,
-    check=_check_names,
+    check=functools.partial(_check_names, choices),
     show=list,
   )
 
@@ -236,11 +238,15 @@ def _check_choice(choices: Sequence[str], name: str, value: Any) -> str:
   return value
 
 
-def _check_names(name: str, value: object) -> tuple[str, ...]:
+def _check_names(
+  choices: Sequence[str] | None, name: str, value: object
+) -> tuple[str, ...]:
   if not isinstance(value, list | tuple) or not all(
     isinstance(part, str) for part in value
   ):
     raise _wrong(name, 'a tuple of names', value)
+  if choices is not None and not set(value) <= set(choices):
+    raise _wrong(name, f'any of {", ".join(choices)}', value)
   return tuple(value)
 
 

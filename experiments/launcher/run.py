@@ -24,6 +24,7 @@ from experiments.launcher import (
   run_folder,
   scoring,
   summary,
+  tracking,
   unused,
 )
 from experiments.launcher.errors import InputError
@@ -94,7 +95,11 @@ def _execute(
     return results
   data_seconds = time.perf_counter() - start
   summary.print_data(console, data.facts)
-  with interrupts.watch(on_again) as request:
+  names = [task.name for task in tasks]
+  with (
+    interrupts.watch(on_again) as request,
+    tracking.track(config, names, console) as tracker,
+  ):
     environment = provenance.environment()
     keeper = {
       'directory': folder / run_folder.CHECKPOINTS,
@@ -102,7 +107,7 @@ def _execute(
       'environment': {k: environment[k] for k in ('versions', 'commit')},
       'check': claim.check,
     }
-    fitted = _train(config, parts, data, keeper, console, request)
+    fitted = _train(config, parts, data, keeper, console, request, tracker)
     results = {
       **evaluation.score(config, parts.model, fitted.params, data),
       **_training_facts(config, fitted),
@@ -120,6 +125,7 @@ def _execute(
         'the same command again, which resumes from the last checkpoint, if '
         'there is one'
       ) from error
+    tracker.finish(results)
   summary.print_results(console, results, folder)
   return results
 
@@ -131,8 +137,14 @@ def _train(
   keeper_fields: dict[str, Any],
   console: display.Console,
   request: interrupts.Request,
+  tracker: tracking.Tracker,
 ) -> training.FitResult:
   """Trains or resumes; a request to stop keeps the progress."""
+
+  def on_epoch(record: dict[str, Any]) -> None:
+    show.epoch(record)
+    tracker.epoch(record)
+
   with (
     display.epochs(console, config.epochs, config.tasks) as show,
     resume.Checkpoints(
@@ -158,7 +170,7 @@ def _train(
         patience=config.patience or None,
         skip_nonfinite=config.skip_nonfinite,
         keeper=keeper,
-        on_epoch=show.epoch,
+        on_epoch=on_epoch,
       )
     except resume.Interrupted as stopped:
       raise interrupts.Stopped(

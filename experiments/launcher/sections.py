@@ -286,6 +286,12 @@ class Run:
     'host devices of a CPU, over which the seeds, or the rows of a batch, are '
     'spread; 0 for one per core, as long as each has enough work.',
   )
+  log_to: tuple[str, ...] = fields.names(
+    (),
+    'where to send the figures of each epoch as well: any of tensorboard '
+    '(event files in --out_dir), wandb, mlflow; each needs its extra.',
+    choices=('tensorboard', 'wandb', 'mlflow'),
+  )
   compilation_cache: str = fields.path(
     '',
     'folder for compiled programs, or "none" to keep none. Default: '
