@@ -2,11 +2,12 @@
 
     python -m experiments.compare --flagfile=experiments/flags/NAME.flags
 
-Each `--row` tries every `--setting` and takes the best by validation AUC, the
-mean over the tasks. It is then trained with `--num_seeds` fresh seeds and
-scored on the test rows. A field that the row sets overrides the setting's.
-Every finished fit is kept: the same command resumes where it stopped, and
-with another `--baseline` it only makes another table.
+Each `--row` tries every `--setting` and takes the best by the primary metrics
+of the validation rows, the mean over the tasks: AUC for a binary task, accuracy
+for classes, R² for a number (see `lplmtl.tasks`). It is then trained with
+`--num_seeds` fresh seeds and scored on the test rows. A field that the row sets
+overrides the setting's. Every finished fit is kept: the same command resumes
+where it stopped, and with another `--baseline` it only makes another table.
 """
 
 from absl import flags
@@ -45,9 +46,10 @@ flags.DEFINE_string(
   'is in the table.',
 )  # fmt: skip
 flags.DEFINE_float(
-  'margin', 0.002,
+  'margin', None,
   'Compare: a row is equivalent to the baseline if its interval lies within '
-  '± this on every task.',
+  "± this on every task, in the unit of the task's primary metric. Default: "
+  '0.002 for AUC, 0.005 for accuracy, 0.01 for R², D² and kappa.',
   lower_bound=0.0,
 )  # fmt: skip
 flags.DEFINE_float(

@@ -323,7 +323,8 @@ def _interval(low, high):
 )
 def test_verdict(income, marital, said):
   found = {'income': _interval(*income), 'marital': _interval(*marital)}
-  assert results.verdict(found, 0.002) == said
+  margins, auc = ({t: x for t in found} for x in (0.002, 'auc'))
+  assert results.verdict(found, margins, auc) == said
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,14 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 import lplmtl
-from experiments.comparison import boosting, plan, results, rows, tables
+from experiments.comparison import (
+  boosting,
+  intervals,
+  plan,
+  results,
+  rows,
+  tables,
+)
 from experiments.comparison import plots as comparison_plots
 from experiments.datasets.base import Data
 from experiments.launcher import (
@@ -140,36 +147,41 @@ def _comparison(todo):
   rng = np.random.default_rng(0)
   truth = rng.normal(size=60)
   labels = {
-    'price': truth, 'kind': rng.integers(0, 3, 60), 'click': truth > 0
+    'price': np.where(truth > 1, np.nan, truth),
+    'kind': rng.integers(0, 3, 60), 'click': truth > 0, 'count': truth,
   }  # fmt: skip
+  where = {'price': np.isfinite(labels['price'])}
   finished = []
   for i, name in enumerate(('base', 'better')):
     scores = {
       'price': truth + rng.normal(size=(3, 60)) / (1 + i),
       'kind': rng.normal(size=(3, 60, 3)),
       'click': truth + rng.normal(size=(3, 60)) / (1 + i),
+      'count': truth + rng.normal(size=(3, 60)) / (1 + i),
     }
     facts = {'test': _metrics(3, 0.1 * i), 'parameters': 5, 'latency': 1e-5}
     facts['test'] = {task.name: facts['test'][task.name] for task in todo}
     finished.append(rows.Finished(name, {'price': ''}, 3, facts, scores, {}))
   data = Data(
-    tasks=todo, train=None, validation=None, test=lplmtl.Batch(truth, labels),
-    tables=None, facts={'dataset': 'a fork', 'statement': 'Rows'}, optimum={},
+    tasks=todo, train=None, validation=None,
+    test=lplmtl.Batch(truth, labels, where), tables=None, facts={'dataset': 'a fork', 'statement': 'Rows'}, optimum={},
   )  # fmt: skip
   asked = plan.Plan(
     Config(num_seeds=3), rows={'base': {}, 'better': {}}, settings={},
     tree_settings={}, tuning_seeds=1, baseline='base', single='base',
-    margin=0.01,
   )  # fmt: skip
   return results.make(asked, data, finished), labels, finished
 
 
 def test_a_comparison_of_other_tasks(drawn, monkeypatch):
-  monkeypatch.setattr(results, 'SAMPLES', 20)
-  found, labels, (base, other) = _comparison(TASKS[:3])
+  monkeypatch.setattr(intervals, 'SAMPLES', 20)
+  found, labels, (base, other) = _comparison(TASKS)
   better = found['rows'][1]
+  there = np.isfinite(labels['price'])  # the labelled rows count, no others
   r2 = [
-    np.mean([sklearn_metrics.r2_score(labels['price'], s) for s in own])
+    np.mean(
+      [sklearn_metrics.r2_score(labels['price'][there], s[there]) for s in own]
+    )
     for own in (base.scores['price'], other.scores['price'])
   ]
   price, click = better['difference']['price'], better['difference']['click']
@@ -185,11 +197,18 @@ def test_a_comparison_of_other_tasks(drawn, monkeypatch):
     )._asdict()
   )
   assert abs(better['difference']['kind']['estimate']) < 0.5
-  assert better['mtl_gain'] == pytest.approx(100 * 0.1 / 0.75, rel=0.01)
+  # Less of a loss is better.
+  assert better['difference']['count']['high'] < 0
+  assert better['verdict'] == 'better on price, click, count'
+  gains = [0.1, 0.1, 0.1, -0.1]
+  assert better['mtl_gain'] == pytest.approx(100 * np.mean(gains) / 0.75)
   ranking, cost, _ = tables.tables(found)
   assert ranking.head[1:7:2] == ['price R²', 'kind accuracy', 'click AUC']
   assert cost.head[3:5] == ['click AP', 'train ex/s']
-  assert '(for price, kind, only of rows)' in tables.notes(found)
+  margins = {'price': 0.01, 'kind': 0.005, 'click': 0.002, 'count': 0.0}
+  assert found['margin'] == margins
+  assert 'inside ±0.01 on price, ±0.005 on kind,' in tables.notes(found)
+  assert '±0.002 on every task' in tables.notes({**found, 'margin': 0.002})
   assert f',{price["low"]},' in tables.csv(found).splitlines()[2]
   comparison_plots.sizes('', found)
   comparison_plots.differences('', found)
@@ -198,16 +217,30 @@ def test_a_comparison_of_other_tasks(drawn, monkeypatch):
 
 
 def test_the_interval_of_an_auc_of_soft_labels(monkeypatch):
-  monkeypatch.setattr(results, 'SAMPLES', 10)
+  monkeypatch.setattr(intervals, 'SAMPLES', 10)
   rng = np.random.default_rng(0)
   scores, labels = rng.normal(size=(2, 50)), rng.random(50)
   with pytest.raises(
     ValueError, match='needs labels that are 0 or 1, found pr'
   ):
     statistics.auc_interval(scores, labels)
-  found = results.interval(TASKS[2], scores, labels)
+  batch = lplmtl.Batch(None, {'click': labels})
+  found = intervals.interval(intervals.gather(TASKS[2], scores, batch))
   own = [metrics.roc_auc(jax.numpy.asarray(s), labels) for s in scores]
   assert found.estimate == pytest.approx(np.mean(own), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+  'labels, scores', [([1, 1, 1, 1], [0.0] * 4), ([0, 0, 1, 1], [np.nan] * 4)]
+)
+def test_what_the_test_rows_do_not_define_decides_nothing(labels, scores):
+  batch = lplmtl.Batch(None, {'click': np.array(labels)})
+  own = intervals.gather(TASKS[2], np.array([scores, scores]), batch)
+  other = intervals.gather(TASKS[2], np.zeros((2, 4)), batch)
+  for found in (intervals.interval(own), intervals.interval(own, other)):
+    assert np.isnan(found).all()
+  said = results.verdict({'click': found}, {'click': 0.1}, {'click': 'auc'})
+  assert said == 'undecided'
 
 
 def test_the_best_setting_where_a_metric_is_undefined():

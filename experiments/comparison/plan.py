@@ -40,7 +40,8 @@ class Plan:
     tuning_seeds: seeds per setting.
     baseline: the row from which differences are taken.
     single: the row to which MTL gain is relative; empty for none.
-    margin: of equivalence, in AUC.
+    margin: of equivalence, in the unit of each task's primary metric; None for
+      `quality.MARGINS`.
     max_minutes: after which no fit starts; 0 for no limit.
     given: fields of `base` that were asked for explicitly.
   """
@@ -52,7 +53,7 @@ class Plan:
   tuning_seeds: int
   baseline: str
   single: str = ''
-  margin: float = 0.002
+  margin: float | None = None
   max_minutes: float = 0.0
   given: frozenset[str] = frozenset()
 
@@ -69,9 +70,9 @@ class Plan:
         'the intervals measure how seeds differ; found '
         f'{self.base.num_seeds}'
       )
-    if not 0 <= self.margin < 1:
+    if self.margin is not None and not 0 <= self.margin < 1:
       raise InputError(
-        f'--margin must be a difference in AUC, from 0 to 1; found '
+        '--margin must be a difference in a metric, from 0 to 1; found '
         f'{self.margin}'
       )
     if TREES in self.rows and not self.tree_settings:

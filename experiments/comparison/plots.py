@@ -77,7 +77,7 @@ def differences(path: pathlib.Path, comparison: Mapping[str, Any]) -> None:
   """Draws each row's difference from the baseline, with its interval."""
   ticker = drawing.matplotlib().ticker
   tasks = comparison['tasks']
-  margin = comparison['margin']
+  margins = quality.margins(comparison)
   rows = [row for row in comparison['rows'] if row['difference']]
   figure = drawing.new_figure(
     3.6 * len(tasks) + 2.6, 0.34 * max(len(rows), 3) + 1.6
@@ -88,7 +88,7 @@ def differences(path: pathlib.Path, comparison: Mapping[str, Any]) -> None:
     intervals = [row['difference'][task] for row in rows]
     estimates = np.array([d['estimate'] for d in intervals])
     ends = np.array([[d['low'], d['high']] for d in intervals]).reshape(-1, 2)
-    axis.axvspan(-margin, margin, color='0.9', zorder=0)
+    axis.axvspan(-margins[task], margins[task], color='0.9', zorder=0)
     axis.axvline(0, color='0.4', lw=0.8)
     axis.errorbar(
       estimates, places, xerr=np.abs(ends.T - estimates), fmt='o', ms=4,
@@ -106,8 +106,13 @@ def differences(path: pathlib.Path, comparison: Mapping[str, Any]) -> None:
   )
   figure.suptitle(
     f'{comparison["title"]}: difference from {comparison["baseline"]}\n95 % '
-    f'intervals over seeds and rows; grey: ±{margin:g}; in brackets: '
+    f'intervals over seeds and rows; grey: {_listed(margins)}; in brackets: '
     'parameters',
     fontsize=9,
   )
   drawing.save(figure, path)
+
+
+def _listed(margins: Mapping[str, float]) -> str:
+  """Returns the margins as text, one for all tasks if they are equal."""
+  return ', '.join(f'±{m:g}' for m in dict.fromkeys(margins.values()))

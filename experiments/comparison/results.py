@@ -7,20 +7,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
+from experiments.comparison import intervals
+from experiments.comparison.intervals import Evidence
 from experiments.comparison.plan import Plan
 from experiments.comparison.rows import Finished
 from experiments.datasets.base import Data
 from experiments.launcher import provenance, quality
-from lplmtl import metrics, statistics
-from lplmtl.types import Task
-
-# Bootstrap samples of the rows, for metrics whose variance has no formula. The
-# standard error of either end of a 95 % interval is then a twentieth of its
-# width.
-SAMPLES = 200
+from lplmtl import statistics
 
 
 def make(
@@ -35,20 +30,39 @@ def make(
   """
   tasks = [task.name for task in data.tasks]
   by_name = {row.name: row for row in finished}
-  baseline, single = by_name[plan.baseline], by_name.get(plan.single)
+  evidence = {
+    row.name: {
+      task.name: intervals.gather(task, row.scores[task.name], data.test)
+      for task in data.tasks
+    }
+    for row in finished
+  }
+  margins = {
+    task.name: quality.margin(next(iter(task.metric_fns), 'loss'))
+    if plan.margin is None
+    else plan.margin
+    for task in data.tasks
+  }
   return {
     'title': f'{", ".join(tasks)}; {data.facts["dataset"]}',
     'tasks': tasks,
     'baseline': plan.baseline,
     'single': plan.single,
-    'margin': plan.margin,
+    'margin': margins,
     'num_seeds': plan.base.num_seeds,
     'tuning_seeds': plan.tuning_seeds,
     'settings': list(plan.settings),
     'tree_settings': list(plan.tree_settings),
     'config': plan.base.to_json(),
     'rows': [
-      _row(row, data, baseline, single, plan.margin) for row in finished
+      _row(
+        row,
+        evidence[row.name],
+        evidence[plan.baseline],
+        by_name.get(plan.single),
+        margins,
+      )
+      for row in finished
     ],
     'data': data.facts,
     'command': sys.argv,
@@ -58,109 +72,67 @@ def make(
 
 def _row(
   row: Finished,
-  data: Data,
-  baseline: Finished,
+  evidence: Mapping[str, Evidence],
+  baseline: Mapping[str, Evidence],
   single: Finished | None,
-  margin: float,
+  margins: Mapping[str, float],
 ) -> dict[str, Any]:
-  def intervals(other: Finished | None) -> dict[str, statistics.Interval]:
-    return {
-      task.name: interval(
-        task,
-        row.scores[task.name],
-        data.test.labels[task.name],
-        other.scores[task.name] if other else None,
-      )
-      for task in data.tasks
-    }
-
   differences, gain = {}, None
-  if row is not baseline:
-    differences = intervals(baseline)
+  if evidence is not baseline:
+    differences = {
+      task: intervals.interval(own, baseline[task])
+      for task, own in evidence.items()
+    }
   if single is not None and row is not single:
     gain = _gain(row.facts['test'], single.facts['test'])
+  said = 'baseline'
+  if differences:
+    primary = {t: quality.primary(m) for t, m in row.facts['test'].items()}
+    said = verdict(differences, margins, primary)
   return {
     'name': row.name,
     'setting': row.chosen,
     'fits': row.num_fits,
     'difference': _as_dicts(differences) or None,
-    'verdict': verdict(differences, margin) if differences else 'baseline',
+    'verdict': said,
     'mtl_gain': gain,
     **row.facts,
     'fitted': row.environment,
-    'interval': _as_dicts(intervals(None)),
+    'interval': _as_dicts(
+      {task: intervals.interval(own) for task, own in evidence.items()}
+    ),
   }
 
 
-def interval(
-  task: Task, scores: np.ndarray, labels: Any, baseline: Any = None
-) -> statistics.Interval:
-  """Returns the interval of a task's primary metric, or of a difference in it.
-
-  For AUCs of labels that are 0 or 1, it combines DeLong's variance with that of
-  the seeds. For other metrics, and for soft labels, the test rows are
-  resampled, which leaves out the variance of the seeds.
-
-  Args:
-    task: its first metric is the primary one.
-    scores: `[S, N, ...]` logits.
-    labels: `[N]`.
-    baseline: `[S', N, ...]` logits to compare with; None for the metric itself.
-  """
-  metric = next(iter(task.metric_fns.values()))
-  labels = np.asarray(labels)
-  is_soft = bool(((labels > 0) & (labels < 1)).any())
-  if metric is metrics.roc_auc and not is_soft:
-    if baseline is None:
-      return statistics.auc_interval(scores, labels)
-    return statistics.auc_difference(scores, baseline, labels)
-  return _resampled(metric, scores, labels, baseline)
-
-
-def _resampled(
-  metric: Any, scores: np.ndarray, labels: np.ndarray, baseline: Any
-) -> statistics.Interval:
-  """Returns an interval by the paired bootstrap over test rows.
-
-  The bootstrap takes one number per row, but logits may be vectors. It is
-  therefore given row numbers instead of scores: number i of seed s, counted
-  through all seeds of both methods, is s N + i. Without a baseline, one more
-  seed stands for a metric that is always 0.
-  """
-  seeds = [*scores, *(() if baseline is None else baseline)]
-  size = len(labels)
-
-  def score(numbers: np.ndarray, labels: np.ndarray) -> Any:
-    seed, rows = int(numbers[0]) // size, numbers.astype(int) % size
-    if seed == len(seeds):
-      return 0.0
-    arguments = seeds[seed][rows], labels, rows >= 0
-    return metric(*map(jnp.asarray, arguments))
-
-  count = len(seeds) + (baseline is None)
-  numbers = np.arange(float(count * size)).reshape(count, size)
-  ours, theirs = numbers[: len(scores)], numbers[len(scores) :]
-  return statistics.paired_bootstrap(
-    score, ours, theirs, labels, num_samples=SAMPLES
-  )
-
-
 def verdict(
-  differences: Mapping[str, statistics.Interval], margin: float
+  differences: Mapping[str, statistics.Interval],
+  margins: Mapping[str, float],
+  primary: Mapping[str, str],
 ) -> str:
   """Returns what the intervals of the differences allow one to conclude.
 
   Args:
     differences: `{task: interval}`.
-    margin: smaller differences, on either side of 0, count as none.
+    margins: `{task: margin}`: smaller differences, on either side of 0, count
+      as none.
+    primary: `{task: metric}`; of losses, smaller ones are better.
   """
-  if all(d.within(margin) for d in differences.values()):
+  if all(d.within(margins[task]) for task, d in differences.items()):
     return 'equivalent'
+  above = [task for task, d in differences.items() if d.low > 0]
+  below = [task for task, d in differences.items() if d.high < 0]
+  is_better = {
+    **{task: not quality.is_loss(primary[task]) for task in above},
+    **{task: quality.is_loss(primary[task]) for task in below},
+  }
   parts = [
     f'{word} on {", ".join(names)}'
     for word, names in (
-      ('better', [t for t, d in differences.items() if d.low > 0]),
-      ('worse', [t for t, d in differences.items() if d.high < 0]),
+      ('better', [task for task in differences if is_better.get(task, False)]),
+      (
+        'worse',
+        [task for task in differences if not is_better.get(task, True)],
+      ),
     )
     if names
   ]
@@ -174,11 +146,17 @@ def _as_dicts(
 
 
 def _gain(test: Mapping[str, Any], single: Mapping[str, Any]) -> float | None:
-  """Returns the MTL gain in percent; None unless metrics permit one."""
-  ours, others = (
-    [values[quality.primary(values)]['mean'] for values in by_task.values()]
-    for by_task in (test, single)
-  )
+  """Returns the MTL gain in percent; None unless metrics permit one.
+
+  That of a loss, of which less is better, has the opposite sign (Maninis et al.
+  2019).
+  """
+  ours, others = [], []
+  for task, values in test.items():
+    metric = quality.primary(values)
+    own, other = (x[task][metric]['mean'] for x in (test, single))
+    ours.append(2 * other - own if quality.is_loss(metric) else own)
+    others.append(other)
   if not (np.isfinite(ours).all() and np.min(others) > 0):
     return None
   return statistics.mtl_gain(ours, others)

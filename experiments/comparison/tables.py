@@ -137,21 +137,25 @@ def settings_table(results: Results) -> display.TextTable:
 def notes(results: Results) -> str:
   """Returns a paragraph on how to read the tables."""
   environments = [row['fitted'] for row in results['rows']]
-  metric = _primary(results)
-  others = [task for task, name in metric.items() if name != 'auc']
-  only_rows = f' (for {", ".join(others)}, only of rows)' if others else ''
   differ = any(other != environments[0] for other in environments)
   return (
     f'{results["data"]["statement"]}. Intervals cover the variance of seeds '
-    f'and of test rows{only_rows}; equivalent: inside ±{results["margin"]:g} '
-    'on every task, whether or not 0 is inside the interval; no correction is '
-    'made for the number of rows. The standard deviation is that of the seeds. '
+    f'and of test rows; equivalent: inside {_margins(results)}, whether or not '
+    '0 is inside the interval; no correction is made for the number of rows. '
+    'The standard deviation is that of the seeds. '
     'FLOPs: to score one row. Training examples per second: over all seeds, '
     'validation included. Latency: the median time to score one row. Each '
     'setting was chosen by the primary validation metrics of other seeds, '
     'averaged over tasks; trees choose one for each task separately.'
     + (' Rows were fitted on different machines or commits.' if differ else '')
   )
+
+
+def _margins(results: Results) -> str:
+  margins = quality.margins(results)
+  if len(set(margins.values())) == 1:
+    return f'±{next(iter(margins.values())):g} on every task'
+  return ', '.join(f'±{margin:g} on {task}' for task, margin in margins.items())
 
 
 def csv(results: Results) -> str:
