@@ -1,12 +1,12 @@
-"""Raw columns: categories in one canonical form, finite numbers, and bins.
+"""Raw columns: values of any dtype in one canonical form.
 
 NumPy only. A column is a list, an array, a pandas column of any dtype, or a
 `Factor`.
 """
 
-import numbers
+import datetime
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,9 @@ _MISSING = frozenset({'', 'None', 'nan', 'NaN', 'NaT', '<NA>'})
 _WHOLE_FLOAT = re.compile(r'-?(?:0|[1-9]\d*)\.0')
 # How Python prints floats from 1e16 on, all of which are whole numbers.
 _LARGE_FLOAT = re.compile(r'-?\d(?:\.\d+)?e\+\d+')
-_TIME = re.compile(r'(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d+))?')
+_TIME = re.compile(
+  r'(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d+))?([+-]\d\d:\d\d)?'
+)
 
 
 class Factor(NamedTuple):
@@ -40,7 +42,7 @@ Column = Factor | Any  # Any: [N] strings or numbers, or a list of them
 
 
 class RowError(ValueError):
-  """A number that cannot be encoded.
+  """A value that cannot be encoded.
 
   Attributes:
     column: the name of its column.
@@ -58,10 +60,10 @@ def canonical(text: str) -> str:
 
   Surrounding blanks are stripped; whole numbers lose `.0` (a column of integers
   becomes one of floats as soon as a value is missing) and their exponent; ISO
-  times lose trailing zeros; missing values (None, NaN, NaT, NA, blank or masked
-  ones) all become `nan`. Any other text is kept: `01` is not `1`, and `true` is
-  not `True`. This includes durations, whose text depends on their unit
-  (`1 days`, `24 hours`): convert them to numbers in one unit first.
+  times lose trailing zeros and become UTC; missing values (None, NaN, NaT, NA,
+  blank or masked ones) all become `nan`. Any other text is kept: `01` is not
+  `1`, and `true` is not `True`. This includes durations, whose text depends on
+  their unit (`1 days`, `24 hours`): convert them to numbers in one unit first.
 
   Args:
     text: `str(value)` for any value.
@@ -76,7 +78,13 @@ def canonical(text: str) -> str:
     return str(int(float(text)))
   time = _TIME.fullmatch(text)
   if time:
-    day, clock, fraction = time.groups()
+    day, clock, fraction, offset = time.groups()
+    if offset:
+      try:
+        utc = datetime.datetime.fromisoformat(f'{day}T{clock}{offset}')
+        day, clock = str(utc.astimezone(datetime.UTC))[:19].split()
+      except (ValueError, OverflowError):
+        return text
     fraction = (fraction or '').rstrip('0')
     if fraction:
       return f'{day}T{clock}.{fraction}'
@@ -92,104 +100,74 @@ def texts_of(name: Any, column: Column) -> tuple[np.ndarray, Sequence[str]]:
   Raises:
     ValueError: the column is not `[N]`, or a code is out of range.
   """
+  column = plain(column)
   if isinstance(column, Factor):
-    codes, values = _codes(name, column), column.values
-    if len(values) > len(codes):  # a few rows taken from a large table
-      used, codes = np.unique(codes, return_inverse=True)
-      values = values[used]
-    return codes, [_text(value) for value in values]
+    codes, values = used_values(name, column)
+    return codes, [text_of(value) for value in values]
   if np.ma.is_masked(column):
-    _check_shape(name, column)
+    check_shape(name, column)
     column = list(column)
   # As objects: NumPy would turn all numbers in a list into floats if one is.
   array = np.asarray(column, None if hasattr(column, 'dtype') else object)
-  _check_shape(name, array)
+  check_shape(name, array)
   if array.dtype != object:
     values, codes = np.unique(array, return_inverse=True)
-    return codes, [_text(value) for value in values]
+    return codes, [text_of(value) for value in values]
   # Not np.unique, which would pad all texts to the length of the longest.
   code_of: dict[str, int] = {}
   codes = np.fromiter(
-    (code_of.setdefault(_text(value), len(code_of)) for value in array),
+    (code_of.setdefault(text_of(value), len(code_of)) for value in array),
     np.intp,
     len(array),
   )
   return codes, list(code_of)
 
 
-def numbers_of(name: Any, column: Column) -> np.ndarray:
-  """Returns a numeric column as `[N]` float64.
+def plain(column: Any) -> Column:
+  """Returns a pandas column of a dtype of its own as a Factor or an array.
+
+  Categoricals become factors, times with a zone UTC, and integers with missing
+  values objects, as floats cannot hold integers above 2^53. Other columns are
+  returned as they are.
+  """
+  dtype = getattr(column, 'dtype', None)
+  if dtype is None or isinstance(dtype, np.dtype):
+    return column
+  if hasattr(dtype, 'categories'):
+    data = getattr(column, 'array', column)
+    codes, values = np.asarray(data.codes), plain(data.categories)
+    if isinstance(values, Factor) or not (codes < 0).any():
+      return Factor(codes, np.asarray(values))
+    # One by one: as objects, NumPy turns times into integers.
+    known = np.array([*np.asarray(values), None], object)
+    return Factor(np.where(codes < 0, len(known) - 1, codes), known)
+  if hasattr(dtype, 'tz') and hasattr(column, 'to_numpy'):
+    return column.to_numpy(f'datetime64[{dtype.unit}]')
+  if getattr(dtype, 'kind', '') in ('i', 'u') and hasattr(column, 'isna'):
+    has_missing = column.isna().any()
+    return column.to_numpy(object if has_missing else dtype.numpy_dtype)
+  return column
+
+
+def used_values(name: Any, factor: Factor) -> tuple[np.ndarray, np.ndarray]:
+  """Returns `(codes, values)`, without the values that no row has if these
+  outnumber the rows: a few rows taken from a large table.
+  """
+  codes, values = codes_of(name, factor), np.asarray(factor.values)
+  if len(values) <= len(codes):
+    return codes, values
+  used, codes = np.unique(codes, return_inverse=True)
+  return codes, values[used]
+
+
+def codes_of(name: Any, factor: Factor) -> np.ndarray:
+  """Returns the codes of a factor, each of which points at a value.
 
   Raises:
-    ValueError: the column is not `[N]` numbers; RowError if one is not finite.
+    ValueError: they are no whole numbers, or out of range.
   """
-  source = column.values if isinstance(column, Factor) else column
-  try:
-    array = source if np.ma.isMaskedArray(source) else np.asarray(source)
-    if array.dtype.kind == 'c':
-      raise TypeError('these are complex')
-    is_time = array.dtype.kind in ('m', 'M')
-    # Masked numbers become NaN, which is rejected below.
-    values = np.ma.filled(array.astype(np.float64), np.nan)
-  except (ValueError, TypeError, OverflowError) as error:
-    raise ValueError(f'column {name!r} must hold numbers: {error}') from error
-  if is_time:
-    raise ValueError(
-      f'column {name!r} must hold numbers, found times ({array.dtype}): make '
-      'them numbers in one unit, such as days since a date, '
-      "(column - np.datetime64('2000-01-01')) / np.timedelta64(1, 'D')"
-    )
-  _check_shape(name, values)
-  if isinstance(column, Factor):
-    values = values[_codes(name, column)]
-  if not np.isfinite(values).all():
-    row = int(np.argmin(np.isfinite(values)))
-    raise RowError(name, row, f'must hold finite numbers; found {values[row]}')
-  return values
-
-
-def bin_edges(values: np.ndarray, num_bins: int) -> tuple[float, ...]:
-  """Returns the inner edges of bins with about the same number of rows.
-
-  A value that is frequent enough to fill a bin (census columns are mostly 0)
-  gets its own, and the remaining rows share the remaining bins, as in
-  LightGBM's histograms: nearly all plain quantiles of such a column would be
-  the same number.
-
-  Args:
-    values: `[N]` float.
-    num_bins: the maximum number of bins, >= 2.
-
-  Returns:
-    Increasing edges, midway between neighbouring values; none for a constant.
-  """
-  distinct, counts = np.unique(values, return_counts=True)
-  middles = (distinct[:-1] + distinct[1:]) / 2
-  if len(distinct) <= num_bins:
-    return tuple(middles.tolist())
-  spikes = counts >= values.size / num_bins
-  rows_left = int(counts[~spikes].sum())
-  bins_left = max(num_bins - int(spikes.sum()), 1)
-  edges, filled = [], 0
-  for i, middle in enumerate(middles.tolist()):
-    if spikes[i]:
-      is_full = True
-    else:
-      filled += int(counts[i])
-      # A spike ends the bin before it, which may then be only half full.
-      share = 0.5 if spikes[i + 1] else 1.0
-      is_full = filled >= share * rows_left / bins_left
-      if is_full:
-        rows_left, bins_left = rows_left - filled, max(bins_left - 1, 1)
-    if is_full:
-      edges.append(middle)
-      filled = 0
-  return tuple(edges[: num_bins - 1])
-
-
-def _codes(name: Any, factor: Factor) -> np.ndarray:
   codes, size = np.asarray(factor.codes), len(factor.values)
-  _check_shape(name, codes)
+  check_shape(name, codes)
   if codes.size and codes.dtype.kind not in 'iu':
     raise ValueError(
       f'column {name!r}: the codes of a Factor, its first argument, must be '
@@ -211,66 +189,8 @@ def _codes(name: Any, factor: Factor) -> np.ndarray:
   return codes
 
 
-def check_columns(name: str, columns: Any) -> None:
-  """Raises ValueError unless `columns` is a dict or a data frame."""
-  if not hasattr(columns, 'items'):
-    raise ValueError(
-      f'{name} must be a dict from names to columns, found '
-      f'{type(columns).__name__}'
-    )
-
-
-def check_names(name: str, names: Any, known: list[Any]) -> None:
-  """Raises ValueError unless `names` is a collection of known names."""
-  # A string is a collection, too: of characters.
-  is_tuple = isinstance(names, Collection) and not isinstance(names, str)
-  if not is_tuple or any(one not in known for one in names):
-    raise ValueError(
-      f'{name} must be a tuple of names of numeric columns, from {known}; '
-      f'found {names!r}'
-    )
-
-
-def check_rows(name: Any, rows: np.ndarray) -> None:
-  """Raises ValueError if a column has no rows."""
-  if not len(rows):
-    raise ValueError(
-      f'column {name!r} must have at least one training row, found none'
-    )
-
-
-def column_name(name: Any) -> str | int:
-  """Returns the name as a str or an int, which survive JSON.
-
-  Raises:
-    ValueError: it is neither.
-  """
-  if isinstance(name, str):
-    return str(name)
-  if isinstance(name, numbers.Integral) and not isinstance(name, bool):
-    return int(name)
-  raise ValueError(
-    f'names of columns must be strings or integers, found {name!r}'
-  )
-
-
-def common_length(columns: Iterable[Any]) -> int:
-  """Returns N for columns `[N]`.
-
-  Raises:
-    ValueError: there is no column, or lengths differ.
-  """
-  lengths = {len(column) for column in columns}
-  if not lengths:
-    raise ValueError('expected at least one column, found none')
-  if len(lengths) > 1:
-    raise ValueError(
-      f'all columns must have the same number of rows, found {sorted(lengths)}'
-    )
-  return lengths.pop()
-
-
-def _check_shape(name: Any, array: np.ndarray) -> None:
+def check_shape(name: Any, array: np.ndarray) -> None:
+  """Raises ValueError unless a column is `[N]`."""
   if array.ndim != 1:
     raise ValueError(
       f'column {name!r} must be a list or [N] array of values, found shape '
@@ -278,7 +198,8 @@ def _check_shape(name: Any, array: np.ndarray) -> None:
     )
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+  """Returns `str(value)`; bytes are decoded, masked values are None."""
   if isinstance(value, bytes):
     return value.decode(errors='backslashreplace')
   return str(None if value is np.ma.masked else value)

@@ -2,68 +2,60 @@
 
 They are fitted on training rows only, are plain data, and use NumPy only: with
 the parameters, they are all that a small device needs to score a raw row.
+Training and serving encode with the same tables, so that equal rows get equal
+ids and numbers, whatever dtype a column happens to have.
 """
 
 import dataclasses
 import functools
-import numbers
-from collections.abc import Collection, Iterable, Mapping
+import types
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from lplmtl import columns as raw
-from lplmtl.columns import Column, Factor, RowError, bin_edges, numbers_of
+from lplmtl import _tables_checks, _tables_data, numeric, vocabulary
+from lplmtl import dates as times_of
+from lplmtl.columns import Column, Factor, RowError
+from lplmtl.dates import Date
+from lplmtl.numeric import FURTHEST, Numeric, bin_edges, numbers_of
+from lplmtl.vocabulary import UNSEEN
 
 __all__ = (
-  'FURTHEST', 'UNSEEN', 'Column', 'Factor', 'Numeric', 'RowError', 'Tables',
-  'bin_edges', 'fit', 'numbers_of',
+  'FURTHEST', 'UNSEEN', 'Column', 'Date', 'Factor', 'Numeric', 'RowError',
+  'Tables', 'bin_edges', 'fit', 'numbers_of',
 )  # fmt: skip
 
-UNSEEN = 0  # the id of every value that is not in the training rows
-# The largest distance from the mean, in standard deviations, of a number that
-# can be encoded. Stacked feature crosses multiply up to four of them, and the
-# largest float32 is 3e38: 1e9 leaves room, 1e10 does not. No real data lie that
-# far out.
-FURTHEST = 1e9
-# A relative spread below this counts as constant: rounding leaves about 1e-16.
-_CONSTANT = 1e-14
 
-
-@dataclasses.dataclass(frozen=True)
-class Numeric:
-  """How one numeric column is scaled and binned.
-
-  Attributes:
-    log: whether `sign(x) log(1 + |x|)` is applied before standardisation.
-    mean: mean over the training rows, after the logarithm.
-    std: standard deviation likewise; 1 if the column varies by rounding only.
-    edges: inner edges of its bins, in the column's own unit; empty for no bins.
-  """
-
-  log: bool
-  mean: float
-  std: float
-  edges: tuple[float, ...] = ()
-
-  def scale(self, values: np.ndarray) -> np.ndarray:
-    """Returns `[N]` float64, standardised by the mean and std of training."""
-    with np.errstate(all='ignore'):  # `encode` checks the result
-      return (_maybe_log(values, self.log) - self.mean) / self.std
+_NONE: Mapping[Any, Any] = types.MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
   """Vocabularies and scalers, in column order.
 
+  Names of columns are strings or integers. All fields but the first two are
+  empty unless `fit` was asked for what they describe.
+
   Attributes:
     vocabularies: `{column: values}`, values as `columns.canonical` returns
       them; value i has the id i + 1, and 0 is reserved for unseen values.
-    numerics: `{column: Numeric}`. Names of columns are strings or integers.
+    numerics: `{column: Numeric}`, and `{'signup.days': Numeric}` for each part
+      of a date.
+    booleans: those columns of `vocabularies` whose values are true or false, in
+      any spelling of `vocabulary.BOOLEANS`.
+    dates: `{column: Date}`.
+    hashed: `{column: number of buckets}`, columns that have no vocabulary.
+    missing: texts that stand for a missing value, in canonical form, beside
+      those that always do.
   """
 
   vocabularies: Mapping[Any, tuple[str, ...]]
   numerics: Mapping[Any, Numeric]
+  booleans: tuple[Any, ...] = ()
+  dates: Mapping[Any, Date] = dataclasses.field(default_factory=dict)
+  hashed: Mapping[Any, int] = dataclasses.field(default_factory=dict)
+  missing: tuple[str, ...] = ()
 
   @property
   def num_categories(self) -> tuple[int, ...]:
@@ -77,6 +69,27 @@ class Tables:
     """The number of category columns that are bins; these are the last ones."""
     return sum(bool(n.edges) for n in self.numerics.values())
 
+  @property
+  def num_buckets(self) -> tuple[int, ...]:
+    """The numbers of buckets of the H hashed columns."""
+    return tuple(self.hashed.values())
+
+  @property
+  def flags(self) -> dict[Any, int]:
+    """`{column: its position}` of the flags of missing values in `numeric`.
+
+    The parts of a date share the flag of the date.
+    """
+    flagged = [name for name, n in self.numerics.items() if n.flag]
+    flagged += [name for name, date in self.dates.items() if date.flag]
+    places = {name: len(self.numerics) + i for i, name in enumerate(flagged)}
+    parts = {
+      part: places[name]
+      for part, (name, _) in self._parts.items()
+      if name in places
+    }
+    return {n: p for n, p in places.items() if n not in self.dates} | parts
+
   def encode(self, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
     """Encodes rows.
 
@@ -85,49 +98,99 @@ class Tables:
 
     Returns:
       A dict of `categories`, `[N, C]` int32, the category columns followed by
-      the bins of the binned numeric columns, and `numeric`, `[N, M]` float32.
+      the bins of the binned numeric columns, and `numeric`, `[N, M]` float32,
+      the numeric columns followed by the 0/1 flags of missing ones. If there
+      are hashed columns, also `hashed`, `[N, H, 2]` int32, two buckets each.
 
     Raises:
-      ValueError: a column is missing, there is none, or lengths differ;
-        RowError if a number is not finite or further than FURTHEST from the
-        mean.
+      ValueError: a column is absent, there is none, or lengths differ;
+        RowError if a number is infinite, is missing where `fit` had no
+        `fill_missing`, or is further than FURTHEST from the mean, or if a text
+        is not a number or date.
     """
-    raw.check_columns('columns', columns)
-    missing = [
-      name
-      for name in (*self.vocabularies, *self.numerics)
-      if name not in columns
-    ]
-    if missing:
-      raise ValueError(f'columns {missing} are missing; found {list(columns)}')
+    self._check(columns)
+    times = {name: self._times(name, columns[name]) for name in self.dates}
     ids = [
-      _ids(name, columns[name], lookup)
-      for name, lookup in self._lookups.items()
+      vocabulary.ids(name, columns[name], known)
+      for name, known in self._lookups.items()
     ]
-    scaled = []
-    for name, numeric in self.numerics.items():
-      values = numbers_of(name, columns[name])
-      scaled.append(_standardised(name, numeric, values))
-      if numeric.edges:
-        bins = np.searchsorted(np.asarray(numeric.edges), values, side='right')
+    scaled, flags = [], []
+    for name, scaler in self.numerics.items():
+      values = self._numbers(name, columns, times)
+      if scaler.flag:
+        flags.append(np.isnan(values))
+      values = scaler.fill_in(name, values)
+      scaled.append(scaler.encode(name, values).astype(np.float32))
+      if scaler.edges:
+        bins = np.searchsorted(np.asarray(scaler.edges), values, side='right')
         ids.append(bins.astype(np.int32))
-    rows = raw.common_length([*ids, *scaled])
-    return {
+    flags += [np.isnat(times[name]) for name, d in self.dates.items() if d.flag]
+    hashed = [
+      vocabulary.buckets(name, columns[name], size, self._missing)
+      for name, size in self.hashed.items()
+    ]
+    rows = _tables_checks.common_length([*ids, *scaled, *flags, *hashed])
+    features = {
       'categories': _stack(ids, rows, np.int32),
-      'numeric': _stack(scaled, rows, np.float32),
+      'numeric': _stack([*scaled, *flags], rows, np.float32),
+    }
+    return features | ({'hashed': np.stack(hashed, axis=1)} if hashed else {})
+
+  def _check(self, columns: Any) -> None:
+    """Raises ValueError unless all fitted columns are there."""
+    _tables_checks.check_columns('columns', columns)
+    names = [*self.vocabularies, *self.hashed, *self.numerics, *self.dates]
+    absent = [n for n in names if n not in columns and n not in self._parts]
+    if absent:
+      raise ValueError(f'columns {absent} are missing; found {list(columns)}')
+
+  def _times(self, name: Any, column: Column) -> np.ndarray:
+    """Returns a column of dates as `[N]` datetime64."""
+    times = times_of.read(name, column, self.dates[name].format, self._missing)
+    parts = [self.numerics[f'{name}.{p}'] for p in self.dates[name].parts]
+    if any(part.fill is None for part in parts):
+      times_of.check_present(name, times)
+    return times
+
+  def _numbers(
+    self,
+    name: Any,
+    columns: Mapping[str, Column],
+    times: Mapping[Any, np.ndarray],
+  ) -> np.ndarray:
+    """Returns a numeric column, or a part of a date, as `[N]` float64."""
+    if name not in self._parts:
+      return numeric.read(name, columns[name], self._missing)
+    source, part = self._parts[name]
+    return self.dates[source].number(times[source], part)
+
+  @functools.cached_property
+  def _missing(self) -> frozenset[str]:
+    return frozenset(self.missing)
+
+  @functools.cached_property
+  def _parts(self) -> dict[str, tuple[Any, str]]:
+    """`{'signup.days': ('signup', 'days')}`."""
+    return {
+      f'{name}.{part}': (name, part)
+      for name, date in self.dates.items()
+      for part in date.parts
     }
 
   @functools.cached_property
   def _lookups(self) -> dict[Any, dict[str, int]]:
     """`{column: {text: id}}`, cached; not part of equality or JSON."""
-    return {name: _lookup(v) for name, v in self.vocabularies.items()}
+    return {
+      name: vocabulary.lookup(v, self.missing, name in self.booleans)
+      for name, v in self.vocabularies.items()
+    }
 
   def unseen(self, features: Mapping[str, np.ndarray]) -> dict[Any, int]:
     """Counts unseen values in encoded features: `{column: rows}` where > 0."""
     if not isinstance(features, Mapping) or 'categories' not in features:
       raise ValueError(
         "features must be the output of encode, with 'categories'; found "
-        f'{_kind(features)}'
+        f'{_tables_data.kind(features)}'
       )
     counts = (features['categories'] == UNSEEN).sum(axis=0)
     return {
@@ -138,17 +201,7 @@ class Tables:
 
   def to_json(self) -> dict[str, Any]:
     """Returns plain data for a JSON file; `from_json` is the inverse."""
-    return {
-      'vocabularies': _to_json(
-        {k: list(v) for k, v in self.vocabularies.items()}
-      ),
-      'numerics': _to_json(
-        {
-          k: {**dataclasses.asdict(v), 'edges': list(v.edges)}
-          for k, v in self.numerics.items()
-        }
-      ),
-    }
+    return _tables_data.to_json(self)
 
   @classmethod
   def from_json(cls, data: Mapping[str, Any]) -> 'Tables':
@@ -158,48 +211,12 @@ class Tables:
       ValueError: `data` is not an output of `to_json`.
     """
     try:
-      return cls(
-        {k: _vocabulary(v) for k, v in _pairs(data['vocabularies'])},
-        {k: _numeric(**v) for k, v in _pairs(data['numerics'])},
-      )
+      return cls(**_tables_data.fields(data))
     except (KeyError, TypeError, ValueError) as error:
       raise ValueError(
         'expected the output of Tables.to_json (for a JSON string, that of '
-        f'json.loads), found {_kind(data)}: {error}'
+        f'json.loads), found {_tables_data.kind(data)}: {error}'
       ) from error
-
-
-def _vocabulary(values: Any) -> tuple[str, ...]:
-  if isinstance(values, str) or not all(isinstance(v, str) for v in values):
-    raise ValueError(
-      f'a vocabulary must be a list of strings, found {values!r}'
-    )
-  return tuple(values)
-
-
-def _numeric(log: Any, mean: Any, std: Any, edges: Any) -> Numeric:
-  is_finite = np.isfinite([mean, std, *edges]).all()
-  if not (isinstance(log, bool) and is_finite and std > 0):
-    raise ValueError(
-      'a numeric column needs log (a bool) and finite mean, std > 0 and edges, '
-      f'found {log!r}, {mean!r}, {std!r} and {edges!r}'
-    )
-  return Numeric(log, mean, std, tuple(edges))
-
-
-def _kind(value: Any) -> Any:
-  return list(value) if isinstance(value, Mapping) else type(value).__name__
-
-
-def _to_json(columns: dict[Any, Any]) -> Any:
-  """Returns a dict, or pairs if a name is an integer: JSON keys are strings."""
-  if all(isinstance(name, str) for name in columns):
-    return columns
-  return [[name, value] for name, value in columns.items()]
-
-
-def _pairs(columns: Any) -> Iterable[tuple[Any, Any]]:
-  return columns.items() if isinstance(columns, Mapping) else columns
 
 
 def fit(
@@ -208,25 +225,50 @@ def fit(
   *,
   log: Collection[str] = (),
   num_bins: int = 0,
+  booleans: Mapping[str, Column] = _NONE,
+  dates: Mapping[str, tuple[Column, str]] = _NONE,
+  fill_missing: bool = False,
+  missing: Collection[str] = (),
+  min_count: int = 1,
+  max_vocabulary: int | None = None,
+  num_buckets: int = 4096,
 ) -> Tables:
   """Fits tables on training rows.
 
   Args:
     categories: `{column: Factor or [N]}`; values are compared as
       `columns.canonical` returns them, and ids follow their sorted order.
-    numerics: `{column: Factor or [N] numbers}`.
+      Missing values are a value of their own.
+    numerics: `{column: Factor or [N] numbers}`; texts that are numbers will do.
     log: the numeric columns to take the logarithm of, for heavy tails.
     num_bins: the maximum number of bins for each numeric column (see
       `bin_edges`), or 0 for no bins.
+    booleans: `{column: Factor or [N]}`; `True`, `yes`, `1` and the like are one
+      value (see `vocabulary.BOOLEANS`). They become categories.
+    dates: `{column: (Factor or [N], format)}`, the format as for
+      `datetime.strptime`, empty for ISO 8601. They become numeric columns (see
+      `dates.Date`), in UTC.
+    fill_missing: whether numbers and dates may be missing. They count as the
+      median of the training rows; a flag tells them apart if any are missing
+      there.
+    missing: texts that stand for a missing value in any column, beside blank
+      ones, `None`, `nan` and the like.
+    min_count: the least number of rows that a category must occur in; the
+      others share id 0 with those that never occur.
+    max_vocabulary: the largest vocabulary; a column with more values has each
+      hashed into two of `num_buckets` buckets (see `hashing.buckets`), however
+      rare. None for no limit.
+    num_buckets: see `max_vocabulary`.
 
   Returns:
     Tables.
 
   Raises:
-    ValueError: there are no rows, lengths differ, a number is not finite or too
-      large to scale, a name is neither a string nor an integer, `log` names a
-      column that is not numeric, or `num_bins` is 1, negative or not an
-      integer.
+    ValueError: there are no rows, lengths differ, names clash or are neither
+      strings nor integers, `log` names a column that is not numeric, or a size
+      is out of range; RowError if a number is infinite, too large to scale or
+      (without `fill_missing`) missing, or if a text is no number, date or
+      boolean.
 
   Example:
     >>> tables = fit({'city': ['Oslo', 'Rome', 'Oslo']}, {'age': [30, 40, 50]})
@@ -236,90 +278,67 @@ def fit(
     >>> encoded['numeric'].tolist()
     [[0.0], [0.0]]
   """
-  is_integer = isinstance(num_bins, numbers.Integral)
-  if not is_integer or num_bins < 0 or num_bins == 1:
-    raise ValueError(
-      f'num_bins must be 0 or a whole number of at least 2, found {num_bins!r}'
-    )
-  raw.check_columns('categories', categories)
-  raw.check_columns('numerics', numerics)
-  raw.check_names('log', log, list(numerics))
-  arrays: list[np.ndarray] = []
-  vocabularies = {}
+  _tables_checks.check_sizes(num_bins, min_count, max_vocabulary, num_buckets)
+  for argument, columns in (
+    ('categories', categories),
+    ('numerics', numerics),
+    ('booleans', booleans),
+    ('dates', dates),
+  ):
+    _tables_checks.check_columns(argument, columns)
+  _tables_checks.check_names('log', log, list(numerics))
+  known = _tables_checks.missing_texts(missing)
+  vocabularies, hashed = {}, {}
   for name, column in categories.items():
-    codes, texts = raw.texts_of(name, column)
-    raw.check_rows(name, codes)
-    arrays.append(codes)
-    used = [raw.canonical(texts[code]) for code in np.unique(codes)]
-    vocabularies[raw.column_name(name)] = tuple(sorted(set(used)))
-  scalers = {}
-  for name, column in numerics.items():
-    values = numbers_of(name, column)
-    raw.check_rows(name, values)
-    arrays.append(values)
-    scaler = _scaler(name, values, name in log)
-    edges = bin_edges(values, num_bins) if num_bins else ()
-    scalers[raw.column_name(name)] = dataclasses.replace(scaler, edges=edges)
-  raw.common_length(arrays)
-  return Tables(vocabularies, scalers)
-
-
-def _scaler(name: Any, values: np.ndarray, log: bool) -> Numeric:
-  scaled = _maybe_log(values, log)
-  with np.errstate(all='ignore'):
-    mean, std = float(scaled.mean()), float(scaled.std())
-  # A number beyond float32 would leave the others of its column
-  # indistinguishable after scaling.
-  fits = np.abs(scaled).max() <= np.finfo(np.float32).max
-  if not (fits and np.isfinite([mean, std]).all()):
-    row = int(np.argmax(np.abs(values)))
-    raise RowError(
-      name, row, f'holds a number too large to scale; found {values[row]:g}'
-    )
-  varies = std > _CONSTANT * np.abs(scaled).max()
-  return Numeric(log, mean, std if varies else 1.0)
-
-
-def _maybe_log(values: np.ndarray, log: bool) -> np.ndarray:
-  return np.sign(values) * np.log1p(np.abs(values)) if log else values
-
-
-def _standardised(
-  name: Any, numeric: Numeric, values: np.ndarray
-) -> np.ndarray:
-  scaled = numeric.scale(values)
-  is_near = np.abs(scaled) <= FURTHEST
-  if not is_near.all():
-    row = int(np.argmin(is_near))
-    raise RowError(
+    values = vocabulary.fit(name, column, known, min_count)
+    if max_vocabulary is not None and len(values) > max_vocabulary:
+      hashed[_tables_checks.column_name(name)] = int(num_buckets)
+    else:
+      vocabularies[_tables_checks.column_name(name)] = values
+  for name, column in booleans.items():
+    values = vocabulary.fit_boolean(name, column, known)
+    _tables_checks.add(vocabularies, _tables_checks.column_name(name), values)
+  scalers = {
+    _tables_checks.column_name(name): numeric.fit(
       name,
-      row,
-      f'must lie within {FURTHEST:g} standard deviations of the mean; found '
-      f'{values[row]:g}, {scaled[row]:.1e} away,',
+      numeric.read(name, column, known),
+      log=name in log,
+      num_bins=num_bins,
+      fill=fill_missing,
     )
-  return scaled.astype(np.float32)
-
-
-def _lookup(vocabulary: tuple[str, ...]) -> dict[str, int]:
-  """Maps both canonical and stored texts to ids.
-
-  The two differ in tables of older releases: values that these distinguished
-  keep separate ids.
-  """
-  ids: dict[str, int] = {}
-  for i, value in enumerate(vocabulary, 1):
-    ids.setdefault(raw.canonical(value), i)
-  ids.update((value, i) for i, value in enumerate(vocabulary, 1))
-  return ids
-
-
-def _ids(name: Any, column: Column, lookup: dict[str, int]) -> np.ndarray:
-  codes, texts = raw.texts_of(name, column)
-  ids = [
-    lookup.get(text) or lookup.get(raw.canonical(text), UNSEEN)
-    for text in texts
-  ]
-  return np.asarray(ids, np.int32)[codes]
+    for name, column in numerics.items()
+  }
+  fitted = {}
+  for name, (column, form) in dates.items():
+    times = times_of.read(name, column, form, known)
+    if not fill_missing:
+      times_of.check_present(name, times)
+    date = fitted[_tables_checks.column_name(name)] = times_of.fit(
+      name, times, form
+    )
+    for part in date.parts:
+      scaler = numeric.fit(
+        name,
+        date.number(times, part),
+        log=False,
+        num_bins=num_bins,
+        fill=fill_missing,
+      )
+      # One flag stands for all parts of a date.
+      scaler = dataclasses.replace(scaler, flag=False)
+      _tables_checks.add(scalers, f'{name}.{part}', scaler)
+  _tables_checks.common_length(
+    [*categories.values(), *numerics.values(), *booleans.values()]
+    + [column for column, _ in dates.values()]
+  )
+  return Tables(
+    vocabularies,
+    scalers,
+    tuple(map(_tables_checks.column_name, booleans)),
+    fitted,
+    hashed,
+    tuple(sorted(known)),
+  )
 
 
 def _stack(columns: list[np.ndarray], rows: int, dtype: Any) -> np.ndarray:

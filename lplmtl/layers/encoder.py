@@ -23,8 +23,11 @@ class TabularEncoder(nn.Module):
   lowest bin up to it, `v_b + 0.3 (s_1 + ... + s_b)`: neighbouring bins share
   what they learn, while a single bin can still differ.
 
-  Number of parameters: embed_dim for each value of each column, and another
-  embed_dim for each bin.
+  A hashed value, whose column has too many for a vocabulary, has two buckets;
+  its embedding is the sum of theirs.
+
+  Number of parameters: embed_dim for each value of each column and each bucket,
+  and another embed_dim for each bin.
 
   Attributes:
     num_categories: vocabulary size of each of the C category columns, including
@@ -32,6 +35,7 @@ class TabularEncoder(nn.Module):
     embed_dim: width of an embedding.
     num_ordered: number of columns, the last ones, that are ordered bins of
       numbers.
+    num_buckets: number of buckets of each of the H hashed columns.
 
   Example:
     >>> import jax
@@ -46,17 +50,19 @@ class TabularEncoder(nn.Module):
   num_categories: tuple[int, ...]
   embed_dim: int = 4
   num_ordered: int = 0
+  num_buckets: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(
     self, features: Mapping[str, Array], *, train: bool = False
   ) -> Array:
-    """Maps the features to `[B, D]`, D = C embed_dim + N.
+    """Maps the features to `[B, D]`, D = (C + H) embed_dim + N.
 
     Args:
-      features: `categories`, `[B, C]` int ids, and `numeric`, `[B, N]` float.
-        Encode them with `Tables`: under jit, an id outside its column's
-        vocabulary goes unnoticed.
+      features: `categories`, `[B, C]` int ids, and `numeric`, `[B, N]` float;
+        with hashed columns also `hashed`, `[B, H, 2]` int. Encode them with
+        `Tables`: under jit, an id outside its column's vocabulary goes
+        unnoticed.
       train: unused.
 
     Returns:
@@ -64,7 +70,7 @@ class TabularEncoder(nn.Module):
 
     Raises:
       ValueError: the features have another form, there are not C category
-        columns, or a size is below 1.
+        columns and H hashed ones, or a size is below 1.
     """
     self._check_names(features, 'features')
     categories, numeric = features['categories'], features['numeric']
@@ -74,18 +80,29 @@ class TabularEncoder(nn.Module):
         f'the encoder expects categories of shape [B, {num_columns}], found '
         f'{categories.shape}'
       )
-    if self.embed_dim < 1 or any(n < 1 for n in self.num_categories):
+    sizes = (*self.num_categories, *self.num_buckets)
+    if self.embed_dim < 1 or any(n < 1 for n in sizes):
       raise ValueError(
         'embed_dim and every vocabulary size must be at least 1, found '
-        f'{self.embed_dim} and {self.num_categories}'
+        f'{self.embed_dim} and {sizes}'
       )
-    if not num_columns:
-      return numeric
     if not 0 <= self.num_ordered <= num_columns:
       raise ValueError(
         f'num_ordered must be from 0 to the {num_columns} columns, found '
         f'{self.num_ordered}'
       )
+    parts = []
+    if num_columns:
+      parts.append(self._embed(categories))
+    if self.num_buckets:
+      parts.append(self._embed_hashed(features['hashed']))
+    if not parts:
+      return numeric
+    numeric = numeric.astype(parts[0].dtype)
+    return jnp.concatenate([*parts, numeric], axis=1)
+
+  def _embed(self, categories: Array) -> Array:
+    """Returns the embeddings of `[B, C]` ids as `[B, C embed_dim]`."""
     table = self.param(
       'embedding',
       # Small, so that rare values start near their column's mean: on census66k
@@ -105,10 +122,26 @@ class TabularEncoder(nn.Module):
         jnp.float32,
       )
       table = _add_steps(table, steps, sizes)
-    offsets = np.cumsum((0, *self.num_categories[:-1]), dtype=np.int32)
-    embedded = jnp.take(table, categories + offsets[None], axis=0, mode='clip')
-    flat = embedded.reshape(categories.shape[0], -1)
-    return jnp.concatenate([flat, numeric.astype(flat.dtype)], axis=1)
+    return _look_up(table, categories, self.num_categories)
+
+  def _embed_hashed(self, hashed: Array) -> Array:
+    """Returns the embeddings of `[B, H, 2]` buckets as `[B, H embed_dim]`."""
+    if hashed.ndim != 3 or hashed.shape[1:] != (len(self.num_buckets), 2):
+      raise ValueError(
+        'the encoder expects hashed columns of shape '
+        f'[B, {len(self.num_buckets)}, 2], found {hashed.shape}'
+      )
+    table = self.param(
+      'buckets',
+      # The sum of two has a category's standard deviation of 0.05.
+      nn.initializers.normal(0.035),
+      (sum(self.num_buckets), self.embed_dim),
+      jnp.float32,
+    )
+    first, second = (
+      _look_up(table, hashed[..., i], self.num_buckets) for i in (0, 1)
+    )
+    return first + second
 
   def check_features(self, features: Any, name: str) -> None:
     """Checks that ids are within their column's vocabulary; `fit` calls this.
@@ -123,27 +156,48 @@ class TabularEncoder(nn.Module):
       ValueError: the features have another form, or an id is out of range.
     """
     self._check_names(features, name)
-    categories = np.asarray(features['categories'])
-    if categories.ndim != 2 or not categories.size:
-      return  # `__call__` checks the shape
-    lowest, highest = categories.min(axis=0), categories.max(axis=0)
-    columns = zip(self.num_categories, lowest, highest, strict=False)
-    for i, (size, low, high) in enumerate(columns):
-      if low < 0 or high >= size:
-        raise ValueError(
-          f"{name}['categories'] must be from 0 to {size - 1} in column {i}, "
-          f'found {low} to {high}'
-        )
+    checked = [('categories', 2, self.num_categories)]
+    if self.num_buckets:
+      checked.append(('hashed', 3, self.num_buckets))
+    for part, ndim, sizes in checked:
+      ids = np.asarray(features[part])
+      if ids.ndim != ndim or not ids.size:
+        continue  # `__call__` checks the shape
+      axes = (0, *range(2, ndim))
+      lowest, highest = ids.min(axis=axes), ids.max(axis=axes)
+      columns = zip(sizes, lowest, highest, strict=False)
+      for i, (size, low, high) in enumerate(columns):
+        if low < 0 or high >= size:
+          raise ValueError(
+            f'{name}[{part!r}] must be from 0 to {size - 1} in column {i}, '
+            f'found {low} to {high}'
+          )
 
   def _check_names(self, features: Any, name: str) -> None:
-    names = ('categories', 'numeric')
+    names = ['categories', 'numeric']
+    shapes = "'categories', [B, C] ids, and 'numeric', [B, N],"
+    if self.num_buckets:
+      names.append('hashed')
+      shapes += " and 'hashed', [B, H, 2],"
     if isinstance(features, Mapping) and all(x in features for x in names):
       return
     found = list(features) if isinstance(features, Mapping) else 'an array'
     raise ValueError(
-      f"{name} must be a dict of 'categories', [B, C] ids, and 'numeric', "
-      f'[B, N], for a TabularEncoder; found {found}'
+      f'{name} must be a dict of {shapes} for a TabularEncoder; found {found}'
     )
+
+
+def _look_up(table: Array, ids: Array, sizes: tuple[int, ...]) -> Array:
+  """Returns the rows of `[B, C]` ids, side by side: `[B, C embed_dim]`.
+
+  Args:
+    table: `[sum(sizes), embed_dim]`.
+    ids: `[B, C]`, each column counted from 0.
+    sizes: of the C columns.
+  """
+  offsets = np.cumsum((0, *sizes[:-1]), dtype=np.int32)
+  rows = jnp.take(table, ids + offsets[None], axis=0, mode='clip')
+  return rows.reshape(ids.shape[0], -1)
 
 
 def _add_steps(table: Array, steps: Array, sizes: tuple[int, ...]) -> Array:

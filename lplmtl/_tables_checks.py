@@ -1,0 +1,122 @@
+"""Checks of the arguments of `lplmtl.tables`."""
+
+import numbers
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import numpy as np
+
+from lplmtl import columns as raw
+from lplmtl.columns import Column, Factor
+
+
+def check_columns(name: str, columns: Any) -> None:
+  """Raises ValueError unless `columns` is a dict or a data frame."""
+  if not hasattr(columns, 'items'):
+    raise ValueError(
+      f'{name} must be a dict from names to columns, found '
+      f'{type(columns).__name__}'
+    )
+
+
+def check_names(name: str, names: Any, known: list[Any]) -> None:
+  """Raises ValueError unless `names` is a collection of known names."""
+  # A string is a collection, too: of characters.
+  is_tuple = isinstance(names, Collection) and not isinstance(names, str)
+  if not is_tuple or any(one not in known for one in names):
+    raise ValueError(
+      f'{name} must be a tuple of names of numeric columns, from {known}; '
+      f'found {names!r}'
+    )
+
+
+def check_rows(name: Any, rows: np.ndarray) -> None:
+  """Raises ValueError if a column has no rows."""
+  if not len(rows):
+    raise ValueError(
+      f'column {name!r} must have at least one training row, found none'
+    )
+
+
+def column_name(name: Any) -> str | int:
+  """Returns the name as a str or an int, which survive JSON.
+
+  Raises:
+    ValueError: it is neither.
+  """
+  if isinstance(name, str):
+    return str(name)
+  if isinstance(name, numbers.Integral) and not isinstance(name, bool):
+    return int(name)
+  raise ValueError(
+    f'names of columns must be strings or integers, found {name!r}'
+  )
+
+
+def common_length(columns: Iterable[Column]) -> int:
+  """Returns N for columns `[N]`.
+
+  Raises:
+    ValueError: there is no column, or lengths differ.
+  """
+  lengths = {
+    len(column.codes if isinstance(column, Factor) else column)
+    for column in columns
+  }
+  if not lengths:
+    raise ValueError('expected at least one column, found none')
+  if len(lengths) > 1:
+    raise ValueError(
+      f'all columns must have the same number of rows, found {sorted(lengths)}'
+    )
+  return lengths.pop()
+
+
+def check_sizes(
+  num_bins: Any, min_count: Any, max_vocabulary: Any, num_buckets: Any
+) -> None:
+  """Raises ValueError for a size that is out of range."""
+  is_integer = isinstance(num_bins, numbers.Integral)
+  if not is_integer or num_bins < 0 or num_bins == 1:
+    raise ValueError(
+      f'num_bins must be 0 or a whole number of at least 2, found {num_bins!r}'
+    )
+  for name, size in (
+    ('min_count', min_count),
+    ('max_vocabulary', 1 if max_vocabulary is None else max_vocabulary),
+    ('num_buckets', num_buckets),
+  ):
+    is_integer = isinstance(size, numbers.Integral)
+    if not is_integer or isinstance(size, bool) or size < 1:
+      raise ValueError(
+        f'{name} must be a whole number of at least 1, found {size!r}'
+      )
+
+
+def missing_texts(missing: Any) -> frozenset[str]:
+  """Returns texts that stand for missing values in canonical form.
+
+  Raises:
+    ValueError: they are not a tuple of texts.
+  """
+  is_tuple = isinstance(missing, Collection) and not isinstance(missing, str)
+  if not is_tuple or not all(isinstance(text, str) for text in missing):
+    raise ValueError(
+      "missing must be a tuple of texts, such as ('?', 'unknown'); found "
+      f'{missing!r}'
+    )
+  return frozenset(map(raw.canonical, missing)) - {raw.MISSING}
+
+
+def add(known: dict[Any, Any], name: Any, value: Any) -> None:
+  """Adds a column under a new name.
+
+  Raises:
+    ValueError: the name is taken.
+  """
+  if name in known:
+    raise ValueError(
+      f'two columns would be called {name!r}: rename one (a part of a date is '
+      'called <column>.<part>, such as signup.year)'
+    )
+  known[name] = value

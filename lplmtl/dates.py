@@ -1,0 +1,202 @@
+"""Dates: read in one format, and made the numbers that a network can use.
+
+NumPy only. All times are UTC.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lplmtl import _tables_checks
+from lplmtl import columns as raw
+from lplmtl.columns import Column, Factor, RowError
+
+PARTS = ('days', 'year', 'month', 'weekday', 'hour')
+_UNIT = 'datetime64[us]'  # what Python's own datetime holds
+
+
+@dataclasses.dataclass(frozen=True)
+class Date:
+  """How a column of dates becomes numbers.
+
+  Attributes:
+    format: how texts are written, as for `datetime.strptime`; empty for ISO
+      8601.
+    parts: those of PARTS that vary in the training rows.
+    origin: the first date in the training rows, from which `days` counts, in
+      ISO 8601.
+    flag: whether a further column tells which dates were missing.
+  """
+
+  format: str
+  parts: tuple[str, ...]
+  origin: str
+  flag: bool = False
+
+  def number(self, times: np.ndarray, part: str) -> np.ndarray:
+    """Returns a part as `[N]` float64, NaN where a time is missing.
+
+    `days` has a fraction, Monday is `weekday` 0, and an hour has no fraction.
+
+    Args:
+      times: `[N]` datetime64, from `read`.
+      part: one of PARTS.
+    """
+    return _part(times, part, self.origin)
+
+
+def fit(name: Any, times: np.ndarray, format: str) -> Date:
+  """Finds the origin and the parts that vary in training rows.
+
+  Args:
+    name: of the column, for messages.
+    times: `[N]` datetime64, from `read`.
+    format: see Date.
+
+  Raises:
+    ValueError: there are no rows.
+  """
+  _tables_checks.check_rows(name, times)
+  known = times[~np.isnat(times)]
+  flag = len(known) < len(times)
+  if not len(known):
+    return Date(format, (), '1970-01-01', flag)
+  origin = str(known.min().astype('datetime64[D]'))
+  parts = tuple(p for p in PARTS if np.ptp(_part(known, p, origin)) > 0)
+  return Date(format, parts, origin, flag)
+
+
+def check_present(name: Any, times: np.ndarray) -> None:
+  """Raises RowError if a time is missing."""
+  is_missing = np.isnat(times)
+  if is_missing.any():
+    row = int(np.argmax(is_missing))
+    raise RowError(name, row, 'must hold dates; found a missing one')
+
+
+def _part(times: np.ndarray, part: str, origin: str) -> np.ndarray:
+  if part == 'days':
+    return (times - np.datetime64(origin)) / np.timedelta64(1, 'D')
+  if part == 'year':
+    values = 1970 + times.astype('datetime64[Y]').astype(np.int64)
+  elif part == 'month':
+    values = 1 + times.astype('datetime64[M]').astype(np.int64) % 12
+  elif part == 'weekday':  # day 0, 1970-01-01, was a Thursday
+    values = (3 + times.astype('datetime64[D]').astype(np.int64)) % 7
+  else:
+    values = times.astype('datetime64[h]').astype(np.int64) % 24
+  return np.where(np.isnat(times), np.nan, values)
+
+
+def read(
+  name: Any,
+  column: Column,
+  format: str,
+  missing: frozenset[str] = frozenset(),
+) -> np.ndarray:
+  """Returns a column of dates as `[N]` datetime64[us], NaT where missing.
+
+  A column of times is taken as it is. Of any other column, each distinct text
+  is read once; times in an object column are ISO 8601, whatever the format.
+
+  Args:
+    name: of the column, for messages.
+    column: Factor or `[N]`.
+    format: see Date.
+    missing: canonical texts that stand for a missing date.
+
+  Raises:
+    ValueError: the column is not `[N]`; RowError if a text is not a date in
+      this format.
+  """
+  column = raw.plain(column)
+  codes = None
+  if isinstance(column, Factor):
+    codes, column = raw.used_values(name, column)
+  if getattr(column, 'dtype', np.dtype(object)).kind == 'M':
+    times = np.asarray(np.ma.filled(column, np.datetime64('NaT')))
+    raw.check_shape(name, times)
+    times = times.astype(_UNIT)
+    times = times if codes is None else times[codes]
+  else:
+    times = _read_texts(name, column, codes, format, missing)
+  sentinels = [_parse(text, format) for text in missing]
+  known = np.array([time for time in sentinels if time], _UNIT)
+  if len(known):
+    times = np.where(np.isin(times, known), np.datetime64('NaT'), times)
+  return times
+
+
+def _read_texts(
+  name: Any,
+  column: Any,
+  codes: np.ndarray | None,
+  format: str,
+  missing: frozenset[str],
+) -> np.ndarray:
+  """Returns `[N]` datetime64 of values that are not an array of times.
+
+  Args:
+    name: of the column, for messages.
+    column: `[V]` values.
+    codes: `[N]`, the value of each row; None if each row has its own.
+    format: see Date.
+    missing: as for `read`.
+  """
+  array: Any = column
+  if not hasattr(column, 'dtype'):
+    array = np.asarray(column, object)
+  is_time = np.zeros(len(array), bool)
+  if array.dtype == object and format:
+    is_time = np.array([_is_time(value) for value in array], bool)
+  if is_time.any():  # their texts are in ISO 8601
+    iso = _read_texts(name, np.where(is_time, array, None), codes, '', missing)
+    array = np.where(is_time, None, array)
+  value_codes, texts = raw.texts_of(name, array)
+  codes = value_codes if codes is None else value_codes[codes]
+  found, is_bad = _parse_all(texts, format, missing)
+  if is_bad.any() and is_bad[codes].any():
+    row = int(np.argmax(is_bad[codes]))
+    form = f'in the format {format}' if format else 'like 2026-01-31 (ISO 8601)'
+    text = texts[codes[row]]
+    raise RowError(name, row, f'must hold dates {form}; found {text!r:.60}')
+  times = found[codes]
+  return np.where(np.isnat(times), iso, times) if is_time.any() else times
+
+
+def _parse_all(
+  texts: Sequence[str], format: str, missing: frozenset[str]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns `[V]` datetime64, and which texts are neither date nor missing."""
+  times: list[datetime.datetime | None] = []
+  is_bad = np.zeros(len(texts), bool)
+  for i, text in enumerate(texts):
+    time = _parse(text.strip(), format)
+    if time is None:
+      canonical = raw.canonical(text)  # 20260131.0 is 20260131
+      time = _parse(canonical, format)
+      is_missing = canonical == raw.MISSING or canonical in missing
+      is_bad[i] = time is None and not is_missing
+    times.append(time)
+  return np.array(times, _UNIT), is_bad
+
+
+def _is_time(value: Any) -> bool:
+  return hasattr(value, 'isoformat') or isinstance(value, np.datetime64)
+
+
+def _parse(text: str, format: str) -> datetime.datetime | None:
+  """Returns a time in UTC without a zone, or None."""
+  try:
+    if format:
+      time = datetime.datetime.strptime(text, format)
+    else:
+      time = datetime.datetime.fromisoformat(text)
+    if time.tzinfo is not None:
+      time = time.astimezone(datetime.UTC).replace(tzinfo=None)
+  except (ValueError, OverflowError):
+    return None
+  return time

@@ -1,0 +1,325 @@
+"""Numbers: read, filled in where missing, scaled and binned.
+
+NumPy only.
+"""
+
+import dataclasses
+import numbers
+from typing import Any
+
+import numpy as np
+
+from lplmtl import _tables_checks
+from lplmtl import columns as raw
+from lplmtl.columns import Column, Factor, RowError
+
+# The largest distance from the mean, in standard deviations, of a number that
+# can be encoded. Stacked feature crosses multiply up to four of them, and the
+# largest float32 is 3e38: 1e9 leaves room, 1e10 does not. No real data lie that
+# far out.
+FURTHEST = 1e9
+# A relative spread below this counts as constant: rounding leaves about 1e-16.
+_CONSTANT = 1e-14
+_WORDS = {'true': 1.0, 'false': 0.0}  # as a column of 1 and 0 has been saved
+_NUMBERS = (int, float, bool, np.number, np.bool_)
+
+
+@dataclasses.dataclass(frozen=True)
+class Numeric:
+  """How one numeric column is scaled and binned.
+
+  Attributes:
+    log: whether `sign(x) log(1 + |x|)` is applied before standardisation.
+    mean: mean over the training rows that have a number, after the logarithm.
+    std: standard deviation likewise; 1 if the column varies by rounding only.
+    edges: inner edges of its bins, in the column's own unit; empty for no bins.
+    fill: what a missing number counts as, the median of the training rows, in
+      the column's own unit; None if missing numbers are refused.
+    flag: whether a further column tells which numbers were missing.
+  """
+
+  log: bool
+  mean: float
+  std: float
+  edges: tuple[float, ...] = ()
+  fill: float | None = None
+  flag: bool = False
+
+  def scale(self, values: np.ndarray) -> np.ndarray:
+    """Returns `[N]` float64, standardised by the mean and std of training."""
+    with np.errstate(all='ignore'):  # `encode` checks the result
+      return (_maybe_log(values, self.log) - self.mean) / self.std
+
+  def fill_in(self, name: Any, values: np.ndarray) -> np.ndarray:
+    """Returns `[N]` float64 without NaN.
+
+    Raises:
+      RowError: a number is missing, and `fill` is None.
+    """
+    is_missing = np.isnan(values)
+    if not is_missing.any():
+      return values
+    if self.fill is None:
+      raise _missing_number(name, is_missing)
+    return np.where(is_missing, self.fill, values)
+
+  def encode(self, name: Any, values: np.ndarray) -> np.ndarray:
+    """Returns `[N]` float64, scaled.
+
+    Args:
+      name: of the column, for messages.
+      values: `[N]` float64 without NaN.
+
+    Raises:
+      RowError: a number is further than FURTHEST from the mean.
+    """
+    scaled = self.scale(values)
+    is_near = np.abs(scaled) <= FURTHEST
+    if not is_near.all():
+      row = int(np.argmin(is_near))
+      raise RowError(
+        name,
+        row,
+        f'must lie within {FURTHEST:g} standard deviations of the mean; found '
+        f'{values[row]:g}, {scaled[row]:.1e} away,',
+      )
+    return scaled
+
+
+def fit(
+  name: Any, values: np.ndarray, *, log: bool, num_bins: int, fill: bool
+) -> Numeric:
+  """Fits a scaler on training rows.
+
+  Args:
+    name: of the column, for messages.
+    values: `[N]` float64, NaN where missing.
+    log: see Numeric.
+    num_bins: the maximum number of bins, or 0 for none.
+    fill: whether missing numbers are filled in; they are refused otherwise.
+
+  Raises:
+    ValueError: there are no rows; RowError if a number is missing and `fill` is
+      False, or if one is too large to scale.
+  """
+  _tables_checks.check_rows(name, values)
+  is_missing = np.isnan(values)
+  has_missing = bool(is_missing.any())
+  if has_missing and not fill:
+    raise _missing_number(name, is_missing)
+  present = values[~is_missing] if has_missing else values
+  if not len(present):  # such as in a small fold: the flag says it all
+    return Numeric(log, 0.0, 1.0, fill=0.0, flag=True)
+  scaler = _scaler(name, values, present, log)
+  return dataclasses.replace(
+    scaler,
+    edges=bin_edges(present, num_bins) if num_bins else (),
+    fill=float(np.median(present)) if fill else None,
+    flag=has_missing,
+  )
+
+
+def _scaler(
+  name: Any, values: np.ndarray, present: np.ndarray, log: bool
+) -> Numeric:
+  scaled = _maybe_log(present, log)
+  with np.errstate(all='ignore'):
+    mean, std = float(scaled.mean()), float(scaled.std())
+  # A number beyond float32 would leave the others of its column
+  # indistinguishable after scaling.
+  fits = np.abs(scaled).max() <= np.finfo(np.float32).max
+  if not (fits and np.isfinite([mean, std]).all()):
+    row = int(np.nanargmax(np.abs(values)))
+    raise RowError(
+      name, row, f'holds a number too large to scale; found {values[row]:g}'
+    )
+  varies = std > _CONSTANT * np.abs(scaled).max()
+  return Numeric(log, mean, std if varies else 1.0)
+
+
+def _maybe_log(values: np.ndarray, log: bool) -> np.ndarray:
+  return np.sign(values) * np.log1p(np.abs(values)) if log else values
+
+
+def numbers_of(name: Any, column: Column) -> np.ndarray:
+  """Returns a numeric column without missing numbers as `[N]` float64.
+
+  Raises:
+    ValueError: the column is not `[N]` numbers; RowError if one is not finite.
+  """
+  values = read(name, column)
+  is_missing = np.isnan(values)
+  if is_missing.any():
+    raise _missing_number(name, is_missing)
+  return values
+
+
+def _missing_number(name: Any, is_missing: np.ndarray) -> RowError:
+  row = int(np.argmax(is_missing))
+  return RowError(name, row, 'must hold finite numbers; found nan')
+
+
+def read(
+  name: Any, column: Column, missing: frozenset[str] = frozenset()
+) -> np.ndarray:
+  """Returns a numeric column as `[N]` float64, NaN where a number is missing.
+
+  Texts are numbers if Python's `float` reads them, and `true` and `false` are 1
+  and 0.
+
+  Args:
+    name: of the column, for messages.
+    column: Factor or `[N]`.
+    missing: canonical texts that stand for a missing number; those that are
+      numbers (`-999`) do so in a column of numbers as well.
+
+  Raises:
+    ValueError: the column is not `[N]`, or holds times; RowError if a value is
+      no number, or is infinite.
+  """
+  column = raw.plain(column)
+  codes = None
+  if isinstance(column, Factor):
+    codes, column = raw.used_values(name, column)
+  values, source = _floats(name, column, missing)
+  if codes is not None:  # a value that no row has is ignored
+    used = np.bincount(codes, minlength=len(values)) > 0
+    values = np.where(used, values, np.nan)
+  is_bad = np.isinf(values)
+  if is_bad.any():
+    rows = is_bad if codes is None else is_bad[codes]
+    row = int(np.argmax(rows))
+    found = source[row if codes is None else codes[row]]
+    raise RowError(name, row, _complaint(raw.text_of(found)))
+  return values if codes is None else values[codes]
+
+
+def _complaint(text: str) -> str:
+  is_infinite = np.isinf(_number_of(text, frozenset())) and _is_float(text)
+  kind = 'finite numbers' if is_infinite else 'numbers'
+  found = text if is_infinite else repr(text)
+  return f'must hold {kind}; found {found:.60}'
+
+
+def _floats(
+  name: Any, column: Any, missing: frozenset[str]
+) -> tuple[np.ndarray, Any]:
+  """Returns `[N]` float64, infinite where a value is no number, and `column`
+  as an array.
+  """
+  array = _array(name, column)
+  if array.dtype.kind in 'biuf':
+    # Masked numbers become NaN.
+    values = np.ma.filled(array.astype(np.float64, copy=False), np.nan)
+  elif all(issubclass(kind, _NUMBERS) for kind in set(map(type, array))):
+    values = array.astype(np.float64)
+  else:
+    known: dict[str, float] = {}
+    values = np.fromiter(
+      (_float(value, known, missing) for value in array),
+      np.float64,
+      len(array),
+    )
+  sentinels = [float(text) for text in missing if _is_float(text)]
+  if sentinels:
+    values = np.where(np.isin(values, sentinels), np.nan, values)
+  return values, array
+
+
+def _array(name: Any, column: Any) -> np.ndarray:
+  """Returns a column as `[N]` numbers or objects."""
+  try:
+    array = column if np.ma.isMaskedArray(column) else np.asarray(column)
+    if array.dtype.kind not in 'biufmM':
+      # Also as NumPy makes texts of the numbers in a list that holds a text.
+      source = array if hasattr(column, 'dtype') else column
+      array = np.asarray(source, object)
+  except (ValueError, TypeError) as error:
+    raise ValueError(f'column {name!r} must hold numbers: {error}') from error
+  if array.dtype.kind in 'mM':
+    raise ValueError(
+      f'column {name!r} must hold numbers, found times ({array.dtype}): make '
+      'them numbers in one unit, such as days since a date, '
+      "(column - np.datetime64('2000-01-01')) / np.timedelta64(1, 'D')"
+    )
+  raw.check_shape(name, array)
+  return array
+
+
+def _float(
+  value: Any, known: dict[str, float], missing: frozenset[str]
+) -> float:
+  """Returns a number, NaN if it is missing, or infinity if it is none.
+
+  Args:
+    value: any.
+    known: the numbers of texts, which are added to.
+    missing: as for `read`.
+  """
+  if isinstance(value, numbers.Number) and not isinstance(
+    value, np.timedelta64
+  ):
+    try:
+      return float(value)  # type: ignore[arg-type]  # complex: TypeError
+    except (TypeError, OverflowError):
+      return np.inf
+  text = raw.text_of(value)
+  if text not in known:
+    known[text] = _number_of(text, missing)
+  return known[text]
+
+
+def _number_of(text: str, missing: frozenset[str]) -> float:
+  canonical = raw.canonical(text)
+  if canonical == raw.MISSING or canonical in missing:
+    return np.nan
+  if _is_float(canonical):
+    return float(canonical)
+  return _WORDS.get(canonical.lower(), np.inf)
+
+
+def _is_float(text: str) -> bool:
+  try:
+    float(text)
+  except ValueError:
+    return False
+  return '_' not in text  # Python's 1_000 is a name elsewhere
+
+
+def bin_edges(values: np.ndarray, num_bins: int) -> tuple[float, ...]:
+  """Returns the inner edges of bins with about the same number of rows.
+
+  A value that is frequent enough to fill a bin (census columns are mostly 0)
+  gets its own, and the remaining rows share the remaining bins, as in
+  LightGBM's histograms: nearly all plain quantiles of such a column would be
+  the same number.
+
+  Args:
+    values: `[N]` float.
+    num_bins: the maximum number of bins, >= 2.
+
+  Returns:
+    Increasing edges, midway between neighbouring values; none for a constant.
+  """
+  distinct, counts = np.unique(values, return_counts=True)
+  middles = (distinct[:-1] + distinct[1:]) / 2
+  if len(distinct) <= num_bins:
+    return tuple(middles.tolist())
+  spikes = counts >= values.size / num_bins
+  rows_left = int(counts[~spikes].sum())
+  bins_left = max(num_bins - int(spikes.sum()), 1)
+  edges, filled = [], 0
+  for i, middle in enumerate(middles.tolist()):
+    if spikes[i]:
+      is_full = True
+    else:
+      filled += int(counts[i])
+      # A spike ends the bin before it, which may then be only half full.
+      share = 0.5 if spikes[i + 1] else 1.0
+      is_full = filled >= share * rows_left / bins_left
+      if is_full:
+        rows_left, bins_left = rows_left - filled, max(bins_left - 1, 1)
+    if is_full:
+      edges.append(middle)
+      filled = 0
+  return tuple(edges[: num_bins - 1])
