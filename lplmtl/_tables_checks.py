@@ -1,13 +1,12 @@
 """Checks of the arguments of `lplmtl.tables`."""
 
 import numbers
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from lplmtl import columns as raw
-from lplmtl.columns import Column, Factor
 
 
 def check_columns(name: str, columns: Any) -> None:
@@ -51,25 +50,6 @@ def column_name(name: Any) -> str | int:
   raise ValueError(
     f'names of columns must be strings or integers, found {name!r}'
   )
-
-
-def common_length(columns: Iterable[Column]) -> int:
-  """Returns N for columns `[N]`.
-
-  Raises:
-    ValueError: there is no column, or lengths differ.
-  """
-  lengths = {
-    len(column.codes if isinstance(column, Factor) else column)
-    for column in columns
-  }
-  if not lengths:
-    raise ValueError('expected at least one column, found none')
-  if len(lengths) > 1:
-    raise ValueError(
-      f'all columns must have the same number of rows, found {sorted(lengths)}'
-    )
-  return lengths.pop()
 
 
 def check_sizes(

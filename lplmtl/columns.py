@@ -6,7 +6,7 @@ NumPy only. A column is a list, an array, a pandas column of any dtype, or a
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -187,6 +187,25 @@ def codes_of(name: Any, factor: Factor) -> np.ndarray:
       'missing values a value of their own'
     )
   return codes
+
+
+def common_length(columns: Iterable[Column]) -> int:
+  """Returns N for columns `[N]`.
+
+  Raises:
+    ValueError: there is no column, or lengths differ.
+  """
+  lengths = {
+    len(column.codes if isinstance(column, Factor) else column)
+    for column in columns
+  }
+  if not lengths:
+    raise ValueError('expected at least one column, found none')
+  if len(lengths) > 1:
+    raise ValueError(
+      f'all columns must have the same number of rows, found {sorted(lengths)}'
+    )
+  return lengths.pop()
 
 
 def check_shape(name: Any, array: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lplmtl import _tables_checks, _tables_data, numeric, vocabulary
+from lplmtl import columns as raw
 from lplmtl import dates as times_of
 from lplmtl.columns import Column, Factor, RowError
 from lplmtl.dates import Date
@@ -129,7 +130,7 @@ class Tables:
       vocabulary.buckets(name, columns[name], size, self._missing)
       for name, size in self.hashed.items()
     ]
-    rows = _tables_checks.common_length([*ids, *scaled, *flags, *hashed])
+    rows = raw.common_length([*ids, *scaled, *flags, *hashed])
     features = {
       'categories': _stack(ids, rows, np.int32),
       'numeric': _stack([*scaled, *flags], rows, np.float32),
@@ -327,7 +328,7 @@ def fit(
       # One flag stands for all parts of a date.
       scaler = dataclasses.replace(scaler, flag=False)
       _tables_checks.add(scalers, f'{name}.{part}', scaler)
-  _tables_checks.common_length(
+  raw.common_length(
     [*categories.values(), *numerics.values(), *booleans.values()]
     + [column for column, _ in dates.values()]
   )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lplmtl import columns as raw
+from lplmtl import tables
 from lplmtl.columns import Column
 from lplmtl.tabular import checks
 from lplmtl.tabular.schema import Class, Schema, Target, label_columns
@@ -140,14 +141,14 @@ def _weights(schema: Schema, columns: Mapping[Any, Column]) -> Any:
     return None
   n = checks.num_rows(columns)
   rows = (
-    raw.numbers_of(schema.weight, columns[schema.weight])
+    tables.numbers_of(schema.weight, columns[schema.weight])
     if schema.weight
     else np.ones(n)
   ).astype(np.float32)
   if not schema.task_weights:
     return rows
   return {
-    name: rows * raw.numbers_of(column, columns[column]).astype(np.float32)
+    name: rows * tables.numbers_of(column, columns[column]).astype(np.float32)
     if (column := schema.task_weights.get(name, ''))
     else rows
     for name in schema.targets
