@@ -33,7 +33,7 @@ MOVED = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def find(name: str) -> Any:
   """Imports a module by its old name, with a DeprecationWarning.
 
   Raises:
@@ -43,6 +43,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'lplmtl' has no attribute {name!r}")
   module = f'lplmtl.{MOVED[name]}'
   warnings.warn(
-    f'lplmtl.{name} is now {module}', DeprecationWarning, stacklevel=2
+    f'lplmtl.{name} is now {module}',
+    DeprecationWarning,
+    stacklevel=3,  # the caller of the package's __getattr__
   )
   return importlib.import_module(module)

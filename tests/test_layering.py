@@ -144,6 +144,7 @@ ALLOWED = {
     'columns',
     'tabular.checks',
     'tabular.schema',
+    'tables',
     'tasks',
   },
   'tabular.inference': {
@@ -344,6 +345,29 @@ def test_the_front_door_leads_somewhere():
   for name in re.findall(r'`([\w.]+)`', lplmtl.__doc__):
     is_module = name.startswith('lplmtl.')
     assert importlib.import_module(name) if is_module else hasattr(lplmtl, name)
+
+
+def test_type_checkers_see_what_is_imported_on_first_use():
+  tree = ast.parse((ROOT / 'lplmtl/__init__.py').read_text())
+  (block, *_) = (node for node in tree.body if isinstance(node, ast.If))
+  seen = {
+    alias.asname: f'{node.module}.{alias.name}'
+    for node in block.body
+    for alias in node.names
+  }
+  assert set(seen) == set(lplmtl.__all__) <= set(dir(lplmtl))
+  for name, origin in seen.items():
+    value = getattr(lplmtl, name)
+    module, _, attribute = origin.rpartition('.')
+    assert value is getattr(importlib.import_module(module), attribute)
+  with pytest.raises(AttributeError, match="'lplmtl' has no attribute 'no'"):
+    lplmtl.no  # noqa: B018
+
+
+def test_encoding_needs_numpy_only():
+  """A server that encodes rows need not hold JAX."""
+  loaded = _loaded_by('import lplmtl.tables')
+  assert not loaded & {'jax', 'flax', 'optax', 'scipy', 'pandas'}
 
 
 def test_importing_the_library_pulls_in_nothing_heavy():
