@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+import lplmtl
 from lplmtl import architectures, balancing
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -225,13 +226,7 @@ def test_results_are_those_of_the_comparison():
 
 
 def test_public_names_of_the_library_are_documented():
-  tree = ast.parse((ROOT / 'lplmtl' / '__init__.py').read_text())
-  names = [
-    a.asname
-    for n in tree.body
-    if isinstance(n, ast.ImportFrom)
-    for a in n.names
-  ]
+  names = lplmtl.__all__
   assert len(names) == len(set(names))
   for name in names:
     assert any(f'`{name}`' in text for text in TEXTS.values()), name
