@@ -412,7 +412,7 @@ def test_trees(tmp_path):
   assert found.parameters % 1 == 0 and found.parameters > 13
   assert found.latency > 0
   with pytest.raises(InputError, match='num_leaves=0: LightGBM rejects it: .'):
-    boosting.check({'num_leaves=0': {'num_leaves': 0}}, ())
+    boosting.check({'num_leaves=0': {'num_leaves': 0}})
 
 
 def test_trees_without_lightgbm(monkeypatch, capsys, tmp_path, no_fits):

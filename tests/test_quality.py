@@ -257,7 +257,7 @@ def test_the_best_setting_where_a_metric_is_undefined():
 
 def test_trees_are_for_binary_tasks():
   with pytest.raises(InputError, match='binary tasks.*price, kind, c'):
-    boosting.check({}, TASKS)
+    boosting.check_tasks(TASKS)
 
 
 def test_scores_of_other_tasks():

@@ -75,21 +75,22 @@ def parse(text: str) -> dict[str, Any]:
   return parameters
 
 
-def check(
-  settings: Mapping[str, Mapping[str, Any]], tasks: Sequence[Task]
-) -> None:
-  """Tries every setting on a few rows.
-
-  Raises:
-    InputError: LightGBM is missing or rejects a setting, or a task is not
-      binary.
-  """
+def check_tasks(tasks: Sequence[Task]) -> None:
+  """Raises InputError for a task that is not binary."""
   others = [task.name for task in tasks if task.label_range != (0, 1)]
   if others:
     raise InputError(
       f'the row `trees` is for binary tasks only; found {", ".join(others)}: '
       'leave the row out'
     )
+
+
+def check(settings: Mapping[str, Mapping[str, Any]]) -> None:
+  """Tries every setting on a few rows.
+
+  Raises:
+    InputError: LightGBM is missing or rejects a setting.
+  """
   lightgbm = _lightgbm()
   inputs = np.random.default_rng(0).normal(size=(100, 2))
   for name, parameters in settings.items():

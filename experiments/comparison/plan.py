@@ -7,7 +7,8 @@ from typing import Any
 from absl import flags
 
 from experiments.comparison import boosting
-from experiments.launcher import build, options
+from experiments.launcher import build, options, sections
+from experiments.launcher import fields as settings
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 
@@ -21,7 +22,7 @@ MEANINGLESS = (
 FIXED = (
   'dataset', 'data_dir', 'tasks', 'validation', 'split_seed', 'num_rows',
   'num_seeds', 'seed', 'cpu_devices', 'compilation_cache', 'out_dir',
-  'overwrite', *MEANINGLESS,
+  'overwrite', *settings.of(sections.Table), *MEANINGLESS,
 )  # fmt: skip
 MIN_SEEDS = 3  # two give a standard deviation, but a meaningless one
 

@@ -57,10 +57,10 @@ def compare(
 def check(plan: Plan, dataset: Dataset) -> None:
   """Refuses what cannot be fitted, before any data is read."""
   configs = []
-  tasks = dataset.make_tasks(plan.base)
+  dataset.check(plan.base)
   for name, fields in plan.rows.items():
     if fields is None:
-      boosting.check(plan.tree_settings, tasks)
+      boosting.check(plan.tree_settings)
       continue
     tried = list(plan.tuning_configs(name).values())
     unused.refuse(tried, fields, f'--row={name}: ')

@@ -36,7 +36,11 @@ class Trees:
     return (num_tuned + plan.base.num_seeds) * len(plan.base.tasks)
 
   def check(self) -> None:
-    """Accepts any rows; `boosting.check` has tried the settings."""
+    """Raises InputError for tasks that are not binary.
+
+    `boosting.check` has tried the settings.
+    """
+    boosting.check_tasks(self.encode(0).tasks)
 
   def tuning(self) -> list[Cell]:
     """Returns a cell per setting."""

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
 
 
 def find(config: 'Config') -> 'base.Dataset':
-  """Returns the data set that `config.dataset` names.
+  """Returns the data set that a Config names: a table, or Census-Income.
 
-  So far, all names are Census-Income's. A further data set is chosen here.
+  A further data set is chosen here.
   """
   # Deferred: commands import this package before they answer --help.
   from experiments.datasets import base

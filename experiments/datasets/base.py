@@ -7,13 +7,16 @@ data sets (columns, files, labels) stays behind `Source.encode`, so that rows
 are read once however many encodings a comparison tries.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
+
+import flax.linen as nn
 
 from experiments.launcher.display import Console
 from experiments.launcher.options import Config
 from lplmtl.tables import Tables
-from lplmtl.types import Batch, Task
+from lplmtl.types import Batch, PyTree, Task
 
 
 class Data(NamedTuple):
@@ -28,6 +31,10 @@ class Data(NamedTuple):
     facts: those of Source, and `rows` (`{split: count}`) and `unseen`
       (`{split: {column: count}}`, rows with a value that no training row has).
     optimum: that of Source.
+    extra: JSON data to save with a model, beside configuration and facts; a
+      table's `schema`, which says what its columns are.
+    predictions: `(model, params) -> content` of a file with the predictions for
+      the test rows; None if a run writes no such file.
   """
 
   tasks: tuple[Task, ...]
@@ -37,6 +44,8 @@ class Data(NamedTuple):
   tables: Tables
   facts: dict[str, Any]
   optimum: dict[str, float]
+  extra: Mapping[str, Any] = MappingProxyType({})
+  predictions: Callable[[nn.Module, PyTree], bytes] | None = None
 
 
 class Encode(Protocol):
@@ -59,7 +68,7 @@ class Source(NamedTuple):
   """Rows as read, before they are split and encoded.
 
   Attributes:
-    tasks: T tasks.
+    tasks: T tasks, which may depend on what the files hold.
     facts: JSON data: `dataset` (a name), `statement` (what the rows are, in one
       line for people), `files` (`{split: {file, rows, sha256, ...}}`).
     optimum: `{task: AUC}` of the generator's own probabilities on the test
@@ -73,15 +82,33 @@ class Source(NamedTuple):
   encode: Encode
 
 
+class Load(Protocol):
+  """Reads the rows that a Config names."""
+
+  def __call__(
+    self, config: Config, console: Console, saved: Mapping[str, Any] = ...
+  ) -> Source:
+    """Reads, downloads or generates the rows.
+
+    Args:
+      config: names them.
+      console: shows progress.
+      saved: the `extra` data of a model that is to score the rows. Its schema,
+        if it has one, says what the columns are.
+
+    Raises:
+      InputError: the rows cannot be read.
+    """
+
+
 class Dataset(NamedTuple):
   """What a command passes on.
 
   Attributes:
-    make_tasks: the tasks that a Config names. Reads no file, so that mistakes
-      in flags are reported before a download.
-    load: reads (downloads, generates) the rows that a Config names; the console
-      shows progress.
+    check: raises InputError for mistakes in a Config. Reads no file, so that
+      they are reported before a download.
+    load: reads the rows.
   """
 
-  make_tasks: Callable[[Config], tuple[Task, ...]]
-  load: Callable[[Config, Console], Source]
+  check: Callable[[Config], object]
+  load: Load

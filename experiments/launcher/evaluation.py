@@ -1,6 +1,7 @@
 """Scores a model: one that was just trained, or one that was saved."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +55,8 @@ def evaluate(
   """Scores the saved model of a run, prints and returns the results.
 
   Args:
-    config: only its `data_dir` and the folder of its run matter.
+    config: only where it finds the rows (`data_dir`, or `data` and
+      `test_data`) and the folder of its run matter.
     find: returns the data set that a Config names.
 
   Raises:
@@ -68,14 +70,8 @@ def evaluate(
   except ValueError as error:  # of a bad path, too
     raise InputError(str(error)) from error
   saved = _saved_config(extra, folder)
-  if saved.data_dir and not config.data_dir and saved.dataset != 'sample':
-    # A stranger's model must not decide where this machine reads and writes.
-    raise InputError(
-      f'{folder} was trained on the files in {saved.data_dir!r}: give '
-      '--data_dir, that folder or another one with the same files'
-    )
-  saved = dataclasses.replace(saved, data_dir=config.data_dir)
-  source = find(saved).load(saved, console)
+  saved = _moved(saved, config, folder)
+  source = find(saved).load(saved, console, extra)
   data = source.encode(saved.num_bins, tables)
   summary.print_data(console, data.facts)
   if data.facts['files'] != (extra.get('data') or {}).get('files'):
@@ -83,6 +79,29 @@ def evaluate(
   results = score(saved, model, params, data)
   console.print(summary.table(results))
   return results
+
+
+def _moved(saved: Config, config: Config, folder: pathlib.Path) -> Config:
+  """Returns a saved Config that reads the files that another one names.
+
+  A stranger's model must not decide where this machine reads and writes.
+  """
+  if saved.data and not config.data:
+    raise InputError(
+      f'{folder} was trained on the table {saved.data!r}: give --data, that '
+      'table or another one with the same columns'
+    )
+  if config.data and not saved.data:
+    raise InputError(f'{folder} was not trained on a table: leave out --data')
+  if saved.data_dir and not config.data_dir and saved.dataset != 'sample':
+    raise InputError(
+      f'{folder} was trained on the files in {saved.data_dir!r}: give '
+      '--data_dir, that folder or another one with the same files'
+    )
+  places = ('data', 'test_data', 'data_dir')
+  return dataclasses.replace(
+    saved, schema='', **{name: getattr(config, name) for name in places}
+  )
 
 
 def _saved_config(extra: dict[str, Any], folder: Any) -> Config:

@@ -97,10 +97,14 @@ def boolean(default: bool, help: str) -> Any:
   )
 
 
-def text(default: str, help: str) -> Any:
+def text(default: str, help: str, *, taken_by: Choices = ()) -> Any:
   """Any text."""
   return _field(
-    default, help=help, define=flags.DEFINE_string, check=_check_text
+    default,
+    help=help,
+    define=flags.DEFINE_string,
+    check=_check_text,
+    taken_by=taken_by,
   )
 
 
@@ -121,15 +125,23 @@ def choice(
   )
 
 
-def path(default: str | None, help: str) -> Any:
+def path(default: str | None, help: str, *, taken_by: Choices = ()) -> Any:
   """The path of a file or folder, in which `~` is the home folder."""
   return _field(
-    default, help=help, define=flags.DEFINE_string, check=parsing.expanded
+    default,
+    help=help,
+    define=flags.DEFINE_string,
+    check=parsing.expanded,
+    taken_by=taken_by,
   )
 
 
 def names(
-  default: Sequence[str], help: str, *, choices: Sequence[str] | None = None
+  default: Sequence[str],
+  help: str,
+  *,
+  choices: Sequence[str] | None = None,
+  taken_by: Choices = (),
 ) -> Any:
   """Several texts, separated by commas; any texts if there are no choices."""
   return _field(
@@ -138,6 +150,7 @@ def names(
     define=flags.DEFINE_list,
     check=functools.partial(_check_names, choices),
     show=list,
+    taken_by=taken_by,
   )
 
 

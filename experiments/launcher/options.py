@@ -12,17 +12,23 @@ from typing import Any
 
 from absl import flags
 
-from experiments.launcher import fields, sections
+from experiments.launcher import fields, parsing, sections
 from experiments.launcher.errors import InputError
 
 _IDENTIFYING = (sections.Data, sections.Model, sections.Optimisation)
-_SECTIONS = (*_IDENTIFYING, sections.Run)
+_SECTIONS = (
+  sections.Data, sections.Table, sections.Model, sections.Optimisation,
+  sections.Run,
+)  # fmt: skip
+# Where the rows are: what they are is identified by their content.
+_PLACES = frozenset({'data', 'test_data', 'schema', 'index_column'})
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(
   # Dataclasses inherit the fields of their last base first.
-  sections.Run, sections.Optimisation, sections.Model, sections.Data
+  sections.Run, sections.Optimisation, sections.Model, sections.Table,
+  sections.Data,
 ):  # fmt: skip
   """A training run. Each field is a flag of the same name.
 
@@ -40,19 +46,34 @@ class Config(
       raise InputError('num_bins must be 0 or at least 2, found 1')
 
   @property
+  def source(self) -> str:
+    """Where the rows come from: `table`, or `census`."""
+    return 'table' if self.data else 'census'
+
+  @property
   def run_dir(self) -> pathlib.Path:
     """Where the results go."""
     name = f'{self.dataset}_{self.architecture}_{self.balancer}'
+    if self.data:
+      name = parsing.stem(self.data)
     return pathlib.Path(self.out_dir or f'runs/{name}')
 
   def identity(self) -> dict[str, Any]:
-    """Returns the fields that change what is computed, as JSON data."""
+    """Returns the fields that change what is computed, as JSON data.
+
+    Those of Table belong to a run on a table only: a run on Census-Income that
+    an earlier release began can be resumed.
+    """
     data = json.loads(json.dumps(self.to_json()))
-    return {
+    identity = {
       name: data[name]
       for section in _IDENTIFYING
       for name in fields.of(section)
     }
+    if self.data:
+      names = fields.of(sections.Table).keys() - _PLACES
+      identity |= {name: data[name] for name in sorted(names)}
+    return identity
 
   def to_json(self) -> dict[str, Any]:
     """Returns plain data; `from_json` turns it into an equal Config."""

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -37,6 +38,16 @@ def expanded(name: str, path: Any) -> str:
       'to results: choose another name'
     ) from error
   return full
+
+
+def stem(data: str) -> str:
+  """Returns a short name for a file, a folder or a pattern of files.
+
+  `'shop/customers.csv.gz' -> 'customers'`, `'sales-*.csv' -> 'sales'`.
+  """
+  name = pathlib.PurePath(data).name.split('.')[0]
+  kept = re.split(r'[*?\[\]]', name)[0].strip(' -_')
+  return kept or 'table'
 
 
 def parse_widths(text: str) -> Widths:

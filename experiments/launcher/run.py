@@ -3,7 +3,7 @@
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,11 +79,11 @@ def _execute(
   start = time.perf_counter()
   console = display.make_console()
   folder = config.run_dir
-  tasks = dataset.make_tasks(config)
+  dataset.check(config)
   data = dataset.load(config, console).encode(config.num_bins)
   num_train = data.facts['rows']['train']
   build.check_batch_size(config, num_train)
-  parts = build.make_parts(config, tasks, data.tables, num_train)
+  parts = build.make_parts(config, data.tasks, data.tables, num_train)
   build.check_model(config, parts.model, evaluation.one_row(data))
   identity = run_folder.identity(config, data.facts)
   claim.check()
@@ -93,12 +93,13 @@ def _execute(
     saves.clear(folder / run_folder.CHECKPOINTS)
     summary.print_finished(console, results, folder)
     return results
+  if 'schema' in data.extra:  # before training, so that it may be edited soon
+    files.write_json(folder / run_folder.SCHEMA, data.extra['schema'])
   data_seconds = time.perf_counter() - start
   summary.print_data(console, data.facts)
-  names = [task.name for task in tasks]
   with (
     interrupts.watch(on_again) as request,
-    tracking.track(config, names, console) as tracker,
+    tracking.track(config, _names(data), console) as tracker,
   ):
     environment = provenance.environment()
     keeper = {
@@ -110,7 +111,7 @@ def _execute(
     fitted = _train(config, parts, data, keeper, console, request, tracker)
     results = {
       **evaluation.score(config, parts.model, fitted.params, data),
-      **_training_facts(config, fitted),
+      **_training_facts(config, fitted, _names(data)),
       **environment,
       'command': sys.argv,
     }
@@ -146,7 +147,7 @@ def _train(
     tracker.epoch(record)
 
   with (
-    display.epochs(console, config.epochs, config.tasks) as show,
+    display.epochs(console, config.epochs, _names(data)) as show,
     resume.Checkpoints(
       **keeper_fields,
       every_steps=config.save_every_steps,
@@ -190,8 +191,12 @@ def _train(
       ) from error
 
 
+def _names(data: Data) -> list[str]:
+  return [task.name for task in data.tasks]
+
+
 def _training_facts(
-  config: Config, fitted: training.FitResult
+  config: Config, fitted: training.FitResult, task_names: Sequence[str]
 ) -> dict[str, Any]:
   """Returns what results.json says about the training itself."""
   weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
@@ -201,7 +206,7 @@ def _training_facts(
     'best_epoch': fitted.best_epoch.tolist(),
     'loss_weights': {
       name: scoring.over_seeds(weights[:, i])
-      for i, name in enumerate(config.tasks)
+      for i, name in enumerate(task_names)
     },
     'skipped_steps': fitted.num_skipped.tolist(),
     'solver_residual': np.max(
@@ -240,7 +245,7 @@ def _write(
     fitted.params,
     data.tables,
     num_seeds=config.num_seeds,
-    extra={'config': config.to_json(), 'data': data.facts},
+    extra={'config': config.to_json(), 'data': data.facts, **data.extra},
   )
   claim.check()
   files.write_json_lines(
@@ -248,10 +253,16 @@ def _write(
   )
   if drawing.is_available():
     plots.curves(
-      folder / run_folder.CURVES, fitted.history, config.tasks, results['title']
+      folder / run_folder.CURVES,
+      fitted.history,
+      _names(data),
+      results['title'],
     )
     if results['gates']:
       plots.gates(folder / run_folder.GATES, results['gates'], results['title'])
+  if data.predictions:
+    content = data.predictions(parts.model, fitted.params)
+    files.write_bytes(folder / run_folder.PREDICTIONS, content)
   claim.check()
   files.write_json(folder / run_folder.RESULTS, results)
   saves.clear(folder / run_folder.CHECKPOINTS)

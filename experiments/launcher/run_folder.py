@@ -14,8 +14,11 @@ from lplmtl.storage import files, folders, pytrees, saves
 
 RESULTS, HISTORY = 'results.json', 'history.jsonl'
 CURVES, GATES = 'curves.png', 'gates.png'
+SCHEMA, PREDICTIONS = 'schema.json', 'test_predictions.csv'
 MODEL, CHECKPOINTS = 'model', 'checkpoints'
 COMPARISON, CELLS = 'comparison.json', 'cells'
+TRUTH = '_truth'  # ends the name of a column of true values in PREDICTIONS
+_LONGEST_HEADER = 2**20  # bytes: enough for 10,000 names
 ELSEWHERE = 'move it away, or choose another --out_dir'
 
 
@@ -58,6 +61,8 @@ def check(folder: pathlib.Path) -> None:
     (HISTORY, _is_history),
     (CURVES, _is_picture),
     (GATES, _is_picture),
+    (SCHEMA, _is_schema),
+    (PREDICTIONS, _is_predictions),
   ):
     path = folder / name
     if os.path.lexists(path) and not (_is_empty(path) or is_own(path)):
@@ -85,6 +90,24 @@ def _is_history(path: pathlib.Path) -> bool:
     lines = [json.loads(line) for line in files.read(path).splitlines()]
     return all({'epoch', 'losses'} <= line.keys() for line in lines)
   except (OSError, ValueError, AttributeError, RecursionError):
+    return False
+
+
+def _is_schema(path: pathlib.Path) -> bool:
+  try:
+    files.check_regular(path)
+    return {'inputs', 'targets'} <= files.read_json(path).keys()
+  except (OSError, ValueError, AttributeError):
+    return False
+
+
+def _is_predictions(path: pathlib.Path) -> bool:
+  """Whether the header is that of a file of predictions beside the truth."""
+  try:
+    with files.open_regular(path) as file:
+      header = file.readline(_LONGEST_HEADER)
+    return not path.is_symlink() and TRUTH.encode() in header
+  except OSError:
     return False
 
 
@@ -162,10 +185,14 @@ def finished(
 
 
 def clear(folder: pathlib.Path) -> None:
-  """Removes what a run has written, results first; raises as `check` does."""
+  """Removes what a run has written, results first; raises as `check` does.
+
+  The schema stays until another replaces it, because its owner may have edited
+  it.
+  """
   check(folder)
-  files.tidy(folder, (RESULTS, HISTORY, CURVES, GATES))
-  for name in (RESULTS, HISTORY, CURVES, GATES):
+  files.tidy(folder, (RESULTS, HISTORY, CURVES, GATES, SCHEMA, PREDICTIONS))
+  for name in (RESULTS, HISTORY, CURVES, GATES, PREDICTIONS):
     if (folder / name).is_dir():
       (folder / name).rmdir()  # empty, or `check` would have raised
     else:

@@ -1,13 +1,15 @@
-"""All settings of a training run, in four sections.
+"""All settings of a training run, in five sections.
 
-The first three say what is computed: with the data, they identify a run. The
-last one says where and how, and may differ when a run is resumed.
+`Data` chooses rows of Census-Income, `Table` a table of the user's own. Data,
+Table, Model and Optimisation say what is computed: with the rows, they identify
+a run. `Run` says where and how, and may differ when a run is resumed.
 """
 
 import dataclasses
 
 from experiments.launcher import fields
 from experiments.launcher.parsing import Widths
+from experiments.launcher.table_section import Table as Table
 
 _LARGEST_SEED = (
   2_000_000_000  # an int32 even after the number of seeds is added
@@ -25,18 +27,22 @@ class Data:
     ('census', 'census66k', 'sample'),
     'UCI Census-Income (KDD), downloaded once; census66k, a smaller split of '
     'its official test rows; or sample, generated rows (offline).',
+    taken_by=('source', 'census'),
   )
   tasks: tuple[str, ...] = fields.names(
-    ('income', 'marital'), 'any of income, marital, education.'
+    ('income', 'marital'),
+    'any of income, marital, education.',
+    taken_by=('source', 'census'),
   )
   validation: str = fields.choice(
     'tenth',
     ('tenth', 'test_half'),
     'validate on a tenth of the training rows or, as the papers do, on half of '
     'the test rows.',
+    taken_by=('source', 'census'),
   )
   split_seed: int = fields.integer(
-    0, 0, _LARGEST_SEED, 'seed of the validation split.'
+    0, 0, _LARGEST_SEED, 'seed of the validation split (and of the test split).'
   )
   num_rows: int = fields.integer(
     20_000,
@@ -257,7 +263,8 @@ class Run:
   eval_only: bool = fields.boolean(
     False,
     'score the model in --out_dir again, with the configuration that it was '
-    'trained with; of the other flags only --data_dir counts.',
+    'trained with; of the other flags only --data_dir, or --data and '
+    '--test_data, count.',
   )
   skip_nonfinite: int = fields.integer(
     0,

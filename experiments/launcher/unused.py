@@ -36,12 +36,24 @@ def refuse(
     here = _unused(config)
     unused = {k: v for k, v in here.items() if i == 0 or k in unused}
   for field, choice in unused.items():
+    if field in given and fields.of(Config)[field].taken_by[:1] == ('source',):
+      raise InputError(_other_source(field, configs[0]))
     if field in given:
       others = '' if who or len(configs) == 1 else ' (nor does any other row)'
       raise InputError(
         f'{who}{choice} takes no --{field}{others}: leave it out, or choose '
         f'{_takers(field)}'
       )
+
+
+def _other_source(field: str, config: Config) -> str:
+  """Returns what to say about a field of other data than a Config's."""
+  if config.data:
+    return (
+      f'--{field} is for Census-Income: leave it out, or leave out '
+      f'--data={config.data}'
+    )
+  return f'--{field} is for a table: leave it out, or name one with --data'
 
 
 def _takers(field: str) -> str:

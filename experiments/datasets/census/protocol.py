@@ -7,7 +7,8 @@ rows only.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,13 @@ def make_tasks(names: Sequence[str]) -> tuple[Task, ...]:
   return tuple(tasks.binary(name) for name in names)
 
 
-def load(config: Config, console: display.Console) -> base.Source:
-  """Reads the rows that a Config names; see `base.Dataset`."""
+def load(
+  config: Config,
+  console: display.Console,
+  saved: Mapping[str, Any] = MappingProxyType({}),
+) -> base.Source:
+  """Reads the rows that a Config names; see `base.Load`."""
+  del saved  # what the columns are is known
   folder = pathlib.Path(config.data_dir) if config.data_dir else None
   with display.download(console, 'UCI Census-Income (KDD)') as progress:
     raw = loading.read(
@@ -142,7 +148,9 @@ def encode(
   }
   return base.Data(
     make_tasks(task_names),
-    **batches,
+    train=batches['train'],
+    validation=batches['validation'],
+    test=batches['test'],
     tables=fitted,
     facts=facts,
     optimum=raw.optimum,
