@@ -3,10 +3,11 @@
 A `Schema` says what each column is; the other modules follow it.
 """
 
+from lplmtl.tabular.description import describe as describe
 from lplmtl.tabular.inference import Options as Options
-from lplmtl.tabular.inference import complete as complete
-from lplmtl.tabular.inference import describe as describe
 from lplmtl.tabular.inference import infer as infer
+from lplmtl.tabular.labels import class_balance as class_balance
+from lplmtl.tabular.labels import complete as complete
 from lplmtl.tabular.schema import Input as Input
 from lplmtl.tabular.schema import Schema as Schema
 from lplmtl.tabular.schema import Target as Target

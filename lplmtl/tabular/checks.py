@@ -1,11 +1,22 @@
-"""Checks of tables and schemas, each with one clear line."""
+"""Checks of tables and schemas, each with one clear line.
 
-import difflib
+NumPy only.
+"""
+
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from lplmtl import columns as raw
 from lplmtl.columns import Column
+from lplmtl.tabular import facts, hints, kinds
+from lplmtl.tabular.facts import Facts
+from lplmtl.tabular.schema import (
+  USED,
+  Schema,
+  label_columns,
+  output_columns,
+)
+from lplmtl.vocabulary import BOOLEANS
 
 
 def columns_of(frame: Any) -> dict[Any, Column]:
@@ -16,45 +27,174 @@ def columns_of(frame: Any) -> dict[Any, Column]:
   """
   if hasattr(frame, 'columns') and hasattr(frame, 'iloc'):
     names = list(frame.columns)
-    twice = sorted({str(name) for name in names if names.count(name) > 1})
-    if twice:
+    if len(set(names)) < len(names):
+      twice = sorted({str(name) for name in names if names.count(name) > 1})
       raise ValueError(
-        f'column names must differ, found {twice} more than once: rename or '
-        'drop the copies'
+        'the names of columns must differ, found more than one '
+        f'{hints.listed(twice)}: rename them or drop the copies'
       )
     return {name: frame[name] for name in names}
   if not isinstance(frame, Mapping):
     raise ValueError(
-      'a table must be a DataFrame or a dict from names to columns, found '
+      'a table must be a DataFrame or a dict of columns, found '
       f'{type(frame).__name__}'
     )
-  return dict(frame)
+  columns = dict(frame)
+  lengths = {name: _length(name, column) for name, column in columns.items()}
+  if len({*lengths.values()}) > 1:
+    first, *others = lengths.items()
+    other = next(pair for pair in others if pair[1] != first[1])
+    raise ValueError(
+      f'all columns must have as many rows, found {first[1]} in column '
+      f'{first[0]!r} and {other[1]} in {other[0]!r}'
+    )
+  return columns
 
 
 def num_rows(columns: Mapping[Any, Column]) -> int:
-  """Returns the number of rows that all columns have.
-
-  Raises:
-    ValueError: there is no column, or their lengths differ.
-  """
-  return raw.common_length(
-    column.codes if isinstance(column, raw.Factor) else column
-    for column in columns.values()
+  """Returns the number of rows of the columns that `columns_of` returned."""
+  return max(
+    (_length(name, column) for name, column in columns.items()), default=0
   )
 
 
-def nearest(name: Any, names: Collection[Any]) -> str:
-  """Returns a hint such as "; did you mean 'churn'?", or ''."""
-  texts = [str(one) for one in names]
-  near = difflib.get_close_matches(str(name), texts, n=3)
-  return f'; did you mean {" or ".join(map(repr, near))}?' if near else ''
+def check_filled(columns: Mapping[Any, Column]) -> None:
+  """Raises ValueError if a table has no columns or no rows."""
+  if not columns:
+    raise ValueError('expected a table, found one without columns')
+  if not num_rows(columns):
+    raise ValueError(
+      f'expected a table with rows, found none below the {len(columns)} names '
+      'of columns'
+    )
 
 
-def check_known(what: str, names: Collection[Any], known: Any) -> None:
-  """Raises ValueError if one of `names` is not the name of a column."""
+def check_known(
+  what: str, names: Collection[Any], known: Collection[Any]
+) -> None:
+  """Raises ValueError if one of `names` is not known."""
   for name in names:
     if name not in known:
       raise ValueError(
-        f'{what} names {name!r}, which is not a column'
-        f'{nearest(name, known) or f": the columns are {list(known)}"}'
+        f'{what}: there is no column {name!r}{hints.nearest(name, known)}'
       )
+
+
+def check_numbers(found: Facts, what: str = '') -> None:
+  """Raises ValueError unless all values of a column are numbers."""
+  if found.numbers is not None:
+    return
+  what = what or f'column {found.name!r}'
+  if found.nature != 'text':
+    raise ValueError(f'{what} must hold numbers, found {found.values.dtype}')
+  i = next(
+    i for i, text in enumerate(found.values) if not facts.is_number(text)
+  )
+  raise ValueError(
+    f'{what} must hold numbers, found {kinds.show(found, i)} in '
+    f'{found.counts[i]} of {found.num_rows} rows: name it in missing if it '
+    'stands for a missing number'
+  )
+
+
+def check_booleans(found: Facts) -> None:
+  """Raises ValueError unless all values of a column are true or false."""
+  for i in range(len(found.values)):
+    if found.text(i) not in BOOLEANS:
+      raise ValueError(
+        f'column {found.name!r} must hold true or false, in some form, found '
+        f'{kinds.show(found, i)} in {found.counts[i]} of {found.num_rows} rows'
+      )
+
+
+def check_schema(schema: Schema, columns: Mapping[Any, Column]) -> None:
+  """Checks that a schema, perhaps edited, fits the training rows.
+
+  Raises:
+    ValueError: a column is absent, a target or a weight is an input, a class
+      occurs twice, or nothing is left to learn from.
+  """
+  check_filled(columns)
+  check_columns(schema, columns)
+  for name, target in schema.targets.items():
+    names = label_columns(name, target)
+    check_known(f'target {name!r}', names, columns)
+    if len(names) > 1 and target.kind != 'multilabel':
+      raise ValueError(
+        f'{target.kind} target {name!r} has one column, found {list(names)}'
+      )
+    texts = [raw.canonical(str(value)) for value in target.classes]
+    if len({*texts}) < len(texts):
+      raise ValueError(
+        f'the classes of target {name!r} must differ, found '
+        f'{list(target.classes)}'
+      )
+  for role in ('weight', 'split', 'time', 'group'):
+    column = getattr(schema, role)
+    if column != '':
+      check_known(role, (column,), columns)
+  check_known('task_weights', schema.task_weights.values(), columns)
+  for name in schema.task_weights:
+    if name not in schema.targets:
+      raise ValueError(
+        f'task_weights: there is no target {name!r}'
+        f'{hints.nearest(name, schema.targets)}'
+      )
+  check_inputs(schema)
+
+
+def check_inputs(schema: Schema) -> None:
+  """Raises ValueError if there is no input, or a target is one."""
+  used = [name for name, one in schema.inputs.items() if one.kind in USED]
+  for name, target in schema.targets.items():
+    for column in label_columns(name, target):
+      if column in used:
+        raise ValueError(
+          f'column {column!r} is target {name!r} and cannot be an input as '
+          'well: remove it from the inputs'
+        )
+  if not used:
+    raise ValueError(
+      'no column is left to predict from; left out are '
+      f'{hints.listed(list(schema.inputs)) or "none"}'
+    )
+
+
+def check_columns(schema: Schema, columns: Mapping[Any, Column]) -> None:
+  """Raises ValueError if a table lacks a column that the schema reads."""
+  absent = [
+    name
+    for name, one in schema.inputs.items()
+    if one.kind in USED and name not in columns
+  ]
+  if absent:
+    others = [name for name in columns if name not in schema.inputs]
+    hint = hints.nearest(absent[0], others) if others else ''
+    raise ValueError(
+      f'the table lacks the column{"s" * (len(absent) > 1)} '
+      f'{hints.listed(absent)}{hint}'
+    )
+
+
+def check_outputs(schema: Schema) -> None:
+  """Raises ValueError if two predictions would have the same name."""
+  owners: dict[str, str] = {}
+  for name, target in schema.targets.items():
+    for column in output_columns(name, target):
+      if column in owners:
+        raise ValueError(
+          f'the predictions of {owners[column]!r} and {name!r} would both have '
+          f'a column {column!r}: give one of the targets another name, as in '
+          f"{{'other': Target('{target.kind}', columns=('{name}',))}}"
+        )
+      owners[column] = name
+
+
+def _length(name: Any, column: Column) -> int:
+  values = column.codes if isinstance(column, raw.Factor) else column
+  if isinstance(values, str | bytes) or not hasattr(values, '__len__'):
+    raise ValueError(
+      f'column {name!r} must be a list or an array, found '
+      f'{type(values).__name__}; for a single row, write a list of one value'
+    )
+  return len(values)

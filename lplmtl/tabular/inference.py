@@ -1,46 +1,52 @@
-"""What the columns and targets of a table are, inferred from training rows."""
+"""What the columns and targets of a table are, inferred from training rows.
+
+NumPy only. The rules for columns are in `kinds.py`, those for targets in
+`labels.py`.
+"""
 
 import dataclasses
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
-
-from lplmtl import columns as raw
 from lplmtl.columns import Column
-from lplmtl.tabular import checks
-from lplmtl.tabular import targets as labels
+from lplmtl.tabular import checks, facts, kinds, labels
+from lplmtl.tabular.facts import Facts
 from lplmtl.tabular.schema import (
   DEFAULT_MISSING,
-  Class,
   Input,
   InputKind,
   Schema,
   Target,
-  TargetKind,
   label_columns,
 )
 
-_NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
-_ISO = re.compile(r'\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?')
-_BOOLEANS = {'true', 'false', 'yes', 'no', 'y', 'n', 't', 'f'}
-_POSITIVE = {'true', 'yes', 'y', 't', '1'}
-_MAX_CLASSES = 10
+# Columns with a part of their own are no inputs, unless they are asked for.
+_ROLES = ('weight', 'split', 'time', 'group')
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What the user knows better than any inference.
+  """What the user knows better than the rules.
 
   Attributes:
     categories: the columns that are categories.
-    numbers: those that are numbers.
-    dates: those that are dates: names, or `{name: strptime format}`.
-    booleans: those that are yes or no.
-    ignore: those that are left out.
-    positive: `{target: class}`, the positive class of binary targets.
-    weight: as in `Schema`, as are the following ones.
+    numbers: the columns that are numbers.
+    dates: the columns that are dates, or `{column: format}`, the formats as for
+      `datetime.strptime`.
+    booleans: the columns that are true or false, in some form.
+    ignore: the columns that are left out.
+    positive: `{target: class}`, the positive classes of binary targets.
+    weight: as in `Schema`, like all that follow. The columns that `weight`,
+      `task_weights`, `split`, `time` and `group` name are inputs only if they
+      are named above as well.
+    task_weights: see `weight`.
+    split: see `weight`.
+    time: see `weight`.
+    group: see `weight`.
+    missing: see `weight`.
+    min_count: see `weight`.
+    max_vocabulary: see `weight`.
+    num_buckets: see `weight`.
   """
 
   categories: Collection[Any] = ()
@@ -61,37 +67,56 @@ class Options:
 
 
 def infer(frame: Any, targets: Any, options: Options | None = None) -> Schema:
-  """Infers a schema.
+  """Infers a schema from training rows.
+
+  The kind of a target that is only named follows from its values: two of them
+  are `binary`, texts `multiclass`, whole numbers with few values `multiclass`,
+  too, and all other numbers `regression` (see `labels.infer_kind`). `count`,
+  `ordinal` and `multilabel` are never guessed.
 
   Args:
-    frame: the training rows.
-    targets: names of columns, or `{name: kind, (kind, columns) or Target}`.
+    frame: training rows: a DataFrame, or a dict of columns.
+    targets: a name, names, or `{name: kind}`, where the kind may also be a pair
+      of the kind and its columns, or a `Target`.
     options: what is known beforehand.
 
   Returns:
-    A schema.
+    The schema, complete with the classes, means and standard deviations of the
+    targets.
+
+  Raises:
+    ValueError: a name is not a column, two roles exclude each other, or a
+      column is not what it is said to be.
+
+  Example:
+    >>> frame = {'city': ['Oslo', 'Rome'] * 9, 'age': range(18),
+    ...          'paid': ['no', 'no', 'yes'] * 6}
+    >>> schema = infer(frame, 'paid')
+    >>> {name: column.kind for name, column in schema.inputs.items()}
+    {'city': 'category', 'age': 'number'}
+    >>> schema.targets['paid'].kind, schema.targets['paid'].positive
+    ('binary', 'yes')
   """
   options = options or Options()
   columns = checks.columns_of(frame)
+  checks.check_filled(columns)
   asked = _asked(targets)
-  labelled = {
-    name: label_columns(name, target) if target else (name,)
-    for name, target in asked.items()
-  }
-  for names in labelled.values():
-    checks.check_known('targets', names, columns)
-  roles = {
-    options.weight, options.split, options.time, options.group,
-    *options.task_weights.values(),
-    *(column for names in labelled.values() for column in names),
-  }  # fmt: skip
+  for name, target in asked.items():
+    names = label_columns(name, target)
+    checks.check_known(f'target {name!r}', names, columns)
+  chosen = _chosen(options, columns)
+  roles = set(_roles(options, columns).values())
+  labelled = {c for n, t in asked.items() for c in label_columns(n, t)}
   inputs = {
-    name: _input(name, column, options)
+    name: _input(name, column, chosen.get(name), options)
     for name, column in columns.items()
-    if name not in roles
+    if name not in labelled and (name in chosen or name not in roles)
   }
   found = {
-    name: target or Target(_target_kind(columns[name], options))
+    name: target
+    or labels.infer_target(
+      facts.look(name, columns[name], options.missing, None)
+    )
     for name, target in asked.items()
   }
   kept = {
@@ -100,133 +125,89 @@ def infer(frame: Any, targets: Any, options: Options | None = None) -> Schema:
     if field.name in Schema.__dataclass_fields__
   }
   schema = Schema(inputs, found, **kept)
-  return complete(schema, frame, options.positive)
-
-
-def complete(
-  schema: Schema, frame: Any, positive: Mapping[str, Any] | None = None
-) -> Schema:
-  """Fills in what training rows say of targets and `schema` does not."""
-  columns = checks.columns_of(frame)
-  targets = {}
-  for name, target in schema.targets.items():
-    (column,) = label_columns(name, target)
-    values, _ = _values(columns[column], schema.missing)
-    if target.kind in ('binary', 'multiclass'):
-      classes = target.classes or _classes(values)
-      mark = (positive or {}).get(name, target.positive)
-      if target.kind == 'binary' and mark is None:
-        mark = _positive(classes)
-      target = dataclasses.replace(target, classes=classes, positive=mark)
-    elif target.mean is None:
-      numbers = raw_numbers(columns[column], schema.missing)
-      target = dataclasses.replace(
-        target, mean=float(numbers.mean()), std=float(numbers.std()) or 1.0
-      )
-    targets[name] = target
-  return dataclasses.replace(schema, targets=targets)
-
-
-def describe(schema: Schema, frame: Any) -> list[dict[str, Any]]:
-  """Returns one row per column: data for a table."""
-  columns = checks.columns_of(frame)
-  rows = []
-  for name, column in columns.items():
-    codes, texts = raw.texts_of(name, column)
-    known = np.asarray(
-      [not labels.is_missing(t, schema.missing) for t in texts]
-    )
-    entry = schema.inputs.get(name)
-    rows.append(
-      {
-        'column': name,
-        'kind': entry.kind if entry else 'target',
-        'missing': 1 - float(known[codes].mean()),
-        'distinct': int(known.sum()),
-        'example': next(
-          (t for t, k in zip(texts, known, strict=True) if k), ''
-        ),
-        'note': entry.reason if entry else '',
-      }
-    )
-  return rows
+  checks.check_inputs(schema)
+  return labels.complete(schema, columns, options.positive)
 
 
 def _asked(targets: Any) -> dict[str, Target | None]:
+  """Returns `{name: Target}`, or None where its kind is to be inferred."""
   if isinstance(targets, str):
     targets = (targets,)
   if not isinstance(targets, Mapping):
-    return {name: None for name in targets}
+    targets = dict.fromkeys(targets)
+  if not targets:
+    raise ValueError('expected at least one target, found none')
   asked: dict[str, Target | None] = {}
   for name, kind in targets.items():
-    if isinstance(kind, tuple):
+    if isinstance(kind, tuple | list):
       kind = Target(kind[0], columns=tuple(kind[1]))
-    asked[name] = kind if isinstance(kind, Target) else Target(kind)
+    elif not (kind is None or isinstance(kind, Target)):
+      kind = Target(kind)
+    asked[name] = kind
   return asked
 
 
-def _values(
-  column: Column, missing: tuple[str, ...]
-) -> tuple[list[str], np.ndarray]:
-  """Returns the distinct texts that are not missing, and their counts."""
-  codes, texts = raw.texts_of('', column)
-  counts: dict[str, int] = {}
-  for text, n in zip(
-    texts, np.bincount(codes, minlength=len(texts)).tolist(), strict=True
-  ):
-    if n and not labels.is_missing(text, missing):
-      text = raw.canonical(text)
-      counts[text] = counts.get(text, 0) + n
-  return list(counts), np.asarray(list(counts.values()))
+def _roles(options: Options, columns: Mapping[Any, Column]) -> dict[str, Any]:
+  """Returns `{role: column}` of the columns with a part of their own."""
+  roles = {
+    role: getattr(options, role)
+    for role in _ROLES
+    if getattr(options, role) != ''
+  }
+  for name, column in options.task_weights.items():
+    roles[f'task_weights of {name}'] = column
+  for role, column in roles.items():
+    checks.check_known(role, (column,), columns)
+  return roles
 
 
-def raw_numbers(column: Column, missing: tuple[str, ...]) -> np.ndarray:
-  codes, texts = raw.texts_of('', column)
-  values = np.asarray(
-    [np.nan if labels.is_missing(t, missing) else float(t) for t in texts]
-  )[codes]
-  return values[~np.isnan(values)]
+def _chosen(
+  options: Options, columns: Mapping[Any, Column]
+) -> dict[Any, InputKind]:
+  """Returns `{column: kind}` as the user wants them."""
+  wanted: dict[InputKind, tuple[str, Collection[Any]]] = {
+    'category': ('categories', options.categories),
+    'number': ('numbers', options.numbers),
+    'date': ('dates', options.dates),
+    'boolean': ('booleans', options.booleans),
+    'ignored': ('ignore', options.ignore),
+  }
+  chosen: dict[Any, InputKind] = {}
+  for kind, (option, names) in wanted.items():
+    if isinstance(names, str):
+      raise ValueError(f'{option} must be names of columns, found {names!r}')
+    checks.check_known(option, names, columns)
+    for name in names:
+      if name in chosen:
+        raise ValueError(
+          f'column {name!r} cannot be both {chosen[name]} and {kind}'
+        )
+      chosen[name] = kind
+  return chosen
 
 
-def _input(name: Any, column: Column, options: Options) -> Input:
-  chosen: dict[InputKind, Collection[Any]] = {
-    'category': options.categories, 'number': options.numbers,
-    'date': options.dates, 'boolean': options.booleans,
-    'ignored': options.ignore,
-  }  # fmt: skip
-  for kind, names in chosen.items():
-    if name in names:
-      return Input(kind)
-  values, _ = _values(column, options.missing)
-  if all(map(_NUMBER.fullmatch, values)):
-    return Input('number')
-  if all(map(_ISO.fullmatch, values)):
-    return Input('date')
-  if {value.lower() for value in values} <= _BOOLEANS:
-    return Input('boolean')
-  return Input('category')
+def _input(
+  name: Any, column: Column, kind: InputKind | None, options: Options
+) -> Input:
+  if kind == 'ignored':
+    return Input('ignored', reason='as asked')
+  found = facts.look(name, column, options.missing)
+  if kind is not None:
+    return _as_asked(found, kind, options)
+  inferred = kinds.infer(found)
+  if found.is_sample and kinds.is_checked(inferred.kind):
+    inferred = kinds.infer(facts.look(name, column, options.missing, None))
+  return inferred
 
 
-def _target_kind(column: Column, options: Options) -> TargetKind:
-  values, _ = _values(column, options.missing)
-  if len(values) == 2:
-    return 'binary'
-  is_number = all(map(_NUMBER.fullmatch, values))
-  is_whole = is_number and all(float(value).is_integer() for value in values)
-  if is_number and not (is_whole and len(values) <= _MAX_CLASSES):
-    return 'regression'
-  return 'multiclass'
-
-
-def _classes(values: list[str]) -> tuple[Class, ...]:
-  if set(values) <= {'True', 'False'}:
-    return tuple(value == 'True' for value in sorted(values))
-  if all(map(_NUMBER.fullmatch, values)):
-    numbers = sorted(map(float, values))
-    return tuple(int(x) if x.is_integer() else x for x in numbers)
-  return tuple(sorted(values))
-
-
-def _positive(classes: tuple[Class, ...]) -> Class:
-  known = [value for value in classes if str(value).lower() in _POSITIVE]
-  return known[0] if len(known) == 1 else classes[-1]
+def _as_asked(found: Facts, kind: InputKind, options: Options) -> Input:
+  if kind == 'number':
+    checks.check_numbers(found)
+    return kinds.number(found)
+  if kind == 'date':
+    formats = options.dates
+    known = formats.get(found.name) if isinstance(formats, Mapping) else None
+    return kinds.date(found, known)
+  if kind == 'boolean':
+    checks.check_booleans(found)
+  return Input(kind)

@@ -8,6 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from lplmtl.tabular import hints
+
 InputKind = Literal[
   'category', 'number', 'date', 'boolean',
   'text', 'identifier', 'constant', 'ignored',
@@ -75,6 +77,14 @@ class Target:
   def __post_init__(self) -> None:
     _check_kind('a target', self.kind, TARGET_KINDS)
     _check_types(self, classes=tuple, columns=tuple, unit=str, reason=str)
+    _check_types(self, mean=float | int | None, std=float | int | None)
+    if self.std is not None and not 0 < self.std < float('inf'):
+      raise ValueError(f'std must be above 0, found {self.std!r}')
+    if not all(isinstance(value, Class) for value in self.classes):
+      raise ValueError(
+        'classes must be texts, numbers or booleans, found '
+        f'{list(self.classes)}'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +118,22 @@ class Schema:
   max_vocabulary: int = 10_000
   num_buckets: int = 4096
 
+  def __post_init__(self) -> None:
+    _check_texts('missing', self.missing)
+    for name in ('min_count', 'max_vocabulary', 'num_buckets'):
+      _check_types(self, **{name: int})
+      if getattr(self, name) < 1:
+        raise ValueError(
+          f'{name} must be at least 1, found {getattr(self, name)}'
+        )
+    for name in self.targets:
+      if not isinstance(name, str) or not name:
+        raise ValueError(
+          f'the name of a target must be a text, found {name!r}: a column '
+          "whose name is a number is given as in {'price': ('regression', "
+          '(5,))}'
+        )
+
   def names(self, kind: str) -> tuple[Any, ...]:
     """Returns the columns of one kind, in order."""
     return tuple(
@@ -130,19 +156,37 @@ class Schema:
     Raises:
       ValueError: a field is unknown, or does not hold what it should.
     """
-    return cls(
-      **{
-        **data,
-        'inputs': {k: _build(Input, v) for k, v in _pairs(data['inputs'])},
-        'targets': {k: _build(Target, v) for k, v in data['targets'].items()},
-        'missing': tuple(data.get('missing', DEFAULT_MISSING)),
-      }
-    )
+    _check_fields('the schema', data, cls)
+    for name in ('inputs', 'targets'):
+      if name not in data:
+        raise ValueError(f'the schema lacks {name!r}; found {list(data)}')
+    inputs, targets = _pairs(data['inputs']), _pairs(data['targets'])
+    fields = {
+      **data,
+      'inputs': {k: _build(f'input {k!r}', Input, v) for k, v in inputs},
+      'targets': {k: _build(f'target {k!r}', Target, v) for k, v in targets},
+    }
+    if 'missing' in data:
+      _check_texts('missing', data['missing'])
+      fields['missing'] = tuple(data['missing'])
+    return cls(**fields)
 
 
-def label_columns(name: str, target: Target) -> tuple[Any, ...]:
+def label_columns(name: str, target: Target | None) -> tuple[Any, ...]:
   """Returns the columns that hold a target's labels."""
-  return target.columns or (name,)
+  return (target.columns if target else ()) or (name,)
+
+
+def output_columns(name: str, target: Target) -> tuple[str, ...]:
+  """Returns the columns of a target's predictions, in order."""
+  if target.kind in ('regression', 'count'):
+    return (name,)
+  if target.kind == 'binary':
+    return name, f'{name}_probability'
+  if target.kind == 'multilabel':
+    columns = [str(column) for column in label_columns(name, target)]
+    return *columns, *(f'{column}_probability' for column in columns)
+  return name, *(f'{name}_probability_{value}' for value in target.classes)
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -155,10 +199,16 @@ def _plain(value: Any) -> dict[str, Any]:
   return fields
 
 
-def _build(cls: Any, fields: Mapping[str, Any]) -> Any:
-  return cls(
-    **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-  )
+def _build(what: str, cls: Any, fields: Any) -> Any:
+  _check_fields(what, fields, cls)
+  if 'kind' not in fields:
+    raise ValueError(f'{what} lacks its kind; found {dict(fields)}')
+  try:
+    return cls(
+      **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    )
+  except ValueError as error:
+    raise ValueError(f'{what}: {error}') from None
 
 
 def _mapping(columns: dict[Any, Any]) -> Any:
@@ -168,8 +218,29 @@ def _mapping(columns: dict[Any, Any]) -> Any:
   return [[name, value] for name, value in columns.items()]
 
 
-def _pairs(columns: Any) -> Any:
-  return columns.items() if isinstance(columns, Mapping) else columns
+def _pairs(columns: Any) -> list[tuple[Any, Any]]:
+  if isinstance(columns, Mapping):
+    return list(columns.items())
+  is_list = isinstance(columns, list | tuple)
+  if not is_list or any(len(pair) != 2 for pair in columns):
+    raise ValueError(
+      'inputs and targets must be objects, {"name": {"kind": ...}, ...}; found '
+      f'{type(columns).__name__}'
+    )
+  return [(name, value) for name, value in columns]
+
+
+def _check_fields(what: str, fields: Any, cls: Any) -> None:
+  if not isinstance(fields, Mapping):
+    raise ValueError(
+      f'{what} must be an object with fields such as "kind", found {fields!r}'
+    )
+  known = [field.name for field in dataclasses.fields(cls)]
+  for name in fields:
+    if name not in known:
+      raise ValueError(
+        f'{what}: there is no field {name!r}{hints.nearest(name, known)}'
+      )
 
 
 def _check_kind(what: str, kind: Any, kinds: tuple[str, ...]) -> None:
@@ -179,8 +250,17 @@ def _check_kind(what: str, kind: Any, kinds: tuple[str, ...]) -> None:
     )
 
 
-def _check_types(value: Any, **types: type) -> None:
+def _check_types(value: Any, **types: Any) -> None:
   for name, kind in types.items():
     found = getattr(value, name)
-    if not isinstance(found, kind):
-      raise ValueError(f'{name} must be a {kind.__name__}, found {found!r}')
+    # bool is a subclass of int, but True is no number.
+    is_bool = isinstance(found, bool) and kind is not bool
+    if not isinstance(found, kind) or is_bool:
+      expected = getattr(kind, '__name__', 'number or null')
+      raise ValueError(f'{name} must be a {expected}, found {found!r}')
+
+
+def _check_texts(name: str, texts: Any) -> None:
+  is_list = isinstance(texts, list | tuple)
+  if not is_list or not all(isinstance(text, str) for text in texts):
+    raise ValueError(f'{name} must be a list of texts, found {texts!r}')

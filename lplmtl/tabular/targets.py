@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from lplmtl import columns as raw
-from lplmtl import tables
+from lplmtl import numeric
 from lplmtl.columns import Column
-from lplmtl.tabular import checks
+from lplmtl.tabular import checks, facts
 from lplmtl.tabular.schema import Class, Schema, Target, label_columns
 from lplmtl.types import Task
 
@@ -55,7 +55,8 @@ def encode_labels(
     (column,) = label_columns(name, target)
     checks.check_known('targets', (column,), columns)
     codes, texts = raw.texts_of(column, columns[column])
-    known = [not is_missing(text, schema.missing) for text in texts]
+    lost = facts.missing_texts(schema.missing)
+    known = [not facts.is_missing(raw.canonical(x), lost) for x in texts]
     where[name] = np.asarray(known, bool)[codes]
     if target.kind in ('binary', 'multiclass'):
       index = {
@@ -126,11 +127,6 @@ def ordered_classes(target: Target) -> tuple[Class, ...]:
   return (*negative, target.positive)  # type: ignore[arg-type]
 
 
-def is_missing(text: str, missing: tuple[str, ...]) -> bool:
-  """Returns whether a text means "missing"."""
-  return text.strip() in missing or raw.canonical(text) == raw.MISSING
-
-
 def _array(classes: tuple[Class, ...]) -> np.ndarray:
   kinds = {type(value) for value in classes}
   return np.asarray(classes, object if str in kinds else None)
@@ -141,14 +137,14 @@ def _weights(schema: Schema, columns: Mapping[Any, Column]) -> Any:
     return None
   n = checks.num_rows(columns)
   rows = (
-    tables.numbers_of(schema.weight, columns[schema.weight])
+    numeric.numbers_of(schema.weight, columns[schema.weight])
     if schema.weight
     else np.ones(n)
   ).astype(np.float32)
   if not schema.task_weights:
     return rows
   return {
-    name: rows * tables.numbers_of(column, columns[column]).astype(np.float32)
+    name: rows * numeric.numbers_of(column, columns[column]).astype(np.float32)
     if (column := schema.task_weights.get(name, ''))
     else rows
     for name in schema.targets

@@ -1,0 +1,204 @@
+"""What kind of input a column is: the rules, and the numbers in them.
+
+NumPy only. Each rule errs on the side of keeping a column.
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+
+from lplmtl.tabular import facts, formats, hints
+from lplmtl.tabular.facts import Facts
+from lplmtl.tabular.schema import Input
+from lplmtl.vocabulary import BOOLEANS
+
+# Below this many values, all of them may well be different by chance.
+_MIN_VALUES = 20
+# The share of distinct values among all from which texts identify a row: most
+# values then occur once, and a vocabulary learned from them is of no use. In
+# names of people it is about .7 and more, in zip codes far less.
+_IDENTIFIER_SHARE = 0.95
+# Texts that differ in at least every second row, and are that long on average,
+# are sentences. Names of products and places have three words at most.
+_TEXT_SHARE, _TEXT_LENGTH, _TEXT_WORDS = 0.5, 50, 4.0
+_WORDS_READ = 200  # characters of a text in which words are counted
+# Whole numbers that are all different and fill at least half of the range from
+# the smallest to the largest count rows: training rows are a sample of these.
+_DENSITY = 0.5
+_ID_NAME = re.compile(r'(.*[^a-z])?(id|uuid|guid)', re.IGNORECASE)
+_ID_CAMEL = re.compile(r'.*[a-z](Id|ID)')
+# Beyond this skewness (that of an exponential distribution is 2), a few rows
+# are ten and more standard deviations out. The logarithm must at least halve
+# it.
+_SKEWNESS = 3.0
+# Numbers with few texts between them: so many of the rows are numbers, and so
+# few different texts are not.
+_NUMBER_SHARE, _MAX_WORDS = 0.9, 5
+_WRITTEN = re.compile(r'[-+(]?\s?[$€£¥]?\s?\d[\d.,\s]*\s?[%€)]?')
+
+
+def infer(found: Facts) -> Input:
+  """Returns what a column is."""
+  if not found.num_known:
+    return Input('constant', reason='no row has a value')
+  if len(found.values) == 1:
+    if not found.num_missing:
+      return Input('constant', reason=f'every row has {show(found, 0)}')
+    # What matters is whether there is a value.
+    return Input('category')
+  if found.nature == 'other':
+    dtype = found.values.dtype
+    return Input(
+      'ignored', reason=f'{dtype} values: make them numbers in one unit'
+    )
+  if found.nature == 'time':
+    return Input('date')
+  if found.numbers is not None and not found.has_codes:
+    return _number(found, found.numbers)
+  return _text(found)
+
+
+def number(found: Facts) -> Input:
+  """Returns a number, with its logarithm if the column asks for it."""
+  if found.numbers is None or len(found.values) < 2:
+    return Input('number')
+  return Input('number', log=is_skewed(found.numbers, found.counts))
+
+
+def date(found: Facts, format: str | None = None) -> Input:
+  """Returns a date in a format, which is found if it is not given.
+
+  Raises:
+    ValueError: the texts are not dates in any of the formats known.
+  """
+  if found.nature == 'time' or format is not None or not len(found.values):
+    return Input('date', format=format or '')
+  texts = [found.text(i) for i in range(len(found.values))]
+  form = formats.find(texts) or _compact(texts)
+  if form is None:
+    raise ValueError(
+      f'column {found.name!r} is to hold dates, but found '
+      f'{show(found, 0)} and others in no format that is known: give one, such '
+      "as dates={'" + str(found.name) + "': '%d/%m/%Y'}"
+    )
+  return Input('date', format=form[0], reason=form[1])
+
+
+def is_skewed(values: np.ndarray, counts: np.ndarray) -> bool:
+  """Returns whether amounts are better told apart by their logarithm."""
+  if not (np.isfinite(values).all() and values.min() >= 0):
+    return False
+  before = _skewness(values, counts)
+  after = _skewness(np.log1p(values), counts)
+  return before > _SKEWNESS and abs(after) < before / 2
+
+
+def show(found: Facts, i: int) -> str:
+  """Returns value i for a message, however long it is."""
+  return hints.quoted(found.text(i))
+
+
+def _number(found: Facts, values: np.ndarray) -> Input:
+  if set(values.tolist()) == {0.0, 1.0}:
+    return Input('boolean')
+  n = found.num_known
+  with np.errstate(invalid='ignore'):  # infinity is no whole number
+    is_whole = bool((values % 1 == 0).all())
+  if is_whole and len(values) == n >= _MIN_VALUES:
+    is_dense = n >= _DENSITY * (values.max() - values.min() + 1)
+    if is_dense and not found.num_missing:
+      return Input('identifier', reason='whole numbers that count the rows')
+    name = str(found.name)
+    if _ID_NAME.fullmatch(name) or _ID_CAMEL.fullmatch(name):
+      return Input('identifier', reason='all different, and called an id')
+  return number(found)
+
+
+def _text(found: Facts) -> Input:
+  texts = list(found.values)
+  if _are_booleans(texts):
+    return Input('boolean')
+  form = formats.find(texts, _MAX_WORDS)
+  if form is not None and not form[2]:
+    return Input('date', format=form[0], reason=form[1])
+  if form is not None and _are_few(found, form[2]):
+    return Input('category', reason=_but_for('dates', form[2]))
+  if found.has_codes and found.numbers is not None:
+    return Input('category', reason='codes with leading zeros')
+  n = found.num_known
+  share = len(texts) / n
+  if n >= _MIN_VALUES:
+    weights = found.counts / n
+    length = np.dot([len(text) for text in texts], weights)
+    words = np.dot([len(text[:_WORDS_READ].split()) for text in texts], weights)
+    if share >= _TEXT_SHARE and (
+      length >= _TEXT_LENGTH or words >= _TEXT_WORDS
+    ):
+      return Input('text', reason=f'long texts, {share:.0%} of them different')
+    remark = _almost_numbers(found)
+    if remark:
+      return Input('category', reason=remark)
+    if share >= _IDENTIFIER_SHARE:
+      return Input('identifier', reason=f'{share:.0%} of the values differ')
+  return Input('category')
+
+
+def _are_booleans(texts: list[str]) -> bool:
+  values = {BOOLEANS.get(text) for text in texts[: len(BOOLEANS) + 1]}
+  return values == {'True', 'False'}
+
+
+def _almost_numbers(found: Facts) -> str:
+  """Returns what could be done about numbers that are not quite such, or ''."""
+  words = [text for text in found.values if not facts.is_number(text)]
+  if len(words) <= _MAX_WORDS and _are_few(found, words):
+    return _but_for('numbers', words)
+  is_written = all(
+    len(text) <= facts.MAX_LENGTH and _WRITTEN.fullmatch(text)
+    for text in found.values
+  )
+  if is_written and not found.has_codes:
+    return f'numbers written like {show(found, 0)}: convert them to be read so'
+  return ''
+
+
+def _are_few(found: Facts, words: list[str]) -> bool:
+  """Returns whether almost all rows have another value than `words`."""
+  rows = int(found.counts[np.isin(found.values, words)].sum())
+  return rows <= (1 - _NUMBER_SHARE) * found.num_known
+
+
+def _but_for(what: str, words: list[str]) -> str:
+  named = hints.listed(words)
+  return (
+    f'{what}, but for {named}: to read it so, name the column in {what}, and '
+    'these texts in missing'
+  )
+
+
+def _compact(texts: list[str]) -> tuple[str, str, list[str]] | None:
+  """Returns the format of digits alone, for a column said to hold dates."""
+  for format in ('%Y%m%d', '%Y%m%d%H%M%S'):
+    if all(formats.is_date(text, format) for text in texts):
+      return format, '', []
+  return None
+
+
+def _skewness(values: np.ndarray, counts: np.ndarray) -> float:
+  mean = np.average(values, weights=counts)
+  deviations = values - mean
+  with np.errstate(over='ignore', invalid='ignore'):
+    variance = np.average(deviations**2, weights=counts)
+    third = np.average(deviations**3, weights=counts)
+    skewness = third / variance**1.5 if variance > 0 else 0.0
+  return float(skewness) if np.isfinite(skewness) else 0.0
+
+
+def is_checked(kind: Any) -> bool:
+  """Returns whether a kind inferred from a sample is checked on all rows.
+
+  A value in one of the other rows may keep a column, or be neither yes nor no.
+  Numbers, dates and categories are read later on anyway.
+  """
+  return kind not in ('category', 'number', 'date')

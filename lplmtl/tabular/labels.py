@@ -1,0 +1,341 @@
+"""What is predicted: the kinds of targets, their classes and their scale.
+
+NumPy only.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lplmtl import columns as raw
+from lplmtl.columns import Column
+from lplmtl.tabular import checks, facts, hints, kinds, leaks
+from lplmtl.tabular.facts import Facts
+from lplmtl.tabular.schema import Class, Schema, Target, label_columns
+from lplmtl.vocabulary import BOOLEANS
+
+# Whole numbers with at most so many values are taken for classes, such as the
+# ten digits; with more, errors are better measured by their distance.
+_MAX_CLASSES = 10
+# Classes that occur fewer times than this on average are no classes.
+_MIN_ROWS = 2
+_MIN_LABELS = 20  # below, few rows per class may be all there are
+_TRUE = ('true', 'yes', 'y', 't', '1')
+
+
+def infer_target(found: Facts) -> Target:
+  """Returns what a target is, by its values in all training rows.
+
+  Two values are `binary`; texts are `multiclass`; whole numbers with at most
+  ten values are `multiclass`; other numbers are `regression`.
+
+  Raises:
+    ValueError: the values are dates or durations.
+  """
+  if found.nature in ('time', 'other'):
+    raise ValueError(
+      f'target {found.name!r} must hold classes or numbers, found times: make '
+      'them numbers in one unit, such as days since a date'
+    )
+  numbers = None if found.has_codes else found.numbers
+  if len(found.values) <= 2:
+    return Target('binary')
+  if numbers is None:
+    return Target('multiclass')
+  is_whole = np.isfinite(numbers).all() and (numbers % 1 == 0).all()
+  if is_whole and len(numbers) <= _MAX_CLASSES:
+    reason = f'{len(numbers)} whole numbers are taken for classes'
+    return Target('multiclass', reason=reason)
+  return Target('regression', reason='numbers')
+
+
+def complete(
+  schema: Schema,
+  frame: Any,
+  positive: Mapping[str, Class] | None = None,
+) -> Schema:
+  """Fills in what a schema does not say of its targets, and checks the rest.
+
+  Args:
+    schema: a schema, perhaps edited by hand.
+    frame: training rows.
+    positive: `{target: class}`, the positive classes of binary targets.
+
+  Returns:
+    The schema with all classes, positive classes, means and standard
+    deviations.
+
+  Raises:
+    ValueError: the schema does not fit the rows, or the labels leave nothing to
+      learn.
+
+  Warns:
+    UserWarning: a class occurs once or never, or an input is a target in
+      disguise (see `leaks.warn`).
+  """
+  columns = checks.columns_of(frame)
+  checks.check_schema(schema, columns)
+  checks.check_known('positive', positive or (), schema.targets)
+  targets = {
+    name: _complete(name, target, columns, schema, positive or {})
+    for name, target in schema.targets.items()
+  }
+  schema = dataclasses.replace(schema, targets=targets)
+  checks.check_outputs(schema)
+  leaks.warn(schema, columns)
+  return schema
+
+
+def class_balance(schema: Schema, frame: Any) -> list[dict[str, Any]]:
+  """Returns the rows and the share of each class: data for a table.
+
+  Args:
+    schema: a schema with classes.
+    frame: rows with labels.
+
+  Returns:
+    A list of `{'target', 'class', 'rows', 'share'}`, the share among the rows
+    that have a label; of a multi-label target, one entry per label.
+  """
+  columns = checks.columns_of(frame)
+  balance = []
+  for name, target in schema.targets.items():
+    for column in label_columns(name, target):
+      if not target.classes:
+        continue
+      found = facts.look(column, columns[column], schema.missing, None)
+      counts = _counts(target.classes, found)
+      shown = target.classes
+      if target.kind == 'multilabel':
+        counts, shown = counts[-1:], (column,)
+      for value, n in zip(shown, counts, strict=True):
+        share = n / found.num_known if found.num_known else float('nan')
+        balance.append(
+          {'target': name, 'class': value, 'rows': n, 'share': share}
+        )
+  return balance
+
+
+def classes_of(found: Facts) -> tuple[Class, ...]:
+  """Returns the distinct values in the user's own dtype, sorted."""
+  texts = [found.text(i) for i in range(len(found.values))]
+  if not found.holds_texts:
+    if found.nature == 'boolean' or {*texts} <= {'True', 'False'}:
+      return tuple(text == 'True' for text in sorted(texts))
+    if found.numbers is not None:
+      numbers = sorted(found.numbers.tolist())
+      return tuple(int(x) if x.is_integer() else x for x in numbers)
+  if all(map(facts.is_number, texts)):
+    return tuple(sorted(texts, key=lambda text: (float(text), text)))
+  return tuple(sorted(texts))
+
+
+def match(value: Any, classes: Sequence[Class]) -> Class | None:
+  """Returns the class that a value means, if it is any of them.
+
+  Values are compared in canonical form (`1.0` is 1); for true and false, in any
+  spelling.
+  """
+  return lookup(classes).get(raw.canonical(raw.text_of(value)))
+
+
+def lookup(classes: Sequence[Class]) -> dict[str, Class]:
+  """Returns `{canonical text: class}`."""
+  known: dict[str, Class] = {}
+  for value in classes:
+    if isinstance(value, bool):
+      spellings = [text for text, v in BOOLEANS.items() if v == str(value)]
+      known |= dict.fromkeys(spellings, value)
+    known[raw.canonical(str(value))] = value
+  return known
+
+
+def _complete(
+  name: str,
+  target: Target,
+  columns: Mapping[Any, Column],
+  schema: Schema,
+  positive: Mapping[str, Class],
+) -> Target:
+  found = [
+    facts.look(column, columns[column], schema.missing, None)
+    for column in label_columns(name, target)
+  ]
+  if not any(one.num_known for one in found):
+    raise ValueError(
+      f'target {name!r} has no label in any of the '
+      f'{found[0].num_rows} training rows'
+    )
+  if name in positive and target.kind != 'binary':
+    raise ValueError(
+      f'positive names {name!r}, which is not a binary target but {target.kind}'
+    )
+  if target.kind == 'multilabel':
+    return _with_labels(name, target, found)
+  if target.kind in ('regression', 'count'):
+    return _with_scale(name, target, found[0])
+  column = columns[found[0].name]
+  return _with_classes(name, target, found[0], column, positive.get(name))
+
+
+def _with_classes(
+  name: str,
+  target: Target,
+  found: Facts,
+  column: Column,
+  positive: Class | None,
+) -> Target:
+  classes = target.classes or _ordered(name, target, found, column)
+  if target.kind == 'binary' and len(classes) > 2:
+    raise ValueError(
+      f'binary target {name!r} must have two classes, found {len(classes)}: '
+      f'{hints.listed(classes)}; name the others in missing, or make it '
+      'multiclass'
+    )
+  counts = _counts(classes, found, name)
+  if sum(n > 0 for n in counts) < 2:
+    (only,) = (c for c, n in zip(classes, counts, strict=True) if n)
+    raise ValueError(
+      f'target {name!r} must have two classes or more in the training rows, '
+      f'found {only!r} only'
+    )
+  n = found.num_known
+  if n >= _MIN_LABELS and n < _MIN_ROWS * len(classes):
+    raise ValueError(
+      f'target {name!r} has {len(classes)} different values in {n} rows, too '
+      f'many for classes, such as {hints.listed(classes, 3)}; numbers are a '
+      'regression, and texts between them belong in missing'
+    )
+  _warn_of_rare(name, classes, counts)
+  if target.kind != 'binary':
+    return dataclasses.replace(target, classes=classes)
+  wanted = target.positive if positive is None else positive
+  mark = _positive(classes) if wanted is None else match(wanted, classes)
+  if mark is None:
+    raise ValueError(
+      f'the positive class of target {name!r} must be one of '
+      f'{hints.listed(classes)}; found {wanted!r}'
+    )
+  return dataclasses.replace(target, classes=classes, positive=mark)
+
+
+def _ordered(
+  name: str, target: Target, found: Facts, column: Column
+) -> tuple[Class, ...]:
+  """Returns the classes of the rows, those of an ordinal target in order."""
+  classes = classes_of(found)
+  if target.kind != 'ordinal':
+    return classes
+  dtype: Any = getattr(column, 'dtype', None)
+  if getattr(dtype, 'ordered', False):
+    known = lookup(classes)
+    texts = (raw.canonical(str(value)) for value in dtype.categories)
+    return tuple(known[text] for text in texts if text in known)
+  if any(isinstance(value, str) for value in classes) and not all(
+    facts.is_number(str(value)) for value in classes
+  ):
+    raise ValueError(
+      f'ordinal target {name!r} needs its classes in order, found '
+      f'{hints.listed(classes)}: give them as classes, lowest first, as in '
+      "Target('ordinal', classes=('low', 'high'))"
+    )
+  return classes
+
+
+def _positive(classes: Sequence[Class]) -> Class:
+  """Returns True, 1, yes and the like, or else the last one in sorted order.
+
+  Not the rarer one, which could be another one in another sample of rows.
+  """
+  words = [value for value in classes if str(value).lower() in _TRUE]
+  return words[0] if len(words) == 1 else classes[-1]
+
+
+def _counts(
+  classes: Sequence[Class], found: Facts, name: str = ''
+) -> list[int]:
+  """Returns the number of rows of each class.
+
+  Raises:
+    ValueError: `name` is given, and a row has a value that is no class.
+  """
+  known = lookup(classes)
+  counts = dict.fromkeys(classes, 0)
+  for i, n in enumerate(found.counts.tolist()):
+    value = known.get(found.text(i))
+    if value is not None:
+      counts[value] += n
+    elif name:
+      raise ValueError(
+        f'target {name!r} has {kinds.show(found, i)} in {n} rows, which is not '
+        f'one of its classes {hints.listed(classes)}: add it to them, or name '
+        'it in missing'
+      )
+  return list(counts.values())
+
+
+def _warn_of_rare(
+  name: str, classes: Sequence[Class], counts: Sequence[int]
+) -> None:
+  for n, what in ((0, 'in no training row'), (1, 'in one training row only')):
+    rare = [c for c, count in zip(classes, counts, strict=True) if count == n]
+    if rare:
+      warnings.warn(
+        f'target {name!r}: {hints.listed(rare)} occurs {what}, too few to '
+        'learn from: it is rarely predicted, and its scores say nothing',
+        stacklevel=4,
+      )
+
+
+def _with_scale(name: str, target: Target, found: Facts) -> Target:
+  checks.check_numbers(found, f'target {name!r}')
+  values = found.numbers
+  assert values is not None
+  if not np.isfinite(values).all():
+    raise ValueError(f'target {name!r} must hold finite numbers, found inf')
+  if len(values) < 2:
+    raise ValueError(
+      f'target {name!r} must vary, but each of the {found.num_known} rows with '
+      f'a label has {kinds.show(found, 0)}'
+    )
+  if target.kind == 'count':
+    bad = np.flatnonzero((values < 0) | (values % 1 != 0))
+    if len(bad):
+      raise ValueError(
+        f'target {name!r} must hold counts (0, 1, 2, ...), found '
+        f'{kinds.show(found, int(bad[0]))}; other numbers are a regression'
+      )
+    return target
+  if target.mean is not None and target.std is not None:
+    return target
+  mean = float(np.average(values, weights=found.counts))
+  variance = np.average((values - mean) ** 2, weights=found.counts)
+  return dataclasses.replace(target, mean=mean, std=float(np.sqrt(variance)))
+
+
+def _with_labels(name: str, target: Target, found: Sequence[Facts]) -> Target:
+  if len(found) < 2:
+    raise ValueError(
+      f'multilabel target {name!r} needs its columns, two or more, as in '
+      "('multilabel', ('red', 'green'))"
+    )
+  every = {value for one in found for value in classes_of(one)}
+  classes = target.classes or tuple(sorted(every, key=str))
+  if len(classes) != 2:
+    raise ValueError(
+      f'the columns of multilabel target {name!r} must hold the same two '
+      f'values, such as 0 and 1; found {hints.listed(classes)}'
+    )
+  for one in found:
+    if min(_counts(classes, one, name)) == 0:
+      warnings.warn(
+        f'target {name!r}: column {one.name!r} has the same value in all '
+        'training rows, so that nothing can be learned about it',
+        stacklevel=4,
+      )
+  mark = _positive(classes)
+  ordered = tuple(sorted(classes, key=lambda value: value == mark))
+  return dataclasses.replace(target, classes=ordered)
