@@ -1,7 +1,7 @@
 """Checks of the arguments of `lplmtl.tables`."""
 
 import numbers
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -88,15 +88,16 @@ def missing_texts(missing: Any) -> frozenset[str]:
   return frozenset(map(raw.canonical, missing)) - {raw.MISSING}
 
 
-def add(known: dict[Any, Any], name: Any, value: Any) -> None:
-  """Adds a column under a new name.
+def join(known: dict[Any, Any], new: Mapping[Any, Any]) -> None:
+  """Adds columns under new names.
 
   Raises:
-    ValueError: the name is taken.
+    ValueError: a name is taken.
   """
-  if name in known:
-    raise ValueError(
-      f'two columns would be called {name!r}: rename one (a part of a date is '
-      'called <column>.<part>, such as signup.year)'
-    )
-  known[name] = value
+  for name in new:
+    if name in known:
+      raise ValueError(
+        f'two columns would be called {name!r}: rename one (a part of a date '
+        'is called <column>.<part>, such as signup.year)'
+      )
+  known.update(new)

@@ -4,6 +4,7 @@ NumPy only.
 """
 
 import dataclasses
+import math
 import numbers
 from typing import Any
 
@@ -270,11 +271,11 @@ def _float(
 
 
 def _number_of(text: str, missing: frozenset[str]) -> float:
+  if _is_float(text):
+    return float(text)
   canonical = raw.canonical(text)
   if canonical == raw.MISSING or canonical in missing:
     return np.nan
-  if _is_float(canonical):
-    return float(canonical)
   return _WORDS.get(canonical.lower(), np.inf)
 
 
@@ -283,7 +284,7 @@ def _is_float(text: str) -> bool:
     float(text)
   except ValueError:
     return False
-  return '_' not in text  # Python's 1_000 is a name elsewhere
+  return '_' not in text  # 1_000 is a number in Python only
 
 
 def bin_edges(values: np.ndarray, num_bins: int) -> tuple[float, ...]:
@@ -308,18 +309,27 @@ def bin_edges(values: np.ndarray, num_bins: int) -> tuple[float, ...]:
   spikes = counts >= values.size / num_bins
   rows_left = int(counts[~spikes].sum())
   bins_left = max(num_bins - int(spikes.sum()), 1)
-  edges, filled = [], 0
-  for i, middle in enumerate(middles.tolist()):
-    if spikes[i]:
-      is_full = True
-    else:
-      filled += int(counts[i])
-      # A spike ends the bin before it, which may then be only half full.
-      share = 0.5 if spikes[i + 1] else 1.0
-      is_full = filled >= share * rows_left / bins_left
-      if is_full:
-        rows_left, bins_left = rows_left - filled, max(bins_left - 1, 1)
-    if is_full:
-      edges.append(middle)
-      filled = 0
-  return tuple(edges[: num_bins - 1])
+  rows_up_to = np.cumsum(counts)
+  places = np.append(np.flatnonzero(spikes), len(counts))
+  edges: list[float] = []
+  start = rows_before = 0
+  while start < len(middles) and len(edges) < num_bins - 1:
+    share = rows_left / bins_left
+    wanted = rows_before + math.ceil(share)
+    end = max(int(np.searchsorted(rows_up_to, wanted)), start)
+    spike = int(places[np.searchsorted(places, start)])
+    # A spike ends the bin before it, which may then be only half full.
+    before = spike - 1
+    if start <= before < end and (
+      rows_up_to[before] - rows_before >= 0.5 * share
+    ):
+      end = before
+    end = min(end, spike)
+    if end >= len(middles):
+      break
+    filled = int(rows_up_to[end]) - rows_before
+    if not spikes[end]:
+      rows_left, bins_left = rows_left - filled, max(bins_left - 1, 1)
+    edges.append(float(middles[end]))
+    start, rows_before = end + 1, rows_before + filled
+  return tuple(edges)
