@@ -6,8 +6,8 @@
         lplmtl.balancing.uncertainty(), lplmtl.Batch(features, labels))
     logits = lplmtl.predict(model, result.params, features)  # {'click': [B, 1]}
 
-Tasks: `tasks` has the three common kinds, `losses` and `metrics` the functions
-  for your own `Task`.
+Tasks: `tasks` has the common kinds, `losses` and `metrics` the functions for
+  your own `Task`.
 Models: the architectures, from `SingleTask` to `SPLE`; their building blocks
   `MLP`, `Experts`, `TabularEncoder` and `CrossNetwork`; `tables` encodes raw
   columns.

@@ -17,8 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl.types import Task
-
 # What a model file may name, by public module, together with the architectures
 # and chains of `lplmtl.architectures`. Each object is listed once. Linen's
 # transformations (`nn.remat`, `nn.jit`), base classes and helpers are left out:
@@ -27,11 +25,14 @@ NAMES = {
   'lplmtl': 'Task MLP Experts TabularEncoder CrossNetwork'.split(),
   'lplmtl.losses': (
     'binary_cross_entropy softmax_cross_entropy half_squared_error '
-    'squared_error'
+    'squared_error half_poisson_deviance multilabel_cross_entropy '
+    'ordinal_cross_entropy Focal Huber'
   ).split(),
   'lplmtl.metrics': (
-    'roc_auc average_precision log_loss calibration_error accuracy r2'.split()
-  ),
+    'roc_auc average_precision log_loss calibration_error accuracy r2 '
+    'macro_roc_auc macro_average_precision mean_absolute_error poisson_d2 '
+    'ordinal_accuracy quadratic_kappa'
+  ).split(),
   'flax.linen': (
     # Layers.
     'BatchApply BatchNorm Bidirectional Conv ConvLSTMCell ConvLocal '
@@ -145,6 +146,8 @@ def one_line(value: Any) -> str:
 def to_data(value: Any, lookup: Mapping[str, Any], where: str = '') -> Any:
   """Converts a module, a task or a value of one of their fields to JSON data.
 
+  Frozen dataclasses, such as `losses.Huber`, are converted like tasks.
+
   Args:
     value: a model as `checkpoint.save` takes it, or a part of one.
     lookup: from `known_names`.
@@ -161,7 +164,7 @@ def to_data(value: Any, lookup: Mapping[str, Any], where: str = '') -> Any:
   if isinstance(value, Mapping):
     items = {k: to_data(v, lookup, f'{where}[{k!r}]') for k, v in value.items()}
     return {'dict': items}
-  if isinstance(value, nn.Module | Task):
+  if _has_fields(type(value)):
     fields = _fields(value, lookup, where)
     return {'class': _name_of(type(value), lookup, where), 'fields': fields}
   try:
@@ -173,15 +176,26 @@ def to_data(value: Any, lookup: Mapping[str, Any], where: str = '') -> Any:
     return {'dtype': dtype.name}
 
 
+def _has_fields(kind: Any) -> bool:
+  """Returns whether a class is one of modules, or a frozen dataclass.
+
+  The latter are tasks, and functions with parameters, such as `losses.Huber`.
+  """
+  if not isinstance(kind, type):
+    return False
+  parameters = getattr(kind, '__dataclass_params__', None)
+  return issubclass(kind, nn.Module) or bool(parameters and parameters.frozen)
+
+
 def _fields(
-  value: nn.Module | Task, lookup: Mapping[str, Any], where: str
+  value: Any, lookup: Mapping[str, Any], where: str
 ) -> dict[str, Any]:
   """Returns the fields as JSON data, without defaults that have no name.
 
   The class supplies these again, such as the initialisers of `nn.Dense`.
   """
   # Linen adds these fields to every module.
-  added = () if isinstance(value, Task) else ('parent', 'name')
+  added = ('parent', 'name') if isinstance(value, nn.Module) else ()
   fields = {}
   for field in dataclasses.fields(value):
     if not field.init or field.name in added:
@@ -240,7 +254,8 @@ def _name_of(value: Any, lookup: Mapping[str, Any], where: str) -> str:
     f'cannot save {one_line(value):.200}{place}: expected an architecture, '
     'layer, loss or metric of lplmtl, a layer or activation of flax.linen or '
     'jax.nn, or a class or function from one of `modules`: wrap it in your own '
-    'Linen class, and pass its Python module in `modules`'
+    'Linen class (a loss with parameters: in a frozen dataclass), and pass its '
+    'Python module in `modules`'
   )
 
 
@@ -271,8 +286,10 @@ def from_data(data: Any, lookup: Mapping[str, Any]) -> Any:
   if 'function' in data:
     return lookup[name]
   cls = lookup[name]
-  if not (isinstance(cls, type) and issubclass(cls, nn.Module | Task)):
-    raise ValueError(f'expected a Linen module or a task, found {name!r}')
+  if not _has_fields(cls):
+    raise ValueError(
+      f'expected a Linen module, a task or a frozen dataclass, found {name!r}'
+    )
   moved = MOVED_FIELDS.get(_name_of(cls, lookup, ''), {})
   arguments = {}
   for field, value in data['fields'].items():

@@ -48,9 +48,9 @@ def save(
       folder that is not a model, or that also holds other files, is rejected
       and left unchanged.
     model: a Linen module whose fields are modules, tasks, numbers, strings,
-      dtypes, public functions (losses, metrics, activations) of `lplmtl`,
-      `flax.linen`, `jax.nn` and `modules`, tuples of these, or the defaults of
-      its class. NumPy numbers become Python numbers.
+      dtypes, public functions (losses, metrics, activations) and frozen
+      dataclasses of `lplmtl`, `flax.linen`, `jax.nn` and `modules`, tuples of
+      these, or the defaults of its class. NumPy numbers become Python numbers.
     params: its parameters, `variables['params']`.
     tables: the encoder tables, if the model reads encoded columns.
     num_seeds: S, if every leaf of `params` has a leading axis of S seeds.

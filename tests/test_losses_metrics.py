@@ -24,6 +24,14 @@ LOSSES = {
     lambda r, n: r.integers(0, 3, n),
   ),
   'regression': (losses.half_squared_error, 1, lambda r, n: r.normal(size=n)),
+  'huber': (losses.Huber(0.5), 1, lambda r, n: r.normal(size=n)),
+  'poisson': (losses.half_poisson_deviance, 1, lambda r, n: r.poisson(2, n)),
+  'focal': (losses.Focal(1.5), 1, lambda r, n: r.integers(0, 2, n)),
+  'ordinal': (
+    losses.ordinal_cross_entropy,
+    3,
+    lambda r, n: r.integers(0, 4, n),
+  ),
 }
 
 
@@ -244,6 +252,8 @@ METRICS = {
   'calibration_error': metrics.calibration_error,
   'accuracy': metrics.accuracy,
   'r2': metrics.r2,
+  'poisson_d2': metrics.poisson_d2,
+  'mean_absolute_error': metrics.mean_absolute_error,
 }
 
 

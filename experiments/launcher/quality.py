@@ -9,11 +9,14 @@ from typing import Any
 # In the order in which tables show them.
 LABELS = {
   'auc': 'AUC',
+  'kappa': 'kappa',
   'accuracy': 'accuracy',
   'r2': 'R²',
+  'd2': 'D²',
   'log_loss': 'log loss',
   'average_precision': 'average precision',
   'calibration_error': 'calibration error',
+  'mae': 'mean absolute error',
 }
 # Differences in test metrics that make none to a user, by metric: 0.002 in AUC
 # is what seeds differ by; 0.01 of the variance, or of a kappa, and 5 rows in a

@@ -1,91 +1,13 @@
-"""Losses per row, and their means over the rows that have a label."""
+"""Means of losses over the rows that have a label, by task."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from lplmtl import _checks
 from lplmtl.types import Array, Batch, Task
-
-
-def binary_cross_entropy(predictions: Array, labels: Array) -> Array:
-  """Binary cross-entropy of logits, in nats.
-
-  Args:
-    predictions: `[B, ..., 1]` logits.
-    labels: `[B, ...]`, 0 or 1, or a probability.
-
-  Returns:
-    `[B]` float32, averaged over further axes (pixels, words).
-
-  Raises:
-    ValueError: shapes do not match.
-  """
-  _check('binary_cross_entropy', predictions, labels, num_outputs=1)
-  logits = predictions[..., 0].astype(jnp.float32)
-  targets = labels.astype(jnp.float32)
-  return _mean_per_row(optax.sigmoid_binary_cross_entropy(logits, targets))
-
-
-def softmax_cross_entropy(predictions: Array, labels: Array) -> Array:
-  """Cross-entropy of K mutually exclusive classes, in nats.
-
-  Args:
-    predictions: `[B, ..., K]` logits, K >= 2.
-    labels: `[B, ...]` class indices from 0 to K - 1; not checked, as values are
-      unknown inside jit.
-
-  Returns:
-    `[B]` float32, averaged over further axes.
-
-  Raises:
-    ValueError: shapes do not match, or K is 1, for which the loss would always
-      be 0.
-  """
-  _check('softmax_cross_entropy', predictions, labels)
-  if predictions.shape[-1] < 2:
-    raise ValueError(
-      'softmax_cross_entropy expects at least 2 classes, found predictions of '
-      f"shape {predictions.shape}: set the task's num_outputs to the number "
-      'of classes'
-    )
-  return _mean_per_row(
-    optax.softmax_cross_entropy_with_integer_labels(
-      predictions.astype(jnp.float32), labels.astype(jnp.int32)
-    )
-  )
-
-
-def half_squared_error(predictions: Array, labels: Array) -> Array:
-  """Half the squared error, `(prediction - label)^2 / 2`.
-
-  With the half, uncertainty weighting needs one formula for all tasks; see
-  `lplmtl.balancing.uncertainty_loss`.
-
-  Args:
-    predictions: `[B, ..., 1]`.
-    labels: `[B, ...]` float, standardised by the caller where units differ.
-
-  Returns:
-    `[B]` float32, averaged over further axes.
-
-  Raises:
-    ValueError: shapes do not match.
-  """
-  _check('half_squared_error', predictions, labels, num_outputs=1)
-  targets = labels.astype(jnp.float32)
-  return _mean_per_row(
-    optax.l2_loss(predictions[..., 0].astype(jnp.float32), targets)
-  )
-
-
-def squared_error(predictions: Array, labels: Array) -> Array:
-  """`(prediction - label)^2` without the half; see `half_squared_error`."""
-  _check('squared_error', predictions, labels, num_outputs=1)
-  return 2 * half_squared_error(predictions, labels)
 
 
 def masked_mean(
@@ -214,21 +136,3 @@ def mask_labels(labels: Any, where: Array | None) -> Any:
     lambda x: jnp.where(where.reshape(where.shape + (1,) * (x.ndim - 1)), x, 0),
     labels,
   )
-
-
-def _mean_per_row(values: Array) -> Array:
-  return values.reshape(values.shape[0], -1).mean(axis=1)
-
-
-def _check(
-  name: str, predictions: Array, labels: Array, num_outputs: int | None = None
-) -> None:
-  last = 'K' if num_outputs is None else str(num_outputs)
-  fits = predictions.shape[:-1] == labels.shape and (
-    num_outputs in (None, predictions.shape[-1])
-  )
-  if not fits:
-    raise ValueError(
-      f'{name} expects predictions [B, ..., {last}] and labels [B, ...]; found '
-      f'{predictions.shape} and {labels.shape}'
-    )
