@@ -44,6 +44,7 @@ if _typing.TYPE_CHECKING:  # what __getattr__ below imports when it is used
   from lplmtl import layers as layers
   from lplmtl import losses as losses
   from lplmtl import metrics as metrics
+  from lplmtl import ordinal as ordinal
   from lplmtl import prng as prng
   from lplmtl import resume as resume
   from lplmtl import statistics as statistics
@@ -91,8 +92,8 @@ __version__ = '0.1.0'
 
 _MODULES = (
   'architectures balancing blueprint checkpoint columns compression data '
-  'inspection layers losses metrics prng resume statistics storage tables '
-  'tabular tasks training types'
+  'inspection layers losses metrics ordinal prng resume statistics storage '
+  'tables tabular tasks training types'
 ).split()
 _NAMES = {
   'architectures': (
