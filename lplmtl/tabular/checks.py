@@ -70,13 +70,16 @@ def check_filled(columns: Mapping[Any, Column]) -> None:
 
 
 def check_known(
-  what: str, names: Collection[Any], known: Collection[Any]
+  what: str,
+  names: Collection[Any],
+  known: Collection[Any],
+  kind: str = 'column',
 ) -> None:
   """Raises ValueError if one of `names` is not known."""
   for name in names:
     if name not in known:
       raise ValueError(
-        f'{what}: there is no column {name!r}{hints.nearest(name, known)}'
+        f'{what}: there is no {kind} {name!r}{hints.nearest(name, known)}'
       )
 
 
@@ -134,12 +137,7 @@ def check_schema(schema: Schema, columns: Mapping[Any, Column]) -> None:
     if column != '':
       check_known(role, (column,), columns)
   check_known('task_weights', schema.task_weights.values(), columns)
-  for name in schema.task_weights:
-    if name not in schema.targets:
-      raise ValueError(
-        f'task_weights: there is no target {name!r}'
-        f'{hints.nearest(name, schema.targets)}'
-      )
+  check_known('task_weights', schema.task_weights, schema.targets, 'target')
   check_inputs(schema)
 
 

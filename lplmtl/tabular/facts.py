@@ -21,7 +21,10 @@ MAX_ROWS = 100_000
 # Longer texts are neither numbers nor dates; this spares regular expressions
 # a cell that holds a book.
 MAX_LENGTH = 64
-_NUMBER = re.compile(r'[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?')
+# Infinity is one, so that the column is refused as numbers, with its row.
+_NUMBER = re.compile(
+  r'[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|inf(?:inity)?)', re.IGNORECASE
+)
 # 00501 is a zip code, 007 an agent; 0, 0.5 and 0e0 are numbers.
 _CODE = re.compile(r'[+-]?0\d+')
 
@@ -77,7 +80,7 @@ class Facts:
 
 
 def is_number(text: str) -> bool:
-  """Returns whether a text is a finite number."""
+  """Returns whether a text is a number."""
   return len(text) <= MAX_LENGTH and bool(_NUMBER.fullmatch(text))
 
 
@@ -132,18 +135,16 @@ def look(
   )
 
 
-def num_distinct(column: Column) -> int:
-  """Returns the number of distinct values in all rows, a missing one included.
+def share_distinct(column: Column) -> float:
+  """Returns the number of distinct texts in a column, over that of its rows.
 
-  Texts are compared as they are, not in canonical form.
+  All rows are looked at, but texts are not made canonical.
   """
   column = raw.plain(column)
   if isinstance(column, Factor):
-    return int((np.bincount(column.codes) > 0).sum())
-  array = np.asarray(column, None if hasattr(column, 'dtype') else object)
-  if array.dtype != object:
-    return len(np.unique(array))
-  return len(set(map(raw.text_of, array)))
+    used = np.bincount(column.codes) > 0
+    return float(used.sum() / len(column.codes))
+  return len(set(map(raw.text_of, column))) / len(column)
 
 
 def take(column: Column, rows: np.ndarray) -> Column:

@@ -195,9 +195,13 @@ def _input(
   if kind is not None:
     return _as_asked(found, kind, options)
   inferred = kinds.infer(found)
-  if found.is_sample and kinds.is_checked(inferred.kind):
-    inferred = kinds.infer(facts.look(name, column, options.missing, None))
-  return inferred
+  # Numbers, dates and categories are read in full later on; what is left out,
+  # or is true or false, must be so in the other rows as well.
+  if not found.is_sample or inferred.kind in ('category', 'number', 'date'):
+    return inferred
+  if found.numbers is None and inferred.kind in ('text', 'identifier'):
+    return kinds.confirm(inferred, facts.share_distinct(column))
+  return kinds.infer(facts.look(name, column, options.missing, None))
 
 
 def _as_asked(found: Facts, kind: InputKind, options: Options) -> Input:

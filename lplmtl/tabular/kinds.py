@@ -4,7 +4,6 @@ NumPy only. Each rule errs on the side of keeping a column.
 """
 
 import re
-from typing import Any
 
 import numpy as np
 
@@ -59,6 +58,17 @@ def infer(found: Facts) -> Input:
   return _text(found)
 
 
+def confirm(inferred: Input, share: float) -> Input:
+  """Returns what was inferred from a sample, unless too few values differ.
+
+  Args:
+    inferred: texts or identifiers.
+    share: of distinct values among all rows.
+  """
+  least = _TEXT_SHARE if inferred.kind == 'text' else _IDENTIFIER_SHARE
+  return inferred if share >= least else Input('category')
+
+
 def number(found: Facts) -> Input:
   """Returns a number, with its logarithm if the column asks for it."""
   if found.numbers is None or len(found.values) < 2:
@@ -78,9 +88,9 @@ def date(found: Facts, format: str | None = None) -> Input:
   form = formats.find(texts) or _compact(texts)
   if form is None:
     raise ValueError(
-      f'column {found.name!r} is to hold dates, but found '
-      f'{show(found, 0)} and others in no format that is known: give one, such '
-      "as dates={'" + str(found.name) + "': '%d/%m/%Y'}"
+      f'column {found.name!r} must hold dates, found {show(found, 0)} and the '
+      'like in no known format: give it, as in '
+      f"dates={{{found.name!r}: '%d/%m/%Y'}}"
     )
   return Input('date', format=form[0], reason=form[1])
 
@@ -106,7 +116,9 @@ def _number(found: Facts, values: np.ndarray) -> Input:
   with np.errstate(invalid='ignore'):  # infinity is no whole number
     is_whole = bool((values % 1 == 0).all())
   if is_whole and len(values) == n >= _MIN_VALUES:
-    is_dense = n >= _DENSITY * (values.max() - values.min() + 1)
+    # In a sample, this cannot be told; all rows are then looked at.
+    span = values.max() - values.min() + 1
+    is_dense = found.is_sample or n >= _DENSITY * span
     if is_dense and not found.num_missing:
       return Input('identifier', reason='whole numbers that count the rows')
     name = str(found.name)
@@ -193,12 +205,3 @@ def _skewness(values: np.ndarray, counts: np.ndarray) -> float:
     third = np.average(deviations**3, weights=counts)
     skewness = third / variance**1.5 if variance > 0 else 0.0
   return float(skewness) if np.isfinite(skewness) else 0.0
-
-
-def is_checked(kind: Any) -> bool:
-  """Returns whether a kind inferred from a sample is checked on all rows.
-
-  A value in one of the other rows may keep a column, or be neither yes nor no.
-  Numbers, dates and categories are read later on anyway.
-  """
-  return kind not in ('category', 'number', 'date')

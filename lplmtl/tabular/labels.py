@@ -78,7 +78,7 @@ def complete(
   """
   columns = checks.columns_of(frame)
   checks.check_schema(schema, columns)
-  checks.check_known('positive', positive or (), schema.targets)
+  checks.check_known('positive', positive or (), schema.targets, 'target')
   targets = {
     name: _complete(name, target, columns, schema, positive or {})
     for name, target in schema.targets.items()
@@ -311,8 +311,10 @@ def _with_scale(name: str, target: Target, found: Facts) -> Target:
     return target
   if target.mean is not None and target.std is not None:
     return target
-  mean = float(np.average(values, weights=found.counts))
-  variance = np.average((values - mean) ** 2, weights=found.counts)
+  order = np.argsort(values)  # the same sum, whatever the order of the rows
+  values, counts = values[order], found.counts[order]
+  mean = float(np.average(values, weights=counts))
+  variance = np.average((values - mean) ** 2, weights=counts)
   return dataclasses.replace(target, mean=mean, std=float(np.sqrt(variance)))
 
 

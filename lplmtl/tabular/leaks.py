@@ -15,12 +15,11 @@ from lplmtl.columns import Column, RowError
 from lplmtl.tabular import facts
 from lplmtl.tabular.schema import USED, Schema, label_columns
 
-# With fewer rows, two columns may agree by chance.
-_MIN_ROWS = 20
+# With fewer rows, two columns may agree by chance; with so many evenly spaced
+# ones, a column that agrees in all of them tells the target almost exactly.
+_MIN_ROWS, _MAX_ROWS = 20, 10_000
 # Rounding of one column to float32 leaves a correlation of 1 - 1e-14.
 _CORRELATION = 1 - 1e-9
-# More classes than this are compared with no column.
-_MAX_CLASSES = 1000
 
 
 def warn(schema: Schema, columns: Mapping[Any, Column]) -> None:
@@ -60,9 +59,9 @@ def warn(schema: Schema, columns: Mapping[Any, Column]) -> None:
 def _sample(column: Column) -> Column:
   column = raw.plain(column)
   n = len(column.codes) if isinstance(column, raw.Factor) else len(column)
-  if n <= facts.MAX_ROWS:
+  if n <= _MAX_ROWS:
     return column
-  rows = np.linspace(0, n - 1, facts.MAX_ROWS).astype(np.int64)
+  rows = np.linspace(0, n - 1, _MAX_ROWS).astype(np.int64)
   return facts.take(column, rows)
 
 
@@ -86,7 +85,7 @@ def _are_alike(
 ) -> str:
   """Returns how the values of a column tell the classes, or ''."""
   is_known = classes >= 0
-  if is_known.sum() < _MIN_ROWS or num_classes > _MAX_CLASSES:
+  if is_known.sum() < _MIN_ROWS:
     return ''
   has_value = values >= 0
   both = is_known & has_value

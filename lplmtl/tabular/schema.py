@@ -250,14 +250,22 @@ def _check_kind(what: str, kind: Any, kinds: tuple[str, ...]) -> None:
     )
 
 
+_TYPES = {
+  bool: 'true or false',
+  int: 'a whole number',
+  str: 'a text',
+  tuple: 'a list',
+}
+
+
 def _check_types(value: Any, **types: Any) -> None:
   for name, kind in types.items():
     found = getattr(value, name)
     # bool is a subclass of int, but True is no number.
     is_bool = isinstance(found, bool) and kind is not bool
     if not isinstance(found, kind) or is_bool:
-      expected = getattr(kind, '__name__', 'number or null')
-      raise ValueError(f'{name} must be a {expected}, found {found!r}')
+      expected = _TYPES.get(kind, 'a number or null')
+      raise ValueError(f'{name} must be {expected}, found {found!r}')
 
 
 def _check_texts(name: str, texts: Any) -> None:
