@@ -173,19 +173,17 @@ def _by_time(
   times: np.ndarray, shares: Sequence[float], name: str
 ) -> np.ndarray:
   """Returns parts in order of time, the last of them for test."""
-  ordered = np.sort(times)
-  n = len(ordered)
-  num_later = [round(sum(shares[i:]) * n) for i in (0, 1)]
-  part_of = np.zeros(n, np.int64)
-  for part, later in zip((1, 2), num_later, strict=True):
-    if shares[part - 1]:
-      part_of[times >= ordered[n - max(later, 1)]] = part
-  for part in (0, 1):
-    if not (part_of == part).any():
-      raise ValueError(
-        f'time column {name!r} has {len(np.unique(ordered))} different times, '
-        f'too few for {PARTS[part]} rows of their own'
-      )
+  part_of = np.zeros(len(times), np.int64)
+  for part in (2, 1):
+    left = np.sort(times[part_of == 0])
+    if shares[part - 1] and len(left):
+      size = min(max(round(shares[part - 1] * len(times)), 1), len(left))
+      part_of[(part_of == 0) & (times >= left[-size])] = part
+  if not all((part_of == part).any() for part in (0, 1)):
+    raise ValueError(
+      f'time column {name!r} has {len(np.unique(times))} different times, too '
+      'few for training and validation rows of their own'
+    )
   return part_of
 
 
@@ -205,24 +203,30 @@ def _times(schema: Schema, columns: Mapping[Any, Column]) -> np.ndarray:
 
 
 def _groups(schema: Schema, columns: Mapping[Any, Column]) -> np.ndarray:
-  """Returns `[N]` int, the group of each row; missing ones are on their own."""
+  """Returns `[N]` int, the first row of each row's group.
+
+  Rows without a group are on their own.
+  """
   codes, texts = raw.texts_of(schema.group, columns[schema.group])
   lost = facts.missing_texts(schema.missing)
   texts = [raw.canonical(text) for text in texts]
   number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
   groups = np.asarray([number[text] for text in texts], np.int64)[codes]
   is_lost = np.array([facts.is_missing(text, lost) for text in texts])[codes]
-  return np.where(is_lost, len(number) + np.arange(len(codes)), groups)
+  groups = np.where(is_lost, len(number) + np.arange(len(codes)), groups)
+  # Called by their first rows, groups are the same in any kind of column.
+  _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+  return first[inverse]
 
 
 def _check_whole(
   schema: Schema, columns: Mapping[Any, Column], part_of: np.ndarray
 ) -> None:
-  groups = _groups(schema, columns)
-  _, first, codes = np.unique(groups, return_index=True, return_inverse=True)
-  torn = np.flatnonzero(part_of != part_of[first][codes])
+  first = _groups(schema, columns)
+  torn = np.flatnonzero(part_of != part_of[first])
   if len(torn):
-    row, other = int(torn[0]), int(first[codes[torn[0]]])
+    row = int(torn[0])
+    other = int(first[row])
     raise ValueError(
       f'split column {schema.split!r} tears a group of {schema.group!r} apart: '
       f'row {other} is for {PARTS[part_of[other]]}, and row {row} of the same '
