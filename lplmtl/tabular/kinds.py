@@ -21,7 +21,7 @@ _IDENTIFIER_SHARE = 0.95
 # Texts that differ in at least every second row, and are that long on average,
 # are sentences. Names of products and places have three words at most.
 _TEXT_SHARE, _TEXT_LENGTH, _TEXT_WORDS = 0.5, 50, 4.0
-_WORDS_READ = 200  # characters of a text in which words are counted
+_READ = 200  # characters of a text: one book makes no column of texts
 # Whole numbers that are all different and fill at least half of the range from
 # the smallest to the largest count rows: training rows are a sample of these.
 _DENSITY = 0.5
@@ -141,9 +141,11 @@ def _text(found: Facts) -> Input:
   n = found.num_known
   share = len(texts) / n
   if n >= _MIN_VALUES:
-    weights = found.counts / n
-    length = np.dot([len(text) for text in texts], weights)
-    words = np.dot([len(text[:_WORDS_READ].split()) for text in texts], weights)
+    starts = [text[:_READ] for text in texts]
+    length = np.average([len(text) for text in starts], weights=found.counts)
+    words = np.average(
+      [len(text.split()) for text in starts], weights=found.counts
+    )
     if share >= _TEXT_SHARE and (
       length >= _TEXT_LENGTH or words >= _TEXT_WORDS
     ):
@@ -177,7 +179,10 @@ def _almost_numbers(found: Facts) -> str:
 
 def _are_few(found: Facts, words: list[str]) -> bool:
   """Returns whether almost all rows have another value than `words`."""
-  rows = int(found.counts[np.isin(found.values, words)].sum())
+  few = set(words)
+  # Not np.isin, which pads the texts to the length of the longest.
+  is_one = np.fromiter((text in few for text in found.values), bool)
+  rows = int(found.counts[is_one].sum())
   return rows <= (1 - _NUMBER_SHARE) * found.num_known
 
 

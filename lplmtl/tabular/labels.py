@@ -195,6 +195,11 @@ def _with_classes(
       f'{hints.listed(classes)}; name the others in missing, or make it '
       'multiclass'
     )
+  if target.kind == 'ordinal' and len(classes) < 3:
+    raise ValueError(
+      f'ordinal target {name!r} must have three classes or more, found '
+      f'{len(classes)}: two classes are binary'
+    )
   counts = _counts(classes, found, name)
   if sum(n > 0 for n in counts) < 2:
     (only,) = (c for c, n in zip(classes, counts, strict=True) if n)
