@@ -5,6 +5,7 @@ Logit k belongs to the question whether the class is above k (see
 arrays, also inside jit, and return the same kind.
 """
 
+import math
 from typing import Any
 
 # The sigmoid of 80 is 1 in float32; from 88 on, `exp` would overflow.
@@ -83,3 +84,28 @@ def median(probabilities: Any) -> Any:
   """
   up_to = probabilities.cumsum(axis=-1)[..., :-1]
   return (up_to < 0.5).sum(axis=-1)
+
+
+def logits(probabilities: Any) -> Any:
+  """Returns the logits of the thresholds: the inverse of `probabilities`.
+
+  For metrics, which take logits, of probabilities that were averaged.
+
+  Args:
+    probabilities: `[..., K]` float, with sum 1.
+
+  Returns:
+    `[..., K - 1]`, in falling order, from -80 to 80.
+
+  Example:
+    >>> import numpy as np
+    >>> np.exp(logits(np.array([0.25, 0.5, 0.25]))).round(2).tolist()
+    [3.0, 0.33]
+  """
+  xp = probabilities.__array_namespace__()
+  below = probabilities.cumsum(axis=-1)[..., :-1]
+  # From the other end: 1 - below would lose the digits of small numbers.
+  above = xp.flip(xp.flip(probabilities, axis=-1).cumsum(axis=-1), axis=-1)
+  least = math.exp(-_MAX_LOGIT)
+  odds = xp.maximum(above[..., 1:], least) / xp.maximum(below, least)
+  return xp.clip(xp.log(odds), -_MAX_LOGIT, _MAX_LOGIT)

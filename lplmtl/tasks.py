@@ -192,7 +192,10 @@ def poisson(name: str) -> Task:
   """A count: the logarithm of its rate, with the deviance explained as metric.
 
   The rate, `exp` of the output, is the expected count, which need not be a
-  whole number. Labels are numbers >= 0, not standardised.
+  whole number. Labels are numbers >= 0, not standardised; but if their mean is
+  far from 1, divide them by it, and multiply the rates by it afterwards.
+  Training then starts at the mean, and the loss is not larger than that of
+  other tasks because the counts are. The metric does not depend on the unit.
 
   Example:
     >>> task = poisson('visits')

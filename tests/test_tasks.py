@@ -201,6 +201,9 @@ def test_metrics_equal_scikit_learn(name):
   )
   np.testing.assert_allclose(both[0], part, rtol=1e-4)
   assert both[1] != both[0]
+  if name == 'poisson_d2':  # it does not depend on the unit
+    scaled = metric(outputs - np.float32(np.log(4)), labels / 4, every)
+    np.testing.assert_allclose(scaled, whole, rtol=1e-4)
   assert np.isnan(metric(outputs, labels, ~every))
   assert np.isnan(metric(np.full_like(outputs, np.nan), labels, every))
   broken = outputs.copy()
@@ -242,6 +245,11 @@ def test_probabilities_of_ordered_classes():
   # The sum over the classes above a threshold is the sigmoid of its logit.
   upwards = found[:, ::-1].cumsum(-1)[:, ::-1][:, 1:]
   np.testing.assert_allclose(upwards, above, rtol=1e-9)
+  np.testing.assert_allclose(ordinal.logits(found), falling, rtol=1e-6)
+  same = jax.jit(ordinal.logits)(jnp.asarray(found, jnp.float32))
+  np.testing.assert_allclose(same, falling, rtol=1e-4, atol=1e-5)
+  edge = ordinal.logits(np.array([1.0, 0.0, 0.0]))
+  np.testing.assert_array_equal(edge, [-80, -80])
   extreme = ordinal.probabilities(np.array([1e30, 1e4, -1e30], np.float32))
   np.testing.assert_allclose(extreme, [0, 0, 1, 0], atol=1e-30)
 
