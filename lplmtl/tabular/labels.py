@@ -49,7 +49,8 @@ def infer_target(found: Facts) -> Target:
   if is_whole and len(numbers) <= _MAX_CLASSES:
     reason = f'{len(numbers)} whole numbers are taken for classes'
     return Target('multiclass', reason=reason)
-  return Target('regression', reason='numbers')
+  reason = f'{len(numbers)} whole numbers are too many for classes'
+  return Target('regression', reason=reason if is_whole else '')
 
 
 def complete(
@@ -313,12 +314,13 @@ def _with_scale(name: str, target: Target, found: Facts) -> Target:
         f'target {name!r} must hold counts (0, 1, 2, ...), found '
         f'{kinds.show(found, int(bad[0]))}; other numbers are a regression'
       )
-    return target
-  if target.mean is not None and target.std is not None:
+  if target.mean is not None and (target.kind == 'count' or target.std):
     return target
   order = np.argsort(values)  # the same sum, whatever the order of the rows
   values, counts = values[order], found.counts[order]
   mean = float(np.average(values, weights=counts))
+  if target.kind == 'count':
+    return dataclasses.replace(target, mean=mean)
   variance = np.average((values - mean) ** 2, weights=counts)
   return dataclasses.replace(target, mean=mean, std=float(np.sqrt(variance)))
 

@@ -60,8 +60,9 @@ class Target:
     columns: its columns: several for `multilabel`, otherwise one, which is the
       target's name if this is empty.
     unit: the unit of a regression, for tables and pictures.
-    mean: mean of a regression target over the training rows.
-    std: standard deviation likewise.
+    mean: mean of a regression or count target over the training rows, by which
+      it is standardised or divided for training.
+    std: standard deviation of a regression target likewise.
     reason: how the kind was inferred; for readers.
   """
 

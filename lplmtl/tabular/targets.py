@@ -68,9 +68,10 @@ def encode_labels(
   Returns:
     `(labels, where, weights)`: `{target: [N]}`, or `[N, K]` for a multi-label
     target, int32 indices of classes (1 is the positive class of a binary
-    target) or float32 numbers, standardised for a regression, and 0 where a
-    label is missing; `{target: [N] bool}`, whether there is a label; the row
-    weights, float32 `[N]`, `{target: [N]}` if a target has its own, or None.
+    target) or float32 numbers, standardised for a regression and in units of
+    their mean for a count, 0 where a label is missing; `{target: [N] bool}`,
+    whether there is a label; the row weights, float32 `[N]`, `{target: [N]}` if
+    a target has its own, or None.
 
   Raises:
     ValueError: a column is absent; RowError if a number is infinite or a text,
@@ -161,7 +162,7 @@ def mean_outputs(target: Target, logits: Any) -> np.ndarray:
   elif target.kind == 'ordinal':
     values = ordinal.probabilities(values)
   elif target.kind == 'count':
-    values = np.exp(np.minimum(values, _MAX_LOG_RATE))
+    values = np.exp(np.minimum(values, _MAX_LOG_RATE)) * _scale(target)[1]
   else:
     values = values * _scale(target)[1] + _scale(target)[0]
   return values.mean(0) if values.ndim == 3 else values
@@ -186,7 +187,7 @@ def _encode(
   if target.kind in ('regression', 'count'):
     numbers = numeric.read(column_name, column, lost)
     is_known = ~np.isnan(numbers)
-    mean, std = _scale(target) if target.kind == 'regression' else (0.0, 1.0)
+    mean, std = _scale(target)
     scaled = np.where(is_known, (numbers - mean) / std, 0.0)
     return scaled.astype(np.float32), is_known
   codes, texts = raw.texts_of(column_name, column)
@@ -228,12 +229,18 @@ def _choose(target: Target, values: np.ndarray) -> np.ndarray:
 
 
 def _scale(target: Target) -> tuple[float, float]:
-  if target.mean is None or target.std is None:
+  """Returns what is subtracted from a number, and what it is divided by."""
+  mean, std = target.mean, target.std
+  if target.kind == 'count':
+    # In units of their mean, counts start near a rate of 1: rare events and
+    # large counts are learned as fast as other targets.
+    mean, std = (None if mean is None else 0.0), mean
+  if mean is None or std is None:
     raise ValueError(
-      'a regression target needs the mean and std of the training rows: call '
+      f'a {target.kind} target needs the scale of the training rows: call '
       'labels.complete(schema, training_rows) first'
     )
-  return target.mean, target.std
+  return mean, std
 
 
 def _array(classes: tuple[Class, ...]) -> np.ndarray:
