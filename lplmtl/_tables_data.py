@@ -39,7 +39,7 @@ def fields(data: Mapping[str, Any]) -> dict[str, Any]:
   Raises:
     KeyError, TypeError, ValueError: it is something else.
   """
-  return {
+  found: dict[str, Any] = {
     'vocabularies': {
       k: _texts('a vocabulary', v) for k, v in _pairs(data['vocabularies'])
     },
@@ -49,6 +49,18 @@ def fields(data: Mapping[str, Any]) -> dict[str, Any]:
     'hashed': {k: _size(v) for k, v in _pairs(data.get('hashed', {}))},
     'missing': _texts('missing', data.get('missing', ())),
   }
+  needed = [
+    *((name, 'vocabularies') for name in found['booleans']),
+    *(
+      (f'{name}.{part}', 'numerics')
+      for name, date in found['dates'].items()
+      for part in date.parts
+    ),
+  ]
+  for name, field in needed:
+    if name not in found[field]:
+      raise ValueError(f'column {name!r} must be one of the {field}')
+  return found
 
 
 def kind(value: Any) -> Any:

@@ -5,6 +5,7 @@ NumPy only. A column is a list, an array, a pandas column of any dtype, or a
 """
 
 import datetime
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -15,8 +16,9 @@ MISSING = 'nan'
 _MISSING = frozenset({'', 'None', 'nan', 'NaN', 'NaT', '<NA>'})
 # How Python prints a float that is a whole number: 753.0, but not 0753.0.
 _WHOLE_FLOAT = re.compile(r'-?(?:0|[1-9]\d*)\.0')
-# How Python prints floats from 1e16 on, all of which are whole numbers.
-_LARGE_FLOAT = re.compile(r'-?\d(?:\.\d+)?e\+\d+')
+# How Python prints floats from 1e16 on, and NumPy, depending on its release,
+# those of 16 and 32 bits from 1e3 or 1e6 on.
+_SCIENTIFIC = re.compile(r'-?\d(?:\.\d*[1-9])?e[+-]\d\d+')
 _TIME = re.compile(
   r'(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d+))?([+-]\d\d:\d\d)?'
 )
@@ -71,11 +73,12 @@ def canonical(text: str) -> str:
   text = text.strip()
   if text in _MISSING:
     return MISSING
+  if _SCIENTIFIC.fullmatch(text) and math.isfinite(float(text)):
+    number = float(text)
+    return str(int(number) if number.is_integer() else number)
   if _WHOLE_FLOAT.fullmatch(text):
     text = text[:-2]
     return '0' if text == '-0' else text
-  if _LARGE_FLOAT.fullmatch(text) and repr(float(text)) == text:
-    return str(int(float(text)))
   time = _TIME.fullmatch(text)
   if time:
     day, clock, fraction, offset = time.groups()

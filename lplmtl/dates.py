@@ -16,6 +16,7 @@ from lplmtl.columns import Column, Factor, RowError
 
 PARTS = ('days', 'year', 'month', 'weekday', 'hour')
 _UNIT = 'datetime64[us]'  # what Python's own datetime holds
+_MISSING = np.datetime64('NaT', 'us')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,23 +117,24 @@ def read(
   codes = None
   if isinstance(column, Factor):
     codes, column = raw.used_values(name, column)
-  if getattr(column, 'dtype', np.dtype(object)).kind == 'M':
-    times = np.asarray(np.ma.filled(column, np.datetime64('NaT')))
-    raw.check_shape(name, times)
-    times = times.astype(_UNIT)
+  # A list as objects: as times, those in another zone would warn.
+  array = np.asanyarray(column, None if hasattr(column, 'dtype') else object)
+  raw.check_shape(name, array)
+  if array.dtype.kind == 'M':
+    times = np.ma.filled(array.astype(_UNIT, copy=False), _MISSING)
     times = times if codes is None else times[codes]
   else:
-    times = _read_texts(name, column, codes, format, missing)
+    times = _read_texts(name, array, codes, format, missing)
   sentinels = [_parse(text, format) for text in missing]
   known = np.array([time for time in sentinels if time], _UNIT)
   if len(known):
-    times = np.where(np.isin(times, known), np.datetime64('NaT'), times)
+    times = np.where(np.isin(times, known), _MISSING, times)
   return times
 
 
 def _read_texts(
   name: Any,
-  column: Any,
+  array: Any,
   codes: np.ndarray | None,
   format: str,
   missing: frozenset[str],
@@ -141,14 +143,11 @@ def _read_texts(
 
   Args:
     name: of the column, for messages.
-    column: `[V]` values.
+    array: `[V]` values.
     codes: `[N]`, the value of each row; None if each row has its own.
     format: see Date.
     missing: as for `read`.
   """
-  array: Any = column
-  if not hasattr(column, 'dtype'):
-    array = np.asarray(column, object)
   is_time = np.zeros(len(array), bool)
   if array.dtype == object and format:
     is_time = np.array([_is_time(value) for value in array], bool)

@@ -22,7 +22,8 @@ FURTHEST = 1e9
 # A relative spread below this counts as constant: rounding leaves about 1e-16.
 _CONSTANT = 1e-14
 _WORDS = {'true': 1.0, 'false': 0.0}  # as a column of 1 and 0 has been saved
-_NUMBERS = (int, float, bool, np.number, np.bool_)
+_NUMBERS = (int, float, bool, np.floating, np.integer, np.bool_)
+_TIMES = (np.datetime64, np.timedelta64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,18 +210,21 @@ def _floats(
   as an array.
   """
   array = _array(name, column)
-  if array.dtype.kind in 'biuf':
-    # Masked numbers become NaN.
-    values = np.ma.filled(array.astype(np.float64, copy=False), np.nan)
-  elif all(issubclass(kind, _NUMBERS) for kind in set(map(type, array))):
-    values = array.astype(np.float64)
-  else:
+  is_numeric = array.dtype.kind in 'biuf' or all(
+    issubclass(kind, _NUMBERS) for kind in set(map(type, array))
+  )
+  try:
+    values = array.astype(np.float64, copy=False) if is_numeric else None
+  except OverflowError:  # a large int
+    values = None
+  if values is None:
     known: dict[str, float] = {}
     values = np.fromiter(
       (_float(value, known, missing) for value in array),
       np.float64,
       len(array),
     )
+  values = np.ma.filled(values, np.nan)  # masked numbers are missing
   sentinels = [float(text) for text in missing if _is_float(text)]
   if sentinels:
     values = np.where(np.isin(values, sentinels), np.nan, values)
@@ -229,21 +233,22 @@ def _floats(
 
 def _array(name: Any, column: Any) -> np.ndarray:
   """Returns a column as `[N]` numbers or objects."""
-  try:
-    array = column if np.ma.isMaskedArray(column) else np.asarray(column)
-    if array.dtype.kind not in 'biufmM':
-      # Also as NumPy makes texts of the numbers in a list that holds a text.
-      source = array if hasattr(column, 'dtype') else column
-      array = np.asarray(source, object)
-  except (ValueError, TypeError) as error:
-    raise ValueError(f'column {name!r} must hold numbers: {error}') from error
-  if array.dtype.kind in 'mM':
+  # A list as objects: NumPy would make texts of its numbers if one is a text.
+  is_array = np.ma.isMaskedArray(column) or hasattr(column, 'dtype')
+  array = np.asanyarray(column, None if is_array else object)
+  raw.check_shape(name, array)
+  if array.dtype.kind not in 'biufmM':
+    array = array.astype(object, copy=False)
+  kind = array.dtype
+  if array.dtype == object:
+    times = (v.dtype for v in array if isinstance(v, _TIMES))
+    kind = next(times, kind)
+  if kind.kind in 'mM':
     raise ValueError(
-      f'column {name!r} must hold numbers, found times ({array.dtype}): make '
+      f'column {name!r} must hold numbers, found times ({kind}): make '
       'them numbers in one unit, such as days since a date, '
       "(column - np.datetime64('2000-01-01')) / np.timedelta64(1, 'D')"
     )
-  raw.check_shape(name, array)
   return array
 
 
@@ -257,9 +262,7 @@ def _float(
     known: the numbers of texts, which are added to.
     missing: as for `read`.
   """
-  if isinstance(value, numbers.Number) and not isinstance(
-    value, np.timedelta64
-  ):
+  if isinstance(value, numbers.Number):
     try:
       return float(value)  # type: ignore[arg-type]  # complex: TypeError
     except (TypeError, OverflowError):

@@ -116,7 +116,7 @@ class Tables:
         `fill_missing`, or is further than FURTHEST from the mean, or if a text
         is not a number or date.
     """
-    self._check(columns)
+    names = self._check(columns)
     times = {name: self._times(name, columns[name]) for name in self.dates}
     ids = [
       vocabulary.ids(name, columns[name], known)
@@ -137,20 +137,26 @@ class Tables:
       vocabulary.buckets(name, columns[name], size, self._missing)
       for name, size in self.hashed.items()
     ]
-    rows = raw.common_length([*ids, *scaled, *flags, *hashed])
+    rows = raw.common_length(columns[name] for name in names)
     features = {
       'categories': _stack(ids, rows, np.int32),
       'numeric': _stack([*scaled, *flags], rows, np.float32),
     }
     return features | ({'hashed': np.stack(hashed, axis=1)} if hashed else {})
 
-  def _check(self, columns: Any) -> None:
-    """Raises ValueError unless all fitted columns are there."""
+  def _check(self, columns: Any) -> list[Any]:
+    """Returns the names of the fitted columns.
+
+    Raises:
+      ValueError: one is absent.
+    """
     _tables_checks.check_columns('columns', columns)
     names = [*self.vocabularies, *self.hashed, *self.numerics, *self.dates]
-    absent = [n for n in names if n not in columns and n not in self._parts]
+    names = [name for name in names if name not in self._parts]
+    absent = [name for name in names if name not in columns]
     if absent:
       raise ValueError(f'columns {absent} are missing; found {list(columns)}')
+    return names
 
   def _times(self, name: Any, column: Column) -> np.ndarray:
     """Returns a column of dates as `[N]` datetime64."""
@@ -318,10 +324,9 @@ def fit(
   scalers = _tables_fit.numbers(numerics, known, log, num_bins, fill_missing)
   fitted, parts = _tables_fit.dates(dates, known, num_bins, fill_missing)
   _tables_checks.join(scalers, parts)
-  raw.common_length(
-    [*categories.values(), *numerics.values(), *booleans.values()]
-    + [column for column, _ in dates.values()]
-  )
+  # A DataFrame has `items`, but its `values` are something else.
+  given = [c for x in (categories, numerics, booleans) for _, c in x.items()]
+  raw.common_length([*given, *(column for _, (column, _) in dates.items())])
   return Tables(
     vocabularies,
     scalers,

@@ -315,6 +315,15 @@ def test_a_float_is_a_category_like_its_integer():
   assert _ids(np.array([10**17]), ['1e+17', 1e17, '1e17', '1.0e+17']) == [
     1, 1, 0, 0,
   ]  # fmt: skip
+  for number in (
+    1e6,
+    1234567.5,
+    16777216,
+    1e-4,
+    6e4,
+    0.1,
+  ):  # by NumPy's release
+    assert _ids([number], np.array([number], np.float32)) == [1]
   old = tables.Tables({'x': ('1e+16', '9' * 400, '1e+999')}, {})
   rows = [10**16, '1e+16', '1e+999']
   assert old.encode({'x': rows})['categories'][:, 0].tolist() == [1, 1, 3]
