@@ -67,7 +67,7 @@ def run(num_seeds, devices, balancer='uncertainty'):
     batch_size=BATCH,
     mesh=mesh,
   )
-  state = init(keys, None, make_data().features)
+  state = init(keys, None, make_data().features, None)
   indices = parallel.split_batches(rows, mesh)
   _, metrics, _ = run_chunk(state, None, data, indices, 0, indices.shape[1])
   held = [shard.data.shape for shard in indices.addressable_shards]

@@ -68,7 +68,7 @@ class Engine:
       jax.tree.map(lambda x, i=i: x[i : i + 1], rows.features)
       for i in range(NUM_SINGLE_ROWS)
     ]
-    self.state = init(keys, None, self.single_rows[0])
+    self.state = init(keys, None, self.single_rows[0], None)
     self.epoch = 0
     self.predict = jax.jit(
       parallel.over_table(

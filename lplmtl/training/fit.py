@@ -55,7 +55,8 @@ class FitResult(NamedTuple):
     num_skipped: `[S]` or scalar int, the steps skipped under `skip_nonfinite`.
     steps_taken: the steps of this call, without those of a restored run.
     seconds: the wall time of this call: `init` (the first state, its
-      compilation included), `compile` and `train` (evaluation included).
+      compilation included), `compile` (tracing included, which is all that an
+      equal call needs the second time) and `train` (evaluation included).
   """
 
   params: PyTree
@@ -82,6 +83,7 @@ def fit(
   patience: int | None = None,
   skip_nonfinite: int = 0,
   devices: Sequence[jax.Device] | None = None,
+  start: PyTree | None = None,
   keeper: Keeper | None = None,
   on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> FitResult:
@@ -91,7 +93,8 @@ def fit(
   takes `floor(N / batch_size)` steps; the rows left over differ from epoch to
   epoch. An interrupted run that resumes with its `keeper`, on the same number
   of devices, gives bit-identical results. A seed gives the same results, up to
-  rounding, by itself or beside others.
+  rounding, by itself or beside others. Calls whose programs are the same
+  compile once in a process (see `lplmtl.training.compiled`).
 
   A population over numeric settings is one program too: pass `hyperparams`, and
   instead of the model, the optimiser or the balancer a function that makes it
@@ -137,6 +140,10 @@ def fit(
       may skip before the call fails.
     devices: the devices to train on, None for all local ones: several seeds are
       spread over them, a single seed splits its batches.
+    start: the parameters to start from, such as those of an earlier result:
+      like `params` of this call's result, or with several keys those of a
+      single seed, which all then start from. The states of optimizer and
+      balancer start afresh. None draws them.
     keeper: saves the progress, and restores it when the same call is made
       again, such as `lplmtl.resume.Checkpoints`.
     on_epoch: called with each epoch's entry of the history, once the progress
@@ -146,8 +153,8 @@ def fit(
     FitResult.
 
   Raises:
-    ValueError: an argument has the wrong type, sizes do not fit the data, or
-      labels do not fit the tasks.
+    ValueError: an argument has the wrong type, sizes do not fit the data,
+      labels do not fit the tasks, or `start` does not fit the model.
     NonFiniteError: non-finite losses or gradients; names the step, the task and
       the first parameter concerned.
 
@@ -181,7 +188,7 @@ def fit(
     batch_size=batch_size, schedule=schedule, devices=devices,
   )  # fmt: skip
   times = [time.perf_counter()]
-  first = loop.start(job, keys, keeper)
+  first = loop.start(job, keys, keeper, start)
   jax.block_until_ready(first.state)
   times.append(time.perf_counter())
   job = loop.compile_ahead(job, first)

@@ -9,18 +9,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl.training import checks, nonfinite, optimizers, parallel, progress
+from lplmtl.training import (
+  checks,
+  compiled,
+  nonfinite,
+  optimizers,
+  parallel,
+  progress,
+  warm_start,
+)
 from lplmtl.training.job import Job
 from lplmtl.training.progress import Keeper, Progress, Record
 from lplmtl.training.steps import TrainState
 from lplmtl.types import Array, PyTree, Task
 
 
-def start(job: Job, keys: Array, keeper: Keeper | None) -> Progress:
-  """Returns the progress that the keeper saved, or else that of a new run."""
+def start(
+  job: Job, keys: Array, keeper: Keeper | None, params: PyTree | None
+) -> Progress:
+  """Returns the progress that the keeper saved, or else that of a new run.
+
+  Args:
+    job: see `Job`.
+    keys: `[S]` random keys, padded.
+    keeper: see `fit`.
+    params: the parameters to start from, see `fit`; None draws them.
+
+  Raises:
+    ValueError: `params` are not those of the model.
+  """
   inputs = job.inputs
   one_row = jax.tree.map(_one_row, inputs.data.features)
-  state = job.programs.init(keys, inputs.hyperparams, one_row)
+  arguments: tuple[Any, ...] = keys, inputs.hyperparams, one_row
+  if params is not None:
+    drawn = jax.eval_shape(job.programs.init, *arguments, None).params
+    params = warm_start.read(params, drawn, job.num_seeds)
+    params = jax.device_put(
+      parallel.fill(params, job.mesh), parallel.leading(job.mesh)
+    )
+  arguments = (*arguments, params)
+  lowered = job.programs.init.lower(*arguments)
+  state = compiled.compile_once('init', lowered, job.mesh)(*arguments)
   new = progress.start(state, job.num_seeds, inputs.num_steps, len(job.tasks))
   saved = None if keeper is None else keeper.restore(_without_padding(job, new))
   if saved is None:
@@ -40,14 +69,15 @@ def compile_ahead(job: Job, current: Progress) -> Job:
   run_chunk = job.programs.run_chunk.lower(
     current.state, inputs.hyperparams, inputs.data, job.rows(current.epoch),
     0, 0,
-  ).compile()  # fmt: skip
+  )  # fmt: skip
+  run_chunk = compiled.compile_once('run_chunk', run_chunk, job.mesh)
   evaluate = job.programs.evaluate
   if inputs.validation is not None:
     lowered = evaluate.lower(
       current.state.params, inputs.hyperparams, inputs.validation
     )
     checks.check_metrics(lowered.out_info)
-    evaluate = lowered.compile()
+    evaluate = compiled.compile_once('evaluate', lowered, job.mesh)
   programs = job.programs._replace(run_chunk=run_chunk, evaluate=evaluate)
   return job._replace(programs=programs)
 

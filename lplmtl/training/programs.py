@@ -27,13 +27,18 @@ OptimizerOrMaker: TypeAlias = (
 )
 BalancerOrMaker = Balancer | Aggregator | Callable[[Any], Balancer | Aggregator]
 
+# LLVM takes longer to optimise random draws than they take to run, and these
+# run only once.
+_UNOPTIMIZED = {'xla_backend_optimization_level': 0}
+
 
 class Programs(NamedTuple):
   """Jitted functions; states, metrics and row numbers have a leading S axis.
 
   Attributes:
-    init: `(keys [S], hyperparams, features) -> state`, which reads only the
-      shapes of the features.
+    init: `(keys [S], hyperparams, features, start) -> state`, which reads only
+      the shapes of the features; `start` are parameters with a leading S axis,
+      or None.
     run_chunk: `(state, hyperparams, data, rows [S, N, B], first, last) ->
       (state, metrics, is_finite [S])`: the steps from `first` to before `last`
       (see `steps.train_chunk`), and whether the new state is finite wherever
@@ -60,16 +65,15 @@ def make(
   """Makes the programs; each compiles when it is first called.
 
   Args:
-    model: see `fit`, and likewise the optimiser and the balancer.
+    model: see `fit`.
     tasks: T tasks.
-    optimizer: any optax transformation; or a function of hyperparams.
-    balancer: see `lplmtl.types.Balancer`; or a function of hyperparams.
+    optimizer: see `fit`.
+    balancer: see `fit`.
     num_seeds: S, padded as `parallel.over_seeds` expects.
     batch_size: B.
     mesh: from `parallel.make_mesh`.
     skip_nonfinite: see `lplmtl.training.steps.make_train_step`.
   """
-  on_cpu = parallel.on_cpu(mesh)
   split = parallel.splits_rows(mesh)
   num_microbatches = microbatch.count_microbatches(
     batch_size // mesh.size if split else batch_size,
@@ -78,10 +82,12 @@ def make(
   build_all = functools.partial(build, (model, optimizer, balancer))
 
   def init(
-    key: Array, hyperparams: PyTree, features: PyTree
+    key: Array, hyperparams: PyTree, features: PyTree, start: PyTree
   ) -> steps.TrainState:
     model, optimizer, balancer = build_all(hyperparams)
-    return steps.init_state(key, model, tasks, optimizer, balancer, features)
+    return steps.init_state(
+      key, model, tasks, optimizer, balancer, features, start
+    )
 
   def run_chunk(
     state: steps.TrainState,
@@ -108,14 +114,11 @@ def make(
     parallel.over_seeds, num_seeds=num_seeds, mesh=mesh
   )
   home, everywhere = parallel.leading(mesh), parallel.everywhere(mesh)
-  # LLVM takes longer to optimise random draws than they take to run, and these
-  # run only once.
-  unoptimized = {'xla_backend_optimization_level': 0} if on_cpu else None
   return Programs(
     jax.jit(
-      spread(init, in_axes=(0, 0, None)),
+      spread(init, in_axes=(0, 0, None, 0)),
       out_shardings=home,
-      compiler_options=unoptimized,
+      compiler_options=_UNOPTIMIZED if parallel.on_cpu(mesh) else None,
     ),
     jax.jit(
       parallel.over_rows(

@@ -59,6 +59,7 @@ def init_state(
   optimizer: optax.GradientTransformation,
   balancer: Balancer | Aggregator,
   features: PyTree,
+  params: PyTree | None = None,
 ) -> TrainState:
   """Returns the state before the first step; works under jit and vmap.
 
@@ -69,6 +70,8 @@ def init_state(
     optimizer: any optax transformation.
     balancer: see `lplmtl.types.Balancer` and `Aggregator`.
     features: pytree of `[B, ...]`; only shapes and dtypes matter.
+    params: the parameters to start from, of the model's structure; None draws
+      them.
 
   Raises:
     ValueError: the model has no parameters, or variables of other collections.
@@ -77,9 +80,10 @@ def init_state(
   params_key = prng.row_key(params_key)
   variables = model.init({'params': params_key}, features)
   modules.check_collections(variables, model)
-  params = variables.get('params')
-  if not jax.tree.leaves(params):
+  drawn = variables.get('params')
+  if not jax.tree.leaves(drawn):
     raise ValueError(f'{type(model).__name__} has no parameters to train')
+  params = drawn if params is None else params
   balancer_state = balanced.init(
     balancer_key, model, tasks, balancer, params,
     _moving(optimizer, balancer, params),
