@@ -76,6 +76,7 @@ class Predictor:
   def encode(self, frame: Any) -> dict[str, np.ndarray]:
     """Returns the arrays that the model reads."""
     columns = checks.columns_of(frame)
+    checks.check_columns(self.schema, columns)
     return self.tables.encode(columns)
 
   def score(self, frame: Any) -> dict[str, dict[str, float]]:
