@@ -40,10 +40,14 @@ if _typing.TYPE_CHECKING:  # what __getattr__ below imports when it is used
   from lplmtl import columns as columns
   from lplmtl import compression as compression
   from lplmtl import data as data
+  from lplmtl import dates as dates
+  from lplmtl import hashing as hashing
   from lplmtl import inspection as inspection
   from lplmtl import layers as layers
+  from lplmtl import loggers as loggers
   from lplmtl import losses as losses
   from lplmtl import metrics as metrics
+  from lplmtl import numeric as numeric
   from lplmtl import ordinal as ordinal
   from lplmtl import prng as prng
   from lplmtl import resume as resume
@@ -54,6 +58,7 @@ if _typing.TYPE_CHECKING:  # what __getattr__ below imports when it is used
   from lplmtl import tasks as tasks
   from lplmtl import training as training
   from lplmtl import types as types
+  from lplmtl import vocabulary as vocabulary
   from lplmtl.architectures import AITM as AITM
   from lplmtl.architectures import CGC as CGC
   from lplmtl.architectures import ESMM as ESMM
@@ -92,8 +97,9 @@ __version__ = '0.1.0'
 
 _MODULES = (
   'architectures balancing blueprint checkpoint columns compression data '
-  'inspection layers losses metrics ordinal prng resume statistics storage '
-  'tables tabular tasks training types'
+  'dates hashing inspection layers loggers losses metrics numeric ordinal '
+  'prng resume statistics storage tables tabular tasks training types '
+  'vocabulary'
 ).split()
 _NAMES = {
   'architectures': (

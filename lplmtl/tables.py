@@ -66,6 +66,13 @@ class Tables:
   missing: tuple[str, ...] = ()
 
   @property
+  def columns(self) -> tuple[Any, ...]:
+    """The names of the raw columns that `encode` reads."""
+    names = (*self.vocabularies, *self.hashed, *self.numerics, *self.dates)
+    # A column may be a category and a number.
+    return tuple(dict.fromkeys(n for n in names if n not in self._parts))
+
+  @property
   def num_categories(self) -> tuple[int, ...]:
     """Vocabulary sizes of the C category columns, with bins last."""
     sizes = [len(v) + 1 for v in self.vocabularies.values()]
@@ -116,7 +123,7 @@ class Tables:
         `fill_missing`, or is further than FURTHEST from the mean, or if a text
         is not a number or date.
     """
-    names = self._check(columns)
+    self._check(columns)
     times = {name: self._times(name, columns[name]) for name in self.dates}
     ids = [
       vocabulary.ids(name, columns[name], known)
@@ -137,26 +144,19 @@ class Tables:
       vocabulary.buckets(name, columns[name], size, self._missing)
       for name, size in self.hashed.items()
     ]
-    rows = raw.common_length(columns[name] for name in names)
+    rows = raw.common_length(columns[name] for name in self.columns)
     features = {
       'categories': _stack(ids, rows, np.int32),
       'numeric': _stack([*scaled, *flags], rows, np.float32),
     }
     return features | ({'hashed': np.stack(hashed, axis=1)} if hashed else {})
 
-  def _check(self, columns: Any) -> list[Any]:
-    """Returns the names of the fitted columns.
-
-    Raises:
-      ValueError: one is absent.
-    """
+  def _check(self, columns: Any) -> None:
+    """Raises ValueError unless all columns that `encode` reads are there."""
     _tables_checks.check_columns('columns', columns)
-    names = [*self.vocabularies, *self.hashed, *self.numerics, *self.dates]
-    names = [name for name in names if name not in self._parts]
-    absent = [name for name in names if name not in columns]
+    absent = [name for name in self.columns if name not in columns]
     if absent:
       raise ValueError(f'columns {absent} are missing; found {list(columns)}')
-    return names
 
   def _times(self, name: Any, column: Column) -> np.ndarray:
     """Returns a column of dates as `[N]` datetime64."""

@@ -475,6 +475,11 @@ def test_type_checkers_see_what_is_imported_on_first_use():
     for alias in node.names
   }
   assert set(seen) == set(lplmtl.__all__) <= set(dir(lplmtl))
+  modules = {path.stem for path in (ROOT / 'lplmtl').glob('[!_]*.py')}
+  modules |= {
+    path.parent.name for path in (ROOT / 'lplmtl').glob('*/__init__.py')
+  }
+  assert modules <= set(seen)
   for name, origin in seen.items():
     value = getattr(lplmtl, name)
     module, _, attribute = origin.rpartition('.')

@@ -44,7 +44,10 @@ def make_parts(
 def make_encoder(config: Config, tables: Tables) -> nn.Module:
   """Builds the encoder of tables, with feature crosses if asked for."""
   columns = encoder.TabularEncoder(
-    tables.num_categories, config.embed_dim, tables.num_ordered
+    tables.num_categories,
+    config.embed_dim,
+    tables.num_ordered,
+    tables.num_buckets,
   )
   if not config.num_crosses:
     return columns
