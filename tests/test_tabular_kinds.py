@@ -38,7 +38,7 @@ COLUMNS = {
   'texts with an exponent': (_every('1e3', '2.5E-2', '.5', '-4.'), 'number'),
   'decimals': ([decimal.Decimal(str(x)) for x in NUMBERS], 'number'),
   'nullable integers': (pd.Series(_every(1, None, 7), dtype='Int64'), 'number'),
-  'Arrow numbers': (pd.Series(NUMBERS, dtype='Float64'), 'number'),
+  'nullable numbers': (pd.Series(NUMBERS, dtype='Float64'), 'number'),
   'masked numbers': (np.ma.masked_less(NUMBERS, 40), 'number'),
   'an infinite number': ([np.inf, *NUMBERS[1:]], 'number'),
   'years': (_every(2021, 2022, 2023), 'number'),
@@ -263,6 +263,25 @@ def test_long_columns_are_judged_by_a_sample_unless_they_would_be_left_out(
     'few': 'category',
     'row': 'identifier',
   }
+
+
+def test_arrow_columns():
+  pyarrow = pytest.importorskip('pyarrow')
+  for values, kind in (
+    (pyarrow.array(NUMBERS), 'number'),
+    (pyarrow.array(_every(1, None, 7)), 'number'),
+    (pyarrow.array(_every('Oslo', 'Rome', None)), 'category'),
+    (pyarrow.array(_every(True, None, False)), 'boolean'),
+    (pyarrow.array([None, *DAYS[1:]]), 'date'),
+    (
+      pyarrow.array(_every('Oslo', 'Rome', None)).dictionary_encode(),
+      'category',
+    ),
+  ):
+    column = pd.Series(
+      pd.arrays.ArrowExtensionArray(pyarrow.chunked_array([values]))
+    )
+    assert _kind(column).kind == kind
 
 
 def test_facts_count_rows_whatever_the_column_is_kept_in():

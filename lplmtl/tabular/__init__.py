@@ -3,6 +3,7 @@
 A `Schema` says what each column is; the other modules follow it.
 """
 
+from lplmtl.tabular.class_values import class_balance as class_balance
 from lplmtl.tabular.description import describe as describe
 from lplmtl.tabular.estimator import Estimator as Estimator
 from lplmtl.tabular.importance import (
@@ -10,7 +11,6 @@ from lplmtl.tabular.importance import (
 )
 from lplmtl.tabular.inference import Options as Options
 from lplmtl.tabular.inference import infer as infer
-from lplmtl.tabular.labels import class_balance as class_balance
 from lplmtl.tabular.labels import complete as complete
 from lplmtl.tabular.predictor import Predictor as Predictor
 from lplmtl.tabular.predictor import load as load

@@ -12,10 +12,9 @@ import numpy as np
 
 from lplmtl import columns as raw
 from lplmtl.columns import Column
-from lplmtl.tabular import checks, facts, hints, kinds, leaks
+from lplmtl.tabular import checks, class_values, facts, hints, kinds, leaks
 from lplmtl.tabular.facts import Facts
 from lplmtl.tabular.schema import Class, Schema, Target, label_columns
-from lplmtl.vocabulary import BOOLEANS
 
 # Whole numbers with at most so many values are taken for classes, such as the
 # ten digits; with more, errors are better measured by their distance.
@@ -23,7 +22,6 @@ _MAX_CLASSES = 10
 # Classes that occur fewer times than this on average are no classes.
 _MIN_ROWS = 2
 _MIN_LABELS = 20  # below, few rows per class may be all there are
-_TRUE = ('true', 'yes', 'y', 't', '1')
 
 
 def infer_target(found: Facts) -> Target:
@@ -90,70 +88,6 @@ def complete(
   return schema
 
 
-def class_balance(schema: Schema, frame: Any) -> list[dict[str, Any]]:
-  """Returns the rows and the share of each class: data for a table.
-
-  Args:
-    schema: a schema with classes.
-    frame: rows with labels.
-
-  Returns:
-    A list of `{'target', 'class', 'rows', 'share'}`, the share among the rows
-    that have a label; of a multi-label target, one entry per label.
-  """
-  columns = checks.columns_of(frame)
-  balance = []
-  for name, target in schema.targets.items():
-    for column in label_columns(name, target):
-      if not target.classes:
-        continue
-      found = facts.look(column, columns[column], schema.missing, None)
-      counts = _counts(target.classes, found)
-      shown = target.classes
-      if target.kind == 'multilabel':
-        counts, shown = counts[-1:], (column,)
-      for value, n in zip(shown, counts, strict=True):
-        share = n / found.num_known if found.num_known else float('nan')
-        balance.append(
-          {'target': name, 'class': value, 'rows': n, 'share': share}
-        )
-  return balance
-
-
-def classes_of(found: Facts) -> tuple[Class, ...]:
-  """Returns the distinct values in the user's own dtype, sorted."""
-  texts = [found.text(i) for i in range(len(found.values))]
-  if not found.holds_texts:
-    if found.nature == 'boolean' or {*texts} <= {'True', 'False'}:
-      return tuple(text == 'True' for text in sorted(texts))
-    if found.numbers is not None:
-      numbers = sorted(found.numbers.tolist())
-      return tuple(int(x) if x.is_integer() else x for x in numbers)
-  if all(map(facts.is_number, texts)):
-    return tuple(sorted(texts, key=lambda text: (float(text), text)))
-  return tuple(sorted(texts))
-
-
-def match(value: Any, classes: Sequence[Class]) -> Class | None:
-  """Returns the class that a value means, if it is any of them.
-
-  Values are compared in canonical form (`1.0` is 1); for true and false, in any
-  spelling.
-  """
-  return lookup(classes).get(raw.canonical(raw.text_of(value)))
-
-
-def lookup(classes: Sequence[Class]) -> dict[str, Class]:
-  """Returns `{canonical text: class}`."""
-  known: dict[str, Class] = {}
-  for value in classes:
-    if isinstance(value, bool):
-      spellings = [text for text, v in BOOLEANS.items() if v == str(value)]
-      known |= dict.fromkeys(spellings, value)
-    known[raw.canonical(str(value))] = value
-  return known
-
-
 def _complete(
   name: str,
   target: Target,
@@ -201,12 +135,12 @@ def _with_classes(
       f'ordinal target {name!r} must have three classes or more, found '
       f'{len(classes)}: two classes are binary'
     )
-  counts = _counts(classes, found, name)
+  counts = class_values.count(classes, found, name)
   if sum(n > 0 for n in counts) < 2:
     (only,) = (c for c, n in zip(classes, counts, strict=True) if n)
     raise ValueError(
       f'target {name!r} must have two classes or more in the training rows, '
-      f'found {only!r} only'
+      f'found {hints.quoted(only)} only'
     )
   n = found.num_known
   if n >= _MIN_LABELS and n < _MIN_ROWS * len(classes):
@@ -219,11 +153,15 @@ def _with_classes(
   if target.kind != 'binary':
     return dataclasses.replace(target, classes=classes)
   wanted = target.positive if positive is None else positive
-  mark = _positive(classes) if wanted is None else match(wanted, classes)
+  mark = (
+    class_values.positive(classes)
+    if wanted is None
+    else class_values.match(wanted, classes)
+  )
   if mark is None:
     raise ValueError(
       f'the positive class of target {name!r} must be one of '
-      f'{hints.listed(classes)}; found {wanted!r}'
+      f'{hints.listed(classes)}; found {hints.quoted(wanted)}'
     )
   return dataclasses.replace(target, classes=classes, positive=mark)
 
@@ -232,12 +170,12 @@ def _ordered(
   name: str, target: Target, found: Facts, column: Column
 ) -> tuple[Class, ...]:
   """Returns the classes of the rows, those of an ordinal target in order."""
-  classes = classes_of(found)
+  classes = class_values.find(found)
   if target.kind != 'ordinal':
     return classes
   dtype: Any = getattr(column, 'dtype', None)
   if getattr(dtype, 'ordered', False):
-    known = lookup(classes)
+    known = class_values.lookup(classes)
     texts = (raw.canonical(str(value)) for value in dtype.categories)
     return tuple(known[text] for text in texts if text in known)
   if any(isinstance(value, str) for value in classes) and not all(
@@ -249,38 +187,6 @@ def _ordered(
       "Target('ordinal', classes=('low', 'high'))"
     )
   return classes
-
-
-def _positive(classes: Sequence[Class]) -> Class:
-  """Returns True, 1, yes and the like, or else the last one in sorted order.
-
-  Not the rarer one, which could be another one in another sample of rows.
-  """
-  words = [value for value in classes if str(value).lower() in _TRUE]
-  return words[0] if len(words) == 1 else classes[-1]
-
-
-def _counts(
-  classes: Sequence[Class], found: Facts, name: str = ''
-) -> list[int]:
-  """Returns the number of rows of each class.
-
-  Raises:
-    ValueError: `name` is given, and a row has a value that is no class.
-  """
-  known = lookup(classes)
-  counts = dict.fromkeys(classes, 0)
-  for i, n in enumerate(found.counts.tolist()):
-    value = known.get(found.text(i))
-    if value is not None:
-      counts[value] += n
-    elif name:
-      raise ValueError(
-        f'target {name!r} has {kinds.show(found, i)} in {n} rows, which is not '
-        f'one of its classes {hints.listed(classes)}: add it to them, or name '
-        'it in missing'
-      )
-  return list(counts.values())
 
 
 def _warn_of_rare(
@@ -318,10 +224,16 @@ def _with_scale(name: str, target: Target, found: Facts) -> Target:
     return target
   order = np.argsort(values)  # the same sum, whatever the order of the rows
   values, counts = values[order], found.counts[order]
-  mean = float(np.average(values, weights=counts))
+  with np.errstate(all='ignore'):
+    mean = float(np.average(values, weights=counts))
+    variance = np.average((values - mean) ** 2, weights=counts)
+  if not 0 < variance < np.inf:
+    raise ValueError(
+      f'target {name!r} must hold numbers that can be scaled, found '
+      f'{values[0]:g} to {values[-1]:g}'
+    )
   if target.kind == 'count':
     return dataclasses.replace(target, mean=mean)
-  variance = np.average((values - mean) ** 2, weights=counts)
   return dataclasses.replace(target, mean=mean, std=float(np.sqrt(variance)))
 
 
@@ -331,7 +243,7 @@ def _with_labels(name: str, target: Target, found: Sequence[Facts]) -> Target:
       f'multilabel target {name!r} needs its columns, two or more, as in '
       "('multilabel', ('red', 'green'))"
     )
-  every = {value for one in found for value in classes_of(one)}
+  every = {value for one in found for value in class_values.find(one)}
   classes = target.classes or tuple(sorted(every, key=str))
   if len(classes) != 2:
     raise ValueError(
@@ -339,12 +251,12 @@ def _with_labels(name: str, target: Target, found: Sequence[Facts]) -> Target:
       f'values, such as 0 and 1; found {hints.listed(classes)}'
     )
   for one in found:
-    if min(_counts(classes, one, name)) == 0:
+    if min(class_values.count(classes, one, name)) == 0:
       warnings.warn(
         f'target {name!r}: column {one.name!r} has the same value in all '
         'training rows, so that nothing can be learned about it',
         stacklevel=4,
       )
-  mark = _positive(classes)
+  mark = class_values.positive(classes)
   ordered = tuple(sorted(classes, key=lambda value: value == mark))
   return dataclasses.replace(target, classes=ordered)

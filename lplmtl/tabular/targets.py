@@ -12,7 +12,7 @@ import numpy as np
 from lplmtl import columns as raw
 from lplmtl import numeric, ordinal
 from lplmtl.columns import Column, RowError
-from lplmtl.tabular import checks, facts, hints, labels
+from lplmtl.tabular import checks, class_values, facts, hints
 from lplmtl.tabular.schema import (
   Class,
   Schema,
@@ -193,7 +193,7 @@ def _encode(
   codes, texts = raw.texts_of(column_name, column)
   texts = [raw.canonical(text) for text in texts]
   classes = list(ordered_classes(target))
-  known = labels.lookup(classes)
+  known = class_values.lookup(classes)
   found = [
     None if facts.is_missing(text, lost) else known.get(text) for text in texts
   ]
