@@ -162,6 +162,7 @@ ALLOWED = {
     'vocabulary',
   },
   'tabular.checks': {
+    '_tables_checks',
     'columns',
     'tabular.facts',
     'tabular.hints',

@@ -172,6 +172,8 @@ def test_names_of_columns_that_occur_twice():
     (pd.DataFrame(), 'found one without columns'),
     ({'age': [], 'churn': []}, 'expected a table with rows, found none'),
     (pd.DataFrame(FRAME)[:0], 'expected a table with rows, found none'),
+    (pd.DataFrame([[1, 2]], columns=[1.5, 'churn']), 'names of columns must be strings or integers, found 1.5'),
+    (pd.DataFrame([[1, 2]], columns=[('a', 'b'), ('a', 'c')]), r"must be strings or integers, found \('a', 'b'\)"),
     ([1, 2], 'a table must be a DataFrame or a dict of columns, found list'),
     ({'age': [1, 2], 'churn': [1, 2, 3]}, "as many rows, found 2 in column 'age' and 3 in 'churn'"),
     ({'age': 'young', 'churn': [1]}, "column 'age' must be a list or an array, found str"),

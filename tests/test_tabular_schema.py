@@ -86,7 +86,7 @@ def test_json_survives_a_file(schema):
 
 def test_json_keeps_columns_that_are_numbers():
   frame = {
-    0: FRAME['city'],
+    np.int64(0): FRAME['city'],
     1: FRAME['age'],
     'churn': FRAME['churn'],
     3: FRAME['value'],

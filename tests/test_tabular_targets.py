@@ -351,6 +351,7 @@ def test_weights_of_rows_and_of_targets():
     RowError, match="'w' holds weights, which must be >= 0; found -1 in row 0"
   ):
     tabular.encode_labels(schema, frame)
+  assert tabular.encode_labels(schema, {'x': X}, weighted=False)[2] is None
   with pytest.raises(RowError, match="'w'.*nan in row 1"):
     tabular.encode_labels(schema, {'w': [1, None]})
 

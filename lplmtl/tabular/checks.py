@@ -6,6 +6,7 @@ NumPy only.
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from lplmtl import _tables_checks
 from lplmtl import columns as raw
 from lplmtl.columns import Column
 from lplmtl.tabular import facts, hints, kinds
@@ -23,23 +24,25 @@ def columns_of(frame: Any) -> dict[Any, Column]:
   """Returns the columns of a DataFrame or a mapping, by name.
 
   Raises:
-    ValueError: it is neither, a name occurs twice, or lengths differ.
+    ValueError: it is neither, a name occurs twice or is neither a text nor a
+      whole number, or lengths differ.
   """
   if hasattr(frame, 'columns') and hasattr(frame, 'iloc'):
-    names = list(frame.columns)
+    names = [_tables_checks.column_name(name) for name in frame.columns]
     if len(set(names)) < len(names):
       twice = sorted({str(name) for name in names if names.count(name) > 1})
       raise ValueError(
         'the names of columns must differ, found more than one '
         f'{hints.listed(twice)}: rename them or drop the copies'
       )
-    return {name: frame[name] for name in names}
-  if not isinstance(frame, Mapping):
+  elif isinstance(frame, Mapping):
+    names = [_tables_checks.column_name(name) for name in frame]
+  else:
     raise ValueError(
       'a table must be a DataFrame or a dict of columns, found '
       f'{type(frame).__name__}'
     )
-  columns = dict(frame)
+  columns: dict[Any, Column] = {name: frame[name] for name in names}
   lengths = {name: _length(name, column) for name, column in columns.items()}
   if len({*lengths.values()}) > 1:
     first, *others = lengths.items()

@@ -59,7 +59,9 @@ def permutation_importance(
       'expected at least two rows and one repeat, found '
       f'{count} rows and num_repeats={num_repeats}'
     )
-  labels, where, _ = targets.encode_labels(predictor.schema, frame)
+  labels, where, _ = targets.encode_labels(
+    predictor.schema, frame, weighted=False
+  )
 
   def metrics(features: dict[str, np.ndarray]) -> np.ndarray:
     logits = predicting.apply(predictor.model, predictor.params, features)

@@ -30,7 +30,7 @@ def score(
     logits: `{target: [S, N, K]}`.
     frame: N rows, with the columns of the targets.
   """
-  labels, where, _ = targets.encode_labels(schema, frame)
+  labels, where, _ = targets.encode_labels(schema, frame, weighted=False)
   found = {}
   for task in targets.make_tasks(schema):
     name, target = task.name, schema.targets[task.name]

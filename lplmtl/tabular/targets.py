@@ -52,7 +52,7 @@ def make_tasks(schema: Schema) -> tuple[Task, ...]:
 
 
 def encode_labels(
-  schema: Schema, frame: Any
+  schema: Schema, frame: Any, *, weighted: bool = True
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], Any]:
   """Returns the labels and weights of a table.
 
@@ -63,7 +63,9 @@ def encode_labels(
 
   Args:
     schema: with the classes, means and standard deviations of training.
-    frame: with the columns of the targets and of the weights.
+    frame: with the columns of the targets and, unless `weighted` is False, of
+      the weights.
+    weighted: whether to read the weights.
 
   Returns:
     `(labels, where, weights)`: `{target: [N]}`, or `[N, K]` for a multi-label
@@ -95,7 +97,8 @@ def encode_labels(
     values = np.stack([values for values, _ in parts], axis=1)
     encoded[name] = values if target.kind == 'multilabel' else values[:, 0]
     where[name] = np.all([is_known for _, is_known in parts], axis=0)
-  return encoded, where, _weights(schema, columns)
+  weights = _weights(schema, columns) if weighted else None
+  return encoded, where, weights
 
 
 def decode(schema: Schema, logits: Mapping[str, Any]) -> dict[str, np.ndarray]:
