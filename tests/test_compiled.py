@@ -107,12 +107,25 @@ def test_nothing_else_is_kept():
     weakref.ref(x) for x in (optimizer.update, model, *jax.tree.leaves(data))
   ]
   lplmtl.fit(
-    jax.random.key(0), model, optimizer, balancing.equal(), data, batch_size=8
-  )
-  assert compiled.num_kept() == 2
+    jax.random.key(0), model, optimizer, balancing.equal(), data,
+    validation=data, batch_size=8, num_epochs=1,
+  )  # fmt: skip
+  assert compiled.num_kept() == 3
   del data, optimizer, model
   gc.collect()
   assert [ref() for ref in watched] == [None] * len(watched)
+
+
+def test_predictions_compile_once_for_equal_models(count):
+  x = ROWS[:20]
+  params = contracts.random_params(_model(), x)
+
+  def predict(scale=1.0):
+    scaled = jax.tree.map(lambda w: np.float32(scale) * w, params)
+    lplmtl.predict(_model(), scaled, x, chunk_size=8)
+
+  predict()
+  assert count(predict, scale=2.0) == 0
 
 
 def _mesh():
