@@ -197,6 +197,7 @@ def test_options_reach_the_schema():
     ({'numbers': ['agee']}, "numbers: there is no column 'agee'; did you mean 'age'"),
     ({'numbers': 'age'}, "numbers must be names of columns, found 'age'"),
     ({'numbers': ['age'], 'categories': ['age']}, "'age' cannot be both category and number"),
+    ({'categories': ['churn']}, r"column 'churn' holds labels and cannot be an input \(category\)"),
     ({'group': 'town'}, "group: there is no column 'town'"),
     ({'positive': {'chrn': 'yes'}}, "positive: there is no target 'chrn'; did you mean 'churn'"),
     ({'positive': {'churn': 'da'}}, "must be one of 'no', 'yes'; found 'da'"),

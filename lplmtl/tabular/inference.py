@@ -71,7 +71,7 @@ def infer(frame: Any, targets: Any, options: Options | None = None) -> Schema:
 
   The kind of a target that is only named follows from its values: two of them
   are `binary`, texts `multiclass`, whole numbers with few values `multiclass`,
-  too, and all other numbers `regression` (see `labels.infer_kind`). `count`,
+  too, and all other numbers `regression` (see `labels.infer_target`). `count`,
   `ordinal` and `multilabel` are never guessed.
 
   Args:
@@ -104,14 +104,7 @@ def infer(frame: Any, targets: Any, options: Options | None = None) -> Schema:
   for name, target in asked.items():
     names = label_columns(name, target)
     checks.check_known(f'target {name!r}', names, columns)
-  chosen = _chosen(options, columns)
-  roles = set(_roles(options, columns).values())
   labelled = {c for n, t in asked.items() for c in label_columns(n, t)}
-  inputs = {
-    name: _input(name, column, chosen.get(name), options)
-    for name, column in columns.items()
-    if name not in labelled and (name in chosen or name not in roles)
-  }
   found = {
     name: target
     or labels.infer_target(
@@ -119,14 +112,33 @@ def infer(frame: Any, targets: Any, options: Options | None = None) -> Schema:
     )
     for name, target in asked.items()
   }
+  shared = {field.name for field in dataclasses.fields(Schema)}
   kept = {
     field.name: getattr(options, field.name)
     for field in dataclasses.fields(Options)
-    if field.name in Schema.__dataclass_fields__
+    if field.name in shared
   }
-  schema = Schema(inputs, found, **kept)
+  schema = Schema(_inputs(columns, labelled, options), found, **kept)
   checks.check_inputs(schema)
   return labels.complete(schema, columns, options.positive)
+
+
+def _inputs(
+  columns: Mapping[Any, Column], labelled: set[Any], options: Options
+) -> dict[Any, Input]:
+  """Returns what the columns without labels are."""
+  chosen = _chosen(options, columns)
+  for name in labelled & set(chosen):
+    raise ValueError(
+      f'column {name!r} holds labels and cannot be an input ({chosen[name]}) '
+      'as well; the kind of a target is given with the targets'
+    )
+  roles = set(_roles(options, columns).values())
+  return {
+    name: _input(name, column, chosen.get(name), options)
+    for name, column in columns.items()
+    if name not in labelled and (name in chosen or name not in roles)
+  }
 
 
 def _asked(targets: Any) -> dict[str, Target | None]:
