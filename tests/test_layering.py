@@ -302,6 +302,18 @@ FORBIDDEN = {
   '_delong': {'flax', 'jax', 'optax'},
   '_intervals': {'flax', 'jax', 'optax'},
   '_bootstrap': {'flax', 'jax', 'optax'},
+  'tabular.checks': {'flax', 'jax', 'optax'},
+  'tabular.class_values': {'flax', 'jax', 'optax'},
+  'tabular.description': {'flax', 'jax', 'optax'},
+  'tabular.facts': {'flax', 'jax', 'optax'},
+  'tabular.formats': {'flax', 'jax', 'optax'},
+  'tabular.inference': {'flax', 'jax', 'optax'},
+  'tabular.kinds': {'flax', 'jax', 'optax'},
+  'tabular.labels': {'flax', 'jax', 'optax'},
+  'tabular.leaks': {'flax', 'jax', 'optax'},
+  'tabular.schema': {'flax', 'jax', 'optax'},
+  'tabular.splits': {'flax', 'jax', 'optax'},
+  'tabular.targets': {'flax', 'jax', 'optax'},
 }
 # The folders of `experiments`, and those that each may import. Outside
 # `datasets`, only its base module and its look-up by name may be imported.
