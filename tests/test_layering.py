@@ -229,6 +229,7 @@ ALLOWED = {
   'tabular.build': {'layers', 'tables', 'tabular.settings'},
   'tabular.scores': {'tabular.schema', 'tabular.targets'},
   'tabular.predictor': {
+    'blueprint',
     'checkpoint',
     'inspection',
     'storage.errors',

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from lplmtl import checkpoint, inspection
+from lplmtl import blueprint, checkpoint, inspection
 from lplmtl.storage.errors import CheckpointError
 from lplmtl.tables import Tables
 from lplmtl.tabular import checks, scores, targets
@@ -105,6 +105,13 @@ class Predictor:
     levels = jax.device_get(jax.jit(usage)(self.params))
     return jax.tree.map(lambda weights: weights.mean(0), list(levels))
 
+  def __reduce__(self) -> Any:
+    """Pickles the model as data: pickle refuses jitted activations."""
+    names = blueprint.known_names(())
+    model = blueprint.to_data(self.model, names)
+    state = self.schema, self.tables, model, self.params, self.history
+    return _unpickle, state
+
   def save(
     self,
     directory: str | pathlib.Path,
@@ -155,6 +162,13 @@ def load(
   schema = Schema.from_json(extra['schema'])
   history = tuple(map(progress.from_json, extra.get('history', ())))
   return Predictor(schema, tables, model, params, history)
+
+
+def _unpickle(
+  schema: Schema, tables: Tables, model: Any, params: PyTree, history: Any
+) -> Predictor:
+  module = blueprint.from_data(model, blueprint.known_names(()))
+  return Predictor(schema, tables, module, params, history)
 
 
 @functools.partial(jax.jit, static_argnums=0)

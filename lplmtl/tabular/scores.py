@@ -78,11 +78,12 @@ def mean_logits(target: Target, logits: np.ndarray) -> np.ndarray:
   if len(logits) == 1:
     return logits[0]
   means = targets.mean_outputs(target, logits)
-  if target.kind == 'regression':
-    means = (means - (target.mean or 0)) / (target.std or 1)
-  elif target.kind in ('multiclass', 'count'):
+  if target.kind in ('regression', 'count'):
+    mean, std = targets.scale(target)
+    means = (means - mean) / std
+  if target.kind in ('multiclass', 'count'):
     means = np.log(np.maximum(means, _LEAST))
-  else:
+  elif target.kind != 'regression':
     if target.kind == 'ordinal':  # to the probabilities of being above a class
       means = 1 - means.cumsum(axis=-1)[:, :-1]
     means = np.clip(means, _LEAST, 1 - _LEAST)
@@ -127,9 +128,8 @@ def _distances(
 ) -> Metrics:
   """Returns the distances from the labels in the target's own unit."""
   predicted = targets.mean_outputs(target, logits)[:, 0]
-  actual = labels.astype(np.float64)
-  if target.kind == 'regression':
-    actual = actual * (target.std or 1) + (target.mean or 0)
+  mean, std = targets.scale(target)
+  actual = labels.astype(np.float64) * std + mean
   errors = (predicted - actual)[where]
   if not len(errors):
     return {'rmse': float('nan'), 'mae': float('nan')}

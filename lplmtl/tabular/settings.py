@@ -44,7 +44,8 @@ class Settings:
     num_seeds: S, models that are trained at once and averaged.
     seed: the first seed; also selects the validation rows.
     validation_share: fraction of the rows held out for choosing the epoch,
-      unless the schema names a split or validation rows are passed; 0 for none.
+      below 1/2, unless validation rows are passed or a split column of the
+      schema names them; 0 trains on all rows, and keeps the last epoch.
 
   Example:
     >>> Settings(num_seeds=5).num_seeds
@@ -97,10 +98,11 @@ def _check(settings: Settings) -> None:
     _check_whole(name, getattr(settings, name), least)
   if settings.patience is not None:
     _check_whole('patience', settings.patience, 1)
-  for name in ('dropout', 'validation_share'):
-    _check_real(name, getattr(settings, name), 1.0)
-  for name in ('learning_rate', 'weight_decay'):
-    _check_real(name, getattr(settings, name), float('inf'))
+  for name, below in (
+    ('dropout', 1.0), ('validation_share', 0.5),
+    ('learning_rate', float('inf')), ('weight_decay', float('inf')),
+  ):  # fmt: skip
+    _check_real(name, getattr(settings, name), below)
   if settings.schedule not in ('cosine', 'constant'):
     raise ValueError(
       f"schedule must be 'cosine' or 'constant', found {settings.schedule!r}"

@@ -165,9 +165,9 @@ def mean_outputs(target: Target, logits: Any) -> np.ndarray:
   elif target.kind == 'ordinal':
     values = ordinal.probabilities(values)
   elif target.kind == 'count':
-    values = np.exp(np.minimum(values, _MAX_LOG_RATE)) * _scale(target)[1]
+    values = np.exp(np.minimum(values, _MAX_LOG_RATE)) * scale(target)[1]
   else:
-    values = values * _scale(target)[1] + _scale(target)[0]
+    values = values * scale(target)[1] + scale(target)[0]
   return values.mean(0) if values.ndim == 3 else values
 
 
@@ -190,7 +190,7 @@ def _encode(
   if target.kind in ('regression', 'count'):
     numbers = numeric.read(column_name, column, lost)
     is_known = ~np.isnan(numbers)
-    mean, std = _scale(target)
+    mean, std = scale(target)
     scaled = np.where(is_known, (numbers - mean) / std, 0.0)
     return scaled.astype(np.float32), is_known
   codes, texts = raw.texts_of(column_name, column)
@@ -231,7 +231,7 @@ def _choose(target: Target, values: np.ndarray) -> np.ndarray:
   return values.argmax(axis=-1)
 
 
-def _scale(target: Target) -> tuple[float, float]:
+def scale(target: Target) -> tuple[float, float]:
   """Returns what is subtracted from a number, and what it is divided by."""
   mean, std = target.mean, target.std
   if target.kind == 'count':

@@ -125,13 +125,12 @@ def separate(
   the share of validation rows; a schema without columns will do.
   """
   columns = checks.columns_of(frame)
-  if not settings.validation_share and not (schema.split or schema.time):
+  share = settings.validation_share
+  if not share and schema.split == '':
     return columns, None
   rows = splits.split(
-    columns, schema, settings.seed, share=settings.validation_share
+    columns, schema, settings.seed, share=share or splits.SHARE
   )
-  if not len(rows['validation']):
-    return take(columns, rows['train']), None
   return take(columns, rows['train']), take(columns, rows['validation'])
 
 
@@ -253,5 +252,5 @@ def fit(
     num_epochs=settings.num_epochs,
     patience=None if rows.validation is None else settings.patience,
     on_epoch=on_epoch,
-    **({} if start is None else {'start': start}),
+    start=start,
   )

@@ -87,9 +87,12 @@ def read_labels(batch: Any, name: str) -> Batch:
 
 
 def _check_features(features: PyTree, name: str) -> None:
-  for path, leaf in jax.tree_util.tree_flatten_with_path(features)[0]:
+  leaves = jax.tree_util.tree_flatten_with_path(features)[0]
+  # A table without numbers has numbers [N, 0] beside its categories.
+  is_empty = not any(leaf.size for _, leaf in leaves)
+  for path, leaf in leaves:
     where = f'{name}{jax.tree_util.keystr(path)}'
-    if not leaf.size:
+    if is_empty or not len(leaf):
       raise ValueError(
         f'{where} must have at least one row and one column, found shape '
         f'{leaf.shape}'
