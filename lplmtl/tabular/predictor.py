@@ -106,11 +106,11 @@ class Predictor:
     return jax.tree.map(lambda weights: weights.mean(0), list(levels))
 
   def __reduce__(self) -> Any:
-    """Pickles the model as data: pickle refuses jitted activations."""
+    """Copies and sends the model as data: its activations allow neither."""
     names = blueprint.known_names(())
     model = blueprint.to_data(self.model, names)
     state = self.schema, self.tables, model, self.params, self.history
-    return _unpickle, state
+    return _restored, state
 
   def save(
     self,
@@ -164,7 +164,7 @@ def load(
   return Predictor(schema, tables, model, params, history)
 
 
-def _unpickle(
+def _restored(
   schema: Schema, tables: Tables, model: Any, params: PyTree, history: Any
 ) -> Predictor:
   module = blueprint.from_data(model, blueprint.known_names(()))
