@@ -23,7 +23,8 @@ import zipfile
 import numpy as np
 from absl import app, flags
 
-from experiments.datasets.census import cache, columns, files, reader, sample
+from experiments.datasets import cache
+from experiments.datasets.census import columns, files, reader, sample
 from experiments.launcher.errors import InputError
 from tests import slow_reader
 

@@ -6,7 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from experiments.datasets.census import cache, loading, reader
+from experiments.datasets import cache
+from experiments.datasets.census import loading, reader
 from lplmtl.tables import Factor
 from tests import fuzz_reader, slow_reader
 

@@ -422,6 +422,8 @@ def test_arrows_between_experiments_point_one_way(path):
       assert used in ROOMS[room] | {room}, f'{path.name}: {name}'
     if room != 'datasets':
       assert not name.startswith('experiments.datasets.census'), path
+    if room not in ('datasets', 'a command'):
+      assert not name.startswith('experiments.datasets.tables'), path
 
 
 def test_imports_inside_functions_are_few_and_have_reasons():
@@ -441,7 +443,7 @@ def test_imports_inside_functions_are_few_and_have_reasons():
         has_reason = '#' in line or above.startswith(('#', 'from ', 'import '))
         deferred[f'{path.relative_to(ROOT)}:{node.lineno}'] = has_reason
   assert all(deferred.values()), deferred
-  assert len(deferred) <= 15, deferred
+  assert len(deferred) <= 20, deferred
 
 
 def test_files_and_functions_are_short():

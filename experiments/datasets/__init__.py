@@ -15,8 +15,10 @@ def find(config: 'Config') -> 'base.Dataset':
   # Deferred: commands import this package before they answer --help.
   from experiments.datasets import base
   from experiments.datasets.census import protocol
+  from experiments.datasets.tables import protocol as tables
 
-  del config
+  if config.data:
+    return base.Dataset(tables.check, tables.load)
   return base.Dataset(
     lambda config: protocol.make_tasks(config.tasks), protocol.load
   )

@@ -106,6 +106,12 @@ class Table:
     'first bytes.',
     taken_by=_TABLE,
   )
+  decimal: str | None = fields.choice(
+    None,
+    ('.', ','),
+    'the decimal point of a CSV file. Default: found from the first lines.',
+    taken_by=_TABLE,
+  )
   column_names: tuple[str, ...] = fields.names(
     (), 'the columns of a CSV file that has no header.', taken_by=_TABLE
   )

@@ -32,7 +32,9 @@ _NO_SYNC = (
 LARGEST = 2**28
 
 
-def write(path: pathlib.Path, content: bytes, mode: int = 0o666) -> None:
+def write(
+  path: pathlib.Path, content: bytes | Iterable[bytes], mode: int = 0o666
+) -> None:
   """Writes a file completely or not at all, and synchronises it.
 
   The bytes go to a new file with a random name beside it, which is then
@@ -41,7 +43,7 @@ def write(path: pathlib.Path, content: bytes, mode: int = 0o666) -> None:
 
   Args:
     path: the file.
-    content: its bytes.
+    content: its bytes, whole or in pieces.
     mode: its permissions, less the umask.
 
   Raises:
@@ -52,7 +54,7 @@ def write(path: pathlib.Path, content: bytes, mode: int = 0o666) -> None:
   descriptor = create(part, os.O_WRONLY | os.O_EXCL, mode)
   try:
     with open(descriptor, 'wb') as file:
-      file.write(content)
+      file.writelines([content] if isinstance(content, bytes) else content)
       file.flush()
       os.fsync(descriptor)
     os.replace(part, path)

@@ -6,11 +6,12 @@ Each file is parsed once; `cache` serves its columns from then on.
 import hashlib
 import pathlib
 import stat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from experiments.datasets.census import cache, files, reader, sample
+from experiments.datasets import cache
+from experiments.datasets.census import files, reader, sample
 from experiments.datasets.census.reader import Table
 from experiments.launcher import options
 from experiments.launcher.errors import InputError
@@ -161,7 +162,7 @@ def _split(folder: pathlib.Path, split: str) -> tuple[Table, dict[str, Any]]:
   cache_path = cache.path_of(path, split)
   cached = cache.read(cache_path, split, digest) if cache_path else None
   if cached is not None:
-    return cached
+    return cast(Table, cached[0]), cached[1]
   source = files.unpack(path, packed, split)
   table = reader.parse(source.content, source.name)
   facts = {

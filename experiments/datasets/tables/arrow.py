@@ -1,0 +1,95 @@
+"""Reads Parquet, Feather and Arrow files; writes Parquet.
+
+Needs PyArrow, the extra `tables`: import this module through `sources.arrow`.
+"""
+
+import io
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow
+from pyarrow import compute, feather, parquet, types
+
+from experiments.launcher.errors import InputError
+from lplmtl.columns import Column, Factor
+
+_EXACT = 2**53  # float64 holds every whole number up to here
+
+
+def read(path: pathlib.Path) -> dict[str, Column]:
+  """Returns the columns of a file.
+
+  Raises:
+    InputError: PyArrow is missing, the file is damaged, or a column holds
+      something other than texts, numbers, times or booleans.
+  """
+  try:
+    table = _table(path)
+  except (OSError, pyarrow.ArrowException) as error:
+    reason = ' '.join(str(error).split())
+    raise InputError(f'{path}: cannot be read ({reason:.200})') from error
+  names = table.column_names
+  twice = sorted({name for name in names if names.count(name) > 1})
+  if twice:
+    raise InputError(f'{path}: column names must differ, found {twice} twice')
+  return {
+    name: _column(path, name, table.column(name).combine_chunks())
+    for name in names
+    if not name.startswith('__index_level_')  # the index of a DataFrame
+  }
+
+
+def _table(path: pathlib.Path) -> Any:
+  with open(path, 'rb') as file:
+    is_parquet = file.read(4) == b'PAR1'
+  if is_parquet:
+    return parquet.read_table(path, partitioning=None)
+  return feather.read_table(path)
+
+
+def _column(path: pathlib.Path, name: str, array: Any) -> Column:
+  if types.is_dictionary(array.type):
+    array = array.cast(array.type.value_type)
+  kind = array.type
+  if types.is_floating(kind) or types.is_integer(kind) or types.is_null(kind):
+    whole = types.is_integer(kind) and len(array) > array.null_count
+    largest = compute.max(compute.abs_checked(array.cast('float64')))
+    if not whole or largest.as_py() < _EXACT:
+      numbers = array.cast('float64').to_numpy(zero_copy_only=False)
+      return np.asarray(numbers, np.float64)
+  elif types.is_decimal(kind):
+    return np.asarray(
+      array.cast('float64').to_numpy(zero_copy_only=False), np.float64
+    )
+  if types.is_nested(kind) or types.is_binary(kind):
+    raise InputError(
+      f'{path}: column {name!r} holds {kind}: expected texts, numbers, times '
+      'or booleans; leave it out of the file'
+    )
+  encoded = array.dictionary_encode(null_encoding='encode')
+  if isinstance(encoded, pyarrow.ChunkedArray):
+    encoded = encoded.combine_chunks()
+  values = [
+    '' if value is None else _text(value)
+    for value in encoded.dictionary.to_pylist()
+  ]
+  codes = encoded.indices.to_numpy(zero_copy_only=False)
+  return Factor(codes, np.array(values, object))
+
+
+def _text(value: Any) -> str:
+  """Returns the text of a value; of a time, as in ISO 8601."""
+  return value.isoformat() if hasattr(value, 'isoformat') else str(value)
+
+
+def write(blocks: Iterable[Mapping[str, Any]]) -> bytes:
+  """Returns the content of a Parquet file with the rows of all blocks."""
+  parts = [
+    pyarrow.table({k: pyarrow.array(list(v)) for k, v in columns.items()})
+    for columns in blocks
+  ]
+  out = io.BytesIO()
+  parquet.write_table(pyarrow.concat_tables(parts), out)
+  return out.getvalue()

@@ -1,0 +1,122 @@
+"""How a CSV file is written: encoding, separator, decimal point, header."""
+
+import codecs
+import csv
+import io
+import re
+from typing import NamedTuple
+
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+
+SAMPLE = 2**18  # bytes from which the rest is guessed
+_LINES = 100  # of the sample, that are split to compare separators
+_SEPARATORS = ',;\t|'  # a blank or a colon is too often part of a value
+# Marks at the beginning of a text, and its encoding; the longer ones first.
+_MARKS = (
+  (codecs.BOM_UTF8, 'utf-8-sig'),
+  (codecs.BOM_UTF32_LE, 'utf-32'),
+  (codecs.BOM_UTF32_BE, 'utf-32'),
+  (codecs.BOM_UTF16_LE, 'utf-16'),
+  (codecs.BOM_UTF16_BE, 'utf-16'),
+)
+_COMMA, _POINT = re.compile(r'-?\d+,\d+'), re.compile(r'-?\d+\.\d+')
+_NAMES = {',': 'comma', ';': 'semicolon', '\t': 'tab', '|': 'bar', ' ': 'blank'}
+
+
+class Dialect(NamedTuple):
+  """How a CSV file is written.
+
+  Attributes:
+    encoding: of its text.
+    separator: between fields.
+    point: the decimal point.
+  """
+
+  encoding: str
+  separator: str
+  point: str = '.'
+
+  def __str__(self) -> str:
+    separator = _NAMES.get(self.separator, repr(self.separator))
+    point = ', decimal comma' if self.point == ',' else ''
+    return f'{separator}-separated, {self.encoding}{point}'
+
+
+def find(sample: bytes, is_whole: bool, config: Config, file: str) -> Dialect:
+  """Returns what the flags say, and otherwise guesses.
+
+  Args:
+    sample: the first bytes of the file.
+    is_whole: whether there are no others.
+    config: its `encoding`, `separator` and `decimal`, unless they are empty.
+    file: what to call the file in messages.
+
+  Raises:
+    InputError: a flag has a value that cannot be used.
+  """
+  encoding = config.encoding or _encoding(sample, is_whole)
+  try:
+    decoder = codecs.getincrementaldecoder(encoding)
+    text = decoder('replace').decode(sample)
+  except (LookupError, ValueError, TypeError) as error:
+    raise InputError(
+      f'--encoding={encoding}: no such encoding of text is known ({error})'
+    ) from error
+  separator = config.separator.replace('tab', '\t').replace('\\t', '\t')
+  if separator and (len(separator) > 1 or not separator.isascii()):
+    raise InputError(
+      f'--separator must be one ASCII character, or tab; found {separator!r}'
+    )
+  if separator and separator in '"\r\n\0':
+    raise InputError(f'--separator cannot be {separator!r}')
+  lines = text.splitlines(keepends=True)
+  if not is_whole or len(lines) > _LINES:
+    lines = lines[: min(_LINES, max(len(lines) - 1, 1))]
+  separator = separator or max(
+    _SEPARATORS, key=lambda one: _fitness(lines, one)
+  )
+  point = config.decimal or _point(lines, separator)
+  if point == separator:
+    raise InputError(
+      f'--decimal={point} cannot be the separator of {file} as well: pass '
+      '--separator'
+    )
+  return Dialect(encoding, separator, point)
+
+
+def _encoding(sample: bytes, is_whole: bool) -> str:
+  for mark, encoding in _MARKS:
+    if sample.startswith(mark):
+      return encoding
+  try:
+    # A character may be cut off at the end of the sample.
+    codecs.getincrementaldecoder('utf-8')().decode(sample, final=is_whole)
+  except UnicodeDecodeError:
+    return 'cp1252'  # what spreadsheets write in the west
+  return 'utf-8'
+
+
+def _split(lines: list[str], separator: str) -> list[list[str]]:
+  try:
+    reader = csv.reader(io.StringIO(''.join(lines)), delimiter=separator)
+    return [row for row in reader if row]
+  except csv.Error:
+    return []
+
+
+def _fitness(lines: list[str], separator: str) -> tuple[float, int]:
+  """Returns how many rows are as long as the first, and how long that is."""
+  counts = [len(row) for row in _split(lines, separator)]
+  if not counts or counts[0] < 2:
+    return 0.0, 0
+  return counts.count(counts[0]) / len(counts), counts[0]
+
+
+def _point(lines: list[str], separator: str) -> str:
+  """Returns a comma if there are decimal commas and no decimal points."""
+  if separator == ',':
+    return '.'
+  cells = [cell for row in _split(lines, separator) for cell in row]
+  has_point = any(map(_POINT.fullmatch, cells))
+  return ',' if not has_point and any(map(_COMMA.fullmatch, cells)) else '.'

@@ -1,0 +1,118 @@
+"""What the flags of a table say about its columns."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+from lplmtl import tabular
+from lplmtl.tabular import schema as schemas
+
+# What a schema.json says instead.
+_IN_SCHEMA = (
+  'targets', 'categories', 'numbers', 'dates', 'booleans', 'ignore',
+  'positive', 'weight_column', 'task_weights', 'split_column', 'time_column',
+  'group_column',
+)  # fmt: skip
+_KIND = re.compile(
+  rf'(?P<name>.+):(?P<kind>{"|".join(schemas.TARGET_KINDS)})'
+  r'(?:\((?P<columns>.+)\))?'
+)
+
+
+def check(config: Config) -> None:
+  """Refuses what is wrong whatever the table holds.
+
+  Raises:
+    InputError: nothing to predict, a malformed flag, or one that repeats what
+      the schema says.
+  """
+  if config.schema:
+    for name in _IN_SCHEMA:
+      if getattr(config, name):
+        raise InputError(
+          f'--schema={config.schema} already says what --{name} would: leave '
+          'the flag out, or edit the file'
+        )
+    return
+  if not config.targets:
+    raise InputError(
+      '--targets must name the columns to predict, such as '
+      '--targets=churn,value; found none'
+    )
+  targets(config)
+  options(config)
+
+
+def targets(config: Config) -> dict[str, schemas.Target | None]:
+  """Returns `{target: what the flag says of it}`; None for a mere name.
+
+  Raises:
+    InputError: --targets is malformed.
+  """
+  found: dict[str, schemas.Target | None] = {}
+  for text in config.targets:
+    match = _KIND.fullmatch(text)
+    name = match['name'] if match else text
+    if not name or name in found:
+      raise InputError(
+        f'--targets must name each target once, found {text!r}'
+        f'{" again" if name else ""}'
+      )
+    if match is None:
+      found[name] = None
+      continue
+    columns = tuple(match['columns'].split('+')) if match['columns'] else ()
+    if (match['kind'] == 'multilabel') != (len(columns) > 1):
+      raise InputError(
+        f'--targets: {text!r} must be a name and a kind, such as '
+        'value:regression, and for multilabel, and only there, its columns: '
+        'topics:multilabel(sports+politics)'
+      )
+    kind = cast(schemas.TargetKind, match['kind'])
+    found[name] = schemas.Target(kind, columns=columns)
+  return found
+
+
+def options(config: Config) -> tabular.Options:
+  """Returns what the flags say of the other columns.
+
+  Raises:
+    InputError: a flag names a target that --targets does not.
+  """
+  names = targets(config)
+  ignored = (*config.ignore, config.index_column)
+  return tabular.Options(
+    categories=config.categories,
+    numbers=config.numbers,
+    dates=config.dates,
+    booleans=config.booleans,
+    ignore=tuple(name for name in ignored if name),
+    positive=_by_target('positive', config.positive, names),
+    weight=config.weight_column,
+    task_weights=_by_target('task_weights', config.task_weights, names),
+    split=config.split_column,
+    time=config.time_column,
+    group=config.group_column,
+    min_count=config.min_count,
+  )
+
+
+def _by_target(
+  flag: str, texts: Sequence[str], names: Mapping[str, Any]
+) -> dict[str, str]:
+  """Parses `['churn:yes']` into `{'churn': 'yes'}`."""
+  found = {}
+  for text in texts:
+    # A name, or a value, may itself have a colon.
+    owners = [name for name in names if text.startswith(f'{name}:')]
+    if not owners:
+      raise InputError(
+        f'--{flag} must be a target, a colon and a value, such as '
+        f'{next(iter(names))}:..., with a target among {", ".join(names)}; '
+        f'found {text!r}'
+      )
+    owner = max(owners, key=len)
+    found[owner] = text[len(owner) + 1 :]
+  return found

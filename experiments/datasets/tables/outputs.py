@@ -1,0 +1,130 @@
+"""What a run on a table prints and writes for people: schema, predictions."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich import table as rich_table
+
+from experiments.launcher import display, run_folder
+from lplmtl import columns as raw
+from lplmtl import tabular
+from lplmtl.columns import Column, Factor
+from lplmtl.tabular import schema as schemas
+
+_SHOWN = 24  # characters of an example
+ROW = 'row'  # the column of row numbers, where no column names the rows
+
+
+def describe(
+  schema: tabular.Schema, columns: Mapping[Any, Column]
+) -> list[rich_table.Table]:
+  """Returns tables of what each column is, and of the classes."""
+  rows = [
+    (
+      str(row['column']),
+      str(row['kind']),
+      f'{row["missing"]:.1%}' if row['missing'] else '',
+      f'{row["distinct"]:,}',
+      _short(str(row['example'])),
+      str(row['note']),
+    )
+    for row in tabular.describe(schema, columns)
+  ]
+  classes = [
+    (
+      str(row['target']),
+      str(row['class']),
+      f'{row["rows"]:,}',
+      f'{row["share"]:.1%}',
+    )
+    for row in tabular.class_balance(schema, columns)
+  ]
+  shown = [
+    display.TextTable(
+      'Columns, as the training rows show them',
+      ('column', 'kind', 'missing', 'distinct', 'example', 'note'),
+      rows,
+      left=('column', 'kind', 'example', 'note'),
+    )
+  ]
+  if classes:
+    shown.append(
+      display.TextTable(
+        'Classes in the training rows',
+        ('target', 'class', 'rows', 'share'),
+        classes,
+        left=('target', 'class'),
+      )
+    )
+  return [table.to_rich() for table in shown]
+
+
+def _short(text: str) -> str:
+  line = ' '.join(text.split())
+  return line if len(line) <= _SHOWN else f'{line[: _SHOWN - 3]}...'
+
+
+def beside_truth(predictor: tabular.Predictor, part: Any, index: str) -> bytes:
+  """Returns the text of a CSV file: each row's truth beside its prediction.
+
+  Args:
+    predictor: the model.
+    part: a `protocol.Part`, the rows.
+    index: the column that names a row; '' for its number.
+  """
+  predicted = predictor.predict(part.columns)
+  shown: dict[str, Any] = row_names(part.columns, part.rows, index)
+  for name, target in predictor.schema.targets.items():
+    for column in schemas.label_columns(name, target):
+      truth = f'{column}{run_folder.TRUTH}'
+      shown[truth] = texts(part.columns[column])
+    shown |= {
+      key: value
+      for key, value in predicted.items()
+      if owner(key, predictor.schema.targets) == name
+    }
+  return b''.join(csv_of([shown]))
+
+
+def owner(column: str, targets: Iterable[str]) -> str:
+  """Returns the target that a column of predictions belongs to."""
+  owners = [t for t in targets if column == t or column.startswith(f'{t}_')]
+  return max(owners, key=len, default='')
+
+
+def row_names(
+  columns: Mapping[Any, Column], rows: np.ndarray, index: str
+) -> dict[str, Any]:
+  """Returns the column that names rows, or their numbers, counted from 0."""
+  return {index: texts(columns[index])} if index else {ROW: rows}
+
+
+def texts(column: Column) -> list[str]:
+  """Returns a column's values as the file has them; missing ones are empty."""
+  if isinstance(column, Factor):
+    values = [raw.text_of(value) for value in column.values]
+    return [values[code] for code in column.codes.tolist()]
+  return [
+    '' if np.isnan(x) else raw.canonical(repr(x)) for x in column.tolist()
+  ]
+
+
+def csv_of(blocks: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+  """Returns the text of a CSV file, with a header, block by block."""
+  for i, columns in enumerate(blocks):
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator='\n')
+    if not i:
+      writer.writerow(columns)
+    writer.writerows(zip(*map(_cells, columns.values()), strict=True))
+    yield out.getvalue().encode()
+
+
+def _cells(column: Any) -> Sequence[Any]:
+  """Returns texts of a column; nine digits tell all float32 numbers apart."""
+  if getattr(column, 'dtype', np.dtype(object)).kind == 'f':
+    return ['' if np.isnan(x) else f'{x:.9g}' for x in column.tolist()]
+  return column.tolist() if hasattr(column, 'tolist') else column

@@ -1,0 +1,134 @@
+"""Predicts the rows of a table with a saved model, block by block."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from experiments.datasets.tables import outputs, reader, sources
+from experiments.launcher import display, output, run_folder
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+from lplmtl import checkpoint, tabular
+from lplmtl import tables as encoding
+from lplmtl.storage import files, pytrees
+
+STDOUT = '-'
+# The settings that have an effect on predictions.
+_TAKEN = frozenset(
+  {
+    'data', 'separator', 'encoding', 'decimal', 'column_names', 'index_column',
+    'cpu_devices', 'compilation_cache',
+  }
+)  # fmt: skip
+
+
+def predict(
+  config: Config, given: Collection[str], folder: pathlib.Path, target: str
+) -> None:
+  """Writes a prediction for every row of a table, in order.
+
+  Args:
+    config: names the table and says how it is written.
+    given: the settings that were given.
+    folder: of a run, or of the model in it.
+    target: the file to write, or `-` for standard output.
+
+  Raises:
+    InputError: a setting has no effect here, there is no such model, the table
+      lacks columns that it reads, or the file cannot be written.
+  """
+  for name in given:
+    if name not in _TAKEN:
+      raise InputError(
+        f'--{name} has no effect on predictions: leave it out (the model '
+        'already knows what the columns are)'
+      )
+  if (folder / run_folder.MODEL).is_dir():
+    folder = folder / run_folder.MODEL
+  _check(config, target)
+  try:
+    predictor = tabular.load(folder)
+    extra = checkpoint.load_extra(folder)
+  except ValueError as error:  # of a bad path, too
+    raise InputError(f'--model: {error}') from error
+  index = config.index_column or (extra.get('config') or {}).get(
+    'index_column', ''
+  )
+  blocks = _predictions(predictor, config, index, bool(config.index_column))
+  if target == STDOUT:
+    for content in outputs.csv_of(blocks):
+      sys.stdout.write(content.decode())
+    output.refuse_loss()
+    return
+  path = pathlib.Path(target).expanduser()
+  try:
+    if path.suffix.lower() in sources.ARROW:
+      files.write(path, sources.arrow(path).write(blocks))
+    else:
+      files.write(path, outputs.csv_of(blocks))
+  except OSError as error:
+    raise InputError(
+      f'cannot write --predict_to={target} ({error.strerror or error})'
+    ) from error
+  display.make_console().print(f'written to {target}', soft_wrap=True)
+
+
+def _check(config: Config, target: str) -> None:
+  """Refuses to replace what is being read."""
+  if target == STDOUT:
+    return
+  path = pathlib.Path(target).expanduser()
+  if path.is_dir():
+    raise InputError(f'--predict_to={target} is a folder: name a file in it')
+  if path.suffix.lower() not in ('.csv', '.txt', '.parquet', '.pq'):
+    raise InputError(
+      f'--predict_to={target} must end in .csv or .parquet, or be - for '
+      'standard output'
+    )
+  if config.data != sources.STDIN:
+    for source in sources.find('data', config.data):
+      if path.exists() and os.path.samefile(source, path):
+        raise InputError(
+          f'--predict_to={target} is the table that is read: name another file'
+        )
+  try:
+    pytrees.check_outside(path.parent)
+  except ValueError as error:
+    raise InputError(f'--predict_to={target}: {error}') from error
+
+
+def _predictions(
+  predictor: tabular.Predictor, config: Config, index: str, is_asked: bool
+) -> Iterator[Mapping[str, Any]]:
+  """Yields the predictions of each block of rows.
+
+  Args:
+    predictor: the model.
+    config: names the table.
+    index: the column that names a row; '' for its number.
+    is_asked: whether the table must have that column.
+  """
+  before = 0
+  for columns in reader.blocks_of(config, predictor.schema.missing):
+    if index not in columns:
+      if is_asked:
+        raise InputError(f'--index_column={index} is not a column of the table')
+      index = ''
+    num_rows = reader.num_rows(columns)
+    try:
+      predicted = predictor.predict(columns)
+    except encoding.RowError as error:
+      raise InputError(
+        f'--data={config.data}, row {before + error.row + 1}: {error.column} '
+        f'{error.complaint}: correct the row or leave it out'
+      ) from error
+    except ValueError as error:
+      reason = ' '.join(str(error).split())
+      raise InputError(f'--data={config.data}: {reason}') from error
+    rows = np.arange(before, before + num_rows)
+    yield {**outputs.row_names(columns, rows, index), **predicted}
+    before += num_rows

@@ -1,0 +1,227 @@
+"""A table as arrays: which inputs, which labels, which split.
+
+Kinds of columns, vocabularies, scalers and bins come from the training rows
+only. What a column is, is decided by `lplmtl.tabular`, as it is in Python.
+"""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import numpy as np
+
+from experiments.datasets import base
+from experiments.datasets.tables import flags, outputs, reader
+from experiments.launcher import display, parsing
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+from lplmtl import tables as encoding
+from lplmtl import tabular
+from lplmtl.columns import Column
+from lplmtl.storage import files
+from lplmtl.tables import Tables
+from lplmtl.tabular import schema as schemas
+from lplmtl.tabular import training
+from lplmtl.types import Batch, PyTree
+
+SPLITS = ('train', 'validation', 'test')
+check = flags.check
+
+
+class Part(NamedTuple):
+  """The rows of one split.
+
+  Attributes:
+    columns: their columns.
+    rows: their numbers in the table.
+    file: the table, for messages.
+  """
+
+  columns: Mapping[Any, Column]
+  rows: np.ndarray
+  file: str
+
+
+def load(
+  config: Config,
+  console: display.Console,
+  saved: Mapping[str, Any] = MappingProxyType({}),
+) -> base.Source:
+  """Reads the table that a Config names; see `base.Load`."""
+  given = _given_schema(config, saved)
+  with inputs_of_users(console):
+    options = flags.options(config)
+    rough = given or tabular.Schema(
+      {}, {}, split=options.split, time=options.time, group=options.group
+    )
+    parts, found = _parts(config, rough)
+    known = parts['train'].columns
+    if given is None:
+      schema = tabular.infer(known, flags.targets(config), options)
+    else:
+      schema = tabular.complete(given, known)
+    for table in outputs.describe(schema, known):
+      console.print(table)
+  facts = _facts(config, found, schema)
+
+  def encode_rows(num_bins: int, tables: Tables | None = None) -> base.Data:
+    with inputs_of_users(console):
+      return encode(parts, schema, facts, num_bins, tables, config.index_column)
+
+  return base.Source(tabular.make_tasks(schema), facts, {}, encode_rows)
+
+
+@contextlib.contextmanager
+def inputs_of_users(console: display.Console) -> Iterator[None]:
+  """Turns mistakes in a table into InputErrors, and warnings into lines."""
+
+  def note(line: str) -> None:
+    console.print(line, soft_wrap=True)
+
+  with display.plain_warnings(note):
+    try:
+      yield
+    except InputError:
+      raise
+    except ValueError as error:
+      raise InputError(' '.join(str(error).split())) from error
+
+
+def encode(
+  parts: Mapping[str, Part],
+  schema: tabular.Schema,
+  facts: Mapping[str, Any],
+  num_bins: int,
+  fitted: Tables | None = None,
+  index: str = '',
+) -> base.Data:
+  """Encodes rows.
+
+  Args:
+    parts: `{split: its rows}`.
+    schema: what their columns are.
+    facts: see `base.Data`.
+    num_bins: quantile bins per numeric column, 0 for none.
+    fitted: tables to encode with; None fits them on the training rows.
+    index: the column that names a row, or ''.
+
+  Raises:
+    InputError: a number cannot be encoded.
+    ValueError: labels or other columns do not fit the schema.
+  """
+  split, batches = 'train', {}  # `split`: for the message
+  try:
+    if fitted is None:
+      fitted = training.fit_tables(parts['train'].columns, schema, num_bins)
+    for split, part in parts.items():
+      labels: Any = tabular.encode_labels(schema, part.columns)
+      batches[split] = Batch(fitted.encode(part.columns), *labels)
+  except encoding.RowError as error:
+    part = parts[split]
+    raise InputError(
+      f'{part.file}, row {part.rows[error.row] + 1}: {error.column} '
+      f'{error.complaint}: correct the row or leave it out'
+    ) from error
+
+  def predictions(model: nn.Module, params: PyTree) -> bytes:
+    predictor = tabular.Predictor(schema, fitted, model, params)
+    return outputs.beside_truth(predictor, parts['test'], index)
+
+  return base.Data(
+    tabular.make_tasks(schema),
+    **batches,
+    tables=fitted,
+    facts={
+      **facts,
+      'rows': {split: len(part.rows) for split, part in parts.items()},
+      'unseen': {
+        split: fitted.unseen(batches[split].features)
+        for split in ('validation', 'test')
+      },
+    },
+    optimum={},
+    extra={'schema': schema.to_json()},
+    predictions=predictions,
+  )
+
+
+def _given_schema(
+  config: Config, saved: Mapping[str, Any]
+) -> tabular.Schema | None:
+  """Returns the schema of a saved model, or that of --schema; else None."""
+  place, data = 'the saved model', saved.get('schema')
+  if data is None and config.schema:
+    place = config.schema
+    try:
+      data = files.read_json(pathlib.Path(config.schema))
+    except (OSError, ValueError) as error:
+      raise InputError(
+        f'--schema={config.schema} cannot be read ({error}): expected the '
+        'schema.json of a run, perhaps edited'
+      ) from error
+  if data is None:
+    return None
+  try:
+    return tabular.Schema.from_json(data)
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    raise InputError(f'{place}: {error}') from error
+
+
+def _parts(
+  config: Config, schema: tabular.Schema
+) -> tuple[dict[str, Part], dict[str, Any]]:
+  """Reads and splits the rows; returns them, and facts about the files."""
+  table = reader.read(config, schema.missing)
+  file, found = table.facts['file'], {'data': table.facts}
+  rows = tabular.split(
+    table.columns, schema, config.split_seed, test=not config.test_data
+  )
+  parts = {
+    split: Part(training.take(table.columns, rows[split]), rows[split], file)
+    for split in SPLITS
+  }
+  if config.test_data:
+    table = reader.read(config, schema.missing, 'test_data')
+    found['test'] = table.facts
+    every = np.arange(table.facts['rows'])
+    parts['test'] = Part(table.columns, every, table.facts['file'])
+  counts = {split: len(part.rows) for split, part in parts.items()}
+  if not all(counts.values()):
+    raise InputError(
+      'too few rows: training, validation and test need at least one each; '
+      f'found {counts}'
+    )
+  return parts, found
+
+
+def _facts(
+  config: Config, found: dict[str, Any], schema: tabular.Schema
+) -> dict[str, Any]:
+  name = parsing.stem(config.data)
+  content = json.dumps(schema.to_json(), sort_keys=True).encode()
+  digest = hashlib.sha256(content).hexdigest()
+  what = ' and '.join(
+    f'{facts["file"]} ({facts["rows"]:,} rows, {facts["format"]})'
+    for facts in found.values()
+  )
+  return {
+    'dataset': name,
+    'statement': what,
+    # The schema identifies a run as the files do.
+    'files': {**found, 'schema': {'file': 'schema.json', 'sha256': digest}},
+    'targets': _targets(schema),
+  }
+
+
+def _targets(schema: tabular.Schema) -> dict[str, Any]:
+  """Returns names of classes and units, for tables and pictures."""
+  targets: dict[str, Any] = schema.to_json()['targets']
+  for name, target in schema.targets.items():
+    columns = list(schemas.label_columns(name, target))
+    targets[name] = {**targets[name], 'columns': columns}
+  return targets

@@ -1,0 +1,271 @@
+"""Reads a table from files: CSV, Parquet, Feather or Arrow.
+
+Columns are Factors of texts, or `[N]` float64 where every text is a plain
+number; see `values`. What is missing, or a date, is not decided here.
+"""
+
+import codecs
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import numpy as np
+
+from experiments.datasets import cache
+from experiments.datasets.tables import blocks, dialect, sources
+from experiments.datasets.tables.blocks import Block
+from experiments.datasets.tables.values import Growing, as_factor
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+from lplmtl.columns import Column, Factor
+
+Columns = Mapping[str, Column]
+# Settings on which the columns of a CSV file depend.
+_SETTINGS = ('separator', 'encoding', 'decimal', 'column_names')
+
+
+class Table(NamedTuple):
+  """A table as read.
+
+  Attributes:
+    columns: by name.
+    facts: JSON data: `file`, `rows`, `sha256`, and `format`, for people.
+  """
+
+  columns: Columns
+  facts: dict[str, Any]
+
+
+def read(config: Config, missing: Sequence[str], flag: str = 'data') -> Table:
+  """Reads a table.
+
+  Args:
+    config: names the files and says how they are written.
+    missing: texts that mean "missing" in a column of numbers.
+    flag: the setting that names the files: `data` or `test_data`.
+
+  Raises:
+    InputError: a file is missing, damaged or malformed, or files have other
+      columns than the first.
+  """
+  data = getattr(config, flag)
+  if data == sources.STDIN:
+    return _read_csv(None, config, missing)
+  paths = sources.find(flag, data)
+  digest = sources.digest(paths)
+  settings = [getattr(config, name) for name in _SETTINGS]
+  key = f'{digest} {json.dumps([list(missing), *settings])}'
+  kept = cache.path_of(os.path.abspath(data), 'table')
+  found = cache.read(kept, 'table', key) if kept else None
+  if found is not None:
+    return Table(*found)
+  tables = [_read(path, config, missing) for path in paths]
+  columns = _joined(paths, [table.columns for table in tables])
+  rows = sum(table.facts['rows'] for table in tables)
+  name = paths[0].name if len(paths) == 1 else f'{data}, {len(paths)} files'
+  facts = {**tables[0].facts, 'file': name, 'rows': rows, 'sha256': digest}
+  if not rows:
+    raise InputError(f'{name}: expected rows below the header, found none')
+  if kept:
+    cache.write(kept, 'table', key, columns, facts)
+  return Table(columns, facts)
+
+
+def blocks_of(config: Config, missing: Sequence[str]) -> Iterator[Columns]:
+  """Reads a table block by block, each with at least one row.
+
+  The same text is the same value as in a table that is read as a whole.
+  """
+  if config.data == sources.STDIN:
+    paths: list[pathlib.Path | None] = [None]
+  else:
+    paths = list(sources.find('data', config.data))
+  for path in paths:
+    if path and path.suffix.lower() in sources.ARROW:
+      columns = sources.arrow(path).read(path)
+      if num_rows(columns):
+        yield columns
+      continue
+    name = str(path) if path else 'standard input'
+    with sources.opened(path) as stream:
+      written, decoded = _sniffed(stream, config, name)
+      names, found = _blocks(decoded, written, config.column_names, name)
+      for block in found:
+        if block.starts.shape[1]:
+          growing = [Growing(missing, written.point) for _ in names]
+          for i, column in enumerate(growing):
+            column.add(block, i)
+          yield dict(zip(names, (c.finish() for c in growing), strict=True))
+
+
+def _read(path: pathlib.Path, config: Config, missing: Sequence[str]) -> Table:
+  if path.suffix.lower() in sources.ARROW:
+    columns = sources.arrow(path).read(path)
+    kind = path.suffix[1:]
+    return Table(columns, {'rows': num_rows(columns), 'format': kind})
+  return _read_csv(path, config, missing)
+
+
+def _read_csv(
+  path: pathlib.Path | None, config: Config, missing: Sequence[str]
+) -> Table:
+  name = str(path) if path else 'standard input'
+  with sources.opened(path) as stream:
+    written, stream = _sniffed(stream, config, name)
+    names, found = _blocks(stream, written, config.column_names, name)
+    growing = [Growing(missing, written.point) for _ in names]
+    rows = 0
+    for block in found:
+      for i, column in enumerate(growing):
+        column.add(block, i)
+      rows += block.starts.shape[1]
+  columns: dict[str, Column] = {}
+  if rows:
+    columns = {n: c.finish() for n, c in zip(names, growing, strict=True)}
+  facts = {'file': name, 'rows': rows, 'sha256': '', 'format': str(written)}
+  return Table(columns, facts)
+
+
+def _sniffed(
+  stream: BinaryIO, config: Config, name: str
+) -> tuple[dialect.Dialect, BinaryIO]:
+  """Returns how a stream is written, and the stream as UTF-8."""
+  sample = stream.read(dialect.SAMPLE)
+  while len(sample) < dialect.SAMPLE and (more := stream.read(dialect.SAMPLE)):
+    sample += more
+  if not sample.strip():
+    raise InputError(f'{name}: expected a table, found an empty file')
+  is_whole = len(sample) < dialect.SAMPLE
+  written = dialect.find(sample, is_whole, config, name)
+  again = _Decoded(sample, stream, written.encoding, name)
+  return written, cast(BinaryIO, again)
+
+
+class _Decoded:
+  """A stream of UTF-8, whatever the encoding of the bytes beneath."""
+
+  def __init__(self, head: bytes, stream: BinaryIO, encoding: str, name: str):
+    self._head, self._stream, self._name = head, stream, name
+    self._encoding = encoding
+    is_utf8 = codecs.lookup(encoding).name == 'utf-8'
+    self._decoder = (
+      None if is_utf8 else codecs.getincrementaldecoder(encoding)()
+    )
+
+  def read(self, size: int) -> bytes:
+    """Reads about `size` bytes; fewer than one only at the end."""
+    found, self._head = self._head, b''
+    found = found or self._stream.read(size)
+    if self._decoder is None:
+      return found
+    try:
+      text = self._decoder.decode(found, final=not found)
+    except UnicodeDecodeError as error:
+      raise InputError(
+        f'{self._name}: expected {self._encoding}, found byte '
+        f'0x{error.object[error.start]:02x}: pass the right --encoding'
+      ) from error
+    if found and not text:  # part of a character, or a mark at the beginning
+      return self.read(size)
+    return text.encode()
+
+
+def _blocks(
+  stream: BinaryIO,
+  written: dialect.Dialect,
+  names: Sequence[str],
+  file: str,
+) -> tuple[Sequence[str], Iterator[Block]]:
+  """Returns the names of the columns, and blocks of rows."""
+  found = blocks.read(stream, written.separator, file, len(names))
+  first = next(found, None)
+  if first is None:
+    raise InputError(f'{file}: expected a table, found an empty file')
+  if not names:
+    row = np.array([0])
+    header = [first.cells(k, row)[0].strip() for k in range(len(first.starts))]
+    names, first = _check_header(header, file), first.skip(1)
+  elif len(names) > len(set(names)):
+    raise InputError('--column_names must differ, found one twice')
+
+  def rows() -> Iterator[Block]:
+    yield first
+    yield from found
+
+  return names, rows()
+
+
+def _check_header(header: Sequence[str], file: str) -> list[str]:
+  names = [name or f'Unnamed: {i}' for i, name in enumerate(header)]
+  twice = sorted({name for name in names if names.count(name) > 1})
+  if twice:
+    raise InputError(
+      f'{file}, line 1: column names must differ, found {", ".join(twice)} '
+      'more than once: rename or remove the copies'
+    )
+  if all(_is_number(name) for name in header):
+    raise InputError(
+      f'{file}, line 1: expected names of columns, found numbers only: pass '
+      '--column_names if the file has no header'
+    )
+  return names
+
+
+def _is_number(text: str) -> bool:
+  try:
+    float(text)
+  except ValueError:
+    return False
+  return True
+
+
+def num_rows(columns: Columns) -> int:
+  """Returns the number of rows of a table."""
+  column = next(iter(columns.values()), ())
+  return len(column.codes if isinstance(column, Factor) else column)
+
+
+def _joined(
+  paths: Sequence[pathlib.Path], tables: Sequence[Columns]
+) -> Columns:
+  """Returns the rows of several files with the same columns, in any order."""
+  if len(tables) == 1:
+    return tables[0]
+  first = tables[0]
+  for path, table in zip(paths, tables, strict=True):
+    if not table:  # a header without rows
+      continue
+    lacks, more = first.keys() - table.keys(), table.keys() - first.keys()
+    if lacks or more:
+      raise InputError(
+        f'{path} must have the columns of {paths[0].name}: '
+        + '; '.join(
+          f'{what} {", ".join(sorted(names)[:5])}'
+          for what, names in (('it lacks', lacks), ('it has also', more))
+          if names
+        )
+      )
+  tables = [table for table in tables if table]
+  return {name: _chained([t[name] for t in tables]) for name in first}
+
+
+def _chained(columns: Sequence[Column]) -> Column:
+  """Returns one column of the rows of several."""
+  if not any(isinstance(column, Factor) for column in columns):
+    return np.concatenate(columns)
+  texts, codes, before = [], [], 0
+  for column in columns:
+    factor = column if isinstance(column, Factor) else as_factor(column)
+    texts += [factor.values]
+    codes += [factor.codes.astype(np.int64) + before]
+    before += len(factor.values)
+  # The same text may occur in several files.
+  every = [
+    str(t, 'utf-8') if isinstance(t, bytes) else t for v in texts for t in v
+  ]
+  code_of: dict[str, int] = {}
+  new = np.array([code_of.setdefault(t, len(code_of)) for t in every])
+  values = np.array(list(code_of), object)
+  return Factor(new[np.concatenate(codes)], values)

@@ -1,0 +1,233 @@
+"""Finds the files of a table, and opens them whatever they are packed in."""
+
+import bz2
+import contextlib
+import glob
+import gzip
+import hashlib
+import importlib
+import io
+import lzma
+import pathlib
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, BinaryIO, cast
+
+from experiments.launcher.errors import InputError
+from lplmtl.storage import files
+
+STDIN = '-'
+ARROW = ('.parquet', '.pq', '.feather', '.arrow', '.ipc')
+_TEXT = ('.csv', '.tsv', '.txt', '.tab', '.psv', '.data', '.test')
+_PACKED = ('.gz', '.bz2', '.xz', '.zst', '.zip', '.tar', '.tgz')
+_HEAD = 512  # bytes that tell how a file is packed; tar has its mark at 257
+_CHUNK = 2**20
+# What Python's modules raise on damage, besides OSError.
+_DAMAGE = (
+  EOFError, ValueError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile,
+  RuntimeError, NotImplementedError,
+)  # fmt: skip
+
+
+def find(flag: str, data: str) -> list[pathlib.Path]:
+  """Returns the files that a path, a folder or a pattern stands for, by name.
+
+  Args:
+    flag: whose value it is, for messages.
+    data: the path; not `-`.
+
+  Raises:
+    InputError: there is no such file, or none that could be a table.
+  """
+  path = pathlib.Path(data)
+  if path.is_dir():
+    found = sorted(
+      p for p in path.iterdir()
+      if p.is_file() and not p.name.startswith(('.', '_')) and is_table(p)
+    )  # fmt: skip
+    if not found:
+      raise InputError(
+        f'--{flag}={data} is a folder without tables: expected files such as '
+        '.csv, .csv.gz, .tsv or .parquet in it'
+      )
+    return found
+  if path.exists():
+    return [path]
+  found = sorted(
+    p for p in map(pathlib.Path, glob.glob(data)) if not p.is_dir()
+  )
+  if not found:
+    raise InputError(f'--{flag}={data}: no such file or folder{_others(path)}')
+  return found
+
+
+def _others(path: pathlib.Path) -> str:
+  """Returns a hint: the tables beside a path that does not exist."""
+  with contextlib.suppress(OSError):
+    names = sorted(p.name for p in path.parent.iterdir() if is_table(p))
+    if names:
+      more = ', ...' if len(names) > 3 else ''
+      return f'; its folder holds {", ".join(names[:3])}{more}'
+  return ''
+
+
+def is_table(path: pathlib.Path) -> bool:
+  """Whether the name of a file is that of a table."""
+  suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+  if suffixes and suffixes[-1] in _PACKED:
+    suffixes.pop()
+  return bool(suffixes) and suffixes[-1] in (*_TEXT, *ARROW)
+
+
+def arrow(path: pathlib.Path) -> ModuleType:
+  """Returns the module that reads and writes Arrow's formats.
+
+  Raises:
+    InputError: PyArrow, which it needs, is missing.
+  """
+  try:
+    # PyArrow is an extra, and takes long to import.
+    from experiments.datasets.tables import arrow as module
+  except ImportError as error:
+    raise InputError(
+      f"{path} needs PyArrow: pip install 'lplmtl[tables]', or use CSV"
+    ) from error
+  return module
+
+
+def digest(paths: list[pathlib.Path]) -> str:
+  """Returns the SHA-256 of the bytes of a file; of several, of their digests.
+
+  Raises:
+    InputError: a file cannot be read.
+  """
+  try:
+    digests = [files.sha256(path) for path in paths]
+  except OSError as error:
+    raise InputError(
+      f'{error.filename}: cannot be read ({error.strerror})'
+    ) from error
+  if len(digests) == 1:
+    return digests[0]
+  return hashlib.sha256(''.join(digests).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def opened(path: pathlib.Path | None) -> Iterator[BinaryIO]:
+  """Opens a file, unpacked; standard input if there is no path.
+
+  Raises:
+    InputError: it cannot be read or unpacked.
+  """
+  name = str(path) if path else 'standard input'
+  try:
+    with contextlib.ExitStack() as stack:
+      if path is None:
+        file = cast(BinaryIO, sys.stdin.buffer)
+      else:
+        file = stack.enter_context(files.open_regular(path))
+      yield _unpacked(file, name, stack)
+  except InputError:
+    raise
+  except OSError as error:
+    raise InputError(
+      f'{name}: cannot be read ({error.strerror or error})'
+    ) from error
+  except _DAMAGE as error:
+    raise InputError(
+      f'{name}: damaged or truncated ({" ".join(str(error).split())})'
+    ) from error
+
+
+class _Peeked(io.RawIOBase):
+  """A stream whose first bytes can be looked at; standard input cannot seek."""
+
+  def __init__(self, file: BinaryIO):
+    self._file = file
+    self.head = file.read(_HEAD)
+    self._left = self.head
+
+  def readable(self) -> bool:
+    """Returns True."""
+    return True
+
+  def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    """Reads into a buffer; returns how many bytes."""
+    if self._left:
+      found, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
+    else:
+      found = self._file.read(len(buffer))
+    buffer[: len(found)] = found
+    return len(found)
+
+
+def _unpacked(
+  file: BinaryIO, name: str, stack: contextlib.ExitStack
+) -> BinaryIO:
+  """Returns the stream of what a file holds, by its first bytes."""
+  head, stream = _peeked(file)
+  unpacked: Any = None
+  if head.startswith(b'\x1f\x8b\x08'):
+    unpacked = gzip.GzipFile(fileobj=stream)
+  elif head.startswith(b'BZh') and head[4:10] == b'1AY&SY':
+    unpacked = bz2.BZ2File(stream)
+  elif head.startswith(b'\xfd7zXZ\0'):
+    unpacked = lzma.LZMAFile(stream)  # noqa: SIM115
+  elif head.startswith(b'\x28\xb5\x2f\xfd'):
+    unpacked = _zstandard(stream, name)
+  elif head.startswith(b'PK\x03\x04'):
+    return _zipped(stream, name, stack)
+  if unpacked is not None:
+    head, stream = _peeked(stack.enter_context(unpacked))
+  if head[257:262] == b'ustar':
+    return _tarred(stream, name, stack)
+  return stream
+
+
+def _peeked(file: BinaryIO) -> tuple[bytes, BinaryIO]:
+  """Returns the first bytes of a stream, and a stream that has them still."""
+  peeked = _Peeked(file)
+  return peeked.head, cast(BinaryIO, io.BufferedReader(peeked, _CHUNK))
+
+
+def _zstandard(stream: BinaryIO, name: str) -> Any:
+  for module in ('compression.zstd', 'zstandard'):  # the former: Python 3.14
+    with contextlib.suppress(ImportError):
+      return importlib.import_module(module).open(stream, 'rb')
+  raise InputError(
+    f'{name} is packed with Zstandard: pip install zstandard, or unpack it'
+  )
+
+
+def _zipped(
+  stream: BinaryIO, name: str, stack: contextlib.ExitStack
+) -> BinaryIO:
+  # The list of members is at the end, which a pipe cannot seek.
+  archive = stack.enter_context(zipfile.ZipFile(io.BytesIO(stream.read())))
+  members = [info for info in archive.infolist() if not info.is_dir()]
+  _check_single(name, [info.filename for info in members])
+  return cast(BinaryIO, stack.enter_context(archive.open(members[0])))
+
+
+def _tarred(
+  stream: BinaryIO, name: str, stack: contextlib.ExitStack
+) -> BinaryIO:
+  """Returns the first file of an archive; others are not looked for."""
+  archive = stack.enter_context(tarfile.TarFile.open(fileobj=stream, mode='r|'))
+  for member in archive:
+    if member.isfile():
+      return cast(BinaryIO, archive.extractfile(member))
+  _check_single(name, [])
+  raise AssertionError  # the line above raises
+
+
+def _check_single(name: str, members: list[str]) -> None:
+  if len(members) != 1:
+    shown = ', '.join(members[:3]) or 'none'
+    raise InputError(
+      f'{name} must hold one file, found {len(members)} (such as {shown}): '
+      'unpack it into a folder, and pass that'
+    )

@@ -1,0 +1,85 @@
+"""Trains on a table of your own, or predicts with what it trained.
+
+    python -m experiments.tabular --data=customers.csv --targets=churn,value
+    python -m experiments.tabular --data=new.csv --model=runs/customers \
+        --predict_to=scores.csv
+
+The first command prints what it takes each column for, and writes results.json,
+schema.json, pictures, the model and test_predictions.csv to runs/customers. A
+wrong guess is mended by a flag (--categories=zip), or by editing schema.json
+and handing it back with --schema.
+"""
+
+from typing import Any
+
+from absl import flags
+
+from experiments import datasets
+from experiments.launcher import frame, interrupts, options, output, parsing
+from experiments.launcher.errors import InputError
+
+options.define_flags()
+flags.adopt_module_key_flags(options)
+flags.DEFINE_string(
+  'model', '',
+  'Predict: the folder of a finished run, or the model folder in it.',
+)  # fmt: skip
+flags.DEFINE_string(
+  'predict_to', '',
+  'Predict: the file for the predictions, .csv or .parquet, or - for standard '
+  'output. Every row of --data gets one, in order.',
+)  # fmt: skip
+
+
+def run(config: options.Config) -> dict[str, Any]:
+  """Trains, scores, prints and writes what a Config asks for.
+
+  Returns:
+    What is written to results.json.
+
+  Raises:
+    InputError: a mistake in the Config or the files.
+    Exception: of other kinds, see `launcher.run.execute`.
+  """
+  # JAX takes seconds to import: not for --help.
+  from experiments.launcher import run
+
+  return run.execute(config, datasets.find)
+
+
+def main(argv: list[str]) -> None:
+  """Trains, scores a saved model (--eval_only) or predicts (--predict_to)."""
+  with frame.command(
+    'interrupted outside training: nothing new is kept'
+  ) as heed_signals:
+    options.refuse_arguments(argv)
+    config = options.from_flags(flags.FLAGS)
+    given = options.given(flags.FLAGS)
+    model = parsing.path('--model', flags.FLAGS.model)
+    if not config.data:
+      raise InputError(
+        '--data must name a table, such as --data=customers.csv; found none'
+      )
+    if bool(flags.FLAGS.model) != bool(flags.FLAGS.predict_to):
+      raise InputError(
+        '--model and --predict_to belong together: the model that predicts, '
+        'and the file for its predictions'
+      )
+    # Deferred as in `run`; a mistyped flag has been reported by now.
+    from experiments.datasets.tables import predicting
+    from experiments.launcher import jax_setup, run, unused
+
+    jax_setup.apply(config)
+    heed_signals()
+    if flags.FLAGS.predict_to:
+      predicting.predict(config, given, model, flags.FLAGS.predict_to)
+      return
+    if not config.eval_only:
+      unused.refuse([config], given)
+    run.execute(config, datasets.find, on_again=interrupts.leave)
+    if config.eval_only:
+      output.refuse_loss()  # the printed table is all the output
+
+
+if __name__ == '__main__':
+  frame.run(main)
