@@ -3,11 +3,12 @@
     python -m experiments.compare --flagfile=experiments/flags/NAME.flags
 
 Each `--row` tries every `--setting` and takes the best by the primary metrics
-of the validation rows, the mean over the tasks: AUC for a binary task, accuracy
-for classes, R² for a number (see `lplmtl.tasks`). It is then trained with
-`--num_seeds` fresh seeds and scored on the test rows. A field that the row sets
-overrides the setting's. Every finished fit is kept: the same command resumes
-where it stopped, and with another `--baseline` it only makes another table.
+of the validation rows, their mean over the tasks: AUC for a binary task,
+accuracy for classes, R² for a number (see `lplmtl.tasks`). It is then trained
+with `--num_seeds` fresh seeds and scored on the test rows. A field that the row
+sets overrides the setting's. Every finished fit is kept: the same command
+resumes where it stopped, and with another `--baseline` it only makes another
+table.
 """
 
 from absl import flags
@@ -25,15 +26,18 @@ flags.DEFINE_multi_string(
 flags.DEFINE_multi_string(
   'setting', [],
   'Compare: a setting that every row tries (repeat the flag), such as '
-  '"dropout=0.2 expert_widths=32,32 bottom_widths=128".',
+  '"dropout=0.2 expert_widths=32,32 bottom_widths=128". Default: one, as the '
+  'flags say, so that nothing is tuned.',
 )  # fmt: skip
 flags.DEFINE_multi_string(
   'tree_setting', [],
   'Compare: a setting that the trees try (repeat the flag), such as '
-  '"num_leaves=31 learning_rate=0.05".',
+  '"num_leaves=31 learning_rate=0.05", which is the default.',
 )  # fmt: skip
 flags.DEFINE_integer(
-  'tuning_seeds', 3, 'Compare: seeds per setting.',
+  'tuning_seeds', 3,
+  'Compare: seeds per setting, if there are several. --num_seeds, here 5 by '
+  'default, is the number of fresh ones with which the best is trained.',
   lower_bound=1, upper_bound=10_000,
 )  # fmt: skip
 flags.DEFINE_string(

@@ -23,6 +23,7 @@ from experiments.comparison import (
   tables,
   trees,
 )
+from experiments.datasets import base
 from experiments.datasets.census import loading, protocol
 from experiments.launcher import build, provenance
 from experiments.launcher.errors import InputError
@@ -205,8 +206,12 @@ def test_settings_that_diverge(finished, tmp_path, capsys, monkeypatch):
       raise training.NonFiniteError('not finite')
     return {name: {'income': [0.7], 'marital': [0.8]} for name in configs}
 
+  def train(config, data):  # of a row whose only setting diverges
+    tune({'': config}, data)
+    return fitted
+
   monkeypatch.setattr(networks, 'tune', tune)
-  monkeypatch.setattr(networks, 'train', lambda config, data: fitted)
+  monkeypatch.setattr(networks, 'train', train)
   arguments = [
     x
     for x in TINY
@@ -300,10 +305,16 @@ def test_chosen_is_the_best_mean_of_the_tasks():
     'a': {'income': [0.9, 0.8], 'marital': [0.7, 0.7]},
     'b': {'income': [0.8, 0.8], 'marital': [0.9, 0.9]},
   }
-  ours = networks.Networks('mmoe', made, encode=None, note=None)
+  todo = protocol.make_tasks(['income', 'marital'])
+
+  def encode(num_bins):
+    return base.Data(todo, None, None, None, None, facts={}, optimum={})
+
+  ours = networks.Networks('mmoe', made, encode, note=None)
   assert ours.choose(scores) == {'income': 'b', 'marital': 'b'}
-  assert ours.num_fits == 2 + 3
-  forest = trees.Trees('trees', made, encode=None)
+  assert ours.num_fits == 3 and not ours.tuning()  # nothing to choose
+  assert ours.choose({}) == {'income': '', 'marital': ''}
+  forest = trees.Trees('trees', made, encode)
   assert forest.choose(scores) == {'income': 'a', 'marital': 'b'}
   assert forest.num_fits == 2 * (2 * 2 + 3)
 
@@ -342,7 +353,6 @@ def test_verdict(income, marital, said):
     (['--setting=expert_widths=0'], 'widths'),
     (['--row=dselect_k num_experts=6'], 'row dselect_k num_experts=6: .* power'),
     (['--batch_size=5000'], '--batch_size=5000'),
-    (['--row=trees'], 'trees.* --tree_setting'),
     (['--tree_setting=num_leaves'], "LightGBM .* found 'num_leaves'"),
     (['--tree_setting=num_leafs=3'], "LightGBM .* found 'num_leafs=3'"),
     (['--row=ple dropout=0.1 dropout=0.2'], 'dropout twice'),
@@ -401,12 +411,11 @@ def test_trees(tmp_path):
   pytest.importorskip('lightgbm')
   raw = loading.read('sample', num_rows=4000)
   data = protocol.encode(raw, ('income',), num_bins=0)
-  found = boosting.fit(
-    boosting.parse('num_leaves=7 learning_rate=0.1'), 'income', data, 0
-  )
-  labels = data.test.labels['income']
   (todo,) = data.tasks
-  auc = boosting.score(todo, [found.scores], labels)['auc'][0]
+  found = boosting.fit(
+    boosting.parse('num_leaves=7 learning_rate=0.1'), todo, data, 0
+  )
+  auc = boosting.score(todo, found.scores[np.newaxis], data.test)['auc'][0]
   assert 0.75 < auc < 1.0 and 0.7 < found.validation < 1.0
   # Trees of at most 7 leaves: 7 values and 6 thresholds each.
   assert found.parameters % 1 == 0 and found.parameters > 13

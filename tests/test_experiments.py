@@ -62,7 +62,7 @@ def finished(tmp_path_factory):
 def test_a_run_writes_what_it_should(finished):
   names = {path.name for path in finished.iterdir()}
   assert names == {
-    'results.json', 'history.jsonl', 'curves.png', 'gates.png', 'model',
+    'results.json', 'history.jsonl', 'curves.png', 'gates.png', 'outcomes.png', 'model',
     '.lock',
   }  # fmt: skip
   assert (finished / '.lock').read_text() == str(os.getpid())

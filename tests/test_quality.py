@@ -1,5 +1,6 @@
 """Tables and pictures of tasks that are not binary; nothing is trained."""
 
+import dataclasses
 import io
 
 import jax
@@ -202,8 +203,9 @@ def test_a_comparison_of_other_tasks(drawn, monkeypatch):
   assert better['verdict'] == 'better on price, click, count'
   gains = [0.1, 0.1, 0.1, -0.1]
   assert better['mtl_gain'] == pytest.approx(100 * np.mean(gains) / 0.75)
-  ranking, cost, _ = tables.tables(found)
+  ranking, more, cost, _ = tables.tables(found)
   assert ranking.head[1:7:2] == ['price R²', 'kind accuracy', 'click AUC']
+  assert more.head[1] == 'count loss' and more.title.startswith('Test loss (')
   assert cost.head[3:5] == ['click AP', 'train ex/s']
   margins = {'price': 0.01, 'kind': 0.005, 'click': 0.002, 'count': 0.0}
   assert found['margin'] == margins
@@ -255,9 +257,13 @@ def test_the_best_setting_where_a_metric_is_undefined():
   assert rows.best(scores, ['x']) == 'a'
 
 
-def test_trees_are_for_binary_tasks():
-  with pytest.raises(InputError, match='binary tasks.*price, kind, c'):
-    boosting.check_tasks(TASKS)
+def test_trees_refuse_losses_that_they_do_not_know():
+  boosting.check_tasks(TASKS)
+  own = dataclasses.replace(TASKS[0], loss_fn=lambda outputs, labels: labels)
+  with pytest.raises(
+    InputError, match='cannot learn price, whose loss is none'
+  ):
+    boosting.check_tasks((*TASKS, own))
 
 
 def test_scores_of_other_tasks():

@@ -35,6 +35,7 @@ def run_in(folder):
   picture = b'\x89PNG\r\n\x1a\n....IHDR....tEXtSoftware\x00'
   (folder / 'curves.png').write_bytes(picture + b'lplmtl')
   (folder / 'gates.png').write_bytes(picture + b'Matplotlib version 3')
+  (folder / 'outcomes.png').write_bytes(picture + b'lplmtl')
   return folder
 
 
@@ -114,7 +115,7 @@ def test_files_of_others_are_refused_and_stay(name, content, folder):
 @pytest.mark.parametrize('kind', ['fifo', 'link', 'folder', 'dangling'])
 @pytest.mark.parametrize(
   'name',
-  ['results.json', 'history.jsonl', 'curves.png', 'gates.png', 'model',
+  ['results.json', 'history.jsonl', 'curves.png', 'gates.png', 'outcomes.png', 'model',
    'checkpoints', 'checkpoints/step_0000000003'],
 )  # fmt: skip
 def test_unusual_files_are_refused(kind, name, folder):

@@ -1,20 +1,23 @@
 """Gradient-boosted trees (LightGBM), which a user might choose instead.
 
-One model per task on the same rows and inputs: category ids as categories,
-numbers as numbers. Needs the extra `trees`.
+Each task has models of its own, on the same rows and inputs as the networks;
+see `objectives` for what they learn. Needs the extra `trees`.
 """
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.comparison import objectives, tree_inputs
 from experiments.datasets.base import Data
-from experiments.launcher import scoring
+from experiments.launcher import quality, scoring
 from experiments.launcher.errors import InputError
+from lplmtl import losses
 from lplmtl.training import parallel
 from lplmtl.types import Batch, Task
 
@@ -30,7 +33,7 @@ NAMES = (
   'min_sum_hessian_in_leaf', 'num_leaves', 'path_smooth',
 )  # fmt: skip
 _FIXED = {
-  'objective': 'binary', 'metric': 'auc', 'verbosity': -1,
+  'verbosity': -1,
   # The same trees in every run of the same command.
   'deterministic': True, 'force_row_wise': True,
 }  # fmt: skip
@@ -40,8 +43,8 @@ class Forest(NamedTuple):
   """One task's trained trees.
 
   Attributes:
-    validation: the AUC on the validation rows.
-    scores: `[N]` float32, logits of the test rows.
+    validation: the primary metric of the validation rows.
+    scores: `[N, K]` float32, the task's outputs for the test rows.
     parameters: number of thresholds and leaf values.
     seconds: of training.
     latency: median seconds to score one row.
@@ -52,6 +55,14 @@ class Forest(NamedTuple):
   parameters: int
   seconds: float
   latency: float
+
+
+class _Rows(NamedTuple):
+  """The rows with a label for a task: `[n, M]`, `[n, ...]`, `[n]` or None."""
+
+  inputs: np.ndarray
+  labels: np.ndarray
+  weights: np.ndarray | None
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -75,16 +86,6 @@ def parse(text: str) -> dict[str, Any]:
   return parameters
 
 
-def check_tasks(tasks: Sequence[Task]) -> None:
-  """Raises InputError for a task that is not binary."""
-  others = [task.name for task in tasks if task.label_range != (0, 1)]
-  if others:
-    raise InputError(
-      f'the row `trees` is for binary tasks only; found {", ".join(others)}: '
-      'leave the row out'
-    )
-
-
 def check(settings: Mapping[str, Mapping[str, Any]]) -> None:
   """Tries every setting on a few rows.
 
@@ -96,7 +97,7 @@ def check(settings: Mapping[str, Mapping[str, Any]]) -> None:
   for name, parameters in settings.items():
     rows = lightgbm.Dataset(inputs, inputs[:, 0] > 0)
     try:
-      lightgbm.train({**_FIXED, **parameters}, rows, 1)
+      lightgbm.train({**_FIXED, 'objective': 'binary', **parameters}, rows, 1)
     except lightgbm.basic.LightGBMError as error:
       reason = str(error).split(' at /')[0]  # without the line in the C++ code
       raise InputError(
@@ -104,60 +105,127 @@ def check(settings: Mapping[str, Mapping[str, Any]]) -> None:
       ) from error
 
 
+def check_tasks(tasks: Sequence[Task]) -> None:
+  """Raises InputError for tasks that no objective of LightGBM fits."""
+  others = [task.name for task in tasks if not objectives.models(task)]
+  if others:
+    raise InputError(
+      f'the row `trees` cannot learn {", ".join(others)}, whose loss is none '
+      'of those in lplmtl.tasks: leave the row out'
+    )
+
+
 def fit(
-  parameters: Mapping[str, Any], task: str, data: Data, seed: int
+  parameters: Mapping[str, Any], task: Task, data: Data, seed: int
 ) -> Forest:
-  """Trains one task's trees; validation AUC determines how many.
+  """Trains one task's trees; the validation rows determine how many.
+
+  Rows without a label for the task are left out of both.
 
   Args:
     parameters: LightGBM's.
-    task: the label to learn.
+    task: what to learn.
     data: rows whose numbers are not binned.
     seed: of the random choice of rows and columns.
   """
-  lightgbm = _lightgbm()
   start = time.perf_counter()
-  train = lightgbm.Dataset(
-    _inputs(data.train),
-    data.train.labels[task],
-    categorical_feature=list(range(_num_categories(data.train))),
-    free_raw_data=True,
-  )
-  held_out = lightgbm.Dataset(
-    _inputs(data.validation), data.validation.labels[task], reference=train
+  encode, num_categories = tree_inputs.make_encoder(data.train, data.tables)
+  train, held_out = (
+    _labelled(task, rows, encode) for rows in (data.train, data.validation)
   )
   run = {'num_threads': parallel.num_cores(), 'seed': seed}
-  model = lightgbm.train(
-    {**_FIXED, **run, **parameters},
-    train,
+  boosters = [
+    _train(
+      {**_FIXED, **run, **model.parameters, **parameters},
+      train._replace(labels=model.labels(train.labels)),
+      held_out._replace(labels=model.labels(held_out.labels)),
+      num_categories,
+    )
+    for model in objectives.models(task)
+  ]
+  seconds = time.perf_counter() - start
+
+  def predict(inputs: np.ndarray, **more: Any) -> np.ndarray:
+    raw = [
+      booster.predict(
+        inputs, raw_score=True, num_iteration=booster.best_iteration, **more
+      )
+      for booster in boosters
+    ]
+    return objectives.outputs(task, raw)
+
+  inputs = encode(data.test)
+  held_out_scores = predict(encode(data.validation))[np.newaxis]
+  metrics = score(task, held_out_scores, data.validation)
+  return Forest(
+    validation=float(metrics[quality.primary(metrics)][0]),
+    scores=predict(inputs),
+    parameters=sum(map(_count, boosters)),
+    seconds=seconds,
+    latency=scoring.latency(predict, inputs[:1], num_threads=1),
+  )
+
+
+def score(task: Task, scores: np.ndarray, rows: Batch) -> dict[str, np.ndarray]:
+  """Returns a task's metrics, `{metric: [S]}`, from `[S, N, K]` outputs.
+
+  Without metrics a task has its loss.
+  """
+  where = scoring.labelled(rows, task.name)
+  labels = losses.mask_labels(rows.labels[task.name], jnp.asarray(where))
+  metric_fns = task.metric_fns or {'loss': scoring.mean_loss(task)}
+  found = {}
+  for name, fn in metric_fns.items():
+    compiled = jax.jit(fn)
+    found[name] = np.array([float(compiled(x, labels, where)) for x in scores])
+  return found
+
+
+def _labelled(
+  task: Task, rows: Batch, encode: Callable[[Batch], np.ndarray]
+) -> _Rows:
+  where, weights = (
+    scoring.labelled(rows, task.name),
+    losses.row_weights(rows, task.name),
+  )
+  return _Rows(
+    encode(rows)[where],
+    np.asarray(rows.labels[task.name])[where],
+    None if weights is None else np.asarray(weights)[where],
+  )
+
+
+def _train(
+  parameters: Mapping[str, Any], train: _Rows, held_out: _Rows, categories: int
+) -> Any:
+  """Returns a trained booster.
+
+  Validation rows count alike, as in the metrics by which networks are chosen.
+  """
+  lightgbm = _lightgbm()
+  rows = lightgbm.Dataset(
+    train.inputs,
+    train.labels,
+    weight=train.weights,
+    categorical_feature=list(range(categories)),
+    free_raw_data=True,
+  )
+  return lightgbm.train(
+    parameters,
+    rows,
     ROUNDS,
-    valid_sets=[held_out],
+    valid_sets=[
+      lightgbm.Dataset(held_out.inputs, held_out.labels, reference=rows)
+    ],
     callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
   )
-  seconds = time.perf_counter() - start
-  best = model.best_iteration
-  test = _inputs(data.test)
-  scores = model.predict(test, raw_score=True, num_iteration=best)
-  trees = model.dump_model(num_iteration=best)['tree_info']
-  return Forest(
-    validation=float(model.best_score['valid_0']['auc']),
-    scores=np.asarray(scores, np.float32),
-    # A tree of n leaves has n values and n - 1 thresholds.
-    parameters=sum(2 * tree['num_leaves'] - 1 for tree in trees),
-    seconds=seconds,
-    latency=scoring.latency(model.predict, test[:1], num_threads=1),
-  )
 
 
-def score(
-  task: Task, scores: np.ndarray, labels: np.ndarray
-) -> dict[str, np.ndarray]:
-  """Returns a task's metrics, `{metric: [S]}`, from `[S, N]` logits."""
-  everywhere = jnp.ones(len(labels), bool)
-  return {
-    name: np.array([float(fn(seed, labels, everywhere)) for seed in scores])
-    for name, fn in task.metric_fns.items()
-  }
+def _count(booster: Any) -> int:
+  """Returns the number of thresholds and leaf values of a booster."""
+  trees = booster.dump_model(num_iteration=booster.best_iteration)['tree_info']
+  # A tree of n leaves has n values and n - 1 thresholds.
+  return sum(2 * tree['num_leaves'] - 1 for tree in trees)
 
 
 def _lightgbm() -> Any:
@@ -179,16 +247,3 @@ def _lightgbm() -> Any:
   logger.propagate = False
   lightgbm.register_logger(logger)
   return lightgbm
-
-
-def _num_categories(batch: Batch) -> int:
-  features: Any = batch.features  # a dict: see `Tables.encode`
-  return features['categories'].shape[1]
-
-
-def _inputs(batch: Batch) -> np.ndarray:
-  """Returns `[N, C + M]`, the category ids first."""
-  features: Any = batch.features
-  return np.concatenate(
-    [features['categories'].astype(np.float64), features['numeric']], axis=1
-  )

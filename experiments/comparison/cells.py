@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.datasets.base import Data
 from experiments.launcher import files, provenance
 from experiments.launcher.options import Config
 
@@ -119,17 +120,18 @@ class Store:
     return self._folder / _digest(self._identity(cell))[:_NAME_LENGTH]
 
 
-def identify(config: Config, facts: dict[str, Any]) -> dict[str, Any]:
-  """Returns what identifies the rows: their files, tasks and split.
+def identify(config: Config, data: Data) -> dict[str, Any]:
+  """Returns what identifies the rows: files, tasks and split.
 
   Args:
     config: fields that all rows of a comparison share.
-    facts: those of `base.Data`.
+    data: the encoded rows.
   """
+  facts = data.facts
   return {
     'dataset': facts['dataset'],
     'files': {split: file['sha256'] for split, file in facts['files'].items()},
-    'tasks': config.tasks,
+    'tasks': [task.name for task in data.tasks],
     'validation': config.validation,
     'split_seed': config.split_seed,
     'rows': facts['rows'],

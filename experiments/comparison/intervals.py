@@ -6,15 +6,14 @@ by DeLong's formula, other metrics by resampling the rows; see
 the metrics themselves: weights of rows act on losses only.
 """
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from experiments.launcher import scoring
 from lplmtl import metrics, statistics
 from lplmtl.types import Batch, Task
 
@@ -48,19 +47,18 @@ def gather(task: Task, scores: np.ndarray, test: Batch) -> Evidence:
     scores: `[S, N]` logits, or `[S, N, K]` for K > 1 outputs.
     test: the N rows.
   """
-  labels = np.asarray(test.labels[task.name])
-  where = (test.where or {}).get(task.name)
-  if where is not None:
-    scores, labels = scores[:, np.asarray(where)], labels[np.asarray(where)]
-  metric = next(iter(task.metric_fns.values()), None)
+  where = scoring.labelled(test, task.name)
+  scores, labels = scores[:, where], np.asarray(test.labels[task.name])[where]
   if not len(labels) or not np.isfinite(scores).all():
     return Evidence(None, None, None)
-  if metric is metrics.roc_auc and np.isin(labels, (0, 1)).all():
+  is_auc = next(iter(task.metric_fns.values()), None) is metrics.roc_auc
+  if is_auc and np.isin(labels, (0, 1)).all():
     return Evidence(scores, labels, None)
   if task.num_outputs == 1:
     scores = scores[..., np.newaxis]
-  score = _mean_loss(task.loss_fn) if metric is None else _compiled(metric)
-  samples = statistics.bootstrap(score, scores, labels, num_samples=SAMPLES)
+  samples = statistics.bootstrap(
+    _score(task), scores, labels, num_samples=SAMPLES
+  )
   return Evidence(None, None, samples)
 
 
@@ -88,14 +86,10 @@ def interval(
   return _UNDEFINED
 
 
-# Compiled once for all rows of a table and all samples.
-@functools.cache
-def _compiled(metric: Callable[..., Any]) -> Callable[..., Any]:
-  return jax.jit(
-    lambda scores, labels: metric(scores, labels, jnp.ones(len(labels), bool))
+def _score(task: Task) -> Callable[[Any, Any], Any]:
+  """Returns `(scores [n, K], labels [n]) -> metric`, compiled."""
+  metric = next(iter(task.metric_fns.values()), scoring.mean_loss(task))
+  compiled = jax.jit(metric)  # once for all rows of the table, and all samples
+  return lambda scores, labels: compiled(
+    scores, labels, np.ones(len(labels), bool)
   )
-
-
-@functools.cache
-def _mean_loss(loss_fn: Callable[..., Any]) -> Callable[..., Any]:
-  return jax.jit(lambda scores, labels: loss_fn(scores, labels).mean())

@@ -52,7 +52,8 @@ class Networks:
     """Number of models trained for the row in total."""
     plan = self.plan
     num_settings = len(plan.tuning_configs(self.name))
-    return num_settings * plan.tuning_seeds + plan.base.num_seeds
+    num_tuned = num_settings * plan.tuning_seeds if num_settings > 1 else 0
+    return num_tuned + plan.base.num_seeds
 
   def check(self) -> None:
     """Raises InputError for sizes that cannot be trained on these rows."""
@@ -64,18 +65,26 @@ class Networks:
         raise InputError(f'row {self.name}: {error}') from error
 
   def tuning(self) -> list[Cell]:
-    """Returns a cell per group of settings that compile together."""
+    """Returns a cell per group of settings that compile together.
+
+    There is none if there is nothing to choose.
+    """
+    configs = self.plan.tuning_configs(self.name)
 
     def cell(group: Mapping[str, Config]) -> Cell:
       inputs = {name: config.identity() for name, config in group.items()}
       return Cell('tune', inputs, lambda: self._tune(group))
 
-    return [cell(g) for g in groups(self.plan.tuning_configs(self.name))]
+    return [cell(g) for g in groups(configs)] if len(configs) > 1 else []
 
   def choose(self, scores: rows.Scores) -> dict[str, str]:
     """Chooses one setting for all tasks: the best by the mean over them."""
-    tasks = self.plan.base.tasks
-    return dict.fromkeys(tasks, rows.best(scores, tasks))
+    data = self.encode(self.plan.base.num_bins)
+    names = [task.name for task in data.tasks]
+    if not scores:
+      only = next(iter(self.plan.tuning_configs(self.name)))
+      return dict.fromkeys(names, only)
+    return dict.fromkeys(names, rows.best(scores, names))
 
   def final(self, chosen: Mapping[str, str]) -> Cell:
     """Returns the fit of the chosen setting with fresh seeds."""
@@ -134,8 +143,7 @@ def tune(
   size = first.num_seeds
   return {
     name: {
-      task: values[i * size : (i + 1) * size].tolist()
-      for task, values in scored.items()
+      task: values[i * size : (i + 1) * size] for task, values in scored.items()
     }
     for i, name in enumerate(configs)
   }
@@ -174,11 +182,7 @@ def _score(
     'latency': scoring.latency(predict, one_row),
     'seconds': dict(fitted.seconds),
   }
-  logits = {
-    name: x[..., 0] if x.shape[-1] == 1 else x
-    for name, x in test.logits.items()
-  }
-  return facts, logits
+  return facts, {n: rows.without_single(x) for n, x in test.logits.items()}
 
 
 def _fit(
@@ -237,7 +241,7 @@ def _one_row(data: Data) -> Any:
 
 def _chosen_validation(
   fitted: training.FitResult, tasks: Sequence[Task]
-) -> dict[str, np.ndarray]:
+) -> dict[str, list[float]]:
   """Returns `{task: [S]}`, the primary metric at each seed's best epoch."""
   scored = [r for r in fitted.history if 'validation' in r]
   epochs = np.array([record['epoch'] for record in scored])
@@ -246,5 +250,7 @@ def _chosen_validation(
   for task in tasks:
     metric = quality.primary(scored[0]['validation'][task.name])
     table = np.stack([r['validation'][task.name][metric] for r in scored])
-    values[task.name] = table[chosen, np.arange(len(chosen))].astype(float)
+    values[task.name] = rows.larger_is_better(
+      metric, table[chosen, np.arange(len(chosen))]
+    )
   return values

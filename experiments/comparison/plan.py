@@ -24,6 +24,11 @@ FIXED = (
   'num_seeds', 'seed', 'cpu_devices', 'compilation_cache', 'out_dir',
   'overwrite', *settings.of(sections.Table), *MEANINGLESS,
 )  # fmt: skip
+# Where no --num_seeds or --tree_setting is given: few seeds, but enough for an
+# interval; and LightGBM's own defaults at half the learning rate, as validation
+# rows decide on the number of trees.
+NUM_SEEDS = 5
+TREE_SETTING = 'num_leaves=31 learning_rate=0.05'
 MIN_SEEDS = 3  # two give a standard deviation, but a meaningless one
 
 
@@ -76,8 +81,6 @@ class Plan:
         '--margin must be a difference in a metric, from 0 to 1; found '
         f'{self.margin}'
       )
-    if TREES in self.rows and not self.tree_settings:
-      raise InputError('the row `trees` needs a --tree_setting')
 
   def tuning_configs(self, row: str) -> dict[str, Config]:
     """Returns `{setting: Config}`, what a row of networks tries.
@@ -114,11 +117,17 @@ def from_flags(values: flags.FlagValues) -> Plan:
   if not rows:
     raise InputError('nothing to compare: name each row with --row')
   default = SINGLE if SINGLE in rows else ''
+  base = options.from_flags(values)
+  if not values['num_seeds'].present:
+    base = dataclasses.replace(base, num_seeds=NUM_SEEDS)
+  tree_settings = values.tree_setting
+  if TREES in rows and not tree_settings:
+    tree_settings = [TREE_SETTING]
   return Plan(
-    base=options.from_flags(values),
+    base=base,
     rows=rows,
     settings=_by_name('setting', values.setting, parse_setting),
-    tree_settings=_by_name('tree_setting', values.tree_setting, boosting.parse),
+    tree_settings=_by_name('tree_setting', tree_settings, boosting.parse),
     tuning_seeds=values.tuning_seeds,
     baseline=_even_spaces(values.baseline) or next(iter(rows)),
     single=_even_spaces(values.single) or default,

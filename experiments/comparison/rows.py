@@ -14,7 +14,7 @@ from experiments.comparison.cells import Cell, Store
 from experiments.launcher import display, quality
 from lplmtl import training
 
-# `{setting: {task: [S]}}`, primary validation metrics.
+# `{setting: {task: [S]}}`, primary validation metrics; larger is better.
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
 
 
@@ -33,14 +33,18 @@ class Row(Protocol):
     """Raises InputError for sizes that cannot be trained on these rows."""
 
   def tuning(self) -> list[Cell]:
-    """Returns cells that try all settings.
+    """Returns cells that try all settings; none if there is only one.
 
     Their facts hold `scores`, as `Scores`; None in place of a setting's scores
     if it diverged.
     """
 
   def choose(self, scores: Scores) -> dict[str, str]:
-    """Returns the best settings, `{task: setting}`."""
+    """Returns the best settings, `{task: setting}`.
+
+    Args:
+      scores: empty if there is only one.
+    """
 
   def final(self, chosen: Mapping[str, str]) -> Cell:
     """Returns the fit with fresh seeds.
@@ -142,6 +146,17 @@ def best(scores: Scores, tasks: Sequence[str]) -> str:
   return max(scores, key=mean)
 
 
+def larger_is_better(metric: str, values: Any) -> list[float]:
+  """Returns the `[S]` values of a metric as Scores: a loss is negated."""
+  array = np.asarray(values, float)
+  return (-array if quality.is_loss(metric) else array).tolist()
+
+
+def without_single(logits: np.ndarray) -> np.ndarray:
+  """Returns `[S, N]` in place of `[S, N, 1]`; other shapes as they are."""
+  return logits[..., 0] if logits.shape[-1] == 1 else logits
+
+
 def _chosen(row: Row, store: Store) -> dict[str, str] | None:
   """Returns `{task: setting}`; None unless all settings have been tried.
 
@@ -150,8 +165,11 @@ def _chosen(row: Row, store: Store) -> dict[str, str] | None:
   Raises:
     NonFiniteError: every setting diverged.
   """
+  tuning = row.tuning()
+  if not tuning:
+    return row.choose({})
   scores: dict[str, Any] = {}
-  for cell in row.tuning():
+  for cell in tuning:
     fitted = store.load(cell)
     if fitted is None:
       return None

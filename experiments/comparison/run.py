@@ -85,7 +85,7 @@ def _compare(
   data = encode(plan.base.num_bins)
   store = cells.Store(
     directory / run_folder.CELLS,
-    cells.identify(plan.base, data.facts),
+    cells.identify(plan.base, data),
     before_writing,
   )
   every = [

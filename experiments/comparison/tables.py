@@ -5,7 +5,7 @@ All functions take the JSON data that `results.make` returns.
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,11 @@ from experiments.comparison.folder import (
 from experiments.launcher import display, drawing, files, provenance, quality
 
 Results = Mapping[str, Any]
+_MOST_TASKS = 3  # side by side: more would not fit a screen
+_CHOSEN = (
+  ' Each setting was chosen by the primary validation metrics of other seeds, '
+  'averaged over tasks; trees choose one for each task separately.'
+)
 
 
 def write(directory: pathlib.Path, results: Results) -> None:
@@ -50,12 +55,27 @@ def markdown(results: Results) -> str:
 
 def tables(results: Results) -> list[display.TextTable]:
   """Returns quality, cost, and the settings that were tried."""
-  return [quality_table(results), cost_table(results), settings_table(results)]
+  tasks = results['tasks']
+  return [
+    *(
+      quality_table(results, tasks[i : i + _MOST_TASKS])
+      for i in range(0, len(tasks), _MOST_TASKS)
+    ),
+    cost_table(results),
+    settings_table(results),
+  ]
 
 
-def quality_table(results: Results) -> display.TextTable:
-  """Returns each row's primary test metrics, and their differences."""
-  tasks, baseline = results['tasks'], results['baseline']
+def quality_table(
+  results: Results, tasks: Sequence[str] = ()
+) -> display.TextTable:
+  """Returns each row's primary test metrics, and their differences.
+
+  Args:
+    results: of the comparison.
+    tasks: those to show; by default all.
+  """
+  tasks, baseline = tasks or results['tasks'], results['baseline']
   metric = _primary(results)
   heads = (
     x
@@ -78,8 +98,9 @@ def quality_table(results: Results) -> display.TextTable:
     ]
     for row in results['rows']
   ]
+  names = _primary_names(results, tasks)
   return display.TextTable(
-    f'Test {_primary_names(results)} ({results["title"]}; mean ± std over '
+    f'Test {names} ({results["title"]}; mean ± std over '
     f'{results["num_seeds"]} seeds; Δ: difference from {baseline} with its '
     '95 % interval, in units of .0001)',
     ['row', *heads, f'against {baseline}', 'MTL gain'],
@@ -123,15 +144,25 @@ def cost_table(results: Results) -> display.TextTable:
 
 def settings_table(results: Results) -> display.TextTable:
   """Returns what the letters in the cost table stand for."""
-  return display.TextTable(
+  title = (
     f'Settings: every row tried each of them with {results["tuning_seeds"]} '
-    f'seeds and took the best by validation {_primary_names(results)}',
+    f'seeds and took the best by validation '
+    f'{_primary_names(results, results["tasks"])}'
+  )
+  if not _is_tuned(results):
+    title = 'Settings: one for all rows, as nothing was tuned'
+  return display.TextTable(
+    title,
     ['', 'setting'],
     [
       [letter, name or 'as given'] for name, letter in _letters(results).items()
     ],
     left=('', 'setting'),
   )
+
+
+def _is_tuned(results: Results) -> bool:
+  return max(len(results['settings']), len(results['tree_settings'])) > 1
 
 
 def notes(results: Results) -> str:
@@ -144,9 +175,8 @@ def notes(results: Results) -> str:
     '0 is inside the interval; no correction is made for the number of rows. '
     'The standard deviation is that of the seeds. '
     'FLOPs: to score one row. Training examples per second: over all seeds, '
-    'validation included. Latency: the median time to score one row. Each '
-    'setting was chosen by the primary validation metrics of other seeds, '
-    'averaged over tasks; trees choose one for each task separately.'
+    'validation included. Latency: the median time to score one row.'
+    + (_CHOSEN if _is_tuned(results) else '')
     + (' Rows were fitted on different machines or commits.' if differ else '')
   )
 
@@ -194,9 +224,11 @@ def _primary(results: Results) -> dict[str, str]:
   return {task: quality.primary(first[task]) for task in results['tasks']}
 
 
-def _primary_names(results: Results) -> str:
-  names = (quality.label(metric) for metric in _primary(results).values())
-  return ' and '.join(dict.fromkeys(names))
+def _primary_names(results: Results, tasks: Sequence[str]) -> str:
+  primary = _primary(results)
+  metrics = [primary[task] for task in tasks]
+  *others, last = dict.fromkeys(map(quality.label, metrics))
+  return f'{", ".join(others)} and {last}' if others else last
 
 
 def _letters(results: Results) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The row of gradient-boosted trees, one LightGBM model per task."""
+"""The row of gradient-boosted trees, LightGBM models for each task."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.comparison import boosting, rows
+from experiments.comparison import boosting, objectives, rows
 from experiments.comparison.cells import Cell, Fitted
 from experiments.comparison.plan import Plan
 from experiments.datasets.base import Data
-from experiments.launcher import scoring
+from experiments.launcher import quality, scoring
+from lplmtl.types import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,17 +34,20 @@ class Trees:
     """Number of models trained for the row in total."""
     plan = self.plan
     num_tuned = len(plan.tree_settings) * plan.tuning_seeds
-    return (num_tuned + plan.base.num_seeds) * len(plan.base.tasks)
+    if len(plan.tree_settings) == 1:
+      num_tuned = 0
+    num_models = sum(len(objectives.models(task)) for task in self._tasks())
+    return (num_tuned + plan.base.num_seeds) * num_models
 
   def check(self) -> None:
-    """Raises InputError for tasks that are not binary.
+    """Raises InputError for tasks that trees cannot learn.
 
     `boosting.check` has tried the settings.
     """
-    boosting.check_tasks(self.encode(0).tasks)
+    boosting.check_tasks(self._tasks())
 
   def tuning(self) -> list[Cell]:
-    """Returns a cell per setting."""
+    """Returns a cell per setting; none if there is nothing to choose."""
     plan = self.plan
 
     def cell(setting: str, parameters: Mapping[str, Any]) -> Cell:
@@ -54,11 +58,16 @@ class Trees:
         lambda: self._tune(setting, parameters),
       )
 
+    if len(plan.tree_settings) == 1:
+      return []
     return [cell(*item) for item in plan.tree_settings.items()]
 
   def choose(self, scores: rows.Scores) -> dict[str, str]:
-    """Chooses a setting for each task, because each has a model of its own."""
-    return {task: rows.best(scores, [task]) for task in self.plan.base.tasks}
+    """Chooses a setting for each task, because each has models of its own."""
+    names = [task.name for task in self._tasks()]
+    if not scores:
+      return dict.fromkeys(names, next(iter(self.plan.tree_settings)))
+    return {name: rows.best(scores, [name]) for name in names}
 
   def final(self, chosen: Mapping[str, str]) -> Cell:
     """Returns the fit of the chosen settings with fresh seeds."""
@@ -71,14 +80,20 @@ class Trees:
       lambda: self._train(parameters, first_seed),
     )
 
+  def _tasks(self) -> tuple[Task, ...]:
+    return self.encode(0).tasks
+
   def _tune(self, setting: str, parameters: Mapping[str, Any]) -> Fitted:
     base, data = self.plan.base, self.encode(0)
     scores = {
-      task: [
-        boosting.fit(parameters, task, data, base.seed + s).validation
-        for s in range(self.plan.tuning_seeds)
-      ]
-      for task in base.tasks
+      task.name: rows.larger_is_better(
+        quality.primary(task.metric_fns or {'loss': None}),
+        [
+          boosting.fit(parameters, task, data, base.seed + s).validation
+          for s in range(self.plan.tuning_seeds)
+        ],
+      )
+      for task in data.tasks
     }
     return Fitted({'scores': {setting: scores}}, {})
 
@@ -91,14 +106,16 @@ class Trees:
     for task in data.tasks:
       name = task.name
       forests = [
-        boosting.fit(parameters[name], name, data, first_seed + s)
+        boosting.fit(parameters[name], task, data, first_seed + s)
         for s in range(self.plan.base.num_seeds)
       ]
-      logits[name] = np.stack([forest.scores for forest in forests])
-      metrics = boosting.score(task, logits[name], data.test.labels[name])
+      scores = np.stack([forest.scores for forest in forests])
+      metrics = boosting.score(task, scores, data.test)
+      logits[name] = rows.without_single(scores)
       test[name] = {m: scoring.over_seeds(v) for m, v in metrics.items()}
-      aucs = np.array([forest.validation for forest in forests])
-      validation[name] = {'auc': scoring.over_seeds(aucs)}
+      held_out = np.array([forest.validation for forest in forests])
+      primary = quality.primary(metrics)
+      validation[name] = {primary: scoring.over_seeds(held_out)}
       # A row needs the trees of every task; seeds are alternatives.
       size += float(np.mean([forest.parameters for forest in forests]))
       latency += float(np.median([forest.latency for forest in forests]))

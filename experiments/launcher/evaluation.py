@@ -9,7 +9,13 @@ import flax.linen as nn
 import jax
 
 from experiments.datasets.base import Data, Dataset
-from experiments.launcher import display, run_folder, scoring, summary
+from experiments.launcher import (
+  display,
+  outcomes,
+  run_folder,
+  scoring,
+  summary,
+)
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import checkpoint
@@ -42,6 +48,9 @@ def score(
     'test': test.metrics,
     'validation': validation.metrics,
     'calibration': test.calibration,
+    'outcomes': outcomes.describe(
+      model.tasks, test.logits, data.test, data.facts.get('targets', {})
+    ),
     **scoring.costs(model, params, one_row(data)),
     'gates': scoring.gate_use(model, params, data.test.features),
     'config': config.to_json(),

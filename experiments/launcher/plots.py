@@ -120,36 +120,46 @@ def calibration(
 
   Args:
     path: the file.
-    runs: `{name: {task: {part: [S][bins]}}}`, see `scoring.Scores`. The rows of
-      a bin are added up over the seeds.
+    runs: `{name: {task: {part: [S][bins]}}}`, see `scoring.Scores`.
     task_names: one column each.
   """
   figure = drawing.new_figure(4 * len(task_names) + 2.6, 4.3)
   axes = figure.subplots(1, len(task_names), squeeze=False)
   for axis, task in zip(axes[0], task_names, strict=True):
-    axis.plot([0, 1], [0, 1], color='0.6', lw=0.8, label='perfect')
-    for number, (name, diagrams) in enumerate(runs.items()):
-      if task not in diagrams:
-        continue
-      count, predicted, observed = (
-        np.array(diagrams[task][part], float)
-        for part in ('num_rows', 'predicted', 'observed')
-      )
-      total = count.sum(axis=0)
-      is_shown = total >= _FEWEST_ROWS * len(count)
-      x, y = (
-        np.nansum(count * values, axis=0)[is_shown] / total[is_shown]
-        for values in (predicted, observed)
-      )
-      axis.plot(x, y, label=name, ms=4, **drawing.line_style(number))
+    reliability(axis, {name: of.get(task) for name, of in runs.items()})
     axis.set_title(task)
-    axis.set_xlabel('mean predicted probability')
-    axis.set_ylabel('share of positive rows')
-    axis.set_aspect('equal')
-    axis.grid(alpha=0.3)
   drawing.add_legend(figure, axes)
   figure.suptitle('Calibration on the test rows, 15 bins', fontsize=10)
   drawing.save(figure, path)
+
+
+def reliability(axis: Any, diagrams: Mapping[str, Any]) -> None:
+  """Draws one task's reliability diagrams.
+
+  Args:
+    axis: Matplotlib's.
+    diagrams: `{name: {part: [S][bins]}}`; None for a run without the task. The
+      rows of a bin are added up over the seeds.
+  """
+  axis.plot([0, 1], [0, 1], color='0.6', lw=0.8, label='perfect')
+  for number, (name, diagram) in enumerate(diagrams.items()):
+    if diagram is None:
+      continue
+    count, predicted, observed = (
+      np.array(diagram[part], float)
+      for part in ('num_rows', 'predicted', 'observed')
+    )
+    total = count.sum(axis=0)
+    is_shown = total >= _FEWEST_ROWS * len(count)
+    x, y = (
+      np.nansum(count * values, axis=0)[is_shown] / total[is_shown]
+      for values in (predicted, observed)
+    )
+    axis.plot(x, y, label=name, ms=4, **drawing.line_style(number))
+  axis.set_xlabel('mean predicted probability')
+  axis.set_ylabel('share of positive rows')
+  axis.set_aspect('equal')
+  axis.grid(alpha=0.3)
 
 
 def gates(

@@ -19,6 +19,7 @@ from experiments.launcher import (
   lock,
   memory,
   options,
+  panels,
   plots,
   provenance,
   run_folder,
@@ -258,6 +259,8 @@ def _write(
       _names(data),
       results['title'],
     )
+    if panels.can_be_drawn(results):
+      panels.outcomes(folder / run_folder.OUTCOMES, results)
     if results['gates']:
       plots.gates(folder / run_folder.GATES, results['gates'], results['title'])
   if data.predictions:

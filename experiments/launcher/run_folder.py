@@ -14,9 +14,11 @@ from lplmtl.storage import files, folders, pytrees, saves
 
 RESULTS, HISTORY = 'results.json', 'history.jsonl'
 CURVES, GATES = 'curves.png', 'gates.png'
+OUTCOMES = 'outcomes.png'
 SCHEMA, PREDICTIONS = 'schema.json', 'test_predictions.csv'
 MODEL, CHECKPOINTS = 'model', 'checkpoints'
 COMPARISON, CELLS = 'comparison.json', 'cells'
+_REMOVED = (RESULTS, HISTORY, CURVES, GATES, OUTCOMES, PREDICTIONS)
 TRUTH = '_truth'  # ends the name of a column of true values in PREDICTIONS
 _LONGEST_HEADER = 2**20  # bytes: enough for 10,000 names
 ELSEWHERE = 'move it away, or choose another --out_dir'
@@ -61,6 +63,7 @@ def check(folder: pathlib.Path) -> None:
     (HISTORY, _is_history),
     (CURVES, _is_picture),
     (GATES, _is_picture),
+    (OUTCOMES, _is_picture),
     (SCHEMA, _is_schema),
     (PREDICTIONS, _is_predictions),
   ):
@@ -191,8 +194,8 @@ def clear(folder: pathlib.Path) -> None:
   it.
   """
   check(folder)
-  files.tidy(folder, (RESULTS, HISTORY, CURVES, GATES, SCHEMA, PREDICTIONS))
-  for name in (RESULTS, HISTORY, CURVES, GATES, PREDICTIONS):
+  files.tidy(folder, (*_REMOVED, SCHEMA))
+  for name in _REMOVED:
     if (folder / name).is_dir():
       (folder / name).rmdir()  # empty, or `check` would have raised
     else:

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from lplmtl import inspection, metrics
+from lplmtl import inspection, losses, metrics
 from lplmtl.compression import cost
 from lplmtl.training import parallel, programs
 from lplmtl.types import Batch, PyTree, Task
@@ -88,6 +88,20 @@ def score(
     },
     {name: of_task['logits'] for name, of_task in values.items()},
   )
+
+
+def mean_loss(task: Task) -> Callable[[Any, Any, Any], Any]:
+  """Returns a task's loss as a metric, for tasks without one of their own."""
+  return lambda outputs, labels, where: losses.masked_mean(
+    task.loss_fn(outputs, labels), where
+  )[0]
+
+
+def labelled(rows: Batch, task: str) -> np.ndarray:
+  """Returns `[N]` bool, which rows have a label for a task."""
+  if rows.where is not None and task in rows.where:
+    return np.asarray(rows.where[task])
+  return np.ones(len(jax.tree.leaves(rows.labels[task])[0]), bool)
 
 
 def _without_nan(values: np.ndarray) -> list[list[float | None]]:

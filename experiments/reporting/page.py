@@ -19,7 +19,7 @@ from experiments.reporting.pictures import Picture
 
 HTML, MARKDOWN = 'report.html', 'report.md'
 _PICTURES = re.compile(
-  r'(learning|calibration|(gates|differences|sizes)_[0-9]+)\.png'
+  r'(learning|calibration|(outcomes|gates|differences|sizes)_[0-9]+)\.png'
 )
 _MARK = '<!-- lplmtl report -->'  # by which we recognise our own pages
 _MARK_WITHIN = 1000  # bytes of a page

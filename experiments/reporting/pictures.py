@@ -4,7 +4,7 @@ import pathlib
 from typing import NamedTuple
 
 from experiments.comparison import plots as comparison_plots
-from experiments.launcher import plots
+from experiments.launcher import panels, plots
 from experiments.reporting import tables
 from experiments.reporting.contents import Contents
 
@@ -39,9 +39,14 @@ def _of_runs(contents: Contents, folder: pathlib.Path) -> list[Picture]:
     if run.results.get('calibration')
   }
   if diagrams:
-    plots.calibration(folder / 'calibration.png', diagrams, tasks)
+    binary = [t for t in tasks if any(t in of for of in diagrams.values())]
+    plots.calibration(folder / 'calibration.png', diagrams, binary)
     drawn.append(Picture('calibration.png', 'Calibration on the test rows'))
   for i, run in enumerate(runs):
+    if run.results.get('outcomes'):
+      name = f'outcomes_{i}.png'
+      panels.outcomes(folder / name, run.results)
+      drawn.append(Picture(name, f'Predictions beside the truth: {run.name}'))
     if run.results['gates']:
       name = f'gates_{i}.png'
       plots.gates(folder / name, run.results['gates'], run.name)
