@@ -375,7 +375,12 @@ def test_class_balance():
   assert balance[3]['share'] == 0.5
 
 
-def test_a_regression_without_a_scale_says_what_is_missing():
-  schema = Schema({}, {'y': Target('regression')})
-  with pytest.raises(ValueError, match='needs the scale of the training rows'):
+@pytest.mark.parametrize(
+  'kind, what', [('regression', 'scale'), ('binary', 'classes')]
+)
+def test_a_schema_that_is_not_complete_says_what_is_missing(kind, what):
+  schema = Schema({}, {'y': Target(kind)})
+  with pytest.raises(
+    ValueError, match=f'{kind} target needs the {what} of the training rows'
+  ):
     targets.encode_labels(schema, {'y': X})

@@ -173,6 +173,11 @@ def mean_outputs(target: Target, logits: Any) -> np.ndarray:
 
 def ordered_classes(target: Target) -> tuple[Class, ...]:
   """Returns the classes by index: of a binary target, the positive one last."""
+  if not target.classes:
+    raise ValueError(
+      f'a {target.kind} target needs the classes of the training rows: call '
+      'labels.complete(schema, training_rows) first'
+    )
   if target.kind != 'binary':
     return target.classes
   return tuple(sorted(target.classes, key=lambda c: c == target.positive))
