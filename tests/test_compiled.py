@@ -11,7 +11,8 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, losses
+from lplmtl import balancing, losses, tables, tabular
+from lplmtl.tabular import build
 from lplmtl.training import compiled, parallel
 from tests import contracts
 
@@ -126,6 +127,21 @@ def test_predictions_compile_once_for_equal_models(count):
 
   predict()
   assert count(predict, scale=2.0) == 0
+
+
+def test_folds_of_a_table_share_an_encoder():
+  """Though their vocabularies differ by a few rare values."""
+  folds = [
+    tables.fit({'city': [f'town {i}' for i in range(size)]}, {})
+    for size in (90, 94)
+  ]
+  small, large = (table.num_categories[0] for table in folds)
+  assert small < large
+  settings = tabular.Settings()
+  one, other = (build.make_encoder(settings, table) for table in folds)
+  assert one == other
+  size = one.encoder.num_categories[0]
+  assert large <= size <= 1.25 * large
 
 
 def _mesh():
