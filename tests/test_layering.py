@@ -254,6 +254,7 @@ ALLOWED = {
     'training',
   },
   'tabular.tuning': {
+    'tabular.build',
     'tabular.labels',
     'tabular.schema',
     'tabular.settings',

@@ -1,7 +1,9 @@
 """The Estimator inside scikit-learn: clone, validation, search, pipelines."""
 
 import dataclasses
+import pathlib
 import pickle
+import re
 import sys
 
 import jax
@@ -13,6 +15,8 @@ from lplmtl import tabular
 from lplmtl.tabular import estimator, tuning
 from lplmtl.training import compiled
 from tests.tiny_tables import NUM_ROWS, OPTIONS, table
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -53,6 +57,19 @@ def test_every_option_is_a_parameter():
   assert repr(model) == "Estimator(targets='late', dropout=0.25, ignore=['a'])"
   with pytest.raises(ValueError, match="'learing_rate'.*'learning_rate'"):
     tabular.Estimator('late', learing_rate=1)
+
+
+def test_the_readme_lists_the_settings_with_their_defaults():
+  text = (ROOT / 'lplmtl' / 'tabular' / 'README.md').read_text()
+  rows = text.partition('| setting |')[2].partition('\n\n')[0].splitlines()
+  listed = {}
+  for row in rows[2:]:
+    names, defaults = (re.findall('`([^`]+)`', x) for x in row.split('|')[1:3])
+    listed |= dict(zip(names, defaults, strict=True))
+  assert listed == {
+    field.name: getattr(field.default, '__name__', repr(field.default))
+    for field in dataclasses.fields(tabular.Settings)
+  }
 
 
 def test_clones_are_equal_and_not_fitted(late, X, y):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+import numpy as np
 import optax
 
 from lplmtl.layers import encoder, experts
@@ -14,8 +15,16 @@ from lplmtl.tabular.settings import Settings
 from lplmtl.types import Aggregator, Balancer, Task
 
 
-def make_encoder(settings: Settings, tables: Tables) -> nn.Module:
-  """Builds the encoder of a table, with feature crosses if asked for."""
+def make_encoder(
+  settings: Settings, tables: Tables, features: Mapping[str, np.ndarray]
+) -> nn.Module:
+  """Builds the encoder of a table, with feature crosses if asked for.
+
+  Args:
+    settings: sizes.
+    tables: what encoded the rows.
+    features: the encoded training rows.
+  """
   columns = encoder.TabularEncoder(
     tuple(map(_rounded, tables.num_categories)),
     settings.embed_dim,

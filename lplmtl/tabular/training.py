@@ -64,8 +64,8 @@ def train(
     validation: the rows that choose the epoch, like `frame`; None splits them
       off, as the schema or `settings.validation_share` say.
     on_epoch: called with each epoch's record; see `lplmtl.fit`.
-    start: continues from its parameters, with its schema and tables, whatever
-      `schema` says of classes, means and vocabularies.
+    start: continues from its parameters, with its schema, tables and model,
+      whatever `schema` and the sizes in `settings` say.
 
   Returns:
     Predictor.
@@ -105,12 +105,15 @@ def train_rows(
     name: np.full(settings.num_seeds, getattr(settings, name), np.float32)
     for name in ('learning_rate', 'weight_decay')
   }
-  params = None if start is None else start.params
-  result = fit(rows, settings, hyperparams, on_epoch=on_epoch, start=params)
+  model = start.model if start else make_model(rows, settings)
+  params = start.params if start else None
+  result = fit(
+    rows, settings, model, hyperparams, on_epoch=on_epoch, start=params
+  )
   return Predictor(
     schema=rows.schema,
     tables=rows.tables,
-    model=make_model(rows, settings),
+    model=model,
     params=jax.device_get(result.params),
     history=tuple(result.history),
   )
@@ -211,13 +214,14 @@ def fit_tables(columns: Columns, schema: Schema, num_bins: int) -> Tables:
 
 def make_model(rows: Rows, settings: Settings) -> Any:
   """Builds the model of encoded rows."""
-  encoder = build.make_encoder(settings, rows.tables)
+  encoder = build.make_encoder(settings, rows.tables, rows.train.features)
   return build.make_model(settings, rows.tasks, encoder)
 
 
 def fit(
   rows: Rows,
   settings: Settings,
+  model: Any,
   hyperparams: Mapping[str, np.ndarray],
   *,
   on_epoch: OnEpoch | None = None,
@@ -228,16 +232,14 @@ def fit(
   Args:
     rows: from `encode`.
     settings: `num_seeds` is not used.
-    hyperparams: `learning_rate`, `weight_decay` and, if it differs between the
-      models, `dropout`: `[S]` each.
+    model: the model, or a function of hyperparams that makes it.
+    hyperparams: `learning_rate`, `weight_decay` and what else `model` reads,
+      `[S]` each.
     on_epoch: see `lplmtl.fit`.
     start: the parameters to start from, or None.
   """
   num_rows = len(rows.train.features['numeric'])
   batch_size = min(settings.batch_size, num_rows)
-  model: Any = make_model(rows, settings)
-  if 'dropout' in hyperparams:
-    model = build.ModelMaker(settings, model.tasks, model.encoder)
   num_steps = settings.num_epochs * (num_rows // batch_size)
   seeds = np.arange(len(hyperparams['learning_rate'])) + settings.seed
   return training.fit(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lplmtl import training
-from lplmtl.tabular import labels
+from lplmtl.tabular import build, labels
 from lplmtl.tabular import training as tables
 from lplmtl.tabular.schema import Schema
 from lplmtl.tabular.settings import Settings
@@ -198,8 +198,11 @@ def _train(rows: tables.Rows, members: Sequence[Settings]) -> list[Trial]:
     name: np.asarray([getattr(one, name) for one in members], np.float32)
     for name in ('learning_rate', 'weight_decay', 'dropout')
   }
+  settings = members[0]
+  encoder = build.make_encoder(settings, rows.tables, rows.train.features)
+  maker = build.ModelMaker(settings, rows.tasks, encoder)
   try:
-    result = tables.fit(rows, members[0], hyperparams)
+    result = tables.fit(rows, settings, maker, hyperparams)
   except training.NonFiniteError:  # all of them end when one of them does
     return [Trial(one, float('nan')) for one in members]
   return [
