@@ -52,6 +52,17 @@ class Numeric:
     with np.errstate(all='ignore'):  # `encode` checks the result
       return (_maybe_log(values, self.log) - self.mean) / self.std
 
+  @property
+  def knots(self) -> tuple[float, ...]:
+    """The encoded edges, and one a standard deviation beyond either end.
+
+    The extremes of training, instead, could be outliers, far from other rows.
+    """
+    if not self.edges:
+      return ()
+    inner = self.scale(np.asarray(self.edges)).astype(np.float32)
+    return tuple(np.unique([inner[0] - 1, *inner, inner[-1] + 1]).tolist())
+
   def fill_in(self, name: Any, values: np.ndarray) -> np.ndarray:
     """Returns `[N]` float64 without NaN.
 

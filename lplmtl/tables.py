@@ -33,7 +33,6 @@ __all__ = (
   'Tables', 'bin_edges', 'fit', 'numbers_of',
 )  # fmt: skip
 
-
 _BLOCK = 4096  # rows that are copied at a time
 _NONE: Mapping[Any, Any] = types.MappingProxyType({})
 
@@ -83,6 +82,12 @@ class Tables:
   def num_ordered(self) -> int:
     """The number of category columns that are bins; these are the last ones."""
     return sum(bool(n.edges) for n in self.numerics.values())
+
+  @property
+  def knots(self) -> tuple[tuple[float, ...], ...]:
+    """Those of each column of `numeric`: `Numeric.knots`; `()` for a flag."""
+    knots = [n.knots for n in self.numerics.values()]
+    return (*knots, *[()] * len(set(self.flags.values())))
 
   @property
   def num_buckets(self) -> tuple[int, ...]:
@@ -215,10 +220,8 @@ class Tables:
         "features must be the output of encode, with 'categories'; found "
         f'{_tables_data.kind(features)}'
       )
-    ids = features['categories']
-    counts = dict(
-      zip(self.vocabularies, (ids == UNSEEN).sum(axis=0), strict=False)
-    )
+    unseen = (features['categories'] == UNSEEN).sum(axis=0)
+    counts = dict(zip(self.vocabularies, unseen, strict=False))
     for name, scaler in self.numerics.items():
       if name in columns and name not in self._parts and not scaler.flag:
         values = numeric.read(name, columns[name], self._missing)

@@ -1,4 +1,4 @@
-"""Hashed columns in a TabularEncoder."""
+"""Hashed columns and knots in a TabularEncoder."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import lplmtl
+from lplmtl import tables
+from lplmtl.layers import piecewise
 
 FEATURES = {
   'categories': jnp.array([[1, 0], [2, 3]]),
@@ -97,3 +99,69 @@ def test_a_hashed_table_trains_and_scores(tmp_path):
     lplmtl.predict(loaded, parameters, again.encode(rows))['y'],
     lplmtl.predict(model, params, features)['y'],
   )
+
+
+KNOTS = ((-1.0, 0.0, 2.0), (), (-3.0, -2.0, 5.0, 6.0))
+
+
+def test_numbers_follow_lines_between_their_knots():
+  """Against NumPy's own interpolation of the values at the knots."""
+  encoder = piecewise.PiecewiseLinear(KNOTS, embed_dim=2)
+  x = np.random.default_rng(0).normal(0, 3, (50, 3)).astype(np.float32)
+  # All values are positive, so that the activation changes nothing.
+  params = {
+    'pieces': np.arange(1, 11, dtype=np.float32).reshape(5, 2),
+    'slopes': np.array([[1, 2], [3, 4]], np.float32),
+    'bias': np.full((2, 2), 20, np.float32),
+  }
+  encoded = encoder.apply({'params': params}, jnp.asarray(x))
+  assert encoded.shape == (50, 2 * 2 + 3)
+  first = 0
+  for m, column in enumerate((0, 2)):
+    knots = np.array(KNOTS[column])
+    last = first + len(knots) - 1
+    bends = np.concatenate([np.zeros((1, 2)), params['pieces'][first:last]])
+    values = (
+      20 + np.cumsum(bends, axis=0) + knots[:, None] * params['slopes'][m]
+    )
+    for k in range(2):
+      expected = np.interp(x[:, column], knots, values[:, k])
+      np.testing.assert_allclose(encoded[:, 2 * m + k], expected, rtol=1e-5)
+    clamped = np.clip(x[:, column], knots[0], knots[-1])
+    np.testing.assert_array_equal(encoded[:, 4 + column], clamped)
+    first = last
+  np.testing.assert_array_equal(encoded[:, 5], x[:, 1])  # has no knots
+
+
+def test_an_encoder_with_knots_reads_no_bins():
+  table = {'age': np.array([1.0, 2.0, np.nan, 4.0, 80.0]), 'one': np.ones(5)}
+  fitted = tables.fit(
+    {'city': ['a', 'b', 'a', 'b', 'a']}, table, num_bins=3, fill_missing=True
+  )
+  rows = fitted.encode(
+    {'city': ['a', 'b'], **{k: v[:2] for k, v in table.items()}}
+  )
+  assert [len(knots) for knots in fitted.knots] == [4, 0, 0]
+  encoder = lplmtl.TabularEncoder(
+    fitted.num_categories, 2, fitted.num_ordered, knots=fitted.knots
+  )
+  encoded, variables = encoder.init_with_output(jax.random.key(0), rows)
+  assert encoded.shape == (2, 2 + 2 + 3)
+  assert variables['params']['embedding'].shape == (3, 2)
+  other = {**rows, 'categories': np.where([True, False], rows['categories'], 0)}
+  np.testing.assert_array_equal(encoder.apply(variables, other), encoded)
+
+
+@pytest.mark.parametrize(
+  'knots, embed_dim, complaint',
+  [
+    (((0.0, 1.0),), 2, r'shape \[B, 1\], a column .* found \(2, 2\)'),
+    (((0.0,), ()), 2, r'increasing order; found \(0.0,\)'),
+    (((0.0, 0.0), ()), 2, r'increasing order; found \(0.0, 0.0\)'),
+    (((0.0, 1.0), ()), 0, 'at least 1, found 0'),
+  ],
+)
+def test_knots_must_fit(knots, embed_dim, complaint):
+  encoder = piecewise.PiecewiseLinear(knots, embed_dim)
+  with pytest.raises(ValueError, match=complaint):
+    encoder.init(jax.random.key(0), jnp.ones((2, 2)))

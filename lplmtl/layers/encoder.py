@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _checks
-from lplmtl.layers import modules
+from lplmtl.layers import modules, piecewise
 from lplmtl.types import Array
 
 
@@ -23,11 +23,16 @@ class TabularEncoder(nn.Module):
   lowest bin up to it, `v_b + 0.3 (s_1 + ... + s_b)`: neighbouring bins share
   what they learn, while a single bin can still differ.
 
+  With `knots`, numbers are embedded by piecewise-linear functions instead (see
+  `lplmtl.layers.piecewise`) and their bins are left unread: better wherever
+  thresholds are sharp or numbers have outliers.
+
   A hashed value, whose column has too many for a vocabulary, has two buckets;
   its embedding is the sum of theirs.
 
   Number of parameters: embed_dim for each value of each column and each bucket,
-  and another embed_dim for each bin.
+  and another embed_dim for each bin; with knots those of `PiecewiseLinear`
+  instead of the bins'.
 
   Attributes:
     num_categories: vocabulary size of each of the C category columns, including
@@ -36,6 +41,8 @@ class TabularEncoder(nn.Module):
     num_ordered: number of columns, the last ones, that are ordered bins of
       numbers.
     num_buckets: number of buckets of each of the H hashed columns.
+    knots: of each of the N numeric columns, such as `Tables.knots`; `()` for no
+      piecewise-linear functions.
 
   Example:
     >>> import jax
@@ -51,12 +58,16 @@ class TabularEncoder(nn.Module):
   embed_dim: int = 4
   num_ordered: int = 0
   num_buckets: tuple[int, ...] = ()
+  knots: tuple[tuple[float, ...], ...] = ()
 
   @nn.compact
   def __call__(
     self, features: Mapping[str, Array], *, train: bool = False
   ) -> Array:
     """Maps the features to `[B, D]`, D = (C + H) embed_dim + N.
+
+    With knots, D = (C' + H + M) embed_dim + N, for C' columns that are no bins
+    and M numeric ones that have knots.
 
     Args:
       features: `categories`, `[B, C]` int ids, and `numeric`, `[B, N]` float;
@@ -92,8 +103,13 @@ class TabularEncoder(nn.Module):
         f'{self.num_ordered}'
       )
     parts = []
+    if self.knots:
+      numeric = piecewise.PiecewiseLinear(
+        self.knots, self.embed_dim, name='numbers'
+      )(numeric)
+      num_columns -= self.num_ordered
     if num_columns:
-      parts.append(self._embed(categories))
+      parts.append(self._embed(categories[:, :num_columns]))
     if self.num_buckets:
       parts.append(self._embed_hashed(features['hashed']))
     if not parts:
@@ -103,15 +119,16 @@ class TabularEncoder(nn.Module):
 
   def _embed(self, categories: Array) -> Array:
     """Returns the embeddings of `[B, C]` ids as `[B, C embed_dim]`."""
+    columns = self.num_categories[: categories.shape[1]]
     table = self.param(
       'embedding',
       # Small, so that rare values start near their column's mean: on census66k
       # a standard deviation of 0.5 costs 0.003 of validation AUC.
       nn.initializers.normal(0.05),
-      (sum(self.num_categories), self.embed_dim),
+      (sum(columns), self.embed_dim),
       jnp.float32,
     )
-    if self.num_ordered:
+    if self.num_ordered and not self.knots:
       sizes = self.num_categories[-self.num_ordered :]
       steps = self.param(
         'steps',
@@ -122,7 +139,7 @@ class TabularEncoder(nn.Module):
         jnp.float32,
       )
       table = _add_steps(table, steps, sizes)
-    return _look_up(table, categories, self.num_categories)
+    return _look_up(table, categories, columns)
 
   def _embed_hashed(self, hashed: Array) -> Array:
     """Returns the embeddings of `[B, H, 2]` buckets as `[B, H embed_dim]`."""
