@@ -95,7 +95,8 @@ def test_equal_fits_compile_once(count):
   assert count(fit, scale=0.0) == 1
   old, new = (jax.tree.leaves(found[i].params) for i in (0, -1))
   assert not any(map(np.array_equal, old, new))
-  assert count(fit, num_rows=40) == 1
+  assert count(fit, num_rows=41) == 1
+  assert count(fit, num_rows=47) == 0  # as many steps, and as many batches
   assert count(fit, width=5) >= 3
 
 

@@ -228,6 +228,7 @@ def _make_job(
   keys, hyperparams = parallel.fill(
     (keys, jax.tree.map(jnp.atleast_1d, hyperparams)), mesh
   )
+  data = arrays.fill_up(data, batch_size)
   data, validation = parallel.replicate((data, validation), mesh)
   made = programs.make(
     model,

@@ -28,7 +28,7 @@ class Inputs(NamedTuple):
 
   Attributes:
     hyperparams: pytree of `[S]`, or None.
-    data: the training rows.
+    data: the training rows; zeros may follow (see `arrays.fill_up`).
     validation: the validation rows, or None.
     shuffle: `epoch -> row numbers [S, N, B]`, on the host; see `make_shuffle`.
     num_steps: N, the steps of an epoch.
