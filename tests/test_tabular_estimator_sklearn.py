@@ -1,6 +1,7 @@
 """The Estimator inside scikit-learn: clone, validation, search, pipelines."""
 
 import dataclasses
+import inspect
 import pathlib
 import pickle
 import re
@@ -52,6 +53,8 @@ def test_every_option_is_a_parameter():
   }
   model = tabular.Estimator('late')
   assert names < set(model.get_params())
+  shown = inspect.signature(tabular.Estimator).parameters
+  assert {k: v.default for k, v in shown.items()} == estimator.DEFAULTS
   assert len(estimator.DEFAULTS) == len(names) + 5  # none hides another
   model.set_params(dropout=0.25, ignore=['a'])
   assert repr(model) == "Estimator(targets='late', dropout=0.25, ignore=['a'])"

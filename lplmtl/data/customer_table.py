@@ -78,7 +78,7 @@ def customers(num_rows: int, seed: int = 0) -> dict[str, np.ndarray]:
 def _nothing(column: np.ndarray) -> Any:
   if column.dtype == object:
     return None
-  return np.datetime64('NaT') if column.dtype.kind == 'M' else np.nan
+  return np.datetime64('NaT', 'h') if column.dtype.kind == 'M' else np.nan
 
 
 def _draw_inputs(

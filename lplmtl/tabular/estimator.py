@@ -1,6 +1,7 @@
 """`Estimator`: training and prediction behind scikit-learn's interface."""
 
 import dataclasses
+import inspect
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -78,6 +79,19 @@ class Estimator:
     ['churn', 'churn_probability', 'value']
   """
 
+  # What `help` and editors show: every parameter, with its default.
+  __signature__ = inspect.Signature(
+    [
+      inspect.Parameter(
+        name,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD
+        if name == 'targets'
+        else inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+      )
+      for name, default in DEFAULTS.items()
+    ]
+  )
   targets: Any
   schema: Schema | None
   tune: int
