@@ -54,9 +54,9 @@ def _column(path: pathlib.Path, name: str, array: Any) -> Column:
     array = array.cast(array.type.value_type)
   kind = array.type
   if types.is_floating(kind) or types.is_integer(kind) or types.is_null(kind):
-    whole = types.is_integer(kind) and len(array) > array.null_count
-    largest = compute.max(compute.abs_checked(array.cast('float64')))
-    if not whole or largest.as_py() < _EXACT:
+    has_whole = types.is_integer(kind) and len(array) > array.null_count
+    ends = compute.min_max(array).as_py().values() if has_whole else ()
+    if all(abs(end) < _EXACT for end in ends):
       numbers = array.cast('float64').to_numpy(zero_copy_only=False)
       return np.asarray(numbers, np.float64)
   elif types.is_decimal(kind):

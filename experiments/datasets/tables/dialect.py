@@ -57,11 +57,13 @@ def find(sample: bytes, is_whole: bool, config: Config, file: str) -> Dialect:
   """
   encoding = config.encoding or _encoding(sample, is_whole)
   try:
-    decoder = codecs.getincrementaldecoder(encoding)
-    text = decoder('replace').decode(sample)
-  except (LookupError, ValueError, TypeError) as error:
+    if not codecs.lookup(encoding)._is_text_encoding:
+      raise LookupError  # such as base64
+    text = codecs.getincrementaldecoder(encoding)('replace').decode(sample)
+  except (LookupError, ValueError) as error:
     raise InputError(
-      f'--encoding={encoding}: no such encoding of text is known ({error})'
+      f'--encoding={encoding}: no such encoding of text is known; examples are '
+      'utf-8, utf-16, cp1252 and latin-1'
     ) from error
   separator = config.separator.replace('tab', '\t').replace('\\t', '\t')
   if separator and (len(separator) > 1 or not separator.isascii()):

@@ -155,8 +155,8 @@ class _Decoded:
     )
 
   def read(self, size: int) -> bytes:
-    """Reads about `size` bytes; fewer than one only at the end."""
-    found, self._head = self._head, b''
+    """Reads about `size` bytes; none only at the end."""
+    found, self._head = self._head[:size], self._head[size:]
     found = found or self._stream.read(size)
     if self._decoder is None:
       return found

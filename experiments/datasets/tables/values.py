@@ -6,6 +6,7 @@ has the text that a column of numbers would give it (`1.50` is `1.5`), so that
 the same text is the same value in any block, file or column.
 """
 
+import math
 import re
 from collections.abc import Collection, Iterable
 
@@ -16,8 +17,11 @@ from lplmtl import columns as raw
 from lplmtl.columns import Column, Factor
 
 # A plain number, as programs write it. A code is not one: neither 007 nor +49,
-# 12E4, or an integer of more digits than float64 tells apart.
-_PLAIN = re.compile(r'-?(?:0|[1-9]\d{0,14})?(?:\.\d*)?(?:(?<=[\d.])e[+-]?\d+)?')
+# 12e4 (perhaps hexadecimal), or more digits than float64 tells apart.
+_PLAIN = re.compile(
+  r'-?(?:0|[1-9]\d{0,14})?(?:\.\d*)?(?:(?<=[\d.])e[+-]\d{2,3})?', re.ASCII
+)
+_IN_NUMBERS = np.isin(np.arange(256), [0, *b'0123456789+-.,e '])
 _DIGITS = 15  # so many decimal digits are exact in float64
 _WORD = 8
 _WIDTH = 2 * _WORD  # bytes: a sign, a point and almost all digits
@@ -112,8 +116,10 @@ class Growing:
   def _number(self, text: str) -> float | None:
     if self._point != '.':
       text = text.replace('.', ' ').replace(self._point, '.')
-    is_number = _PLAIN.fullmatch(text) and any(map(str.isdigit, text))
-    return float(text) if is_number else None
+    if not _PLAIN.fullmatch(text) or not any(map(str.isdigit, text)):
+      return None
+    number = float(text)
+    return number if math.isfinite(number) else None
 
   def _codes(self, block: Block, column: int) -> np.ndarray:
     """Returns the block's codes; adds the texts that are new."""
@@ -146,12 +152,15 @@ class Growing:
       np.concatenate([block.text, np.zeros(width, np.uint8)]), width
     )
     found = windows[starts] * (np.arange(width) < size[:, None])
-    if (found == ord(self._point)).any():  # perhaps a number, see `_normal`
+    may_differ = (found == ord(self._point)) | (found == ord('e'))
+    if (may_differ.any(1) & _IN_NUMBERS[found].all(1)).any():  # see `_normal`
       return None
-    return found.astype(np.uint8).view(f'S{width}')[:, 0]
+    texts = found.astype(np.uint8).view(f'S{width}')[:, 0]
+    return None if (texts == b'-0').any() else texts
 
   def _normal(self, text: str) -> str:
-    if self._point in text or text == '-0':  # other numbers are as they should
+    # Other plain numbers are as they should be.
+    if self._point in text or 'e-' in text or 'e+' in text or text == '-0':
       number = self._number(text.strip())
       return text if number is None else as_text(number)
     return text
