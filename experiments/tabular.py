@@ -18,7 +18,7 @@ from experiments import datasets
 from experiments.launcher import frame, interrupts, options, output, parsing
 from experiments.launcher.errors import InputError
 
-options.define_flags()
+options.define_flags(options.TABLE_DEFAULTS)
 flags.adopt_module_key_flags(options)
 flags.DEFINE_string(
   'model', '',

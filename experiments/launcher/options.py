@@ -7,7 +7,8 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from absl import flags
@@ -22,6 +23,17 @@ _SECTIONS = (
 )  # fmt: skip
 # Where the rows are: what they are is identified by their content.
 _PLACES = frozenset({'data', 'test_data', 'schema', 'index_column'})
+# What flags that are not given mean for a table: the defaults of
+# `lplmtl.tabular.Settings`, which were chosen on several tables.
+TABLE_DEFAULTS: Mapping[str, Any] = MappingProxyType(
+  {
+    'expert_widths': ((64,), (64,)), 'tower_widths': (32,), 'embed_dim': 8,
+    'num_bins': 64, 'num_crosses': 1, 'cross_rank': 32, 'dropout': 0.1,
+    'optimizer': 'adamw', 'learning_rate': 1e-3, 'weight_decay': 0.1,
+    'schedule': 'cosine', 'batch_size': 256, 'epochs': 20, 'patience': 0,
+    'balancer': 'equal', 'num_seeds': 1,
+  }
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +125,20 @@ def cache_dir() -> pathlib.Path | None:
   return pathlib.Path(base) / 'lplmtl'
 
 
-def define_flags() -> None:
-  """Defines a flag for each field of Config, once for all commands."""
+def define_flags(
+  defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+  """Defines a flag for each field of Config, once for all commands.
+
+  Args:
+    defaults: what --help shows in place of the fields' own defaults; see
+      `from_flags`.
+  """
   if 'architecture' in flags.FLAGS:
     return
   for section in _SECTIONS:
     for name, setting in fields.of(section).items():
-      default = getattr(section, name)
+      default = defaults.get(name, getattr(section, name))
       setting.define(
         name=name,
         default=None if default is None else setting.show(default),
@@ -137,10 +156,16 @@ def refuse_arguments(argv: Sequence[str]) -> None:
 
 
 def from_flags(values: flags.FlagValues) -> Config:
-  """Returns the Config that parsed flags ask for."""
-  return Config(
-    **{name: _from_flag(name, values[name].value) for name in fields.of(Config)}
-  )
+  """Returns the Config that parsed flags ask for.
+
+  Flags that were not given have the defaults of Config, or of a table.
+  """
+  asked = {name: _from_flag(name, values[name].value) for name in given(values)}
+  return Config(**{**_defaults(bool(asked.get('data'))), **asked})
+
+
+def _defaults(is_table: bool) -> Mapping[str, Any]:
+  return TABLE_DEFAULTS if is_table else {}
 
 
 def given(values: flags.FlagValues) -> frozenset[str]:
@@ -150,7 +175,7 @@ def given(values: flags.FlagValues) -> frozenset[str]:
 
 def changed(config: Config) -> frozenset[str]:
   """Returns the fields of a Config that differ from their defaults."""
-  default = Config()
+  default = Config(**_defaults(bool(config.data)))
   return frozenset(
     name
     for name in fields.of(Config)

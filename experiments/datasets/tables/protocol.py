@@ -119,8 +119,11 @@ def encode(
     if fitted is None:
       fitted = training.fit_tables(parts['train'].columns, schema, num_bins)
     for split, part in parts.items():
-      labels: Any = tabular.encode_labels(schema, part.columns)
-      batches[split] = Batch(fitted.encode(part.columns), *labels)
+      features: Any = fitted.encode(part.columns)
+      labels, where, weights = tabular.encode_labels(schema, part.columns)
+      has_all = all(known.all() for known in where.values())
+      known: Any = None if has_all else where  # None is faster
+      batches[split] = Batch(features, labels, known, weights)
   except encoding.RowError as error:
     part = parts[split]
     raise InputError(

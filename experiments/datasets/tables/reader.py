@@ -74,7 +74,7 @@ def read(config: Config, missing: Sequence[str], flag: str = 'data') -> Table:
 
 
 def blocks_of(config: Config, missing: Sequence[str]) -> Iterator[Columns]:
-  """Reads a table block by block, each with at least one row.
+  """Reads a table block by block; a table without rows is one empty block.
 
   The same text is the same value as in a table that is read as a whole.
   """
@@ -84,20 +84,17 @@ def blocks_of(config: Config, missing: Sequence[str]) -> Iterator[Columns]:
     paths = list(sources.find('data', config.data))
   for path in paths:
     if path and path.suffix.lower() in sources.ARROW:
-      columns = sources.arrow(path).read(path)
-      if num_rows(columns):
-        yield columns
+      yield sources.arrow(path).read(path)
       continue
     name = str(path) if path else 'standard input'
     with sources.opened(path) as stream:
       written, decoded = _sniffed(stream, config, name)
       names, found = _blocks(decoded, written, config.column_names, name)
       for block in found:
-        if block.starts.shape[1]:
-          growing = [Growing(missing, written.point) for _ in names]
-          for i, column in enumerate(growing):
-            column.add(block, i)
-          yield dict(zip(names, (c.finish() for c in growing), strict=True))
+        growing = [Growing(missing, written.point) for _ in names]
+        for i, column in enumerate(growing):
+          column.add(block, i)
+        yield dict(zip(names, (c.finish() for c in growing), strict=True))
 
 
 def _read(path: pathlib.Path, config: Config, missing: Sequence[str]) -> Table:

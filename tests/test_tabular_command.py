@@ -1,0 +1,338 @@
+"""experiments.tabular: from a file to predictions, and every mistake a line."""
+
+import csv
+import json
+import pathlib
+import re
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import datasets, tabular
+from experiments.datasets.census import sample
+from experiments.launcher import display, options
+from lplmtl import data
+from lplmtl import tabular as library
+from tests.launching import launch
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = (
+  '--epochs=2', '--tower_widths=4', '--num_bins=4', '--num_crosses=0',
+  '--batch_size=64', '--architecture=shared_bottom', '--bottom_widths=4',
+  '--compilation_cache=none',
+)  # fmt: skip
+TARGETS = '--targets=churn,segment,value'
+
+
+def _table(path, num_rows, seed=0, **changes):
+  columns = {**data.customers(num_rows, seed=seed), **changes}
+  with open(path, 'w', newline='') as file:
+    writer = csv.writer(file)
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+      writer.writerow('' if x is None or x != x else x for x in row)
+  return path
+
+
+def _tabular(*arguments):
+  return launch(tabular.main, *arguments)
+
+
+def _load(config):
+  return datasets.find(config).load(config, display.make_console())
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """The folder of a finished run, its table, and new rows."""
+  folder = tmp_path_factory.mktemp('table')
+  table = _table(folder / 'customers.csv', 300)
+  run = folder / 'run'
+  assert _tabular(f'--data={table}', TARGETS, *TINY, f'--out_dir={run}') == 0
+  return run, table, _table(folder / 'new.csv', 40, seed=1)
+
+
+def _rows(path):
+  with open(path, newline='') as file:
+    return list(csv.DictReader(file))
+
+
+def test_a_run_says_what_it_learned_from(finished, capsys):
+  run, table, _ = finished
+  results = json.loads((run / 'results.json').read_text())
+  assert [next(iter(results['test'][t])) for t in ('churn', 'segment', 'value')] == [
+    'auc', 'accuracy', 'r2',
+  ]  # fmt: skip
+  assert results['data']['rows'] == {'train': 240, 'validation': 30, 'test': 30}
+  assert results['data']['targets']['segment']['classes'] == [
+    'bargain', 'business', 'loyal', 'new',
+  ]  # fmt: skip
+  assert 'comma-separated, utf-8' in results['data']['statement']
+  schema = library.Schema.from_json(
+    json.loads((run / 'schema.json').read_text())
+  )
+  assert schema.inputs['age'].kind == 'number'
+  assert list(schema.targets) == ['churn', 'segment', 'value']
+  # The same command shows the results again, with the table of the columns.
+  assert _tabular(f'--data={table}', TARGETS, *TINY, f'--out_dir={run}') == 0
+  shown = capsys.readouterr().out
+  assert 'this run is already finished' in shown
+  for text in ('signup', 'target (regression)', 'bargain'):
+    assert text in shown
+
+
+def test_predictions_stand_beside_the_truth(finished):
+  run, table, _ = finished
+  predictions = _rows(run / 'test_predictions.csv')
+  assert len(predictions) == 30
+  rows = _rows(table)
+  for prediction in predictions:
+    row = rows[int(prediction['row'])]
+    for target in ('churn', 'segment', 'value'):
+      assert prediction[f'{target}_truth'] in (
+        row[target],
+        row[target].removesuffix('.0'),
+      )
+  values = np.array([float(p['value']) for p in predictions])
+  assert 100 < values.mean() < 2000  # in the unit of the table
+  assert {p['segment'] for p in predictions} <= {
+    'bargain',
+    'business',
+    'loyal',
+    'new',
+  }
+
+
+def test_predicting_gives_what_the_library_gives(finished, tmp_path):
+  run, _, new = finished
+  out = tmp_path / 'scores.csv'
+  assert _tabular(f'--data={new}', f'--model={run}', f'--predict_to={out}') == 0
+  found = _rows(out)
+  expected = library.load(run / 'model').predict(data.customers(40, seed=1))
+  assert [row['row'] for row in found] == [str(i) for i in range(40)]
+  assert [row['churn'] for row in found] == list(expected['churn'])
+  np.testing.assert_allclose(
+    [float(row['value']) for row in found], expected['value'], rtol=1e-8
+  )
+
+
+def test_predicting_without_targets_names_rows_by_a_column(
+  finished, tmp_path, capsys
+):
+  run, _, _ = finished
+  columns = data.customers(5, seed=2)
+  ids = [f'c{i}' for i in range(5)]
+  kept = {
+    k: v for k, v in columns.items() if k not in ('churn', 'segment', 'value')
+  }
+  path = tmp_path / 'a.csv'
+  with open(path, 'w', newline='') as file:
+    writer = csv.writer(file)
+    writer.writerow(['id', *kept])
+    writer.writerows(zip(ids, *kept.values(), strict=True))
+  arguments = (
+    f'--data={path}',
+    f'--model={run / "model"}',
+    '--index_column=id',
+  )
+  assert _tabular(*arguments, '--predict_to=-') == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split(',')[0] for line in lines] == ['id', *ids]
+  assert _tabular(*arguments, f'--predict_to={tmp_path / "a.parquet"}') == 0
+  assert (tmp_path / 'a.parquet').read_bytes()[:4] == b'PAR1'
+
+
+def test_a_saved_model_scores_the_table_again(finished, capsys):
+  run, table, _ = finished
+  results = json.loads((run / 'results.json').read_text())
+  assert _tabular(f'--data={table}', '--eval_only', f'--out_dir={run}') == 0
+  shown = capsys.readouterr().out
+  assert f'{results["test"]["value"]["r2"]["mean"]:.4f}' in shown
+  assert 'other than these' not in shown
+
+
+def test_an_edited_schema_is_handed_back(finished, tmp_path, capsys):
+  run, table, _ = finished
+  schema = json.loads((run / 'schema.json').read_text())
+  schema['inputs']['visits'] = {'kind': 'category'}
+  schema['targets'].pop('segment')
+  edited = tmp_path / 'schema.json'
+  edited.write_text(json.dumps(schema))
+  found = _load(options.Config(data=str(table), schema=str(edited))).encode(0)
+  assert [task.name for task in found.tasks] == ['churn', 'value']
+  assert 'visits' in found.tables.vocabularies
+  assert found.extra['schema']['inputs']['visits'] == {'kind': 'category'}
+  out = f'--out_dir={tmp_path / "run"}'
+  arguments = (f'--data={table}', f'--schema={edited}', out, *TINY)
+  for edit, complaint in (
+    ({'inputs': {'visit': {'kind': 'number'}}}, "'visit'"),
+    ({'inputs': {'age': {'kind': 'integer'}}}, "'integer'"),
+    ({'surprise': 1}, 'surprise'),
+  ):
+    edited.write_text(json.dumps({**schema, **edit}))
+    assert _tabular(*arguments) == 1
+    error = capsys.readouterr().err
+    assert complaint in error and error.count('\n') == 1
+  edited.write_text('{')
+  assert _tabular(*arguments) == 1
+  assert 'cannot be read' in capsys.readouterr().err
+  assert _tabular(*arguments, '--categories=visits') == 1
+  assert 'already says what --categories would' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'arguments, complaint',
+  [
+    ([], '--targets must name the columns to predict'),
+    (['--targets=chrun'], "did you mean 'churn'"),
+    (['--targets=churn:regresion'], "'churn:regresion'"),
+    (['--targets=churn,churn'], "found 'churn' again"),
+    (['--targets=topics:multilabel'], 'topics:multilabel(sports+politics)'),
+    (['--targets=churn', '--positive=yes'], "found 'yes'"),
+    (['--targets=churn', '--positive=churn:maybe'], "found 'maybe'"),
+    (['--targets=churn', '--categories=cty'], "did you mean 'city'"),
+    (['--targets=churn', '--numbers=plan'], "'plan'"),
+    (['--targets=churn', '--tasks=income'], '--tasks is for Census-Income'),
+    (['--targets=churn', '--dataset=sample'], '--dataset is for Census-Income'),
+    (['--targets=churn', '--model=x'], '--model and --predict_to belong together'),
+    (['--targets=empty'], "target 'empty' has no label"),
+    (['--targets=one'], "must have two classes or more"),
+    (['--targets=city:binary'], 'two classes'),
+    (['--targets=churn', '--group_column=grp'], "'grp'"),
+    (['--targets=churn', '--data=nowhere.csv'], 'no such file or folder'),
+    (['--targets=churn', '--test_data=nowhere.csv'], '--test_data=nowhere.csv: no such'),
+    (['--targets=churn', '--weight_column=plan'], "plan"),
+  ],
+  ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
+)  # fmt: skip
+def test_mistakes_end_in_one_line(arguments, complaint, tmp_path, capsys):
+  table = _table(tmp_path / 'a.csv', 60, empty=[''] * 60, one=['x'] * 60)
+  run = tmp_path / 'run'
+  assert _tabular(f'--data={table}', f'--out_dir={run}', *TINY, *arguments) == 1
+  error = capsys.readouterr().err
+  assert complaint in error and error.count('\n') == 1, error
+  assert not run.exists()
+
+
+def test_ten_rows_are_too_few(tmp_path, capsys):
+  table = _table(tmp_path / 'a.csv', 10)
+  assert (
+    _tabular(f'--data={table}', TARGETS, f'--out_dir={tmp_path / "run"}') == 1
+  )
+  assert '10 rows are too few' in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings('default')
+def test_a_target_in_disguise_is_named(tmp_path, capsys):
+  """In a line, with the other tables, before training."""
+  churn = data.customers(80)['churn']
+  copy = [{'yes': 'left', 'no': 'stays'}.get(x, '') for x in churn]
+  table = _table(tmp_path / 'a.csv', 80, state=copy)
+  found = _load(options.Config(data=str(table), targets=('churn',)))
+  assert [task.name for task in found.tasks] == ['churn']
+  (line,) = re.findall('note: .*state.*', capsys.readouterr().out)
+  assert 'churn' in line
+
+
+def test_a_table_without_rows_gets_a_header(finished, tmp_path):
+  run, table, _ = finished
+  path, out = tmp_path / 'a.csv', tmp_path / 'out.csv'
+  path.write_text(table.read_text().split('\n')[0] + '\n')
+  assert (
+    _tabular(f'--data={path}', f'--model={run}', f'--predict_to={out}') == 0
+  )
+  assert out.read_text().startswith('row,churn,') and not _rows(out)
+
+
+@pytest.mark.parametrize(
+  'change, complaint',
+  [
+    (lambda rows: [row[1:] for row in rows], 'lacks'),
+    (lambda rows: [rows[0], ['x'] * len(rows[0])], 'must hold'),
+  ],
+)
+def test_new_tables_that_do_not_fit(
+  change, complaint, finished, tmp_path, capsys
+):
+  run, _, new = finished
+  with open(new, newline='') as file:
+    rows = change(list(csv.reader(file)))
+  path, out = tmp_path / 'a.csv', tmp_path / 'out.csv'
+  with open(path, 'w', newline='') as file:
+    csv.writer(file).writerows(rows)
+  assert (
+    _tabular(f'--data={path}', f'--model={run}', f'--predict_to={out}') == 1
+  )
+  error = capsys.readouterr().err
+  assert complaint in error and error.count('\n') == 1, error
+  assert not out.exists()
+
+
+@pytest.mark.parametrize(
+  'arguments, complaint',
+  [
+    (['--predict_to={new}'], 'is the table that is read'),
+    (['--predict_to={run}/model/a.csv'], 'is a saved model'),
+    (['--predict_to={run}'], 'is a folder'),
+    (['--predict_to=a.xlsx'], 'must end in .csv or .parquet'),
+    (['--predict_to=/nowhere/a.csv'], 'cannot write'),
+    (['--predict_to=a.csv', '--epochs=2'], '--epochs has no effect'),
+    (['--predict_to=a.csv', '--index_column=id'], 'is not a column'),
+    (['--predict_to=a.csv', '--model=nowhere'], 'expected a model folder'),
+  ],
+)
+def test_predictions_that_cannot_be_written(
+  arguments, complaint, finished, capsys
+):
+  run, _, new = finished
+  before = new.read_bytes()
+  filled = [a.format(run=run, new=new) for a in arguments]
+  assert _tabular(f'--data={new}', f'--model={run}', *filled) == 1
+  error = capsys.readouterr().err
+  assert complaint in error and error.count('\n') == 1, error
+  assert new.read_bytes() == before and not pathlib.Path('a.csv').exists()
+
+
+def test_census_as_a_table_is_encoded_alike(tmp_path):
+  """Equal arrays, tasks and tables, and so equal figures to the last digit."""
+  made = sample.make(1500)
+  sample.write_text(made.train, tmp_path / 'census-income.data')
+  sample.write_text(made.test, tmp_path / 'census-income.test')
+  readme = (ROOT / 'experiments/datasets/tables/README.md').read_text()
+  (script,) = re.findall(
+    r'```sh\n(\{\n.*?> census.csv)\n```', readme, re.DOTALL
+  )
+  subprocess.run(['sh', '-c', script], cwd=tmp_path, check=True)
+  schema = ROOT / 'experiments/flags/census_schema.json'
+  one, other = (
+    _load(options.Config(**fields)).encode(8)
+    for fields in (
+      {'data_dir': str(tmp_path)},
+      {'data': str(tmp_path / 'census.csv'), 'schema': str(schema)},
+    )
+  )
+  assert one.tasks == other.tasks
+  assert one.tables.num_categories == other.tables.num_categories
+  assert one.facts['rows'] == other.facts['rows']
+  for split in ('train', 'validation', 'test'):
+    jax.tree.map(
+      np.testing.assert_array_equal, getattr(one, split), getattr(other, split)
+    )
+
+
+def test_defaults_are_those_of_the_library():
+  settings = library.Settings()
+  defaults = options.TABLE_DEFAULTS
+  assert defaults['expert_widths'] == tuple((w,) for w in settings.widths)
+  assert defaults['epochs'] == settings.num_epochs
+  assert defaults['patience'] == (settings.patience or 0)
+  assert defaults['optimizer'] == 'adamw'
+  assert defaults['balancer'] == settings.balancer.__name__
+  for name in (
+    'tower_widths', 'embed_dim', 'num_bins', 'num_crosses', 'cross_rank',
+    'dropout', 'learning_rate', 'weight_decay', 'schedule', 'batch_size',
+    'num_seeds',
+  ):  # fmt: skip
+    assert defaults[name] == getattr(settings, name), name
