@@ -302,7 +302,7 @@ def test_census_as_a_table_is_encoded_alike(tmp_path):
   sample.write_text(made.test, tmp_path / 'census-income.test')
   readme = (ROOT / 'experiments/datasets/tables/README.md').read_text()
   (script,) = re.findall(
-    r'```sh\n(\{\n.*?> census.csv)\n```', readme, re.DOTALL
+    r'```bash\n(\{\n.*?> census.csv)\n```', readme, re.DOTALL
   )
   subprocess.run(['sh', '-c', script], cwd=tmp_path, check=True)
   schema = ROOT / 'experiments/flags/census_schema.json'
