@@ -32,7 +32,8 @@ flags.DEFINE_multi_string(
 flags.DEFINE_multi_string(
   'tree_setting', [],
   'Compare: a setting that the trees try (repeat the flag), such as '
-  '"num_leaves=31 learning_rate=0.05", which is the default.',
+  '"num_leaves=15 learning_rate=0.1". Default: one, with samples of rows and '
+  'columns.',
 )  # fmt: skip
 flags.DEFINE_integer(
   'tuning_seeds', 3,

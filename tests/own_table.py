@@ -61,7 +61,7 @@ def make(names=tuple(TASKS), seed=0):
     for name in names:
       missing = np.nan if labels[name].dtype == np.float32 else 0
       labels[name][~where[name]] = missing
-    weights = {'churn': rng.integers(1, 3, count).astype(np.float32)}
+    weights = {names[0]: rng.integers(1, 3, count).astype(np.float32)}
     batches[split] = Batch(
       None, {name: labels[name] for name in names}, where, weights
     )

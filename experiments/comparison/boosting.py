@@ -137,8 +137,10 @@ def fit(
   boosters = [
     _train(
       {**_FIXED, **run, **model.parameters, **parameters},
-      train._replace(labels=model.labels(train.labels)),
-      held_out._replace(labels=model.labels(held_out.labels)),
+      train._replace(labels=objectives.labels_of(task, model, train.labels)),
+      held_out._replace(
+        labels=objectives.labels_of(task, model, held_out.labels)
+      ),
       num_categories,
     )
     for model in objectives.models(task)
@@ -152,7 +154,7 @@ def fit(
       )
       for booster in boosters
     ]
-    return objectives.outputs(task, raw)
+    return objectives.outputs(raw)
 
   inputs = encode(data.test)
   held_out_scores = predict(encode(data.validation))[np.newaxis]

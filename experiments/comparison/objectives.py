@@ -4,13 +4,13 @@
 |---|---|---|
 | binary | binary | AUC |
 | multilabel | binary, one model per label | AUC |
-| multiclass, ordinal | multiclass | log loss |
+| ordinal | binary, one model per threshold | log loss |
+| multiclass | multiclass | log loss |
 | regression | squared error | squared error |
 | count | Poisson | Poisson deviance |
 
-The answers are turned into the task's own outputs, so that its metrics score
-trees and networks alike. An ordinal task's classes are learned by softmax: that
-gives the probabilities of its thresholds, and so all of its metrics.
+The answers are the task's own outputs, so that its metrics score trees and
+networks alike.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.launcher import kinds
-from lplmtl import ordinal
 from lplmtl.types import Task
 
 
@@ -28,30 +27,29 @@ class Model(NamedTuple):
 
   Attributes:
     parameters: LightGBM's, which may not be tuned.
-    column: of the labels `[N, K]` of a multilabel task; None for all labels.
+    part: which label of a multilabel task, or threshold of an ordinal one, the
+      model learns.
   """
 
   parameters: dict[str, Any]
-  column: int | None = None
-
-  def labels(self, labels: np.ndarray) -> np.ndarray:
-    """Returns what the model learns, `[N]`, from a task's labels."""
-    return labels if self.column is None else labels[:, self.column]
+  part: int = 0
 
 
 def models(task: Task) -> list[Model]:
   """Returns the models of a task; none if LightGBM cannot learn it."""
-  kind = kinds.of(task)
-  if kind == kinds.BINARY:
-    return [Model({'objective': 'binary', 'metric': 'auc'})]
-  if kind == kinds.MULTILABEL:
-    return [
-      Model({'objective': 'binary', 'metric': 'auc'}, column)
-      for column in range(task.num_outputs)
-    ]
-  if kind in (kinds.MULTICLASS, kinds.ORDINAL):
-    # An ordinal task has a logit per threshold between two classes.
-    size = task.num_outputs + (kind == kinds.ORDINAL)
+  kind, size = kinds.of(task), task.num_outputs
+  if kind in (kinds.BINARY, kinds.MULTILABEL):
+    learned = {'objective': 'binary', 'metric': 'auc'}
+    return [Model(learned, part) for part in range(size)]
+  if kind == kinds.ORDINAL:
+    # As networks do (Frank and Hall 2001). On two columns of ggplot2's diamonds
+    # (5 and 7 classes, 8,000 rows) kappa was .820 and .719; by softmax .812 and
+    # .679, by regression .803 and .735.
+    learned = {'objective': 'binary', 'metric': 'binary_logloss'}
+    return [Model(learned, part) for part in range(size)]
+  if kind == kinds.MULTICLASS:
+    # The log loss ends training later than the error does, with fewer errors on
+    # the same columns (.232 and .593 against .248 and .596).
     learned = {'objective': 'multiclass', 'metric': 'multi_logloss'}
     return [Model({**learned, 'num_class': size})]
   if kind == kinds.REGRESSION:
@@ -61,10 +59,15 @@ def models(task: Task) -> list[Model]:
   return []
 
 
-def outputs(task: Task, raw: Sequence[np.ndarray]) -> np.ndarray:
+def labels_of(task: Task, model: Model, labels: np.ndarray) -> np.ndarray:
+  """Returns what a model learns, `[N]`, from its task's labels, `[N, ...]`."""
+  kind = kinds.of(task)
+  if kind == kinds.MULTILABEL:
+    return labels[:, model.part]
+  return labels > model.part if kind == kinds.ORDINAL else labels
+
+
+def outputs(raw: Sequence[np.ndarray]) -> np.ndarray:
   """Returns a task's outputs, `[N, K]` float32, from its models' raw scores."""
   scores = np.stack(raw, axis=1) if len(raw) > 1 else raw[0]
-  if kinds.of(task) == kinds.ORDINAL:
-    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-    scores = ordinal.logits(shares / shares.sum(axis=1, keepdims=True))
   return scores.reshape(len(scores), -1).astype(np.float32)
