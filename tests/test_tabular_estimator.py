@@ -382,10 +382,39 @@ def test_settings_out_of_range_get_one_line(message):
   assert '\n' not in str(error.value)
 
 
-def test_an_architecture_must_return_a_model():
-  options = OPTIONS | {'architecture': lambda tasks, encoder: tasks}
-  with pytest.raises(ValueError, match='architecture must return a model'):
-    tabular.Estimator('late', **options).fit(table())
+def _rare():
+  rows = table()
+  rare = np.where(np.arange(48) % 16 == 0, rows['a'], np.nan)
+  return rows.assign(rare=rare)
+
+
+def _no_model(tasks, encoder):
+  return tasks
+
+
+BAD_FITS = {
+  'architecture must return a model': {'architecture': _no_model},
+  'must take the arguments tasks and encoder': {'architecture': lplmtl.MLP},
+  'balancer must be a constructor': {'balancer': 'equal'},
+  "'rare' has no label in the 14 validation rows": {
+    'targets': {'late': 'binary', 'rare': 'regression'}
+  },
+  'name of a target must be a text, found 2': {'targets': 2},
+  'num_seeds must be 1, as in the model': {'warm_start': True, 'num_seeds': 2},
+}
+
+
+@pytest.mark.parametrize('message', BAD_FITS)
+def test_fits_that_cannot_work_get_one_line(one, message):
+  options = {'targets': 'late', **OPTIONS, **BAD_FITS[message]}
+  model = tabular.Estimator(**options)
+  model.predictor_ = one.predictor_
+  rows = _rare()
+  if options['targets'] == 2:
+    rows = rows.rename(columns={'late': 2})
+  with pytest.raises(ValueError, match=message) as error:
+    model.fit(rows)
+  assert '\n' not in str(error.value)
 
 
 def test_predicting_before_fitting_gets_one_line():

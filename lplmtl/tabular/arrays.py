@@ -68,7 +68,7 @@ def label_names(targets: Any, y: Any) -> list[Any]:
         'None'
       )
     return list(getattr(y, 'columns', [getattr(y, 'name', None) or 'y']))
-  if isinstance(targets, str):
+  if isinstance(targets, str | int):
     return [targets]
   if not isinstance(targets, Mapping):
     return list(targets)

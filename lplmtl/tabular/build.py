@@ -80,6 +80,10 @@ def make_model(
   maker = settings.architecture
   given = getattr(maker, 'keywords', {})  # of a functools.partial
   takes = inspect.signature(maker).parameters
+  if 'tasks' not in takes or 'encoder' not in takes:
+    raise ValueError(
+      f'architecture must take the arguments tasks and encoder, found {maker!r}'
+    )
   sizes = {k: v for k, v in offered.items() if k in takes and k not in given}
   model = maker(tasks=tuple(tasks), encoder=columns, **sizes)
   if not hasattr(model, 'apply') or not hasattr(model, 'tasks'):

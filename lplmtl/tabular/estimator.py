@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import pathlib
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -162,7 +163,7 @@ class Estimator:
       frame, validation = training.separate(frame, split, settings)
     if known is None:
       options = {name: getattr(self, name) for name in _OPTIONS}
-      asked = names if self.targets is None else self.targets
+      asked = self.targets if isinstance(self.targets, Mapping) else names
       known = inference.infer(frame, asked, inference.Options(**options))
     elif start is None:
       known = complete(known, frame)
@@ -244,9 +245,14 @@ class Estimator:
     frame, _ = arrays.join(X, y, arrays.label_names(self._asked(), y))
     return self._fitted().score(frame)
 
-  def save(self, directory: str | pathlib.Path) -> None:
-    """Writes a model folder, which `lplmtl.tabular.load` reads."""
-    self._fitted().save(directory)
+  def save(
+    self,
+    directory: str | pathlib.Path,
+    *,
+    modules: tuple[ModuleType, ...] = (),
+  ) -> None:
+    """Writes a model folder for `lplmtl.tabular.load`; see `Predictor.save`."""
+    self._fitted().save(directory, modules=modules)
 
   def __sklearn_tags__(self) -> Any:
     """Returns what scikit-learn, from release 1.6 on, asks of an estimator."""

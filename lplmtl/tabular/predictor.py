@@ -44,6 +44,11 @@ class Predictor:
   params: PyTree
   history: Sequence[Mapping[str, Any]] = ()
 
+  @property
+  def num_seeds(self) -> int:
+    """S, the number of models that are averaged."""
+    return len(jax.tree.leaves(self.params)[0])
+
   def predict(self, frame: Any) -> Any:
     """Predicts every target of every row, in order.
 
@@ -133,7 +138,7 @@ class Predictor:
       self.model,
       self.params,
       self.tables,
-      num_seeds=len(jax.tree.leaves(self.params)[0]),
+      num_seeds=self.num_seeds,
       extra=extra,
       modules=modules,
     )

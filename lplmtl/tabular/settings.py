@@ -85,6 +85,11 @@ def _check(settings: Settings) -> None:
       'architecture must be a class such as lplmtl.SPLE, or a function '
       f'(tasks, encoder) -> model; found {settings.architecture!r}'
     )
+  if not hasattr(settings.balancer, 'init') and not callable(settings.balancer):
+    raise ValueError(
+      'balancer must be a constructor such as lplmtl.balancing.uncertainty, or '
+      f'what it returns; found {settings.balancer!r}'
+    )
   for name in ('widths', 'tower_widths'):
     value = getattr(settings, name)
     if not isinstance(value, tuple | list):

@@ -105,6 +105,11 @@ def train_rows(
     name: np.full(settings.num_seeds, getattr(settings, name), np.float32)
     for name in ('learning_rate', 'weight_decay')
   }
+  if start and start.num_seeds != settings.num_seeds:
+    raise ValueError(
+      f'num_seeds must be {start.num_seeds}, as in the model to continue from; '
+      f'found {settings.num_seeds}'
+    )
   model = start.model if start else make_model(rows, settings)
   params = start.params if start else None
   result = fit(
@@ -182,6 +187,13 @@ def encode(
   others = None
   if validation is not None:
     others = batch(checks.columns_of(validation))
+    for name, where in (others.where or {}).items():
+      if not where.any():
+        raise ValueError(
+          f'target {name!r} has no label in the {len(where)} validation rows: '
+          'raise validation_share, pass other validation rows, or leave the '
+          'target out'
+        )
   tasks = targets.make_tasks(schema)
   return Rows(schema, tables, tasks, batch(columns), others)
 

@@ -21,7 +21,7 @@ _SCALES = (0.25, 0.5, 1.0, 2.0)
 _EMBED_DIMS = (4, 8, 16)
 _CROSSES = (0, 1, 2)
 _MAX_DROPOUT = 0.5
-_RATES = (0.1, 10.0)  # factors of the settings' own learning rate
+_RATES = (0.1, 4.0)  # factors of the settings' own learning rate
 
 
 class Trial(NamedTuple):
