@@ -38,7 +38,7 @@ def permutation_importance(
 
   Args:
     predictor: a trained model.
-    frame: rows with inputs and targets.
+    frame: rows with inputs and targets; a few thousand are enough.
     num_repeats: shuffles per column.
     seed: of the shuffles.
 

@@ -103,12 +103,8 @@ class Predictor:
     Returns:
       See `lplmtl.inspection.usage`; the mean over the S seeds.
     """
-    features = self.encode(frame)
-    usage = jax.vmap(
-      lambda params: inspection.usage(self.model, params, features)
-    )
-    levels = jax.device_get(jax.jit(usage)(self.params))
-    return jax.tree.map(lambda weights: weights.mean(0), list(levels))
+    usage = _usage(self.model, self.params, self.encode(frame))
+    return jax.tree.map(lambda weights: np.asarray(weights).mean(0), usage)
 
   def __reduce__(self) -> Any:
     """Copies and sends the model as data: its activations allow neither."""
@@ -174,6 +170,14 @@ def _restored(
 ) -> Predictor:
   module = blueprint.from_data(model, blueprint.known_names(()))
   return Predictor(schema, tables, module, params, history)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _usage(model: nn.Module, params: PyTree, features: PyTree) -> list[Any]:
+  """Returns `inspection.usage` with a leading S axis."""
+  return jax.vmap(lambda one: list(inspection.usage(model, one, features)))(
+    params
+  )
 
 
 @functools.partial(jax.jit, static_argnums=0)
