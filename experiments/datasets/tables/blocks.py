@@ -194,14 +194,13 @@ def _fields(
   )
   starts = np.empty_like(ends)
   starts[:1], starts[1:] = 0, ends[:-1] + 1
-  begins = np.append(True, is_end[:-1])  # whether a row begins here
   size = ends - starts
   has_cr = b'\r' in content
   if has_cr:
     size = size - (is_end & (size > 0) & (text[ends + MARGIN - 1] == _CR))
-  is_blank = begins & is_end & (size == 0)
-  if is_blank.any():
-    keep = ~is_blank
+  if content[:1] in b'\r\n' or b'\n\n' in content or b'\n\r' in content:
+    begins = np.append(True, is_end[:-1])  # whether a row begins here
+    keep = ~(begins & is_end & (size == 0))
     starts, size, is_end = starts[keep], size[keep], is_end[keep]
   if not len(starts):
     return None

@@ -8,7 +8,8 @@ the same text is the same value in any block, file or column.
 
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,8 @@ class Growing:
     self._missing = {'', *missing}
     self._point = point
     self._blocks: list[np.ndarray] = []  # float64, or codes
-    self._code_of: dict[str, int] = {}
+    self._texts: list[str] = []
+    self._code_of: dict[str, int] = {}  # also of texts before `_normal`
     # Texts of a column with so many that most are new: they get codes without
     # being looked up, and may get several.
     self._further: list[np.ndarray] = []
@@ -67,27 +69,40 @@ class Growing:
     self._blocks.clear()
     code_type = np.min_scalar_type(self._num_texts)
     codes = np.concatenate([block.astype(code_type) for block in blocks])
-    texts = np.array(list(self._code_of), object)
+    texts = np.array(self._texts, object)
     self._code_of.clear()
+    self._texts.clear()
     if self._further:
       encoded = np.array([text.encode() for text in texts])
       texts = np.concatenate([encoded, *self._further])
       self._further.clear()
     return Factor(codes, texts)
 
-  def _coded(self, texts: Iterable[str]) -> np.ndarray:
+  def _coded(self, texts: Sequence[str]) -> np.ndarray:
     """Returns the codes of texts; new ones get the next codes."""
-    code_of = self._code_of
-    codes = [code_of.setdefault(text, len(code_of)) for text in texts]
-    self._num_texts = len(code_of)
+    codes: list[Any] = list(map(self._code_of.get, texts))
+    if None in codes:
+      codes = [
+        self._code(text) if code is None else code
+        for text, code in zip(texts, codes, strict=True)
+      ]
+      self._num_texts = len(self._texts)
     return np.array(codes, np.int32)
+
+  def _code(self, text: str) -> int:
+    normal = self._normal(text)
+    code = self._code_of.setdefault(normal, len(self._texts))
+    if code == len(self._texts):
+      self._texts.append(normal)
+    self._code_of[text] = code
+    return code
 
   def _as_codes(self, block: np.ndarray) -> np.ndarray:
     if block.dtype != np.float64:
       return block
     codes, texts = as_factor(block)
     if not self._further:
-      return self._coded(texts)[codes]
+      return self._coded(texts.tolist())[codes]
     first = self._num_texts
     self._append(np.array([text.encode() for text in texts]))
     return (first + codes).astype(np.int32)
@@ -137,7 +152,7 @@ class Growing:
       cells = [self._normal(t).encode() for t in block.cells(column, rows)]
       self._append(np.array(cells))
       return first + codes.astype(np.int32)
-    return self._coded(map(self._normal, block.cells(column, rows)))[codes]
+    return self._coded(block.cells(column, rows))[codes]
 
   def _bytes(
     self, block: Block, column: int, rows: np.ndarray
@@ -199,11 +214,8 @@ def parse(
   """
   size = ends - starts
   # Columns of texts are left as soon as possible: by their first letters.
-  some = text[starts[size > 0][:100]]
-  if (
-    len(some)
-    and not np.isin(some, np.frombuffer(b'-.,0123456789', np.uint8)).any()
-  ):
+  some = text[starts[:100][size[:100] > 0]]
+  if len(some) and not _IN_NUMBERS[some].any():
     return np.zeros(len(size)), np.zeros(len(size), bool)
   # `[width, N]`, the last bytes of each field: rows are places, from the left.
   width = _WORD if size.max(initial=0) <= _WORD else _WIDTH
@@ -212,7 +224,7 @@ def parse(
   )
   place = np.arange(width, dtype=np.uint8)[:, None]
   powers = 10.0 ** np.arange(width)[::-1]
-  inside = place >= np.clip(width - size, 0, width).astype(np.uint8)
+  inside = place >= np.maximum(width - size, 0).astype(np.uint8)
   digits = bytes_ - np.uint8(48)  # below zero wraps around
   is_digit = (digits < 10) & inside
   is_point = (bytes_ == ord(point)) & inside
@@ -263,11 +275,11 @@ def factorize(
   import pandas as pd  # takes 0.3 s, wasted if the cache has the columns
 
   size = ends - starts
-  words = []
-  for at in range(0, max(int(size.max(initial=0)), 1), _WORD):
+  words = [_uint64(text)[starts] & _MASKS[np.minimum(size, _WORD)]]
+  for at in range(_WORD, int(size.max(initial=0)), _WORD):
     # Fields that have ended are read from the margin, as zeros.
     place = np.where(size > at, starts + at, 0)
-    left = np.clip(size - at, 0, _WORD)
+    left = np.minimum(np.maximum(size - at, 0), _WORD)
     words.append(_uint64(text)[place] & _MASKS[left])
   key = words[0]
   for word in words[1:]:
