@@ -18,6 +18,14 @@ def check_columns(name: str, columns: Any) -> None:
     )
 
 
+def check_present(names: Collection[Any], columns: Any) -> None:
+  """Raises ValueError unless `columns` holds all those named."""
+  check_columns('columns', columns)
+  absent = [name for name in names if name not in columns]
+  if absent:
+    raise ValueError(f'columns {absent} are missing; found {list(columns)}')
+
+
 def check_names(name: str, names: Any, known: list[Any]) -> None:
   """Raises ValueError unless `names` is a collection of known names."""
   # A string is a collection, too: of characters.

@@ -38,6 +38,8 @@ class Numeric:
     fill: what a missing number counts as, the median of the training rows, in
       the column's own unit; None if missing numbers are refused.
     flag: whether a further column tells which numbers were missing.
+    interpolate: whether a number's place among the edges is encoded, instead of
+      its bin.
   """
 
   log: bool
@@ -46,22 +48,21 @@ class Numeric:
   edges: tuple[float, ...] = ()
   fill: float | None = None
   flag: bool = False
+  interpolate: bool = False
 
   def scale(self, values: np.ndarray) -> np.ndarray:
     """Returns `[N]` float64, standardised by the mean and std of training."""
     with np.errstate(all='ignore'):  # `encode` checks the result
       return (_maybe_log(values, self.log) - self.mean) / self.std
 
-  @property
-  def knots(self) -> tuple[float, ...]:
-    """The encoded edges, and one a standard deviation beyond either end.
+  def position(self, scaled: np.ndarray) -> np.ndarray:
+    """Returns where encoded numbers lie among the E edges, from 0 to E + 1.
 
-    The extremes of training, instead, could be outliers, far from other rows.
+    The ends lie a standard deviation outside: extremes may be outliers.
     """
-    if not self.edges:
-      return ()
-    inner = self.scale(np.asarray(self.edges)).astype(np.float32)
-    return tuple(np.unique([inner[0] - 1, *inner, inner[-1] + 1]).tolist())
+    edges = self.scale(np.asarray(self.edges))
+    knots = [edges[0] - 1, *edges, edges[-1] + 1]
+    return np.interp(scaled, knots, np.arange(len(knots)))
 
   def fill_in(self, name: Any, values: np.ndarray) -> np.ndarray:
     """Returns `[N]` float64 without NaN.

@@ -33,7 +33,6 @@ __all__ = (
   'Tables', 'bin_edges', 'fit', 'numbers_of',
 )  # fmt: skip
 
-_BLOCK = 4096  # rows that are copied at a time
 _NONE: Mapping[Any, Any] = types.MappingProxyType({})
 
 
@@ -75,19 +74,18 @@ class Tables:
   def num_categories(self) -> tuple[int, ...]:
     """Vocabulary sizes of the C category columns, with bins last."""
     sizes = [len(v) + 1 for v in self.vocabularies.values()]
-    bins = [len(n.edges) + 1 for n in self.numerics.values() if n.edges]
-    return (*sizes, *bins)
+    return (*sizes, *(len(n.edges) + 1 for n in self._binned))
 
   @property
   def num_ordered(self) -> int:
     """The number of category columns that are bins; these are the last ones."""
-    return sum(bool(n.edges) for n in self.numerics.values())
+    return len(self._binned)
 
   @property
-  def knots(self) -> tuple[tuple[float, ...], ...]:
-    """Those of each column of `numeric`: `Numeric.knots`; `()` for a flag."""
-    knots = [n.knots for n in self.numerics.values()]
-    return (*knots, *[()] * len(set(self.flags.values())))
+  def num_pieces(self) -> tuple[int, ...]:
+    """The numbers of bins of the numbers whose position is encoded instead."""
+    numbers = self.numerics.values()
+    return tuple(len(n.edges) + 1 for n in numbers if n.interpolate)
 
   @property
   def num_buckets(self) -> tuple[int, ...]:
@@ -110,6 +108,11 @@ class Tables:
     }
     return {n: p for n, p in places.items() if n not in self.dates} | parts
 
+  @property
+  def _binned(self) -> list[Numeric]:
+    numbers = self.numerics.values()
+    return [n for n in numbers if n.edges and not n.interpolate]
+
   def encode(self, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
     """Encodes rows.
 
@@ -119,8 +122,9 @@ class Tables:
     Returns:
       A dict of `categories`, `[N, C]` int32, the category columns followed by
       the bins of the binned numeric columns, and `numeric`, `[N, M]` float32,
-      the numeric columns followed by the 0/1 flags of missing ones. If there
-      are hashed columns, also `hashed`, `[N, H, 2]` int32, two buckets each.
+      the numeric columns followed by the 0/1 flags of missing ones and the
+      positions of `num_pieces`. If there are hashed columns, also `hashed`,
+      `[N, H, 2]` int32, two buckets each.
 
     Raises:
       ValueError: a column is absent, there is none, or lengths differ;
@@ -128,20 +132,22 @@ class Tables:
         `fill_missing`, or is further than FURTHEST from the mean, or if a text
         is not a number or date.
     """
-    self._check(columns)
+    _tables_checks.check_present(self.columns, columns)
     times = {name: self._times(name, columns[name]) for name in self.dates}
     ids = [
       vocabulary.ids(name, columns[name], known)
       for name, known in self._lookups.items()
     ]
-    scaled, flags = [], []
+    scaled, flags, positions = [], [], []
     for name, scaler in self.numerics.items():
       values = self._numbers(name, columns, times)
       if scaler.flag:
         flags.append(np.isnan(values))
       values = scaler.fill_in(name, values)
-      scaled.append(scaler.encode(name, values).astype(np.float32))
-      if scaler.edges:
+      scaled.append(scaler.encode(name, values))
+      if scaler.interpolate:
+        positions.append(scaler.position(scaled[-1]))
+      elif scaler.edges:
         bins = np.searchsorted(np.asarray(scaler.edges), values, side='right')
         ids.append(bins.astype(np.int32))
     flags += [np.isnat(times[name]) for name, d in self.dates.items() if d.flag]
@@ -151,17 +157,12 @@ class Tables:
     ]
     rows = raw.common_length(columns[name] for name in self.columns)
     features = {
-      'categories': _stack(ids, rows, np.int32),
-      'numeric': _stack([*scaled, *flags], rows, np.float32),
+      'categories': _tables_data.stack(ids, rows, np.int32),
+      'numeric': _tables_data.stack(
+        [*scaled, *flags, *positions], rows, np.float32
+      ),
     }
     return features | ({'hashed': np.stack(hashed, axis=1)} if hashed else {})
-
-  def _check(self, columns: Any) -> None:
-    """Raises ValueError unless all columns that `encode` reads are there."""
-    _tables_checks.check_columns('columns', columns)
-    absent = [name for name in self.columns if name not in columns]
-    if absent:
-      raise ValueError(f'columns {absent} are missing; found {list(columns)}')
 
   def _times(self, name: Any, column: Column) -> np.ndarray:
     """Returns a column of dates as `[N]` datetime64."""
@@ -257,6 +258,7 @@ def fit(
   *,
   log: Collection[str] = (),
   num_bins: int = 0,
+  interpolate: bool = False,
   booleans: Mapping[str, Column] = _NONE,
   dates: Mapping[str, tuple[Column, str]] = _NONE,
   fill_missing: bool = False,
@@ -275,6 +277,8 @@ def fit(
     log: the numeric columns to take the logarithm of, for heavy tails.
     num_bins: the maximum number of bins for each numeric column (see
       `bin_edges`), or 0 for no bins.
+    interpolate: encodes a number's place among the edges of its bins, which
+      `layers.piecewise` reads, in place of the bin.
     booleans: `{column: Factor or [N]}`; `True`, `yes`, `1` and the like are one
       value (see `vocabulary.BOOLEANS`). They become categories.
     dates: `{column: (Factor or [N], format)}`, the format as for
@@ -327,6 +331,11 @@ def fit(
   scalers = _tables_fit.numbers(numerics, known, log, num_bins, fill_missing)
   fitted, parts = _tables_fit.dates(dates, known, num_bins, fill_missing)
   _tables_checks.join(scalers, parts)
+  if interpolate:
+    scalers = {
+      name: dataclasses.replace(scaler, interpolate=bool(scaler.edges))
+      for name, scaler in scalers.items()
+    }
   # A DataFrame has `items`, but its `values` are something else.
   given = [c for x in (categories, numerics, booleans) for _, c in x.items()]
   raw.common_length([*given, *(column for _, (column, _) in dates.items())])
@@ -338,13 +347,3 @@ def fit(
     hashed,
     tuple(sorted(known)),
   )
-
-
-def _stack(columns: list[np.ndarray], rows: int, dtype: Any) -> np.ndarray:
-  """Returns columns `[N]` side by side, `[N, C]`."""
-  stacked = np.empty((rows, len(columns)), dtype)
-  # Row by row within a cache's reach: whole columns take twice as long.
-  for start in range(0, rows, _BLOCK):
-    for i, column in enumerate(columns):
-      stacked[start : start + _BLOCK, i] = column[start : start + _BLOCK]
-  return stacked

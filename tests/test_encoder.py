@@ -1,4 +1,4 @@
-"""Hashed columns and knots in a TabularEncoder."""
+"""Hashed columns and positions in a TabularEncoder."""
 
 import jax
 import jax.numpy as jnp
@@ -101,67 +101,67 @@ def test_a_hashed_table_trains_and_scores(tmp_path):
   )
 
 
-KNOTS = ((-1.0, 0.0, 2.0), (), (-3.0, -2.0, 5.0, 6.0))
-
-
-def test_numbers_follow_lines_between_their_knots():
-  """Against NumPy's own interpolation of the values at the knots."""
-  encoder = piecewise.PiecewiseLinear(KNOTS, embed_dim=2)
-  x = np.random.default_rng(0).normal(0, 3, (50, 3)).astype(np.float32)
+def test_numbers_follow_lines_between_their_edges():
+  """Against NumPy's own interpolation of the values at the edges."""
+  encoder = piecewise.PiecewiseLinear((2, 3), embed_dim=2)
+  u = np.random.default_rng(0).uniform(-1, 4, (50, 2)).astype(np.float32)
   # All values are positive, so that the activation changes nothing.
   params = {
     'pieces': np.arange(1, 11, dtype=np.float32).reshape(5, 2),
     'slopes': np.array([[1, 2], [3, 4]], np.float32),
     'bias': np.full((2, 2), 20, np.float32),
   }
-  encoded = encoder.apply({'params': params}, jnp.asarray(x))
-  assert encoded.shape == (50, 2 * 2 + 3)
-  first = 0
-  for m, column in enumerate((0, 2)):
-    knots = np.array(KNOTS[column])
-    last = first + len(knots) - 1
-    bends = np.concatenate([np.zeros((1, 2)), params['pieces'][first:last]])
-    values = (
-      20 + np.cumsum(bends, axis=0) + knots[:, None] * params['slopes'][m]
-    )
+  encoded = encoder.apply({'params': params}, jnp.asarray(u))
+  assert encoded.shape == (50, 2 * 2)
+  for m, rows in enumerate((slice(0, 2), slice(2, 5))):
+    bends = np.concatenate([np.zeros((1, 2)), params['pieces'][rows]])
+    places = np.arange(len(bends))
+    trend = 2 * places[:, None] / places[-1] - 1
+    values = 20 + np.cumsum(bends, axis=0) + trend * params['slopes'][m]
     for k in range(2):
-      expected = np.interp(x[:, column], knots, values[:, k])
+      expected = np.interp(u[:, m], places, values[:, k])
       np.testing.assert_allclose(encoded[:, 2 * m + k], expected, rtol=1e-5)
-    clamped = np.clip(x[:, column], knots[0], knots[-1])
-    np.testing.assert_array_equal(encoded[:, 4 + column], clamped)
-    first = last
-  np.testing.assert_array_equal(encoded[:, 5], x[:, 1])  # has no knots
 
 
-def test_an_encoder_with_knots_reads_no_bins():
+def test_positions_replace_bins():
   table = {'age': np.array([1.0, 2.0, np.nan, 4.0, 80.0]), 'one': np.ones(5)}
+  city = {'city': ['a', 'b', 'a', 'b', 'a']}
   fitted = tables.fit(
-    {'city': ['a', 'b', 'a', 'b', 'a']}, table, num_bins=3, fill_missing=True
+    city, table, num_bins=3, interpolate=True, fill_missing=True
   )
-  rows = fitted.encode(
-    {'city': ['a', 'b'], **{k: v[:2] for k, v in table.items()}}
-  )
-  assert [len(knots) for knots in fitted.knots] == [4, 0, 0]
+  rows = fitted.encode({**city, **table})
+  assert fitted.num_categories == (3,) and fitted.num_pieces == (3,)
+  assert rows['categories'].shape == (5, 1)
+  # Two numbers, one flag; 2 of three pieces end at 1.5 and 3 (or 42).
+  assert rows['numeric'].shape == (5, 4)
+  positions = rows['numeric'][:, 3]
+  edges = fitted.numerics['age'].edges
+  assert 0 < positions[0] < 1 and 2 < positions[4] <= 3
+  between = fitted.encode({**city, **table, 'age': [*edges, *edges, np.nan]})
+  np.testing.assert_allclose(between['numeric'][:4, 3], [1, 2, 1, 2], rtol=1e-5)
+  assert tables.Tables.from_json(fitted.to_json()) == fitted
   encoder = lplmtl.TabularEncoder(
-    fitted.num_categories, 2, fitted.num_ordered, knots=fitted.knots
+    fitted.num_categories, 2, num_pieces=fitted.num_pieces
   )
   encoded, variables = encoder.init_with_output(jax.random.key(0), rows)
-  assert encoded.shape == (2, 2 + 2 + 3)
-  assert variables['params']['embedding'].shape == (3, 2)
-  other = {**rows, 'categories': np.where([True, False], rows['categories'], 0)}
-  np.testing.assert_array_equal(encoder.apply(variables, other), encoded)
+  assert encoded.shape == (5, 2 + 2 + 3)
+  assert set(variables['params']) == {'embedding', 'numbers'}
+  # An outlier is clipped, and its embedding is that of the highest edge.
+  far = fitted.encode({**city, **table, 'age': [1e6, 1e7, 1, 1, 1]})
+  first, second, *_ = np.asarray(encoder.apply(variables, far))
+  np.testing.assert_array_equal(first[2:], second[2:])
+  assert first[4] == 5
 
 
 @pytest.mark.parametrize(
-  'knots, embed_dim, complaint',
+  'num_pieces, embed_dim, complaint',
   [
-    (((0.0, 1.0),), 2, r'shape \[B, 1\], a column .* found \(2, 2\)'),
-    (((0.0,), ()), 2, r'increasing order; found \(0.0,\)'),
-    (((0.0, 0.0), ()), 2, r'increasing order; found \(0.0, 0.0\)'),
-    (((0.0, 1.0), ()), 0, 'at least 1, found 0'),
+    ((2,), 2, r'shape \[B, 1\], found \(2, 2\)'),
+    ((2, 0), 2, r'at least 1, found \(2, 0\) and 2'),
+    ((2, 2), 0, r'at least 1, found \(2, 2\) and 0'),
   ],
 )
-def test_knots_must_fit(knots, embed_dim, complaint):
-  encoder = piecewise.PiecewiseLinear(knots, embed_dim)
+def test_pieces_must_fit(num_pieces, embed_dim, complaint):
+  encoder = piecewise.PiecewiseLinear(num_pieces, embed_dim)
   with pytest.raises(ValueError, match=complaint):
     encoder.init(jax.random.key(0), jnp.ones((2, 2)))

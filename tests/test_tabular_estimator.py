@@ -36,7 +36,10 @@ def fitted(frame):
   """Two seeds, trained on columns of every kind."""
   # Without validation rows, a program less is compiled.
   options = OPTIONS | {'validation_share': 0, 'num_seeds': 2, 'seed': 3}
-  options['architecture'] = functools.partial(lplmtl.MMoE, num_experts=2)
+  options |= {
+    'architecture': functools.partial(lplmtl.MMoE, num_experts=2),
+    'schedule': 'free',
+  }
   return tabular.Estimator(TARGETS, **options).fit(frame)
 
 
@@ -371,7 +374,7 @@ BAD_SETTINGS = {
   'patience must be a whole number': {'patience': 1.5},
   'dropout must be a number of at least 0 and below 1': {'dropout': 1},
   'learning_rate must be a number of at least 0, found': {'learning_rate': -1},
-  "schedule must be 'cosine' or 'constant'": {'schedule': 'linear'},
+  "schedule must be 'free', 'cosine' or 'constant'": {'schedule': 'linear'},
 }
 
 

@@ -12,7 +12,7 @@ OPTIONS = {
   'architecture': lplmtl.SharedBottom, 'widths': (4,), 'tower_widths': (4,),
   'embed_dim': 2, 'num_bins': 4, 'num_crosses': 0, 'dropout': 0.0,
   'batch_size': 16, 'num_epochs': 4, 'learning_rate': 0.02,
-  'validation_share': 0.3,
+  'validation_share': 0.3, 'num_seeds': 1, 'schedule': 'cosine',
 }  # fmt: skip
 NUM_ROWS = 48
 NUM_TRAIN = 34  # without the validation rows

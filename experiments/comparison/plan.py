@@ -21,8 +21,8 @@ MEANINGLESS = (
 # What rows and settings must share: the data, the seeds, where things go.
 FIXED = (
   'dataset', 'data_dir', 'tasks', 'validation', 'split_seed', 'num_rows',
-  'num_seeds', 'seed', 'cpu_devices', 'compilation_cache', 'out_dir',
-  'overwrite', *settings.of(sections.Table), *MEANINGLESS,
+  'interpolate', 'num_seeds', 'seed', 'cpu_devices', 'compilation_cache',
+  'out_dir', 'overwrite', *settings.of(sections.Table), *MEANINGLESS,
 )  # fmt: skip
 # Where no --num_seeds or --tree_setting is given: few seeds, but enough for an
 # interval; and LightGBM's own number of leaves, half its learning rate, as

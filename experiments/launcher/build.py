@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from optax import contrib
 
 from experiments.launcher import memory
 from experiments.launcher.errors import InputError
@@ -48,6 +49,7 @@ def make_encoder(config: Config, tables: Tables) -> nn.Module:
     config.embed_dim,
     tables.num_ordered,
     tables.num_buckets,
+    tables.num_pieces,
   )
   if not config.num_crosses:
     return columns
@@ -172,6 +174,8 @@ def make_optimizer(
   config: Config, num_steps: int
 ) -> optax.GradientTransformation:
   """Builds the optimiser that a Config names, scheduled over `num_steps`."""
+  if config.schedule == 'free':
+    return schedule_free(config, num_steps)
   rate: optax.ScalarOrSchedule = config.learning_rate
   if config.schedule == 'cosine':
     rate = optax.cosine_decay_schedule(config.learning_rate, num_steps)
@@ -181,6 +185,20 @@ def make_optimizer(
     'sgd': lambda: optax.sgd(rate, momentum=0.9),
   }
   return _pick('optimizer', config.optimizer, constructors)()
+
+
+def schedule_free(
+  config: Config, num_steps: int
+) -> optax.GradientTransformation:
+  """Builds the optimiser that averages its iterates, after a warm-up.
+
+  Without one, the average would keep the first, wildest steps.
+  """
+  rate, warm_up = config.learning_rate, min(100, num_steps // 10)
+  decay = config.weight_decay if config.optimizer == 'adamw' else 0.0
+  if config.optimizer == 'sgd':
+    return contrib.schedule_free_sgd(rate, warm_up)
+  return contrib.schedule_free_adamw(rate, warm_up, weight_decay=decay)
 
 
 def _pick(kind: str, name: str, known: Mapping[str, _T]) -> _T:

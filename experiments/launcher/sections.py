@@ -72,6 +72,11 @@ class Model:
     'at most this many quantile bins per numeric column, embedded beside its '
     'standardised value; 0 for none.',
   )
+  interpolate: bool = fields.boolean(
+    False,
+    'embed a number by functions that are linear between the edges of its '
+    'bins, instead of the bin; see lplmtl/layers/piecewise.py.',
+  )
   num_crosses: int = fields.integer(
     0,
     0,
@@ -217,8 +222,9 @@ class Optimisation:
   )
   schedule: str = fields.choice(
     'constant',
-    ('constant', 'cosine'),
-    'the learning rate over the epochs; cosine ends at 0.',
+    ('constant', 'cosine', 'free'),
+    'the learning rate over the epochs: cosine ends at 0; free is constant, '
+    'and averages the parameters over the steps instead (schedule-free).',
   )
   weight_decay: float = fields.real(
     0.0, 'weight decay of adamw.', taken_by=('optimizer', 'adamw')

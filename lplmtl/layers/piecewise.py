@@ -9,114 +9,82 @@ from lplmtl.types import Array
 
 
 class PiecewiseLinear(nn.Module):
-  """Embeds numbers by functions that are linear between knots.
+  """Embeds numbers by functions that are linear between quantiles.
 
   A dense layer on a standardised number learns sharp thresholds and narrow
   bumps only slowly, and one outlier can carry its output anywhere. Here, each
-  column has functions of its own, which bend at its knots (quantiles, say) and
-  are constant beyond the outer ones:
+  number has functions of its own, which bend at the edges of its bins and are
+  constant far outside. With the position u of a number among the edges, from 0
+  to its number of pieces P (see `tables.Numeric.position`),
 
-      z = relu(a + b x + sum_p v_p clip((x - k_p) / (k_{p+1} - k_p), 0, 1))
+      z = relu(a + b (2 u / P - 1) + sum_p v_p clip(u - p, 0, 1))
 
-  where x is a number, clamped to the outer knots k_0 and k_P, and a, b and v_p
-  are vectors of embed_dim. The clamped numbers follow the embeddings.
+  where p runs from 0 to P - 1, and a, b and v_p are vectors of embed_dim.
 
-  Number of parameters: embed_dim for each piece, and 2 embed_dim per column.
+  Number of parameters: embed_dim for each piece, and 2 embed_dim per number.
 
   Attributes:
-    knots: of each of the N columns, in increasing order; `()` leaves a column
-      as it is, such as one of flags.
+    num_pieces: P of each of the M numbers, such as `Tables.num_pieces`.
     embed_dim: width of an embedding.
+
+  Differs from the paper in b, which learns a trend in one step.
 
   References:
     Gorishniy et al. 2022, "On Embeddings for Numerical Features in Tabular Deep
-    Learning", section 3.2, whose functions have no b x and no outer clamp.
+    Learning", section 3.2.
 
   Example:
     >>> import jax
-    >>> encoder = PiecewiseLinear(knots=((-1.0, 0.0, 2.0), ()), embed_dim=4)
-    >>> key, x = jax.random.key(0), jnp.array([[0.5, 1.0], [9.0, 0.0]])
-    >>> encoded, _ = encoder.init_with_output(key, x)
-    >>> encoded.shape  # [B, 1 column * 4 + 2 numbers]
-    (2, 6)
-    >>> encoded[:, 4:].tolist()
-    [[0.5, 1.0], [2.0, 0.0]]
+    >>> encoder = PiecewiseLinear(num_pieces=(8, 2), embed_dim=4)
+    >>> key, positions = jax.random.key(0), jnp.array([[7.5, 0.1]])
+    >>> encoded, _ = jax.eval_shape(encoder.init_with_output, key, positions)
+    >>> encoded.shape  # [B, 2 numbers * 4]
+    (1, 8)
   """
 
-  knots: tuple[tuple[float, ...], ...]
+  num_pieces: tuple[int, ...]
   embed_dim: int = 8
 
   @nn.compact
-  def __call__(self, numeric: Array, *, train: bool = False) -> Array:
-    """Maps `[B, N]` to `[B, M embed_dim + N]`, M the columns with knots.
+  def __call__(self, positions: Array, *, train: bool = False) -> Array:
+    """Maps `[B, M]` positions to `[B, M embed_dim]`.
 
     Raises:
-      ValueError: there are not N columns, a column has one knot or its knots do
-        not increase, or embed_dim is below 1.
+      ValueError: there are not M numbers, or a size is below 1.
     """
-    self._check(numeric)
-    bent = [i for i, knots in enumerate(self.knots) if knots]
-    if not bent:
-      return numeric
-    starts, widths, rows = _pieces([self.knots[i] for i in bent])
-    free = (-np.inf, np.inf)
-    ends = [(k[0], k[-1]) if k else free for k in self.knots]
-    low, high = np.array(ends, np.float32).T
-    clamped = jnp.clip(numeric, low[None], high[None])
-    x = clamped[:, np.array(bent)]  # [B, M]
-    # A piece that only fills up the array has an infinite width: fraction 0.
-    fractions = jnp.clip((x[:, :, None] - starts[None]) / widths[None], 0, 1)
-    shape = (len(bent), self.embed_dim)
+    num_numbers = len(self.num_pieces)
+    if positions.ndim != 2 or positions.shape[1] != num_numbers:
+      raise ValueError(
+        f'expected positions of shape [B, {num_numbers}], found '
+        f'{positions.shape}'
+      )
+    if not all(
+      map(_checks.is_whole_number, (*self.num_pieces, self.embed_dim))
+    ):
+      raise ValueError(
+        'num_pieces and embed_dim must be whole numbers of at least 1, found '
+        f'{self.num_pieces} and {self.embed_dim!r}'
+      )
+    most = max(self.num_pieces)
+    counts = np.array(self.num_pieces)[:, None]
+    # The pieces of all numbers are stored one after the other. Here, a number
+    # with fewer than the most is filled up by the next ones: of these, its
+    # fraction is 0.
+    starts = np.arange(most)
+    rows = np.cumsum(counts)[:, None] - counts + starts
+    total = int(counts.sum())
     # Small enough that a sum over all pieces, too, starts well below 1.
-    scale = 0.3 / np.sqrt(rows.shape[1])
+    scale = 0.3 / np.sqrt(most)
+    shape = (num_numbers, self.embed_dim)
     pieces = self.param(
-      'pieces', nn.initializers.normal(scale), (rows.max() + 1, shape[1])
+      'pieces', nn.initializers.normal(scale), (total, self.embed_dim)
     )
     slopes = self.param('slopes', nn.initializers.normal(0.1), shape)
     bias = self.param('bias', nn.initializers.normal(0.1), shape)
-    bends = jnp.einsum('bmp,mpe->bme', fractions, pieces[rows])
-    embedded = nn.relu(bends + slopes[None] * x[:, :, None] + bias[None])
-    return jnp.concatenate([embedded.reshape(len(x), -1), clamped], axis=1)
-
-  def _check(self, numeric: Array) -> None:
-    if numeric.ndim != 2 or numeric.shape[1] != len(self.knots):
-      raise ValueError(
-        f'expected numbers of shape [B, {len(self.knots)}], a column for each '
-        f'entry of knots, found {numeric.shape}'
-      )
-    if not _checks.is_whole_number(self.embed_dim):
-      raise ValueError(
-        'embed_dim must be a whole number of at least 1, found '
-        f'{self.embed_dim!r}'
-      )
-    for knots in self.knots:
-      if len(knots) == 1 or not (np.diff(np.asarray(knots, float)) > 0).all():
-        raise ValueError(
-          'the knots of a column must be none, or two or more in increasing '
-          f'order; found {knots}'
-        )
-
-
-def _pieces(
-  knots: list[tuple[float, ...]],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Lays the pieces of M columns out in arrays, `[M, P]` each.
-
-  P is that of the column with most pieces; the others are filled up.
-
-  Returns:
-    (starts, widths, rows): where a piece starts, how wide it is, and its row
-    among the pieces of all columns.
-  """
-  counts = [len(column) - 1 for column in knots]
-  shape = len(knots), max(counts)
-  starts = np.zeros(shape, np.float32)
-  widths = np.full(shape, np.inf, np.float32)
-  rows = np.zeros(shape, np.int32)
-  first = 0
-  for m, (column, count) in enumerate(zip(knots, counts, strict=True)):
-    starts[m, :count] = column[:-1]
-    widths[m, :count] = np.diff(column)
-    rows[m, :count] = np.arange(first, first + count)
-    first += count
-  return starts, widths, rows
+    u = jnp.clip(positions, 0, counts.T.astype(np.float32))[:, :, None]
+    fractions = jnp.clip(u - starts[None, None], 0, 1)
+    bends = jnp.einsum(
+      'bmp,mpe->bme', fractions, pieces[np.minimum(rows, total - 1)]
+    )
+    trends = slopes[None] * (2 * u / counts[None].astype(np.float32) - 1)
+    return nn.relu(bias[None] + trends + bends).reshape(len(positions), -1)

@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 import optax
+from optax import contrib
 
 from lplmtl.layers import encoder, experts
 from lplmtl.tables import Tables
@@ -28,8 +29,8 @@ def make_encoder(
   columns = encoder.TabularEncoder(
     tuple(map(_rounded, tables.num_categories)),
     settings.embed_dim,
-    tables.num_ordered,
-    tables.num_buckets,
+    num_buckets=tables.num_buckets,
+    num_pieces=tuple(map(_rounded, tables.num_pieces)),
   )
   if not settings.num_crosses:
     return columns
@@ -128,9 +129,14 @@ class OptimizerMaker:
   ) -> optax.GradientTransformation:
     """Returns the optimiser."""
     rate = hyperparams['learning_rate']
+    decay = hyperparams['weight_decay']
+    if self.schedule == 'free':
+      # Without a warm-up, the average would keep the first, wildest steps.
+      warm_up = min(100, self.num_steps // 10)
+      return contrib.schedule_free_adamw(rate, warm_up, weight_decay=decay)
     if self.schedule == 'cosine':
       rate = optax.cosine_decay_schedule(rate, self.num_steps)
-    return optax.adamw(rate, weight_decay=hyperparams['weight_decay'])
+    return optax.adamw(rate, weight_decay=decay)
 
 
 def make_balancer(settings: Settings) -> Balancer | Aggregator:

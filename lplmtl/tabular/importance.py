@@ -94,9 +94,11 @@ def _columns(tables: Tables) -> Iterator[tuple[Any, dict[str, list[int]]]]:
   for i, name in enumerate(tables.hashed):
     yield name, {'hashed': [i]}
   names = list(tables.numerics)
-  binned = [name for name in names if tables.numerics[name].edges]
-  # Bins are the last of the categories, flags the last of the numbers.
+  bent = [name for name in names if tables.numerics[name].interpolate]
+  binned = [n for n in names if tables.numerics[n].edges and n not in bent]
+  # Bins are the last of the categories, positions the last of the numbers.
   bins = {n: i for i, n in enumerate(binned, len(tables.vocabularies))}
+  places = {n: i for i, n in enumerate(bent, -len(bent))}
   parts = {
     n: [f'{n}.{p}' for p in date.parts] for n, date in tables.dates.items()
   }
@@ -104,6 +106,7 @@ def _columns(tables: Tables) -> Iterator[tuple[Any, dict[str, list[int]]]]:
   sources = {name: [name] for name in names if name not in of_dates} | parts
   for name, made in sources.items():
     flags = {tables.flags[part] for part in made if part in tables.flags}
+    flags |= {places[part] for part in made if part in places}
     yield (
       name,
       {

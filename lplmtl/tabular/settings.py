@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lplmtl import architectures, balancing
 from lplmtl.types import Aggregator, Balancer
@@ -10,6 +10,7 @@ from lplmtl.types import Aggregator, Balancer
 # A class of `lplmtl.architectures`, or any function that takes the tasks and
 # the encoder and returns a model; see `lplmtl.tabular.build.make_model`.
 Architecture = Callable[..., Any]
+Schedule = Literal['free', 'cosine', 'constant']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +26,18 @@ class Settings:
       levels have one level per entry, MMoE an expert with that many layers,
       SharedBottom a trunk with that many.
     tower_widths: units per layer of each task's tower.
-    embed_dim: width of the embedding of a category or a bin.
-    num_bins: the maximum number of bins per numeric column, embedded beside its
-      standardised value; 0 for none.
+    embed_dim: width of the embedding of a category or a number.
+    num_bins: the maximum number of pieces of the functions that embed a number
+      (see `lplmtl.layers.piecewise`), beside its standardised value; 0 for
+      none.
     num_crosses: layers of feature crosses on top of the encoder; 0 for none.
     cross_rank: rank of each cross.
     dropout: fraction of units dropped in experts and towers, in [0, 1).
-    learning_rate: of AdamW, at the start.
+    learning_rate: of AdamW, at its highest.
     weight_decay: of AdamW.
-    schedule: 'cosine' lowers the learning rate to 0 over `num_epochs`,
-      'constant' keeps it.
+    schedule: 'free' averages the parameters over the steps, so that any epoch
+      is a good one to stop at (Defazio et al. 2024); 'cosine' lowers the
+      learning rate to 0 over `num_epochs`; 'constant' does neither.
     batch_size: rows per step; all of them, if there are fewer.
     num_epochs: passes over the training rows.
     patience: stop after this many epochs without improvement of the mean
@@ -53,21 +56,21 @@ class Settings:
   """
 
   architecture: Architecture = architectures.SPLE
-  widths: tuple[int, ...] = (64, 64)
+  widths: tuple[int, ...] = (48, 48)
   tower_widths: tuple[int, ...] = (32,)
   embed_dim: int = 8
-  num_bins: int = 64
-  num_crosses: int = 1
+  num_bins: int = 128
+  num_crosses: int = 0
   cross_rank: int = 32
   dropout: float = 0.1
-  learning_rate: float = 1e-3
-  weight_decay: float = 0.1
-  schedule: Literal['cosine', 'constant'] = 'cosine'
+  learning_rate: float = 8e-3
+  weight_decay: float = 1e-4
+  schedule: Schedule = 'free'
   batch_size: int = 256
-  num_epochs: int = 20
-  patience: int | None = None
+  num_epochs: int = 40
+  patience: int | None = 5
   balancer: Balancer | Aggregator | Callable[[], Any] = balancing.equal
-  num_seeds: int = 1
+  num_seeds: int = 3
   seed: int = 0
   validation_share: float = 0.1
 
@@ -108,9 +111,10 @@ def _check(settings: Settings) -> None:
     ('learning_rate', float('inf')), ('weight_decay', float('inf')),
   ):  # fmt: skip
     _check_real(name, getattr(settings, name), below)
-  if settings.schedule not in ('cosine', 'constant'):
+  if settings.schedule not in get_args(Schedule):
     raise ValueError(
-      f"schedule must be 'cosine' or 'constant', found {settings.schedule!r}"
+      "schedule must be 'free', 'cosine' or 'constant', found "
+      f'{settings.schedule!r}'
     )
 
 

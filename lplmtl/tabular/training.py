@@ -198,8 +198,17 @@ def encode(
   return Rows(schema, tables, tasks, batch(columns), others)
 
 
-def fit_tables(columns: Columns, schema: Schema, num_bins: int) -> Tables:
-  """Fits the tables that encode a schema's inputs, on training rows."""
+def fit_tables(
+  columns: Columns, schema: Schema, num_bins: int, *, interpolate: bool = True
+) -> Tables:
+  """Fits the tables that encode a schema's inputs, on training rows.
+
+  Args:
+    columns: the training rows.
+    schema: complete, see `labels.complete`.
+    num_bins: see `lplmtl.tables.fit`.
+    interpolate: likewise.
+  """
 
   def pick(kind: str) -> dict[Any, Column]:
     return {name: columns[name] for name in schema.names(kind)}
@@ -211,6 +220,7 @@ def fit_tables(columns: Columns, schema: Schema, num_bins: int) -> Tables:
     pick('number'),
     log=tuple(name for name in schema.names('number') if inputs[name].log),
     num_bins=num_bins,
+    interpolate=interpolate,
     booleans=pick('boolean'),
     dates={
       name: (column, inputs[name].format)

@@ -83,6 +83,7 @@ def load(
       validation=config.validation,
       split_seed=config.split_seed,
       num_bins=num_bins,
+      interpolate=config.interpolate,
       fitted=tables,
     )
 
@@ -98,6 +99,7 @@ def encode(
   validation: str = 'tenth',
   split_seed: int = 0,
   num_bins: int = 32,
+  interpolate: bool = False,
   fitted: Tables | None = None,
 ) -> base.Data:
   """Splits and encodes rows.
@@ -110,6 +112,7 @@ def encode(
       and keeps the other half for testing.
     split_seed: seed of that choice.
     num_bins: quantile bins per numeric column, 0 for none.
+    interpolate: see `lplmtl.tables.fit`.
     fitted: tables to encode with; None fits them on the training rows.
 
   Raises:
@@ -127,7 +130,7 @@ def encode(
   split, features = 'train', {}  # `split`: for the message
   try:
     if fitted is None:
-      fitted = _fit(splits['train'], num_bins)
+      fitted = _fit(splits['train'], num_bins, interpolate)
     for split in splits:
       features[split] = fitted.encode(splits[split])
   except tables.RowError as error:
@@ -192,12 +195,13 @@ def _parts(
   return parts
 
 
-def _fit(known: Table, num_bins: int) -> Tables:
+def _fit(known: Table, num_bins: int, interpolate: bool) -> Tables:
   return tables.fit(
     {name: known[name] for name in CATEGORIES},
     {name: known[name] for name in columns.NUMERIC},
     log=MONEY,
     num_bins=num_bins,
+    interpolate=interpolate,
   )
 
 

@@ -71,7 +71,7 @@ def load(
 
   def encode_rows(num_bins: int, tables: Tables | None = None) -> base.Data:
     with inputs_of_users(console):
-      return encode(parts, schema, facts, num_bins, tables, config.index_column)
+      return encode(config, parts, schema, facts, num_bins, tables)
 
   return base.Source(tabular.make_tasks(schema), facts, {}, encode_rows)
 
@@ -93,22 +93,22 @@ def inputs_of_users(console: display.Console) -> Iterator[None]:
 
 
 def encode(
+  config: Config,
   parts: Mapping[str, Part],
   schema: tabular.Schema,
   facts: Mapping[str, Any],
   num_bins: int,
   fitted: Tables | None = None,
-  index: str = '',
 ) -> base.Data:
   """Encodes rows.
 
   Args:
+    config: of which `interpolate` and `index_column` are used.
     parts: `{split: its rows}`.
     schema: what their columns are.
     facts: see `base.Data`.
     num_bins: quantile bins per numeric column, 0 for none.
     fitted: tables to encode with; None fits them on the training rows.
-    index: the column that names a row, or ''.
 
   Raises:
     InputError: a number cannot be encoded.
@@ -117,7 +117,12 @@ def encode(
   split, batches = 'train', {}  # `split`: for the message
   try:
     if fitted is None:
-      fitted = training.fit_tables(parts['train'].columns, schema, num_bins)
+      fitted = training.fit_tables(
+        parts['train'].columns,
+        schema,
+        num_bins,
+        interpolate=config.interpolate,
+      )
     for split, part in parts.items():
       features: Any = fitted.encode(part.columns)
       labels, where, weights = tabular.encode_labels(schema, part.columns)
@@ -133,7 +138,7 @@ def encode(
 
   def predictions(model: nn.Module, params: PyTree) -> bytes:
     predictor = tabular.Predictor(schema, fitted, model, params)
-    return outputs.beside_truth(predictor, parts['test'], index)
+    return outputs.beside_truth(predictor, parts['test'], config.index_column)
 
   return base.Data(
     tabular.make_tasks(schema),
