@@ -13,7 +13,6 @@ from experiments.launcher import drawing, kinds, outcomes, run
 from experiments.launcher.options import Config
 from experiments.reporting import page
 from lplmtl import ordinal, statistics, tables, tasks
-from lplmtl.training import parallel
 from lplmtl.types import Batch
 from tests import own_table
 
@@ -40,11 +39,10 @@ def finished(folder):
 
 @pytest.fixture(scope='module')
 def quick_trees():
-  """Few trees, and no thread that waits for others."""
+  """Few trees."""
   pytest.importorskip('lightgbm')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(boosting, 'ROUNDS', 20)
-    patch.setattr(parallel, 'num_cores', lambda: 1)
     yield
 
 

@@ -245,11 +245,13 @@ def _letter(number: int) -> str:
 
 
 def _difference(row: Mapping[str, Any], task: str) -> str:
-  """Returns `+3.1 [-2.4, +8.6]`, in units of .0001."""
+  """Returns `+3.1 [-2.4, +8.6]`, in units of .0001, if there is one."""
   if row['difference'] is None:
     return ''
   parts = ('estimate', 'low', 'high')
   estimate, low, high = (1e4 * row['difference'][task][p] for p in parts)
+  if not np.isfinite(estimate):
+    return 'undefined'
   return f'{estimate:+.1f} [{low:+.1f}, {high:+.1f}]'
 
 
