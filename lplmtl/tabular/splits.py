@@ -156,7 +156,8 @@ def _by_group(
   for part in (2, 1):
     if not shares[part - 1]:
       continue
-    rows = max(round(shares[part - 1] * len(groups)), 1)
+    # Rounded down, as a tenth of Census-Income is; 0.29 * 100 is 29.
+    rows = max(int(shares[part - 1] * len(groups) + 1e-9), 1)
     total = np.cumsum(sizes[order[first:]])
     last = first + int(np.searchsorted(total, rows)) + 1
     part_of[order[first:last]] = part
@@ -177,7 +178,8 @@ def _by_time(
   for part in (2, 1):
     left = np.sort(times[part_of == 0])
     if shares[part - 1] and len(left):
-      size = min(max(round(shares[part - 1] * len(times)), 1), len(left))
+      wanted = max(int(shares[part - 1] * len(times) + 1e-9), 1)
+      size = min(wanted, len(left))
       part_of[(part_of == 0) & (times >= left[-size])] = part
   if not all((part_of == part).any() for part in (0, 1)):
     raise ValueError(
