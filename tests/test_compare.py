@@ -395,6 +395,23 @@ def test_flag_files(path):
       build.check_names(config)
 
 
+def test_defaults_of_a_first_comparison():
+  flags.FLAGS.unparse_flags()
+  for name in flags.FLAGS:
+    flags.FLAGS[name].unparse()
+  flags.FLAGS(
+    ['compare', '--data=x.csv', '--targets=churn,value', '--row=sple', '--row=trees']
+  )  # fmt: skip
+  made = plan.from_flags(flags.FLAGS)
+  assert made.base.num_seeds == 5 and made.baseline == 'sple'
+  assert list(made.tree_settings) == [plan.TREE_SETTING]
+  assert list(made.tuning_configs('sple')) == ['']  # nothing is tuned
+  assert made.margin is None
+  # Samples of rows and columns: without them, seeds would not differ.
+  (parameters,) = made.tree_settings.values()
+  assert parameters['bagging_fraction'] < 1 and parameters['bagging_freq']
+
+
 def test_nothing_to_compare(capsys):
   assert launch('--dataset=sample') == 1
   assert '--row' in capsys.readouterr().err
