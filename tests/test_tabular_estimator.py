@@ -13,7 +13,13 @@ from sklearn import metrics
 
 import lplmtl
 from lplmtl import checkpoint, data, tabular, tasks
-from tests.tiny_tables import NUM_TRAIN, OPTIONS, table
+from tests.tiny_tables import (
+  NUM_ROWS,
+  NUM_VALIDATED,
+  OPTIONS,
+  VALIDATED,
+  table,
+)
 
 TARGETS = {
   'churn': 'binary',
@@ -34,8 +40,7 @@ def frame():
 @pytest.fixture(scope='module')
 def fitted(frame):
   """Two seeds, trained on columns of every kind."""
-  # Without validation rows, a program less is compiled.
-  options = OPTIONS | {'validation_share': 0, 'num_seeds': 2, 'seed': 3}
+  options = OPTIONS | {'num_seeds': 2, 'seed': 3, 'batch_size': 64}
   options |= {
     'architecture': functools.partial(lplmtl.MMoE, num_experts=2),
     'schedule': 'free',
@@ -249,23 +254,31 @@ def test_one_target_and_numbers_only(one):
 
 def test_training_is_a_pure_function(one):
   """And the Estimator a wrapper of it."""
-  rows = table()
-  part = tabular.split(rows, tabular.Schema({}, {}), share=0.3)
-  schema = tabular.infer(rows.iloc[part['train']], 'late')
+  schema = tabular.infer(table(), 'late')
   for _ in range(2):
-    trained = tabular.train(rows, schema, tabular.Settings(**OPTIONS))
+    trained = tabular.train(table(), schema, tabular.Settings(**OPTIONS))
     _assert_equal(trained, one)
   assert trained.schema == one.predictor_.schema
 
 
+def test_a_share_of_the_rows_is_split_off():
+  rows = table(NUM_VALIDATED)
+  part = tabular.split(rows, tabular.Schema({}, {}), share=0.2)
+  schema = tabular.infer(rows.iloc[part['train']], 'late')
+  model = tabular.Estimator('late', **VALIDATED).fit(rows)
+  assert model.predictor_.schema == schema
+  trained = tabular.train(rows, schema, tabular.Settings(**VALIDATED))
+  _assert_equal(trained, model)
+
+
 def test_training_reads_training_rows_alone():
   """Of the others, validation rows choose the epoch and test rows nothing."""
-  n = NUM_TRAIN
-  rows = table(68).astype({'late': object})
-  rows['part'] = np.repeat(['train', 'val', 'test'], [n, 14, 20])
+  n = NUM_ROWS
+  rows = table(80).astype({'late': object})
+  rows['part'] = np.repeat(['train', 'val', 'test'], [n, 12, 20])
   rows.loc[n:, 'b'] = 7.0
-  rows.loc[48:, 'b'] = np.inf
-  rows.loc[48:, 'late'] = 'neither'
+  rows.loc[60:, 'b'] = np.inf
+  rows.loc[60:, 'late'] = 'neither'
   model = tabular.Estimator('late', split='part', **OPTIONS).fit(rows)
   schema, tables = model.predictor_.schema, model.predictor_.tables
   assert schema.targets['late'].classes == (0, 1)
@@ -273,7 +286,7 @@ def test_training_reads_training_rows_alone():
 
 
 def test_validation_rows_may_be_passed():
-  rows, others = table(NUM_TRAIN), table(14, seed=1)
+  rows, others = table(NUM_ROWS), table(12, seed=1)
   schema, settings = tabular.infer(rows, 'late'), tabular.Settings(**OPTIONS)
   trained = tabular.train(rows, schema, settings, validation=others)
   best = max(r['validation']['late']['auc'][0] for r in trained.history)
@@ -296,7 +309,7 @@ def test_warm_start_continues_with_parameters_and_tables():
 def test_stops_early_and_reports_each_epoch():
   """Without a learning rate, no epoch improves on the first one."""
   seen, text = [], io.StringIO()
-  options = OPTIONS | {'learning_rate': 0.0, 'patience': 2}
+  options = VALIDATED | {'learning_rate': 0.0, 'patience': 2}
   with tabular.progress_bar(4, console=Console(file=text)) as show:
 
     def on_epoch(record):
@@ -304,7 +317,7 @@ def test_stops_early_and_reports_each_epoch():
       show(record)
 
     model = tabular.Estimator('late', on_epoch=on_epoch, **options)
-    model.fit(table())
+    model.fit(table(NUM_VALIDATED))
   assert [record['epoch'] for record in seen] == [1, 2, 3]
   assert len(model.predictor_.history) == 3
   auc = seen[0]['validation']['late']['auc'][0]
@@ -386,9 +399,10 @@ def test_settings_out_of_range_get_one_line(message):
 
 
 def _rare():
-  rows = table()
-  rare = np.where(np.arange(48) % 16 == 0, rows['a'], np.nan)
-  return rows.assign(rare=rare)
+  """A second target, with labels in a few training rows only."""
+  rows = table(NUM_VALIDATED)
+  part = tabular.split(rows, tabular.Schema({}, {}), share=0.2)
+  return rows.assign(rare=rows['a'].iloc[part['train'][:5]])
 
 
 def _no_model(tasks, encoder):
@@ -399,7 +413,7 @@ BAD_FITS = {
   'architecture must return a model': {'architecture': _no_model},
   'must take the arguments tasks and encoder': {'architecture': lplmtl.MLP},
   'balancer must be a constructor': {'balancer': 'equal'},
-  "'rare' has no label in the 14 validation rows": {
+  "'rare' has no label in the 12 validation rows": {
     'targets': {'late': 'binary', 'rare': 'regression'}
   },
   'name of a target must be a text, found 2': {'targets': 2},
@@ -409,7 +423,7 @@ BAD_FITS = {
 
 @pytest.mark.parametrize('message', BAD_FITS)
 def test_fits_that_cannot_work_get_one_line(one, message):
-  options = {'targets': 'late', **OPTIONS, **BAD_FITS[message]}
+  options = {'targets': 'late', **VALIDATED, **BAD_FITS[message]}
   model = tabular.Estimator(**options)
   model.predictor_ = one.predictor_
   rows = _rare()

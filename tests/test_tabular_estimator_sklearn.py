@@ -13,9 +13,15 @@ import pytest
 from sklearn import base, model_selection, pipeline, preprocessing
 
 from lplmtl import tabular
-from lplmtl.tabular import estimator, tuning
+from lplmtl.tabular import arrays, estimator, tuning
 from lplmtl.training import compiled
-from tests.tiny_tables import NUM_ROWS, OPTIONS, table
+from tests.tiny_tables import (
+  NUM_ROWS,
+  NUM_VALIDATED,
+  OPTIONS,
+  VALIDATED,
+  table,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -109,7 +115,7 @@ def test_a_positive_class_does_not_change_the_order_of_classes(late, X, y):
 
 def test_five_equal_folds_compile_once(late, events):
   """Of 60 rows each fold trains on 48."""
-  frame, counts = table(60), []
+  frame, counts = table(NUM_VALIDATED), []
   compiled.clear()
 
   def scoring(model, X, y):
@@ -125,12 +131,12 @@ def test_five_equal_folds_compile_once(late, events):
   np.testing.assert_allclose(found, theirs, atol=1e-6)
 
 
-SEVERAL = {'tags': ('multilabel', ('p', 'q')), 'late': 'binary'}
+SEVERAL = {'tall': 'binary', 'late': 'binary'}
 
 
 def tagged(num_rows):
   rows = table(num_rows)
-  return rows.assign(p=(rows['a'] > 0) * 1, q=(rows['b'] > 0) * 1)
+  return rows.assign(tall=(rows['a'] > 0) * 1)
 
 
 def test_validation_of_one_of_several_targets():
@@ -190,20 +196,33 @@ def test_the_last_step_of_a_pipeline(late, X, y):
 def test_several_columns_of_y():
   """An array, or a frame in another order, as the labels of two targets."""
   rows = tagged(NUM_ROWS)
-  X, y = rows[['a', 'b']], rows[['p', 'q', 'late']]
+  X, y = rows[['a', 'b']], rows[['tall', 'late']]
   model = tabular.Estimator(SEVERAL, **OPTIONS).fit(X, y.to_numpy())
   found = model.predict(X)
-  assert found.shape == (NUM_ROWS, 3)
+  assert found.shape == (NUM_ROWS, 2)
   np.testing.assert_array_equal(
-    model.fit(X, y[['late', 'q', 'p']]).predict(X), found
+    model.fit(X, y[['late', 'tall']]).predict(X), found
   )
   chances = model.predict_proba(X, 'late')
-  np.testing.assert_array_equal(chances[:, 1] > 0.5, found[:, 2] == 1)
+  np.testing.assert_array_equal(chances[:, 1] > 0.5, found[:, 1] == 1)
   with pytest.raises(ValueError, match='pass target'):
     model.predict_proba(X)
   assert not hasattr(model, 'classes_')
   with pytest.raises(ValueError, match='a column for each of the targets'):
-    model.fit(X, y.to_numpy()[:, :2])
+    model.fit(X, y.to_numpy()[:, :1])
+
+
+def test_labels_of_several_columns_come_back_in_their_order():
+  targets = {
+    'tags': tabular.Target('multilabel', columns=('p', 'q')),
+    'late': tabular.Target('binary'),
+  }
+  predictions = {'p': [1, 0], 'q': [2, 0], 'late': [3, 0]}
+  labels = arrays.Labels(('q', 'late', 'p'), is_flat=False)
+  found = labels.restore(predictions, tabular.Schema({}, targets))
+  assert found.tolist() == [[2, 3, 1], [0, 0, 0]]
+  asked = {'tags': ('multilabel', ('p', 'q')), 'late': targets['late']}
+  assert arrays.label_names(asked, None) == ['p', 'q', 'late']
 
 
 def test_y_of_one_name_needs_no_targets(X, y):
@@ -242,9 +261,9 @@ def test_trials_of_a_round_have_the_same_sizes():
 
 
 def test_tuning(fixed_sizes, capfd):
-  frame = table()
+  frame = table(NUM_VALIDATED)
   schema = tabular.infer(frame, 'late')
-  settings, seen = tabular.Settings(**OPTIONS), []
+  settings, seen = tabular.Settings(**VALIDATED), []
   tuned = tabular.tune(
     frame, schema, settings, num_trials=3, on_trial=seen.append
   )
@@ -259,7 +278,7 @@ def test_tuning(fixed_sizes, capfd):
     bare = dataclasses.replace(settings, validation_share=0)
     tabular.tune(frame, schema, bare)
   # The estimator trains with what was chosen, from the same rows.
-  model = tabular.Estimator({'late': 'binary'}, tune=3, **OPTIONS).fit(frame)
+  model = tabular.Estimator({'late': 'binary'}, tune=3, **VALIDATED).fit(frame)
   chosen = tabular.train(frame, schema, tuned.settings)
   for old, new in zip(
     jax.tree.leaves(chosen.params),
@@ -272,4 +291,4 @@ def test_tuning(fixed_sizes, capfd):
 def test_tuning_names_the_extra_that_it_needs(monkeypatch):
   monkeypatch.setitem(sys.modules, 'optuna', None)
   with pytest.raises(ImportError, match=r"pip install 'lplmtl\[tune\]'"):
-    tabular.Estimator('late', tune=2, **OPTIONS).fit(table())
+    tabular.Estimator('late', tune=2, **VALIDATED).fit(table(NUM_VALIDATED))
