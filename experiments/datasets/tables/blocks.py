@@ -195,18 +195,19 @@ def _fields(
   starts = np.empty_like(ends)
   starts[:1], starts[1:] = 0, ends[:-1] + 1
   size = ends - starts
-  has_cr = b'\r' in content
-  if has_cr:
-    size = size - (is_end & (size > 0) & (text[ends + MARGIN - 1] == _CR))
-  if content[:1] in b'\r\n' or b'\n\n' in content or b'\n\r' in content:
-    begins = np.append(True, is_end[:-1])  # whether a row begins here
-    keep = ~(begins & is_end & (size == 0))
-    starts, size, is_end = starts[keep], size[keep], is_end[keep]
-  if not len(starts):
-    return None
-  rows = np.flatnonzero(is_end)
-  num_fields = num_fields or int(rows[0]) + 1
+  rows = np.flatnonzero(is_end)  # the last field of each row
+  if b'\r' in content:
+    is_crlf = text[ends[rows] + MARGIN - 1] == _CR
+    size[rows] -= is_crlf & (size[rows] > 0)
   counts = np.diff(rows, prepend=-1)
+  is_blank = (counts == 1) & (size[rows] == 0)
+  if is_blank.any():
+    starts, size = (np.delete(x, rows[is_blank]) for x in (starts, size))
+    counts = counts[~is_blank]
+    rows = np.cumsum(counts) - 1
+  if not len(rows):
+    return None
+  num_fields = num_fields or int(counts[0])
   if (counts != num_fields).any():
     wrong = int(np.argmax(counts != num_fields))
     start = int(starts[rows[wrong] - counts[wrong] + 1])
