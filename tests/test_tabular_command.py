@@ -9,10 +9,11 @@ import subprocess
 import jax
 import numpy as np
 import pytest
+from absl import flags
 
 from experiments import datasets, tabular
 from experiments.datasets.census import sample
-from experiments.launcher import display, options
+from experiments.launcher import display, fields, options, sections
 from lplmtl import data
 from lplmtl import tabular as library
 from tests.launching import launch
@@ -320,6 +321,22 @@ def test_census_as_a_table_is_encoded_alike(tmp_path):
     jax.tree.map(
       np.testing.assert_array_equal, getattr(one, split), getattr(other, split)
     )
+
+
+def test_flag_files_of_census_have_the_same_settings():
+  """Whatever the defaults of tables become."""
+  folder = ROOT / 'experiments' / 'flags'
+  names = ('census_sple_uncertainty', 'table_census')
+  one, other = (_parsed(f'--flagfile={folder / name}.flags') for name in names)
+  for section in (sections.Model, sections.Optimisation):
+    for name in fields.of(section):
+      assert getattr(one, name) == getattr(other, name), name
+
+
+def _parsed(*arguments):
+  found = []
+  launch(lambda _: found.append(options.from_flags(flags.FLAGS)), *arguments)
+  return found[0]
 
 
 def test_defaults_are_those_of_the_library():
