@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import subprocess
+import types
 
 import jax
 import numpy as np
@@ -13,9 +14,11 @@ from absl import flags
 
 from experiments import datasets, tabular
 from experiments.datasets.census import sample
+from experiments.datasets.tables import outputs
 from experiments.launcher import display, fields, options, sections
 from lplmtl import data
 from lplmtl import tabular as library
+from lplmtl.columns import Factor
 from tests.launching import launch
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -104,6 +107,39 @@ def test_predictions_stand_beside_the_truth(finished):
     'loyal',
     'new',
   }
+
+
+def test_every_kind_of_target_stands_beside_its_truth():
+  targets = {
+    'churn': library.Target('binary', ('no', 'yes'), 'yes'),
+    'topics': library.Target('multilabel', ('no', 'yes'), 'yes', ('a', 'b')),
+    'calls': library.Target('count', mean=2.0),
+  }
+  columns = {
+    'churn': ['no', 'yes'], 'a': ['no', ''], 'b': ['yes', ''],
+    'calls': np.array([3.0, np.nan]), 'id': ['x', 'y'],
+  }  # fmt: skip
+  factors = {
+    k: Factor(np.arange(2), np.array(v, object)) if isinstance(v, list) else v
+    for k, v in columns.items()
+  }
+  schema = library.Schema({}, targets)
+  logits = {
+    'churn': np.zeros((1, 2, 1)), 'topics': np.ones((1, 2, 2)),
+    'calls': np.zeros((1, 2, 1)),
+  }  # fmt: skip
+  predictor = types.SimpleNamespace(
+    schema=schema, predict=lambda _: library.decode(schema, logits)
+  )
+  part = types.SimpleNamespace(columns=factors, rows=np.arange(2))
+  content = outputs.beside_truth(predictor, part, 'id').decode()
+  rows = list(csv.DictReader(content.splitlines()))
+  assert list(rows[0]) == [
+    'id', 'churn_truth', 'churn', 'churn_probability', 'a_truth', 'b_truth',
+    'a', 'b', 'a_probability', 'b_probability', 'calls_truth', 'calls',
+  ]  # fmt: skip
+  assert rows[1]['a_truth'] == rows[1]['calls_truth'] == ''
+  assert (rows[0]['calls_truth'], rows[0]['calls']) == ('3', '2')
 
 
 def test_predicting_gives_what_the_library_gives(finished, tmp_path):

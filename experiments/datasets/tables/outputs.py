@@ -81,18 +81,9 @@ def beside_truth(predictor: tabular.Predictor, part: Any, index: str) -> bytes:
     for column in schemas.label_columns(name, target):
       truth = f'{column}{run_folder.TRUTH}'
       shown[truth] = texts(part.columns[column])
-    shown |= {
-      key: value
-      for key, value in predicted.items()
-      if owner(key, predictor.schema.targets) == name
-    }
+    for column in schemas.output_columns(name, target):
+      shown[column] = predicted[column]
   return b''.join(csv_of([shown]))
-
-
-def owner(column: str, targets: Iterable[str]) -> str:
-  """Returns the target that a column of predictions belongs to."""
-  owners = [t for t in targets if column == t or column.startswith(f'{t}_')]
-  return max(owners, key=len, default='')
 
 
 def row_names(
