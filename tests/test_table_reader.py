@@ -3,6 +3,7 @@
 import bz2
 import csv
 import gzip
+import hashlib
 import io
 import lzma
 import random
@@ -189,6 +190,26 @@ def test_standard_input(monkeypatch):
   monkeypatch.setattr(sys, 'stdin', text)
   columns, facts = _read('-')
   assert columns['b'].tolist() == [2] and facts['file'] == 'standard input'
+  assert facts['sha256'] == hashlib.sha256(b'a|b\n1|2\n').hexdigest()
+  text = io.TextIOWrapper(io.BytesIO(b'a,b\n'))
+  monkeypatch.setattr(sys, 'stdin', text)
+  with pytest.raises(InputError, match='standard input: expected rows below'):
+    _read('-')
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
+  path = tmp_path / 'a.csv'
+  path.write_text('a,b\n1,2\n')
+  parse = reader._read_csv
+
+  def slow(*arguments):
+    path.write_text('a,b\n1,3\n')
+    return parse(*arguments)
+
+  monkeypatch.setattr(reader, '_read_csv', slow)
+  with pytest.raises(InputError, match='a.csv changed while it was read'):
+    _read(path)
+  assert _read(path)[0]['b'].tolist() == [3]
 
 
 @pytest.mark.parametrize('suffix', ['.parquet', '.feather'])

@@ -5,6 +5,7 @@ number; see `values`. What is missing, or a date, is not decided here.
 """
 
 import codecs
+import hashlib
 import json
 import os
 import pathlib
@@ -52,7 +53,9 @@ def read(config: Config, missing: Sequence[str], flag: str = 'data') -> Table:
   """
   data = getattr(config, flag)
   if data == sources.STDIN:
-    return _read_csv(None, config, missing)
+    table = _read_csv(None, config, missing)
+    _check_rows(table)
+    return table
   paths = sources.find(flag, data)
   digest = sources.digest(paths)
   settings = [getattr(config, name) for name in _SETTINGS]
@@ -66,11 +69,19 @@ def read(config: Config, missing: Sequence[str], flag: str = 'data') -> Table:
   rows = sum(table.facts['rows'] for table in tables)
   name = paths[0].name if len(paths) == 1 else f'{data}, {len(paths)} files'
   facts = {**tables[0].facts, 'file': name, 'rows': rows, 'sha256': digest}
-  if not rows:
-    raise InputError(f'{name}: expected rows below the header, found none')
+  _check_rows(Table(columns, facts))
+  if sources.digest(paths) != digest:
+    raise InputError(f'{name} changed while it was read: try again')
   if kept:
     cache.write(kept, 'table', key, columns, facts)
   return Table(columns, facts)
+
+
+def _check_rows(table: Table) -> None:
+  if not table.facts['rows']:
+    raise InputError(
+      f'{table.facts["file"]}: expected rows below the header, found none'
+    )
 
 
 def blocks_of(config: Config, missing: Sequence[str]) -> Iterator[Columns]:
@@ -110,8 +121,8 @@ def _read_csv(
 ) -> Table:
   name = str(path) if path else 'standard input'
   with sources.opened(path) as stream:
-    written, stream = _sniffed(stream, config, name)
-    names, found = _blocks(stream, written, config.column_names, name)
+    written, decoded = _sniffed(stream, config, name)
+    names, found = _blocks(decoded, written, config.column_names, name)
     growing = [Growing(missing, written.point) for _ in names]
     rows = 0
     for block in found:
@@ -121,13 +132,14 @@ def _read_csv(
   columns: dict[str, Column] = {}
   if rows:
     columns = {n: c.finish() for n, c in zip(names, growing, strict=True)}
-  facts = {'file': name, 'rows': rows, 'sha256': '', 'format': str(written)}
+  digest = decoded.digest.hexdigest()
+  facts = {'file': name, 'rows': rows, 'sha256': digest, 'format': str(written)}
   return Table(columns, facts)
 
 
 def _sniffed(
   stream: BinaryIO, config: Config, name: str
-) -> tuple[dialect.Dialect, BinaryIO]:
+) -> tuple[dialect.Dialect, '_Decoded']:
   """Returns how a stream is written, and the stream as UTF-8."""
   sample = stream.read(dialect.SAMPLE)
   while len(sample) < dialect.SAMPLE and (more := stream.read(dialect.SAMPLE)):
@@ -137,7 +149,7 @@ def _sniffed(
   is_whole = len(sample) < dialect.SAMPLE
   written = dialect.find(sample, is_whole, config, name)
   again = _Decoded(sample, stream, written.encoding, name)
-  return written, cast(BinaryIO, again)
+  return written, again
 
 
 class _Decoded:
@@ -146,6 +158,7 @@ class _Decoded:
   def __init__(self, head: bytes, stream: BinaryIO, encoding: str, name: str):
     self._head, self._stream, self._name = head, stream, name
     self._encoding = encoding
+    self.digest = hashlib.sha256()  # of the bytes, for standard input
     is_utf8 = codecs.lookup(encoding).name == 'utf-8'
     self._decoder = (
       None if is_utf8 else codecs.getincrementaldecoder(encoding)()
@@ -155,6 +168,7 @@ class _Decoded:
     """Reads about `size` bytes; none only at the end."""
     found, self._head = self._head[:size], self._head[size:]
     found = found or self._stream.read(size)
+    self.digest.update(found)
     if self._decoder is None:
       return found
     try:
@@ -170,13 +184,15 @@ class _Decoded:
 
 
 def _blocks(
-  stream: BinaryIO,
+  stream: _Decoded,
   written: dialect.Dialect,
   names: Sequence[str],
   file: str,
 ) -> tuple[Sequence[str], Iterator[Block]]:
   """Returns the names of the columns, and blocks of rows."""
-  found = blocks.read(stream, written.separator, file, len(names))
+  found = blocks.read(
+    cast(BinaryIO, stream), written.separator, file, len(names)
+  )
   first = next(found, None)
   if first is None:
     raise InputError(f'{file}: expected a table, found an empty file')
