@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 TINY = (
   '--epochs=2', '--tower_widths=4', '--num_bins=4', '--num_crosses=0',
   '--batch_size=64', '--architecture=shared_bottom', '--bottom_widths=4',
-  '--compilation_cache=none',
+  '--num_seeds=1', '--schedule=constant',
 )  # fmt: skip
 TARGETS = '--targets=churn,segment,value'
 
