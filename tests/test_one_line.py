@@ -169,7 +169,7 @@ def test_a_model_does_not_decide_where_data_are_read(tmp_path, monkeypatch):
   """With --eval_only the caller says where to read and download."""
   found = {}
 
-  def load(config, console):
+  def load(config, console, saved=None):
     found['data_dir'] = config.data_dir
     raise InputError('enough')
 
