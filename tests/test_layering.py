@@ -267,7 +267,12 @@ ALLOWED = {
     'tabular.scores',
     'tabular.targets',
   },
-  'tabular.arrays': {'columns', 'tabular.checks', 'tabular.schema'},
+  'tabular.arrays': {
+    'columns',
+    'tabular.checks',
+    'tabular.inference',
+    'tabular.schema',
+  },
   'tabular.scorer': {'tabular.hints'},
   'tabular.progress': set(),
   'tabular.estimator': {

@@ -48,6 +48,7 @@ def _infer(target='churn', **changes):
     ('churn', {'churn': np.arange(N).astype('M8[D]')}, "'churn' must hold classes or numbers, found times"),
     ({'churn': 'class'}, {}, 'kind of a target must be one of binary.*found .class.'),
     ({'tags': 'multilabel'}, {'tags': FRAME['churn']}, "'tags' needs its columns, two or more"),
+    ({'tags': ('multilabel', ('churn', 'churn'))}, {}, "columns of multilabel target 'tags' must differ, found 'churn', 'churn'"),
     ({'tags': ('multilabel', ('churn', 'segment'))}, {}, "of multilabel target 'tags' must hold the same two values.*found 'a', 'b', 'c', 'no', 'yes'"),
   ],
 )  # fmt: skip
@@ -77,6 +78,19 @@ def test_a_class_that_occurs_once_is_warned_of():
     UserWarning, match="'segment': 'x' occurs in no training row"
   ):
     _infer({'segment': target})
+
+
+def test_several_rare_classes_share_a_warning():
+  segment = ['d', 'e', *FRAME['segment'][2:]]
+  with pytest.warns(
+    UserWarning, match="'d', 'e' occur, each in one training row only"
+  ):
+    _infer('segment', segment=segment)
+
+
+def test_classes_beyond_the_whole_numbers_of_floats_differ():
+  ids = np.array([2**60, 2**60 + 1] * 30)
+  assert _infer(churn=ids).targets['churn'].classes == (2**60, 2**60 + 1)
 
 
 def test_a_label_that_never_varies_is_warned_of():
@@ -177,6 +191,7 @@ def test_names_of_columns_that_occur_twice():
     ([1, 2], 'a table must be a DataFrame or a dict of columns, found list'),
     ({'age': [1, 2], 'churn': [1, 2, 3]}, "as many rows, found 2 in column 'age' and 3 in 'churn'"),
     ({'age': 'young', 'churn': [1]}, "column 'age' must be a list or an array, found str"),
+    ({'age': {1, 2}, 'churn': [1, 2]}, "column 'age' must be a list or an array, found set"),
     ({'age': 3, 'churn': [1]}, "column 'age' must be a list or an array, found int"),
     ({'age': np.ones((2, 2)), 'churn': [1, 2]}, r"column 'age' must be a list or \[N\] array"),
     ({'churn': ['no', 'yes'] * 30}, "no column is left to predict from; left out are none"),

@@ -190,6 +190,47 @@ def test_a_saved_model_scores_the_table_again(finished, capsys):
   assert 'other than these' not in shown
 
 
+def test_flags_give_formats_of_dates_and_texts_of_missing_values(tmp_path):
+  days = [f'{1 + i % 28:02d}|{1 + i // 28:02d}|24' for i in range(60)]
+  ages = ['unknown' if i % 9 == 0 else i % 7 for i in range(60)]
+  path = _table(tmp_path / 'a.csv', 60, day=days, age=ages)
+  found = _load(
+    options.Config(
+      data=str(path), targets=('churn',), dates=('day:%d|%m|%y',),
+      missing=('unknown',), time_column='day',
+    )
+  ).encode(0)  # fmt: skip
+  inputs = found.extra['schema']['inputs']
+  assert inputs['day'] == {'kind': 'date', 'format': '%d|%m|%y'}
+  assert inputs['age']['kind'] == 'number'
+  # Split by time, read in that format, as only the last rows are in March.
+  month = found.tables.numerics['day.month']
+  assert month.mean < 2 and 'day.year' not in found.tables.numerics
+
+
+@pytest.mark.parametrize(
+  'column, values, complaint',
+  [
+    ('part', ['train'] * 59 + ['tset'], "row 60: part must say train, validation or test, to split the rows by it; found 'tset'"),
+    ('zero', [0] * 60, "found 0 ('zero')"),
+  ],
+)  # fmt: skip
+def test_columns_with_a_part_that_they_cannot_play(
+  column, values, complaint, tmp_path, capsys
+):
+  table = _table(tmp_path / 'a.csv', 60, **{column: values})
+  role = {'part': 'split', 'zero': 'weight'}[column]
+  run = f'--out_dir={tmp_path / "run"}'
+  arguments = (
+    f'--data={table}',
+    '--targets=churn',
+    f'--{role}_column={column}',
+  )
+  assert _tabular(*arguments, run, *TINY) == 1
+  error = capsys.readouterr().err
+  assert complaint in error and error.count('\n') == 1, error
+
+
 def test_an_edited_schema_is_handed_back(finished, tmp_path, capsys):
   run, table, _ = finished
   schema = json.loads((run / 'schema.json').read_text())

@@ -418,6 +418,9 @@ BAD_FITS = {
   },
   'name of a target must be a text, found 2': {'targets': 2},
   'num_seeds must be 1, as in the model': {'warm_start': True, 'num_seeds': 2},
+  'schema must be a Schema': {'schema': {'inputs': {}}},
+  "sum above 0 that fits in float32, found 0 .'zero'.": {'weight': 'zero'},
+  'pair of a kind and a list of columns': {'targets': {'late': ('binary',)}},
 }
 
 
@@ -426,12 +429,20 @@ def test_fits_that_cannot_work_get_one_line(one, message):
   options = {'targets': 'late', **VALIDATED, **BAD_FITS[message]}
   model = tabular.Estimator(**options)
   model.predictor_ = one.predictor_
-  rows = _rare()
+  rows = _rare().assign(zero=0)
   if options['targets'] == 2:
     rows = rows.rename(columns={'late': 2})
   with pytest.raises(ValueError, match=message) as error:
     model.fit(rows)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('row', [0, 20, 47])
+def test_errors_count_the_rows_of_the_table(row):
+  rows = table()
+  rows.loc[row, 'a'] = np.inf
+  with pytest.raises(ValueError, match=f"'a' must .*found inf in row {row}$"):
+    tabular.Estimator('late', **OPTIONS).fit(rows)
 
 
 def test_predicting_before_fitting_gets_one_line():

@@ -6,7 +6,7 @@ import pytest
 
 from lplmtl import tabular
 from lplmtl.columns import Factor
-from lplmtl.tabular import Schema
+from lplmtl.tabular import Schema, inference
 
 N = 200
 RNG = np.random.default_rng(0)
@@ -113,6 +113,13 @@ def test_too_few_times():
     _split({'t': np.repeat([1, 2], 100)}, time='t')
 
 
+def test_times_are_read_in_the_format_given():
+  days = [f'{1 + i % 28:02d}|{1 + i // 28:02d}|24' for i in range(56)]
+  options = inference.Options(time='day', dates={'day': '%d|%m|%y'})
+  rows = tabular.split({'day': days}, inference.before_split(options))
+  assert rows['validation'].tolist() == list(range(51, 56))
+
+
 @pytest.mark.parametrize('seed', range(3))
 def test_groups_are_never_torn_apart(seed):
   groups = RNG.integers(0, 40, N)
@@ -152,7 +159,7 @@ def test_a_split_column_may_not_tear_groups():
     ({'x': range(10)}, {}, '10 rows are too few .* at least 20 are needed'),
     ({'x': ROW}, {'time': 'when'}, "time: there is no column 'when'"),
     ({'x': ROW}, {'time': 'x', 'group': 'x'}, "either by time or by group, found both: 'x' and 'x'"),
-    ({'x': ['train', 'tset'] * 100}, {'split': 'x'}, "must say train, validation or test, found 'tset' in row 1"),
+    ({'x': ['train', 'tset'] * 100}, {'split': 'x'}, "must say train, validation or test, to split the rows by it; found 'tset' in row 1"),
     ({'x': ['train', None] * 100}, {'split': 'x'}, "found 'None' in row 1"),
     ({'x': ['test', 'val'] * 100}, {'split': 'x'}, "split column 'x' has no train rows"),
     ({'x': [1] * 200}, {'group': 'x'}, "'x' has 1 groups, too few"),

@@ -43,13 +43,22 @@ class Table:
     (), 'columns to read as numbers.', taken_by=_TABLE
   )
   dates: tuple[str, ...] = fields.names(
-    (), 'columns to read as dates.', taken_by=_TABLE
+    (),
+    'columns to read as dates, each with its format if that is not found: '
+    'day:%d/%m/%Y.',
+    taken_by=_TABLE,
   )
   booleans: tuple[str, ...] = fields.names(
     (), 'columns to read as yes or no.', taken_by=_TABLE
   )
   ignore: tuple[str, ...] = fields.names(
     (), 'columns to leave out.', taken_by=_TABLE
+  )
+  missing: tuple[str, ...] = fields.names(
+    (),
+    'texts, or numbers such as -999, that mean "missing", besides blanks, NA '
+    'and the like.',
+    taken_by=_TABLE,
   )
   positive: tuple[str, ...] = fields.names(
     (),

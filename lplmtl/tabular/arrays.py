@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lplmtl.tabular import checks
-from lplmtl.tabular.schema import Schema, Target, label_columns
+from lplmtl.tabular import checks, inference
+from lplmtl.tabular.schema import Schema, label_columns
 
 
 class Labels(NamedTuple):
@@ -72,13 +72,8 @@ def label_names(targets: Any, y: Any) -> list[Any]:
     return [targets]
   if not isinstance(targets, Mapping):
     return list(targets)
-  names: list[Any] = []
-  for name, kind in targets.items():
-    if isinstance(kind, Target):
-      names += label_columns(name, kind)
-    else:
-      names += kind[1] if isinstance(kind, tuple) else [name]
-  return names
+  asked = inference.targets_of(targets)
+  return [c for name, one in asked.items() for c in label_columns(name, one)]
 
 
 def join(X: Any, y: Any, names: Sequence[Any]) -> tuple[Any, Labels | None]:

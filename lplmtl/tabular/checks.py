@@ -193,7 +193,8 @@ def check_outputs(schema: Schema) -> None:
 
 def _length(name: Any, column: Column) -> int:
   values = column.codes if isinstance(column, raw.Factor) else column
-  if isinstance(values, str | bytes) or not hasattr(values, '__len__'):
+  is_list = hasattr(values, '__len__') and hasattr(values, '__getitem__')
+  if isinstance(values, str | bytes | Mapping) or not is_list:
     raise ValueError(
       f'column {name!r} must be a list or an array, found '
       f'{type(values).__name__}; for a single row, write a list of one value'

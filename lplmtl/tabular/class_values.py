@@ -21,6 +21,8 @@ def find(found: Facts) -> tuple[Class, ...]:
   if not found.holds_texts:
     if found.nature == 'boolean' or {*texts} <= {'True', 'False'}:
       return tuple(text == 'True' for text in sorted(texts))
+    if found.values.dtype.kind in 'iu':  # beyond 2^53, floats would be others
+      return tuple(sorted(found.values.tolist()))
     if found.numbers is not None:
       numbers = sorted(found.numbers.tolist())
       return tuple(int(x) if x.is_integer() else x for x in numbers)

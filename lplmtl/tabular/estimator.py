@@ -156,18 +156,20 @@ class Estimator:
       validation, _ = arrays.join(others, their_y, names)
     settings = Settings(**{name: getattr(self, name) for name in _SETTINGS})
     start = getattr(self, 'predictor_', None) if self.warm_start else None
-    roles = {name: getattr(self, name) for name in ('split', 'time', 'group')}
+    options = inference.Options(**{n: getattr(self, n) for n in _OPTIONS})
     known = start.schema if start else self.schema
+    numbers: Mapping[str, np.ndarray] = {}
     if validation is None:
-      split = known or Schema({}, {}, missing=self.missing, **roles)
-      frame, validation = training.separate(frame, split, settings)
+      split = known or inference.before_split(options)
+      frame, validation, numbers = training.separate(frame, split, settings)
     if known is None:
-      options = {name: getattr(self, name) for name in _OPTIONS}
       asked = self.targets if isinstance(self.targets, Mapping) else names
-      known = inference.infer(frame, asked, inference.Options(**options))
+      known = inference.infer(frame, asked, options)
     elif start is None:
       known = complete(known, frame)
-    rows = training.encode(frame, known, settings, validation, start=start)
+    rows = training.encode(
+      frame, known, settings, validation, start=start, numbers=numbers
+    )
     if self.tune:
       settings = tuning.tune_rows(rows, settings, self.tune).settings
     self.predictor_ = training.train_rows(
@@ -287,7 +289,14 @@ class Estimator:
     return next(iter(known.values()))
 
   def _asked(self) -> Any:
-    return self.targets if self.schema is None else self.schema.targets
+    if self.schema is None:
+      return self.targets
+    if not isinstance(self.schema, Schema):
+      raise ValueError(
+        'schema must be a Schema, such as tabular.infer or Schema.from_json '
+        f'returns, found {type(self.schema).__name__}'
+      )
+    return self.schema.targets
 
   def _fitted(self) -> Predictor:
     if not hasattr(self, 'predictor_'):

@@ -5,7 +5,7 @@ NumPy only. The rules for columns are in `kinds.py`, those for targets in
 """
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from lplmtl.columns import Column
@@ -32,7 +32,7 @@ class Options:
     categories: the columns that are categories.
     numbers: the columns that are numbers.
     dates: the columns that are dates, or `{column: format}`, the formats as for
-      `datetime.strptime`.
+      `datetime.strptime`; None where it is to be found.
     booleans: the columns that are true or false, in some form.
     ignore: the columns that are left out.
     positive: `{target: class}`, the positive classes of binary targets.
@@ -51,7 +51,7 @@ class Options:
 
   categories: Collection[Any] = ()
   numbers: Collection[Any] = ()
-  dates: Collection[Any] | Mapping[Any, str] = ()
+  dates: Collection[Any] | Mapping[Any, str | None] = ()
   booleans: Collection[Any] = ()
   ignore: Collection[Any] = ()
   positive: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -64,6 +64,17 @@ class Options:
   min_count: int = 1
   max_vocabulary: int = 10_000
   num_buckets: int = 4096
+
+
+def before_split(options: Options) -> Schema:
+  """Returns what a split needs to know, before any row is looked at."""
+  formats = options.dates if isinstance(options.dates, Mapping) else {}
+  form = formats.get(options.time)
+  inputs = {} if form is None else {options.time: Input('date', format=form)}
+  return Schema(
+    inputs, {}, split=options.split, time=options.time, group=options.group,
+    missing=options.missing,
+  )  # fmt: skip
 
 
 def infer(frame: Any, targets: Any, options: Options | None = None) -> Schema:
@@ -100,7 +111,7 @@ def infer(frame: Any, targets: Any, options: Options | None = None) -> Schema:
   options = options or Options()
   columns = checks.columns_of(frame)
   checks.check_filled(columns)
-  asked = _asked(targets)
+  asked = targets_of(targets)
   for name, target in asked.items():
     names = label_columns(name, target)
     checks.check_known(f'target {name!r}', names, columns)
@@ -141,7 +152,7 @@ def _inputs(
   }
 
 
-def _asked(targets: Any) -> dict[str, Target | None]:
+def targets_of(targets: Any) -> dict[str, Target | None]:
   """Returns `{name: Target}`, or None where its kind is to be inferred."""
   if isinstance(targets, str):
     targets = (targets,)
@@ -152,11 +163,22 @@ def _asked(targets: Any) -> dict[str, Target | None]:
   asked: dict[str, Target | None] = {}
   for name, kind in targets.items():
     if isinstance(kind, tuple | list):
-      kind = Target(kind[0], columns=tuple(kind[1]))
+      kind = _with_columns(name, kind)
     elif not (kind is None or isinstance(kind, Target)):
       kind = Target(kind)
     asked[name] = kind
   return asked
+
+
+def _with_columns(name: str, pair: Sequence[Any]) -> Target:
+  """Returns a target that is given as a kind and its columns."""
+  is_pair = len(pair) == 2 and not isinstance(pair[1], str)
+  if not is_pair or not isinstance(pair[1], Sequence):
+    raise ValueError(
+      f'target {name!r} must be a kind, or a pair of a kind and a list of '
+      f"columns, as in ('multilabel', ('red', 'green')); found {pair!r}"
+    )
+  return Target(pair[0], columns=tuple(pair[1]))
 
 
 def _roles(options: Options, columns: Mapping[Any, Column]) -> dict[str, Any]:

@@ -195,9 +195,16 @@ def _warn_of_rare(
   for n, what in ((0, 'in no training row'), (1, 'in one training row only')):
     rare = [c for c, count in zip(classes, counts, strict=True) if count == n]
     if rare:
+      is_one = len(rare) == 1
+      verb = 'occurs' if is_one else 'occur, each'
+      scores = (
+        'it is rarely predicted, and its scores'
+        if is_one
+        else 'they are rarely predicted, and their scores'
+      )
       warnings.warn(
-        f'target {name!r}: {hints.listed(rare)} occurs {what}, too few to '
-        'learn from: it is rarely predicted, and its scores say nothing',
+        f'target {name!r}: {hints.listed(rare)} {verb} {what}, too few to '
+        f'learn from: {scores} say nothing',
         stacklevel=4,
       )
 
@@ -242,6 +249,12 @@ def _with_labels(name: str, target: Target, found: Sequence[Facts]) -> Target:
     raise ValueError(
       f'multilabel target {name!r} needs its columns, two or more, as in '
       "('multilabel', ('red', 'green'))"
+    )
+  columns = [one.name for one in found]
+  if len({*columns}) < len(columns):
+    raise ValueError(
+      f'the columns of multilabel target {name!r} must differ, found '
+      f'{hints.listed(columns)}'
     )
   every = {value for one in found for value in class_values.find(one)}
   classes = target.classes or tuple(sorted(every, key=str))

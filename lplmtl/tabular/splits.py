@@ -10,7 +10,7 @@ import numpy as np
 
 from lplmtl import columns as raw
 from lplmtl import dates, numeric
-from lplmtl.columns import Column
+from lplmtl.columns import Column, RowError
 from lplmtl.tabular import checks, facts, hints, kinds
 from lplmtl.tabular.schema import Schema
 
@@ -105,9 +105,11 @@ def _given(
     part = _SPELLINGS.get(text.strip().lower())
     if part is None and (codes == i).any():
       row = int(np.argmax(codes == i))
-      raise ValueError(
-        f'split column {name!r} must say train, validation or test, found '
-        f'{hints.quoted(text)} in row {row}'
+      raise RowError(
+        name,
+        row,
+        'must say train, validation or test, to split the rows by it; found '
+        f'{hints.quoted(text.removesuffix(".0"))}',
       )
     parts.append(PARTS.index(part or 'train'))
   part_of = np.asarray(parts, np.int64)[codes]
@@ -198,7 +200,9 @@ def _times(schema: Schema, columns: Mapping[Any, Column]) -> np.ndarray:
   if found.numbers is not None:
     times = numeric.read(name, column, lost)
   else:
-    form = kinds.date(found).format
+    known = schema.inputs.get(name)
+    given = known.format if known and known.kind == 'date' else None
+    form = kinds.date(found, given).format
     read = dates.read(name, column, form, lost)
     times = np.where(np.isnat(read), np.nan, read.astype(np.int64))
   return np.where(np.isnan(times), -np.inf, times)

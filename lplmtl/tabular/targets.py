@@ -101,6 +101,30 @@ def encode_labels(
   return encoded, where, weights
 
 
+def check_weights(
+  schema: Schema, where: Mapping[str, np.ndarray], weights: Any
+) -> None:
+  """Raises ValueError if the training rows of a target count for nothing.
+
+  Args:
+    schema: the schema.
+    where: as `encode_labels` returns it, of the training rows.
+    weights: likewise.
+  """
+  if weights is None:
+    return
+  for name, is_known in where.items():
+    of_rows = weights[name] if isinstance(weights, Mapping) else weights
+    total = of_rows[is_known].sum(dtype=np.float64)
+    if not 0 < total < np.finfo(np.float32).max:
+      columns = [schema.weight, schema.task_weights.get(name, '')]
+      raise ValueError(
+        f'the weights of the training rows with a label of {name!r} must have '
+        f'a sum above 0 that fits in float32, found {total:g} '
+        f'({hints.listed([one for one in columns if one != ""])})'
+      )
+
+
 def decode(schema: Schema, logits: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """Returns predictions in the user's own names, values and units.
 

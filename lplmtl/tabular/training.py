@@ -1,6 +1,8 @@
 """Trains on a table: rows to arrays, arrays to a trained model."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 
 from lplmtl import tables as encoding
 from lplmtl import training, types
-from lplmtl.columns import Column, Factor
+from lplmtl.columns import Column, Factor, RowError
 from lplmtl.tables import Tables
 from lplmtl.tabular import build, checks, splits, targets
 from lplmtl.tabular.labels import complete
@@ -87,9 +89,13 @@ def train(
   """
   settings = settings or Settings()
   if validation is None:
-    frame, validation = separate(frame, schema, settings)
+    frame, validation, numbers = separate(frame, schema, settings)
+  else:
+    numbers = {}
   schema = start.schema if start else complete(schema, frame)
-  rows = encode(frame, schema, settings, validation, start=start)
+  rows = encode(
+    frame, schema, settings, validation, start=start, numbers=numbers
+  )
   return train_rows(rows, settings, on_epoch=on_epoch, start=start)
 
 
@@ -126,20 +132,38 @@ def train_rows(
 
 def separate(
   frame: Any, schema: Schema, settings: Settings
-) -> tuple[Columns, Columns | None]:
+) -> tuple[Columns, Columns | None, Mapping[str, np.ndarray]]:
   """Returns the training rows of a table and, if there are any, the others.
 
   The rows depend on the schema's split, time and group columns, the seed and
   the share of validation rows; a schema without columns will do.
+
+  Returns:
+    `(training rows, validation rows, numbers)`: `{'train', 'validation'}`, the
+    numbers of these rows in the table, for messages; empty if all are for
+    training.
   """
   columns = checks.columns_of(frame)
   share = settings.validation_share
   if not share and schema.split == '':
-    return columns, None
+    return columns, None, {}
   rows = splits.split(
     columns, schema, settings.seed, share=share or splits.SHARE
   )
-  return take(columns, rows['train']), take(columns, rows['validation'])
+  train, others = (take(columns, rows[p]) for p in ('train', 'validation'))
+  return train, others, rows
+
+
+@contextlib.contextmanager
+def _counted(numbers: np.ndarray | None) -> Iterator[None]:
+  """Gives errors the number that a row has in the user's table."""
+  try:
+    yield
+  except RowError as error:
+    if numbers is None:
+      raise
+    row = int(numbers[error.row])
+    raise RowError(error.column, row, error.complaint) from None
 
 
 def take(columns: Columns, rows: np.ndarray) -> dict[Any, Column]:
@@ -164,6 +188,7 @@ def encode(
   validation: Any = None,
   *,
   start: Predictor | None = None,
+  numbers: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Rows:
   """Encodes training rows, and those that choose the epoch.
 
@@ -173,20 +198,24 @@ def encode(
     settings: of which `num_bins` is used.
     validation: further rows, or None.
     start: provides the tables; None fits them on the training rows.
+    numbers: what `separate` returned, or empty.
   """
   columns = checks.columns_of(frame)
-  tables = (
-    start.tables if start else fit_tables(columns, schema, settings.num_bins)
-  )
+  with _counted(numbers.get('train')):
+    tables = (
+      start.tables if start else fit_tables(columns, schema, settings.num_bins)
+    )
 
-  def batch(columns: Columns) -> types.Batch:
-    found: Any = targets.encode_labels(schema, columns)
-    labels, where, weights = found
-    return types.Batch(tables.encode(columns), labels, where, weights)
+  def batch(columns: Columns, part: str) -> types.Batch:
+    with _counted(numbers.get(part)):
+      found: Any = targets.encode_labels(schema, columns)
+      labels, where, weights = found
+      return types.Batch(tables.encode(columns), labels, where, weights)
 
-  others = None
+  train, others = batch(columns, 'train'), None
+  targets.check_weights(schema, train.where or {}, train.weights)
   if validation is not None:
-    others = batch(checks.columns_of(validation))
+    others = batch(checks.columns_of(validation), 'validation')
     for name, where in (others.where or {}).items():
       if not where.any():
         raise ValueError(
@@ -195,7 +224,7 @@ def encode(
           'target out'
         )
   tasks = targets.make_tasks(schema)
-  return Rows(schema, tables, tasks, batch(columns), others)
+  return Rows(schema, tables, tasks, train, others)
 
 
 def fit_tables(

@@ -79,9 +79,11 @@ def tune(
   """
   settings = settings or Settings()
   if validation is None:
-    frame, validation = tables.separate(frame, schema, settings)
+    frame, validation, numbers = tables.separate(frame, schema, settings)
+  else:
+    numbers = {}
   schema = labels.complete(schema, frame)
-  rows = tables.encode(frame, schema, settings, validation)
+  rows = tables.encode(frame, schema, settings, validation, numbers=numbers)
   return tune_rows(rows, settings, num_trials, on_trial)
 
 

@@ -21,6 +21,7 @@ _MARKS = (
   (codecs.BOM_UTF16_BE, 'utf-16'),
 )
 _COMMA, _POINT = re.compile(r'-?\d+,\d+'), re.compile(r'-?\d+\.\d+')
+_THOUSANDS = re.compile(r'-?[1-9]\d{0,2},\d{3}')
 _NAMES = {',': 'comma', ';': 'semicolon', '\t': 'tab', '|': 'bar', ' ': 'blank'}
 
 
@@ -116,9 +117,15 @@ def _fitness(lines: list[str], separator: str) -> tuple[float, int]:
 
 
 def _point(lines: list[str], separator: str) -> str:
-  """Returns a comma if there are decimal commas and no decimal points."""
+  """Returns a comma if there are decimal commas and no decimal points.
+
+  Commas of thousands (1,234) must not turn into decimal ones: those count only
+  if some number cannot be written with the former.
+  """
   if separator == ',':
     return '.'
   cells = [cell for row in _split(lines, separator) for cell in row]
   has_point = any(map(_POINT.fullmatch, cells))
-  return ',' if not has_point and any(map(_COMMA.fullmatch, cells)) else '.'
+  commas = [cell for cell in cells if _COMMA.fullmatch(cell)]
+  has_comma = not all(map(_THOUSANDS.fullmatch, commas))
+  return ',' if has_comma and not has_point else '.'

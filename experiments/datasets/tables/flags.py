@@ -13,7 +13,7 @@ from lplmtl.tabular import schema as schemas
 _IN_SCHEMA = (
   'targets', 'categories', 'numbers', 'dates', 'booleans', 'ignore',
   'positive', 'weight_column', 'task_weights', 'split_column', 'time_column',
-  'group_column',
+  'group_column', 'missing', 'min_count',
 )  # fmt: skip
 _KIND = re.compile(
   rf'(?P<name>.+):(?P<kind>{"|".join(schemas.TARGET_KINDS)})'
@@ -30,7 +30,7 @@ def check(config: Config) -> None:
   """
   if config.schema:
     for name in _IN_SCHEMA:
-      if getattr(config, name):
+      if getattr(config, name) != getattr(Config, name):
         raise InputError(
           f'--schema={config.schema} already says what --{name} would: leave '
           'the flag out, or edit the file'
@@ -83,10 +83,14 @@ def options(config: Config) -> tabular.Options:
   """
   names = targets(config)
   ignored = (*config.ignore, config.index_column)
+  dates: dict[str, str | None] = {}
+  for text in config.dates:
+    name, _, form = text.partition(':') if ':%' in text else (text, '', '')
+    dates[name] = form or None
   return tabular.Options(
     categories=config.categories,
     numbers=config.numbers,
-    dates=config.dates,
+    dates=dates,
     booleans=config.booleans,
     ignore=tuple(name for name in ignored if name),
     positive=_by_target('positive', config.positive, names),
@@ -95,6 +99,7 @@ def options(config: Config) -> tabular.Options:
     split=config.split_column,
     time=config.time_column,
     group=config.group_column,
+    missing=(*schemas.DEFAULT_MISSING, *config.missing),
     min_count=config.min_count,
   )
 

@@ -25,8 +25,9 @@ from lplmtl import tabular
 from lplmtl.columns import Column
 from lplmtl.storage import files
 from lplmtl.tables import Tables
+from lplmtl.tabular import inference, training
 from lplmtl.tabular import schema as schemas
-from lplmtl.tabular import training
+from lplmtl.tabular import targets as label_arrays
 from lplmtl.types import Batch, PyTree
 
 SPLITS = ('train', 'validation', 'test')
@@ -56,9 +57,7 @@ def load(
   given = _given_schema(config, saved)
   with inputs_of_users(console):
     options = flags.options(config)
-    rough = given or tabular.Schema(
-      {}, {}, split=options.split, time=options.time, group=options.group
-    )
+    rough = given or inference.before_split(options)
     parts, found = _parts(config, rough)
     known = parts['train'].columns
     if given is None:
@@ -126,15 +125,14 @@ def encode(
     for split, part in parts.items():
       features: Any = fitted.encode(part.columns)
       labels, where, weights = tabular.encode_labels(schema, part.columns)
+      if split == 'train':
+        label_arrays.check_weights(schema, where, weights)
       has_all = all(known.all() for known in where.values())
       known: Any = None if has_all else where  # None is faster
       batches[split] = Batch(features, labels, known, weights)
   except encoding.RowError as error:
     part = parts[split]
-    raise InputError(
-      f'{part.file}, row {part.rows[error.row] + 1}: {error.column} '
-      f'{error.complaint}: correct the row or leave it out'
-    ) from error
+    raise _of_row(error, part.file, part.rows[error.row]) from error
 
   def predictions(model: nn.Module, params: PyTree) -> bytes:
     predictor = tabular.Predictor(schema, fitted, model, params)
@@ -155,6 +153,13 @@ def encode(
     optimum={},
     extra={'schema': schema.to_json()},
     predictions=predictions,
+  )
+
+
+def _of_row(error: encoding.RowError, file: str, row: int) -> InputError:
+  return InputError(
+    f'{file}, row {row + 1}: {error.column} {error.complaint}: correct the row '
+    'or leave it out'
   )
 
 
@@ -186,9 +191,12 @@ def _parts(
   """Reads and splits the rows; returns them, and facts about the files."""
   table = reader.read(config, schema.missing)
   file, found = table.facts['file'], {'data': table.facts}
-  rows = tabular.split(
-    table.columns, schema, config.split_seed, test=not config.test_data
-  )
+  try:
+    rows = tabular.split(
+      table.columns, schema, config.split_seed, test=not config.test_data
+    )
+  except encoding.RowError as error:
+    raise _of_row(error, file, error.row) from error
   parts = {
     split: Part(training.take(table.columns, rows[split]), rows[split], file)
     for split in SPLITS

@@ -21,6 +21,7 @@ from experiments.datasets.tables.values import Growing, as_factor
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl.columns import Column, Factor
+from lplmtl.tabular import hints
 
 Columns = Mapping[str, Column]
 # Settings on which the columns of a CSV file depend.
@@ -211,11 +212,16 @@ def _blocks(
 
 
 def _check_header(header: Sequence[str], file: str) -> list[str]:
+  if any('\r' in name.replace('\r\n', '') for name in header):
+    raise InputError(
+      f'{file}, line 1: found a carriage return inside a line: if lines end '
+      'with carriage returns only (old Macintosh), convert the line ends'
+    )
   names = [name or f'Unnamed: {i}' for i, name in enumerate(header)]
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice:
     raise InputError(
-      f'{file}, line 1: column names must differ, found {", ".join(twice)} '
+      f'{file}, line 1: column names must differ, found {hints.listed(twice)} '
       'more than once: rename or remove the copies'
     )
   if all(_is_number(name) for name in header):
