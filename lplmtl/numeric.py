@@ -95,7 +95,7 @@ class Numeric:
         name,
         row,
         f'must lie within {FURTHEST:g} standard deviations of the mean; found '
-        f'{values[row]:g}, {scaled[row]:.1e} away,',
+        f'{values[row]:g} ({scaled[row]:.1e} away)',
       )
     return scaled
 

@@ -252,6 +252,7 @@ def test_arrow_files_without_pyarrow(tmp_path, monkeypatch):
     (b'a,b\n\n"x\ny",2\n3,4,5\n', 'a.csv, line 5: expected 2 fields, as in the lines above, found 3'),
     (b'a,b\n5" x,1\n\n2\n', 'a.csv, line 4: expected 2 fields, as in the lines above, found 1'),
     (b'a,b,a\n1,2,3\n', 'line 1: column names must differ, found .a. more than once'),
+    (b'PAR1\x15\x04', 'a.csv: let its name end in .parquet, as it is one'),
     (b'a,b\r1,2\r', 'line 1: found a carriage return inside a line'),
     (b'1,2\n3,4\n', 'line 1: expected names of columns, found numbers only: pass --column_names'),
     (b'a,b\n1,\0\n', 'line 2: found a NUL byte'),
@@ -260,7 +261,7 @@ def test_arrow_files_without_pyarrow(tmp_path, monkeypatch):
     (b'a,b\n1,"x\n', 'line 2: a quote is not closed'),
     (b'a,b\n1,x\n' * 40_000 + b'1,\xff\n', r'line 80001: expected UTF-8, found byte 0xff: pass the file'),
   ],
-  ids=range(14),
+  ids=range(15),
 )  # fmt: skip
 def test_bad_files_end_in_one_line(content, complaint, tmp_path):
   path = tmp_path / 'a.csv'

@@ -212,7 +212,8 @@ def test_flags_give_formats_of_dates_and_texts_of_missing_values(tmp_path):
   'column, values, complaint',
   [
     ('part', ['train'] * 59 + ['tset'], "row 60: part must say train, validation or test, to split the rows by it; found 'tset'"),
-    ('zero', [0] * 60, "found 0 ('zero')"),
+    ('zero', [0] * 60, "of the training rows with a label of 'churn' must have a sum above 0 that fits in float32, found 0 ('zero')"),
+    ('zero', [1] + [0] * 59, 'weights of the validation rows'),
   ],
 )  # fmt: skip
 def test_columns_with_a_part_that_they_cannot_play(

@@ -221,7 +221,13 @@ def test_labels_of_several_columns_come_back_in_their_order():
   labels = arrays.Labels(('q', 'late', 'p'), is_flat=False)
   found = labels.restore(predictions, tabular.Schema({}, targets))
   assert found.tolist() == [[2, 3, 1], [0, 0, 0]]
-  asked = {'tags': ('multilabel', ('p', 'q')), 'late': targets['late']}
+  targets = {n: tabular.Target('regression') for n in ('size', 'name')}
+  predictions = {'size': [1.5, 2.0], 'name': ['x', 'y']}
+  both = arrays.Labels(('size', 'name'), is_flat=False)
+  found = both.restore(predictions, tabular.Schema({}, targets))
+  assert found.tolist() == [[1.5, 'x'], [2.0, 'y']]  # not texts of numbers
+  late = tabular.Target('binary')
+  asked = {'tags': ('multilabel', ('p', 'q')), 'late': late}
   assert arrays.label_names(asked, None) == ['p', 'q', 'late']
 
 
@@ -232,6 +238,8 @@ def test_y_of_one_name_needs_no_targets(X, y):
     tabular.Estimator().fit(X)
   with pytest.raises(ValueError, match='X must be a DataFrame'):
     model.predict(np.zeros(3))
+  with pytest.raises(ValueError, match=r'validation must be a pair \(X, y\)'):
+    model.fit(X, y, validation=X)
 
 
 @pytest.fixture

@@ -31,7 +31,12 @@ class Labels(NamedTuple):
         found = column if target.kind == 'multilabel' else name
         predicted[column] = _tight(np.asarray(predictions[found]))
     columns = [predicted[name] for name in self.names]
-    return columns[0] if self.is_flat else np.stack(columns, axis=1)
+    if self.is_flat:
+      return columns[0]
+    are_texts = {x.dtype.kind == 'U' for x in columns}
+    if len(are_texts) > 1:  # numbers beside texts stay numbers
+      columns = [x.astype(object) for x in columns]
+    return np.stack(columns, axis=1)
 
 
 def as_columns(X: Any) -> Any:

@@ -122,6 +122,8 @@ def check_schema(schema: Schema, columns: Mapping[Any, Column]) -> None:
   """
   check_filled(columns)
   check_columns(schema, columns)
+  if not schema.targets:
+    raise ValueError('expected at least one target, found none')
   for name, target in schema.targets.items():
     names = label_columns(name, target)
     check_known(f'target {name!r}', names, columns)

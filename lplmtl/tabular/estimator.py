@@ -152,6 +152,11 @@ class Estimator:
     names = arrays.label_names(self._asked(), y)
     frame, self.labels_ = arrays.join(X, y, names)
     if validation is not None and y is not None:
+      if not isinstance(validation, tuple | list) or len(validation) != 2:
+        raise ValueError(
+          'after fit(X, y), validation must be a pair (X, y), found '
+          f'{type(validation).__name__}'
+        )
       others, their_y = validation
       validation, _ = arrays.join(others, their_y, names)
     settings = Settings(**{name: getattr(self, name) for name in _SETTINGS})

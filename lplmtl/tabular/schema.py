@@ -5,6 +5,7 @@ edit and hand back. `README.md` in this folder describes the format.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -46,6 +47,9 @@ class Input:
   def __post_init__(self) -> None:
     _check_kind('an input', self.kind, INPUT_KINDS)
     _check_types(self, log=bool, format=str, reason=str)
+    for name, kind in (('log', 'number'), ('format', 'date')):
+      if getattr(self, name) and self.kind != kind:
+        raise ValueError(f'{name} is for a {kind}, found a {self.kind} with it')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +83,12 @@ class Target:
     _check_kind('a target', self.kind, TARGET_KINDS)
     _check_types(self, classes=tuple, columns=tuple, unit=str, reason=str)
     _check_types(self, mean=float | int | None, std=float | int | None)
-    if self.std is not None and not 0 < self.std < float('inf'):
+    if self.std is not None and not 0 < self.std < math.inf:
       raise ValueError(f'std must be above 0, found {self.std!r}')
+    least = 0 if self.kind == 'count' else -math.inf
+    if self.mean is not None and not least < self.mean < math.inf:
+      what = 'finite' if self.kind != 'count' else 'above 0'
+      raise ValueError(f'mean must be {what}, found {self.mean!r}')
     if not all(isinstance(value, Class) for value in self.classes):
       raise ValueError(
         'classes must be texts, numbers or booleans, found '
@@ -121,6 +129,17 @@ class Schema:
 
   def __post_init__(self) -> None:
     _check_texts('missing', self.missing)
+    if not isinstance(self.task_weights, Mapping):
+      raise ValueError(
+        'task_weights must be an object, {"target": "column", ...}; found '
+        f'{self.task_weights!r}'
+      )
+    roles = {n: getattr(self, n) for n in ('weight', 'split', 'time', 'group')}
+    for name, column in (roles | dict(self.task_weights)).items():
+      if not isinstance(column, str | int):
+        raise ValueError(
+          f'{name} must be the name of a column, found {column!r}'
+        )
     for name in ('min_count', 'max_vocabulary', 'num_buckets'):
       _check_types(self, **{name: int})
       if getattr(self, name) < 1:
@@ -223,12 +242,17 @@ def _pairs(columns: Any) -> list[tuple[Any, Any]]:
   if isinstance(columns, Mapping):
     return list(columns.items())
   is_list = isinstance(columns, list | tuple)
-  if not is_list or any(len(pair) != 2 for pair in columns):
+  if not is_list or not all(_is_pair(one) for one in columns):
     raise ValueError(
       'inputs and targets must be objects, {"name": {"kind": ...}, ...}; found '
       f'{type(columns).__name__}'
     )
   return [(name, value) for name, value in columns]
+
+
+def _is_pair(value: Any) -> bool:
+  is_pair = isinstance(value, list | tuple) and len(value) == 2
+  return is_pair and isinstance(value[0], str | int)
 
 
 def _check_fields(what: str, fields: Any, cls: Any) -> None:

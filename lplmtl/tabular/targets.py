@@ -102,24 +102,25 @@ def encode_labels(
 
 
 def check_weights(
-  schema: Schema, where: Mapping[str, np.ndarray], weights: Any
+  schema: Schema, where: Mapping[str, Any], weights: Any, part: str
 ) -> None:
-  """Raises ValueError if the training rows of a target count for nothing.
+  """Raises ValueError if the labels of a target count for nothing.
 
   Args:
     schema: the schema.
-    where: as `encode_labels` returns it, of the training rows.
+    where: as `encode_labels` returns it.
     weights: likewise.
+    part: what the rows are for, such as `training`, for messages.
   """
   if weights is None:
     return
   for name, is_known in where.items():
     of_rows = weights[name] if isinstance(weights, Mapping) else weights
     total = of_rows[is_known].sum(dtype=np.float64)
-    if not 0 < total < np.finfo(np.float32).max:
+    if is_known.any() and not 0 < total < np.finfo(np.float32).max:
       columns = [schema.weight, schema.task_weights.get(name, '')]
       raise ValueError(
-        f'the weights of the training rows with a label of {name!r} must have '
+        f'the weights of the {part} rows with a label of {name!r} must have '
         f'a sum above 0 that fits in float32, found {total:g} '
         f'({hints.listed([one for one in columns if one != ""])})'
       )

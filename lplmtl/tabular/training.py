@@ -213,9 +213,12 @@ def encode(
       return types.Batch(tables.encode(columns), labels, where, weights)
 
   train, others = batch(columns, 'train'), None
-  targets.check_weights(schema, train.where or {}, train.weights)
+  targets.check_weights(schema, train.where or {}, train.weights, 'training')
   if validation is not None:
     others = batch(checks.columns_of(validation), 'validation')
+    targets.check_weights(
+      schema, others.where or {}, others.weights, 'validation'
+    )
     for name, where in (others.where or {}).items():
       if not where.any():
         raise ValueError(

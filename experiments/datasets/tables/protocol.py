@@ -125,8 +125,9 @@ def encode(
     for split, part in parts.items():
       features: Any = fitted.encode(part.columns)
       labels, where, weights = tabular.encode_labels(schema, part.columns)
-      if split == 'train':
-        label_arrays.check_weights(schema, where, weights)
+      if split != 'test':
+        what = 'training' if split == 'train' else split
+        label_arrays.check_weights(schema, where, weights, what)
       has_all = all(known.all() for known in where.values())
       known: Any = None if has_all else where  # None is faster
       batches[split] = Batch(features, labels, known, weights)

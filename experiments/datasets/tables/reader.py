@@ -147,6 +147,9 @@ def _sniffed(
     sample += more
   if not sample.strip():
     raise InputError(f'{name}: expected a table, found an empty file')
+  for mark, kind in ((b'PAR1', '.parquet'), (b'ARROW1', '.arrow')):
+    if sample.startswith(mark):
+      raise InputError(f'{name}: let its name end in {kind}, as it is one')
   is_whole = len(sample) < dialect.SAMPLE
   written = dialect.find(sample, is_whole, config, name)
   again = _Decoded(sample, stream, written.encoding, name)
