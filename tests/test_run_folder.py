@@ -305,9 +305,7 @@ def test_results_reach_the_disk_before_checkpoints_are_removed(
     'lplmtl.checkpoint.save',
     lambda path, *_, **__: test_folders.write(path, 1),
   )
-  data = types.SimpleNamespace(
-    tables=None, facts={}, extra={}, predictions=None
-  )
+  data = types.SimpleNamespace(tables=None, facts={}, extra={}, predict=None)
   config = Config(out_dir=str(folder))
   parts = build.Parts(lplmtl.MLP((3,)), None, None)
   with lock.claim(folder) as claim:

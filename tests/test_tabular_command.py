@@ -87,6 +87,21 @@ def test_a_run_says_what_it_learned_from(finished, capsys):
     assert text in shown
 
 
+def test_metrics_are_those_of_what_is_predicted(finished):
+  run, _, _ = finished
+  predictions = _rows(run / 'test_predictions.csv')
+  metrics = json.loads((run / 'results.json').read_text())['predictions']
+  rows = [p for p in predictions if p['value_truth']]
+  truth, predicted = (
+    np.array([float(p[c]) for p in rows]) for c in ('value_truth', 'value')
+  )
+  error = np.abs(truth - predicted).mean()
+  assert metrics['value']['mae'] == pytest.approx(error, rel=1e-5)
+  rows = [p for p in predictions if p['segment_truth']]
+  right = np.mean([p['segment'] == p['segment_truth'] for p in rows])
+  assert metrics['segment']['accuracy'] == pytest.approx(right, rel=1e-5)
+
+
 def test_predictions_stand_beside_the_truth(finished):
   run, table, _ = finished
   predictions = _rows(run / 'test_predictions.csv')

@@ -19,6 +19,18 @@ from lplmtl.tables import Tables
 from lplmtl.types import Batch, PyTree, Task
 
 
+class Predictions(NamedTuple):
+  """What a model predicts for the test rows: the mean of its seeds.
+
+  Attributes:
+    content: of a file with the predictions.
+    metrics: `{task: {metric: value}}`, numbers in the user's own unit.
+  """
+
+  content: bytes
+  metrics: dict[str, dict[str, float]]
+
+
 class Data(NamedTuple):
   """Encoded rows.
 
@@ -33,8 +45,8 @@ class Data(NamedTuple):
     optimum: that of Source.
     extra: JSON data to save with a model, beside configuration and facts; a
       table's `schema`, which says what its columns are.
-    predictions: `(model, params) -> content` of a file with the predictions for
-      the test rows; None if a run writes no such file.
+    predict: predicts the test rows as a user of the model would, by `(model,
+      params) -> Predictions`; None if a run writes no predictions.
   """
 
   tasks: tuple[Task, ...]
@@ -45,7 +57,7 @@ class Data(NamedTuple):
   facts: dict[str, Any]
   optimum: dict[str, float]
   extra: Mapping[str, Any] = MappingProxyType({})
-  predictions: Callable[[nn.Module, PyTree], bytes] | None = None
+  predict: Callable[[nn.Module, PyTree], Predictions] | None = None
 
 
 class Encode(Protocol):

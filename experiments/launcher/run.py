@@ -119,8 +119,14 @@ def _execute(
       **environment,
       'command': sys.argv,
     }
+    predictions = data.predict and data.predict(parts.model, fitted.params)
+    if predictions:
+      results['predictions'] = predictions.metrics
     _add_seconds(results['seconds'], data_seconds, time.perf_counter() - start)
     try:
+      if predictions:
+        claim.check()
+        files.write_bytes(folder / run_folder.PREDICTIONS, predictions.content)
       _write(config, claim, parts, fitted, data, results)
     except InputError:
       raise
@@ -266,9 +272,6 @@ def _write(
       panels.outcomes(folder / run_folder.OUTCOMES, results)
     if results['gates']:
       plots.gates(folder / run_folder.GATES, results['gates'], results['title'])
-  if data.predictions:
-    content = data.predictions(parts.model, fitted.params)
-    files.write_bytes(folder / run_folder.PREDICTIONS, content)
   claim.check()
   files.write_json(folder / run_folder.RESULTS, results)
   saves.clear(folder / run_folder.CHECKPOINTS)

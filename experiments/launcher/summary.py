@@ -54,6 +54,8 @@ def print_results(
     f'written to {folder}',
     soft_wrap=True,
   )
+  if 'predictions' in results:
+    console.print(_predictions(results), soft_wrap=True)
   if not drawing.is_available():
     console.print("no curves.png: pip install -e '.[plots]' for pictures")
 
@@ -109,6 +111,19 @@ def table(results: Mapping[str, Any]) -> rich_table.Table:
       f'unused experts (mean weight below 1% in every gate): {unused}'
     )
   return made
+
+
+def _predictions(results: Mapping[str, Any]) -> str:
+  """Returns the metrics of what the saved model predicts."""
+  tasks = []
+  for task, metrics in results['predictions'].items():
+    first = quality.primary(metrics)
+    shown = [name for name in (first, 'mae') if name in metrics]
+    values = [f'{quality.label(n)} {metrics[n]:.4g}' for n in shown]
+    tasks.append(f'{task} {", ".join(values)}')
+  seeds = results['config']['num_seeds']
+  whose = f'mean of {seeds} seeds' if seeds > 1 else 'one seed'
+  return f'test predictions ({whose}): {"; ".join(tasks)}'
 
 
 def _remarks(results: Mapping[str, Any]) -> str:

@@ -135,9 +135,13 @@ def encode(
     part = parts[split]
     raise _of_row(error, part.file, part.rows[error.row]) from error
 
-  def predictions(model: nn.Module, params: PyTree) -> bytes:
+  def predict(model: nn.Module, params: PyTree) -> base.Predictions:
     predictor = tabular.Predictor(schema, fitted, model, params)
-    return outputs.beside_truth(predictor, parts['test'], config.index_column)
+    test = parts['test']
+    return base.Predictions(
+      outputs.beside_truth(predictor, test, config.index_column),
+      predictor.score(test.columns),
+    )
 
   return base.Data(
     tabular.make_tasks(schema),
@@ -153,7 +157,7 @@ def encode(
     },
     optimum={},
     extra={'schema': schema.to_json()},
-    predictions=predictions,
+    predict=predict,
   )
 
 
