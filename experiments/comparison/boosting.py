@@ -50,6 +50,7 @@ class Forest(NamedTuple):
     validation: the primary metric of the validation rows.
     scores: `[N, K]` float32, the task's outputs for the test rows.
     parameters: number of thresholds and leaf values.
+    size: bytes of the files that LightGBM saves.
     seconds: of training.
     latency: median seconds to score one row.
   """
@@ -57,6 +58,7 @@ class Forest(NamedTuple):
   validation: float
   scores: np.ndarray
   parameters: int
+  size: int
   seconds: float
   latency: float
 
@@ -169,6 +171,10 @@ def fit(
     validation=float(metrics[quality.primary(metrics)][0]),
     scores=predict(inputs),
     parameters=sum(map(_count, boosters)),
+    size=sum(
+      len(booster.model_to_string(num_iteration=booster.best_iteration))
+      for booster in boosters
+    ),
     seconds=seconds,
     latency=scoring.latency(predict, inputs[:1], num_threads=1),
   )

@@ -27,7 +27,7 @@ _PLACES = frozenset({'data', 'test_data', 'schema', 'index_column'})
 # `lplmtl.tabular.Settings`, which were chosen on several tables.
 TABLE_DEFAULTS: Mapping[str, Any] = MappingProxyType(
   {
-    'expert_widths': ((48,), (48,)), 'tower_widths': (32,), 'embed_dim': 8,
+    'expert_widths': ((32,), (32,)), 'tower_widths': (32,), 'embed_dim': 8,
     'num_bins': 128, 'interpolate': True, 'num_crosses': 0, 'cross_rank': 32,
     'dropout': 0.1, 'optimizer': 'adamw', 'learning_rate': 8e-3,
     'weight_decay': 1e-4, 'schedule': 'free', 'batch_size': 256, 'epochs': 40,

@@ -56,7 +56,7 @@ class Settings:
   """
 
   architecture: Architecture = architectures.SPLE
-  widths: tuple[int, ...] = (48, 48)
+  widths: tuple[int, ...] = (32, 32)
   tower_widths: tuple[int, ...] = (32,)
   embed_dim: int = 8
   num_bins: int = 128
