@@ -9,20 +9,20 @@ import pytest
 from experiments.comparison import estimator
 from experiments.datasets import packaged
 from experiments.launcher.errors import InputError
-from tests.tiny_tables import OPTIONS, table
+from tests.tiny_tables import VALIDATED, table
 
 pytest.importorskip('lightgbm')
 
 
 @pytest.fixture(scope='module')
 def figures():
-  rows = table(48).assign(part=np.arange(48) // 2)
-  options = {**OPTIONS, 'group': 'part'}
+  rows = table(76).assign(part=np.arange(76) // 2)
+  options = {**VALIDATED, 'group': 'part'}
   return estimator.compare('tiny', rows, {'late': 'binary'}, options)
 
 
 def test_figures(figures):
-  assert figures['rows'] == {'train': 26, 'test': 10}
+  assert figures['rows'] == {'train': 48, 'test': 16}
   late = figures['targets']['late']
   assert late['metric'] == 'auc'
   low, high = late['interval']

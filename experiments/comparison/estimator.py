@@ -45,13 +45,13 @@ def compare(
     test: the test rows; None takes a fifth of the rows.
   """
   model = tabular.Estimator(dict(targets), **options)
-  rough = tabular.Schema({}, {}, group=model.get_params()['group'])
+  given = model.get_params()
+  roles = {name: given[name] for name in ('time', 'group')}
+  rough = tabular.Schema({}, {}, **roles)
   if test is None:
     frame, test = _hold_out(frame, rough)
   fields = dataclasses.fields(tabular.Settings)
-  settings = tabular.Settings(
-    **{f.name: getattr(model, f.name) for f in fields}
-  )
+  settings = tabular.Settings(**{f.name: given[f.name] for f in fields})
   train, validation = training.separate(frame, rough, settings)
   start = time.perf_counter()
   model.fit(train, validation=validation)

@@ -103,6 +103,17 @@ def flights() -> Table:
   )
 
 
+def flights_in_time() -> Table:
+  """The same, with the last fifth in time for the test."""
+  frame, targets, *_ = flights()
+  frame = frame.sort_values('time_hour', kind='stable', ignore_index=True)
+  first = frame['time_hour'].iloc[len(frame) * 4 // 5]
+  is_known = frame['time_hour'] < first
+  # The time is an input as well.
+  options = {'time': 'time_hour', 'dates': ['time_hour']}
+  return Table(frame[is_known], targets, options, frame[~is_known])
+
+
 def doctor() -> Table:
   """Visits to a doctor (RAND health insurance experiment), 20,186 years.
 
@@ -146,7 +157,8 @@ def affairs() -> Table:
 TABLES: Mapping[str, Callable[[], Table]] = {
   made.__name__: made
   for made in (
-    customers, diamonds, movies, flights, doctor, germany, insurance, affairs,
+    customers, diamonds, movies, flights, flights_in_time, doctor, germany,
+    insurance, affairs,
   )
 }  # fmt: skip
 
