@@ -52,7 +52,7 @@ def compare(
     frame, test = _hold_out(frame, rough)
   fields = dataclasses.fields(tabular.Settings)
   settings = tabular.Settings(**{f.name: given[f.name] for f in fields})
-  train, validation = training.separate(frame, rough, settings)
+  train, validation, _ = training.separate(frame, rough, settings)
   start = time.perf_counter()
   model.fit(train, validation=validation)
   seconds = time.perf_counter() - start
