@@ -228,18 +228,20 @@ def test_flags_give_formats_of_dates_and_texts_of_missing_values(tmp_path):
   [
     ('part', ['train'] * 59 + ['tset'], "row 60: part must say train, validation or test, to split the rows by it; found 'tset'"),
     ('zero', [0] * 60, "of the training rows with a label of 'churn' must have a sum above 0 that fits in float32, found 0 ('zero')"),
+    ('part', ['train'] * 30 + ['val'] * 15 + ['test'] * 15, "'rare' has no label in the 15 validation rows"),
     ('zero', [1] + [0] * 59, 'weights of the validation rows'),
   ],
 )  # fmt: skip
 def test_columns_with_a_part_that_they_cannot_play(
   column, values, complaint, tmp_path, capsys
 ):
-  table = _table(tmp_path / 'a.csv', 60, **{column: values})
+  rare = [*range(30), *[''] * 30]
+  table = _table(tmp_path / 'a.csv', 60, rare=rare, **{column: values})
   role = {'part': 'split', 'zero': 'weight'}[column]
   run = f'--out_dir={tmp_path / "run"}'
   arguments = (
     f'--data={table}',
-    '--targets=churn',
+    '--targets=churn,rare' if role == 'split' else '--targets=churn',
     f'--{role}_column={column}',
   )
   assert _tabular(*arguments, run, *TINY) == 1

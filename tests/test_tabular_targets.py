@@ -356,6 +356,14 @@ def test_weights_of_rows_and_of_targets():
     tabular.encode_labels(schema, {'w': [1, None]})
 
 
+def test_counts_of_other_rows_are_not_negative():
+  schema = _infer(np.arange(N), {'y': 'count'})
+  with pytest.raises(
+    RowError, match="'y' must hold counts, 0 or more; found -3 in row 1"
+  ):
+    tabular.encode_labels(schema, {'y': [1, -3]})
+
+
 def test_class_balance():
   frame = {'x': X, 'y': ['a', 'b', 'b', None] * 15, **TAGS}
   schema = tabular.infer(

@@ -52,8 +52,10 @@ def describe(
     where = scoring.labelled(rows, task.name)
     outputs = logits[task.name][0][where]
     labels = np.asarray(rows.labels[task.name])[where]
+    if not len(labels):
+      continue
     found = _describe(task, outputs, labels, targets.get(task.name, {}))
-    if found and len(labels):
+    if found:
       described[task.name] = found
   return described
 

@@ -220,6 +220,11 @@ def _encode(
   if target.kind in ('regression', 'count'):
     numbers = numeric.read(column_name, column, lost)
     is_known = ~np.isnan(numbers)
+    if target.kind == 'count' and (numbers < 0).any():
+      row = int(np.argmax(numbers < 0))
+      raise RowError(
+        column_name, row, f'must hold counts, 0 or more; found {numbers[row]:g}'
+      )
     mean, std = scale(target)
     scaled = np.where(is_known, (numbers - mean) / std, 0.0)
     return scaled.astype(np.float32), is_known

@@ -176,7 +176,8 @@ def _warn_of_undefined(
   instead = 'the losses' if len(without) == len(tasks) else 'the other tasks'
   warnings.warn(
     f'the validation rows do not define {metrics} (an AUC needs rows of both '
-    f'classes): the best epoch is chosen by {instead} only',
+    'classes, R^2 labels that differ): the best epoch is chosen by '
+    f'{instead} only',
     stacklevel=5,  # the caller of `fit`
   )
 

@@ -25,7 +25,7 @@ from lplmtl import tabular
 from lplmtl.columns import Column
 from lplmtl.storage import files
 from lplmtl.tables import Tables
-from lplmtl.tabular import inference, training
+from lplmtl.tabular import checks, inference, training
 from lplmtl.tabular import schema as schemas
 from lplmtl.tabular import targets as label_arrays
 from lplmtl.types import Batch, PyTree
@@ -123,11 +123,13 @@ def encode(
         interpolate=config.interpolate,
       )
     for split, part in parts.items():
+      checks.check_columns(schema, part.columns)
       features: Any = fitted.encode(part.columns)
       labels, where, weights = tabular.encode_labels(schema, part.columns)
       if split != 'test':
         what = 'training' if split == 'train' else split
         label_arrays.check_weights(schema, where, weights, what)
+        _check_labels(where, what)
       has_all = all(known.all() for known in where.values())
       known: Any = None if has_all else where  # None is faster
       batches[split] = Batch(features, labels, known, weights)
@@ -159,6 +161,16 @@ def encode(
     extra={'schema': schema.to_json()},
     predict=predict,
   )
+
+
+def _check_labels(where: Mapping[str, np.ndarray], what: str) -> None:
+  for name, known in where.items():
+    if not known.any():
+      raise InputError(
+        f'target {name!r} has no label in the {len(known)} {what} rows: leave '
+        'it out, or split the rows in another way (--split_seed, '
+        '--split_column)'
+      )
 
 
 def _of_row(error: encoding.RowError, file: str, row: int) -> InputError:
