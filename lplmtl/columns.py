@@ -23,6 +23,10 @@ _TIME = re.compile(
   r'(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d+))?([+-]\d\d:\d\d)?'
 )
 
+# With more values per row than this, it takes less time to sort the rows than
+# to look at all values.
+_FEW = 8
+
 
 class Factor(NamedTuple):
   """A column of repeated values, each of which is stored once.
@@ -159,8 +163,12 @@ def used_values(name: Any, factor: Factor) -> tuple[np.ndarray, np.ndarray]:
   codes, values = codes_of(name, factor), np.asarray(factor.values)
   if len(values) <= len(codes):
     return codes, values
-  used, codes = np.unique(codes, return_inverse=True)
-  return codes, values[used]
+  if len(values) > _FEW * len(codes):
+    used, codes = np.unique(codes, return_inverse=True)
+    return codes, values[used]
+  is_used = np.zeros(len(values), bool)
+  is_used[codes] = True
+  return (np.cumsum(is_used) - 1)[codes], values[is_used]
 
 
 def codes_of(name: Any, factor: Factor) -> np.ndarray:

@@ -17,6 +17,11 @@ from lplmtl.columns import Column, Factor, RowError
 PARTS = ('days', 'year', 'month', 'weekday', 'hour')
 _UNIT = 'datetime64[us]'  # what Python's own datetime holds
 _MISSING = np.datetime64('NaT', 'us')
+_EXAMPLE = '2026-01-31 (ISO 8601)'
+# What most programs write: a day, perhaps with a time and part of a second. 0
+# stands for any digit, and a blank may stand for T.
+_ISO = b'0000-00-00T00:00:00.000000'
+_ISO_SIZES = (10, 16, 19, 23, 26)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,33 +159,105 @@ def _read_texts(
   if is_time.any():  # their texts are in ISO 8601
     iso = _read_texts(name, np.where(is_time, array, None), codes, '', missing)
     array = np.where(is_time, None, array)
-  value_codes, texts = raw.texts_of(name, array)
-  codes = value_codes if codes is None else value_codes[codes]
+  if array.dtype.kind == 'S':
+    texts: Any = array  # to look for equal ones would take longer
+  else:
+    value_codes, texts = raw.texts_of(name, array)
+    codes = value_codes if codes is None else value_codes[codes]
   found, is_bad = _parse_all(texts, format, missing)
-  if is_bad.any() and is_bad[codes].any():
-    row = int(np.argmax(is_bad[codes]))
-    form = f'in the format {format}' if format else 'like 2026-01-31 (ISO 8601)'
-    text = texts[codes[row]]
-    raise RowError(name, row, f'must hold dates {form}; found {text!r:.60}')
-  times = found[codes]
+  if is_bad.any():
+    bad_rows = is_bad if codes is None else is_bad[codes]
+    if bad_rows.any():
+      row = int(np.argmax(bad_rows))
+      text = raw.text_of(texts[row if codes is None else codes[row]])
+      form = f'in the format {format}' if format else f'like {_EXAMPLE}'
+      raise RowError(name, row, f'must hold dates {form}; found {text!r:.60}')
+  times = found if codes is None else found[codes]
   return np.where(np.isnat(times), iso, times) if is_time.any() else times
 
 
 def _parse_all(
-  texts: Sequence[str], format: str, missing: frozenset[str]
+  texts: np.ndarray | Sequence[str], format: str, missing: frozenset[str]
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns `[V]` datetime64, and which texts are neither date nor missing."""
-  times: list[datetime.datetime | None] = []
+  times, is_read = np.full(len(texts), _MISSING), np.zeros(len(texts), bool)
+  if not format:
+    _read_iso(texts, times, is_read)
   is_bad = np.zeros(len(texts), bool)
-  for i, text in enumerate(texts):
+  for i in np.flatnonzero(~is_read).tolist():
+    text = raw.text_of(texts[i])
     time = _parse(text.strip(), format)
     if time is None:
       canonical = raw.canonical(text)  # 20260131.0 is 20260131
       time = _parse(canonical, format)
       is_missing = canonical == raw.MISSING or canonical in missing
       is_bad[i] = time is None and not is_missing
-    times.append(time)
-  return np.array(times, _UNIT), is_bad
+    if time is not None:
+      times[i] = time
+  return times, is_bad
+
+
+def _read_iso(
+  texts: np.ndarray | Sequence[str], times: np.ndarray, is_read: np.ndarray
+) -> None:
+  """Reads the texts that are written like _ISO: all at once, so much faster.
+
+  Args:
+    texts: `[V]` texts, or an array of bytes.
+    times: `[V]`, into which the times are written.
+    is_read: `[V]`, into which is written which texts were read.
+  """
+  sizes = (
+    np.char.str_len(texts)
+    if isinstance(texts, np.ndarray)
+    else np.fromiter(map(len, texts), np.int64, len(texts))
+  )
+  for size in _ISO_SIZES:
+    rows = np.flatnonzero(sizes == size)
+    if not len(rows):
+      continue
+    if isinstance(texts, np.ndarray):
+      some = np.ascontiguousarray(texts[rows]).view(np.uint8)
+      letters = some.reshape(len(rows), -1)[:, :size]
+    else:
+      joined = ''.join([texts[row] for row in rows.tolist()])
+      # Other letters become question marks, one each.
+      content = joined.encode('ascii', 'replace')
+      letters = np.frombuffer(content, np.uint8).reshape(-1, size)
+    found, is_good = _iso_times(np.ascontiguousarray(letters.T))
+    times[rows[is_good]] = found[is_good]
+    is_read[rows[is_good]] = True
+
+
+def _iso_times(letters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns `[V]` times of texts `[L, V]`, and which are written like _ISO."""
+  form = np.frombuffer(_ISO, np.uint8)[: len(letters), None]
+  digits = letters - np.uint8(48)  # below zero wraps around
+  is_place = form[:, 0] == 48
+  is_good = (digits[is_place] < 10).all(0)
+  is_good &= ((letters == form) | ((form == ord('T')) & (letters == ord(' '))))[
+    ~is_place
+  ].all(0)
+
+  def number(start: int, end: int) -> np.ndarray:
+    value = np.zeros(letters.shape[1], np.int32)
+    for digit in digits[start:end]:
+      value = 10 * value + digit
+    return value
+
+  year, month, day = number(0, 4), number(5, 7), number(8, 10)
+  hour, minute, second = number(11, 13), number(14, 16), number(17, 19)
+  is_good &= (year > 0) & (month > 0) & (month < 13)
+  is_good &= (hour < 24) & (minute < 60) & (second < 60)
+  months = (12 * (year - 1970) + month - 1).astype('datetime64[M]')
+  ends = (months + np.timedelta64(1, 'M')).astype('datetime64[D]')
+  num_days = (ends - months.astype('datetime64[D]')).astype(np.int64)
+  is_good &= (day > 0) & (day <= num_days)
+  seconds = (60 * (60 * hour + minute) + second).astype(np.int64)
+  fraction = number(20, 26) * 10 ** (26 - max(len(letters), 20))
+  clock = (1_000_000 * seconds + fraction).astype('timedelta64[us]')
+  times = months.astype(_UNIT) + (day - 1).astype('timedelta64[D]') + clock
+  return times, is_good
 
 
 def _is_time(value: Any) -> bool:

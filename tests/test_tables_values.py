@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import fractions
+import itertools
 import json
 
 import numpy as np
@@ -327,6 +328,48 @@ def test_dates_in_any_form(column):
     # A time is a time, however texts are written.
     times = dates.read('x', column, '%d.%m.%Y')
     np.testing.assert_array_equal(times, expected)
+
+
+ISO_FIELDS = [
+  [0, 1, 1900, 2000, 2023, 9999],
+  [0, 1, 2, 12, 13],
+  [0, 1, 28, 29, 30, 31, 32],
+  [0, 23, 24],
+  [0, 59, 60],
+  [5, 60],
+]
+ISO_FORMS = [
+  '{:04}-{:02}-{:02}',
+  '{:04}-{:02}-{:02} {:02}:{:02}',
+  '{:04}-{:02}-{:02}T{:02}:{:02}:{:02}',
+  '{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.125',
+  '{:04}-{:02}-{:02} {:02}:{:02}:{:02}.000125',
+  '{:04}-{:02}-{:02}x{:02}:{:02}',
+]
+
+
+def _python_time(text):
+  try:
+    return np.datetime64(datetime.datetime.fromisoformat(text), 'us')
+  except ValueError:
+    return np.datetime64('NaT', 'us')
+
+
+@pytest.mark.parametrize('as_bytes', [False, True])
+@pytest.mark.parametrize('form', ISO_FORMS)
+def test_iso_times_are_those_of_python(form, as_bytes):
+  fields = itertools.product(*ISO_FIELDS[: form.count('{')])
+  texts = [form.format(*one) for one in fields]
+  texts += ['2020-01-3\u0663', '2020-0l-31', '2020/01/31', '2020-01-31T05']
+  column = np.array([text.encode() for text in texts]) if as_bytes else texts
+  known = [_python_time(text) for text in texts]
+  bad = frozenset(
+    columns.canonical(t) for t, k in zip(texts, known, strict=True) if k != k
+  )
+  np.testing.assert_array_equal(dates.read('x', column, '', bad), known)
+  if bad:
+    with pytest.raises(tables.RowError, match='must hold dates like'):
+      dates.read('x', column, '', bad - {min(bad)})
 
 
 def test_columns_of_arrow():
