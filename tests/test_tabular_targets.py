@@ -38,6 +38,8 @@ KINDS = {
   'minus and plus one': (_mixed(-1, 1), 'binary', (-1, 1), 1),
   'texts of numbers': (_mixed('0', '1'), 'binary', ('0', '1'), '1'),
   'the last in order': (_mixed('churned', 'stayed'), 'binary', ('churned', 'stayed'), 'stayed'),
+  'yes in German': (_mixed('Ja', 'Nein'), 'binary', ('Ja', 'Nein'), 'Ja'),
+  'yes in Spanish': (_mixed('no', 'sí'), 'binary', ('no', 'sí'), 'sí'),
   'a class that says yes': (_mixed('true', 'wrong'), 'binary', ('true', 'wrong'), 'true'),
   'Categorical': (pd.Categorical(_mixed('b', 'a')), 'binary', ('a', 'b'), 'b'),
   'Factor': (Factor(ORDER % 2, np.array(['a', 'b'])), 'binary', ('a', 'b'), 'b'),
@@ -112,6 +114,30 @@ def test_the_positive_class_can_be_chosen():
   ):
     found = _infer(_mixed(*classes), positive={'y': text}).targets['y'].positive
     assert found is value
+
+
+def test_a_positive_class_that_nobody_chose_is_said():
+  frame = {'x': X, 'y': _mixed('churned', 'stayed')}
+
+  def note(schema):
+    described = tabular.describe(schema, frame)
+    return next(row['note'] for row in described if row['column'] == 'y')
+
+  schema = tabular.infer(frame, 'y')
+  assert note(schema) == (
+    "positive: 'stayed'; the positive class is the last in order; name another "
+    'in positive'
+  )
+  # Read back, it still holds; edited, it does not.
+  data = schema.to_json()
+  assert tabular.complete(Schema.from_json(data), frame) == schema
+  data['targets']['y']['positive'] = 'churned'
+  edited = tabular.complete(Schema.from_json(data), frame)
+  assert note(edited) == "positive: 'churned'"
+  chosen = tabular.complete(schema, frame, {'y': 'stayed'})
+  assert note(chosen) == "positive: 'stayed'"
+  said = _infer(_mixed('ja', 'nein')).targets['y']
+  assert (said.positive, said.reason) == ('ja', '')
 
 
 def test_twins_are_the_same_class():
@@ -371,14 +397,21 @@ def test_class_balance():
   )
   balance = tabular.class_balance(schema, frame)
   assert balance[:2] == [
-    {'target': 'y', 'class': 'a', 'rows': 15, 'share': 1 / 3},
-    {'target': 'y', 'class': 'b', 'rows': 30, 'share': 2 / 3},
+    {
+      'target': 'y',
+      'class': 'a',
+      'rows': 15,
+      'share': 1 / 3,
+      'positive': False,
+    },
+    {'target': 'y', 'class': 'b', 'rows': 30, 'share': 2 / 3, 'positive': True},
   ]
   assert balance[2] == {
     'target': 'tags',
     'class': 'red',
     'rows': 20,
     'share': 1 / 3,
+    'positive': False,
   }
   assert balance[3]['share'] == 0.5
 

@@ -12,7 +12,12 @@ from lplmtl.tabular.facts import Facts
 from lplmtl.tabular.schema import Class, Schema, label_columns
 from lplmtl.vocabulary import BOOLEANS
 
-_TRUE = ('true', 'yes', 'y', 't', '1')
+# Yes in languages whose no would otherwise be the positive class, as it comes
+# later in sorted order (ja, nein), and in some where it would not.
+_YES = (
+  'true', 'yes', 'y', 't', '1',
+  'ja', 'oui', 'si', 'sí', 'sì', 'sim', 'tak', 'ano', 'da', 'да',
+)  # fmt: skip
 
 
 def find(found: Facts) -> tuple[Class, ...]:
@@ -51,13 +56,16 @@ def lookup(classes: Sequence[Class]) -> dict[str, Class]:
   return known
 
 
-def positive(classes: Sequence[Class]) -> Class:
-  """Returns True, 1, yes and the like, or else the last one in sorted order.
+def positive(classes: Sequence[Class]) -> tuple[Class, bool]:
+  """Returns True, 1, yes and the like, or else the last class in their order.
 
   Not the rarer one, which could be another one in another sample of rows.
+
+  Returns:
+    `(class, whether it says yes)`.
   """
-  words = [value for value in classes if str(value).lower() in _TRUE]
-  return words[0] if len(words) == 1 else classes[-1]
+  words = [value for value in classes if str(value).lower() in _YES]
+  return (words[0], True) if len(words) == 1 else (classes[-1], False)
 
 
 def count(classes: Sequence[Class], found: Facts, name: str = '') -> list[int]:
@@ -89,8 +97,9 @@ def class_balance(schema: Schema, frame: Any) -> list[dict[str, Any]]:
     frame: rows with labels.
 
   Returns:
-    A list of `{'target', 'class', 'rows', 'share'}`, the share among the rows
-    that have a label; of a multi-label target, one entry per label.
+    A list of `{'target', 'class', 'rows', 'share', 'positive'}`: the share
+    among the rows that have a label, and whether it is the class whose
+    probability is predicted; of a multi-label target, one entry per label.
   """
   columns = checks.columns_of(frame)
   balance = []
@@ -106,6 +115,12 @@ def class_balance(schema: Schema, frame: Any) -> list[dict[str, Any]]:
       for value, n in zip(shown, counts, strict=True):
         share = n / found.num_known if found.num_known else float('nan')
         balance.append(
-          {'target': name, 'class': value, 'rows': n, 'share': share}
+          {
+            'target': name,
+            'class': value,
+            'rows': n,
+            'share': share,
+            'positive': target.kind == 'binary' and value == target.positive,
+          }
         )
   return balance

@@ -23,7 +23,8 @@ def describe(schema: Schema, frame: Any) -> list[dict[str, Any]]:
     input or `target (binary)`, `weight`, `split` and the like; `missing`, the
     share of rows without a value; `distinct`, the number of values; `example`,
     the most frequent value, cut where it is long; `note`, why the column is
-    left out, or what else there is to know.
+    left out, which class of a target is the positive one, or what else there is
+    to know.
 
   Example:
     >>> from lplmtl.tabular.schema import Input
@@ -75,6 +76,9 @@ def _roles(schema: Schema) -> dict[Any, tuple[str, str]]:
     roles[name] = (one.kind, '; '.join(filter(None, notes)))
   for name, target in schema.targets.items():
     for column in label_columns(name, target):
-      note = target.reason if column == name else f'of target {name}'
+      notes = [target.reason] if column == name else [f'of target {name}']
+      if target.kind == 'binary' and target.positive is not None:
+        notes = [f'positive: {hints.quoted(target.positive)}', *notes]
+      note = '; '.join(filter(None, notes))
       roles[column] = (f'target ({target.kind})', note)
   return roles

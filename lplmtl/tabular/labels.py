@@ -22,6 +22,8 @@ _MAX_CLASSES = 10
 # Classes that occur fewer times than this on average are no classes.
 _MIN_ROWS = 2
 _MIN_LABELS = 20  # below, few rows per class may be all there are
+# The remark beside a positive class that nobody has chosen.
+BY_ORDER = 'the positive class is the last in order; name another in positive'
 
 
 def infer_target(found: Facts) -> Target:
@@ -153,17 +155,23 @@ def _with_classes(
   if target.kind != 'binary':
     return dataclasses.replace(target, classes=classes)
   wanted = target.positive if positive is None else positive
-  mark = (
-    class_values.positive(classes)
-    if wanted is None
-    else class_values.match(wanted, classes)
-  )
-  if mark is None:
+  if wanted is None:
+    mark, says_yes = class_values.positive(classes)
+    reason = target.reason if says_yes else target.reason or BY_ORDER
+    return dataclasses.replace(
+      target, classes=classes, positive=mark, reason=reason
+    )
+  chosen = class_values.match(wanted, classes)
+  if chosen is None:
     raise ValueError(
       f'the positive class of target {name!r} must be one of '
       f'{hints.listed(classes)}; found {hints.quoted(wanted)}'
     )
-  return dataclasses.replace(target, classes=classes, positive=mark)
+  was_changed = positive is not None or chosen != classes[-1]
+  reason = '' if was_changed and target.reason == BY_ORDER else target.reason
+  return dataclasses.replace(
+    target, classes=classes, positive=chosen, reason=reason
+  )
 
 
 def _ordered(
@@ -270,6 +278,6 @@ def _with_labels(name: str, target: Target, found: Sequence[Facts]) -> Target:
         'training rows, so that nothing can be learned about it',
         stacklevel=4,
       )
-  mark = class_values.positive(classes)
+  mark, _ = class_values.positive(classes)
   ordered = tuple(sorted(classes, key=lambda value: value == mark))
   return dataclasses.replace(target, classes=ordered)
