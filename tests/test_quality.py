@@ -22,6 +22,7 @@ from experiments.datasets.base import Data
 from experiments.launcher import (
   display,
   drawing,
+  panels,
   plots,
   quality,
   scoring,
@@ -132,6 +133,22 @@ def test_curves_are_of_the_primary_metrics(drawn):
       'training loss', 'validation R²', 'validation accuracy',
       'validation AUC', 'validation loss',
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('targets', 'label'),
+  [
+    ({'click': {'positive': False}}, 'share of rows with click = False'),
+    ({}, 'share of positive rows'),
+  ],
+)
+def test_calibration_says_which_rows_are_positive(targets, label, drawn):
+  diagram = {key: [[40.0]] for key in ('num_rows', 'predicted', 'observed')}
+  runs = {'a': {'click': diagram}}
+  plots.calibration('', runs, ['click'], targets)
+  found = {**_results(), 'calibration': runs['a'], 'data': {'targets': targets}}
+  panels.outcomes('', found)
+  assert [_labels(figure)[0] for figure in drawn] == [label, label]
 
 
 def test_a_report_of_other_tasks():

@@ -83,7 +83,7 @@ def test_a_run_says_what_it_learned_from(finished, capsys):
   assert _tabular(f'--data={table}', TARGETS, *TINY, f'--out_dir={run}') == 0
   shown = capsys.readouterr().out
   assert 'this run is already finished' in shown
-  for text in ('signup', 'target (regression)', 'bargain'):
+  for text in ('signup', 'target (regression)', 'bargain', 'yes (positive)'):
     assert text in shown
 
 

@@ -34,11 +34,13 @@ def outcomes(path: pathlib.Path, results: Mapping[str, Any]) -> None:
   axes = figure.subplots(height, width, squeeze=False).ravel()
   for axis in axes[len(tasks) :]:
     axis.set_axis_off()
+  targets = results['data'].get('targets', {})
   for axis, task in zip(axes, tasks, strict=False):
     found = results.get('outcomes', {}).get(task)
     remark = ''
     if found is None:
-      plots.reliability(axis, {'': results['calibration'][task]})
+      positive = plots.positive_rows(task, targets)
+      plots.reliability(axis, {'': results['calibration'][task]}, positive)
     elif found['kind'] == 'classes':
       _confusion(axis, found)
     elif found['kind'] == 'labels':

@@ -115,6 +115,7 @@ def calibration(
   path: pathlib.Path,
   runs: Mapping[str, Mapping[str, Any]],
   task_names: Sequence[str],
+  targets: Mapping[str, Any],
 ) -> None:
   """Draws the reliability diagrams of several runs.
 
@@ -122,24 +123,42 @@ def calibration(
     path: the file.
     runs: `{name: {task: {part: [S][bins]}}}`, see `scoring.Scores`.
     task_names: one column each.
+    targets: `{task: {positive}}`, for any of the tasks.
   """
   figure = drawing.new_figure(4 * len(task_names) + 2.6, 4.3)
   axes = figure.subplots(1, len(task_names), squeeze=False)
   for axis, task in zip(axes[0], task_names, strict=True):
-    reliability(axis, {name: of.get(task) for name, of in runs.items()})
+    diagrams = {name: of.get(task) for name, of in runs.items()}
+    reliability(axis, diagrams, positive_rows(task, targets))
     axis.set_title(task)
   drawing.add_legend(figure, axes)
   figure.suptitle('Calibration on the test rows, 15 bins', fontsize=10)
   drawing.save(figure, path)
 
 
-def reliability(axis: Any, diagrams: Mapping[str, Any]) -> None:
+def positive_rows(task: str, targets: Mapping[str, Any]) -> str:
+  """Returns which rows a binary task's probability is that of, as text.
+
+  Args:
+    task: its name.
+    targets: `{task: {positive}}`, for any of the tasks.
+  """
+  positive = targets.get(task, {}).get('positive')
+  return (
+    'positive rows' if positive is None else f'rows with {task} = {positive}'
+  )
+
+
+def reliability(
+  axis: Any, diagrams: Mapping[str, Any], positive: str = 'positive rows'
+) -> None:
   """Draws one task's reliability diagrams.
 
   Args:
     axis: Matplotlib's.
     diagrams: `{name: {part: [S][bins]}}`; None for a run without the task. The
       rows of a bin are added up over the seeds.
+    positive: which rows count as positive.
   """
   axis.plot([0, 1], [0, 1], color='0.6', lw=0.8, label='perfect')
   for number, (name, diagram) in enumerate(diagrams.items()):
@@ -157,7 +176,7 @@ def reliability(axis: Any, diagrams: Mapping[str, Any]) -> None:
     )
     axis.plot(x, y, label=name, ms=4, **drawing.line_style(number))
   axis.set_xlabel('mean predicted probability')
-  axis.set_ylabel('share of positive rows')
+  axis.set_ylabel(f'share of {positive}')
   axis.set_aspect('equal')
   axis.grid(alpha=0.3)
 

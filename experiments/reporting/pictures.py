@@ -1,7 +1,7 @@
 """The pictures of a report."""
 
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.comparison import plots as comparison_plots
 from experiments.launcher import panels, plots
@@ -40,7 +40,10 @@ def _of_runs(contents: Contents, folder: pathlib.Path) -> list[Picture]:
   }
   if diagrams:
     binary = [t for t in tasks if any(t in of for of in diagrams.values())]
-    plots.calibration(folder / 'calibration.png', diagrams, binary)
+    targets: dict[str, Any] = {}
+    for run in runs:
+      targets |= run.results['data'].get('targets', {})
+    plots.calibration(folder / 'calibration.png', diagrams, binary, targets)
     drawn.append(Picture('calibration.png', 'Calibration on the test rows'))
   for i, run in enumerate(runs):
     if run.results.get('outcomes'):

@@ -36,12 +36,15 @@ def describe(
   classes = [
     (
       str(row['target']),
-      str(row['class']),
+      _class(schema, row),
       f'{row["rows"]:,}',
       f'{row["share"]:.1%}',
     )
     for row in tabular.class_balance(schema, columns)
   ]
+  has_positive = any(
+    target.positive is not None for target in schema.targets.values()
+  )
   shown = [
     display.TextTable(
       'Columns, as the training rows show them',
@@ -53,13 +56,20 @@ def describe(
   if classes:
     shown.append(
       display.TextTable(
-        'Classes in the training rows',
+        'Classes in the training rows'
+        + ('; a probability is that of (positive)' if has_positive else ''),
         ('target', 'class', 'rows', 'share'),
         classes,
         left=('target', 'class'),
       )
     )
   return [table.to_rich() for table in shown]
+
+
+def _class(schema: tabular.Schema, row: Mapping[str, Any]) -> str:
+  """Returns a class, marked if it is the one whose probability is predicted."""
+  is_positive = row['class'] == schema.targets[row['target']].positive
+  return f'{row["class"]}{" (positive)" if is_positive else ""}'
 
 
 def _short(text: str) -> str:
