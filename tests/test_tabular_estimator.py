@@ -84,6 +84,29 @@ def test_predictions_are_means_over_seeds(frame, fitted, predicted):
   np.testing.assert_allclose(predicted['value'], values, rtol=1e-6)
 
 
+def test_values_that_training_did_not_hold(frame, fitted):
+  """Counted by the Predictor; the Estimator warns if most are new."""
+  predictor = fitted.predictor_
+  assert predictor.unseen(frame) == {}
+  some = frame.copy()
+  some.iloc[:3, some.columns.get_loc('plan')] = 'Gold'
+  assert predictor.unseen(some) == {'plan': 3}
+  fitted.predict(some)
+  with pytest.warns(UserWarning, match="training: 'plan' in 400 of 400 rows"):
+    fitted.predict(frame.assign(plan='Gold'))
+  fitted.predict(frame.assign(plan='Gold').iloc[:9])
+
+
+def test_a_predictor_is_shown_in_a_line(fitted):
+  shown = repr(fitted.predictor_)
+  assert shown.startswith(
+    'Predictor(targets=[churn: binary, segment: multiclass, value: regression, '
+    'visits: count], inputs=['
+  )
+  assert 'model=MMoE' in shown and 'num_seeds=2' in shown
+  assert len(shown) < 300 and '\n' not in shown
+
+
 def _twin(kind, column):
   """The same values in another dtype, or another container."""
   if kind == 'object':

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import pathlib
+import warnings
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,9 @@ from lplmtl.tabular.predictor import Predictor
 from lplmtl.tabular.schema import Schema, Target
 from lplmtl.tabular.settings import Settings
 
+# In fewer rows, values are new by chance.
+_MIN_ROWS = 10
+_MAX_SHOWN = 5  # columns in a warning
 _OWN: dict[str, Any] = {
   'targets': None, 'schema': None, 'tune': 0, 'warm_start': False,
   'on_epoch': None,
@@ -188,9 +192,16 @@ class Estimator:
     Returns:
       After `fit(frame)` a DataFrame, or `{name: [N]}` for a dict; after
       `fit(X, y)` the classes or numbers, an array of the shape of `y`.
+
+    Warns:
+      UserWarning: in ten rows or more, most values of a category were never
+        seen in training; `Predictor.unseen` counts them all.
     """
     predictor = self._fitted()
-    found = predictor.predict(arrays.as_columns(X))
+    frame = arrays.as_columns(X)
+    features = predictor.encode(frame)
+    _warn_of_new(predictor.tables.unseen(features), len(features['numeric']))
+    found = predictor.decode(frame, features)
     if self.labels_ is None:
       return found
     return self.labels_.restore(found, predictor.schema)
@@ -307,6 +318,21 @@ class Estimator:
     if not hasattr(self, 'predictor_'):
       raise ValueError('this Estimator is not fitted yet: call fit first')
     return self.predictor_
+
+
+def _warn_of_new(unseen: Mapping[Any, int], num_rows: int) -> None:
+  most = [name for name, n in unseen.items() if n > num_rows / 2]
+  if not most or num_rows < _MIN_ROWS:
+    return
+  counts = ', '.join(
+    f'{hints.quoted(name)} in {unseen[name]:,}' for name in most[:_MAX_SHOWN]
+  )
+  more = f' and {len(most) - _MAX_SHOWN} more' if most[_MAX_SHOWN:] else ''
+  warnings.warn(
+    f'most values of these columns were never seen in training: {counts}{more} '
+    f'of {num_rows:,} rows; make sure that they are written as they were there',
+    stacklevel=3,
+  )
 
 
 def _classes(target: Target) -> np.ndarray:

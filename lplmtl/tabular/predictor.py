@@ -15,7 +15,7 @@ from lplmtl import blueprint, checkpoint, inspection
 from lplmtl.storage.errors import CheckpointError
 from lplmtl.tables import Tables
 from lplmtl.tabular import checks, scores, targets
-from lplmtl.tabular.schema import Schema
+from lplmtl.tabular.schema import USED, Schema
 from lplmtl.training import progress
 from lplmtl.types import Array, PyTree
 
@@ -25,7 +25,7 @@ from lplmtl.types import Array, PyTree
 CHUNK = 1024
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Predictor:
   """A trained model, with all that raw rows need to pass through it.
 
@@ -43,6 +43,19 @@ class Predictor:
   model: nn.Module
   params: PyTree
   history: Sequence[Mapping[str, Any]] = ()
+
+  def __repr__(self) -> str:
+    """What it reads, predicts and is, in one line, without the parameters."""
+    kinds = [one.kind for one in self.schema.inputs.values()]
+    inputs = [f'{kinds.count(k)} {k}' for k in USED if k in kinds]
+    found = [f'{name}: {t.kind}' for name, t in self.schema.targets.items()]
+    size = sum(x.size for x in jax.tree.leaves(self.params)) // self.num_seeds
+    return (
+      f'Predictor(targets=[{", ".join(found)}], '
+      f'inputs=[{", ".join(inputs)}], model={type(self.model).__name__}, '
+      f'num_parameters={size:,}, num_seeds={self.num_seeds}, '
+      f'num_epochs={len(self.history)})'
+    )
 
   @property
   def num_seeds(self) -> int:
@@ -68,7 +81,17 @@ class Predictor:
     Raises:
       ValueError: a column is missing, or holds what cannot be encoded.
     """
-    predictions = targets.decode(self.schema, self.logits(frame))
+    return self.decode(frame, self.encode(frame))
+
+  def decode(self, frame: Any, features: Mapping[str, np.ndarray]) -> Any:
+    """Predicts rows that are encoded already; see `predict`.
+
+    Args:
+      frame: a DataFrame, which gives the index, or a mapping.
+      features: what `encode` returned for it.
+    """
+    logits = apply(self.model, self.params, features)
+    predictions = targets.decode(self.schema, logits)
     if not hasattr(frame, 'iloc'):
       return predictions
     # The class of the frame itself, so that the library needs no pandas.
@@ -83,6 +106,19 @@ class Predictor:
     columns = checks.columns_of(frame)
     checks.check_columns(self.schema, columns)
     return self.tables.encode(columns)
+
+  def unseen(self, frame: Any) -> dict[Any, int]:
+    """Counts the rows whose values are new to the model: `{column: rows}`.
+
+    These are categories that training did not hold, such as 4115 where it had
+    04115, and numbers and dates that are missing where it had none. A hashed
+    column has no new values.
+
+    Args:
+      frame: as for `predict`.
+    """
+    features = self.encode(frame)
+    return self.tables.unseen(features, checks.columns_of(frame))
 
   def score(self, frame: Any) -> dict[str, dict[str, float]]:
     """Computes each target's metrics over the rows that have its label.
