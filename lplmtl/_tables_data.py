@@ -1,4 +1,4 @@
-"""Encoder tables as JSON data; columns side by side."""
+"""Encoder tables as JSON data."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -8,8 +8,6 @@ import numpy as np
 
 from lplmtl.dates import PARTS, Date
 from lplmtl.numeric import Numeric
-
-_BLOCK = 4096  # rows that are copied at a time
 
 
 def to_json(tables: Any) -> dict[str, Any]:
@@ -151,13 +149,3 @@ def _named(columns: dict[Any, Any]) -> Any:
 
 def _pairs(columns: Any) -> Iterable[tuple[Any, Any]]:
   return columns.items() if isinstance(columns, Mapping) else columns
-
-
-def stack(columns: list[np.ndarray], rows: int, dtype: Any) -> np.ndarray:
-  """Returns columns `[N]` side by side, `[N, C]`."""
-  stacked = np.empty((rows, len(columns)), dtype)
-  # Row by row within a cache's reach: whole columns take twice as long.
-  for start in range(0, rows, _BLOCK):
-    for i, column in enumerate(columns):
-      stacked[start : start + _BLOCK, i] = column[start : start + _BLOCK]
-  return stacked

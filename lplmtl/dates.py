@@ -87,14 +87,32 @@ def _part(times: np.ndarray, part: str, origin: str) -> np.ndarray:
   if part == 'days':
     return (times - np.datetime64(origin)) / np.timedelta64(1, 'D')
   if part == 'year':
-    values = 1970 + times.astype('datetime64[Y]').astype(np.int64)
+    values = 1970 + _counted(times, 'Y')
   elif part == 'month':
-    values = 1 + times.astype('datetime64[M]').astype(np.int64) % 12
+    values = 1 + _counted(times, 'M') % 12
   elif part == 'weekday':  # day 0, 1970-01-01, was a Thursday
     values = (3 + times.astype('datetime64[D]').astype(np.int64)) % 7
   else:
     values = times.astype('datetime64[h]').astype(np.int64) % 24
   return np.where(np.isnat(times), np.nan, values)
+
+
+def _counted(times: np.ndarray, unit: str) -> np.ndarray:
+  """Returns `[N]`, the years or months since 1970; 0 where a time is missing.
+
+  NumPy takes ten times as long to find them as to look them up by the day.
+  """
+  days = times.astype('datetime64[D]').astype(np.int64)
+  known = days[~np.isnat(times)]
+  if not len(known):
+    return np.zeros(len(times), np.int64)
+  first, last = known.min(), known.max()
+  if last - first > len(times):
+    found = times.astype(f'datetime64[{unit}]').astype(np.int64)
+    return np.where(np.isnat(times), 0, found)
+  every = np.arange(first, last + 1).astype('datetime64[D]')
+  found = every.astype(f'datetime64[{unit}]').astype(np.int64)
+  return found[np.where(np.isnat(times), 0, days - first)]
 
 
 def read(

@@ -17,6 +17,7 @@ import numpy as np
 from lplmtl import (
   _tables_checks,
   _tables_data,
+  _tables_encode,
   _tables_fit,
   numeric,
   vocabulary,
@@ -138,30 +139,18 @@ class Tables:
       vocabulary.ids(name, columns[name], known)
       for name, known in self._lookups.items()
     ]
-    scaled, flags, positions = [], [], []
-    for name, scaler in self.numerics.items():
-      values = self._numbers(name, columns, times)
-      if scaler.flag:
-        flags.append(np.isnan(values))
-      values = scaler.fill_in(name, values)
-      scaled.append(scaler.encode(name, values))
-      if scaler.interpolate:
-        positions.append(scaler.position(scaled[-1]))
-      elif scaler.edges:
-        bins = np.searchsorted(np.asarray(scaler.edges), values, side='right')
-        ids.append(bins.astype(np.int32))
-    flags += [np.isnat(times[name]) for name, d in self.dates.items() if d.flag]
+    numbers = {
+      name: numeric.read(name, columns[name], self._missing)
+      for name in self.numerics
+      if name not in self._parts
+    }
     hashed = [
       vocabulary.buckets(name, columns[name], size, self._missing)
       for name, size in self.hashed.items()
     ]
     rows = raw.common_length(columns[name] for name in self.columns)
-    features = {
-      'categories': _tables_data.stack(ids, rows, np.int32),
-      'numeric': _tables_data.stack(
-        [*scaled, *flags, *positions], rows, np.float32
-      ),
-    }
+    read = _tables_encode.Read(ids, numbers, times, self._parts)
+    features = _tables_encode.encode(self, read, rows)
     return features | ({'hashed': np.stack(hashed, axis=1)} if hashed else {})
 
   def _times(self, name: Any, column: Column) -> np.ndarray:
@@ -171,18 +160,6 @@ class Tables:
     if any(part.fill is None for part in parts):
       times_of.check_present(name, times)
     return times
-
-  def _numbers(
-    self,
-    name: Any,
-    columns: Mapping[str, Column],
-    times: Mapping[Any, np.ndarray],
-  ) -> np.ndarray:
-    """Returns a numeric column, or a part of a date, as `[N]` float64."""
-    if name not in self._parts:
-      return numeric.read(name, columns[name], self._missing)
-    source, part = self._parts[name]
-    return self.dates[source].number(times[source], part)
 
   @functools.cached_property
   def _missing(self) -> frozenset[str]:

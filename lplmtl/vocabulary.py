@@ -98,13 +98,21 @@ def lookup(
   return ids | dict.fromkeys(missing, ids.get(raw.MISSING, UNSEEN))
 
 
-def ids(name: Any, column: Column, known: dict[str, int]) -> np.ndarray:
-  """Returns `[N]` int32 ids by the table that `lookup` returned."""
+def ids(
+  name: Any, column: Column, known: dict[str, int]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns `[N]` codes and the int32 id of each code.
+
+  Args:
+    name: of the column, for messages.
+    column: Factor or `[N]`.
+    known: the table that `lookup` returned.
+  """
   codes, texts = raw.texts_of(name, column)
   found = [
     known.get(text) or known.get(raw.canonical(text), UNSEEN) for text in texts
   ]
-  return np.asarray(found, np.int32)[codes]
+  return codes, np.asarray(found, np.int32)
 
 
 def buckets(

@@ -39,6 +39,7 @@ ALLOWED = {
   'numeric': {'_tables_checks', 'columns'},
   'dates': {'_tables_checks', 'columns'},
   '_tables_data': {'dates', 'numeric'},
+  '_tables_encode': {'columns'},
   '_tables_fit': {
     '_tables_checks',
     'columns',
@@ -49,6 +50,7 @@ ALLOWED = {
   'tables': {
     '_tables_checks',
     '_tables_data',
+    '_tables_encode',
     '_tables_fit',
     'columns',
     'dates',
@@ -293,6 +295,7 @@ FORBIDDEN = {
   'compression': {'flax'},
   '_tables_checks': {'flax', 'jax', 'optax'},
   '_tables_data': {'flax', 'jax', 'optax'},
+  '_tables_encode': {'flax', 'jax', 'optax'},
   '_tables_fit': {'flax', 'jax', 'optax'},
   'columns': {'flax', 'jax', 'optax'},
   'dates': {'flax', 'jax', 'optax'},
