@@ -205,6 +205,46 @@ def test_a_saved_model_scores_the_table_again(finished, capsys):
   assert 'other than these' not in shown
 
 
+def test_a_saved_model_scores_every_row_of_another_table(
+  finished, tmp_path, capsys
+):
+  run, table, new = finished
+  score = ('--eval_only', f'--out_dir={run}')
+  assert _tabular(f'--data={new}', *score) == 0
+  shown = capsys.readouterr().out
+  assert 'rows: 40 test\n' in shown and 'on files other than these' in shown
+  assert 'training rows' not in shown and 'validation' not in shown
+  auc = library.load(run / 'model').score(data.customers(40, seed=1))
+  # Of one seed, so that there is no mean over others.
+  assert f'{auc["churn"]["auc"]:.4f}' in shown
+  assert _tabular(f'--data={new}', f'--test_data={table}', *score) == 1
+  assert 'leave out --test_data' in capsys.readouterr().err
+  # Validation rows stay what they were, whichever rows are for test.
+  results = json.loads((run / 'results.json').read_text())
+  assert _tabular(f'--data={table}', f'--test_data={new}', *score) == 0
+  shown = capsys.readouterr().out
+  assert 'rows: 240 train, 30 validation, 40 test' in shown
+  (line,) = re.findall('.*validation accuracy.*', shown)
+  accuracy = results['validation']['segment']['accuracy']['mean']
+  assert f'{accuracy:.4f}' in line
+
+
+def test_predicting_counts_rows_and_values_never_seen(
+  finished, tmp_path, capsys
+):
+  run, _, _ = finished
+  cities = ['Bremen'] * 3 + ['Oslo'] * 2
+  new = _table(tmp_path / 'a.csv', 5, seed=2, city=cities)
+  arguments = (f'--data={new}', f'--model={run}')
+  out = tmp_path / 'out.csv'
+  assert _tabular(*arguments, f'--predict_to={out}') == 0
+  shown = capsys.readouterr().out
+  assert f'5 predictions written to {out}' in shown
+  assert re.search('rows hold values that no training row.*city in [35]', shown)
+  assert _tabular(*arguments, '--predict_to=-') == 0
+  assert 'city in' in capsys.readouterr().err
+
+
 def test_flags_give_formats_of_dates_and_texts_of_missing_values(tmp_path):
   days = [f'{1 + i % 28:02d}|{1 + i // 28:02d}|24' for i in range(60)]
   ages = ['unknown' if i % 9 == 0 else i % 7 for i in range(60)]
@@ -226,7 +266,7 @@ def test_flags_give_formats_of_dates_and_texts_of_missing_values(tmp_path):
 @pytest.mark.parametrize(
   'column, values, complaint',
   [
-    ('part', ['train'] * 59 + ['tset'], "row 60: part must say train, validation or test, to split the rows by it; found 'tset'"),
+    ('part', ['train'] * 59 + ['tset'], "row 59 (counted from 0): part must say train, validation or test, to split the rows by it; found 'tset'"),
     ('zero', [0] * 60, "of the training rows with a label of 'churn' must have a sum above 0 that fits in float32, found 0 ('zero')"),
     ('part', ['train'] * 30 + ['val'] * 15 + ['test'] * 15, "'rare' has no label in the 15 validation rows"),
     ('zero', [1] + [0] * 59, 'weights of the validation rows'),
@@ -290,6 +330,7 @@ def test_an_edited_schema_is_handed_back(finished, tmp_path, capsys):
     (['--targets=churn', '--positive=churn:maybe'], "found 'maybe'"),
     (['--targets=churn', '--categories=cty'], "did you mean 'city'"),
     (['--targets=churn', '--numbers=plan'], "'plan'"),
+    (['--targets=churn', '--dates=city:%d'], '--categories=city'),
     (['--targets=churn', '--tasks=income'], '--tasks is for Census-Income'),
     (['--targets=churn', '--dataset=sample'], '--dataset is for Census-Income'),
     (['--targets=churn', '--model=x'], '--model and --predict_to belong together'),
@@ -332,7 +373,7 @@ def test_a_target_in_disguise_is_named(tmp_path, capsys):
   assert 'churn' in line
 
 
-def test_a_table_without_rows_gets_a_header(finished, tmp_path):
+def test_a_table_without_rows_gets_a_header(finished, tmp_path, capsys):
   run, table, _ = finished
   path, out = tmp_path / 'a.csv', tmp_path / 'out.csv'
   path.write_text(table.read_text().split('\n')[0] + '\n')
@@ -340,13 +381,17 @@ def test_a_table_without_rows_gets_a_header(finished, tmp_path):
     _tabular(f'--data={path}', f'--model={run}', f'--predict_to={out}') == 0
   )
   assert out.read_text().startswith('row,churn,') and not _rows(out)
+  assert 'no rows' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
   'change, complaint',
   [
     (lambda rows: [row[1:] for row in rows], 'lacks'),
-    (lambda rows: [rows[0], ['x'] * len(rows[0])], 'must hold'),
+    (
+      lambda rows: [rows[0], ['x'] * len(rows[0])],
+      'row 0 (counted from 0): signup must hold dates',
+    ),
   ],
 )
 def test_new_tables_that_do_not_fit(

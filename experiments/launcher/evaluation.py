@@ -38,15 +38,17 @@ def score(
     params: its parameters, with a leading axis of S seeds.
     data: the rows; metrics are those of the test and the validation rows.
   """
-  test, validation = (
-    scoring.score(model, model.tasks, params, rows)
-    for rows in (data.test, data.validation)
-  )
+  test = scoring.score(model, model.tasks, params, data.test)
+  validation = {}  # of a saved model that scores other rows than its own
+  if data.facts['rows']['validation']:
+    validation = scoring.score(
+      model, model.tasks, params, data.validation
+    ).metrics
   return {
     'title': f'{config.architecture}, {config.balancer}, '
     f'{data.facts["dataset"]}',
     'test': test.metrics,
-    'validation': validation.metrics,
+    'validation': validation,
     'calibration': test.calibration,
     'outcomes': outcomes.describe(
       model.tasks, test.logits, data.test, data.facts.get('targets', {})
@@ -83,11 +85,19 @@ def evaluate(
   source = find(saved).load(saved, console, extra)
   data = source.encode(saved.num_bins, tables)
   summary.print_data(console, data.facts)
-  if data.facts['files'] != (extra.get('data') or {}).get('files'):
+  if not _is_own(data.facts['files'], (extra.get('data') or {}).get('files')):
     console.print('note: the model was trained on files other than these')
   results = score(saved, model, params, data)
   console.print(summary.table(results))
   return results
+
+
+def _is_own(files: dict[str, Any], trained_on: Any) -> bool:
+  """Whether the rows of a table, or of Census-Income, are those of training."""
+  if 'data' in files:  # a table: another file of test rows may be scored
+    own = (trained_on or {}).get('data', {})
+    return bool(files['data']['sha256'] == own.get('sha256'))
+  return bool(files == trained_on)
 
 
 def _moved(saved: Config, config: Config, folder: pathlib.Path) -> Config:

@@ -270,7 +270,8 @@ class Run:
     False,
     'score the model in --out_dir again, with the configuration that it was '
     'trained with; of the other flags only --data_dir, or --data and '
-    '--test_data, count.',
+    '--test_data, count. Every row of a table other than that of training is '
+    'scored.',
   )
   skip_nonfinite: int = fields.integer(
     0,

@@ -16,16 +16,25 @@ _LARGE_RESIDUAL = 0.01
 
 def print_data(console: display.Console, facts: Mapping[str, Any]) -> None:
   """Prints what the rows are, and the categories that training never saw."""
-  rows = ', '.join(f'{n:,} {split}' for split, n in facts['rows'].items())
+  rows = ', '.join(f'{n:,} {split}' for split, n in facts['rows'].items() if n)
   console.print(f'data: {facts["statement"]}\nrows: {rows}', soft_wrap=True)
   for split, counts in facts['unseen'].items():
     if counts:
-      columns = ', '.join(f'{name} in {n:,}' for name, n in counts.items())
-      console.print(
-        f'{split} rows hold values that no training row holds, which take the '
-        f'reserved id: {columns}',
-        soft_wrap=True,
-      )
+      console.print(unseen_line(counts, f'{split} rows'), soft_wrap=True)
+
+
+def unseen_line(counts: Mapping[str, int], who: str = 'rows') -> str:
+  """Returns a line about values that training never saw.
+
+  Args:
+    counts: `{column: rows}`, at least one.
+    who: the rows.
+  """
+  columns = ', '.join(f'{name} in {n:,}' for name, n in counts.items())
+  return (
+    f'{who} hold values that no training row holds, which take the reserved '
+    f'id: {columns}'
+  )
 
 
 def print_results(
@@ -87,7 +96,11 @@ def table(results: Mapping[str, Any]) -> rich_table.Table:
   primary = {name: quality.primary(results['test'][name]) for name in names}
   rows = [
     *(('test', metric) for metric in quality.names(results['test'].values())),
-    *(('validation', metric) for metric in dict.fromkeys(primary.values())),
+    *(
+      ('validation', metric)
+      for metric in dict.fromkeys(primary.values())
+      if results['validation']
+    ),
   ]
   for split, metric in rows:
     cells = [

@@ -1,5 +1,7 @@
 """Predicts the rows of a table with a saved model, block by block."""
 
+import collections
+import dataclasses
 import os
 import pathlib
 import sys
@@ -8,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.datasets.tables import outputs, reader, sources
-from experiments.launcher import display, output, run_folder
+from experiments.datasets.tables import mistakes, outputs, reader, sources
+from experiments.launcher import display, output, run_folder, summary
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import checkpoint, tabular
 from lplmtl import tables as encoding
 from lplmtl.storage import files, pytrees
+from lplmtl.tabular import predictor as predictors
 
 STDOUT = '-'
 # The settings that have an effect on predictions.
@@ -24,6 +27,32 @@ _TAKEN = frozenset(
     'cpu_devices', 'compilation_cache',
   }
 )  # fmt: skip
+
+
+@dataclasses.dataclass
+class _Counts:
+  """What is known once the last block has been predicted.
+
+  Attributes:
+    rows: how many there were.
+    unseen: `{column: rows with a value that no training row has}`.
+  """
+
+  rows: int = 0
+  unseen: collections.Counter[str] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+
+  def lines(self, target: str) -> list[str]:
+    """Returns what to say about the predictions in `target`."""
+    where = f'to {target}' if target != STDOUT else 'to standard output'
+    if not self.rows:
+      return [f'the table has no rows: only a header was written {where}']
+    plural = 's' * (self.rows > 1)
+    lines = [f'{self.rows:,} prediction{plural} written {where}']
+    if self.unseen:
+      lines.insert(0, summary.unseen_line(self.unseen))
+    return lines
 
 
 def predict(
@@ -58,11 +87,16 @@ def predict(
   index = config.index_column or (extra.get('config') or {}).get(
     'index_column', ''
   )
-  blocks = _predictions(predictor, config, index, bool(config.index_column))
+  counts = _Counts()
+  blocks = _predictions(
+    predictor, config, index, bool(config.index_column), counts
+  )
   if target == STDOUT:
     for content in outputs.csv_of(blocks):
       sys.stdout.write(content.decode())
     output.refuse_loss()
+    for line in counts.lines(target):
+      print(line, file=sys.stderr)
     return
   path = pathlib.Path(target).expanduser()
   try:
@@ -74,7 +108,8 @@ def predict(
     raise InputError(
       f'cannot write --predict_to={target} ({error.strerror or error})'
     ) from error
-  display.make_console().print(f'written to {target}', soft_wrap=True)
+  for line in counts.lines(target):
+    display.make_console().print(line, soft_wrap=True)
 
 
 def _check(config: Config, target: str) -> None:
@@ -102,7 +137,11 @@ def _check(config: Config, target: str) -> None:
 
 
 def _predictions(
-  predictor: tabular.Predictor, config: Config, index: str, is_asked: bool
+  predictor: tabular.Predictor,
+  config: Config,
+  index: str,
+  is_asked: bool,
+  counts: _Counts,
 ) -> Iterator[Mapping[str, Any]]:
   """Yields the predictions of each block of rows.
 
@@ -111,8 +150,8 @@ def _predictions(
     config: names the table.
     index: the column that names a row; '' for its number.
     is_asked: whether the table must have that column.
+    counts: updated after each block.
   """
-  before = 0
   for columns in reader.blocks_of(config, predictor.schema.missing):
     if index not in columns:
       if is_asked:
@@ -120,15 +159,17 @@ def _predictions(
       index = ''
     num_rows = reader.num_rows(columns)
     try:
-      predicted = predictor.predict(columns)
+      features = predictor.encode(columns)
     except encoding.RowError as error:
-      raise InputError(
-        f'--data={config.data}, row {before + error.row + 1}: {error.column} '
-        f'{error.complaint}: correct the row or leave it out'
-      ) from error
+      row = counts.rows + error.row
+      place = f'--data={config.data}'
+      raise mistakes.of_row(error, place, row, is_new=True) from error
     except ValueError as error:
       reason = ' '.join(str(error).split())
       raise InputError(f'--data={config.data}: {reason}') from error
-    rows = np.arange(before, before + num_rows)
+    logits = predictors.apply(predictor.model, predictor.params, features)
+    predicted = tabular.decode(predictor.schema, logits)
+    rows = np.arange(counts.rows, counts.rows + num_rows)
+    counts.rows += num_rows
+    counts.unseen.update(predictor.tables.unseen(features))
     yield {**outputs.row_names(columns, rows, index), **predicted}
-    before += num_rows

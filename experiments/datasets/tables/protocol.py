@@ -16,7 +16,7 @@ import flax.linen as nn
 import numpy as np
 
 from experiments.datasets import base
-from experiments.datasets.tables import flags, outputs, reader
+from experiments.datasets.tables import flags, mistakes, outputs, reader
 from experiments.launcher import display, parsing
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
@@ -58,14 +58,17 @@ def load(
   with inputs_of_users(console):
     options = flags.options(config)
     rough = given or inference.before_split(options)
-    parts, found = _parts(config, rough)
+    parts, found = _parts(config, rough, _trained_on(saved))
     known = parts['train'].columns
     if given is None:
       schema = tabular.infer(known, flags.targets(config), options)
-    else:
+    elif reader.num_rows(known):
       schema = tabular.complete(given, known)
-    for table in outputs.describe(schema, known):
-      console.print(table)
+    else:  # only rows to score, with the schema of a saved model
+      schema = given
+    if reader.num_rows(known):
+      for table in outputs.describe(schema, known):
+        console.print(table)
   facts = _facts(config, found, schema)
 
   def encode_rows(num_bins: int, tables: Tables | None = None) -> base.Data:
@@ -114,6 +117,8 @@ def encode(
     ValueError: labels or other columns do not fit the schema.
   """
   split, batches = 'train', {}  # `split`: for the message
+  # Metrics use no weights: rows that are only scored need none.
+  is_trained = len(parts['train'].rows) > 0
   try:
     if fitted is None:
       fitted = training.fit_tables(
@@ -125,8 +130,10 @@ def encode(
     for split, part in parts.items():
       checks.check_columns(schema, part.columns)
       features: Any = fitted.encode(part.columns)
-      labels, where, weights = tabular.encode_labels(schema, part.columns)
-      if split != 'test':
+      labels, where, weights = tabular.encode_labels(
+        schema, part.columns, weighted=is_trained
+      )
+      if is_trained and split != 'test':
         what = 'training' if split == 'train' else split
         label_arrays.check_weights(schema, where, weights, what)
         _check_labels(where, what)
@@ -135,7 +142,8 @@ def encode(
       batches[split] = Batch(features, labels, known, weights)
   except encoding.RowError as error:
     part = parts[split]
-    raise _of_row(error, part.file, part.rows[error.row]) from error
+    row = part.rows[error.row]
+    raise mistakes.of_row(error, part.file, row, not is_trained) from error
 
   def predict(model: nn.Module, params: PyTree) -> base.Predictions:
     predictor = tabular.Predictor(schema, fitted, model, params)
@@ -173,13 +181,6 @@ def _check_labels(where: Mapping[str, np.ndarray], what: str) -> None:
       )
 
 
-def _of_row(error: encoding.RowError, file: str, row: int) -> InputError:
-  return InputError(
-    f'{file}, row {row + 1}: {error.column} {error.complaint}: correct the row '
-    'or leave it out'
-  )
-
-
 def _given_schema(
   config: Config, saved: Mapping[str, Any]
 ) -> tabular.Schema | None:
@@ -202,22 +203,49 @@ def _given_schema(
     raise InputError(f'{place}: {error}') from error
 
 
+def _trained_on(saved: Mapping[str, Any]) -> Mapping[str, Any]:
+  """Returns `{flag: facts of its file}` of a saved model; else nothing."""
+  return (saved.get('data') or {}).get('files', {})
+
+
 def _parts(
-  config: Config, schema: tabular.Schema
+  config: Config, schema: tabular.Schema, trained_on: Mapping[str, Any]
 ) -> tuple[dict[str, Part], dict[str, Any]]:
-  """Reads and splits the rows; returns them, and facts about the files."""
+  """Reads and splits the rows.
+
+  Args:
+    config: names the files.
+    schema: says how to split.
+    trained_on: the facts about the files of a saved model that is to be scored.
+      Its own table is split as it was in training; all rows of any other table
+      are test rows.
+
+  Returns:
+    The rows of each split, and facts about the files.
+  """
   table = reader.read(config, schema.missing)
   file, found = table.facts['file'], {'data': table.facts}
+  every = np.arange(table.facts['rows'])
+  own = trained_on.get('data', table.facts)['sha256']
+  if table.facts['sha256'] != own:
+    _refuse_test_data(config)
+    none = every[:0]
+    rows = {'train': none, 'validation': none, 'test': every}
+    return _taken(table.columns, rows, file), found
+  if 'test' in trained_on and not config.test_data:
+    raise InputError(
+      f'{file} is what the model was trained on, and its test rows are in '
+      f'{trained_on["test"]["file"]}: name them with --test_data'
+    )
+  # The rows that a saved model was validated on must not change with the flag.
+  is_drawn = 'test' not in trained_on if trained_on else not config.test_data
   try:
     rows = tabular.split(
-      table.columns, schema, config.split_seed, test=not config.test_data
+      table.columns, schema, config.split_seed, test=is_drawn
     )
   except encoding.RowError as error:
-    raise _of_row(error, file, error.row) from error
-  parts = {
-    split: Part(training.take(table.columns, rows[split]), rows[split], file)
-    for split in SPLITS
-  }
+    raise mistakes.of_row(error, file, error.row) from error
+  parts = _taken(table.columns, rows, file)
   if config.test_data:
     table = reader.read(config, schema.missing, 'test_data')
     found['test'] = table.facts
@@ -230,6 +258,24 @@ def _parts(
       f'found {counts}'
     )
   return parts, found
+
+
+def _refuse_test_data(config: Config) -> None:
+  if config.test_data:
+    raise InputError(
+      f'--data={config.data} is not the table that the model was trained on, '
+      'so that all its rows are test rows: leave out --test_data'
+    )
+
+
+def _taken(
+  columns: Mapping[Any, Column], rows: Mapping[str, np.ndarray], file: str
+) -> dict[str, Part]:
+  """Returns the rows of each split."""
+  return {
+    split: Part(training.take(columns, rows[split]), rows[split], file)
+    for split in SPLITS
+  }
 
 
 def _facts(
