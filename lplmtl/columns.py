@@ -57,7 +57,9 @@ class RowError(ValueError):
   """
 
   def __init__(self, column: Any, row: int, complaint: str):
-    super().__init__(f'column {column!r} {complaint} in row {row}')
+    super().__init__(
+      f'column {column!r} {complaint} in row {row} (counted from 0)'
+    )
     self.column, self.row, self.complaint = column, row, complaint
 
 

@@ -235,6 +235,7 @@ ALLOWED = {
     'checkpoint',
     'inspection',
     'storage.errors',
+    'storage.folders',
     'tables',
     'tabular.checks',
     'tabular.schema',

@@ -225,11 +225,15 @@ def test_a_new_table_that_lacks_columns():
   columns = {'City': [1], 'age': [2], 'segment': ['a']}
   with pytest.raises(
     ValueError,
-    match=r"lacks the columns 'city', 'value'; did you mean 'City'\?",
+    match=r"lacks the columns 'city', 'value'; did you mean 'City'\? Else add them",
   ):
     checks.check_columns(schema, columns)
   del columns['City']
-  with pytest.raises(ValueError, match=r"lacks the columns 'city', 'value'$"):
+  with pytest.raises(
+    ValueError,
+    match=r"'city', 'value': add them, or train without them \(ignore\); found "
+    "'age', 'segment'$",
+  ):
     checks.check_columns(schema, columns)
   # What is left out, targets and weights are not needed.
   checks.check_columns(schema, {**FRAME, 'churn': None})

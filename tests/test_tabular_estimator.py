@@ -202,7 +202,7 @@ def test_a_saved_model_predicts_the_same_bits(
   frame, fitted, predicted, tmp_path
 ):
   fitted.save(tmp_path / 'model')
-  loaded = tabular.load(tmp_path / 'model')
+  loaded = tabular.load(tmp_path)  # what a command leaves is a folder of a run
   pd.testing.assert_frame_equal(
     loaded.predict(frame), predicted, check_exact=True
   )
@@ -443,6 +443,10 @@ BAD_FITS = {
   'num_seeds must be 1, as in the model': {'warm_start': True, 'num_seeds': 2},
   'schema must be a Schema': {'schema': {'inputs': {}}},
   "sum above 0 that fits in float32, found 0 .'zero'.": {'weight': 'zero'},
+  'tune must be a whole number, .* found .yes.': {'tune': 'yes'},
+  'tune must be a whole number, .* found 2.5': {'tune': 2.5},
+  "positive must be a dict .*, such as {'late': 1}; found 1": {'positive': 1},
+  "strptime's codes, .*; found 'DD.MM.YYYY'": {'dates': {'a': 'DD.MM.YYYY'}},
   'pair of a kind and a list of columns': {'targets': {'late': ('binary',)}},
 }
 
@@ -464,7 +468,9 @@ def test_fits_that_cannot_work_get_one_line(one, message):
 def test_errors_count_the_rows_of_the_table(row):
   rows = table()
   rows.loc[row, 'a'] = np.inf
-  with pytest.raises(ValueError, match=f"'a' must .*found inf in row {row}$"):
+  with pytest.raises(
+    ValueError, match=f"'a' must .*found inf in row {row} .counted from 0.$"
+  ):
     tabular.Estimator('late', **OPTIONS).fit(rows)
 
 

@@ -172,10 +172,13 @@ def check_columns(schema: Schema, columns: Mapping[Any, Column]) -> None:
   ]
   if absent:
     others = [name for name in columns if name not in schema.inputs]
-    hint = hints.nearest(absent[0], others) if others else ''
+    near = hints.nearest(absent[0], others)
+    near = f'{near} Else' if 'did you mean' in near else ':'
+    them = 'them' if len(absent) > 1 else 'it'
     raise ValueError(
       f'the table lacks the column{"s" * (len(absent) > 1)} '
-      f'{hints.listed(absent)}{hint}'
+      f'{hints.listed(absent)}{near} add {them}, or train without {them} '
+      f'(ignore); found {hints.listed(list(columns)) or "no column"}'
     )
 
 

@@ -82,9 +82,9 @@ def count(classes: Sequence[Class], found: Facts, name: str = '') -> list[int]:
       counts[value] += n
     elif name:
       raise ValueError(
-        f'target {name!r} has {kinds.show(found, i)} in {n} rows, which is not '
-        f'one of its classes {hints.listed(classes)}: add it to them, or name '
-        'it in missing'
+        f'target {name!r} has {kinds.show(found, i)} in {n} '
+        f'row{"s" * (n > 1)}, which is not one of its classes '
+        f'{hints.listed(classes)}: add it to them, or name it in missing'
       )
   return list(counts.values())
 

@@ -153,6 +153,7 @@ class Estimator:
     Raises:
       ValueError: see `lplmtl.tabular.train`.
     """
+    self._check_tune()
     names = arrays.label_names(self._asked(), y)
     frame, self.labels_ = arrays.join(X, y, names)
     if validation is not None and y is not None:
@@ -313,6 +314,14 @@ class Estimator:
         f'returns, found {type(self.schema).__name__}'
       )
     return self.schema.targets
+
+  def _check_tune(self) -> None:
+    is_whole = isinstance(self.tune, int | np.integer)
+    if not is_whole or isinstance(self.tune, bool) or self.tune < 0:
+      raise ValueError(
+        'tune must be a whole number, how many settings to try; found '
+        f'{self.tune!r}'
+      )
 
   def _fitted(self) -> Predictor:
     if not hasattr(self, 'predictor_'):

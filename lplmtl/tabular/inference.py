@@ -109,6 +109,7 @@ def infer(frame: Any, targets: Any, options: Options | None = None) -> Schema:
     ('binary', 'yes')
   """
   options = options or Options()
+  _check_positive(options.positive, targets)
   columns = checks.columns_of(frame)
   checks.check_filled(columns)
   asked = targets_of(targets)
@@ -150,6 +151,15 @@ def _inputs(
     for name, column in columns.items()
     if name not in labelled and (name in chosen or name not in roles)
   }
+
+
+def _check_positive(positive: Any, targets: Any) -> None:
+  if not isinstance(positive, Mapping):
+    name = targets if isinstance(targets, str) else next(iter(targets), 'churn')
+    raise ValueError(
+      'positive must be a dict from targets to their positive classes, such as '
+      f'{{{name!r}: {positive!r}}}; found {positive!r}'
+    )
 
 
 def targets_of(targets: Any) -> dict[str, Target | None]:

@@ -90,7 +90,7 @@ def date(found: Facts, format: str | None = None) -> Input:
     raise ValueError(
       f'column {found.name!r} must hold dates, found {show(found, 0)} and the '
       'like in no known format: give it, as in '
-      f"dates={{{found.name!r}: '%d/%m/%Y'}}"
+      f"dates={{{found.name!r}: '%d/%m/%Y'}}, or make it a category"
     )
   return Input('date', format=form[0], reason=form[1])
 

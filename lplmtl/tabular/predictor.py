@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from lplmtl import blueprint, checkpoint, inspection
+from lplmtl.storage import folders
 from lplmtl.storage.errors import CheckpointError
 from lplmtl.tables import Tables
 from lplmtl.tabular import checks, scores, targets
@@ -182,13 +183,16 @@ def load(
   """Reads a model folder that `Predictor.save` or a command wrote.
 
   Args:
-    directory: the folder.
+    directory: the folder, or that of a run, which has the model in `model`.
     modules: as for `Predictor.save`.
 
   Raises:
     CheckpointError: the folder is not a model, is damaged, or holds a model
       without a schema: `lplmtl.checkpoint.load` reads that one.
   """
+  inner = pathlib.Path(directory).expanduser() / 'model'
+  if inner.is_dir() and not (inner.parent / folders.CHECKSUMS).exists():
+    directory = inner
   model, params, tables = checkpoint.load(directory, modules=modules)
   extra = checkpoint.load_extra(directory)
   if tables is None or 'schema' not in extra:

@@ -50,6 +50,11 @@ class Input:
     for name, kind in (('log', 'number'), ('format', 'date')):
       if getattr(self, name) and self.kind != kind:
         raise ValueError(f'{name} is for a {kind}, found a {self.kind} with it')
+    if self.format and '%' not in self.format:
+      raise ValueError(
+        "a format of dates must have strptime's codes, such as %d.%m.%Y for "
+        f'24.05.2023; found {self.format!r}'
+      )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -134,7 +134,8 @@ def _drawn(
   """Returns the part of each of `rows`; shares of validation and test."""
   if len(rows) < MIN_ROWS:
     raise ValueError(
-      f'{len(rows)} rows are too few to train on some and validate on others: '
+      f'{len(rows)} row{"s are" if len(rows) != 1 else " is"} too few to train '
+      'on some and validate on others: '
       f'at least {MIN_ROWS} are needed'
     )
   if schema.time != '':
@@ -236,5 +237,5 @@ def _check_whole(
     raise ValueError(
       f'split column {schema.split!r} tears a group of {schema.group!r} apart: '
       f'row {other} is for {PARTS[part_of[other]]}, and row {row} of the same '
-      f'group for {PARTS[part_of[row]]}'
+      f'group for {PARTS[part_of[row]]} (rows counted from 0)'
     )

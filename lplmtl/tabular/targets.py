@@ -249,8 +249,8 @@ def _warn_of_unknown(
   if rows:
     warnings.warn(
       f'target {name!r}: {rows} row{"s" * (rows > 1)} with a class that is in '
-      f'no training row, such as {hints.quoted(texts[unknown[0]])}, count as '
-      'rows without a label',
+      f'no training row, such as {hints.quoted(texts[unknown[0]])}, '
+      f'count{"s" * (rows == 1)} as without a label',
       stacklevel=4,
     )
 
