@@ -79,6 +79,7 @@ def count(events):
   return counted
 
 
+@pytest.mark.slow
 def test_equal_fits_compile_once(count):
   found = []
 

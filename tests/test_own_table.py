@@ -16,6 +16,8 @@ from lplmtl import ordinal, statistics, tables, tasks
 from lplmtl.types import Batch
 from tests import own_table
 
+pytestmark = pytest.mark.slow  # together
+
 CONFIG = Config(
   architecture='shared_bottom', bottom_widths=(8,), tower_widths=(),
   num_bins=0, epochs=1, batch_size=100, learning_rate=0.05,

@@ -21,6 +21,7 @@ def figures():
   return estimator.compare('tiny', rows, {'late': 'binary'}, options)
 
 
+@pytest.mark.slow
 def test_figures(figures):
   assert figures['rows'] == {'train': 48, 'test': 16}
   late = figures['targets']['late']
@@ -31,6 +32,7 @@ def test_figures(figures):
   assert figures['bytes']['estimator'] > 1000
 
 
+@pytest.mark.slow
 def test_the_table_names_a_table_once(figures):
   twice = {**figures['targets'], 'early': figures['targets']['late']}
   text = estimator.to_markdown([{**figures, 'targets': twice}])

@@ -113,6 +113,7 @@ def test_a_positive_class_does_not_change_the_order_of_classes(late, X, y):
   np.testing.assert_allclose(late.predict_proba(X)[:, 0], chances)
 
 
+@pytest.mark.slow
 def test_five_equal_folds_compile_once(late, events):
   """Of 60 rows each fold trains on 48."""
   frame, counts = table(NUM_VALIDATED), []
@@ -268,6 +269,7 @@ def test_trials_of_a_round_have_the_same_sizes():
   assert len({*rounds}) > 1
 
 
+@pytest.mark.slow
 def test_tuning(fixed_sizes, capfd):
   frame = table(NUM_VALIDATED)
   schema = tabular.infer(frame, 'late')

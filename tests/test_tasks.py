@@ -297,6 +297,7 @@ def fitted():
   )
 
 
+@pytest.mark.slow
 def test_every_kind_is_learned(fitted):
   """With missing labels, and weights of some tasks."""
   scores = fitted.history[-1]['validation']
@@ -307,6 +308,7 @@ def test_every_kind_is_learned(fitted):
     assert scores[task.name]['loss'][0] > 0
 
 
+@pytest.mark.slow
 def test_every_kind_is_saved(fitted, tmp_path):
   rows = _rows()
   checkpoint.save(tmp_path / 'model', MODEL, fitted.params)
