@@ -404,12 +404,12 @@ def test_defaults_of_a_first_comparison():
   )  # fmt: skip
   made = plan.from_flags(flags.FLAGS)
   assert made.base.num_seeds == 5 and made.baseline == 'sple'
-  assert list(made.tree_settings) == [plan.TREE_SETTING]
+  assert list(made.tree_settings) == list(plan.TREE_SETTINGS)
   assert list(made.tuning_configs('sple')) == ['']  # nothing is tuned
   assert made.margin is None
   # Samples of rows and columns: without them, seeds would not differ.
-  (parameters,) = made.tree_settings.values()
-  assert parameters['bagging_fraction'] < 1 and parameters['bagging_freq']
+  for parameters in made.tree_settings.values():
+    assert parameters['bagging_fraction'] < 1 and parameters['bagging_freq']
 
 
 def test_nothing_to_compare(capsys):

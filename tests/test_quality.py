@@ -229,6 +229,18 @@ def test_a_comparison_of_other_tasks(drawn, monkeypatch):
   assert 'inside ±0.01 on price, ±0.005 on kind,' in tables.notes(found)
   assert '±0.002 on every task' in tables.notes({**found, 'margin': 0.002})
   assert f',{price["low"]},' in tables.csv(found).splitlines()[2]
+  own = {**found, 'config': {'data': 'own.csv'}}
+  ranking, _, cost, _ = tables.tables(own)
+  assert ranking.rows[1][2] == (
+    f'{price["estimate"]:+.4f} [{price["low"]:+.4f}, {price["high"]:+.4f}]'
+  )
+  assert 'units of' not in ranking.title and ranking.head[-1] == 'MTL gain'
+  assert cost.rows[1][cost.head.index('settings tried')] == '1'
+  assert 'better than that of base, the mean over tasks' in tables.notes(own)
+  for row in own['rows']:
+    row['mtl_gain'] = None
+  assert 'MTL gain' not in tables.notes({**own, 'single': ''})
+  assert 'MTL gain' not in tables.quality_table({**own, 'single': ''}).head
   comparison_plots.sizes('', found)
   comparison_plots.differences('', found)
   assert _labels(drawn[0])[0] == 'price: test R²'

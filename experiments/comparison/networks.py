@@ -48,11 +48,17 @@ class Networks:
   note: Callable[[str], None]
 
   @property
+  def num_settings(self) -> int:
+    """Number of settings that the row tries."""
+    return len(self.plan.tuning_configs(self.name))
+
+  @property
   def num_fits(self) -> int:
     """Number of models trained for the row in total."""
     plan = self.plan
-    num_settings = len(plan.tuning_configs(self.name))
-    num_tuned = num_settings * plan.tuning_seeds if num_settings > 1 else 0
+    num_tuned = self.num_settings * plan.tuning_seeds
+    if self.num_settings == 1:
+      num_tuned = 0
     return num_tuned + plan.base.num_seeds
 
   def check(self) -> None:

@@ -30,8 +30,9 @@ TABLES = {
 # The fields of a row that are published; the rest (each seed's metrics, gates,
 # calibration curves) is many times as long and stays in the original folder.
 ROW = (
-  'name', 'setting', 'fits', 'difference', 'verdict', 'mtl_gain', 'parameters',
-  'flops_per_example', 'examples_per_second', 'latency', 'interval', 'fitted',
+  'name', 'setting', 'num_settings', 'fits', 'difference', 'verdict',
+  'mtl_gain', 'parameters', 'flops_per_example', 'examples_per_second',
+  'latency', 'interval', 'fitted',
 )  # fmt: skip
 _BLOCK = re.compile(
   r'(<!-- ([\w.-]+): (\w+) -->\n).*?(<!-- end -->)', re.DOTALL

@@ -93,6 +93,7 @@ def _row(
     'name': row.name,
     'setting': row.chosen,
     'fits': row.num_fits,
+    'num_settings': row.num_settings,
     'difference': _as_dicts(differences) or None,
     'verdict': said,
     'mtl_gain': gain,

@@ -26,6 +26,10 @@ class Row(Protocol):
     """The row as `--row` gives it."""
 
   @property
+  def num_settings(self) -> int:
+    """Number of settings that the row tries."""
+
+  @property
   def num_fits(self) -> int:
     """Number of models trained for the row in total."""
 
@@ -66,6 +70,7 @@ class Finished(NamedTuple):
     facts: of the final fit.
     scores: `{task: [S, N]}`, logits of the test rows.
     environment: versions, device and commit of the final fit.
+    num_settings: tried for it.
   """
 
   name: str
@@ -74,6 +79,7 @@ class Finished(NamedTuple):
   facts: dict[str, Any]
   scores: dict[str, np.ndarray]
   environment: dict[str, Any]
+  num_settings: int = 1
 
 
 def fit(
@@ -120,6 +126,7 @@ def finished(row: Row, store: Store) -> Finished | None:
     fitted.facts,
     fitted.arrays,
     store.environment(cell),
+    row.num_settings,
   )
 
 

@@ -77,6 +77,8 @@ def quality_table(
   """
   tasks, baseline = tasks or results['tasks'], results['baseline']
   metric = _primary(results)
+  has_gain = results['single'] or not _is_table(results)
+  gain = ['MTL gain'] if has_gain else []
   heads = (
     x
     for task in tasks
@@ -90,20 +92,21 @@ def quality_table(
         for task in tasks
         for x in (
           display.plus_minus(row['test'][task][metric[task]]),
-          _difference(row, task),
+          _difference(row, task, 1 if _is_table(results) else 1e4),
         )
       ),
       row['verdict'],
-      _optional(row['mtl_gain'], '{:+.2f} %'),
+      *([_optional(row['mtl_gain'], '{:+.2f} %')] if gain else []),
     ]
     for row in results['rows']
   ]
   names = _primary_names(results, tasks)
+  unit = '' if _is_table(results) else ', in units of .0001'
   return display.TextTable(
     f'Test {names} ({results["title"]}; mean ± std over '
     f'{results["num_seeds"]} seeds; Δ: difference from {baseline} with its '
-    '95 % interval, in units of .0001)',
-    ['row', *heads, f'against {baseline}', 'MTL gain'],
+    f'95 % interval{unit})',
+    ['row', *heads, f'against {baseline}', *gain],
     rows,
     left=('row', f'against {baseline}'),
   )
@@ -114,6 +117,7 @@ def cost_table(results: Results) -> display.TextTable:
   letters = _letters(results)
   first = results['rows'][0]['test']
   ranked = [t for t in results['tasks'] if 'average_precision' in first[t]]
+  tried = ['settings tried'] if _is_table(results) else []
   rows = [
     [
       row['name'],
@@ -125,6 +129,7 @@ def cost_table(results: Results) -> display.TextTable:
       ),
       _optional(row.get('examples_per_second'), '{:,.0f}'),
       f'{1e6 * row["latency"]:.0f} µs',
+      *([str(row['num_settings'])] if _is_table(results) else []),
       str(row['fits']),
       ' '.join(dict.fromkeys(letters[s] for s in row['setting'].values())),
     ]
@@ -135,7 +140,7 @@ def cost_table(results: Results) -> display.TextTable:
     f'({results["title"]})',
     [
       'row', 'parameters', 'FLOPs', *(f'{task} AP' for task in ranked),
-      'train ex/s', 'latency', 'fits', 'setting',
+      'train ex/s', 'latency', *tried, 'fits', 'setting',
     ],
     rows,
     left=('row', 'setting'),
@@ -144,8 +149,11 @@ def cost_table(results: Results) -> display.TextTable:
 
 def settings_table(results: Results) -> display.TextTable:
   """Returns what the letters in the cost table stand for."""
+  who = 'every row'
+  if len(results['settings']) < 2:
+    who = 'the trees alone'
   title = (
-    f'Settings: every row tried each of them with {results["tuning_seeds"]} '
+    f'Settings: {who} tried each of them with {results["tuning_seeds"]} '
     f'seeds and took the best by validation '
     f'{_primary_names(results, results["tasks"])}'
   )
@@ -173,11 +181,21 @@ def notes(results: Results) -> str:
     f'{results["data"]["statement"]}. Intervals cover the variance of seeds '
     f'and of test rows; equivalent: inside {_margins(results)}, whether or not '
     '0 is inside the interval; no correction is made for the number of rows. '
-    'The standard deviation is that of the seeds. '
+    f'The standard deviation is that of the seeds. {_gain(results)}'
     'FLOPs: to score one row. Training examples per second: over all seeds, '
     'validation included. Latency: the median time to score one row.'
     + (_CHOSEN if _is_tuned(results) else '')
     + (' Rows were fitted on different machines or commits.' if differ else '')
+  )
+
+
+def _gain(results: Results) -> str:
+  """Returns what MTL gain means, if there is any."""
+  if all(row['mtl_gain'] is None for row in results['rows']):
+    return ''
+  return (
+    'MTL gain: by how many percent the primary test metric is better than that '
+    f'of {results["single"]}, the mean over tasks. '
   )
 
 
@@ -244,15 +262,25 @@ def _letter(number: int) -> str:
   return last if number < 26 else _letter(number // 26 - 1) + last
 
 
-def _difference(row: Mapping[str, Any], task: str) -> str:
-  """Returns `+3.1 [-2.4, +8.6]`, in units of .0001, if there is one."""
+def _is_table(results: Results) -> bool:
+  """Whether the rows are a user's table.
+
+  Its few rows leave differences that are best read beside the metrics, in their
+  unit; those of published comparisons on Census-Income are far smaller.
+  """
+  return bool(results.get('config', {}).get('data'))
+
+
+def _difference(row: Mapping[str, Any], task: str, scale: float) -> str:
+  """Returns `+3.1 [-2.4, +8.6]`, or `+0.0003 [...]`, if there is one."""
   if row['difference'] is None:
     return ''
   parts = ('estimate', 'low', 'high')
-  estimate, low, high = (1e4 * row['difference'][task][p] for p in parts)
+  estimate, low, high = (scale * row['difference'][task][p] for p in parts)
   if not np.isfinite(estimate):
     return 'undefined'
-  return f'{estimate:+.1f} [{low:+.1f}, {high:+.1f}]'
+  digits = 4 if scale == 1 else 1
+  return f'{estimate:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]'
 
 
 def _optional(value: float | None, form: str) -> str:

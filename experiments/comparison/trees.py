@@ -30,11 +30,16 @@ class Trees:
   encode: Callable[[int], Data]
 
   @property
+  def num_settings(self) -> int:
+    """Number of settings that each task tries."""
+    return len(self.plan.tree_settings)
+
+  @property
   def num_fits(self) -> int:
     """Number of models trained for the row in total."""
     plan = self.plan
-    num_tuned = len(plan.tree_settings) * plan.tuning_seeds
-    if len(plan.tree_settings) == 1:
+    num_tuned = self.num_settings * plan.tuning_seeds
+    if self.num_settings == 1:
       num_tuned = 0
     num_models = sum(len(objectives.models(task)) for task in self._tasks())
     return (num_tuned + plan.base.num_seeds) * num_models
