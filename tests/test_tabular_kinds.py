@@ -184,6 +184,16 @@ def test_what_the_remark_proposes_works():
   assert _kind(dates, dates=['x'], missing=('never',)).kind == 'date'
 
 
+def test_a_column_that_is_no_boolean_is_a_category():
+  with pytest.raises(ValueError, match="'ja' in 30 of 60 rows, .*a category"):
+    _kind(_every('ja', 'nein'), booleans=['x'])
+  one = ['maybe', *_every('yes', 'no')[1:]]
+  with pytest.raises(
+    ValueError, match="'maybe' in 1 of 60 rows: name it in mi"
+  ):
+    _kind(one, booleans=['x'])
+
+
 def test_numbers_that_mean_missing():
   found = facts.look('x', np.array([1.0, -999, 3, np.nan]), ('-999', '?'))
   assert found.num_missing == 2

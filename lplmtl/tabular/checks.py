@@ -3,8 +3,10 @@
 NumPy only.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from lplmtl import _tables_checks
 from lplmtl import columns as raw
@@ -18,6 +20,9 @@ from lplmtl.tabular.schema import (
   output_columns,
 )
 from lplmtl.vocabulary import BOOLEANS
+
+# A larger share of the rows is no slip, but a column of another kind.
+_FEW = 0.1
 
 
 def columns_of(frame: Any) -> dict[Any, Column]:
@@ -93,24 +98,35 @@ def check_numbers(found: Facts, what: str = '') -> None:
   what = what or f'column {found.name!r}'
   if found.nature != 'text':
     raise ValueError(f'{what} must hold numbers, found {found.values.dtype}')
-  i = next(
-    i for i, text in enumerate(found.values) if not facts.is_number(text)
-  )
+  bad = [not facts.is_number(text) for text in found.values]
+  other = 'multiclass' if what.startswith('target') else 'a category'
+  cure = kinds.written_numbers(found)
+  cure = f'; {cure}' if cure else _cure(found, bad, other)
+  i = bad.index(True)
   raise ValueError(
     f'{what} must hold numbers, found {kinds.show(found, i)} in '
-    f'{found.counts[i]} of {found.num_rows} rows: name it in missing if it '
-    'stands for a missing number'
+    f'{found.counts[i]} of {found.num_rows} rows{cure}'
   )
 
 
 def check_booleans(found: Facts) -> None:
   """Raises ValueError unless all values of a column are true or false."""
-  for i in range(len(found.values)):
-    if found.text(i) not in BOOLEANS:
-      raise ValueError(
-        f'column {found.name!r} must hold true or false, in some form, found '
-        f'{kinds.show(found, i)} in {found.counts[i]} of {found.num_rows} rows'
-      )
+  bad = [found.text(i) not in BOOLEANS for i in range(len(found.values))]
+  if any(bad):
+    i = bad.index(True)
+    raise ValueError(
+      f'column {found.name!r} must hold true or false, yes or no, 1 or 0, '
+      f'found {kinds.show(found, i)} in {found.counts[i]} of {found.num_rows} '
+      f'rows{_cure(found, bad, "a category")}'
+    )
+
+
+def _cure(found: Facts, bad: Sequence[bool], other: str) -> str:
+  """Returns what to do about values that are not of a column's kind."""
+  rows = int(found.counts[np.asarray(bad)].sum())
+  if rows <= _FEW * found.num_known:
+    return ': name it in missing if it stands for a missing value'
+  return f', and the like in {rows} rows altogether: make it {other}'
 
 
 def check_schema(schema: Schema, columns: Mapping[Any, Column]) -> None:

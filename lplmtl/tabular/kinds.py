@@ -34,7 +34,10 @@ _SKEWNESS = 3.0
 # Numbers with few texts between them: so many of the rows are numbers, and so
 # few different texts are not.
 _NUMBER_SHARE, _MAX_WORDS = 0.9, 5
-_WRITTEN = re.compile(r'[-+(]?\s?[$€£¥]?\s?\d[\d.,\s]*\s?[%€)]?')
+_CURRENCY = r'(?:[$€£¥]|EUR|USD|GBP|CHF|JPY|Euro|Fr\.|kr\.?|zł)'
+_WRITTEN = re.compile(
+  rf"[-+(]?\s?{_CURRENCY}?\s?[-+]?\d[\d.,'’\s]*(?:{_CURRENCY}|%)?\)?"
+)
 
 
 def infer(found: Facts) -> Input:
@@ -150,7 +153,7 @@ def _text(found: Facts) -> Input:
       length >= _TEXT_LENGTH or words >= _TEXT_WORDS
     ):
       return Input('text', reason=f'long texts, {share:.0%} of them different')
-    remark = _almost_numbers(found)
+    remark = almost_numbers(found)
     if remark:
       return Input('category', reason=remark)
     if share >= _IDENTIFIER_SHARE:
@@ -163,18 +166,27 @@ def _are_booleans(texts: list[str]) -> bool:
   return values == {'True', 'False'}
 
 
-def _almost_numbers(found: Facts) -> str:
+def almost_numbers(found: Facts) -> str:
   """Returns what could be done about numbers that are not quite such, or ''."""
   words = [text for text in found.values if not facts.is_number(text)]
   if len(words) <= _MAX_WORDS and _are_few(found, words):
     return _but_for('numbers', words)
-  is_written = all(
+  return written_numbers(found)
+
+
+def written_numbers(found: Facts) -> str:
+  """Returns what could be done about numbers such as 1.250,00 EUR, or ''."""
+  if found.nature != 'text' or found.numbers is not None or found.has_codes:
+    return ''
+  if not all(
     len(text) <= facts.MAX_LENGTH and _WRITTEN.fullmatch(text)
     for text in found.values
+  ):
+    return ''
+  i = next(
+    i for i, text in enumerate(found.values) if not facts.is_number(text)
   )
-  if is_written and not found.has_codes:
-    return f'numbers written like {show(found, 0)}: convert them to be read so'
-  return ''
+  return f'numbers written like {show(found, i)}: convert them to be read so'
 
 
 def _are_few(found: Facts, words: list[str]) -> bool:

@@ -148,8 +148,7 @@ def _with_classes(
   if n >= _MIN_LABELS and n < _MIN_ROWS * len(classes):
     raise ValueError(
       f'target {name!r} has {len(classes)} different values in {n} rows, too '
-      f'many for classes, such as {hints.listed(classes, 3)}; numbers are a '
-      'regression, and texts between them belong in missing'
+      f'many for classes, such as {hints.listed(classes, 3)}: {_cure(found)}'
     )
   _warn_of_rare(name, classes, counts)
   if target.kind != 'binary':
@@ -172,6 +171,18 @@ def _with_classes(
   return dataclasses.replace(
     target, classes=classes, positive=chosen, reason=reason
   )
+
+
+def _cure(found: Facts) -> str:
+  """Returns what to do about a target with too many values for classes."""
+  remark = kinds.written_numbers(found)
+  if remark:
+    return remark
+  if found.numbers is not None:
+    return 'numbers are a regression'
+  if any(map(facts.is_number, found.values)):
+    return 'numbers are a regression, and texts between them belong in missing'
+  return 'a class must occur in several rows, unlike an identifier or a text'
 
 
 def _ordered(
