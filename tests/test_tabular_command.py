@@ -16,6 +16,7 @@ from experiments import datasets, tabular
 from experiments.datasets.census import sample
 from experiments.datasets.tables import outputs
 from experiments.launcher import display, fields, options, sections
+from experiments.launcher.errors import InputError
 from lplmtl import data
 from lplmtl import tabular as library
 from lplmtl.columns import Factor
@@ -323,13 +324,18 @@ def test_an_edited_schema_is_handed_back(finished, tmp_path, capsys):
   [
     ([], '--targets must name the columns to predict'),
     (['--targets=chrun'], "did you mean 'churn'"),
-    (['--targets=churn:regresion'], "'churn:regresion'"),
+    (['--targets=churn:regresion'], "one of binary, multiclass"),
     (['--targets=churn,churn'], "found 'churn' again"),
     (['--targets=topics:multilabel'], 'topics:multilabel(sports+politics)'),
     (['--targets=churn', '--positive=yes'], "found 'yes'"),
     (['--targets=churn', '--positive=churn:maybe'], "found 'maybe'"),
     (['--targets=churn', '--categories=cty'], "did you mean 'city'"),
-    (['--targets=churn', '--numbers=plan'], "'plan'"),
+    (['--targets=churn', '--numbers=plan'], "name it in --missing"),
+    (['--targets=churn', '--dates=city'], '"--dates=city:%d/%m/%Y"'),
+    (['--targets=churn', '--dates=signup:DD.MM.YYYY'], 'codes of strptime'),
+    (['--targets=churn', '--index_column=Age'], "did you mean 'age'"),
+    (['--targets=churn,plan:ordinal'], 'in schema.json, give it the kind ordinal'),
+    (['--schema=nowhere.json'], 'nowhere.json: no such file'),
     (['--targets=churn', '--dates=city:%d'], '--categories=city'),
     (['--targets=churn', '--tasks=income'], '--tasks is for Census-Income'),
     (['--targets=churn', '--dataset=sample'], '--dataset is for Census-Income'),
@@ -351,6 +357,29 @@ def test_mistakes_end_in_one_line(arguments, complaint, tmp_path, capsys):
   error = capsys.readouterr().err
   assert complaint in error and error.count('\n') == 1, error
   assert not run.exists()
+
+
+def test_a_changed_column_is_named(finished, capsys):
+  run, table, _ = finished
+  arguments = (f'--data={table}', TARGETS, *TINY, f'--out_dir={run}')
+  assert _tabular(*arguments, '--ignore=city') == 1
+  error = capsys.readouterr().err
+  assert 'columns (city)' in error and 'data.schema' not in error, error
+
+
+@pytest.mark.parametrize(
+  'content, what',
+  [
+    (b'\x89PNG\r\n', 'a picture'),
+    (b'[\n{"age": 1}]', 'found JSON'),
+    (b'\xef\xbb\xbf<!DOCTYPE html>', 'a web page'),
+  ],
+)
+def test_other_files_are_called_by_name(content, what, tmp_path):
+  path = tmp_path / 'a.csv'
+  path.write_bytes(content)
+  with pytest.raises(InputError, match=what):
+    _load(options.Config(data=str(path), targets=('age',)))
 
 
 def test_ten_rows_are_too_few(tmp_path, capsys):

@@ -17,6 +17,7 @@ and looks like this:
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,18 @@ from absl import app, flags, logging
 
 from experiments.launcher import errors, interrupts, output
 
+# What users look for among the flags, but is elsewhere.
+_ELSEWHERE = {
+  'tune': 'experiments.compare tries settings (--setting), and so does '
+  'lplmtl.tabular.tune in Python',
+  'predict': 'experiments.tabular predicts with --model and --predict_to',
+}
+# What Python says about a text that is no number.
+_NOT_NUMBERS = (
+  (r"invalid literal for int\(\) with base 10: '.*?'",
+   'expected a whole number'),
+  (r"could not convert string to float: '.*?'", 'expected a number'),
+)  # fmt: skip
 _HELP = {'--help', '-help', '-h', '--helpshort', '--helpfull'}
 
 
@@ -95,7 +108,11 @@ def _parse(arguments: list[str]) -> list[str]:
     return flags.FLAGS(arguments)
   except flags.Error as error:
     reason = ' '.join(str(error).removeprefix('ERROR:: ').split())
-    sys.exit(f'error: {reason} (--help lists all flags)')
+    for words, ours in _NOT_NUMBERS:
+      reason = re.sub(words, ours, reason)
+    name = getattr(error, 'flagname', '')
+    hint = _ELSEWHERE.get(name, '--help lists all flags')
+    sys.exit(f'error: {reason} ({hint})')
 
 
 def _open_standard_files() -> None:

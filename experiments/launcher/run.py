@@ -93,7 +93,9 @@ def _execute(
   claim.check()
   if config.overwrite:
     run_folder.clear(folder)
-  elif results := run_folder.finished(folder, config, identity):
+  elif results := run_folder.finished(
+    folder, config, identity, data.extra.get('schema')
+  ):
     saves.clear(folder / run_folder.CHECKPOINTS)
     summary.print_finished(console, results, folder)
     return results

@@ -9,7 +9,7 @@ from typing import Any
 from experiments.launcher import drawing
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
-from lplmtl import resume
+from lplmtl import checkpoint, resume
 from lplmtl.storage import files, folders, pytrees, saves
 
 RESULTS, HISTORY = 'results.json', 'history.jsonl'
@@ -140,9 +140,18 @@ def identity(config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def finished(
-  folder: pathlib.Path, config: Config, run: Mapping[str, Any]
+  folder: pathlib.Path,
+  config: Config,
+  run: Mapping[str, Any],
+  schema: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
   """Returns the results of a run if the folder holds them; otherwise None.
+
+  Args:
+    folder: of the run.
+    config: that of the new run.
+    run: its `identity`.
+    schema: of its table, to say which columns have changed.
 
   Raises:
     InputError: the folder holds another run, or any run while `resume` is off.
@@ -166,6 +175,13 @@ def finished(
     ) from error
   different = resume.differences(was, dict(run))
   if different:
+    names = _changed_columns(folder, schema)
+    different = [
+      f'columns ({", ".join(names)})'
+      if names and text.startswith('data.schema ')
+      else text
+      for text in different
+    ]
     raise InputError(
       f'--out_dir={folder} holds another run, which differs in '
       f'{", ".join(different)}: choose another --out_dir, or replace that run '
@@ -185,6 +201,24 @@ def finished(
       'with --overwrite, or choose another folder'
     ) from error
   return results
+
+
+def _changed_columns(
+  folder: pathlib.Path, schema: Mapping[str, Any] | None
+) -> list[str]:
+  """Returns the inputs and targets that a saved model has another schema of."""
+  try:
+    old = checkpoint.load_extra(folder / MODEL).get('schema')
+  except (OSError, ValueError):
+    old = None
+  if not isinstance(old, dict) or schema is None:
+    return []
+  return [
+    name
+    for part in ('inputs', 'targets')
+    for name in {**old.get(part, {}), **schema[part]}
+    if old.get(part, {}).get(name) != schema[part].get(name)
+  ]
 
 
 def clear(folder: pathlib.Path) -> None:

@@ -1,12 +1,67 @@
 """What a command says of mistakes in a table, in words of files and flags."""
 
+import re
+from collections.abc import Collection
 from typing import Any
 
 from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
 from lplmtl.tables import RowError
+from lplmtl.tabular import hints
+from lplmtl.tabular import schema as schemas
 
 # What a column of another kind than these could be read as.
 _KINDS = ('numbers', 'dates', 'yes or no')
+# The library's words for its arguments, and those of a command.
+_FLAGS = (
+  (r'^(categories|numbers|dates|booleans|ignore|positive|task_weights)(?=: )',
+   r'--\1'),
+  (r'^(weight|split|time|group)(?=: )', r'--\1_column'),
+  (r"\bdates=\{'(.+)': '(.+?)'\}", r'"--dates=\1:\2"'),
+  (r'\bin (numbers|dates|missing)\b', r'in --\1'),
+  (r'\(ignore\)', '(--ignore)'),
+  (r'give them as classes, lowest first, as in Target.*',
+   'in schema.json, give it the kind ordinal and list its classes, lowest '
+   'first (a run that takes it as multiclass writes a schema.json to edit)'),
+  (r'give one of the targets another name, as in .*',
+   'in schema.json, give one of the targets another name, and its column in '
+   'columns'),
+)  # fmt: skip
+
+
+def in_flags(text: str) -> str:
+  """Returns what the library says on one line, with the names of flags."""
+  text = ' '.join(text.split())
+  for words, flag in _FLAGS:
+    text = re.sub(words, flag, text)
+  return text
+
+
+def check_names(config: Config, columns: Collection[Any]) -> None:
+  """Refuses columns that the table lacks, where a flag gives more than a name.
+
+  Raises:
+    InputError: there is no such column, kind of target or format of dates.
+  """
+  for text in config.targets:
+    name, _, kind = text.rpartition(':')
+    is_known = text in columns or kind in schemas.TARGET_KINDS
+    if name in columns and not is_known and '(' not in kind:
+      raise InputError(
+        f'--targets={text}: expected a column, or a column, a colon and one '
+        f'of {", ".join(schemas.TARGET_KINDS)}; found {kind!r}'
+      )
+  for text in config.dates:
+    name, _, form = text.partition(':')
+    if name in columns and form and '%' not in form and text not in columns:
+      raise InputError(
+        f'--dates={text}: a format has the codes of strptime, such as '
+        f'{name}:%d.%m.%Y for 24.05.2023; found {form!r}'
+      )
+  if config.index_column and config.index_column not in columns:
+    name = config.index_column
+    near = hints.nearest(name, columns)
+    raise InputError(f'--index_column={name} is not a column{near}')
 
 
 def of_row(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich import table as rich_table
 
+from experiments.datasets.tables import mistakes
 from experiments.launcher import display, run_folder
 from lplmtl import columns as raw
 from lplmtl import tabular
@@ -29,7 +30,7 @@ def describe(
       f'{row["missing"]:.1%}' if row['missing'] else '',
       f'{row["distinct"]:,}',
       _short(str(row['example'])),
-      str(row['note']),
+      mistakes.in_flags(str(row['note'])),
     )
     for row in tabular.describe(schema, columns)
   ]

@@ -155,7 +155,7 @@ def _predictions(
   for columns in reader.blocks_of(config, predictor.schema.missing):
     if index not in columns:
       if is_asked:
-        raise InputError(f'--index_column={index} is not a column of the table')
+        mistakes.check_names(config, columns)
       index = ''
     num_rows = reader.num_rows(columns)
     try:
@@ -165,7 +165,7 @@ def _predictions(
       place = f'--data={config.data}'
       raise mistakes.of_row(error, place, row, is_new=True) from error
     except ValueError as error:
-      reason = ' '.join(str(error).split())
+      reason = mistakes.in_flags(str(error))
       raise InputError(f'--data={config.data}: {reason}') from error
     logits = predictors.apply(predictor.model, predictor.params, features)
     predicted = tabular.decode(predictor.schema, logits)

@@ -60,6 +60,8 @@ def load(
     rough = given or inference.before_split(options)
     parts, found = _parts(config, rough, _trained_on(saved))
     known = parts['train'].columns
+    if not saved:
+      mistakes.check_names(config, known)
     if given is None:
       schema = tabular.infer(known, flags.targets(config), options)
     elif reader.num_rows(known):
@@ -83,7 +85,7 @@ def inputs_of_users(console: display.Console) -> Iterator[None]:
   """Turns mistakes in a table into InputErrors, and warnings into lines."""
 
   def note(line: str) -> None:
-    console.print(line, soft_wrap=True)
+    console.print(mistakes.in_flags(line), soft_wrap=True)
 
   with display.plain_warnings(note):
     try:
@@ -91,7 +93,7 @@ def inputs_of_users(console: display.Console) -> Iterator[None]:
     except InputError:
       raise
     except ValueError as error:
-      raise InputError(' '.join(str(error).split())) from error
+      raise InputError(mistakes.in_flags(str(error))) from error
 
 
 def encode(
@@ -190,6 +192,8 @@ def _given_schema(
     place = config.schema
     try:
       data = files.read_json(pathlib.Path(config.schema))
+    except FileNotFoundError as error:
+      raise InputError(f'--schema={config.schema}: no such file') from error
     except (OSError, ValueError) as error:
       raise InputError(
         f'--schema={config.schema} cannot be read ({error}): expected the '

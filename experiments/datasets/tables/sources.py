@@ -1,6 +1,7 @@
 """Finds the files of a table, and opens them whatever they are packed in."""
 
 import bz2
+import codecs
 import contextlib
 import glob
 import gzip
@@ -9,6 +10,7 @@ import importlib
 import io
 import lzma
 import pathlib
+import re
 import sys
 import tarfile
 import zipfile
@@ -25,6 +27,17 @@ _TEXT = ('.csv', '.tsv', '.txt', '.tab', '.psv', '.data', '.test')
 _PACKED = ('.gz', '.bz2', '.xz', '.zst', '.zip', '.tar', '.tgz')
 _HEAD = 512  # bytes that tell how a file is packed; tar has its mark at 257
 _CHUNK = 2**20
+# The first bytes of what is no table of text, and what to do.
+_OTHERS = (
+  (rb'\x89PNG|\xff\xd8\xff|GIF8|RIFF', 'a picture or a sound', ''),
+  (rb'%PDF-', 'a PDF', ''),
+  (rb'\xd0\xcf\x11\xe0', 'an old Excel file', ': save it as CSV'),
+  (rb'SQLite format 3', 'an SQLite database', ': export the table as CSV'),
+  (rb'\x89HDF', 'an HDF5 file', ': save it as CSV or Parquet'),
+  (rb'\s*(\[\s*[\[{]|\{\s*")', 'JSON', ': convert it to CSV or Parquet'),
+  (rb'(?i)\s*(<!doctype|<html|<\?xml)', 'a web page or XML',
+   ': save the table as CSV'),
+)  # fmt: skip
 # What Python's modules raise on damage, besides OSError.
 _DAMAGE = (
   EOFError, ValueError, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile,
@@ -184,7 +197,17 @@ def _unpacked(
     head, stream = _peeked(stack.enter_context(unpacked))
   if head[257:262] == b'ustar':
     return _tarred(stream, name, stack)
+  _check_text(name, head.removeprefix(codecs.BOM_UTF8))
   return stream
+
+
+def _check_text(name: str, head: bytes) -> None:
+  """Raises InputError for well-known files that are no table of text."""
+  for start, what, advice in _OTHERS:
+    if re.match(start, head):
+      raise InputError(
+        f'{name}: expected a table, found {what}{advice or ": pass a CSV file"}'
+      )
 
 
 def _peeked(file: BinaryIO) -> tuple[bytes, BinaryIO]:
@@ -208,7 +231,12 @@ def _zipped(
   # The list of members is at the end, which a pipe cannot seek.
   archive = stack.enter_context(zipfile.ZipFile(io.BytesIO(stream.read())))
   members = [info for info in archive.infolist() if not info.is_dir()]
-  _check_single(name, [info.filename for info in members])
+  names = [info.filename for info in members]
+  if any(one.startswith('xl/') for one in names):
+    raise InputError(
+      f'{name}: expected a table, found an Excel file: save it as CSV'
+    )
+  _check_single(name, names)
   return cast(BinaryIO, stack.enter_context(archive.open(members[0])))
 
 
