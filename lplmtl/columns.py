@@ -54,13 +54,26 @@ class RowError(ValueError):
     column: the name of its column.
     row: its row, counted from 0.
     complaint: what is wrong with it.
+    cure: what to do if that is no slip but how the column is, or ''.
   """
 
-  def __init__(self, column: Any, row: int, complaint: str):
+  def __init__(self, column: Any, row: int, complaint: str, cure: str = ''):
     super().__init__(
       f'column {column!r} {complaint} in row {row} (counted from 0)'
+      f'{cure and ": "}{cure}'
     )
-    self.column, self.row, self.complaint = column, row, complaint
+    self.column, self.row = column, row
+    self.complaint, self.cure = complaint, cure
+
+
+def first_of(rows: np.ndarray) -> str:
+  """Returns how many rows have a value like the first one, if several do.
+
+  Args:
+    rows: `[N]` bool.
+  """
+  n = int(rows.sum())
+  return f' (the first of {n:,} such values)' if n > 1 else ''
 
 
 def canonical(text: str) -> str:

@@ -189,7 +189,10 @@ def _read_texts(
       row = int(np.argmax(bad_rows))
       text = raw.text_of(texts[row if codes is None else codes[row]])
       form = f'in the format {format}' if format else f'like {_EXAMPLE}'
-      raise RowError(name, row, f'must hold dates {form}; found {text!r:.60}')
+      complaint = f'must hold dates {form}; found {text!r:.60}'
+    others = raw.first_of(is_bad[codes])
+    cure = 'if all are written so, train with their format, or with categories'
+    raise RowError(name, row, complaint + others, cure if others else '')
   times = found if codes is None else found[codes]
   return np.where(np.isnat(times), iso, times) if is_time.any() else times
 

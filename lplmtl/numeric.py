@@ -191,8 +191,7 @@ def read(
     ValueError: the column is not `[N]`, or holds times; RowError if a value is
       no number, or is infinite.
   """
-  column = raw.plain(column)
-  codes = None
+  column, codes = raw.plain(column), None
   if isinstance(column, Factor):
     codes, column = raw.used_values(name, column)
   values, source = _floats(name, column, missing)
@@ -203,16 +202,17 @@ def read(
   if is_bad.any():
     rows = is_bad if codes is None else is_bad[codes]
     row = int(np.argmax(rows))
-    found = source[row if codes is None else codes[row]]
-    raise RowError(name, row, _complaint(raw.text_of(found)))
+    text = raw.text_of(source[row if codes is None else codes[row]])
+    raise RowError(name, row, *_complaint(text, raw.first_of(rows)))
   return values if codes is None else values[codes]
 
 
-def _complaint(text: str) -> str:
-  is_infinite = np.isinf(_number_of(text, frozenset())) and _is_float(text)
-  kind = 'finite numbers' if is_infinite else 'numbers'
-  found = text if is_infinite else repr(text)
-  return f'must hold {kind}; found {found:.60}'
+def _complaint(text: str, others: str) -> tuple[str, str]:
+  """Returns the complaint about a text, and what to do if there are others."""
+  if _is_float(text) and np.isinf(float(text)):
+    return f'must hold finite numbers; found {text:.60}{others}', ''
+  cure = 'if they are no slips, train with the column as a category'
+  return f'must hold numbers; found {text!r:.60}{others}', others and cure
 
 
 def _floats(

@@ -55,9 +55,13 @@ def fit_boolean(
   values = set()
   for code, text, _ in _used(name, column, missing):
     if text != raw.MISSING and text not in BOOLEANS:
-      row = int(np.argmax(raw.texts_of(name, column)[0] == code))
+      rows = raw.texts_of(name, column)[0] == code
+      others = raw.first_of(rows)
       raise RowError(
-        name, row, f'must hold yes or no, in some form; found {text!r:.60}'
+        name,
+        int(np.argmax(rows)),
+        f'must hold yes or no, in some form; found {text!r:.60}{others}',
+        'train with the column as a category' if others else '',
       )
     values.add(BOOLEANS.get(text, raw.MISSING))
   return tuple(sorted(values))

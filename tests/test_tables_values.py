@@ -209,7 +209,7 @@ def test_booleans_have_many_forms(true):
 def test_what_is_no_boolean():
   column = pd.Series(['yes', 'no', 'maybe', 'maybe'])
   with pytest.raises(
-    tables.RowError, match="'x' must hold yes or no.* 'maybe' in row 2"
+    tables.RowError, match="'x' must hold yes or no.* 'maybe' .* in row 2"
   ):
     tables.fit({}, {}, booleans={'x': column})
 
@@ -229,6 +229,18 @@ def _dates(train, rows, format='', **options):
   )
   numbers = encoded[:, : len(stds)] * stds + means
   return fitted, np.round(numbers, 2), encoded[:, len(stds) :]
+
+
+def test_many_values_of_another_kind_name_the_cure():
+  for given, message in (
+    ({'dates': {'x': (['1.2.2023'] * 3, '%d/%m/%Y')}}, 'train with their form'),
+    ({'numerics': {'x': [1, 'a', 'b']}}, 'train with the column as a category'),
+    ({'booleans': {'x': ['ja', 'ja', 'ja']}}, 'with the column as a category'),
+  ):
+    with pytest.raises(tables.RowError, match=message) as error:
+      tables.fit(**{'categories': {}, 'numerics': {}, **given})
+    assert '(the first of ' in error.value.complaint
+    assert ') in row ' in str(error.value)
 
 
 def test_dates_become_numbers():
@@ -430,7 +442,7 @@ def test_dates_in_a_format():
   [
     (['2020-01-01', '1.3.2020'], '', r"like 2026-01-31 \(ISO 8601\); found '1.3.2020' in row 1"),
     (['1.3.2020', '2020-01-01'], '%d.%m.%Y', "in the format %d.%m.%Y; found '2020-01-01' in row 1"),
-    ([1, 2.5], '', "found '1' in row 0"),
+    ([1, 2.5], '', "found '1' .the first of 2 such values. in row 0"),
     (['1.3.2020', '31.2.2020'], '%d.%m.%Y', "found '31.2.2020' in row 1"),
     (Factor(np.array([0, 2]), ['2020-01-01', 'unused', 'x' * 99]), '', "found 'x.* in row 1"),
   ],

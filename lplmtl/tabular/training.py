@@ -163,7 +163,7 @@ def _counted(numbers: np.ndarray | None) -> Iterator[None]:
     if numbers is None:
       raise
     row = int(numbers[error.row])
-    raise RowError(error.column, row, error.complaint) from None
+    raise RowError(error.column, row, error.complaint, error.cure) from None
 
 
 def take(columns: Columns, rows: np.ndarray) -> dict[Any, Column]:
