@@ -22,6 +22,7 @@ from experiments.datasets.base import Data
 from experiments.launcher import (
   display,
   drawing,
+  gate_map,
   panels,
   plots,
   quality,
@@ -99,14 +100,37 @@ def test_results_table_has_each_tasks_own_metrics():
     'test AUC', 'test accuracy', 'test R²', 'test log loss',
     'test average precision', 'test calibration error', 'test loss',
     'validation R²', 'validation accuracy', 'validation AUC',
-    'validation loss', 'final loss weight',
+    'validation loss',
   ]  # fmt: skip
   assert cells['test R²'] == ['0.7500 ± 0.0707', '', '', '']
   assert cells['test loss'][3] == '0.7500 ± 0.0707'
   assert cells['validation accuracy'] == ['', '0.8500 ± 0.0707', '', '']
-  line = display.epoch_line({**_history()[0]}, 2, NAMES)
-  assert 'price loss 1.0000 val r2 0.5500' in line
-  assert 'count loss 1.0000 val loss 0.5500' in line
+  line = display.epoch_line(_history()[0], 2, NAMES)
+  assert line == (
+    'epoch 1/2 | losses 4.0000 | price val r2 0.5500 | kind val accuracy '
+    '0.5500 | click val auc 0.5500 | count val loss 0.5500'
+  )
+  record = _history()[0] | {'losses': np.ones((2, 2))}
+  assert display.epoch_line(record, 2, NAMES[:2]) == (
+    'epoch 1/2 | price loss 1.0000 val r2 0.5500 | '
+    'kind loss 1.0000 val accuracy 0.5500'
+  )
+
+
+def test_loss_weights_are_shown_where_they_differ(drawn):
+  weights = np.array([[1.0, 1.0, 1.0, 0.5]] * 2)
+  history = [{**record, 'loss_weights': weights} for record in _history()]
+  line = display.epoch_line(history[0], 2, NAMES)
+  assert line.endswith('count val loss 0.5500 weight 0.500')
+  plots.curves('', history, NAMES, 'title')
+  plots.learning('', {'a': _history(), 'b': history}, NAMES)
+  for figure in drawn:
+    assert _labels(figure)[8:12] == ['loss weight'] * 4
+  found = _results()
+  found['loss_weights']['count'] = scoring.over_seeds(weights[:, 3])
+  assert 'final loss weight' in _text(summary.table(found))
+  price, *_ = report_tables.run_tables([contents.Run('a', found, history)])
+  assert price.head[-1] == 'loss weight'
 
 
 @pytest.fixture
@@ -151,11 +175,41 @@ def test_calibration_says_which_rows_are_positive(targets, label, drawn):
   assert [_labels(figure)[0] for figure in drawn] == [label, label]
 
 
+def test_numbers_are_plain(drawn):
+  values = {'true': [0.0, 1.2e6], 'predicted': [1e5, 1e6]}
+  found = {'kind': 'numbers', 'unit': 'EUR', 'error': 43750.2, **values}
+  results = {**_results(), 'outcomes': {'price': found}, 'data': {}}
+  panels.outcomes('', results)
+  axis = drawn[0].axes[0]
+  assert axis.get_title() == 'price (EUR)\nR² 0.7500; mean error 43,750'
+  assert '400,000' in axis.xaxis.get_major_formatter()(4e5)
+  assert drawing.number(0.04375) == '0.04375'
+
+
+def test_gates_are_in_the_order_of_the_tasks(drawn):
+  long = 'x' * 100
+  names = ['price', 'kind', long]
+  pools = [*(f'specific_experts_{name}' for name in names), 'shared_experts']
+  own = {name: {pool: [[0.25]] for pool in pools} for name in sorted(names)}
+  usage = {**own, 'shared': {'shared_experts': [[1.0]]}}
+  gate_map.gates('', [{'usage': usage}], 'title', names)
+  axis = drawn[0].axes[0]
+  rows, columns = (
+    [text.get_text() for text in labels]
+    for labels in (axis.get_yticklabels(), axis.get_xticklabels())
+  )
+  cut = f'{long[:27]}...'
+  assert rows == ['price', 'kind', cut, 'shared']
+  assert [columns[i] for i in (0, 1, 3)] == ['price', 'kind', 'shared']
+  assert max(map(len, columns[2].split('\n'))) <= 11  # no wider than an expert
+  assert len(columns[2].split('\n')) == 3
+
+
 def test_a_report_of_other_tasks():
   run = contents.Run('a', _results(), _history())
   price, kind, click, count, _ = report_tables.run_tables([run])
-  assert price.head == ['run', 'seeds', 'R²', 'loss weight']
-  assert kind.head == ['run', 'seeds', 'accuracy', 'log loss', 'loss weight']
+  assert price.head == ['run', 'seeds', 'R²']  # all loss weights are 1
+  assert kind.head == ['run', 'seeds', 'accuracy', 'log loss']
   assert click.head[2] == 'AUC' and count.head[2] == 'loss'
   assert price.rows[0][2] == '0.7500 ± 0.0707'
 

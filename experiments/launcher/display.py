@@ -12,9 +12,10 @@ from rich import progress as rich_progress
 from rich import table as rich_table
 from rich.text import Text
 
-from experiments.launcher import output
+from experiments.launcher import output, quality
 
 Console = rich_console.Console
+_MOST_LOSSES = 3  # of tasks in the line of an epoch
 _BYTES_PER_LINE = 5_000_000  # of a download; a few seconds on a slow connection
 
 
@@ -89,17 +90,26 @@ def plain_warnings(note: Callable[[str], None]) -> Iterator[None]:
 def epoch_line(
   record: Mapping[str, Any], num_epochs: int, task_names: Sequence[str]
 ) -> str:
-  """Returns losses, primary metrics and loss weights, as means over seeds."""
+  """Returns losses, primary metrics and loss weights, as means over seeds.
+
+  Weights that are all equal are left out. Of more than three tasks the losses
+  are added up, so that the line fits a terminal.
+  """
   width = len(str(num_epochs))
   parts = [f'epoch {record["epoch"]:{width}}/{num_epochs}']
   losses = record['losses'].mean(axis=0)
   weights = record['loss_weights'].mean(axis=0)
+  is_long = len(task_names) > _MOST_LOSSES
+  if is_long:
+    parts.append(f'losses {losses.sum():.4f}')
   for i, name in enumerate(task_names):
-    text = f'{name} loss {losses[i]:.4f}'
+    text = name if is_long else f'{name} loss {losses[i]:.4f}'
     if 'validation' in record:
       metric, values = next(iter(record['validation'][name].items()))
       text += f' val {metric} {values.mean():.4f}'
-    parts.append(f'{text} weight {weights[i]:.3f}')
+    if quality.weights_differ(record['loss_weights']):
+      text += f' weight {weights[i]:.3f}'
+    parts.append(text)
   return ' | '.join(parts)
 
 

@@ -70,6 +70,18 @@ def label_epochs(axis: Any) -> None:
   axis.xaxis.get_major_locator().set_params(integer=True)
 
 
+def number(value: float) -> str:
+  """Returns a number as people write it, with at least four digits if any."""
+  return f'{value:,.0f}' if 1e3 <= abs(value) < 1e12 else f'{value:.4g}'
+
+
+def plain_numbers(axis: Any) -> None:
+  """Lets an axis write 1,200,000, not 1.2 and, at its end, 1e6."""
+  axis.set_major_locator(matplotlib().ticker.MaxNLocator(5))
+  # Ten digits: enough for distant steps, and no rounding errors.
+  axis.set_major_formatter(matplotlib().ticker.StrMethodFormatter('{x:,.10g}'))
+
+
 def add_legend(figure: Any, axes: Any) -> None:
   """Adds one legend beside all axes, with each name once."""
   handles: dict[str, Any] = {}

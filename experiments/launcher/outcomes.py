@@ -109,8 +109,8 @@ def _numbers(
     'kind': 'numbers',
     'unit': target.get('unit') or '',
     'error': float(np.mean(np.abs(predicted - true))),
-    'true': _rounded(true[shown]),
-    'predicted': _rounded(predicted[shown]),
+    'true': _rounded(true[shown], max(abs(centre), scale)),
+    'predicted': _rounded(predicted[shown], max(abs(centre), scale)),
   }
 
 
@@ -120,6 +120,13 @@ def _names(given: Sequence[Any] | None, size: int) -> list[str]:
   return [str(k) for k in range(size)]
 
 
-def _rounded(values: np.ndarray) -> list[float]:
-  """Returns numbers of six digits, which keep the files short."""
-  return [float(f'{value:.6g}') for value in values]
+def _rounded(values: np.ndarray, size: float) -> list[float]:
+  """Returns numbers of six digits, which keep the files short.
+
+  Args:
+    values: computed in float32 from numbers of about `size`, so that a value of
+      0 may have become some 1e-7 of it.
+    size: more than 0.
+  """
+  values = np.round(values, 6 - int(np.floor(np.log10(size))))
+  return [float(f'{value + 0.0:.6g}') for value in values]

@@ -37,7 +37,7 @@ def outcomes(path: pathlib.Path, results: Mapping[str, Any]) -> None:
   targets = results['data'].get('targets', {})
   for axis, task in zip(axes, tasks, strict=False):
     found = results.get('outcomes', {}).get(task)
-    remark = ''
+    remark = unit = ''
     if found is None:
       positive = plots.positive_rows(task, targets)
       plots.reliability(axis, {'': results['calibration'][task]}, positive)
@@ -47,11 +47,12 @@ def outcomes(path: pathlib.Path, results: Mapping[str, Any]) -> None:
       _labels(axis, found)
     else:
       _numbers(axis, found)
-      remark = f'; mean error {found["error"]:.4g} {found["unit"]}'.rstrip()
+      remark = f'; mean error {drawing.number(found["error"])}'
+      unit = f' ({found["unit"]})' if found['unit'] else ''
     metrics = results['test'][task]
     metric = quality.primary(metrics)
     value = f'{quality.label(metric)} {metrics[metric]["mean"]:.4f}'
-    axis.set_title(f'{task}\n{value}{remark}', fontsize=10)
+    axis.set_title(f'{task}{unit}\n{value}{remark}', fontsize=10)
   several = 'classes and numbers: the first seed; metrics: means over seeds'
   note = f'\n{several}' if results['config']['num_seeds'] > 1 else ''
   figure.suptitle(f'{results["title"]}: test rows{note}', fontsize=10)
@@ -104,9 +105,10 @@ def _numbers(axis: Any, found: Mapping[str, Any]) -> None:
   ends = [both.min(), both.max()]
   axis.plot(ends, ends, color='0.6', lw=0.8, zorder=0)
   axis.plot(true, predicted, 'o', ms=3, alpha=0.4, mew=0)
-  unit = f' ({found["unit"]})' if found['unit'] else ''
-  axis.set_xlabel(f'true value{unit}')
-  axis.set_ylabel(f'predicted value{unit}')
+  axis.set_xlabel('true value')
+  axis.set_ylabel('predicted value')
+  for ticks in (axis.xaxis, axis.yaxis):
+    drawing.plain_numbers(ticks)
   axis.grid(alpha=0.3)
 
 

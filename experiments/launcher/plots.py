@@ -1,4 +1,4 @@
-"""Pictures of runs: learning curves, gates, calibration.
+"""Pictures of runs: learning curves, calibration.
 
 Each function writes a PNG atomically and needs Matplotlib (the extra `plots`).
 """
@@ -23,15 +23,17 @@ def curves(
 ) -> None:
   """Draws the learning curves and loss weights of one run.
 
-  One column per task: training loss, primary validation metric, loss weight.
+  One column per task: training loss, primary validation metric, and loss
+  weight unless all weights are equal.
   Lines are means over the seeds; bands span the lowest to the highest seed.
   """
   epochs = np.array([record['epoch'] for record in history])
   scored = [record for record in history if 'validation' in record]
   scored_epochs = np.array([record['epoch'] for record in scored])
-  num_tasks = len(task_names)
-  figure = drawing.new_figure(4 * num_tasks + 0.6, 8)
-  axes = figure.subplots(3, num_tasks, sharex=True, squeeze=False)
+  has_weights = quality.weights_differ([r['loss_weights'] for r in history])
+  height, num_tasks = 3 if has_weights else 2, len(task_names)
+  figure = drawing.new_figure(4 * num_tasks + 0.6, 2.6 * height + 0.2)
+  axes = figure.subplots(height, num_tasks, sharex=True, squeeze=False)
   for i, name in enumerate(task_names):
     style = drawing.STYLES[i % len(drawing.STYLES)]
     losses = np.stack([record['losses'][:, i] for record in history])
@@ -44,7 +46,7 @@ def curves(
       (scored_epochs, scores, f'validation {quality.label(metric)}'),
       (epochs, weights, 'loss weight'),
     )
-    for axis, (x, values, label) in zip(axes[:, i], rows, strict=True):
+    for axis, (x, values, label) in zip(axes[:, i], rows, strict=False):
       (line,) = axis.plot(x, values.mean(axis=1), f'C{i}{style}o', ms=3)
       if values.shape[1] > 1:
         axis.fill_between(
@@ -66,15 +68,20 @@ def learning(
   runs: Mapping[str, Sequence[Mapping[str, Any]]],
   task_names: Sequence[str],
 ) -> None:
-  """Draws the learning curves and loss weights of several runs.
+  """Draws the learning curves and, if they differ, loss weights of some runs.
 
   Args:
     path: the file.
     runs: `{name: history}`; lines are means over the seeds.
     task_names: one column each.
   """
-  figure = drawing.new_figure(4 * len(task_names) + 2.6, 8)
-  axes = figure.subplots(3, len(task_names), sharex=True, squeeze=False)
+  has_weights = any(
+    quality.weights_differ([record['loss_weights'] for record in history])
+    for history in runs.values()
+  )
+  height = 3 if has_weights else 2
+  figure = drawing.new_figure(4 * len(task_names) + 2.6, 2.6 * height + 0.2)
+  axes = figure.subplots(height, len(task_names), sharex=True, squeeze=False)
   for i, task in enumerate(task_names):
     metrics = next(
       history[-1]['validation'][task]
@@ -98,10 +105,10 @@ def learning(
         (history, [r['loss_weights'][:, place].mean() for r in history]),
       )
       style = drawing.line_style(number)
-      for axis, (records, values) in zip(axes[:, i], rows, strict=True):
+      for axis, (records, values) in zip(axes[:, i], rows, strict=False):
         epochs = [record['epoch'] for record in records]
         axis.plot(epochs, values, label=name, ms=4, **style)
-    for axis, label in zip(axes[:, i], labels, strict=True):
+    for axis, label in zip(axes[:, i], labels, strict=False):
       axis.set_ylabel(label)
       axis.grid(alpha=0.3)
     axes[0, i].set_title(task)
@@ -179,89 +186,3 @@ def reliability(
   axis.set_ylabel(f'share of {positive}')
   axis.set_aspect('equal')
   axis.grid(alpha=0.3)
-
-
-def gates(
-  path: pathlib.Path, levels: Sequence[Mapping[str, Any]], title: str
-) -> None:
-  """Draws the mean weight of each expert in each gate, one heat map per level.
-
-  Only the first seed is shown, because the experts of different seeds have
-  nothing in common.
-
-  Args:
-    path: the file.
-    levels: each with its `usage`, `{gate: {pool: [S][E_p]}}`.
-    title: of the picture.
-  """
-  tables = [_table(level['usage']) for level in levels]
-  widest = max(values.shape[1] for values, _, _ in tables)
-  height = sum(values.shape[0] + 2.2 for values, _, _ in tables)
-  figure = drawing.new_figure(max(0.62 * widest + 2.4, 6), 0.42 * height + 0.8)
-  axes = figure.subplots(
-    len(tables), 1, squeeze=False,
-    height_ratios=[values.shape[0] + 1 for values, _, _ in tables],
-  )[:, 0]  # fmt: skip
-  for i, (axis, table) in enumerate(zip(axes, tables, strict=True)):
-    shown = _draw_gates(axis, *table)
-    axis.set_xlim(-0.5, widest - 0.5)
-    axis.set_ylabel(f'level {i}\ngate of', fontsize=8)
-  bar = figure.colorbar(shown, ax=list(axes), shrink=0.9)
-  bar.set_label('mean gate weight', fontsize=8)
-  figure.suptitle(
-    f"{title}\nover the test rows, first seed; blank: not this gate's",
-    fontsize=9,
-  )
-  drawing.save(figure, path)
-
-
-def _draw_gates(
-  axis: Any, values: np.ndarray, rows: list[str], columns: list[str]
-) -> Any:
-  """Draws one level; returns its image, from which the colour bar is made."""
-  image = axis.imshow(values, cmap='Greys', vmin=0, vmax=1, aspect='auto')
-  for (row, column), value in np.ndenumerate(values):
-    if np.isfinite(value):
-      axis.text(
-        column, row, f'{value:.2f}', ha='center', va='center', fontsize=7,
-        color='white' if value > 0.6 else 'black',  # on dark, on light
-      )  # fmt: skip
-  axis.set_yticks(range(len(rows)), rows, fontsize=8)
-  axis.set_xticks(range(len(columns)), columns, fontsize=7)
-  axis.spines[:].set_visible(False)
-  return image
-
-
-def _table(
-  usage: Mapping[str, Mapping[str, Any]],
-) -> tuple[np.ndarray, list[str], list[str]]:
-  """Returns the first seed's weights as a table, with its row and column names.
-
-  Rows are gates, columns experts; NaN where a gate does not have an expert.
-  """
-  widths: dict[str, int] = {}
-  for pools in usage.values():
-    for pool, weights in pools.items():
-      widths[pool] = len(weights[0])
-  # Task-specific experts before shared ones.
-  order = sorted(widths, key=lambda pool: ('shared' in pool, pool))
-  rows = [
-    [
-      x
-      for pool in order
-      for x in (pools[pool][0] if pool in pools else [np.nan] * widths[pool])
-    ]
-    for pools in usage.values()
-  ]
-  columns = [
-    _short(pool) + (f'\n{i}' if widths[pool] > 1 else '')
-    for pool in order
-    for i in range(widths[pool])
-  ]
-  return np.array(rows, float), list(usage), columns
-
-
-def _short(pool: str) -> str:
-  """Shortens, for example, `specific_experts_income` to `income`."""
-  name = pool.replace('specific_experts_', '').replace('_experts', '')
-  return 'expert' if name == 'experts' else name.removeprefix('experts_')

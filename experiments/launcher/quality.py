@@ -6,6 +6,8 @@ A task's first metric is its primary one; results keep the order.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 # In the order in which tables show them.
 LABELS = {
   'auc': 'AUC',
@@ -65,6 +67,17 @@ def names(tasks: Iterable[Mapping[str, Any]]) -> list[str]:
     shown |= dict.fromkeys(named or ['loss'])
   known = [name for name in LABELS if name in shown]
   return [*known, *(name for name in shown if name not in LABELS)]
+
+
+def weights_differ(weights: Any) -> bool:
+  """Whether loss weights say anything: those that are all equal do not.
+
+  Args:
+    weights: an array of the weights of tasks, in any number of seeds and
+      epochs.
+  """
+  found = np.ravel(weights)
+  return bool((found != found[0]).any())
 
 
 def training_loss(metrics: Mapping[str, Any]) -> str:

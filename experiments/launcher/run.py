@@ -16,6 +16,7 @@ from experiments.launcher import (
   drawing,
   evaluation,
   files,
+  gate_map,
   interrupts,
   lock,
   memory,
@@ -273,7 +274,12 @@ def _write(
     if panels.can_be_drawn(results):
       panels.outcomes(folder / run_folder.OUTCOMES, results)
     if results['gates']:
-      plots.gates(folder / run_folder.GATES, results['gates'], results['title'])
+      gate_map.gates(
+        folder / run_folder.GATES,
+        results['gates'],
+        results['title'],
+        _names(data),
+      )
   claim.check()
   files.write_json(folder / run_folder.RESULTS, results)
   saves.clear(folder / run_folder.CHECKPOINTS)

@@ -111,8 +111,10 @@ def table(results: Mapping[str, Any]) -> rich_table.Table:
       for name in names
     ]
     made.add_row(f'{split} {quality.label(metric)}', *cells)
-  if 'loss_weights' in results:
-    weights = results['loss_weights']
+  weights = results.get('loss_weights', {})
+  if weights and quality.weights_differ(
+    [weights[name]['per_seed'] for name in names]
+  ):
     cells = [display.plus_minus(weights[name]) for name in names]
     made.add_row('final loss weight', *cells)
   if results.get('gates'):

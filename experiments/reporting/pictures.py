@@ -4,7 +4,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from experiments.comparison import plots as comparison_plots
-from experiments.launcher import panels, plots
+from experiments.launcher import gate_map, panels, plots
 from experiments.reporting import tables
 from experiments.reporting.contents import Contents
 
@@ -52,7 +52,9 @@ def _of_runs(contents: Contents, folder: pathlib.Path) -> list[Picture]:
       drawn.append(Picture(name, f'Predictions beside the truth: {run.name}'))
     if run.results['gates']:
       name = f'gates_{i}.png'
-      plots.gates(folder / name, run.results['gates'], run.name)
+      gate_map.gates(
+        folder / name, run.results['gates'], run.name, list(run.results['test'])
+      )
       drawn.append(Picture(name, f'Gate use: {run.name}'))
   return drawn
 

@@ -21,6 +21,11 @@ def run_tables(runs: Sequence[Run]) -> list[display.TextTable]:
 def _quality(runs: Sequence[Run], task: str) -> display.TextTable:
   tests = [run.results['test'] for run in runs]
   metrics = quality.names(test[task] for test in tests if task in test)
+  weights = {run.name: run.results['loss_weights'] for run in runs}
+  shown = any(
+    quality.weights_differ([of_task['per_seed'] for of_task in of_run.values()])
+    for of_run in weights.values()
+  )
   rows = [
     [
       run.name,
@@ -31,12 +36,13 @@ def _quality(runs: Sequence[Run], task: str) -> display.TextTable:
         else ''
         for name in metrics
       ),
-      display.plus_minus(run.results['loss_weights'][task]),
+      *([display.plus_minus(weights[run.name][task])] if shown else []),
     ]
     for run in runs
     if task in run.results['test']
   ]
-  head = ['run', 'seeds', *map(quality.label, metrics), 'loss weight']
+  last = ['loss weight'] if shown else []
+  head = ['run', 'seeds', *map(quality.label, metrics), *last]
   title = f'{task}: test metrics, mean ± std over seeds'
   return display.TextTable(title, head, rows, ('run',))
 
