@@ -92,13 +92,15 @@ def canonical(text: str) -> str:
   text = text.strip()
   if text in _MISSING:
     return MISSING
-  if _SCIENTIFIC.fullmatch(text) and math.isfinite(float(text)):
+  # What each of the three patterns needs is looked for first: most texts have
+  # none of it.
+  if 'e' in text and _SCIENTIFIC.fullmatch(text) and math.isfinite(float(text)):
     number = float(text)
     return str(int(number) if number.is_integer() else number)
-  if _WHOLE_FLOAT.fullmatch(text):
+  if text.endswith('.0') and _WHOLE_FLOAT.fullmatch(text):
     text = text[:-2]
     return '0' if text == '-0' else text
-  time = _TIME.fullmatch(text)
+  time = _TIME.fullmatch(text) if ':' in text else None
   if time:
     day, clock, fraction, offset = time.groups()
     if offset:

@@ -597,3 +597,36 @@ def test_names_that_are_numbers():
   assert again == fitted
   for name, array in again.encode(frame).items():
     np.testing.assert_array_equal(array, fitted.encode(frame)[name])
+
+
+@pytest.mark.parametrize('log', [False, True])
+def test_long_tables_are_encoded_as_their_rows(log):
+  # Blocks of rows, whole numbers looked up, and all of it equal to the bit.
+  rng = np.random.default_rng(0)
+  n = 40_000
+  whole, real = rng.integers(-50, 900, n).astype(float), rng.normal(size=n)
+  days = np.datetime64('2019-12-01') + rng.integers(0, 900, n)
+  columns = {
+    'city': rng.integers(0, 9, n).astype(str),
+    'whole': np.where(rng.random(n) < 0.1, np.nan, whole), 'real': real,
+    'day': np.where(rng.random(n) < 0.1, '', days.astype(str)),
+  }  # fmt: skip
+  fitted = tables.fit(
+    {'city': columns['city']},
+    {'whole': columns['whole'], 'real': real.copy()},
+    log=('whole',) if log else (),
+    num_bins=16,
+    interpolate=not log,
+    dates={'day': (columns['day'], '')},
+    fill_missing=True,
+  )
+  encoded = fitted.encode(columns)
+  for start in (0, 16_380, 39_990):
+    few = {name: column[start : start + 10] for name, column in columns.items()}
+    for name, array in fitted.encode(few).items():
+      np.testing.assert_array_equal(encoded[name][start : start + 10], array)
+  for start, numbers in ((30_001, 1e15), (16_384, 1e12 + whole % 3)):
+    columns['real'][start:] = np.broadcast_to(numbers, n)[start:]
+    columns['real'][:start] = 0
+    with pytest.raises(tables.RowError, match=f"'real' .* in row {start}$"):
+      fitted.encode(columns)

@@ -82,7 +82,12 @@ def _parse(
       length = part['bytes']
       arrays.append(_array(content[at : at + length], part))
       at += length
-    columns[name] = Factor(*arrays) if len(arrays) > 1 else arrays[0]
+    if len(arrays) > 1:
+      # Values outlive the codes when rows are taken: as a part of the content,
+      # they would keep all of it in memory.
+      columns[name] = Factor(arrays[0], arrays[1].copy())
+    else:
+      columns[name] = arrays[0]
   return columns, described['facts']
 
 

@@ -76,7 +76,8 @@ class Facts:
 
   def text(self, i: int) -> str:
     """Returns value i as a canonical text."""
-    return raw.canonical(raw.text_of(self.values[i]))
+    value = self.values[i]
+    return value if self.nature == 'text' else raw.canonical(str(value))
 
 
 def is_number(text: str) -> bool:
@@ -200,6 +201,8 @@ def _nature(dtype: np.dtype) -> Nature:
 
 def _holds_texts(column: Column) -> bool:
   values = column.values if isinstance(column, Factor) else column
+  if getattr(getattr(values, 'dtype', None), 'kind', '') in ('S', 'U'):
+    return True
   kinds = set(map(type, values))
   return any(issubclass(kind, str | bytes) for kind in kinds)
 

@@ -28,6 +28,7 @@ _FORMATS = (
 )
 # Distinct texts tried: the others are read by the format that these show.
 _MAX_TEXTS = 10_000
+_MIN_DIGITS = 4  # 1/1/24; so, words need not be tried in every format
 _ISO = re.compile(r'\d{4}-\d\d-\d\d')
 _FIELDS = re.compile(r'\d+')
 # The ambiguous pairs, month first: 01/02/2024 is the second of January.
@@ -76,7 +77,9 @@ def find(
   good: list[str] = []
   bad: list[str] = []
   for text in texts[:_MAX_TEXTS]:
-    fit = [one for one in formats or _FORMATS if is_date(text, one)]
+    may_fit = sum(map(str.isdigit, text[: MAX_LENGTH + 1])) >= _MIN_DIGITS
+    tried = (formats or _FORMATS) if may_fit else ()
+    fit = [one for one in tried if is_date(text, one)]
     if fit:
       formats = fit
       good.append(text)
