@@ -330,7 +330,7 @@ def test_an_edited_schema_is_handed_back(finished, tmp_path, capsys):
     (['--targets=churn', '--positive=yes'], "found 'yes'"),
     (['--targets=churn', '--positive=churn:maybe'], "found 'maybe'"),
     (['--targets=churn', '--categories=cty'], "did you mean 'city'"),
-    (['--targets=churn', '--numbers=plan'], "name it in --missing"),
+    (['--targets=churn', '--numbers=plan'], 'make it a category'),
     (['--targets=churn', '--dates=city'], '"--dates=city:%d/%m/%Y"'),
     (['--targets=churn', '--dates=signup:DD.MM.YYYY'], 'codes of strptime'),
     (['--targets=churn', '--index_column=Age'], "did you mean 'age'"),
