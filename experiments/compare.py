@@ -9,6 +9,9 @@ with `--num_seeds` fresh seeds and scored on the test rows. A field that the row
 sets overrides the setting's. Every finished fit is kept: the same command
 resumes where it stopped, and with another `--baseline` it only makes another
 table.
+
+With `--data`, a table of your own, flags that are not given have the defaults
+that `python -m experiments.tabular --help` shows.
 """
 
 from absl import flags

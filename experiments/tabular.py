@@ -1,4 +1,4 @@
-"""Trains on a table of your own, or predicts with what it trained.
+r"""Trains on a table of your own, or predicts with what it trained.
 
     python -m experiments.tabular --data=customers.csv --targets=churn,value
     python -m experiments.tabular --data=new.csv --model=runs/customers \
@@ -7,7 +7,8 @@
 The first command prints what it takes each column for, and writes results.json,
 schema.json, pictures, the model and test_predictions.csv to runs/customers. A
 wrong guess is mended by a flag (--categories=zip), or by editing schema.json
-and handing it back with --schema.
+and handing it back with --schema. Most runs need no other flags than these;
+--epochs, --num_seeds and --architecture are the next to try.
 """
 
 from typing import Any
@@ -19,7 +20,8 @@ from experiments.launcher import frame, interrupts, options, output, parsing
 from experiments.launcher.errors import InputError
 
 options.define_flags(options.TABLE_DEFAULTS)
-flags.adopt_module_key_flags(options)
+for _name in options.of_tables():
+  flags.declare_key_flag(_name)
 flags.DEFINE_string(
   'model', '',
   'Predict: the folder of a finished run, or the model folder in it.',
@@ -29,6 +31,11 @@ flags.DEFINE_string(
   'Predict: the file for the predictions, .csv or .parquet, or - for standard '
   'output. Every row of --data gets one, in order.',
 )  # fmt: skip
+
+_HINT = (
+  'to train, give --data and --targets; to predict, --data, --model and '
+  '--predict_to'
+)
 
 
 def run(config: options.Config) -> dict[str, Any]:
@@ -52,7 +59,7 @@ def main(argv: list[str]) -> None:
   with frame.command(
     'interrupted outside training: nothing new is kept'
   ) as heed_signals:
-    options.refuse_arguments(argv)
+    options.refuse_arguments(argv, _HINT)
     config = options.from_flags(flags.FLAGS)
     given = options.given(flags.FLAGS)
     model = parsing.path('--model', flags.FLAGS.model)

@@ -15,6 +15,12 @@ from collections.abc import Sequence
 
 _HELP = ('-h', '-help', '--help')
 _OLD = ('options',)  # old names of modules, which are not commands
+# What users may look for, and the command that does it.
+_MEANT = {
+  'train': 'lplmtl tabular --data=customers.csv --targets=churn trains',
+  'predict': 'lplmtl tabular --data=new.csv --model=runs/customers '
+  '--predict_to=scores.csv predicts',
+}
 
 
 def main() -> None:
@@ -37,11 +43,17 @@ def main() -> None:
   if name not in known and not is_worker:
     sys.exit(
       f'error: unknown command {name!r}: expected one of {", ".join(known)}; '
-      'lplmtl --help says what they do'
+      f'{_MEANT.get(name, "lplmtl --help says what they do")}'
     )
-  _import_package(folder)
+  _import_package(folder, _caller())
   sys.argv[1:] = _with_shipped_flag_files(arguments, folder / 'flags')
   runpy.run_module(f'experiments.{name}', run_name='__main__', alter_sys=True)
+
+
+def _caller() -> str:
+  """Returns how the commands are called, for their --help."""
+  is_script = pathlib.Path(sys.argv[0]).name != '__main__.py'
+  return 'lplmtl ' if is_script else 'python -m lplmtl '
 
 
 def _folder() -> pathlib.Path | None:
@@ -76,7 +88,7 @@ def _usage(known: dict[str, str]) -> str:
   )  # fmt: skip
 
 
-def _import_package(folder: pathlib.Path) -> None:
+def _import_package(folder: pathlib.Path, caller: str) -> None:
   """Imports a folder as the package `experiments`, wherever it lies."""
   spec = importlib.util.spec_from_file_location(
     'experiments',
@@ -86,6 +98,7 @@ def _import_package(folder: pathlib.Path) -> None:
   assert spec is not None and spec.loader is not None
   package = importlib.util.module_from_spec(spec)
   sys.modules['experiments'] = package
+  package.CALLER = caller  # type: ignore[attr-defined]  # for --help
   spec.loader.exec_module(package)
 
 

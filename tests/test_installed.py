@@ -88,4 +88,6 @@ def test_a_wheel_runs_the_commands_in_any_folder(tmp_path):
 
   helped = _run(site, 'tabular', '--help')
   assert helped.returncode == 0, helped.stderr
-  assert '--targets' in helped.stdout
+  assert '--targets' in helped.stdout and '--dataset' not in helped.stdout
+  assert 'tabular --data=new.csv --model=runs/customers \\\n' in helped.stdout
+  assert 'lplmtl tabular --data' in _run(site, 'predict').stderr

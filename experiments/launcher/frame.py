@@ -88,6 +88,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
   _open_standard_files()
   sys.stdout, sys.stderr = output.safe(sys.stdout), output.safe(sys.stderr)  # type: ignore
   streams = sys.stdout, sys.stderr
+  _name_program()
   try:
     app.run(main, flags_parser=_parse)
   except SystemExit as stop:
@@ -100,6 +101,14 @@ def run(main: Callable[[list[str]], Any]) -> None:
   finally:
     for stream in streams:
       stream.finish()
+
+
+def _name_program() -> None:
+  """Shows the command in --help as it was called, such as `lplmtl tabular`."""
+  caller = getattr(sys.modules.get('experiments'), 'CALLER', '')
+  module = sys.modules['__main__']
+  if caller and module.__doc__:
+    module.__doc__ = module.__doc__.replace('python -m experiments.', caller)
 
 
 def _parse(arguments: list[str]) -> list[str]:

@@ -23,6 +23,7 @@ _SECTIONS = (
 )  # fmt: skip
 # Where the rows are: what they are is identified by their content.
 _PLACES = frozenset({'data', 'test_data', 'schema', 'index_column'})
+_CENSUS_PLACES = frozenset({'data_dir', 'num_rows'})
 # What flags that are not given mean for a table: the defaults of
 # `lplmtl.tabular.Settings`, which were chosen on several tables.
 TABLE_DEFAULTS: Mapping[str, Any] = MappingProxyType(
@@ -146,12 +147,27 @@ def define_flags(
       )
 
 
-def refuse_arguments(argv: Sequence[str]) -> None:
-  """Raises InputError for any argument that is not a flag."""
+def of_tables() -> list[str]:
+  """Returns the fields that may have an effect on a run on a table."""
+  return [
+    name
+    for name, setting in fields.of(Config).items()
+    if [*setting.taken_by][:2] != ['source', 'census']
+    and name not in _CENSUS_PLACES
+  ]
+
+
+def refuse_arguments(argv: Sequence[str], hint: str = '') -> None:
+  """Raises InputError for any argument that is not a flag.
+
+  Args:
+    argv: the name of the command, and what is left beside its flags.
+    hint: what the command is called with, usually.
+  """
   if argv[1:]:
+    hint = hint or '--flagfile=FILE reads a file of them'
     raise InputError(
-      f'unexpected argument {argv[1]!r}: every setting is a --flag, and '
-      '--flagfile=FILE reads a file of them'
+      f'unexpected argument {argv[1]!r}: every setting is a --flag; {hint}'
     )
 
 

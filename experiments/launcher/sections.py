@@ -256,7 +256,8 @@ class Run:
   out_dir: str | None = fields.path(
     None,
     'folder for results, curves and the model. Default: '
-    'runs/<dataset>_<architecture>_<balancer>.',
+    'runs/<dataset>_<architecture>_<balancer>, or runs/ and the name of the '
+    'table.',
   )
   resume: bool = fields.boolean(
     True,

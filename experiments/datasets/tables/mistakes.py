@@ -20,6 +20,7 @@ _FLAGS = (
   (r"\bdates=\{'(.+)': '(.+?)'\}", r'"--dates=\1:\2"'),
   (r'\bin (numbers|dates|missing)\b', r'in --\1'),
   (r'\(ignore\)', '(--ignore)'),
+  (r'\bmake it a category\b', 'make it a category (--categories)'),
   (r'give them as classes, lowest first, as in Target.*',
    'in schema.json, give it the kind ordinal and list its classes, lowest '
    'first (a run that takes it as multiclass writes a schema.json to edit)'),
