@@ -122,6 +122,7 @@ FORMATS = {
   '%m/%d/%Y %I:%M %p': 'half days',
   '%Y%m%dT%H%M%S': 'compact time',
   '%Y-%m': 'months',
+  '%d. %b %y': 'a dot and a short month',
 }
 
 
@@ -182,6 +183,33 @@ def test_what_the_remark_proposes_works():
   dates = ['never', *map(str, DAYS[1:])]
   assert "dates, but for 'never'" in _kind(dates).reason
   assert _kind(dates, dates=['x'], missing=('never',)).kind == 'date'
+
+
+@pytest.mark.parametrize(
+  'bad, rest, is_said',
+  [
+    (-1, range(1950, 2020), True),
+    (-999, range(70), True),
+    (9999, range(70), True),
+    (-1, range(70), False),  # next to the others
+    (-5, range(1950, 2020), False),
+    (9999, range(9_900, 9_970), False),
+  ],
+)
+def test_a_remark_on_numbers_that_may_mean_missing(bad, rest, is_said):
+  values = np.array([bad, bad, *rest][:N], float) + np.arange(N) % 2 / 8
+  values[:2] = bad
+  reason = f'{bad} lies far from the rest: if it means that there is no value, '
+  found = _kind(values).reason
+  assert found == (reason + 'name it in missing' if is_said else '')
+  assert _kind(values, missing=(str(bad),)).reason == ''
+
+
+def test_a_remark_on_digits_that_may_be_dates():
+  digits = np.array([int(f'{day:%Y%m%d}') for day in DAYS]) % 10**8
+  found = _kind(RNG.permutation(digits))
+  assert found.kind == 'number' and 'name it in dates' in found.reason
+  assert _kind(digits + 90).reason == ''
 
 
 def test_a_column_that_is_no_boolean_is_a_category():

@@ -34,6 +34,10 @@ _SKEWNESS = 3.0
 # Numbers with few texts between them: so many of the rows are numbers, and so
 # few different texts are not.
 _NUMBER_SHARE, _MAX_WORDS = 0.9, 5
+# Numbers that stand for a missing value, if they are extreme and far from at
+# least three others: next to a few values, they may be values themselves.
+_SENTINELS = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999, 999999)
+_MIN_SENTINEL = 4
 _CURRENCY = r'(?:[$€£¥]|EUR|USD|GBP|CHF|JPY|Euro|Fr\.|kr\.?|zł)'
 _WRITTEN = re.compile(
   rf"[-+(]?\s?{_CURRENCY}?\s?[-+]?\d[\d.,'’\s]*(?:{_CURRENCY}|%)?\)?"
@@ -76,7 +80,10 @@ def number(found: Facts) -> Input:
   """Returns a number, with its logarithm if the column asks for it."""
   if found.numbers is None or len(found.values) < 2:
     return Input('number')
-  return Input('number', log=is_skewed(found.numbers, found.counts))
+  reason = _sentinel(found.numbers, found.counts) or _digits(found.numbers)
+  return Input(
+    'number', log=is_skewed(found.numbers, found.counts), reason=reason
+  )
 
 
 def date(found: Facts, format: str | None = None) -> Input:
@@ -128,6 +135,39 @@ def _number(found: Facts, values: np.ndarray) -> Input:
     if _ID_NAME.fullmatch(name) or _ID_CAMEL.fullmatch(name):
       return Input('identifier', reason='all different, and called an id')
   return number(found)
+
+
+def _sentinel(values: np.ndarray, counts: np.ndarray) -> str:
+  """Returns a remark on an extreme number that may mean "missing", or ''."""
+  order = np.argsort(values)
+  values, counts = values[order], counts[order]
+  if len(values) < _MIN_SENTINEL or not np.isfinite(values).all():
+    return ''
+  for i, gap, rest in (
+    (0, values[1] - values[0], values[1:]),
+    (-1, values[-1] - values[-2], values[:-1]),
+  ):
+    is_far = gap > rest[-1] - rest[0] or (values[i] <= -99 and rest[0] >= 0)
+    if values[i] in _SENTINELS and counts[i] > 1 and is_far:
+      return (
+        f'{values[i]:.0f} lies far from the rest: if it means that there is no '
+        'value, name it in missing'
+      )
+  return ''
+
+
+def _digits(values: np.ndarray) -> str:
+  """Returns a remark on numbers that may be dates, or ''."""
+  if len(values) < _MIN_VALUES or not np.isfinite(values).all():
+    return ''
+  days, months, years = values % 100, values // 100 % 100, values // 10_000
+  are_dates = (
+    (years >= 1900) & (years < 2100) & (months >= 1) & (months <= 12)
+    & (days >= 1) & (days <= 31) & (values % 1 == 0)
+  )  # fmt: skip
+  if not are_dates.all():
+    return ''
+  return 'may be dates, such as 20240131: to read it so, name it in dates'
 
 
 def _text(found: Facts) -> Input:

@@ -13,7 +13,9 @@ LESS_IS_BETTER = ('log_loss', 'calibration_error', 'rmse', 'mae')
 class Scorer:
   """Scores one target of a fitted `Estimator`: pass it as `scoring`.
 
-  It also takes a Pipeline whose last step is an `Estimator`.
+  It also takes a Pipeline whose last step is an `Estimator`. scikit-learn makes
+  NaN of its errors, such as an unknown target, unless it is called with
+  `error_score='raise'`.
 
   Attributes:
     target: the name of the target.
