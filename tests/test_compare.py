@@ -5,6 +5,7 @@ import functools
 import json
 import pathlib
 import re
+import shlex
 import shutil
 import sys
 
@@ -22,10 +23,11 @@ from experiments.comparison import (
   results,
   tables,
   trees,
+  winner,
 )
 from experiments.datasets import base
 from experiments.datasets.census import loading, protocol
-from experiments.launcher import build, provenance
+from experiments.launcher import build, options, provenance
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import statistics, training
@@ -410,6 +412,51 @@ def test_defaults_of_a_first_comparison():
   # Samples of rows and columns: without them, seeds would not differ.
   for parameters in made.tree_settings.values():
     assert parameters['bagging_fraction'] < 1 and parameters['bagging_freq']
+
+
+def test_the_command_that_trains_the_best_network():
+  def parsed(*arguments):
+    flags.FLAGS.unparse_flags()
+    for name in flags.FLAGS:
+      flags.FLAGS[name].unparse()
+    flags.FLAGS(['compare', *arguments])
+    return flags.FLAGS
+
+  setting = 'dropout=0.3 learning_rate=0.01'
+  made = plan.from_flags(
+    parsed(
+      '--data=my shop.csv', '--targets=churn,"a, b"', '--seed=7', '--row=trees',
+      '--row=sple', '--row=shared_bottom dropout=0.1 bottom_widths=8x4',
+      f'--setting={setting}', '--setting=dropout=0.2', '--out_dir=x',
+    )
+  )  # fmt: skip
+  scores = {
+    'trees': 0.9,
+    'sple': 0.6,
+    'shared_bottom dropout=0.1 bottom_widths=8x4': 0.7,
+  }
+  found = {
+    'command': ['/a/experiments/compare.py'],
+    'rows': [
+      {
+        'name': name, 'setting': {'churn': setting},
+        'validation': {'churn': {'auc': {'mean': score}}},
+      }
+      for name, score in scores.items()
+    ],
+  }  # fmt: skip
+  said, command = winner.line(made, found).splitlines()
+  best = 'best network by validation metrics: shared_bottom dropout=0.1 bottom'
+  assert said.startswith(best) and 'trees do better' in said
+  start = 'python -m experiments.tabular '
+  assert command.startswith(start)
+  config = options.from_flags(parsed(*shlex.split(command.removeprefix(start))))
+  asked = made.final_config(
+    'shared_bottom dropout=0.1 bottom_widths=8x4', setting
+  )
+  own = {'num_seeds': config.num_seeds, 'seed': 7, 'out_dir': config.out_dir}
+  assert config == dataclasses.replace(asked, **own)
+  assert winner.line(made, {**found, 'rows': found['rows'][:1]}) == ''
 
 
 def test_nothing_to_compare(capsys):

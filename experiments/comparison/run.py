@@ -13,6 +13,7 @@ from experiments.comparison import (
   results,
   rows,
   tables,
+  winner,
 )
 from experiments.comparison.networks import Networks
 from experiments.comparison.plan import Plan
@@ -107,6 +108,8 @@ def _compare(
     console.print(table.to_rich())
   note(tables.notes(made))
   note(f'written to {directory}')
+  if plan.base.data and (line := winner.line(plan, made)):
+    note(line)
   if not is_whole:
     note(
       f'stopped after {plan.max_minutes:g} minutes with {len(finished)} of '

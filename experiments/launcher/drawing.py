@@ -77,7 +77,7 @@ def number(value: float) -> str:
 
 def plain_numbers(axis: Any) -> None:
   """Lets an axis write 1,200,000, not 1.2 and, at its end, 1e6."""
-  axis.set_major_locator(matplotlib().ticker.MaxNLocator(5))
+  axis.set_major_locator(matplotlib().ticker.MaxNLocator(4))
   # Ten digits: enough for distant steps, and no rounding errors.
   axis.set_major_formatter(matplotlib().ticker.StrMethodFormatter('{x:,.10g}'))
 
