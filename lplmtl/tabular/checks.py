@@ -32,6 +32,8 @@ def columns_of(frame: Any) -> dict[Any, Column]:
     ValueError: it is neither, a name occurs twice or is neither a text nor a
       whole number, or lengths differ.
   """
+  if isinstance(frame, facts.Seen):
+    return frame
   if hasattr(frame, 'columns') and hasattr(frame, 'iloc'):
     names = [_tables_checks.column_name(name) for name in frame.columns]
     if len(set(names)) < len(names):

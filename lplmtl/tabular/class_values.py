@@ -107,7 +107,7 @@ def class_balance(schema: Schema, frame: Any) -> list[dict[str, Any]]:
     for column in label_columns(name, target):
       if not target.classes:
         continue
-      found = facts.look(column, columns[column], schema.missing, None)
+      found = facts.of(columns, column, schema.missing, None)
       counts = count(target.classes, found)
       shown = target.classes
       if target.kind == 'multilabel':

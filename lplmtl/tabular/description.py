@@ -36,8 +36,8 @@ def describe(schema: Schema, frame: Any) -> list[dict[str, Any]]:
   columns = checks.columns_of(frame)
   roles = _roles(schema)
   rows = []
-  for name, column in columns.items():
-    found = facts.look(name, column, schema.missing)
+  for name in columns:
+    found = facts.of(columns, name, schema.missing)
     kind, note = roles.get(name, ('ignored', 'not in the schema'))
     if kind == 'category' and len(found.values) > schema.max_vocabulary:
       note = (

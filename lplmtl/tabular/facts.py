@@ -8,6 +8,7 @@ every time.
 import dataclasses
 import functools
 import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -78,6 +79,35 @@ class Facts:
     """Returns value i as a canonical text."""
     value = self.values[i]
     return value if self.nature == 'text' else raw.canonical(str(value))
+
+
+class Seen(dict[Any, Column]):
+  """Columns with the facts that are known of them, each looked up once."""
+
+  def __init__(self, columns: Mapping[Any, Column]):
+    super().__init__(columns)
+    self._facts: dict[Any, Facts] = {}
+
+  def look(
+    self, name: Any, missing: tuple[str, ...], max_rows: int | None
+  ) -> Facts:
+    """Returns the facts of a column; see `look`."""
+    key = name, missing, max_rows
+    if key not in self._facts:
+      self._facts[key] = look(name, self[name], missing, max_rows)
+    return self._facts[key]
+
+
+def of(
+  columns: Mapping[Any, Column],
+  name: Any,
+  missing: tuple[str, ...] = (),
+  max_rows: int | None = MAX_ROWS,
+) -> Facts:
+  """Returns the facts of one of several columns; see `look`."""
+  if isinstance(columns, Seen):
+    return columns.look(name, missing, max_rows)
+  return look(name, columns[name], missing, max_rows)
 
 
 def is_number(text: str) -> bool:

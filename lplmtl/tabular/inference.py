@@ -119,9 +119,7 @@ def infer(frame: Any, targets: Any, options: Options | None = None) -> Schema:
   labelled = {c for n, t in asked.items() for c in label_columns(n, t)}
   found = {
     name: target
-    or labels.infer_target(
-      facts.look(name, columns[name], options.missing, None)
-    )
+    or labels.infer_target(facts.of(columns, name, options.missing, None))
     for name, target in asked.items()
   }
   shared = {field.name for field in dataclasses.fields(Schema)}
@@ -147,8 +145,8 @@ def _inputs(
     )
   roles = set(_roles(options, columns).values())
   return {
-    name: _input(name, column, chosen.get(name), options)
-    for name, column in columns.items()
+    name: _input(name, columns, chosen.get(name), options)
+    for name in columns
     if name not in labelled and (name in chosen or name not in roles)
   }
 
@@ -231,11 +229,14 @@ def _chosen(
 
 
 def _input(
-  name: Any, column: Column, kind: InputKind | None, options: Options
+  name: Any,
+  columns: Mapping[Any, Column],
+  kind: InputKind | None,
+  options: Options,
 ) -> Input:
   if kind == 'ignored':
     return Input('ignored', reason='as asked')
-  found = facts.look(name, column, options.missing)
+  found = facts.of(columns, name, options.missing)
   if kind is not None:
     return _as_asked(found, kind, options)
   inferred = kinds.infer(found)
@@ -244,8 +245,8 @@ def _input(
   if not found.is_sample or inferred.kind in ('category', 'number', 'date'):
     return inferred
   if found.numbers is None and inferred.kind in ('text', 'identifier'):
-    return kinds.confirm(inferred, facts.share_distinct(column))
-  return kinds.infer(facts.look(name, column, options.missing, None))
+    return kinds.confirm(inferred, facts.share_distinct(columns[name]))
+  return kinds.infer(facts.of(columns, name, options.missing, None))
 
 
 def _as_asked(found: Facts, kind: InputKind, options: Options) -> Input:

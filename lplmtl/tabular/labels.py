@@ -98,7 +98,7 @@ def _complete(
   positive: Mapping[str, Class],
 ) -> Target:
   found = [
-    facts.look(column, columns[column], schema.missing, None)
+    facts.of(columns, column, schema.missing, None)
     for column in label_columns(name, target)
   ]
   if not any(one.num_known for one in found):

@@ -26,6 +26,7 @@ from lplmtl.columns import Column
 from lplmtl.storage import files
 from lplmtl.tables import Tables
 from lplmtl.tabular import checks, inference, training
+from lplmtl.tabular import facts as looked_at
 from lplmtl.tabular import schema as schemas
 from lplmtl.tabular import targets as label_arrays
 from lplmtl.types import Batch, PyTree
@@ -59,7 +60,7 @@ def load(
     options = flags.options(config)
     rough = given or inference.before_split(options)
     parts, found = _parts(config, rough, _trained_on(saved))
-    known = parts['train'].columns
+    known = looked_at.Seen(parts['train'].columns)
     if not saved:
       mistakes.check_names(config, known)
     if given is None:
