@@ -80,6 +80,7 @@ def test_a_run_says_what_it_learned_from(finished, capsys):
   )
   assert schema.inputs['age'].kind == 'number'
   assert list(schema.targets) == ['churn', 'segment', 'value']
+  assert not {'dataset', 'tasks', 'num_rows'} & results['config'].keys()
   # The same command shows the results again, with the table of the columns.
   assert _tabular(f'--data={table}', TARGETS, *TINY, f'--out_dir={run}') == 0
   shown = capsys.readouterr().out
@@ -213,6 +214,7 @@ def test_a_saved_model_scores_every_row_of_another_table(
   score = ('--eval_only', f'--out_dir={run}')
   assert _tabular(f'--data={new}', *score) == 0
   shown = capsys.readouterr().out
+  assert re.search(r'caution: .* churn in \d\d test rows', shown)
   assert 'rows: 40 test\n' in shown and 'on files other than these' in shown
   assert 'training rows' not in shown and 'validation' not in shown
   auc = library.load(run / 'model').score(data.customers(40, seed=1))
@@ -244,6 +246,23 @@ def test_predicting_counts_rows_and_values_never_seen(
   assert re.search('rows hold values that no training row.*city in [35]', shown)
   assert _tabular(*arguments, '--predict_to=-') == 0
   assert 'city in' in capsys.readouterr().err
+
+
+def test_predictions_are_written_as_the_table_is(finished, tmp_path, capsys):
+  run, _, new = finished
+  lines = new.read_text().splitlines()[:3]
+  path = tmp_path / 'a.csv'
+  path.write_text('\n'.join(lines).replace(',', ';').replace('.', ','))
+  arguments = (f'--data={path}', f'--model={run}', '--predict_to=-')
+  assert _tabular(*arguments, '--decimal=,') == 0
+  found = capsys.readouterr().out.splitlines()
+  assert found[0].startswith('row;churn;') and len(found) == 3
+  values = [line.rpartition(';')[2] for line in found[1:]]
+  assert _tabular(*arguments) == 0
+  found = capsys.readouterr().out.splitlines()
+  plain = [line.rpartition(',')[2] for line in found[1:]]
+  assert values == [text.replace('.', ',') for text in plain]
+  assert any('.' in text for text in plain)
 
 
 def test_flags_give_formats_of_dates_and_texts_of_missing_values(tmp_path):

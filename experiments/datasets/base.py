@@ -40,8 +40,9 @@ class Data(NamedTuple):
     validation: likewise; the only rows that model selection sees.
     test: likewise.
     tables: how the columns were encoded; saved with a model.
-    facts: those of Source, and `rows` (`{split: count}`) and `unseen`
-      (`{split: {column: count}}`, rows with a value that no training row has).
+    facts: those of Source, and `rows` (`{split: count}`), `unseen` (`{split:
+      {column: count}}`, rows with a value that no training row has) and, if
+      labels may be missing, `labelled` (`{split: {task: count}}`).
     optimum: that of Source.
     extra: JSON data to save with a model, beside configuration and facts; a
       table's `schema`, which says what its columns are.

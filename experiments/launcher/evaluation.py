@@ -55,7 +55,7 @@ def score(
     ),
     **scoring.costs(model, params, one_row(data)),
     'gates': scoring.gate_use(model, params, data.test.features),
-    'config': config.to_json(),
+    'config': config.effective(),
     'data': {**data.facts, 'optimum': data.optimum},
   }
 

@@ -92,6 +92,14 @@ class Config(
     """Returns plain data; `from_json` turns it into an equal Config."""
     return dataclasses.asdict(self)
 
+  def effective(self) -> dict[str, Any]:
+    """Returns `to_json` without what is for Census-Income, if this is a table.
+
+    `from_json` takes this as well: what is missing has no effect.
+    """
+    data = self.to_json()
+    return {name: data[name] for name in of_tables()} if self.data else data
+
   @classmethod
   def from_json(cls, data: Any) -> 'Config':
     """The inverse of `to_json`, also after a round trip through a JSON file.

@@ -13,6 +13,9 @@ from experiments.launcher import display, drawing, quality
 # above what float32 leaves in a converged solve.
 _LARGE_RESIDUAL = 0.01
 
+# With so few labels, a 95 % interval of an AUC or accuracy is .2 wide and more.
+_FEW_LABELS = 100
+
 
 def print_data(console: display.Console, facts: Mapping[str, Any]) -> None:
   """Prints what the rows are, and the categories that training never saw."""
@@ -21,6 +24,19 @@ def print_data(console: display.Console, facts: Mapping[str, Any]) -> None:
   for split, counts in facts['unseen'].items():
     if counts:
       console.print(unseen_line(counts, f'{split} rows'), soft_wrap=True)
+
+  few = [
+    f'{task} in {n:,} {split} rows'
+    for split, counts in facts.get('labelled', {}).items()
+    for task, n in counts.items()
+    if split != 'train' and facts['rows'][split] and n < _FEW_LABELS
+  ]
+  if few:
+    console.print(
+      f'caution: metrics of fewer than {_FEW_LABELS} labels vary much by '
+      f'chance, and there are labels of {", ".join(few)}',
+      soft_wrap=True,
+    )
 
 
 def unseen_line(counts: Mapping[str, int], who: str = 'rows') -> str:

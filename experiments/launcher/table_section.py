@@ -105,8 +105,8 @@ class Table:
   )
   separator: str = fields.text(
     '',
-    'the character between the fields of a CSV file, or tab. Default: found '
-    'from the first lines.',
+    'the character between the fields of a CSV file, or tab, also of '
+    'predictions. Default: found from the first lines; a comma in predictions.',
     taken_by=_TABLE,
   )
   encoding: str = fields.text(
@@ -118,7 +118,8 @@ class Table:
   decimal: str | None = fields.choice(
     None,
     ('.', ','),
-    'the decimal point of a CSV file. Default: found from the first lines.',
+    'the decimal point of a CSV file, also of predictions. Default: found from '
+    'the first lines; a point in predictions.',
     taken_by=_TABLE,
   )
   column_names: tuple[str, ...] = fields.names(

@@ -66,7 +66,7 @@ def find(sample: bytes, is_whole: bool, config: Config, file: str) -> Dialect:
       f'--encoding={encoding}: no such encoding of text is known; examples are '
       'utf-8, utf-16, cp1252 and latin-1'
     ) from error
-  separator = config.separator.replace('tab', '\t').replace('\\t', '\t')
+  separator = separator_of(config)
   if separator and (len(separator) > 1 or not separator.isascii()):
     raise InputError(
       f'--separator must be one ASCII character, or tab; found {separator!r}'
@@ -86,6 +86,11 @@ def find(sample: bytes, is_whole: bool, config: Config, file: str) -> Dialect:
       '--separator'
     )
   return Dialect(encoding, separator, point)
+
+
+def separator_of(config: Config) -> str:
+  """Returns the separator that the flag gives; '' if there is none."""
+  return config.separator.replace('tab', '\t').replace('\\t', '\t')
 
 
 def _encoding(sample: bytes, is_whole: bool) -> str:

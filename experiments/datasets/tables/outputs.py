@@ -3,13 +3,14 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich import table as rich_table
 
-from experiments.datasets.tables import mistakes
+from experiments.datasets.tables import dialect, mistakes
 from experiments.launcher import display, run_folder
+from experiments.launcher.options import Config
 from lplmtl import columns as raw
 from lplmtl import tabular
 from lplmtl.columns import Column, Factor
@@ -114,19 +115,43 @@ def texts(column: Column) -> list[str]:
   ]
 
 
-def csv_of(blocks: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+class Written(NamedTuple):
+  """How a CSV file of predictions is written; see `written`."""
+
+  separator: str = ','
+  point: str = '.'
+
+
+_PLAIN = Written()
+
+
+def written(config: Config) -> Written:
+  """Returns what --separator and --decimal say: they hold for both files.
+
+  With a decimal comma alone, semicolons separate.
+  """
+  point = config.decimal or '.'
+  separator = dialect.separator_of(config)
+  return Written(separator or (';' if point == ',' else ','), point)
+
+
+def csv_of(
+  blocks: Iterable[Mapping[str, Any]], style: Written = _PLAIN
+) -> Iterator[bytes]:
   """Returns the text of a CSV file, with a header, block by block."""
   for i, columns in enumerate(blocks):
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator='\n')
+    writer = csv.writer(out, delimiter=style.separator, lineterminator='\n')
     if not i:
       writer.writerow(columns)
-    writer.writerows(zip(*map(_cells, columns.values()), strict=True))
+    cells = [_cells(column, style.point) for column in columns.values()]
+    writer.writerows(zip(*cells, strict=True))
     yield out.getvalue().encode()
 
 
-def _cells(column: Any) -> Sequence[Any]:
+def _cells(column: Any, point: str) -> Sequence[Any]:
   """Returns texts of a column; nine digits tell all float32 numbers apart."""
   if getattr(column, 'dtype', np.dtype(object)).kind == 'f':
-    return ['' if np.isnan(x) else f'{x:.9g}' for x in column.tolist()]
+    texts = ['' if np.isnan(x) else f'{x:.9g}' for x in column.tolist()]
+    return [text.replace('.', point) for text in texts]
   return column.tolist() if hasattr(column, 'tolist') else column

@@ -87,12 +87,12 @@ def predict(
   index = config.index_column or (extra.get('config') or {}).get(
     'index_column', ''
   )
-  counts = _Counts()
+  counts, style = _Counts(), outputs.written(config)
   blocks = _predictions(
     predictor, config, index, bool(config.index_column), counts
   )
   if target == STDOUT:
-    for content in outputs.csv_of(blocks):
+    for content in outputs.csv_of(blocks, style):
       sys.stdout.write(content.decode())
     output.refuse_loss()
     for line in counts.lines(target):
@@ -103,7 +103,7 @@ def predict(
     if path.suffix.lower() in sources.ARROW:
       files.write(path, sources.arrow(path).write(blocks))
     else:
-      files.write(path, outputs.csv_of(blocks))
+      files.write(path, outputs.csv_of(blocks, style))
   except OSError as error:
     raise InputError(
       f'cannot write --predict_to={target} ({error.strerror or error})'

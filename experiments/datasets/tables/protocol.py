@@ -120,6 +120,7 @@ def encode(
     ValueError: labels or other columns do not fit the schema.
   """
   split, batches = 'train', {}  # `split`: for the message
+  labelled: dict[str, dict[str, int]] = {}
   # Metrics use no weights: rows that are only scored need none.
   is_trained = len(parts['train'].rows) > 0
   try:
@@ -140,6 +141,7 @@ def encode(
         what = 'training' if split == 'train' else split
         label_arrays.check_weights(schema, where, weights, what)
         _check_labels(where, what)
+      labelled[split] = {name: int(y.sum()) for name, y in where.items()}
       has_all = all(known.all() for known in where.values())
       known: Any = None if has_all else where  # None is faster
       batches[split] = Batch(features, labels, known, weights)
@@ -163,6 +165,7 @@ def encode(
     facts={
       **facts,
       'rows': {split: len(part.rows) for split, part in parts.items()},
+      'labelled': labelled,
       'unseen': {
         split: fitted.unseen(batches[split].features)
         for split in ('validation', 'test')
