@@ -57,18 +57,21 @@ class Growing:
     """Adds the rows of a block."""
     # After the first text, numbers are texts, too.
     values = None if self._num_texts else self._numbers(block, column)
-    self._blocks.append(
-      self._codes(block, column) if values is None else values
-    )
+    if values is None:
+      codes = self._codes(block, column)
+      values = codes.astype(np.min_scalar_type(self._num_texts))
+    self._blocks.append(values)
 
   def finish(self) -> Column:
     """Returns the whole column; the object is of no use afterwards."""
     if not self._num_texts:
-      return np.concatenate(self._blocks)
+      column = np.concatenate(self._blocks)
+      self._blocks.clear()  # other columns are yet to be finished
+      return column
     blocks = [self._as_codes(block) for block in self._blocks]
     self._blocks.clear()
     code_type = np.min_scalar_type(self._num_texts)
-    codes = np.concatenate([block.astype(code_type) for block in blocks])
+    codes = np.concatenate(blocks, dtype=code_type, casting='unsafe')
     texts = np.array(self._texts, object)
     self._code_of.clear()
     self._texts.clear()
