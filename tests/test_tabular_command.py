@@ -4,6 +4,7 @@ import csv
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import types
 
@@ -17,6 +18,7 @@ from experiments.datasets.census import sample
 from experiments.datasets.tables import outputs
 from experiments.launcher import display, fields, options, sections
 from experiments.launcher.errors import InputError
+from experiments.reporting import contents
 from lplmtl import data
 from lplmtl import tabular as library
 from lplmtl.columns import Factor
@@ -87,6 +89,13 @@ def test_a_run_says_what_it_learned_from(finished, capsys):
   assert 'this run is already finished' in shown
   for text in ('signup', 'target (regression)', 'bargain', 'yes (positive)'):
     assert text in shown
+
+
+def test_runs_on_the_same_table_fit_on_one_page(finished, tmp_path):
+  run, _, _ = finished
+  other = shutil.copytree(run, tmp_path / 'other')
+  found = contents.read([run, other])
+  assert [one.name for one in found.runs] == ['run', 'other']
 
 
 def test_metrics_are_those_of_what_is_predicted(finished):

@@ -104,7 +104,7 @@ def _check_same_data(parts: Sequence[tuple[pathlib.Path, Any]]) -> None:
     return {
       'data set': data['statement'],
       'files': {s: f['sha256'] for s, f in data['files'].items()},
-      'validation': config['validation'],
+      'validation': config.get('validation', 'tenth'),  # as in a table
       'split_seed': config['split_seed'],
     }
 
