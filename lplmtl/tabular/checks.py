@@ -190,8 +190,8 @@ def check_columns(schema: Schema, columns: Mapping[Any, Column]) -> None:
   ]
   if absent:
     others = [name for name in columns if name not in schema.inputs]
-    near = hints.nearest(absent[0], others)
-    near = f'{near} Else' if 'did you mean' in near else ':'
+    found = (hints.nearest(name, others) for name in absent)
+    near = next((f'{one} Else' for one in found if 'did you' in one), ':')
     them = 'them' if len(absent) > 1 else 'it'
     raise ValueError(
       f'the table lacks the column{"s" * (len(absent) > 1)} '
