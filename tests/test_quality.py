@@ -23,6 +23,7 @@ from experiments.launcher import (
   display,
   drawing,
   gate_map,
+  outcomes,
   panels,
   plots,
   quality,
@@ -184,6 +185,19 @@ def test_numbers_are_plain(drawn):
   assert axis.get_title() == 'price (EUR)\nR² 0.7500; mean error 43,750'
   assert '400,000' in axis.xaxis.get_major_formatter()(4e5)
   assert drawing.number(0.04375) == '0.04375'
+
+
+def test_a_true_zero_stays_zero():
+  task = tasks.regression('price')
+  mean, std = 0.3, 0.7
+  true = np.array([0.0, 2e-3, 1.0])
+  labels = ((true - mean) / std).astype(np.float32)
+  rows_of = lplmtl.Batch(None, {'price': labels})
+  found = outcomes.describe(
+    [task], {'price': labels[None, :, None]}, rows_of,
+    {'price': {'mean': mean, 'std': std}},
+  )  # fmt: skip
+  assert found['price']['true'] == [0.0, 2e-3, 1.0]
 
 
 def test_gates_are_in_the_order_of_the_tasks(drawn):

@@ -71,7 +71,7 @@ def label_epochs(axis: Any) -> None:
 
 
 def number(value: float) -> str:
-  """Returns a number as people write it, with at least four digits if any."""
+  """Returns 43,750 or 0.04375: a number with four digits or more."""
   return f'{value:,.0f}' if 1e3 <= abs(value) < 1e12 else f'{value:.4g}'
 
 

@@ -150,7 +150,7 @@ def _predictions(results: Mapping[str, Any]) -> str:
   for task, metrics in results['predictions'].items():
     first = quality.primary(metrics)
     shown = [name for name in (first, 'mae') if name in metrics]
-    values = [f'{quality.label(n)} {metrics[n]:.4g}' for n in shown]
+    values = [f'{quality.label(n)} {drawing.number(metrics[n])}' for n in shown]
     tasks.append(f'{task} {", ".join(values)}')
   seeds = results['config']['num_seeds']
   whose = f'mean of {seeds} seeds' if seeds > 1 else 'one seed'
