@@ -190,7 +190,8 @@ def check_columns(schema: Schema, columns: Mapping[Any, Column]) -> None:
   ]
   if absent:
     others = [name for name in columns if name not in schema.inputs]
-    found = (hints.nearest(name, others) for name in absent)
+    # Of a table of thousands of columns, the first few tell.
+    found = (hints.nearest(name, others) for name in absent[:12])
     near = next((f'{one} Else' for one in found if 'did you' in one), ':')
     them = 'them' if len(absent) > 1 else 'it'
     raise ValueError(

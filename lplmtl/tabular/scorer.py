@@ -44,13 +44,14 @@ class Scorer:
       if len(estimator.steps) > 1:
         X = estimator[:-1].transform(X)
       estimator = estimator[-1]
-    scores = estimator.scores(X, y)
-    if self.target not in scores:
+    predictor = getattr(estimator, 'predictor_', None)
+    known = predictor.schema.targets if predictor else {}
+    if predictor and self.target not in known:
       raise ValueError(
         f'the scorer names {self.target!r}, which is not a target'
-        f'{hints.nearest(self.target, scores)}'
+        f'{hints.nearest(self.target, known)}'
       )
-    metrics = scores[self.target]
+    metrics = estimator.scores(X, y)[self.target]
     name = self.metric.removeprefix('neg_') or next(iter(metrics))
     if name not in metrics:
       raise ValueError(
