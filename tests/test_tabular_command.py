@@ -372,7 +372,7 @@ def test_an_edited_schema_is_handed_back(finished, tmp_path, capsys):
     (['--targets=empty'], "target 'empty' has no label"),
     (['--targets=one'], "must have two classes or more"),
     (['--targets=city:binary'], 'two classes'),
-    (['--targets=churn', '--group_column=grp'], "'grp'"),
+    (['--targets=churn', '--group_column=grp'], "error: --group_column: there is no column 'grp'"),
     (['--targets=churn', '--data=nowhere.csv'], 'no such file or folder'),
     (['--targets=churn', '--test_data=nowhere.csv'], '--test_data=nowhere.csv: no such'),
     (['--targets=churn', '--weight_column=plan'], "plan"),

@@ -81,7 +81,7 @@ def _is_results(path: pathlib.Path) -> bool:
   try:
     files.check_regular(path)
     data = files.read_json(path)
-    names = {'architecture', 'balancer', 'epochs'}
+    names = {'architecture', 'balancer'}
     return names <= data['config'].keys() and {'test', 'title'} <= data.keys()
   except (OSError, ValueError, TypeError, KeyError, AttributeError):
     return False

@@ -14,9 +14,10 @@ from lplmtl.tabular import schema as schemas
 _KINDS = ('numbers', 'dates', 'yes or no')
 # The library's words for its arguments, and those of a command.
 _FLAGS = (
-  (r'^(categories|numbers|dates|booleans|ignore|positive|task_weights)(?=: )',
+  (r'^(categories|numbers|dates|booleans|ignore|positive|task_weights)'
+   r'(?=: there is no)',
    r'--\1'),
-  (r'^(weight|split|time|group)(?=: )', r'--\1_column'),
+  (r'^(weight|split|time|group)(?=: there is no)', r'--\1_column'),
   (r"\bdates=\{'(.+)': '(.+?)'\}", r'"--dates=\1:\2"'),
   (r'\bin (numbers|dates|missing)\b', r'in --\1'),
   (r'\(ignore\)', '(--ignore)'),
