@@ -364,7 +364,7 @@ def test_an_edited_schema_is_handed_back(finished, tmp_path, capsys):
     (['--targets=churn', '--index_column=Age'], "did you mean 'age'"),
     (['--targets=churn,plan:ordinal'], 'in schema.json, give it the kind ordinal'),
     (['--schema=nowhere.json'], 'nowhere.json: no such file'),
-    (['--targets=churn', '--dates=city:%d'], '--categories=city'),
+    (['--targets=churn', '--dates=city:%d.%m.%Y'], '--categories=city'),
     (['--targets=churn', '--tasks=income'], '--tasks is for Census-Income'),
     (['train', '--targets=churn'], 'to train, give --data and --targets'),
     (['--targets=churn', '--dataset=sample'], '--dataset is for Census-Income'),
