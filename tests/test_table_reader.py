@@ -214,6 +214,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('suffix', ['.parquet', '.feather'])
 def test_arrow_files_hold_what_csv_files_hold(suffix, tmp_path):
+  pytest.importorskip('pyarrow')
   frame = pd.DataFrame({
     'number': [1.5, None], 'whole': [3, 4], 'text': ['007', None],
     'flag': [True, False], 'when': pd.to_datetime(['2024-01-31', None]),

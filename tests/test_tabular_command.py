@@ -203,6 +203,7 @@ def test_predicting_without_targets_names_rows_by_a_column(
   assert _tabular(*arguments, '--predict_to=-') == 0
   lines = capsys.readouterr().out.splitlines()
   assert [line.split(',')[0] for line in lines] == ['id', *ids]
+  pytest.importorskip('pyarrow')
   assert _tabular(*arguments, f'--predict_to={tmp_path / "a.parquet"}') == 0
   assert (tmp_path / 'a.parquet').read_bytes()[:4] == b'PAR1'
 
