@@ -11,9 +11,9 @@ import numpy as np
 
 from lplmtl import tables as encoding
 from lplmtl import training, types
-from lplmtl.columns import Column, Factor, RowError
+from lplmtl.columns import Column, RowError
 from lplmtl.tables import Tables
-from lplmtl.tabular import build, checks, splits, targets
+from lplmtl.tabular import build, checks, facts, splits, targets
 from lplmtl.tabular.labels import complete
 from lplmtl.tabular.predictor import Predictor
 from lplmtl.tabular.schema import Schema
@@ -168,17 +168,7 @@ def _counted(numbers: np.ndarray | None) -> Iterator[None]:
 
 def take(columns: Columns, rows: np.ndarray) -> dict[Any, Column]:
   """Returns some rows of all columns."""
-  return {name: _take(column, rows) for name, column in columns.items()}
-
-
-def _take(column: Column, rows: np.ndarray) -> Column:
-  if isinstance(column, Factor):
-    return column.take(rows)
-  if hasattr(column, 'iloc'):
-    return column.iloc[rows]
-  if hasattr(column, 'dtype'):
-    return column[rows]
-  return [column[row] for row in rows]  # a list
+  return {name: facts.take(column, rows) for name, column in columns.items()}
 
 
 def encode(
