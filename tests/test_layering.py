@@ -248,6 +248,7 @@ ALLOWED = {
     'tables',
     'tabular.build',
     'tabular.checks',
+    'tabular.facts',
     'tabular.labels',
     'tabular.predictor',
     'tabular.schema',
