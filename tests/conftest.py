@@ -68,3 +68,13 @@ def census_dir():
   if not folder:
     pytest.skip('set LPLMTL_CENSUS_DIR to a folder with Census-Income files')
   return pathlib.Path(folder)
+
+
+@pytest.fixture(scope='session')
+def events():
+  """The names of JAX's events; a listener stays as long as the process."""
+  found = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: found.append(event)
+  )
+  return found

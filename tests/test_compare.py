@@ -492,4 +492,4 @@ def test_trees_without_lightgbm(monkeypatch, capsys, tmp_path, no_fits):
   monkeypatch.setitem(sys.modules, 'lightgbm', None)
   arguments = ('--row=trees', '--tree_setting=num_leaves=7')
   assert launch(*TINY, *arguments, f'--out_dir={tmp_path / "run"}') == 1
-  assert "pip install -e '.[trees]'" in capsys.readouterr().err
+  assert "pip install 'lplmtl[trees]'" in capsys.readouterr().err

@@ -56,16 +56,6 @@ def _fit(key=0, num_rows=48, width=4, scale=1.0, **changes):
   )
 
 
-@pytest.fixture(scope='module')
-def events():
-  """The names of JAX's events; a listener stays as long as the process."""
-  found = []
-  jax.monitoring.register_event_duration_secs_listener(
-    lambda event, *_, **__: found.append(event)
-  )
-  return found
-
-
 @pytest.fixture
 def count(events):
   """Calls a function, and returns how many programs it compiled."""
@@ -139,7 +129,7 @@ def test_folds_of_a_table_share_an_encoder():
     rows = {'city': [f'town {i}' for i in range(num_cities)]}
     table = tables.fit(rows, {})
     sizes += table.num_categories
-    encoders.append(build.make_encoder(settings, table, table.encode(rows)))
+    encoders.append(build.make_encoder(settings, table))
   assert sizes[0] < sizes[1]
   assert encoders[0] == encoders[1]
   assert sizes[1] <= encoders[0].num_categories[0] <= 1.25 * sizes[1]

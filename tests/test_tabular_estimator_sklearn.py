@@ -41,16 +41,6 @@ def late():
   return tabular.Estimator({'late': 'binary'}, **OPTIONS)
 
 
-@pytest.fixture(scope='module')
-def events():
-  """The names of JAX's events; a listener stays as long as the process."""
-  found = []
-  jax.monitoring.register_event_duration_secs_listener(
-    lambda event, *_, **__: found.append(event)
-  )
-  return found
-
-
 def test_every_option_is_a_parameter():
   names = {
     field.name

@@ -132,6 +132,6 @@ def _check_names(
 def _check_pytorch() -> None:
   if importlib.util.find_spec('torch') is None:
     raise InputError(
-      "--rival=pytorch needs PyTorch: pip install -e '.[bench]' (a CPU build "
+      "--rival=pytorch needs PyTorch: pip install 'lplmtl[bench]' (a CPU build "
       'is enough)'
     )

@@ -253,7 +253,7 @@ def _lightgbm() -> Any:
   except (ImportError, OSError) as error:  # OSError: no libgomp
     raise InputError(
       f'the row `trees` needs LightGBM, which cannot be imported ({error}): '
-      "pip install -e '.[trees]', or leave the row out"
+      "pip install 'lplmtl[trees]', or leave the row out"
     ) from error
   logger = logging.getLogger('lightgbm')
   if not logger.handlers:

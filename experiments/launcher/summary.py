@@ -82,7 +82,7 @@ def print_results(
   if 'predictions' in results:
     console.print(_predictions(results), soft_wrap=True)
   if not drawing.is_available():
-    console.print("no curves.png: pip install -e '.[plots]' for pictures")
+    console.print("no curves.png: pip install 'lplmtl[plots]' for pictures")
 
 
 def print_finished(

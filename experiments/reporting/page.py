@@ -54,7 +54,7 @@ def make(
   """
   if not drawing.is_available():
     raise InputError(
-      "a report needs pictures: pip install -e '.[plots]' for Matplotlib"
+      "a report needs pictures: pip install 'lplmtl[plots]' for Matplotlib"
     )
   if not paths:
     raise InputError(

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
-import numpy as np
 import optax
 from optax import contrib
 
@@ -16,16 +15,8 @@ from lplmtl.tabular.settings import Settings
 from lplmtl.types import Aggregator, Balancer, Task
 
 
-def make_encoder(
-  settings: Settings, tables: Tables, features: Mapping[str, np.ndarray]
-) -> nn.Module:
-  """Builds the encoder of a table, with feature crosses if asked for.
-
-  Args:
-    settings: sizes.
-    tables: what encoded the rows.
-    features: the encoded training rows.
-  """
+def make_encoder(settings: Settings, tables: Tables) -> nn.Module:
+  """Builds the encoder of a table, with feature crosses if asked for."""
   columns = encoder.TabularEncoder(
     tuple(map(_rounded, tables.num_categories)),
     settings.embed_dim,
@@ -97,10 +88,7 @@ def make_model(
 
 @dataclasses.dataclass(frozen=True)
 class ModelMaker:
-  """Makes the model from the dropout rate of one member of a population.
-
-  Equal settings make equal makers, so that programs are kept between fits.
-  """
+  """Makes the model from the dropout rate of one member of a population."""
 
   settings: Settings
   tasks: tuple[Task, ...]

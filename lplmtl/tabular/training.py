@@ -258,7 +258,7 @@ def fit_tables(
 
 def make_model(rows: Rows, settings: Settings) -> Any:
   """Builds the model of encoded rows."""
-  encoder = build.make_encoder(settings, rows.tables, rows.train.features)
+  encoder = build.make_encoder(settings, rows.tables)
   return build.make_model(settings, rows.tasks, encoder)
 
 

@@ -201,7 +201,7 @@ def _train(rows: tables.Rows, members: Sequence[Settings]) -> list[Trial]:
     for name in ('learning_rate', 'weight_decay', 'dropout')
   }
   settings = members[0]
-  encoder = build.make_encoder(settings, rows.tables, rows.train.features)
+  encoder = build.make_encoder(settings, rows.tables)
   maker = build.ModelMaker(settings, rows.tasks, encoder)
   try:
     result = tables.fit(rows, settings, maker, hyperparams)
