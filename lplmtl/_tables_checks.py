@@ -60,15 +60,17 @@ def column_name(name: Any) -> str | int:
   )
 
 
-def check_sizes(
-  num_bins: Any, min_count: Any, max_vocabulary: Any, num_buckets: Any
-) -> None:
-  """Raises ValueError for a size that is out of range."""
+def check_bins(num_bins: Any) -> None:
+  """Raises ValueError unless it is a number of bins, or 0."""
   is_integer = isinstance(num_bins, numbers.Integral)
   if not is_integer or num_bins < 0 or num_bins == 1:
     raise ValueError(
       f'num_bins must be 0 or a whole number of at least 2, found {num_bins!r}'
     )
+
+
+def check_counts(min_count: Any, max_vocabulary: Any, num_buckets: Any) -> None:
+  """Raises ValueError for a size of vocabularies that is out of range."""
   for name, size in (
     ('min_count', min_count),
     ('max_vocabulary', 1 if max_vocabulary is None else max_vocabulary),

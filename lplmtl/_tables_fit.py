@@ -1,6 +1,7 @@
 """The parts of `lplmtl.tables.fit`."""
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,31 +12,75 @@ from lplmtl.dates import Date
 from lplmtl.numeric import Numeric
 
 
+@dataclasses.dataclass(frozen=True)
+class Rules:
+  """What becomes of missing values, rare categories and too many of them.
+
+  A missing category is a value of its own in any case.
+
+  Attributes:
+    fill_missing: whether numbers and dates may be missing. They count as the
+      median of the training rows; a flag tells them apart if any are missing
+      there.
+    missing: texts that stand for a missing value in any column, beside blank
+      ones, `None`, `nan` and the like.
+    min_count: the least number of rows that a category must occur in; the
+      others share id 0 with those that never occur.
+    max_vocabulary: the largest vocabulary; a column with more values has each
+      hashed into two of `num_buckets` buckets (see `hashing.buckets`), however
+      rare. None for no limit.
+    num_buckets: see `max_vocabulary`.
+
+  Raises:
+    ValueError: a size is out of range, or `missing` is not a tuple of texts.
+
+  Example:
+    >>> from lplmtl import tables
+    >>> rules = tables.Rules(fill_missing=True, missing=('?',))
+    >>> tables.fit({}, {'age': [30, '?', 50]}, rules=rules).flags
+    {'age': 1}
+  """
+
+  fill_missing: bool = False
+  missing: Collection[str] = ()
+  min_count: int = 1
+  max_vocabulary: int | None = None
+  num_buckets: int = 4096
+
+  def __post_init__(self) -> None:
+    _tables_checks.check_counts(
+      self.min_count, self.max_vocabulary, self.num_buckets
+    )
+    _tables_checks.missing_texts(self.missing)
+
+  @functools.cached_property
+  def texts(self) -> frozenset[str]:
+    """The texts of `missing` in canonical form."""
+    return _tables_checks.missing_texts(self.missing)
+
+
 def categories(
-  columns: Mapping[str, Column],
-  missing: frozenset[str],
-  min_count: int,
-  max_vocabulary: int | None,
-  num_buckets: int,
+  columns: Mapping[str, Column], rules: Rules
 ) -> tuple[dict[Any, tuple[str, ...]], dict[Any, int]]:
   """Returns vocabularies, and the buckets of columns that exceed them."""
   vocabularies, hashed = {}, {}
   for name, column in columns.items():
-    values = vocabulary.fit(name, column, missing, min_count)
-    if max_vocabulary is not None and len(values) > max_vocabulary:
-      hashed[_tables_checks.column_name(name)] = int(num_buckets)
+    values = vocabulary.fit(name, column, rules.texts, rules.min_count)
+    most = rules.max_vocabulary
+    if most is not None and len(values) > most:
+      hashed[_tables_checks.column_name(name)] = int(rules.num_buckets)
     else:
       vocabularies[_tables_checks.column_name(name)] = values
   return vocabularies, hashed
 
 
 def booleans(
-  columns: Mapping[str, Column], missing: frozenset[str]
+  columns: Mapping[str, Column], rules: Rules
 ) -> dict[Any, tuple[str, ...]]:
   """Returns vocabularies."""
   return {
     _tables_checks.column_name(name): vocabulary.fit_boolean(
-      name, column, missing
+      name, column, rules.texts
     )
     for name, column in columns.items()
   }
@@ -43,36 +88,32 @@ def booleans(
 
 def numbers(
   columns: Mapping[str, Column],
-  missing: frozenset[str],
+  rules: Rules,
   log: Collection[str],
   num_bins: int,
-  fill: bool,
 ) -> dict[Any, Numeric]:
   """Returns scalers."""
   return {
     _tables_checks.column_name(name): numeric.fit(
       name,
-      numeric.read(name, column, missing),
+      numeric.read(name, column, rules.texts),
       log=name in log,
       num_bins=num_bins,
-      fill=fill,
+      fill=rules.fill_missing,
     )
     for name, column in columns.items()
   }
 
 
 def dates(
-  columns: Mapping[str, tuple[Column, str]],
-  missing: frozenset[str],
-  num_bins: int,
-  fill: bool,
+  columns: Mapping[str, tuple[Column, str]], rules: Rules, num_bins: int
 ) -> tuple[dict[Any, Date], dict[str, Numeric]]:
   """Returns dates, and the scalers of their parts."""
   fitted: dict[Any, Date] = {}
   scalers: dict[str, Numeric] = {}
   for name, (column, form) in columns.items():
-    times = times_of.read(name, column, form, missing)
-    if not fill:
+    times = times_of.read(name, column, form, rules.texts)
+    if not rules.fill_missing:
       times_of.check_present(name, times)
     date = times_of.fit(name, times, form)
     fitted[_tables_checks.column_name(name)] = date
@@ -82,9 +123,17 @@ def dates(
         date.number(times, part),
         log=False,
         num_bins=num_bins,
-        fill=fill,
+        fill=rules.fill_missing,
       )
       # One flag stands for all parts of a date.
       scaler = dataclasses.replace(scaler, flag=False)
       _tables_checks.join(scalers, {f'{name}.{part}': scaler})
   return fitted, scalers
+
+
+def interpolated(scalers: Mapping[Any, Numeric]) -> dict[Any, Numeric]:
+  """Has a number's place among the edges of its bins encoded, not the bin."""
+  return {
+    name: dataclasses.replace(scaler, interpolate=bool(scaler.edges))
+    for name, scaler in scalers.items()
+  }

@@ -24,6 +24,7 @@ from lplmtl import (
 )
 from lplmtl import columns as raw
 from lplmtl import dates as times_of
+from lplmtl._tables_fit import Rules
 from lplmtl.columns import Column, Factor, RowError
 from lplmtl.dates import Date
 from lplmtl.numeric import FURTHEST, Numeric, bin_edges, numbers_of
@@ -31,10 +32,11 @@ from lplmtl.vocabulary import UNSEEN
 
 __all__ = (
   'FURTHEST', 'UNSEEN', 'Column', 'Date', 'Factor', 'Numeric', 'RowError',
-  'Tables', 'bin_edges', 'fit', 'numbers_of',
+  'Rules', 'Tables', 'bin_edges', 'fit', 'numbers_of',
 )  # fmt: skip
 
 _NONE: Mapping[Any, Any] = types.MappingProxyType({})
+_RULES = Rules()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,18 +240,13 @@ def fit(
   interpolate: bool = False,
   booleans: Mapping[str, Column] = _NONE,
   dates: Mapping[str, tuple[Column, str]] = _NONE,
-  fill_missing: bool = False,
-  missing: Collection[str] = (),
-  min_count: int = 1,
-  max_vocabulary: int | None = None,
-  num_buckets: int = 4096,
+  rules: Rules = _RULES,
 ) -> Tables:
   """Fits tables on training rows.
 
   Args:
     categories: `{column: Factor or [N]}`; values are compared as
       `columns.canonical` returns them, and ids follow their sorted order.
-      Missing values are a value of their own.
     numerics: `{column: Factor or [N] numbers}`; texts that are numbers will do.
     log: the numeric columns to take the logarithm of, for heavy tails.
     num_bins: the maximum number of bins for each numeric column (see
@@ -261,66 +258,36 @@ def fit(
     dates: `{column: (Factor or [N], format)}`, the format as for
       `datetime.strptime`, empty for ISO 8601. They become numeric columns (see
       `dates.Date`), in UTC.
-    fill_missing: whether numbers and dates may be missing. They count as the
-      median of the training rows; a flag tells them apart if any are missing
-      there.
-    missing: texts that stand for a missing value in any column, beside blank
-      ones, `None`, `nan` and the like.
-    min_count: the least number of rows that a category must occur in; the
-      others share id 0 with those that never occur.
-    max_vocabulary: the largest vocabulary; a column with more values has each
-      hashed into two of `num_buckets` buckets (see `hashing.buckets`), however
-      rare. None for no limit.
-    num_buckets: see `max_vocabulary`.
-
-  Returns:
-    Tables.
+    rules: what becomes of missing, rare and too many values.
 
   Raises:
     ValueError: there are no rows, lengths differ, names clash or are neither
-      strings nor integers, `log` names a column that is not numeric, or a size
-      is out of range; RowError if a number is infinite, too large to scale or
-      (without `fill_missing`) missing, or if a text is no number, date or
-      boolean.
+      strings nor integers, `log` names a column that is not numeric, or
+      `num_bins` is out of range; RowError if a number is infinite, too large to
+      scale or (without `fill_missing`) missing, or if a text is no number, date
+      or boolean.
 
   Example:
     >>> tables = fit({'city': ['Oslo', 'Rome', 'Oslo']}, {'age': [30, 40, 50]})
     >>> encoded = tables.encode({'city': ['Rome', 'Lima'], 'age': [40, 40]})
     >>> encoded['categories'].tolist()  # id 0: never seen in training
     [[2], [0]]
-    >>> encoded['numeric'].tolist()
-    [[0.0], [0.0]]
   """
-  _tables_checks.check_sizes(num_bins, min_count, max_vocabulary, num_buckets)
-  for argument, columns in (
-    ('categories', categories),
-    ('numerics', numerics),
-    ('booleans', booleans),
-    ('dates', dates),
-  ):
+  _tables_checks.check_bins(num_bins)
+  plain = {'categories': categories, 'numerics': numerics, 'booleans': booleans}
+  for argument, columns in {**plain, 'dates': dates}.items():
     _tables_checks.check_columns(argument, columns)
   _tables_checks.check_names('log', log, list(numerics))
-  known = _tables_checks.missing_texts(missing)
-  vocabularies, hashed = _tables_fit.categories(
-    categories, known, min_count, max_vocabulary, num_buckets
-  )
-  _tables_checks.join(vocabularies, _tables_fit.booleans(booleans, known))
-  scalers = _tables_fit.numbers(numerics, known, log, num_bins, fill_missing)
-  fitted, parts = _tables_fit.dates(dates, known, num_bins, fill_missing)
+  vocabularies, hashed = _tables_fit.categories(categories, rules)
+  _tables_checks.join(vocabularies, _tables_fit.booleans(booleans, rules))
+  scalers = _tables_fit.numbers(numerics, rules, log, num_bins)
+  fitted, parts = _tables_fit.dates(dates, rules, num_bins)
   _tables_checks.join(scalers, parts)
   if interpolate:
-    scalers = {
-      name: dataclasses.replace(scaler, interpolate=bool(scaler.edges))
-      for name, scaler in scalers.items()
-    }
+    scalers = _tables_fit.interpolated(scalers)
   # A DataFrame has `items`, but its `values` are something else.
-  given = [c for x in (categories, numerics, booleans) for _, c in x.items()]
+  given = [column for one in plain.values() for _, column in one.items()]
   raw.common_length([*given, *(column for _, (column, _) in dates.items())])
-  return Tables(
-    vocabularies,
-    scalers,
-    tuple(_tables_checks.column_name(name) for name in booleans),
-    fitted,
-    hashed,
-    tuple(sorted(known)),
-  )
+  names = tuple(_tables_checks.column_name(name) for name in booleans)
+  missing = tuple(sorted(rules.texts))
+  return Tables(vocabularies, scalers, names, fitted, hashed, missing)

@@ -83,7 +83,7 @@ def make(names=tuple(TASKS), seed=0):
       {name: train[name] for name in ('city', 'plan')},
       {name: train[name] for name in NUMBERS},
       num_bins=num_bins,
-      fill_missing=True,
+      rules=tables.Rules(fill_missing=True),
     )
     made = {
       split: batch._replace(features=fitted.encode(columns[split]))

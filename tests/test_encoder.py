@@ -83,8 +83,9 @@ def test_a_hashed_table_trains_and_scores(tmp_path):
   """From raw rows to predictions, through a saved model."""
   rows = {'user': [f'u{i % 40}' for i in range(80)], 'n': [*range(79), None]}
   fitted = lplmtl.tables.fit(
-    {'user': rows['user']}, {'n': rows['n']}, max_vocabulary=8, num_buckets=64,
-    fill_missing=True,
+    {'user': rows['user']}, {'n': rows['n']}, rules=lplmtl.tables.Rules(
+      fill_missing=True, max_vocabulary=8, num_buckets=64,
+    ),
   )  # fmt: skip
   encoder = lplmtl.TabularEncoder(
     fitted.num_categories, 2, fitted.num_ordered, fitted.num_buckets
@@ -127,7 +128,11 @@ def test_positions_replace_bins():
   table = {'age': np.array([1.0, 2.0, np.nan, 4.0, 80.0]), 'one': np.ones(5)}
   city = {'city': ['a', 'b', 'a', 'b', 'a']}
   fitted = tables.fit(
-    city, table, num_bins=3, interpolate=True, fill_missing=True
+    city,
+    table,
+    num_bins=3,
+    interpolate=True,
+    rules=tables.Rules(fill_missing=True),
   )
   rows = fitted.encode({**city, **table})
   assert fitted.num_categories == (3,) and fitted.num_pieces == (3,)

@@ -186,8 +186,8 @@ def test_trees_read_what_is_missing_as_missing():
   """NaN in place of fill value and flag; pairs of buckets as one category."""
   columns = {'zip': ['a', 'b', 'c', 'a'], 'age': [1.0, np.nan, 3.0, 5.0]}
   made = tables.fit(
-    {'zip': columns['zip']}, {'age': columns['age']}, fill_missing=True,
-    max_vocabulary=2, num_buckets=50,
+    {'zip': columns['zip']}, {'age': columns['age']},
+    rules=tables.Rules(fill_missing=True, max_vocabulary=2, num_buckets=50),
   )  # fmt: skip
   assert made.num_buckets == (50,) and made.flags
   rows = Batch(made.encode(columns), {})

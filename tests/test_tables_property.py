@@ -75,8 +75,10 @@ def fitted():
     {name: TRAIN[name] for name in ('category', 'hashed')},
     {name: TRAIN[name] for name in ('number', 'money')},
     log=('money',), num_bins=4, booleans={'boolean': TRAIN['boolean']},
-    dates={'date': (TRAIN['date'], '')}, fill_missing=True, missing=TEXTS,
-    min_count=2, max_vocabulary=5, num_buckets=16,
+    dates={'date': (TRAIN['date'], '')}, rules=tables.Rules(
+      fill_missing=True, missing=TEXTS, min_count=2, max_vocabulary=5,
+      num_buckets=16,
+    ),
   )  # fmt: skip
 
 

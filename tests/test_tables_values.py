@@ -16,9 +16,9 @@ from lplmtl.tables import Factor
 NAN = float('nan')
 
 
-def _numbers(train, rows, **options):
-  options = {'fill_missing': True, **options}
-  fitted = tables.fit({}, {'x': train}, **options)
+def _numbers(train, rows, fill_missing=True, **options):
+  rules = tables.Rules(fill_missing=fill_missing)
+  fitted = tables.fit({}, {'x': train}, rules=rules, **options)
   return fitted, fitted.encode({'x': rows})['numeric']
 
 
@@ -136,30 +136,30 @@ def test_a_text_in_a_factor_that_no_row_has_is_ignored():
 # Categories.
 
 
-def _ids(train, rows, **options):
+def _ids(train, rows, **rules):
   return (
-    tables.fit({'x': train}, {}, **options)
+    tables.fit({'x': train}, {}, rules=tables.Rules(**rules))
     .encode({'x': rows})['categories'][:, 0]
     .tolist()
   )
 
 
 def test_texts_that_mean_missing():
-  options = {'missing': ('?', 'unknown', '-9')}
+  rules = {'missing': ('?', 'unknown', '-9')}
   train = ['a', '?', None, 'b', -9]
   rows = ['?', ' unknown ', -9.0, '', pd.NA, 'b', 'c']
-  fitted = tables.fit({'x': train}, {}, **options)
+  fitted = tables.fit({'x': train}, {}, rules=tables.Rules(**rules))
   assert fitted.vocabularies == {'x': ('a', 'b', 'nan')}
   assert fitted.missing == ('-9', '?', 'unknown')
-  assert _ids(train, rows, **options) == [3, 3, 3, 3, 3, 2, 0]
+  assert _ids(train, rows, **rules) == [3, 3, 3, 3, 3, 2, 0]
   # Where training had none missing, it is a value like any other unseen one.
-  assert _ids(['a', 'b'], ['?', None, 'a'], **options) == [0, 0, 1]
+  assert _ids(['a', 'b'], ['?', None, 'a'], **rules) == [0, 0, 1]
 
 
 @pytest.mark.parametrize('missing', ['?', (1,), None])
 def test_missing_is_a_tuple_of_texts(missing):
   with pytest.raises(ValueError, match='missing must be a tuple of texts'):
-    tables.fit({'x': ['a']}, {}, missing=missing)
+    tables.Rules(missing=missing)
 
 
 def test_large_integers_beside_missing_ones_keep_their_digits():
@@ -181,7 +181,7 @@ def test_times_of_all_zones_are_utc():
 
 def test_rare_values_share_an_id_with_unseen_ones():
   train = ['a'] * 3 + ['b'] * 2 + ['c', None]
-  fitted = tables.fit({'x': train}, {}, min_count=2)
+  fitted = tables.fit({'x': train}, {}, rules=tables.Rules(min_count=2))
   assert fitted.vocabularies == {'x': ('a', 'b')}
   encoded = fitted.encode({'x': ['a', 'b', 'c', 'd', None]})
   assert encoded['categories'][:, 0].tolist() == [1, 2, 0, 0, 0]
@@ -219,9 +219,9 @@ def test_what_is_no_boolean():
 TIMES = ['2020-02-28T12:00:00', '2020-03-01', '2021-03-02 06:00']
 
 
-def _dates(train, rows, format='', **options):
-  options = {'fill_missing': True, **options}
-  fitted = tables.fit({}, {}, dates={'day': (train, format)}, **options)
+def _dates(train, rows, format='', **rules):
+  rules = tables.Rules(**{'fill_missing': True, **rules})
+  fitted = tables.fit({}, {}, dates={'day': (train, format)}, rules=rules)
   encoded = fitted.encode({'day': rows})['numeric'].astype(float)
   scalers = fitted.numerics.values()
   stds, means = (
@@ -269,10 +269,8 @@ def test_parts_that_do_not_vary_are_left_out():
 
 @pytest.mark.parametrize('missing', [*MISSING, np.datetime64('NaT', 's'), 'unknown', '1900-01-01'], ids=str)  # fmt: skip
 def test_a_missing_date_is_the_median_beside_one_flag(missing):
-  options = {'missing': ('unknown', '1900-01-01')}
-  fitted, numbers, flags = _dates(
-    [*TIMES, missing], [missing, *TIMES], **options
-  )
+  rules = {'missing': ('unknown', '1900-01-01')}
+  fitted, numbers, flags = _dates([*TIMES, missing], [missing, *TIMES], **rules)
   assert set(fitted.flags) == set(fitted.numerics)
   assert set(fitted.flags.values()) == {5}
   assert flags[:, 0].tolist() == [1, 0, 0, 0]
@@ -392,7 +390,7 @@ def test_columns_of_arrow():
     booleans={'flag': [True, None, False]},
     dates={'day': (['2020-01-02T05:00', None, '2020-02-01'], ''),
            'date': (['2020-01-02', None, '2020-02-01'], '')},
-    fill_missing=True,
+    rules=tables.Rules(fill_missing=True),
   )  # fmt: skip
   times = pd.Series(
     pd.to_datetime(['2020-01-02 05:00', None, '2020-02-01 00:00'])
@@ -417,7 +415,8 @@ def test_columns_of_arrow():
     )
     fitted = tables.fit(
       frame[['city', 'code']], frame[['n', 'm']], booleans=frame[['flag']],
-      dates={name: (frame[name], '') for name in ('day', 'date')}, fill_missing=True,
+      dates={name: (frame[name], '') for name in ('day', 'date')},
+      rules=tables.Rules(fill_missing=True),
     )  # fmt: skip
     assert fitted == wanted
 
@@ -526,7 +525,9 @@ def test_large_vocabularies_are_hashed():
     'user': [f'u{i}' for i in range(20)] + [None],
     'x': list('ab') * 10 + ['a'],
   }
-  fitted = tables.fit(train, {}, max_vocabulary=5, num_buckets=64)
+  fitted = tables.fit(
+    train, {}, rules=tables.Rules(max_vocabulary=5, num_buckets=64)
+  )
   assert (fitted.num_categories, fitted.num_buckets) == ((3,), (64,))
   assert fitted.hashed == {'user': 64}
   again = tables.Tables.from_json(json.loads(json.dumps(fitted.to_json())))
@@ -541,9 +542,13 @@ def test_large_vocabularies_are_hashed():
   )
   assert fitted.unseen(encoded) == {'x': 1}
   # At the bound, and where rare values leave few enough, there is no hashing.
-  assert tables.fit(train, {}, max_vocabulary=21).hashed == {}
+  assert (
+    tables.fit(train, {}, rules=tables.Rules(max_vocabulary=21)).hashed == {}
+  )
   few = tables.fit(
-    {'user': [*train['user'], 'u1']}, {}, max_vocabulary=5, min_count=2
+    {'user': [*train['user'], 'u1']},
+    {},
+    rules=tables.Rules(max_vocabulary=5, min_count=2),
   )
   assert few.vocabularies == {'user': ('u1',)}
 
@@ -583,14 +588,14 @@ def test_data_that_to_json_did_not_return(change, complaint):
 @pytest.mark.parametrize('size', [0, 2.5, True, '3'])
 def test_sizes_are_whole_numbers(name, size):
   with pytest.raises(ValueError, match=f'{name} must be .* found {size!r}'):
-    tables.fit({'x': ['a']}, {}, **{name: size})
+    tables.Rules(**{name: size})
 
 
 def test_names_that_are_numbers():
   frame = pd.DataFrame({0: TIMES, 1: [True, False, None], 2: ['a', 'b', 'c']})
   fitted = tables.fit(
     {2: frame[2]}, {}, booleans={1: frame[1]}, dates={np.int64(0): (frame[0], '')},
-    max_vocabulary=2,
+    rules=tables.Rules(max_vocabulary=2),
   )  # fmt: skip
   assert fitted.booleans == (1,) and fitted.hashed == {2: 4096}
   again = tables.Tables.from_json(json.loads(json.dumps(fitted.to_json())))
@@ -618,7 +623,7 @@ def test_long_tables_are_encoded_as_their_rows(log):
     num_bins=16,
     interpolate=not log,
     dates={'day': (columns['day'], '')},
-    fill_missing=True,
+    rules=tables.Rules(fill_missing=True),
   )
   encoded = fitted.encode(columns)
   for start in (0, 16_380, 39_990):

@@ -248,11 +248,13 @@ def fit_tables(
       name: (column, inputs[name].format)
       for name, column in pick('date').items()
     },
-    fill_missing=True,
-    missing=schema.missing,
-    min_count=schema.min_count,
-    max_vocabulary=schema.max_vocabulary,
-    num_buckets=schema.num_buckets,
+    rules=encoding.Rules(
+      fill_missing=True,
+      missing=schema.missing,
+      min_count=schema.min_count,
+      max_vocabulary=schema.max_vocabulary,
+      num_buckets=schema.num_buckets,
+    ),
   )
 
 
