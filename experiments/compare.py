@@ -78,10 +78,9 @@ def main(argv: list[str]) -> None:
   """Fits, prints and writes the comparison that the flags ask for."""
   with frame.command(
     'interrupted: finished fits are kept, and the same command resumes'
-  ) as heed_signals:
+  ) as ready:
     # JAX and pandas take seconds to import: not for --help.
     from experiments.comparison import plan, publish, run
-    from experiments.launcher import jax_setup
 
     options.refuse_arguments(argv)
     target = parsing.path('--publish_to', flags.FLAGS.publish_to)
@@ -91,8 +90,7 @@ def main(argv: list[str]) -> None:
     asked = plan.from_flags(flags.FLAGS)
     folder = parsing.path('--out_dir', asked.base.out_dir or 'runs/comparison')
     dataset = datasets.find(asked.base)
-    jax_setup.apply(asked.base)
-    heed_signals()
+    ready(asked.base)
     results = run.compare(asked, dataset, folder)
     if flags.FLAGS.publish_to and len(results['rows']) == len(asked.rows):
       print(publish.add(folder, target))

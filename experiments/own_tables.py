@@ -27,12 +27,13 @@ flags.DEFINE_string('out', '', 'Own tables: a JSON file for the figures.')
 
 def main(argv: list[str]) -> None:
   """Compares on the tables that the flags name."""
-  with frame.command('interrupted: nothing is kept'):
+  with frame.command('interrupted: nothing is kept') as ready:
     options.refuse_arguments(argv)
     # JAX and pandas take seconds to import: not for --help.
     from experiments.comparison import estimator
     from experiments.datasets import packaged
 
+    ready()
     names = flags.FLAGS.tables or list(packaged.TABLES)
     unknown = [name for name in names if name not in packaged.TABLES]
     if unknown:

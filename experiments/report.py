@@ -15,11 +15,11 @@ flags.DEFINE_string('report_dir', 'report', 'Report: the folder for the page.')
 
 def main(argv: list[str]) -> None:
   """Makes a page of the runs and comparisons that the arguments name."""
-  with frame.command() as heed_signals:
+  with frame.command() as ready:
     # NumPy, JAX and Matplotlib take seconds to import: not for --help.
     from experiments.reporting import page
 
-    heed_signals()
+    ready()
     written = page.make(
       [parsing.path('a run to report', path) for path in argv[1:]],
       parsing.path('--report_dir', flags.FLAGS.report_dir),

@@ -11,13 +11,11 @@ and handing it back with --schema. Most runs need no other flags than these;
 --epochs, --num_seeds and --architecture are the next to try.
 """
 
-from typing import Any
-
 from absl import flags
 
-from experiments import datasets
-from experiments.launcher import frame, interrupts, options, output, parsing
+from experiments.launcher import frame, options, parsing, start
 from experiments.launcher.errors import InputError
+from experiments.launcher.start import run as run
 
 options.define_flags(options.TABLE_DEFAULTS)
 for _name in options.of_tables():
@@ -38,27 +36,9 @@ _HINT = (
 )
 
 
-def run(config: options.Config) -> dict[str, Any]:
-  """Trains, scores, prints and writes what a Config asks for.
-
-  Returns:
-    What is written to results.json.
-
-  Raises:
-    InputError: a mistake in the Config or the files.
-    Exception: of other kinds, see `launcher.run.execute`.
-  """
-  # JAX takes seconds to import: not for --help.
-  from experiments.launcher import run
-
-  return run.execute(config, datasets.find)
-
-
 def main(argv: list[str]) -> None:
   """Trains, scores a saved model (--eval_only) or predicts (--predict_to)."""
-  with frame.command(
-    'interrupted outside training: nothing new is kept'
-  ) as heed_signals:
+  with frame.command(start.INTERRUPTED) as ready:
     options.refuse_arguments(argv, _HINT)
     config = options.from_flags(flags.FLAGS)
     given = options.given(flags.FLAGS)
@@ -72,20 +52,14 @@ def main(argv: list[str]) -> None:
         '--model and --predict_to belong together: the model that predicts, '
         'and the file for its predictions'
       )
-    # Deferred as in `run`; a mistyped flag has been reported by now.
-    from experiments.datasets.tables import predicting
-    from experiments.launcher import jax_setup, run, unused
-
-    jax_setup.apply(config)
-    heed_signals()
-    if flags.FLAGS.predict_to:
-      predicting.predict(config, given, model, flags.FLAGS.predict_to)
+    if not flags.FLAGS.predict_to:
+      start.from_flags(config, given, ready)
       return
-    if not config.eval_only:
-      unused.refuse([config], given)
-    run.execute(config, datasets.find, on_again=interrupts.leave)
-    if config.eval_only:
-      output.refuse_loss()  # the printed table is all the output
+    # JAX takes seconds to import: not for --help.
+    from experiments.datasets.tables import predicting
+
+    ready(config)
+    predicting.predict(config, given, model, flags.FLAGS.predict_to)
 
 
 if __name__ == '__main__':

@@ -89,14 +89,14 @@ flags.DEFINE_string('out', '', 'JSON file for the figures; none by default.')
 
 def main(argv: list[str]) -> None:
   """Measures what the flags ask for, and prints a table per model."""
-  with frame.command() as heed_signals:
+  with frame.command() as ready:
     # JAX takes seconds to import: not for --help.
     from experiments.benchmark import plan, run
 
     options.refuse_arguments(argv)
     asked = plan.from_flags(flags.FLAGS)
     dataset = datasets.find(asked.data)
-    heed_signals()
+    ready()
     run.measure(asked, dataset)
 
 

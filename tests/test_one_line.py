@@ -177,7 +177,8 @@ def test_a_model_does_not_decide_where_data_are_read(tmp_path, monkeypatch):
   extra = {'config': saved.to_json(), 'data': {}}
   monkeypatch.setattr(checkpoint, 'load', lambda folder: (None, None, None))
   monkeypatch.setattr(checkpoint, 'load_extra', lambda folder: extra)
-  monkeypatch.setattr(protocol, 'load', load)
+  known = protocol.DATASET._replace(load=load)
+  monkeypatch.setattr(protocol, 'DATASET', known)
   ours = Config(out_dir=str(tmp_path), eval_only=True)
   with pytest.raises(InputError, match="in '/home/of/a/stranger': give --data"):
     census.run(ours)

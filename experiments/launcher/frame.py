@@ -4,15 +4,15 @@ A command imports little (absl, the options), so that --help answers at once,
 and looks like this:
 
     def main(argv):
-      with frame.command() as heed_signals:
+      with frame.command() as ready:
         from experiments... import ...  # JAX and what is built on it
-        heed_signals()
+        ready(config)
         ...
 
     if __name__ == '__main__':
       frame.run(main)
 
-`heed_signals` comes right after the last import.
+`ready` comes right after the last import.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from experiments.launcher import errors, interrupts, output
+from experiments.launcher.options import Config
 
 # What users look for among the flags, but is elsewhere.
 _ELSEWHERE = {
@@ -43,7 +44,7 @@ _HELP = {'--help', '-help', '-h', '--helpshort', '--helpfull'}
 
 
 @contextlib.contextmanager
-def command(interrupted: str = '') -> Iterator[Callable[[], None]]:
+def command(interrupted: str = '') -> Iterator[Callable[..., None]]:
   """Ends a command with one line, whether it fails or is interrupted.
 
   Exit codes are those of shells: 1 after a mistake, 128 plus the number of the
@@ -53,9 +54,10 @@ def command(interrupted: str = '') -> Iterator[Callable[[], None]]:
     interrupted: printed when SIGINT or SIGTERM ends the command.
 
   Yields:
-    A function to call once all packages are imported. Until then either signal
-    kills the process at once, because an exception inside an import might be
-    swallowed or printed at length.
+    A function `ready` to call once all packages are imported. Until then either
+    signal kills the process at once, because an exception inside an import
+    might be swallowed or printed at length. With a Config, `ready` first
+    applies its settings of JAX, which may import a plugin.
   """
 
   def leave(number: int, *_: object) -> None:
@@ -63,7 +65,12 @@ def command(interrupted: str = '') -> Iterator[Callable[[], None]]:
       print(interrupted, file=sys.stderr)
     sys.exit(128 + number)
 
-  def heed_signals() -> None:
+  def ready(config: Config | None = None) -> None:
+    if config is not None:
+      # Deferred: it imports JAX.
+      from experiments.launcher import jax_setup
+
+      jax_setup.apply(config)
     interrupts.start()
     signal.signal(signal.SIGTERM, leave)
 
@@ -72,7 +79,7 @@ def command(interrupted: str = '') -> Iterator[Callable[[], None]]:
     logging.set_verbosity(logging.FATAL)
   try:
     with errors.one_line():
-      yield heed_signals
+      yield ready
   except interrupts.Stopped as stopped:
     print(stopped, file=sys.stderr)
     sys.exit(stopped.exit_code)

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ def execute(
   config: Config,
   find: Callable[[Config], Dataset],
   *,
+  given: Collection[str] = (),
   on_again: Callable[[int], None] = interrupts.interrupt,
 ) -> dict[str, Any]:
   """Trains, scores, prints and writes what a Config asks for.
@@ -48,6 +49,8 @@ def execute(
   Args:
     config: see `options.Config`.
     find: returns the data set that a Config names.
+    given: the fields that were given as flags; those that have no effect are
+      refused, as are those that differ from their defaults.
     on_again: see `interrupts.watch`.
 
   Returns:
@@ -64,7 +67,7 @@ def execute(
   """
   if config.eval_only:
     return evaluation.evaluate(config, find)
-  unused.refuse([config], options.changed(config))
+  unused.refuse([config], options.changed(config).union(given))
   with lock.claim(config.run_dir) as claim, memory.guard(config):
     run_folder.refuse(
       config.run_dir, (run_folder.CELLS, run_folder.COMPARISON), 'a comparison'

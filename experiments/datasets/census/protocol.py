@@ -229,3 +229,6 @@ def _labels(
       )
     labels[task] = values
   return labels
+
+
+DATASET = base.Dataset(lambda config: make_tasks(config.tasks), load)

@@ -32,7 +32,6 @@ from lplmtl.tabular import targets as label_arrays
 from lplmtl.types import Batch, PyTree
 
 SPLITS = ('train', 'validation', 'test')
-check = flags.check
 
 
 class Part(NamedTuple):
@@ -312,3 +311,6 @@ def _targets(schema: tabular.Schema) -> dict[str, Any]:
     columns = list(schemas.label_columns(name, target))
     targets[name] = {**targets[name], 'columns': columns}
   return targets
+
+
+DATASET = base.Dataset(flags.check, load)
