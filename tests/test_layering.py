@@ -153,7 +153,8 @@ ALLOWED = {
   '_progress_data': {'storage', 'training'},
   'resume': {'_progress_data', 'storage', 'training'},
   'tabular.hints': set(),
-  'tabular.schema': {'tabular.hints'},
+  'tabular.field_checks': {'tabular.hints'},
+  'tabular.schema': {'tabular.field_checks'},
   'tabular.facts': {'columns'},
   'tabular.formats': {'tabular.facts'},
   'tabular.kinds': {
@@ -318,6 +319,7 @@ FORBIDDEN = {
   'tabular.class_values': {'flax', 'jax', 'optax'},
   'tabular.description': {'flax', 'jax', 'optax'},
   'tabular.facts': {'flax', 'jax', 'optax'},
+  'tabular.field_checks': {'flax', 'jax', 'optax'},
   'tabular.formats': {'flax', 'jax', 'optax'},
   'tabular.inference': {'flax', 'jax', 'optax'},
   'tabular.kinds': {'flax', 'jax', 'optax'},

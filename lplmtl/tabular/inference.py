@@ -12,7 +12,7 @@ from lplmtl.columns import Column
 from lplmtl.tabular import checks, facts, kinds, labels
 from lplmtl.tabular.facts import Facts
 from lplmtl.tabular.schema import (
-  DEFAULT_MISSING,
+  Given,
   Input,
   InputKind,
   Schema,
@@ -25,8 +25,11 @@ _ROLES = ('weight', 'split', 'time', 'group')
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-  """What the user knows better than the rules.
+class Options(Given):
+  """What the user knows better than the rules, with the fields of `Given`.
+
+  The columns that `weight`, `task_weights`, `split`, `time` and `group` name
+  are inputs only if they are named here as well.
 
   Attributes:
     categories: the columns that are categories.
@@ -36,17 +39,6 @@ class Options:
     booleans: the columns that are true or false, in some form.
     ignore: the columns that are left out.
     positive: `{target: class}`, the positive classes of binary targets.
-    weight: as in `Schema`, like all that follow. The columns that `weight`,
-      `task_weights`, `split`, `time` and `group` name are inputs only if they
-      are named above as well.
-    task_weights: see `weight`.
-    split: see `weight`.
-    time: see `weight`.
-    group: see `weight`.
-    missing: see `weight`.
-    min_count: see `weight`.
-    max_vocabulary: see `weight`.
-    num_buckets: see `weight`.
   """
 
   categories: Collection[Any] = ()
@@ -55,15 +47,6 @@ class Options:
   booleans: Collection[Any] = ()
   ignore: Collection[Any] = ()
   positive: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  weight: str = ''
-  task_weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  split: str = ''
-  time: str = ''
-  group: str = ''
-  missing: tuple[str, ...] = DEFAULT_MISSING
-  min_count: int = 1
-  max_vocabulary: int = 10_000
-  num_buckets: int = 4096
 
 
 def before_split(options: Options) -> Schema:
@@ -71,10 +54,7 @@ def before_split(options: Options) -> Schema:
   formats = options.dates if isinstance(options.dates, Mapping) else {}
   form = formats.get(options.time)
   inputs = {} if form is None else {options.time: Input('date', format=form)}
-  return Schema(
-    inputs, {}, split=options.split, time=options.time, group=options.group,
-    missing=options.missing,
-  )  # fmt: skip
+  return Schema(inputs, {}, **options.given)
 
 
 def infer(frame: Any, targets: Any, options: Options | None = None) -> Schema:
@@ -122,13 +102,7 @@ def infer(frame: Any, targets: Any, options: Options | None = None) -> Schema:
     or labels.infer_target(facts.of(columns, name, options.missing, None))
     for name, target in asked.items()
   }
-  shared = {field.name for field in dataclasses.fields(Schema)}
-  kept = {
-    field.name: getattr(options, field.name)
-    for field in dataclasses.fields(Options)
-    if field.name in shared
-  }
-  schema = Schema(_inputs(columns, labelled, options), found, **kept)
+  schema = Schema(_inputs(columns, labelled, options), found, **options.given)
   checks.check_inputs(schema)
   return labels.complete(schema, columns, options.positive)
 

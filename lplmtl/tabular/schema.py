@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from lplmtl.tabular import hints
+from lplmtl.tabular import field_checks
 
 InputKind = Literal[
   'category', 'number', 'date', 'boolean',
@@ -45,8 +45,8 @@ class Input:
   reason: str = ''
 
   def __post_init__(self) -> None:
-    _check_kind('an input', self.kind, INPUT_KINDS)
-    _check_types(self, log=bool, format=str, reason=str)
+    field_checks.check_kind('an input', self.kind, INPUT_KINDS)
+    field_checks.check_types(self, log=bool, format=str, reason=str)
     for name, kind in (('log', 'number'), ('format', 'date')):
       if getattr(self, name) and self.kind != kind:
         raise ValueError(f'{name} is for a {kind}, found a {self.kind} with it')
@@ -85,9 +85,13 @@ class Target:
   reason: str = ''
 
   def __post_init__(self) -> None:
-    _check_kind('a target', self.kind, TARGET_KINDS)
-    _check_types(self, classes=tuple, columns=tuple, unit=str, reason=str)
-    _check_types(self, mean=float | int | None, std=float | int | None)
+    field_checks.check_kind('a target', self.kind, TARGET_KINDS)
+    field_checks.check_types(
+      self, classes=tuple, columns=tuple, unit=str, reason=str
+    )
+    field_checks.check_types(
+      self, mean=float | int | None, std=float | int | None
+    )
     if self.std is not None and not 0 < self.std < math.inf:
       raise ValueError(f'std must be above 0, found {self.std!r}')
     least = 0 if self.kind == 'count' else -math.inf
@@ -101,13 +105,11 @@ class Target:
       )
 
 
-@dataclasses.dataclass(frozen=True)
-class Schema:
-  """What the columns of a table are.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Given:
+  """What is said of a table as a whole: no row tells it.
 
   Attributes:
-    inputs: `{column: Input}`, also of those that are left out.
-    targets: `{target: Target}`, in the order of tasks.
     weight: the column of row weights, or ''.
     task_weights: `{target: column}`, the columns of a target's own row weights,
       which multiply the former.
@@ -120,8 +122,6 @@ class Schema:
     num_buckets: the number of buckets of a hashed category.
   """
 
-  inputs: Mapping[Any, Input]
-  targets: Mapping[str, Target]
   weight: str = ''
   task_weights: Mapping[str, str] = dataclasses.field(default_factory=dict)
   split: str = ''
@@ -133,7 +133,7 @@ class Schema:
   num_buckets: int = 4096
 
   def __post_init__(self) -> None:
-    _check_texts('missing', self.missing)
+    field_checks.check_texts('missing', self.missing)
     if not isinstance(self.task_weights, Mapping):
       raise ValueError(
         'task_weights must be an object, {"target": "column", ...}; found '
@@ -146,11 +146,33 @@ class Schema:
           f'{name} must be the name of a column, found {column!r}'
         )
     for name in ('min_count', 'max_vocabulary', 'num_buckets'):
-      _check_types(self, **{name: int})
+      field_checks.check_types(self, **{name: int})
       if getattr(self, name) < 1:
         raise ValueError(
           f'{name} must be at least 1, found {getattr(self, name)}'
         )
+
+  @property
+  def given(self) -> dict[str, Any]:
+    """The fields of Given, by name."""
+    names = [field.name for field in dataclasses.fields(Given)]
+    return {name: getattr(self, name) for name in names}
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema(Given):
+  """What the columns of a table are, with the fields of `Given`.
+
+  Attributes:
+    inputs: `{column: Input}`, also of those that are left out.
+    targets: `{target: Target}`, in the order of tasks.
+  """
+
+  inputs: Mapping[Any, Input]
+  targets: Mapping[str, Target]
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
     for name in self.targets:
       if not isinstance(name, str) or not name:
         raise ValueError(
@@ -167,12 +189,13 @@ class Schema:
 
   def to_json(self) -> dict[str, Any]:
     """Returns plain data for a JSON file; `from_json` is the inverse."""
-    data = dataclasses.asdict(self)
-    data['inputs'] = _mapping({k: _plain(v) for k, v in self.inputs.items()})
-    data['targets'] = {k: _plain(v) for k, v in self.targets.items()}
-    data['task_weights'] = dict(self.task_weights)
-    data['missing'] = list(self.missing)
-    return data
+    return {
+      'inputs': _mapping({k: _plain(v) for k, v in self.inputs.items()}),
+      'targets': {k: _plain(v) for k, v in self.targets.items()},
+      **self.given,
+      'task_weights': dict(self.task_weights),
+      'missing': list(self.missing),
+    }
 
   @classmethod
   def from_json(cls, data: Mapping[str, Any]) -> 'Schema':
@@ -181,7 +204,7 @@ class Schema:
     Raises:
       ValueError: a field is unknown, or does not hold what it should.
     """
-    _check_fields('the schema', data, cls)
+    field_checks.check_names('the schema', data, cls)
     for name in ('inputs', 'targets'):
       if name not in data:
         raise ValueError(f'the schema lacks {name!r}; found {list(data)}')
@@ -192,7 +215,7 @@ class Schema:
       'targets': {k: _build(f'target {k!r}', Target, v) for k, v in targets},
     }
     if 'missing' in data:
-      _check_texts('missing', data['missing'])
+      field_checks.check_texts('missing', data['missing'])
       fields['missing'] = tuple(data['missing'])
     return cls(**fields)
 
@@ -225,7 +248,7 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def _build(what: str, cls: Any, fields: Any) -> Any:
-  _check_fields(what, fields, cls)
+  field_checks.check_names(what, fields, cls)
   if 'kind' not in fields:
     raise ValueError(f'{what} lacks its kind; found {dict(fields)}')
   try:
@@ -258,47 +281,3 @@ def _pairs(columns: Any) -> list[tuple[Any, Any]]:
 def _is_pair(value: Any) -> bool:
   is_pair = isinstance(value, list | tuple) and len(value) == 2
   return is_pair and isinstance(value[0], str | int)
-
-
-def _check_fields(what: str, fields: Any, cls: Any) -> None:
-  if not isinstance(fields, Mapping):
-    raise ValueError(
-      f'{what} must be an object with fields such as "kind", found {fields!r}'
-    )
-  known = [field.name for field in dataclasses.fields(cls)]
-  for name in fields:
-    if name not in known:
-      raise ValueError(
-        f'{what}: there is no field {name!r}{hints.nearest(name, known)}'
-      )
-
-
-def _check_kind(what: str, kind: Any, kinds: tuple[str, ...]) -> None:
-  if kind not in kinds:
-    raise ValueError(
-      f'the kind of {what} must be one of {", ".join(kinds)}; found {kind!r}'
-    )
-
-
-_TYPES = {
-  bool: 'true or false',
-  int: 'a whole number',
-  str: 'a text',
-  tuple: 'a list',
-}
-
-
-def _check_types(value: Any, **types: Any) -> None:
-  for name, kind in types.items():
-    found = getattr(value, name)
-    # bool is a subclass of int, but True is no number.
-    is_bool = isinstance(found, bool) and kind is not bool
-    if not isinstance(found, kind) or is_bool:
-      expected = _TYPES.get(kind, 'a number or null')
-      raise ValueError(f'{name} must be {expected}, found {found!r}')
-
-
-def _check_texts(name: str, texts: Any) -> None:
-  is_list = isinstance(texts, list | tuple)
-  if not is_list or not all(isinstance(text, str) for text in texts):
-    raise ValueError(f'{name} must be a list of texts, found {texts!r}')
