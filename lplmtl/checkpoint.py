@@ -3,6 +3,7 @@
 A release reads the models of all earlier ones.
 """
 
+import dataclasses
 import json
 import operator
 import os
@@ -31,7 +32,7 @@ KIND = 'model'  # how storage marks the folder
 
 def save(
   directory: str | pathlib.Path,
-  model: nn.Module,
+  model: Any,
   params: PyTree,
   tables: Tables | None = None,
   *,
@@ -47,7 +48,8 @@ def save(
     directory: the folder; missing parents are created, `~` is expanded. A
       folder that is not a model, or that also holds other files, is rejected
       and left unchanged.
-    model: a Linen module whose fields are modules, tasks, numbers, strings,
+    model: a Linen module, or a wrapper around one such as
+      `compression.LowRank`, whose fields are modules, tasks, numbers, strings,
       dtypes, public functions (losses, metrics, activations) and frozen
       dataclasses of `lplmtl`, `flax.linen`, `jax.nn` and `modules`, tuples of
       these, or the defaults of its class. NumPy numbers become Python numbers.
@@ -101,7 +103,7 @@ def save(
 
 def _check_types(model: Any, tables: Any, extra: Any) -> None:
   """Raises ValueError for arguments of `save` that have the wrong type."""
-  if not isinstance(model, nn.Module):
+  if not _is_model(model):
     raise ValueError(
       'model must be a Linen module (an instance, such as lplmtl.MLP((8,))), '
       f'found {blueprint.one_line(model):.100}'
@@ -116,6 +118,13 @@ def _check_types(model: Any, tables: Any, extra: Any) -> None:
       "extra must be a dict of JSON data, such as {'note': 1}; found "
       f'{blueprint.one_line(extra):.100}'
     )
+
+
+def _is_model(value: Any) -> bool:
+  """Returns whether a value is a Linen module, or a wrapper around one."""
+  inside = getattr(value, 'model', None)
+  is_wrapper = dataclasses.is_dataclass(value) and hasattr(value, 'apply')
+  return isinstance(value, nn.Module) or (is_wrapper and _is_model(inside))
 
 
 def _check_whole(name: str, value: Any, least: int) -> int:
@@ -205,7 +214,7 @@ def load(
   *,
   seed: int | None = None,
   modules: tuple[ModuleType, ...] = (),
-) -> tuple[nn.Module, PyTree, Tables | None]:
+) -> tuple[Any, PyTree, Tables | None]:
   """Reads a model folder: `model.apply({'params': params}, features)`.
 
   Args:
@@ -229,7 +238,7 @@ def load(
   meta, params = _read(directory)
   try:
     model = blueprint.from_data(meta['model'], lookup)
-    if not isinstance(model, nn.Module):
+    if not _is_model(model):
       raise TypeError(f'expected a Linen module, found {model!r:.50}')
     encoded = meta['tables']
     tables = None if encoded is None else Tables.from_json(encoded)
