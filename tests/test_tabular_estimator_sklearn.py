@@ -13,7 +13,7 @@ import pytest
 from sklearn import base, model_selection, pipeline, preprocessing
 
 from lplmtl import tabular
-from lplmtl.tabular import arrays, estimator, tuning
+from lplmtl.tabular import arrays, parameters, tuning
 from lplmtl.training import compiled
 from tests.tiny_tables import (
   NUM_ROWS,
@@ -49,9 +49,9 @@ def test_every_option_is_a_parameter():
   }
   model = tabular.Estimator('late')
   assert names < set(model.get_params())
-  shown = inspect.signature(tabular.Estimator).parameters
-  assert {k: v.default for k, v in shown.items()} == estimator.DEFAULTS
-  assert len(estimator.DEFAULTS) == len(names) + 5  # none hides another
+  shown = inspect.signature(tabular.Estimator).parameters.values()
+  assert {one.name: one.default for one in shown} == parameters.DEFAULTS
+  assert len(parameters.DEFAULTS) == len(names) + 5  # none hides another
   model.set_params(dropout=0.25, ignore=['a'])
   assert repr(model) == "Estimator(targets='late', dropout=0.25, ignore=['a'])"
   with pytest.raises(ValueError, match="'learing_rate'.*'learning_rate'"):

@@ -19,7 +19,7 @@ import pandas as pd
 from experiments.comparison import boosting
 from experiments.datasets import base
 from lplmtl import statistics, tabular
-from lplmtl.tabular import scores, splits, training
+from lplmtl.tabular import preparation, scores, splits
 from lplmtl.types import Batch, Task
 
 _TEST_SHARE = 0.2
@@ -52,13 +52,13 @@ def compare(
     frame, test = _hold_out(frame, rough)
   fields = dataclasses.fields(tabular.Settings)
   settings = tabular.Settings(**{f.name: given[f.name] for f in fields})
-  train, validation, _ = training.separate(frame, rough, settings)
+  train, validation, _ = preparation.separate(frame, rough, settings)
   start = time.perf_counter()
   model.fit(train, validation=validation)
   seconds = time.perf_counter() - start
   schema = model.predictor_.schema
   unbinned = dataclasses.replace(settings, num_bins=0)
-  rows = training.encode(train, schema, unbinned, validation)
+  rows = preparation.encode(train, schema, unbinned, validation)
   start = time.perf_counter()
   forests = {task.name: _best_trees(rows, test, task) for task in rows.tasks}
   tree_seconds = time.perf_counter() - start
@@ -89,7 +89,7 @@ def _hold_out(
 
 
 def _best_trees(
-  rows: training.Rows, test: pd.DataFrame, task: Task
+  rows: preparation.Rows, test: pd.DataFrame, task: Task
 ) -> boosting.Forest:
   """Returns the forest with the best primary metric on validation rows."""
   labels: Any = tabular.encode_labels(rows.schema, test)

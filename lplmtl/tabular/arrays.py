@@ -115,6 +115,21 @@ def join(X: Any, y: Any, names: Sequence[Any]) -> tuple[Any, Labels | None]:
   return columns, Labels(tuple(names), is_flat)
 
 
+def join_pair(validation: Any, names: Sequence[Any]) -> Any:
+  """Returns the columns of validation rows `(X, y)`; see `join`.
+
+  Raises:
+    ValueError: they are not a pair.
+  """
+  if not isinstance(validation, tuple | list) or len(validation) != 2:
+    raise ValueError(
+      'after fit(X, y), validation must be a pair (X, y), found '
+      f'{type(validation).__name__}'
+    )
+  X, y = validation
+  return join(X, y, names)[0]
+
+
 def _tight(values: np.ndarray) -> np.ndarray:
   """Returns classes that are kept as objects in the dtype of their own."""
   return np.asarray(values.tolist()) if values.dtype == object else values

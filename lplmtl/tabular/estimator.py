@@ -1,7 +1,5 @@
 """`Estimator`: training and prediction behind scikit-learn's interface."""
 
-import dataclasses
-import inspect
 import pathlib
 import warnings
 from collections.abc import Mapping
@@ -14,37 +12,23 @@ from lplmtl.tabular import (
   arrays,
   hints,
   inference,
+  labels,
+  parameters,
   targets,
   training,
   tuning,
 )
-from lplmtl.tabular.labels import complete
 from lplmtl.tabular.predictor import Predictor
+from lplmtl.tabular.preparation import prepare
 from lplmtl.tabular.schema import Schema, Target
 from lplmtl.tabular.settings import Settings
 
 # In fewer rows, values are new by chance.
 _MIN_ROWS = 10
 _MAX_SHOWN = 5  # columns in a warning
-_OWN: dict[str, Any] = {
-  'targets': None, 'schema': None, 'tune': 0, 'warm_start': False,
-  'on_epoch': None,
-}  # fmt: skip
 
 
-def _defaults(cls: Any) -> dict[str, Any]:
-  made = cls()
-  return {
-    field.name: getattr(made, field.name) for field in dataclasses.fields(cls)
-  }
-
-
-_SETTINGS, _OPTIONS = _defaults(Settings), _defaults(inference.Options)
-# Every parameter with its default, which `get_params` names.
-DEFAULTS: dict[str, Any] = {**_OWN, **_SETTINGS, **_OPTIONS}
-
-
-class Estimator:
+class Estimator(parameters.Parameters):
   """Learns all targets of a table in one model; scikit-learn's interface.
 
   A thin wrapper of `infer`, `tune`, `train` and `Predictor`. What goes in comes
@@ -84,56 +68,13 @@ class Estimator:
     ['churn', 'churn_probability', 'value']
   """
 
-  # What `help` and editors show: every parameter, with its default.
-  __signature__ = inspect.Signature(
-    [
-      inspect.Parameter(
-        name,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD
-        if name == 'targets'
-        else inspect.Parameter.KEYWORD_ONLY,
-        default=default,
-      )
-      for name, default in DEFAULTS.items()
-    ]
-  )
   targets: Any
   schema: Schema | None
   tune: int
   warm_start: bool
   on_epoch: training.OnEpoch | None
-  missing: tuple[str, ...]
   predictor_: Predictor
   labels_: arrays.Labels | None
-
-  def __init__(self, targets: Any = None, **options: Any) -> None:
-    self.set_params(**{**DEFAULTS, 'targets': targets, **options})
-
-  def get_params(self, deep: bool = True) -> dict[str, Any]:
-    """Returns every parameter by name; there are no nested ones."""
-    return {name: getattr(self, name) for name in DEFAULTS}
-
-  def set_params(self, **params: Any) -> 'Estimator':
-    """Changes parameters by name.
-
-    Raises:
-      ValueError: a name is unknown.
-    """
-    for name in params:
-      if name not in DEFAULTS:
-        raise ValueError(
-          f'Estimator has no parameter {name!r}{hints.nearest(name, DEFAULTS)}'
-        )
-    vars(self).update(params)
-    return self
-
-  def __repr__(self) -> str:
-    changed = [
-      f'{name}={value!r}'
-      for name, value in self.get_params().items()
-      if value is not DEFAULTS[name] and repr(value) != repr(DEFAULTS[name])
-    ]
-    return f'Estimator({", ".join(changed)})'
 
   def fit(
     self, X: Any, y: Any = None, *, validation: Any = None
@@ -157,28 +98,22 @@ class Estimator:
     names = arrays.label_names(self._asked(), y)
     frame, self.labels_ = arrays.join(X, y, names)
     if validation is not None and y is not None:
-      if not isinstance(validation, tuple | list) or len(validation) != 2:
-        raise ValueError(
-          'after fit(X, y), validation must be a pair (X, y), found '
-          f'{type(validation).__name__}'
-        )
-      others, their_y = validation
-      validation, _ = arrays.join(others, their_y, names)
-    settings = Settings(**{name: getattr(self, name) for name in _SETTINGS})
+      validation = arrays.join_pair(validation, names)
     start = getattr(self, 'predictor_', None) if self.warm_start else None
-    options = inference.Options(**{n: getattr(self, n) for n in _OPTIONS})
-    known = start.schema if start else self.schema
-    numbers: Mapping[str, np.ndarray] = {}
-    if validation is None:
-      split = known or inference.before_split(options)
-      frame, validation, numbers = training.separate(frame, split, settings)
-    if known is None:
+    settings, options = self.make(Settings), self.make(inference.Options)
+
+    def infer(schema: Schema, rows: Any) -> Schema:
       asked = self.targets if isinstance(self.targets, Mapping) else names
-      known = inference.infer(frame, asked, options)
-    elif start is None:
-      known = complete(known, frame)
-    rows = training.encode(
-      frame, known, settings, validation, start=start, numbers=numbers
+      return inference.infer(rows, asked, options)
+
+    known = start.schema if start else self.schema
+    rows = prepare(
+      frame,
+      known or inference.before_split(options),
+      settings,
+      validation,
+      start=start,
+      complete=labels.complete if known else infer,
     )
     if self.tune:
       settings = tuning.tune_rows(rows, settings, self.tune).settings
@@ -219,24 +154,16 @@ class Estimator:
       ValueError: the target is not one of those with classes.
     """
     predictor = self._fitted()
-    schema = predictor.schema
-    name = target or next(iter(schema.targets))
-    chosen = schema.targets.get(name)
-    if (
-      chosen is None
-      or not chosen.classes
-      or (not target and len(schema.targets) > 1)
-    ):
-      known = [n for n, one in schema.targets.items() if one.classes]
+    known = predictor.schema.targets
+    name = target or (next(iter(known)) if len(known) == 1 else '')
+    if name not in known or not known[name].classes:
       raise ValueError(
-        f'predict_proba gives the classes of one target, from {known}: pass '
-        f'target; found {target!r}'
+        'predict_proba gives the classes of one target, from '
+        f'{[n for n, one in known.items() if one.classes]}: pass target; found '
+        f'{target!r}'
       )
-    logits = predictor.logits(arrays.as_columns(X))[name]
-    values = targets.mean_outputs(chosen, logits)
-    if chosen.kind == 'binary':
-      values = np.concatenate([1 - values, values], axis=1)
-    return values if target else values[:, np.argsort(_classes(chosen))]
+    values = predictor.probabilities(arrays.as_columns(X), name)
+    return values if target else values[:, np.argsort(_classes(known[name]))]
 
   @property
   def classes_(self) -> np.ndarray:
@@ -275,27 +202,15 @@ class Estimator:
 
   def __sklearn_tags__(self) -> Any:
     """Returns what scikit-learn, from release 1.6 on, asks of an estimator."""
-    from sklearn import utils  # it is the caller
-
-    kind = self._estimator_type
-    return utils.Tags(
-      estimator_type=kind,
-      target_tags=utils.TargetTags(required=False, multi_output=True),
-      classifier_tags=utils.ClassifierTags() if kind == 'classifier' else None,
-      regressor_tags=utils.RegressorTags() if kind == 'regressor' else None,
-      input_tags=utils.InputTags(
-        categorical=True, string=True, dict=True, allow_nan=True
-      ),
-    )
+    return parameters.sklearn_tags(self._estimator_type)
 
   @property
   def _estimator_type(self) -> str | None:
     """What scikit-learn 1.5 asks instead: the kind of a single target."""
     chosen = self._single()
-    kind = chosen.kind if isinstance(chosen, Target) else chosen
-    if kind in ('binary', 'multiclass', 'ordinal'):
-      return 'classifier'
-    return 'regressor' if kind in ('regression', 'count') else None
+    return parameters.estimator_type(
+      chosen.kind if isinstance(chosen, Target) else chosen
+    )
 
   def _single(self) -> Any:
     """Returns the only target or its kind, if that is known; or None."""

@@ -102,6 +102,18 @@ class Predictor:
     """Returns what the model computes, `{target: [S, N, K]}` float32."""
     return apply(self.model, self.params, self.encode(frame))
 
+  def probabilities(self, frame: Any, target: str) -> np.ndarray:
+    """Returns `[N, K]`, of a target with K classes.
+
+    They are in the order of `targets.ordered_classes`.
+    """
+    values = targets.mean_outputs(
+      self.schema.targets[target], self.logits(frame)[target]
+    )
+    if self.schema.targets[target].kind != 'binary':
+      return values
+    return np.concatenate([1 - values, values], axis=1)
+
   def encode(self, frame: Any) -> dict[str, np.ndarray]:
     """Returns the arrays that the model reads."""
     columns = checks.columns_of(frame)

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lplmtl import training
-from lplmtl.tabular import build, labels
-from lplmtl.tabular import training as tables
+from lplmtl.tabular import build
+from lplmtl.tabular.preparation import Rows, prepare
 from lplmtl.tabular.schema import Schema
 from lplmtl.tabular.settings import Settings
+from lplmtl.tabular.training import fit
 from lplmtl.training import progress
 
 # Members of a population differ in numbers only, so they train as one program.
@@ -78,17 +79,12 @@ def tune(
       `lplmtl.tabular.train`.
   """
   settings = settings or Settings()
-  if validation is None:
-    frame, validation, numbers = tables.separate(frame, schema, settings)
-  else:
-    numbers = {}
-  schema = labels.complete(schema, frame)
-  rows = tables.encode(frame, schema, settings, validation, numbers=numbers)
+  rows = prepare(frame, schema, settings, validation)
   return tune_rows(rows, settings, num_trials, on_trial)
 
 
 def tune_rows(
-  rows: tables.Rows,
+  rows: Rows,
   settings: Settings,
   num_trials: int,
   on_trial: Callable[[Trial], None] | None = None,
@@ -194,7 +190,7 @@ def _suggest(trial: Any, own: Settings) -> Settings:
   )
 
 
-def _train(rows: tables.Rows, members: Sequence[Settings]) -> list[Trial]:
+def _train(rows: Rows, members: Sequence[Settings]) -> list[Trial]:
   """Trains settings that differ in numbers only, as one program."""
   hyperparams = {
     name: np.asarray([getattr(one, name) for one in members], np.float32)
@@ -204,7 +200,7 @@ def _train(rows: tables.Rows, members: Sequence[Settings]) -> list[Trial]:
   encoder = build.make_encoder(settings, rows.tables)
   maker = build.ModelMaker(settings, rows.tasks, encoder)
   try:
-    result = tables.fit(rows, settings, maker, hyperparams)
+    result = fit(rows, settings, maker, hyperparams)
   except training.NonFiniteError:  # all of them end when one of them does
     return [Trial(one, float('nan')) for one in members]
   return [
@@ -213,7 +209,7 @@ def _train(rows: tables.Rows, members: Sequence[Settings]) -> list[Trial]:
   ]
 
 
-def _score(result: training.FitResult, rows: tables.Rows, member: int) -> float:
+def _score(result: training.FitResult, rows: Rows, member: int) -> float:
   """Returns the mean primary metric of a member's best epoch.
 
   A metric that the validation rows do not define is left out, as in `fit`.

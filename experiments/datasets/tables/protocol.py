@@ -25,7 +25,7 @@ from lplmtl import tabular
 from lplmtl.columns import Column
 from lplmtl.storage import files
 from lplmtl.tables import Tables
-from lplmtl.tabular import checks, inference, training
+from lplmtl.tabular import checks, inference, preparation
 from lplmtl.tabular import facts as looked_at
 from lplmtl.tabular import schema as schemas
 from lplmtl.tabular import targets as label_arrays
@@ -124,7 +124,7 @@ def encode(
   is_trained = len(parts['train'].rows) > 0
   try:
     if fitted is None:
-      fitted = training.fit_tables(
+      fitted = preparation.fit_tables(
         parts['train'].columns,
         schema,
         num_bins,
@@ -280,7 +280,7 @@ def _taken(
 ) -> dict[str, Part]:
   """Returns the rows of each split."""
   return {
-    split: Part(training.take(columns, rows[split]), rows[split], file)
+    split: Part(preparation.take(columns, rows[split]), rows[split], file)
     for split in SPLITS
   }
 
