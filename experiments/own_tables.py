@@ -9,12 +9,11 @@ target's primary metric and the difference, with its 95 % interval, and of what
 the saved models take; see experiments/comparison/estimator.py.
 """
 
-import json
 import pathlib
 
 from absl import flags
 
-from experiments.launcher import frame, options
+from experiments.launcher import files, frame, options
 from experiments.launcher.errors import InputError
 
 flags.DEFINE_list(
@@ -49,8 +48,7 @@ def main(argv: list[str]) -> None:
     if len(results) > 1:
       print('\n' + estimator.to_markdown(results))
     if flags.FLAGS.out:
-      text = json.dumps(results, indent=1) + '\n'
-      pathlib.Path(flags.FLAGS.out).write_text(text)
+      files.write_json(pathlib.Path(flags.FLAGS.out), results)
 
 
 if __name__ == '__main__':

@@ -477,7 +477,9 @@ def test_resuming_with_other_data_is_refused(tmp_path, capsys):
   test = data_dir / 'census-income.test'
   test.write_text(test.read_text().replace('race 0', 'race 1', 1))
   assert launch(*command) == 1
-  assert 'differs in data.test (' in capsys.readouterr().err
+  assert (
+    'differs in the content of census-income.test' in capsys.readouterr().err
+  )
   assert launch(*command, '--overwrite') == 0
   table = tmp_path / 'run' / 'model' / 'meta' / 'metadata'
   content = table.read_bytes()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.datasets.base import Data
-from experiments.launcher import files, provenance
+from experiments.launcher import figures, files, provenance
 from experiments.launcher.options import Config
 
 _NAME_LENGTH = 20  # hex digits: 80 bits, far too many for a collision
@@ -74,6 +74,7 @@ class Store:
       facts, digest = saved['facts'], saved['digest']
       if saved['identity'] != self._identity(cell) or digest != _digest(facts):
         return None
+      facts = figures.from_json(facts)
       if saved['arrays'] is None:
         return Fitted(facts, {})
       content = path.with_suffix('.npz').read_bytes()
@@ -101,7 +102,7 @@ class Store:
       {
         'identity': self._identity(cell),
         'facts': fitted.facts,
-        'digest': _digest(fitted.facts),
+        'digest': _digest(figures.to_json(fitted.facts)),
         'arrays': digest,
         **provenance.environment(),
       },

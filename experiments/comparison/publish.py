@@ -11,7 +11,6 @@ between two comments:
 with `cost` or `settings` instead of `quality` for the other tables.
 """
 
-import json
 import pathlib
 import re
 from collections.abc import Mapping
@@ -54,7 +53,7 @@ def add(source: pathlib.Path, target: pathlib.Path) -> str:
   """
   name = source.name
   try:
-    results = json.loads((source / JSON).read_text(encoding='utf-8'))
+    results = files.read_json(source / JSON)
     target.mkdir(parents=True, exist_ok=True)
     files.write_json(target / f'{name}.json', reduced(results))
     for part in (CSV, SIZES, DIFFERENCES):
@@ -99,7 +98,7 @@ def render(text: str, path: pathlib.Path) -> str:
         f'{path}: {start.strip()} asks for a table that cannot be made: it '
         f'must name one of {", ".join(TABLES)}, and {figures} must exist'
       )
-    results = json.loads(figures.read_text(encoding='utf-8'))
+    results = files.read_json(figures)
     return f'{start}{TABLES[kind](results).to_markdown()}{end}'
 
   return _BLOCK.sub(block, text)

@@ -235,4 +235,6 @@ def _summary(facts: Mapping[str, Any]) -> str:
 
 
 def _listed(values: Mapping[str, Any]) -> str:
-  return ' '.join(f'{value:.4f} {task}' for task, value in values.items())
+  return ' '.join(
+    f'{quality.shown(value)} {task}' for task, value in values.items()
+  )

@@ -23,11 +23,11 @@ class Predictions(NamedTuple):
   """What a model predicts for the test rows: the mean of its seeds.
 
   Attributes:
-    content: of a file with the predictions.
+    content: returns the content of a file with the predictions.
     metrics: `{task: {metric: value}}`, numbers in the user's own unit.
   """
 
-  content: bytes
+  content: Callable[[], bytes]
   metrics: dict[str, dict[str, float]]
 
 

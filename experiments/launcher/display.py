@@ -2,6 +2,7 @@
 
 import contextlib
 import html
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -106,7 +107,7 @@ def epoch_line(
     text = name if is_long else f'{name} loss {losses[i]:.4f}'
     if 'validation' in record:
       metric, values = next(iter(record['validation'][name].items()))
-      text += f' val {metric} {values.mean():.4f}'
+      text += f' val {metric} {quality.shown(values.mean())}'
     if quality.weights_differ(record['loss_weights']):
       text += f' weight {weights[i]:.3f}'
     parts.append(text)
@@ -230,4 +231,6 @@ class TextTable(NamedTuple):
 def plus_minus(value: Mapping[str, Any]) -> str:
   """Formats mean and standard deviation, such as `0.9431 ± 0.0004`."""
   mean, std = value['mean'], value['std']
-  return f'{mean:.4f}' if std is None else f'{mean:.4f} ± {std:.4f}'
+  if std is None or not math.isfinite(mean):
+    return quality.shown(mean)
+  return f'{mean:.4f} ± {std:.4f}'

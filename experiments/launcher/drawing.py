@@ -8,7 +8,7 @@ import io
 import pathlib
 from typing import Any, NamedTuple
 
-from experiments.launcher import files
+from experiments.launcher import files, quality
 from lplmtl.storage import files as storage
 
 # Which program made a picture, as a PNG's tEXt chunk states it.
@@ -72,7 +72,7 @@ def label_epochs(axis: Any) -> None:
 
 def number(value: float) -> str:
   """Returns 43,750 or 0.04375: a number with four digits or more."""
-  return f'{value:,.0f}' if 1e3 <= abs(value) < 1e12 else f'{value:.4g}'
+  return quality.shown(value, ',.0f' if 1e3 <= abs(value) < 1e12 else '.4g')
 
 
 def plain_numbers(axis: Any) -> None:

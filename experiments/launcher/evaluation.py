@@ -89,6 +89,9 @@ def evaluate(
     console.print('note: the model was trained on files other than these')
   results = score(saved, model, params, data)
   console.print(summary.table(results))
+  if data.predict is not None:
+    results['predictions'] = data.predict(model, params).metrics
+    console.print(summary.predictions(results), soft_wrap=True)
   return results
 
 

@@ -51,7 +51,7 @@ def outcomes(path: pathlib.Path, results: Mapping[str, Any]) -> None:
       unit = f' ({found["unit"]})' if found['unit'] else ''
     metrics = results['test'][task]
     metric = quality.primary(metrics)
-    value = f'{quality.label(metric)} {metrics[metric]["mean"]:.4f}'
+    value = f'{quality.label(metric)} {quality.shown(metrics[metric]["mean"])}'
     axis.set_title(f'{task}{unit}\n{value}{remark}', fontsize=10)
   several = 'classes and numbers: the first seed; metrics: means over seeds'
   note = f'\n{several}' if results['config']['num_seeds'] > 1 else ''

@@ -3,6 +3,7 @@
 A task's first metric is its primary one; results keep the order.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,6 +32,11 @@ MARGINS = {
 def label(metric: str) -> str:
   """Returns a metric's name as a person writes it."""
   return LABELS.get(metric, metric.replace('_', ' '))
+
+
+def shown(value: float, form: str = '.4f') -> str:
+  """Formats a metric; that of too few rows or classes is undefined."""
+  return format(value, form) if math.isfinite(value) else 'undefined'
 
 
 def primary(metrics: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from experiments.launcher import (
   build,
   display,
   drawing,
+  earlier,
   evaluation,
   files,
   gate_map,
@@ -93,18 +94,19 @@ def _execute(
   build.check_batch_size(config, num_train)
   parts = build.make_parts(config, data.tasks, data.tables, num_train)
   build.check_model(config, parts.model, evaluation.one_row(data))
-  identity = run_folder.identity(config, data.facts)
+  schema = earlier.parsed(data.extra.get('schema'))
   claim.check()
   if config.overwrite:
     run_folder.clear(folder)
-  elif results := run_folder.finished(
-    folder, config, identity, data.extra.get('schema')
-  ):
+  elif results := run_folder.finished(folder, config, data.facts, schema):
     saves.clear(folder / run_folder.CHECKPOINTS)
     summary.print_finished(console, results, folder)
     return results
-  if 'schema' in data.extra:  # before training, so that it may be edited soon
-    files.write_json(folder / run_folder.SCHEMA, data.extra['schema'])
+  if schema is not None:  # before training, so that it may be edited soon
+    summary.print_former_targets(
+      console, earlier.schema_of_file(folder / run_folder.SCHEMA), schema
+    )
+    files.write_json(folder / run_folder.SCHEMA, schema.to_json())
   data_seconds = time.perf_counter() - start
   summary.print_data(console, data.facts)
   with (
@@ -114,8 +116,11 @@ def _execute(
     environment = provenance.environment()
     keeper = {
       'directory': folder / run_folder.CHECKPOINTS,
-      'run': identity,
-      'environment': {k: environment[k] for k in ('versions', 'commit')},
+      'run': run_folder.identity(config, data.facts),
+      'environment': {
+        **{k: environment[k] for k in ('versions', 'commit')},
+        'rows': earlier.rows_of(data.facts),
+      },
       'check': claim.check,
     }
     fitted = _train(config, parts, data, keeper, console, request, tracker)
@@ -132,7 +137,8 @@ def _execute(
     try:
       if predictions:
         claim.check()
-        files.write_bytes(folder / run_folder.PREDICTIONS, predictions.content)
+        content = predictions.content()
+        files.write_bytes(folder / run_folder.PREDICTIONS, content)
       _write(config, claim, parts, fitted, data, results)
     except InputError:
       raise

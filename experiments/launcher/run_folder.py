@@ -6,11 +6,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.launcher import drawing
+from experiments.launcher import drawing, earlier, figures
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
-from lplmtl import checkpoint, resume
 from lplmtl.storage import files, folders, pytrees, saves
+from lplmtl.tabular.schema import Schema
 
 RESULTS, HISTORY = 'results.json', 'history.jsonl'
 CURVES, GATES = 'curves.png', 'gates.png'
@@ -142,19 +142,20 @@ def identity(config: Config, facts: Mapping[str, Any]) -> dict[str, Any]:
 def finished(
   folder: pathlib.Path,
   config: Config,
-  run: Mapping[str, Any],
-  schema: Mapping[str, Any] | None = None,
+  facts: Mapping[str, Any],
+  schema: Schema | None = None,
 ) -> dict[str, Any] | None:
   """Returns the results of a run if the folder holds them; otherwise None.
 
   Args:
     folder: of the run.
     config: that of the new run.
-    run: its `identity`.
+    facts: about its rows.
     schema: of its table, to say which columns have changed.
 
   Raises:
-    InputError: the folder holds another run, or any run while `resume` is off.
+    InputError: the folder holds another run, finished or not, or any run while
+      `resume` is off.
   """
   path = folder / RESULTS
   if not config.resume and (path.exists() or (folder / CHECKPOINTS).exists()):
@@ -162,26 +163,23 @@ def finished(
       f'--out_dir={folder} already holds a run: resume it with --resume, start '
       'over with --overwrite, or choose another folder'
     )
+  run = identity(config, facts)
   if not path.exists():
+    _check_unfinished(folder, run, facts, schema)
     return None
   try:
-    results: dict[str, Any] = files.read_json(path)
+    results: dict[str, Any] = figures.from_json(files.read_json(path))
     old = Config.from_json(results['config'])
     was = identity(old, results['data'])
+    rows = earlier.rows_of(results['data'])
   except (OSError, ValueError, TypeError, KeyError, InputError) as error:
     raise InputError(
       f'{path} is not what this release writes ({error!r}): start over with '
       '--overwrite, or choose another --out_dir'
     ) from error
-  different = resume.differences(was, dict(run))
+  schemas = earlier.schema_of_model(folder / MODEL), schema
+  different = earlier.differences(was, run, facts, rows, schemas)
   if different:
-    names = _changed_columns(folder, schema)
-    different = [
-      f'columns ({", ".join(names)})'
-      if names and text.startswith('data.schema ')
-      else text
-      for text in different
-    ]
     raise InputError(
       f'--out_dir={folder} holds another run, which differs in '
       f'{", ".join(different)}: choose another --out_dir, or replace that run '
@@ -203,22 +201,25 @@ def finished(
   return results
 
 
-def _changed_columns(
-  folder: pathlib.Path, schema: Mapping[str, Any] | None
-) -> list[str]:
-  """Returns the inputs and targets that a saved model has another schema of."""
-  try:
-    old = checkpoint.load_extra(folder / MODEL).get('schema')
-  except (OSError, ValueError):
-    old = None
-  if not isinstance(old, dict) or schema is None:
-    return []
-  return [
-    name
-    for part in ('inputs', 'targets')
-    for name in {**old.get(part, {}), **schema[part]}
-    if old.get(part, {}).get(name) != schema[part].get(name)
-  ]
+def _check_unfinished(
+  folder: pathlib.Path,
+  run: Mapping[str, Any],
+  facts: Mapping[str, Any],
+  schema: Schema | None,
+) -> None:
+  """Refuses checkpoints of another run, before its schema is replaced."""
+  found = earlier.unfinished(folder / CHECKPOINTS)
+  if not found:
+    return
+  schemas = earlier.schema_of_file(folder / SCHEMA), schema
+  rows = found['environment'].get('rows', {})
+  different = earlier.differences(found['run'], run, facts, rows, schemas)
+  if different:
+    raise InputError(
+      f'--out_dir={folder} holds an unfinished run, which differs in '
+      f'{", ".join(different)}: to resume it, give what it was started with; '
+      'to start over, --overwrite, or choose another --out_dir'
+    )
 
 
 def clear(folder: pathlib.Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from rich import table as rich_table
 from rich.text import Text
 
-from experiments.launcher import display, drawing, quality
+from experiments.launcher import display, drawing, earlier, quality
+from lplmtl.tabular.schema import Schema
 
 # Relative residual of a balancer's solver above which it is worth a line: far
 # above what float32 leaves in a converged solve.
@@ -53,6 +54,23 @@ def unseen_line(counts: Mapping[str, int], who: str = 'rows') -> str:
   )
 
 
+def print_former_targets(
+  console: display.Console, old: Schema | None, new: Schema
+) -> None:
+  """Warns of inputs that the run before, in the same folder, predicted.
+
+  Its outcomes are in the table still, and may be unknown for new rows.
+  """
+  names = [] if old is None else earlier.former_targets(old, new)
+  if names:
+    listed = ', '.join(map(str, names))
+    console.print(
+      f'note: inputs that were targets of the run before: {listed}. If new '
+      f'rows lack them, leave them out (--ignore={",".join(map(str, names))})',
+      soft_wrap=True,
+    )
+
+
 def print_results(
   console: display.Console, results: Mapping[str, Any], folder: pathlib.Path
 ) -> None:
@@ -80,7 +98,7 @@ def print_results(
     soft_wrap=True,
   )
   if 'predictions' in results:
-    console.print(_predictions(results), soft_wrap=True)
+    console.print(predictions(results), soft_wrap=True)
   if not drawing.is_available():
     console.print("no curves.png: pip install 'lplmtl[plots]' for pictures")
 
@@ -144,8 +162,8 @@ def table(results: Mapping[str, Any]) -> rich_table.Table:
   return made
 
 
-def _predictions(results: Mapping[str, Any]) -> str:
-  """Returns the metrics of what the saved model predicts."""
+def predictions(results: Mapping[str, Any]) -> str:
+  """Returns the metrics of what a table's model predicts, in its own units."""
   tasks = []
   for task, metrics in results['predictions'].items():
     first = quality.primary(metrics)

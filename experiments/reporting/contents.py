@@ -5,9 +5,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.launcher import run_folder
+from experiments.launcher import figures, files, run_folder
 from experiments.launcher.errors import InputError
-from lplmtl.storage import files
 from lplmtl.training import progress
 
 # Fields that a report reads, by the kind of file.
@@ -137,7 +136,8 @@ def _history(path: pathlib.Path) -> list[dict[str, Any]]:
   folder = path if path.is_dir() else path.parent
   try:
     text = (folder / run_folder.HISTORY).read_text(encoding='utf-8')
-    return [progress.from_json(json.loads(line)) for line in text.splitlines()]
+    lines = [figures.from_json(json.loads(line)) for line in text.splitlines()]
+    return [progress.from_json(record) for record in lines]
   except FileNotFoundError:
     return []
   except (OSError, ValueError) as error:

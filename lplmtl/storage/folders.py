@@ -19,7 +19,7 @@ from lplmtl.storage import files
 
 MARK, CHECKSUMS = 'LPLMTL', 'SHA256SUMS'
 ARRAYS, META = 'arrays', 'meta'
-_METADATA = f'{META}/metadata'
+METADATA = f'{META}/metadata'
 _NEW, _OLD = 'new', 'old'  # inside a part
 _PART = 'part'
 # What a damaged folder may hold if its list of files is lost.
@@ -68,9 +68,9 @@ def _kind(folder: pathlib.Path, listed: Mapping[str, str]) -> str | None:
   kind, _ = read_mark(folder)
   if kind is not None:
     return kind
-  if _METADATA not in listed:
+  if METADATA not in listed:
     return None
-  meta = files.read_json(folder / _METADATA)
+  meta = files.read_json(folder / METADATA)
   if not isinstance(meta, dict) or 'format' not in meta:
     return None
   return next((kind for key, kind in _KINDS.items() if key in meta), None)

@@ -153,7 +153,7 @@ def encode(
     predictor = tabular.Predictor(schema, fitted, model, params)
     test = parts['test']
     return base.Predictions(
-      outputs.beside_truth(predictor, test, config.index_column),
+      lambda: outputs.beside_truth(predictor, test, config.index_column),
       predictor.score(test.columns),
     )
 
