@@ -356,6 +356,7 @@ def test_an_edited_schema_is_handed_back(finished, tmp_path, capsys):
     (['--targets=churn:regresion'], "one of binary, multiclass"),
     (['--targets=churn,churn'], "found 'churn' again"),
     (['--targets=topics:multilabel'], 'topics:multilabel(sports+politics)'),
+    (['--targets=topics:multilabel(a,b)'], 'topics:multilabel(sports+politics)'),
     (['--targets=churn', '--positive=yes'], "found 'yes'"),
     (['--targets=churn', '--positive=churn:maybe'], "found 'maybe'"),
     (['--targets=churn', '--categories=cty'], "did you mean 'city'"),

@@ -155,6 +155,10 @@ def test_validation_of_one_of_several_targets():
       tabular.Scorer(target, metric)(model, half)
   with pytest.raises(ValueError, match="write 'neg_rmse'"):
     tabular.Scorer('total', 'rmse')
+  with pytest.raises(ValueError, match="no metric; did you mean 'neg_rmse'"):
+    tabular.Scorer('total', 'neg_rsme')
+  with pytest.raises(ValueError, match="did you mean 'auc'"):
+    tabular.Scorer('late', 'neg_auc')
 
 
 def test_grid_search(late):

@@ -152,9 +152,10 @@ def settings_table(results: Results) -> display.TextTable:
   who = 'every row'
   if len(results['settings']) < 2:
     who = 'the trees alone'
+  seeds = results['tuning_seeds']
   title = (
-    f'Settings: {who} tried each of them with {results["tuning_seeds"]} '
-    f'seeds and took the best by validation '
+    f'Settings: {who} tried each of them with {seeds} '
+    f'{"seeds" if seeds > 1 else "seed"} and took the best by validation '
     f'{_primary_names(results, results["tasks"])}'
   )
   if not _is_tuned(results):

@@ -3,10 +3,20 @@
 import dataclasses
 from typing import Any
 
+from lplmtl import tasks
 from lplmtl.tabular import hints
 
 # The metrics of which less is better: a scorer negates them.
 LESS_IS_BETTER = ('log_loss', 'calibration_error', 'rmse', 'mae')
+# One task of each kind of target, whose metrics `Predictor.score` returns.
+_TASKS = (
+  tasks.binary('a'), tasks.multiclass('a', 3), tasks.ordinal('a', 3),
+  tasks.multilabel('a', 2), tasks.regression('a'), tasks.poisson('a'),
+)  # fmt: skip
+_SCORES = {
+  *(f'neg_{name}' for name in LESS_IS_BETTER),
+  *(name for task in _TASKS for name in task.metric_fns),
+}.difference(LESS_IS_BETTER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +33,9 @@ class Scorer:
       those of which less is better, as in scikit-learn; '' for the target's
       primary metric.
 
+  Raises:
+    ValueError: no kind of target has such a metric.
+
   Example:
     >>> Scorer('value', 'neg_rmse')
     Scorer(target='value', metric='neg_rmse')
@@ -36,6 +49,11 @@ class Scorer:
       raise ValueError(
         f'of {self.metric!r} less is better, but a scorer must return more for '
         f"the better model: write 'neg_{self.metric}'"
+      )
+    if self.metric and self.metric not in _SCORES:
+      near = hints.nearest(self.metric, sorted(_SCORES))
+      raise ValueError(
+        f'the scorer names {self.metric!r}, which is no metric{near}'
       )
 
   def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:

@@ -60,16 +60,19 @@ def targets(config: Config) -> dict[str, schemas.Target | None]:
         f'--targets must name each target once, found {text!r}'
         f'{" again" if name else ""}'
       )
+    wrong = InputError(
+      f'--targets: {text!r} must be a name and a kind, such as '
+      'value:regression, and for multilabel, and only there, its columns: '
+      'topics:multilabel(sports+politics)'
+    )
     if match is None:
+      if ':multilabel(' in text:  # cut at a comma between its columns
+        raise wrong
       found[name] = None
       continue
     columns = tuple(match['columns'].split('+')) if match['columns'] else ()
     if (match['kind'] == 'multilabel') != (len(columns) > 1):
-      raise InputError(
-        f'--targets: {text!r} must be a name and a kind, such as '
-        'value:regression, and for multilabel, and only there, its columns: '
-        'topics:multilabel(sports+politics)'
-      )
+      raise wrong
     kind = cast(schemas.TargetKind, match['kind'])
     found[name] = schemas.Target(kind, columns=columns)
   return found
