@@ -284,7 +284,7 @@ ALLOWED = {
     'tabular.inference',
     'tabular.schema',
   },
-  'tabular.scorer': {'tabular.hints'},
+  'tabular.scorer': {'tasks', 'tabular.hints'},
   'tabular.progress': set(),
   'tabular.parameters': {
     'tabular.hints',
