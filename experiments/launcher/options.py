@@ -25,7 +25,8 @@ _SECTIONS = (
 _PLACES = frozenset({'data', 'test_data', 'schema', 'index_column'})
 _CENSUS_PLACES = frozenset({'data_dir', 'num_rows'})
 # What flags that are not given mean for a table: the defaults of
-# `lplmtl.tabular.Settings`, which were chosen on several tables.
+# `lplmtl.tabular.Settings`, which were chosen on several tables. Repeated, as
+# those import JAX; a test compares them.
 TABLE_DEFAULTS: Mapping[str, Any] = MappingProxyType(
   {
     'expert_widths': ((32,), (32,)), 'tower_widths': (32,), 'embed_dim': 8,

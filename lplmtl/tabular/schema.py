@@ -1,7 +1,7 @@
 """What each column of a table is, and what is predicted: the schema.
 
 It is plain data: `to_json` is written as `schema.json`, for the user to read,
-edit and hand back. `README.md` in this folder describes the format.
+edit and hand back. `schema.md` in this folder describes the format.
 """
 
 import dataclasses
