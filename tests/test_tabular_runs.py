@@ -195,3 +195,56 @@ def test_columns_of_a_former_multilabel_target_are_inputs():
     }, {},
   )  # fmt: skip
   assert earlier.former_targets(old, new) == ['a']
+
+
+@pytest.mark.parametrize(
+  'table, complaint',
+  [
+    ('age,value\n1,2\n', "b.csv: the table lacks the columns 'rare', 'split'"),
+    ('age,rare,split\n1,no,a\n', "b.csv: target 'value'"),
+    (None, 'holds the rows of --data'),
+  ],
+)
+def test_a_second_table_that_is_not_for_testing(
+  table, complaint, tmp_path, capsys
+):
+  data, other = _table(tmp_path / 'a.csv'), tmp_path / 'b.csv'
+  other.write_bytes(table.encode() if table else data.read_bytes())
+  arguments = (
+    f'--data={data}',
+    f'--test_data={other}',
+    '--targets=value',
+  )
+  assert _tabular(*arguments, f'--out_dir={tmp_path / "run"}', *TINY) == 1
+  error = capsys.readouterr().err
+  assert complaint in error and error.count('\n') == 1, error
+
+
+@pytest.mark.parametrize(
+  'column, complaint',
+  [
+    (
+      'split',
+      'row 1 (counted from 0): the weight split must hold numbers; found',
+    ),
+    (
+      'gaps',
+      'the weight gaps must hold finite numbers; found nan: correct the row',
+    ),
+  ],
+)
+def test_weights_that_are_none(column, complaint, tmp_path, capsys):
+  """No flag for inputs helps here."""
+  table = _table(tmp_path / 'a.csv')
+  head, *lines = table.read_text().splitlines()
+  rows = [f'{line},{"" if i % 3 else 2}' for i, line in enumerate(lines)]
+  table.write_text('\n'.join([f'{head},gaps', *rows]))
+  run = f'--out_dir={tmp_path / "run"}'
+  arguments = (
+    f'--data={table}',
+    '--targets=value',
+    f'--weight_column={column}',
+  )
+  assert _tabular(*arguments, run, *TINY) == 1
+  error = capsys.readouterr().err
+  assert complaint in error and '--categories' not in error, error

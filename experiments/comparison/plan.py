@@ -156,7 +156,10 @@ def parse_row(name: str) -> dict[str, Any] | None:
     raise InputError('--row must name an architecture, or trees; found nothing')
   if name == TREES:
     return None
-  build.check_names(Config(architecture=architecture))  # it may be mistyped
+  try:
+    build.check_names(Config(architecture=architecture))  # it may be mistyped
+  except InputError as error:
+    raise InputError(f'--row={name}: {error}, or trees') from error
   fields = options.parse_fields(rest, f'--row={name}', FIXED)
   return {'architecture': architecture, **fields}
 

@@ -4,6 +4,7 @@ Cheap to import (no JAX), so that --help answers at once.
 """
 
 import dataclasses
+import difflib
 import json
 import os
 import pathlib
@@ -225,8 +226,12 @@ def parse_fields(
     if name in parsed:
       raise InputError(f'{flag} sets {name} twice: once is enough')
     if not equals or name not in known:
+      near = difflib.get_close_matches(name, known)
+      expected = (
+        f'did you mean {" or ".join(near)}? Expected' if near else 'expected'
+      )
       raise InputError(
-        f'{flag}: {part!r} sets no field; expected field=value with one of '
+        f'{flag}: {part!r} sets no field; {expected} field=value with one of '
         f'{", ".join(known)}'
       )
     try:

@@ -59,22 +59,20 @@ class Block(NamedTuple):
     return Block(self.text, self.starts[:, rows:], self.ends[:, rows:], doubled)
 
 
-def read(
-  stream: BinaryIO, separator: str, file: str, num_fields: int = 0
-) -> Iterator[Block]:
+def read(stream: BinaryIO, separator: str, file: str) -> Iterator[Block]:
   """Reads blocks of rows; blank lines are left out.
 
   Args:
     stream: UTF-8 text.
     separator: an ASCII character.
     file: what to call it in messages.
-    num_fields: K; 0 for that of the first row.
 
   Raises:
     InputError: a row has another number of fields, a field is too long, or the
       text is not UTF-8 or has NUL bytes. The message names the line.
   """
   rest, line, is_last = b'', 1, False
+  num_fields = 0  # K; 0 until the first row
   while not is_last:
     more = stream.read(BLOCK)
     is_last = not more

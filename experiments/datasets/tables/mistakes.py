@@ -86,6 +86,14 @@ def of_row(
   )
 
 
+def of_weight(error: RowError, file: str, row: int) -> InputError:
+  """Returns what to say about a weight of a row; see `of_row`."""
+  return InputError(
+    f'{file}, row {row} (counted from 0): the weight {error.column} '
+    f'{error.complaint}: correct the row or leave it out'
+  )
+
+
 def _advice(error: RowError, is_new: bool) -> str:
   """Returns what to do if the whole column is written so."""
   if is_new:

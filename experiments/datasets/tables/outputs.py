@@ -84,7 +84,7 @@ def beside_truth(predictor: tabular.Predictor, part: Any, index: str) -> bytes:
 
   Args:
     predictor: the model.
-    part: a `protocol.Part`, the rows.
+    part: a `splits.Part`, the rows.
     index: the column that names a row; '' for its number.
   """
   predicted = predictor.predict(part.columns)

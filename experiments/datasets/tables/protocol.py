@@ -10,19 +10,24 @@ import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import numpy as np
 
 from experiments.datasets import base
-from experiments.datasets.tables import flags, mistakes, outputs, reader
+from experiments.datasets.tables import (
+  flags,
+  mistakes,
+  outputs,
+  reader,
+  splits,
+)
 from experiments.launcher import display, parsing
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import tables as encoding
 from lplmtl import tabular
-from lplmtl.columns import Column
 from lplmtl.storage import files
 from lplmtl.tables import Tables
 from lplmtl.tabular import checks, inference, preparation
@@ -30,22 +35,6 @@ from lplmtl.tabular import facts as looked_at
 from lplmtl.tabular import schema as schemas
 from lplmtl.tabular import targets as label_arrays
 from lplmtl.types import Batch, PyTree
-
-SPLITS = ('train', 'validation', 'test')
-
-
-class Part(NamedTuple):
-  """The rows of one split.
-
-  Attributes:
-    columns: their columns.
-    rows: their numbers in the table.
-    file: the table, for messages.
-  """
-
-  columns: Mapping[Any, Column]
-  rows: np.ndarray
-  file: str
 
 
 def load(
@@ -58,7 +47,7 @@ def load(
   with inputs_of_users(console):
     options = flags.options(config)
     rough = given or inference.before_split(options)
-    parts, found = _parts(config, rough, _trained_on(saved))
+    parts, found = splits.read(config, rough, saved)
     known = looked_at.Seen(parts['train'].columns)
     if not saved:
       mistakes.check_names(config, known)
@@ -98,7 +87,7 @@ def inputs_of_users(console: display.Console) -> Iterator[None]:
 
 def encode(
   config: Config,
-  parts: Mapping[str, Part],
+  parts: Mapping[str, splits.Part],
   schema: tabular.Schema,
   facts: Mapping[str, Any],
   num_bins: int,
@@ -144,10 +133,10 @@ def encode(
       has_all = all(known.all() for known in where.values())
       known: Any = None if has_all else where  # None is faster
       batches[split] = Batch(features, labels, known, weights)
-  except encoding.RowError as error:
-    part = parts[split]
-    row = part.rows[error.row]
-    raise mistakes.of_row(error, part.file, row, not is_trained) from error
+  except InputError:
+    raise
+  except ValueError as error:
+    raise _mistake(error, parts[split], schema, not is_trained) from error
 
   def predict(model: nn.Module, params: PyTree) -> base.Predictions:
     predictor = tabular.Predictor(schema, fitted, model, params)
@@ -174,6 +163,18 @@ def encode(
     extra={'schema': schema.to_json()},
     predict=predict,
   )
+
+
+def _mistake(
+  error: ValueError, part: splits.Part, schema: tabular.Schema, is_new: bool
+) -> InputError:
+  """Returns what to say about rows of a split that do not fit the schema."""
+  if not isinstance(error, encoding.RowError):
+    return InputError(f'{part.file}: {mistakes.in_flags(str(error))}')
+  row = part.rows[error.row]
+  if error.column in (schema.weight, *schema.task_weights.values()):
+    return mistakes.of_weight(error, part.file, row)
+  return mistakes.of_row(error, part.file, row, is_new)
 
 
 def _check_labels(where: Mapping[str, np.ndarray], what: str) -> None:
@@ -208,81 +209,6 @@ def _given_schema(
     return tabular.Schema.from_json(data)
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise InputError(f'{place}: {error}') from error
-
-
-def _trained_on(saved: Mapping[str, Any]) -> Mapping[str, Any]:
-  """Returns `{flag: facts of its file}` of a saved model; else nothing."""
-  return (saved.get('data') or {}).get('files', {})
-
-
-def _parts(
-  config: Config, schema: tabular.Schema, trained_on: Mapping[str, Any]
-) -> tuple[dict[str, Part], dict[str, Any]]:
-  """Reads and splits the rows.
-
-  Args:
-    config: names the files.
-    schema: says how to split.
-    trained_on: the facts about the files of a saved model that is to be scored.
-      Its own table is split as it was in training; all rows of any other table
-      are test rows.
-
-  Returns:
-    The rows of each split, and facts about the files.
-  """
-  table = reader.read(config, schema.missing)
-  file, found = table.facts['file'], {'data': table.facts}
-  every = np.arange(table.facts['rows'])
-  own = trained_on.get('data', table.facts)['sha256']
-  if table.facts['sha256'] != own:
-    _refuse_test_data(config)
-    none = every[:0]
-    rows = {'train': none, 'validation': none, 'test': every}
-    return _taken(table.columns, rows, file), found
-  if 'test' in trained_on and not config.test_data:
-    raise InputError(
-      f'{file} is what the model was trained on, and its test rows are in '
-      f'{trained_on["test"]["file"]}: name them with --test_data'
-    )
-  # The rows that a saved model was validated on must not change with the flag.
-  is_drawn = 'test' not in trained_on if trained_on else not config.test_data
-  try:
-    rows = tabular.split(
-      table.columns, schema, config.split_seed, test=is_drawn
-    )
-  except encoding.RowError as error:
-    raise mistakes.of_row(error, file, error.row) from error
-  parts = _taken(table.columns, rows, file)
-  if config.test_data:
-    table = reader.read(config, schema.missing, 'test_data')
-    found['test'] = table.facts
-    every = np.arange(table.facts['rows'])
-    parts['test'] = Part(table.columns, every, table.facts['file'])
-  counts = {split: len(part.rows) for split, part in parts.items()}
-  if not all(counts.values()):
-    raise InputError(
-      'too few rows: training, validation and test need at least one each; '
-      f'found {counts}'
-    )
-  return parts, found
-
-
-def _refuse_test_data(config: Config) -> None:
-  if config.test_data:
-    raise InputError(
-      f'--data={config.data} is not the table that the model was trained on, '
-      'so that all its rows are test rows: leave out --test_data'
-    )
-
-
-def _taken(
-  columns: Mapping[Any, Column], rows: Mapping[str, np.ndarray], file: str
-) -> dict[str, Part]:
-  """Returns the rows of each split."""
-  return {
-    split: Part(preparation.take(columns, rows[split]), rows[split], file)
-    for split in SPLITS
-  }
 
 
 def _facts(

@@ -15,13 +15,12 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 
 from experiments.datasets import cache
-from experiments.datasets.tables import blocks, dialect, sources
+from experiments.datasets.tables import blocks, dialect, header, sources
 from experiments.datasets.tables.blocks import Block
 from experiments.datasets.tables.values import Growing, as_factor
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl.columns import Column, Factor
-from lplmtl.tabular import hints
 
 Columns = Mapping[str, Column]
 # Settings on which the columns of a CSV file depend.
@@ -194,53 +193,22 @@ def _blocks(
   file: str,
 ) -> tuple[Sequence[str], Iterator[Block]]:
   """Returns the names of the columns, and blocks of rows."""
-  found = blocks.read(
-    cast(BinaryIO, stream), written.separator, file, len(names)
-  )
+  found = blocks.read(cast(BinaryIO, stream), written.separator, file)
   first = next(found, None)
   if first is None:
     raise InputError(f'{file}: expected a table, found an empty file')
-  if not names:
-    row = np.array([0])
-    header = [first.cells(k, row)[0].strip() for k in range(len(first.starts))]
-    names, first = _check_header(header, file), first.skip(1)
-  elif len(names) > len(set(names)):
-    raise InputError('--column_names must differ, found one twice')
+  row = np.array([0])
+  first_row = [first.cells(k, row)[0].strip() for k in range(len(first.starts))]
+  if names:
+    header.check_names(names, first_row, file)
+  else:
+    names, first = header.names_of(first_row, file), first.skip(1)
 
   def rows() -> Iterator[Block]:
     yield first
     yield from found
 
   return names, rows()
-
-
-def _check_header(header: Sequence[str], file: str) -> list[str]:
-  if any('\r' in name.replace('\r\n', '') for name in header):
-    raise InputError(
-      f'{file}, line 1: found a carriage return inside a line: if lines end '
-      'with carriage returns only (old Macintosh), convert the line ends'
-    )
-  names = [name or f'Unnamed: {i}' for i, name in enumerate(header)]
-  twice = sorted({name for name in names if names.count(name) > 1})
-  if twice:
-    raise InputError(
-      f'{file}, line 1: column names must differ, found {hints.listed(twice)} '
-      'more than once: rename or remove the copies'
-    )
-  if all(_is_number(name) for name in header):
-    raise InputError(
-      f'{file}, line 1: expected names of columns, found numbers only: pass '
-      '--column_names if the file has no header'
-    )
-  return names
-
-
-def _is_number(text: str) -> bool:
-  try:
-    float(text)
-  except ValueError:
-    return False
-  return True
 
 
 def num_rows(columns: Columns) -> int:

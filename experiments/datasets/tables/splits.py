@@ -1,0 +1,107 @@
+"""The rows of a table, split into those for training, validation and test."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.datasets.tables import mistakes, reader
+from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+from lplmtl import tables as encoding
+from lplmtl import tabular
+from lplmtl.columns import Column
+from lplmtl.tabular import preparation
+
+SPLITS = ('train', 'validation', 'test')
+
+
+class Part(NamedTuple):
+  """The rows of one split.
+
+  Attributes:
+    columns: their columns.
+    rows: their numbers in the table.
+    file: the table, for messages.
+  """
+
+  columns: Mapping[Any, Column]
+  rows: np.ndarray
+  file: str
+
+
+def read(
+  config: Config, schema: tabular.Schema, saved: Mapping[str, Any]
+) -> tuple[dict[str, Part], dict[str, Any]]:
+  """Reads and splits the rows.
+
+  Args:
+    config: names the files.
+    schema: says how to split.
+    saved: the `extra` data of a saved model that is to be scored; else nothing.
+      Its own table is split as it was in training; all rows of any other table
+      are test rows.
+
+  Returns:
+    The rows of each split, and facts about the files.
+  """
+  # `{flag: facts of its file}` of the saved model.
+  trained_on = (saved.get('data') or {}).get('files', {})
+  table = reader.read(config, schema.missing)
+  file, found = table.facts['file'], {'data': table.facts}
+  every = np.arange(table.facts['rows'])
+  own = trained_on.get('data', table.facts)['sha256']
+  if table.facts['sha256'] != own:
+    _refuse_test_data(config)
+    none = every[:0]
+    rows = {'train': none, 'validation': none, 'test': every}
+    return _taken(table.columns, rows, file), found
+  if 'test' in trained_on and not config.test_data:
+    raise InputError(
+      f'{file} is what the model was trained on, and its test rows are in '
+      f'{trained_on["test"]["file"]}: name them with --test_data'
+    )
+  # The rows that a saved model was validated on must not change with the flag.
+  is_drawn = 'test' not in trained_on if trained_on else not config.test_data
+  try:
+    rows = tabular.split(
+      table.columns, schema, config.split_seed, test=is_drawn
+    )
+  except encoding.RowError as error:
+    raise mistakes.of_row(error, file, error.row) from error
+  parts = _taken(table.columns, rows, file)
+  if config.test_data:
+    table = reader.read(config, schema.missing, 'test_data')
+    if table.facts['sha256'] == own:
+      raise InputError(
+        f'--test_data={config.test_data} holds the rows of --data, which the '
+        'model learns from: name another table, or leave it out'
+      )
+    found['test'] = table.facts
+    every = np.arange(table.facts['rows'])
+    parts['test'] = Part(table.columns, every, table.facts['file'])
+  counts = {split: len(part.rows) for split, part in parts.items()}
+  if not all(counts.values()):
+    raise InputError(
+      'too few rows: training, validation and test need at least one each; '
+      f'found {counts}'
+    )
+  return parts, found
+
+
+def _refuse_test_data(config: Config) -> None:
+  if config.test_data:
+    raise InputError(
+      f'--data={config.data} is not the table that the model was trained on, '
+      'so that all its rows are test rows: leave out --test_data'
+    )
+
+
+def _taken(
+  columns: Mapping[Any, Column], rows: Mapping[str, np.ndarray], file: str
+) -> dict[str, Part]:
+  """Returns the rows of each split."""
+  return {
+    split: Part(preparation.take(columns, rows[split]), rows[split], file)
+    for split in SPLITS
+  }
