@@ -62,6 +62,7 @@ ALLOWED = {
   'architectures': {'layers'},
   'balancing': set(),
   'compression': set(),
+  'compression.top_level': {'architectures', 'compression'},
   'inspection': set(),
   'data': set(),
   'training.frozen': {'training.optimizers'},

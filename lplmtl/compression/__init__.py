@@ -4,5 +4,6 @@ from lplmtl.compression.cost import count_flops as count_flops
 from lplmtl.compression.cost import count_parameters as count_parameters
 from lplmtl.compression.cost import matrix_products as matrix_products
 from lplmtl.compression.low_rank import LowRank as LowRank
+from lplmtl.compression.pruning import by_gate_use as by_gate_use
 from lplmtl.compression.quantization import Quantized as Quantized
 from lplmtl.compression.quantization import Scheme as Scheme
