@@ -18,6 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Values = Mapping[str, float]
+# What each logger, and the extra of its name, needs.
+_PACKAGES = {
+  'tensorboard': 'tensorboardX',
+  'wandb': 'wandb',
+  'mlflow': 'mlflow',
+}
 
 
 class Logger(NamedTuple):
@@ -92,7 +98,7 @@ def tensorboard(folder: str | pathlib.Path) -> Logger:
   Raises:
     ModuleNotFoundError: tensorboardX is not installed.
   """
-  package = _package('tensorboardX', 'tensorboard')
+  package = require('tensorboard')
   writer: Any = None
   last = 0
 
@@ -124,7 +130,7 @@ def wandb(config: Mapping[str, Any], **settings: Any) -> Logger:
   Raises:
     ModuleNotFoundError: wandb is missing. What `wandb.init` raises.
   """
-  package = _package('wandb', 'wandb')
+  package = require('wandb')
   run = package.init(config=dict(config), **settings)
 
   def log(values: Values, epoch: int) -> None:
@@ -147,7 +153,7 @@ def mlflow(config: Mapping[str, Any], **settings: Any) -> Logger:
   Raises:
     ModuleNotFoundError: MLflow is missing. What `mlflow.start_run` raises.
   """
-  package = _package('mlflow', 'mlflow')
+  package = require('mlflow')
   run_id = package.start_run(**settings).info.run_id
   package.log_params({name: str(value) for name, value in config.items()})
 
@@ -164,6 +170,8 @@ def mlflow(config: Mapping[str, Any], **settings: Any) -> Logger:
 def summary_of(metrics: Mapping[str, Mapping[str, Any]], split: str) -> Values:
   """Flattens `{task: {metric: number or {'mean': number}}}` for `close`.
 
+  What is undefined (NaN, or None as in JSON) is left out.
+
   Example:
     >>> summary_of({'click': {'auc': {'mean': 0.75}}}, 'test')
     {'test/click/auc': 0.75}
@@ -171,16 +179,25 @@ def summary_of(metrics: Mapping[str, Mapping[str, Any]], split: str) -> Values:
   values = {}
   for task, of_task in metrics.items():
     for metric, value in of_task.items():
-      number = float(value['mean'] if isinstance(value, Mapping) else value)
-      if np.isfinite(number):
-        values[f'{split}/{task}/{metric}'] = number
+      number = value['mean'] if isinstance(value, Mapping) else value
+      if number is not None and np.isfinite(number):
+        values[f'{split}/{task}/{metric}'] = float(number)
   return values
 
 
-def _package(name: str, extra: str) -> Any:
+def require(name: str) -> Any:
+  """Imports and returns the package that a logger needs.
+
+  Args:
+    name: of the logger: `tensorboard`, `wandb` or `mlflow`.
+
+  Raises:
+    ModuleNotFoundError: the package is not installed.
+  """
+  package = _PACKAGES[name]
   try:
-    return importlib.import_module(name)
+    return importlib.import_module(package)
   except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-      f"this logger needs {name}: pip install 'lplmtl[{extra}]'"
+      f"this logger needs {package}: pip install 'lplmtl[{name}]'"
     ) from error

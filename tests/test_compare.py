@@ -440,7 +440,10 @@ def test_the_command_that_trains_the_best_network():
     'rows': [
       {
         'name': name, 'setting': {'churn': setting},
-        'validation': {'churn': {'auc': {'mean': score}}},
+        'validation': {
+          'churn': {'auc': {'mean': score}},
+          'a, b': {'auc': {'mean': np.nan}},  # undefined in every row
+        },
       }
       for name, score in scores.items()
     ],

@@ -147,3 +147,8 @@ def test_a_service_that_fails_does_not_end_the_run(capsys):
 def test_unknown_services_are_refused():
   with pytest.raises(errors.InputError, match='log_to'):
     options.Config(log_to=('excel',))
+
+
+def test_what_is_undefined_is_left_out_of_a_summary():
+  metrics = {'churn': {'auc': {'mean': None}, 'log_loss': np.nan, 'r2': 0.5}}
+  assert loggers.summary_of(metrics, 'test') == {'test/churn/r2': 0.5}

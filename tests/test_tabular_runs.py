@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -171,6 +172,7 @@ def test_a_table_that_has_changed_is_called_by_name(finished, tmp_path, capsys):
   table.write_text(_table(tmp_path / 'a.csv').read_text().replace('yes', 'Yes'))
   assert 'differs in the content of a.csv: to resume it' in error()
   assert 'columns (split)' in error('--ignore=split', '--split_column=')
+  assert 'columns (rare): ' in error('--targets=value')
   assert (run / 'schema.json').read_bytes() == schema
 
 
@@ -248,3 +250,14 @@ def test_weights_that_are_none(column, complaint, tmp_path, capsys):
   assert _tabular(*arguments, run, *TINY) == 1
   error = capsys.readouterr().err
   assert complaint in error and '--categories' not in error, error
+
+
+def test_a_missing_logger_is_noticed_before_a_run_is_removed(
+  finished, monkeypatch, capsys
+):
+  run, arguments = finished
+  monkeypatch.setitem(sys.modules, 'mlflow', None)
+  more = (f'--out_dir={run}', '--overwrite', '--log_to=mlflow')
+  assert _tabular(*arguments, *more) == 1
+  assert 'lplmtl[mlflow]' in capsys.readouterr().err
+  assert (run / 'results.json').exists() and (run / 'model').exists()

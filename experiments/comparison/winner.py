@@ -71,9 +71,11 @@ def _text(shown: Any) -> str:
 
 
 def _quality(row: Mapping[str, Any]) -> float:
+  """Returns the mean metric; what validation rows do not define is left out."""
   values = []
   for metrics in row['validation'].values():
     metric = quality.primary(metrics)
     mean = metrics[metric]['mean']
     values.append(-mean if quality.is_loss(metric) else mean)
-  return float(np.nan_to_num(np.mean(values), nan=-np.inf))
+  known = [value for value in values if np.isfinite(value)]
+  return float(np.mean(known)) if known else -np.inf

@@ -119,9 +119,10 @@ def _columns(
     one = getattr(schema, part).get(name)
     return one and (one.kind if only_kinds else one)
 
-  return [
-    str(name)
+  changed = {
+    str(name): None  # a former target may be an input
     for part in ('inputs', 'targets')
     for name in {**getattr(old, part), **getattr(new, part)}
     if look(old, part, name) != look(new, part, name)
-  ]
+  }
+  return list(changed)

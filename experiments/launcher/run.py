@@ -69,6 +69,7 @@ def execute(
   if config.eval_only:
     return evaluation.evaluate(config, find)
   unused.refuse([config], options.changed(config).union(given))
+  tracking.check(config)  # before --overwrite removes a run
   with lock.claim(config.run_dir) as claim, memory.guard(config):
     run_folder.refuse(
       config.run_dir, (run_folder.CELLS, run_folder.COMPARISON), 'a comparison'

@@ -56,6 +56,15 @@ class Tracker:
         )
 
 
+def check(config: Config) -> None:
+  """Raises InputError if the package of a logger in --log_to is missing."""
+  for name in config.log_to:
+    try:
+      loggers.require(name)
+    except ImportError as error:
+      raise InputError(f'--log_to={name}: {_line(error)}') from error
+
+
 @contextlib.contextmanager
 def track(
   config: Config, task_names: Sequence[str], console: Console
