@@ -233,6 +233,22 @@ def test_arrow_files_hold_what_csv_files_hold(suffix, tmp_path):
     _read(path)
 
 
+def test_a_stream_of_arrow_holds_what_its_file_holds(tmp_path):
+  pyarrow = pytest.importorskip('pyarrow')
+  table = pyarrow.table({'a': [1.5, None], 'b': ['x', 'y']})
+  path = tmp_path / 'a.arrow'
+  with pyarrow.ipc.new_stream(path, table.schema) as stream:
+    stream.write_table(table)
+  columns, _ = _read(path)
+  assert {k: _texts(v) for k, v in columns.items()} == {
+    'a': ['1.5', 'nan'], 'b': ['x', 'y'],
+  }  # fmt: skip
+  for damaged in (path.read_bytes()[:-40], b'a,b', b''):
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match=r'a.arrow: cannot be read \('):
+      _read(path)
+
+
 def test_arrow_files_without_pyarrow(tmp_path, monkeypatch):
   name = 'experiments.datasets.tables.arrow'
   monkeypatch.delitem(sys.modules, name, raising=False)

@@ -54,6 +54,7 @@ def _infer(target='churn', **changes):
     ({'tags': 'multilabel'}, {'tags': FRAME['churn']}, "'tags' needs its columns, two or more"),
     ({'tags': ('multilabel', ('churn', 'churn'))}, {}, "columns of multilabel target 'tags' must differ, found 'churn', 'churn'"),
     ({'tags': ('multilabel', ('churn', 'segment'))}, {}, "of multilabel target 'tags' must hold the same two values.*found 'a', 'b', 'c', 'no', 'yes'"),
+    ({'tags': ('multilabel', ('one', 'two'))}, {'one': ['x', None] * 30, 'two': [None, 'x'] * 30}, "found 'x'; a blank is a missing label"),
   ],
 )  # fmt: skip
 def test_targets_that_leave_nothing_to_learn(target, changes, message):

@@ -358,6 +358,7 @@ def test_an_edited_schema_is_handed_back(finished, tmp_path, capsys):
     (['--targets=topics:multilabel'], 'topics:multilabel(sports+politics)'),
     (['--targets=topics:multilabel(a,b)'], 'topics:multilabel(sports+politics)'),
     (['--targets=churn', '--positive=yes'], "found 'yes'"),
+    (['--targets=value', '--positive=value:yes'], "--positive names 'value', which is not a binary target"),
     (['--targets=churn', '--positive=churn:maybe'], "found 'maybe'"),
     (['--targets=churn', '--categories=cty'], "did you mean 'city'"),
     (['--targets=churn', '--numbers=plan'], "make it a category (--categories)"),

@@ -278,9 +278,12 @@ def _with_labels(name: str, target: Target, found: Sequence[Facts]) -> Target:
   every = {value for one in found for value in class_values.find(one)}
   classes = target.classes or tuple(sorted(every, key=str))
   if len(classes) != 2:
+    # A mark or nothing is a common way to write labels.
+    blank = '; a blank is a missing label: write another value there'
     raise ValueError(
       f'the columns of multilabel target {name!r} must hold the same two '
-      f'values, such as 0 and 1; found {hints.listed(classes)}'
+      f'values, such as 0 and 1; found {hints.listed(classes) or "none"}'
+      f'{blank if len(classes) == 1 else ""}'
     )
   for one in found:
     if min(class_values.count(classes, one, name)) == 0:

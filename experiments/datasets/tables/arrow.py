@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow
-from pyarrow import compute, feather, parquet, types
+from pyarrow import compute, feather, ipc, parquet, types
 
 from experiments.launcher.errors import InputError
 from lplmtl.columns import Column, Factor
@@ -43,10 +43,14 @@ def read(path: pathlib.Path) -> dict[str, Column]:
 
 def _table(path: pathlib.Path) -> Any:
   with open(path, 'rb') as file:
-    is_parquet = file.read(4) == b'PAR1'
-  if is_parquet:
+    head = file.read(6)
+  if head.startswith(b'PAR1'):
     return parquet.read_table(path, partitioning=None)
-  return feather.read_table(path)
+  if head.startswith((b'ARROW1', b'FEA1')):
+    return feather.read_table(path)
+  # Arrow's streaming format, which has no mark of its own.
+  with ipc.open_stream(path.read_bytes()) as stream:
+    return stream.read_all()
 
 
 def _column(path: pathlib.Path, name: str, array: Any) -> Column:

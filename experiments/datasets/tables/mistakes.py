@@ -17,6 +17,7 @@ _FLAGS = (
   (r'^(categories|numbers|dates|booleans|ignore|positive|task_weights)'
    r'(?=: there is no)',
    r'--\1'),
+  (r'^positive(?= names )', '--positive'),
   (r'^(weight|split|time|group)(?=: there is no)', r'--\1_column'),
   (r"\bdates=\{'(.+)': '(.+?)'\}", r'"--dates=\1:\2"'),
   (r'\bin (numbers|dates|missing)\b', r'in --\1'),
