@@ -5,7 +5,8 @@ import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from lplmtl import _tables_checks, numeric, vocabulary
+from lplmtl import _tables_checks, _threads, numeric, vocabulary
+from lplmtl import columns as raw
 from lplmtl import dates as times_of
 from lplmtl.columns import Column
 from lplmtl.dates import Date
@@ -93,41 +94,53 @@ def numbers(
   num_bins: int,
 ) -> dict[Any, Numeric]:
   """Returns scalers."""
-  return {
-    _tables_checks.column_name(name): numeric.fit(
+
+  def fit(item: tuple[Any, Column]) -> tuple[Any, Numeric]:
+    name, column = item
+    values = numeric.read(name, column, rules.texts)
+    return _tables_checks.column_name(name), numeric.fit(
       name,
-      numeric.read(name, column, rules.texts),
+      values,
       log=name in log,
       num_bins=num_bins,
       fill=rules.fill_missing,
     )
-    for name, column in columns.items()
-  }
+
+  return dict(_threads.each(fit, columns.items()))
 
 
 def dates(
   columns: Mapping[str, tuple[Column, str]], rules: Rules, num_bins: int
 ) -> tuple[dict[Any, Date], dict[str, Numeric]]:
   """Returns dates, and the scalers of their parts."""
-  fitted: dict[Any, Date] = {}
-  scalers: dict[str, Numeric] = {}
-  for name, (column, form) in columns.items():
-    times = times_of.read(name, column, form, rules.texts)
+
+  def fit(
+    item: tuple[Any, tuple[Column, str]],
+  ) -> tuple[Any, Date, dict[str, Numeric]]:
+    name, (column, form) = item
+    times = times_of.parse(name, column, form, rules.texts)
     if not rules.fill_missing:
       times_of.check_present(name, times)
-    date = times_of.fit(name, times, form)
-    fitted[_tables_checks.column_name(name)] = date
-    for part in date.parts:
+    date = times_of.fit(name, raw.values_of(times), form)
+    parts = {}
+    for part, numbers in date.numbers(raw.values_of(times)).items():
+      values = raw.spread(raw.with_values(times, numbers))
       scaler = numeric.fit(
         name,
-        date.number(times, part),
+        values,
         log=False,
         num_bins=num_bins,
         fill=rules.fill_missing,
       )
       # One flag stands for all parts of a date.
-      scaler = dataclasses.replace(scaler, flag=False)
-      _tables_checks.join(scalers, {f'{name}.{part}': scaler})
+      parts[f'{name}.{part}'] = dataclasses.replace(scaler, flag=False)
+    return _tables_checks.column_name(name), date, parts
+
+  fitted: dict[Any, Date] = {}
+  scalers: dict[str, Numeric] = {}
+  for name, date, parts in _threads.each(fit, columns.items()):
+    fitted[name] = date
+    _tables_checks.join(scalers, parts)
   return fitted, scalers
 
 

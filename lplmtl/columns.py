@@ -174,18 +174,33 @@ def plain(column: Any) -> Column:
 
 
 def used_values(name: Any, factor: Factor) -> tuple[np.ndarray, np.ndarray]:
-  """Returns `(codes, values)`, without the values that no row has if these
-  outnumber the rows: a few rows taken from a large table.
-  """
+  """Returns `(codes, values)`, without the values that no row has."""
   codes, values = codes_of(name, factor), np.asarray(factor.values)
-  if len(values) <= len(codes):
-    return codes, values
   if len(values) > _FEW * len(codes):
     used, codes = np.unique(codes, return_inverse=True)
     return codes, values[used]
   is_used = np.zeros(len(values), bool)
   is_used[codes] = True
-  return (np.cumsum(is_used) - 1)[codes], values[is_used]
+  if is_used.all():
+    return codes, values
+  return (np.cumsum(is_used, dtype=np.int32) - 1)[codes], values[is_used]
+
+
+def values_of(column: np.ndarray | Factor) -> np.ndarray:
+  """Returns the values of a column, each once if it is a Factor."""
+  return column.values if isinstance(column, Factor) else column
+
+
+def with_values(
+  column: np.ndarray | Factor, values: np.ndarray
+) -> np.ndarray | Factor:
+  """Returns a column with others in place of `values_of` it."""
+  return Factor(column.codes, values) if isinstance(column, Factor) else values
+
+
+def spread(column: np.ndarray | Factor) -> np.ndarray:
+  """Returns the value of each row, `[N]`."""
+  return column.values[column.codes] if isinstance(column, Factor) else column
 
 
 def codes_of(name: Any, factor: Factor) -> np.ndarray:

@@ -125,12 +125,21 @@ def fit(
   if not len(present):  # such as in a small fold: the flag says it all
     return Numeric(log, 0.0, 1.0, fill=0.0, flag=True)
   scaler = _scaler(name, values, present, log)
+  # Sorted once, for both.
+  distinct, counts = np.unique(present, return_counts=True)
   return dataclasses.replace(
     scaler,
-    edges=bin_edges(present, num_bins) if num_bins else (),
-    fill=float(np.median(present)) if fill else None,
+    edges=_edges(distinct, counts, num_bins) if num_bins else (),
+    fill=_median(distinct, counts) if fill else None,
     flag=has_missing,
   )
+
+
+def _median(distinct: np.ndarray, counts: np.ndarray) -> float:
+  rows_up_to = np.cumsum(counts)
+  n = rows_up_to[-1]
+  middle = np.searchsorted(rows_up_to, [(n - 1) // 2, n // 2], side='right')
+  return float(distinct[middle].mean())
 
 
 def _scaler(
@@ -139,15 +148,16 @@ def _scaler(
   scaled = _maybe_log(present, log)
   with np.errstate(all='ignore'):
     mean, std = float(scaled.mean()), float(scaled.std())
+  largest = np.abs(scaled).max()
   # A number beyond float32 would leave the others of its column
   # indistinguishable after scaling.
-  fits = np.abs(scaled).max() <= np.finfo(np.float32).max
+  fits = largest <= np.finfo(np.float32).max
   if not (fits and np.isfinite([mean, std]).all()):
     row = int(np.nanargmax(np.abs(values)))
     raise RowError(
       name, row, f'holds a number too large to scale; found {values[row]:g}'
     )
-  varies = std > _CONSTANT * np.abs(scaled).max()
+  varies = std > _CONSTANT * largest
   return Numeric(log, mean, std if varies else 1.0)
 
 
@@ -178,7 +188,18 @@ def read(
 ) -> np.ndarray:
   """Returns a numeric column as `[N]` float64, NaN where a number is missing.
 
-  Texts are numbers if Python's `float` reads them, and `true` and `false` are 1
+  Arguments and errors are those of `parse`.
+  """
+  return raw.spread(parse(name, column, missing))
+
+
+def parse(
+  name: Any, column: Column, missing: frozenset[str] = frozenset()
+) -> np.ndarray | Factor:
+  """Returns a numeric column as `[N]` float64, or a Factor as one of float64.
+
+  Missing numbers are NaN, and values that no row has are left out. Texts are
+  numbers if Python's `float` reads them, and `true` and `false` are 1
   and 0.
 
   Args:
@@ -195,16 +216,13 @@ def read(
   if isinstance(column, Factor):
     codes, column = raw.used_values(name, column)
   values, source = _floats(name, column, missing)
-  if codes is not None:  # a value that no row has is ignored
-    used = np.bincount(codes, minlength=len(values)) > 0
-    values = np.where(used, values, np.nan)
   is_bad = np.isinf(values)
   if is_bad.any():
     rows = is_bad if codes is None else is_bad[codes]
     row = int(np.argmax(rows))
     text = raw.text_of(source[row if codes is None else codes[row]])
     raise RowError(name, row, *_complaint(text, raw.first_of(rows)))
-  return values if codes is None else values[codes]
+  return values if codes is None else Factor(codes, values)
 
 
 def _complaint(text: str, others: str) -> tuple[str, str]:
@@ -317,14 +335,20 @@ def bin_edges(values: np.ndarray, num_bins: int) -> tuple[float, ...]:
   Returns:
     Increasing edges, midway between neighbouring values; none for a constant.
   """
-  distinct, counts = np.unique(values, return_counts=True)
+  return _edges(*np.unique(values, return_counts=True), num_bins)
+
+
+def _edges(
+  distinct: np.ndarray, counts: np.ndarray, num_bins: int
+) -> tuple[float, ...]:
+  """Returns the edges of values `[D]`, sorted, that occur `[D]` times."""
   middles = (distinct[:-1] + distinct[1:]) / 2
   if len(distinct) <= num_bins:
     return tuple(middles.tolist())
-  spikes = counts >= values.size / num_bins
+  rows_up_to = np.cumsum(counts)
+  spikes = counts >= rows_up_to[-1] / num_bins
   rows_left = int(counts[~spikes].sum())
   bins_left = max(num_bins - int(spikes.sum()), 1)
-  rows_up_to = np.cumsum(counts)
   places = np.append(np.flatnonzero(spikes), len(counts))
   edges: list[float] = []
   start = rows_before = 0
