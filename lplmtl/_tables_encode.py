@@ -1,119 +1,249 @@
-"""Encodes columns that have been read, some rows at a time."""
+"""Encodes columns that have been read.
 
+What rows share is encoded once and then looked up; the rest is encoded some
+rows at a time.
+"""
+
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lplmtl.columns import RowError
+from lplmtl import _threads
+from lplmtl import columns as raw
+from lplmtl.columns import Factor, RowError
+from lplmtl.numeric import Numeric
 
-# Rows at a time: what is computed on the way stays in a processor's cache, and
-# needs next to no memory beside the result.
-_ROWS = 1 << 14
+# Numbers written at a time, 4 MB: they stay in a processor's cache, and need
+# next to no memory beside the result.
+_CELLS = 1 << 20
+_SHARED = 4  # rows per value from which values are encoded once each
 _EXACT = 2**52  # up to here, numbers one apart are exact in float64
+_TRIED = 100  # rows that tell most columns of fractions
+_DTYPES = {'categories': np.int32, 'numeric': np.float32}
+
+Place = tuple[str, int]  # such as ('numeric', 3), a column of that array
+Rows = slice | np.ndarray
+Parsed = np.ndarray | Factor
 
 
 class Read(NamedTuple):
   """Columns of N rows as read.
 
   Attributes:
-    ids: per column of categories, `[N]` codes and the `[V]` ids of these.
-    numbers: `{column: [N]}`, NaN where missing.
-    times: `{column: [N]}`, NaT where missing.
-    parts: `{'signup.days': ('signup', 'days')}`.
+    ids: per column of categories, its ids, a Factor of int32.
+    numbers: `{column: [N] or Factor}`, NaN where missing.
+    times: `{column: [N] or Factor}`, NaT where missing.
   """
 
-  ids: Sequence[tuple[np.ndarray, np.ndarray]]
-  numbers: Mapping[Any, np.ndarray]
-  times: Mapping[Any, np.ndarray]
-  parts: Mapping[Any, tuple[Any, str]]
-
-  def take(self, rows: slice) -> 'Read':
-    """Returns some rows."""
-    return Read(
-      [(codes[rows], ids) for codes, ids in self.ids],
-      {name: values[rows] for name, values in self.numbers.items()},
-      {name: values[rows] for name, values in self.times.items()},
-      self.parts,
-    )
+  ids: Sequence[Factor]
+  numbers: Mapping[Any, Parsed]
+  times: Mapping[Any, Parsed]
 
 
-def encode(tables: Any, read: Read, num_rows: int) -> dict[str, np.ndarray]:
-  """Returns `categories` and `numeric`; see `Tables.encode`.
+class _Piece(NamedTuple):
+  """Some columns of the result.
+
+  Attributes:
+    places: where they go.
+    columns: returns them for given rows, `[n]` each.
+  """
+
+  places: Sequence[Place]
+  columns: Callable[[Rows], Sequence[np.ndarray]]
+
+
+def encode(
+  tables: Any,
+  read: Read,
+  num_rows: int,
+  parts: Mapping[str, np.ndarray | None],
+) -> dict[str, dict[str, np.ndarray]]:
+  """Returns `categories` and `numeric` of each part.
+
+  Args:
+    tables: a Tables.
+    read: its columns.
+    num_rows: N.
+    parts: see `Tables.encode_parts`.
 
   Raises:
     RowError: see there.
   """
-  flags = [one.flag for one in tables.numerics.values()]
-  flags += [date.flag for date in tables.dates.values()]
-  width = len(tables.numerics) + sum(flags) + len(tables.num_pieces)
-  categories = np.empty((num_rows, len(tables.num_categories)), np.int32)
-  numbers = np.empty((num_rows, width), np.float32)
-  for start in range(0, num_rows, _ROWS):
-    rows = slice(start, start + _ROWS)
-    some = read.take(rows)
-    try:
-      for i, column in enumerate(_categories(tables, some)):
-        categories[rows, i] = column
-      _write(tables, some, numbers[rows])
-    except RowError as error:
-      row = start + error.row
-      raise RowError(error.column, row, error.complaint) from None
-  return {'categories': categories, 'numeric': numbers}
+  pieces = _pieces(tables, read)
+  keys = [key for piece in pieces for key, _ in piece.places]
+  widths = {key: keys.count(key) for key in _DTYPES}
+  step = _CELLS // max(len(keys), 1)
+  found = {}
+  for part, numbers in parts.items():
+    n = num_rows if numbers is None else len(numbers)
+    found[part] = {
+      key: np.empty((n, widths[key]), dtype) for key, dtype in _DTYPES.items()
+    }
+    write = functools.partial(_write, pieces, found[part], numbers)
+    _threads.each(write, [slice(i, i + step) for i in range(0, n, step)])
+  return found
 
 
-def _categories(tables: Any, read: Read) -> Iterator[np.ndarray]:
-  for codes, ids in read.ids:
-    yield ids[codes]
-  for name, scaler in tables.numerics.items():
-    if scaler.edges and not scaler.interpolate:
-      values = scaler.fill_in(name, _numbers(tables, read, name))
-      yield np.searchsorted(np.asarray(scaler.edges), values, side='right')
+def _write(
+  pieces: Sequence[_Piece],
+  found: Mapping[str, np.ndarray],
+  numbers: np.ndarray | None,
+  some: slice,
+) -> None:
+  """Writes some of the rows of a part.
 
-
-def _write(tables: Any, read: Read, found: np.ndarray) -> None:
-  """Writes numbers, flags and positions into `[n, M]`."""
-  flags = itertools.count(len(tables.numerics))
-  positions = itertools.count(found.shape[1] - len(tables.num_pieces))
-  for i, (name, scaler) in enumerate(tables.numerics.items()):
-    values = _numbers(tables, read, name)
-    if scaler.flag:
-      found[:, next(flags)] = np.isnan(values)
-    distinct, codes = _whole(scaler.fill_in(name, values))
-    try:
-      scaled = scaler.encode(name, distinct)
-    except RowError:  # say in which row
-      scaler.encode(name, distinct[codes])
-      raise
-    found[:, i] = scaled[codes]
-    if scaler.interpolate:
-      found[:, next(positions)] = scaler.position(scaled)[codes]
-  for name, date in tables.dates.items():
-    if date.flag:
-      found[:, next(flags)] = np.isnat(read.times[name])
-
-
-def _numbers(tables: Any, read: Read, name: Any) -> np.ndarray:
-  """Returns a numeric column, or a part of a date, as float64."""
-  if name not in read.parts:
-    return read.numbers[name]
-  source, part = read.parts[name]
-  return tables.dates[source].number(read.times[source], part)
-
-
-def _whole(values: np.ndarray) -> tuple[np.ndarray, Any]:
-  """Returns numbers, and for each row which of them it has.
-
-  These are whole numbers in a row, if the rows have only such: that is quicker
-  than to compute the same for row after row. Others are returned as they are.
+  Args:
+    pieces: all columns.
+    found: `[n, C]` and `[n, M]`.
+    numbers: `[n]`, those of its rows; None if they are all rows.
+    some: which of them to write.
   """
+  rows = some if numbers is None else numbers[some]
+  # Row by row, columns would be far apart: that takes twice as long.
+  blocks = {
+    key: np.empty(out[some].T.shape, out.dtype) for key, out in found.items()
+  }
+  for piece in pieces:
+    try:
+      columns = piece.columns(rows)
+    except RowError as error:
+      at = some.start + error.row
+      row = at if numbers is None else int(numbers[at])
+      raise RowError(error.column, row, error.complaint) from None
+    for (key, i), column in zip(piece.places, columns, strict=True):
+      blocks[key][i] = column
+  for key, out in found.items():
+    out[some] = blocks[key].T
+
+
+def _pieces(tables: Any, read: Read) -> list[_Piece]:
+  places, flags = _places(tables)
+
+  def number(name: Any, column: Parsed) -> _Piece:
+    return _piece(name, tables.numerics[name], column, places[name])
+
+  def numbers(item: tuple[Any, Parsed]) -> list[_Piece]:
+    return [number(*item)]
+
+  def parts(item: tuple[Any, Parsed]) -> list[_Piece]:
+    name, times = item
+    values = raw.values_of(times)
+    pieces = [
+      number(f'{name}.{part}', raw.with_values(times, values))
+      for part, values in tables.dates[name].numbers(values).items()
+    ]
+    if name in flags:
+      is_missing = raw.with_values(times, np.isnat(values))
+      pieces.append(_Piece([flags[name]], _look_up([is_missing])))
+    return pieces
+
+  pieces = [
+    _Piece([('categories', i)], _look_up([column]))
+    for i, column in enumerate(read.ids)
+  ]
+  for some in _threads.each(numbers, read.numbers.items()):
+    pieces += some
+  for some in _threads.each(parts, read.times.items()):
+    pieces += some
+  return pieces
+
+
+def _places(tables: Any) -> tuple[dict[Any, list[Place]], dict[Any, Place]]:
+  """Returns where the numbers go, and where the flags of dates go."""
+  scalers = tables.numerics
+  num_flags = sum(scaler.flag for scaler in scalers.values())
+  num_flags += sum(date.flag for date in tables.dates.values())
+  flags = itertools.count(len(scalers))
+  positions = itertools.count(len(scalers) + num_flags)
+  bins = itertools.count(len(tables.vocabularies))
+  places: dict[Any, list[Place]] = {}
+  for i, (name, scaler) in enumerate(scalers.items()):
+    places[name] = [('numeric', i)]
+    if scaler.flag:
+      places[name].append(('numeric', next(flags)))
+    if scaler.interpolate:
+      places[name].append(('numeric', next(positions)))
+    elif scaler.edges:
+      places[name].append(('categories', next(bins)))
+  return places, {
+    name: ('numeric', next(flags))
+    for name, date in tables.dates.items()
+    if date.flag
+  }
+
+
+def _piece(
+  name: Any, scaler: Numeric, column: Parsed, places: Sequence[Place]
+) -> _Piece:
+  values = raw.values_of(column)
+  if isinstance(column, np.ndarray) or _SHARED * len(values) > len(
+    column.codes
+  ):
+    column = _whole(raw.spread(column))
+  if isinstance(column, np.ndarray):
+    values = column
+    return _Piece(places, lambda rows: _encode(name, scaler, values[rows]))
+  try:
+    found = _encode(name, scaler, column.values)
+  except RowError:  # say in which row
+    _encode(name, scaler, raw.spread(column))
+    raise
+  shared = [
+    Factor(column.codes, values.astype(_DTYPES[key]))
+    for (key, _), values in zip(places, found, strict=True)
+  ]
+  return _Piece(places, _look_up(shared))
+
+
+def _look_up(
+  columns: Sequence[Parsed],
+) -> Callable[[Rows], Sequence[np.ndarray]]:
+  """Returns what returns given rows of columns with the same codes."""
+  if isinstance(columns[0], Factor):
+    codes = columns[0].codes
+    tables = [raw.values_of(column) for column in columns]
+
+    def find(rows: Rows) -> Sequence[np.ndarray]:
+      places = codes[rows]
+      return [table[places] for table in tables]
+
+    return find
+  return lambda rows: [column[rows] for column in columns]
+
+
+def _encode(name: Any, scaler: Numeric, values: np.ndarray) -> list[np.ndarray]:
+  """Returns what numbers become, in the order of `_places`."""
+  filled = scaler.fill_in(name, values)
+  found = [scaler.encode(name, filled)]
+  if scaler.flag:
+    found.append(np.isnan(values))
+  if scaler.interpolate:
+    found.append(scaler.position(found[0]))
+  elif scaler.edges:
+    edges = np.asarray(scaler.edges)
+    found.append(np.searchsorted(edges, filled, side='right'))
+  return found
+
+
+def _whole(values: np.ndarray) -> Parsed:
+  """Returns whole numbers as a Factor, if rows share them; others as given."""
   with np.errstate(invalid='ignore', over='ignore'):
-    first, last = values.min(), values.max()
-    if not last - first < len(values) / 4 or abs(first) > _EXACT:
-      return values, slice(None)
-    codes = (values - first).astype(np.int32)
-  distinct = first + np.arange(int(last - first) + 1)
-  if (distinct[codes] != values).any():
-    return values, slice(None)
-  return distinct, codes
+    is_missing = np.isnan(values)
+    if is_missing.all() or (values[:_TRIED] % 1 > 0).any():
+      return values
+    known = np.where(is_missing, values[np.argmin(is_missing)], values)
+    first, last = known.min(), known.max()
+    if not _SHARED * (last - first) < len(values) or abs(first) > _EXACT:
+      return values
+    size = int(last - first) + 1
+    codes = (known - first).astype(np.min_scalar_type(size))
+  distinct = first + np.arange(size)
+  if (distinct[codes] != known).any():
+    return values
+  if is_missing.any():
+    codes[is_missing] = size
+    distinct = np.append(distinct, np.nan)
+  return Factor(codes, distinct)

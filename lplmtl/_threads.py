@@ -13,9 +13,7 @@ _In = TypeVar('_In')
 _Out = TypeVar('_Out')
 
 
-def each(
-  function: Callable[[_In], _Out], items: Iterable[_In]
-) -> list[_Out]:
+def each(function: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
   """Returns `function(item)` for each item, in order.
 
   If several calls raise, the error is that of the first of their items.

@@ -164,7 +164,13 @@ def parse(
   lost = np.array([time for time in sentinels if time], _UNIT)
   if len(lost):
     times = np.where(np.isin(times, lost), _MISSING, times)
-  return times if codes is None else Factor(codes, times)
+  return _column(codes, times)
+
+
+def _column(
+  codes: np.ndarray | None, values: np.ndarray
+) -> np.ndarray | Factor:
+  return values if codes is None else Factor(codes, values)
 
 
 def _read_texts(
@@ -190,13 +196,10 @@ def _read_texts(
   if array.dtype == object and format:
     is_time = np.array([_is_time(value) for value in array], bool)
   if is_time.any():  # their texts are in ISO 8601
-    iso, times = (
-      raw.spread(Factor(*_read_texts(name, some, codes, form, missing)))
-      for some, form in (
-        (np.where(is_time, array, None), ''),
-        (np.where(is_time, None, array), format),
-      )
-    )
+    as_times: Any = np.where(is_time, array, None)
+    as_texts: Any = np.where(is_time, None, array)
+    iso = read(name, _column(codes, as_times), '', missing)
+    times = read(name, _column(codes, as_texts), format, missing)
     return None, np.where(np.isnat(times), iso, times)
   if array.dtype.kind == 'S':
     texts: Any = array  # to look for equal ones would take longer

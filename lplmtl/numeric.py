@@ -4,13 +4,13 @@ NumPy only.
 """
 
 import dataclasses
-import math
+import functools
 import numbers
 from typing import Any
 
 import numpy as np
 
-from lplmtl import _tables_checks
+from lplmtl import _knots, _tables_checks, quantiles
 from lplmtl import columns as raw
 from lplmtl.columns import Column, Factor, RowError
 
@@ -60,9 +60,12 @@ class Numeric:
 
     The ends lie a standard deviation outside: extremes may be outliers.
     """
+    return self._knots(scaled)
+
+  @functools.cached_property
+  def _knots(self) -> _knots.Knots:
     edges = self.scale(np.asarray(self.edges))
-    knots = [edges[0] - 1, *edges, edges[-1] + 1]
-    return np.interp(scaled, knots, np.arange(len(knots)))
+    return _knots.Knots(np.array([edges[0] - 1, *edges, edges[-1] + 1]))
 
   def fill_in(self, name: Any, values: np.ndarray) -> np.ndarray:
     """Returns `[N]` float64 without NaN.
@@ -129,17 +132,10 @@ def fit(
   distinct, counts = np.unique(present, return_counts=True)
   return dataclasses.replace(
     scaler,
-    edges=_edges(distinct, counts, num_bins) if num_bins else (),
-    fill=_median(distinct, counts) if fill else None,
+    edges=quantiles.edges(distinct, counts, num_bins) if num_bins else (),
+    fill=quantiles.median(distinct, counts) if fill else None,
     flag=has_missing,
   )
-
-
-def _median(distinct: np.ndarray, counts: np.ndarray) -> float:
-  rows_up_to = np.cumsum(counts)
-  n = rows_up_to[-1]
-  middle = np.searchsorted(rows_up_to, [(n - 1) // 2, n // 2], side='right')
-  return float(distinct[middle].mean())
 
 
 def _scaler(
@@ -318,57 +314,3 @@ def _is_float(text: str) -> bool:
   except ValueError:
     return False
   return '_' not in text  # 1_000 is a number in Python only
-
-
-def bin_edges(values: np.ndarray, num_bins: int) -> tuple[float, ...]:
-  """Returns the inner edges of bins with about the same number of rows.
-
-  A value that is frequent enough to fill a bin (census columns are mostly 0)
-  gets its own, and the remaining rows share the remaining bins, as in
-  LightGBM's histograms: nearly all plain quantiles of such a column would be
-  the same number.
-
-  Args:
-    values: `[N]` float.
-    num_bins: the maximum number of bins, >= 2.
-
-  Returns:
-    Increasing edges, midway between neighbouring values; none for a constant.
-  """
-  return _edges(*np.unique(values, return_counts=True), num_bins)
-
-
-def _edges(
-  distinct: np.ndarray, counts: np.ndarray, num_bins: int
-) -> tuple[float, ...]:
-  """Returns the edges of values `[D]`, sorted, that occur `[D]` times."""
-  middles = (distinct[:-1] + distinct[1:]) / 2
-  if len(distinct) <= num_bins:
-    return tuple(middles.tolist())
-  rows_up_to = np.cumsum(counts)
-  spikes = counts >= rows_up_to[-1] / num_bins
-  rows_left = int(counts[~spikes].sum())
-  bins_left = max(num_bins - int(spikes.sum()), 1)
-  places = np.append(np.flatnonzero(spikes), len(counts))
-  edges: list[float] = []
-  start = rows_before = 0
-  while start < len(middles) and len(edges) < num_bins - 1:
-    share = rows_left / bins_left
-    wanted = rows_before + math.ceil(share)
-    end = max(int(np.searchsorted(rows_up_to, wanted)), start)
-    spike = int(places[np.searchsorted(places, start)])
-    # A spike ends the bin before it, which may then be only half full.
-    before = spike - 1
-    if start <= before < end and (
-      rows_up_to[before] - rows_before >= 0.5 * share
-    ):
-      end = before
-    end = min(end, spike)
-    if end >= len(middles):
-      break
-    filled = int(rows_up_to[end]) - rows_before
-    if not spikes[end]:
-      rows_left, bins_left = rows_left - filled, max(bins_left - 1, 1)
-    edges.append(float(middles[end]))
-    start, rows_before = end + 1, rows_before + filled
-  return tuple(edges)

@@ -27,7 +27,8 @@ from lplmtl import dates as times_of
 from lplmtl._tables_fit import Rules
 from lplmtl.columns import Column, Factor, RowError
 from lplmtl.dates import Date
-from lplmtl.numeric import FURTHEST, Numeric, bin_edges, numbers_of
+from lplmtl.numeric import FURTHEST, Numeric, numbers_of
+from lplmtl.quantiles import bin_edges
 from lplmtl.vocabulary import UNSEEN
 
 __all__ = (
@@ -135,14 +136,44 @@ class Tables:
         `fill_missing`, or is further than FURTHEST from the mean, or if a text
         is not a number or date.
     """
+    return self.encode_parts(columns, {'': None})['']
+
+  def encode_parts(
+    self,
+    columns: Mapping[str, Column],
+    parts: Mapping[str, np.ndarray | None],
+  ) -> dict[str, dict[str, np.ndarray]]:
+    """Encodes several parts of the rows, such as those of a split, at once.
+
+    That takes less time and memory than to take the rows of each part first:
+    each distinct value is read once, and no further column of N rows is made.
+
+    Args:
+      columns: see `encode`.
+      parts: `{part: [n] int, the numbers of its rows; None for all}`.
+
+    Returns:
+      `{part: what encode would return for its rows}`.
+
+    Raises:
+      ValueError: see `encode`. The row of a RowError is that in `columns`; it
+        may be in none of the parts.
+
+    Example:
+      >>> tables = fit({}, {'age': [30, 40, 50, 60]})
+      >>> parts = {'a': np.array([3]), 'b': np.array([1, 2])}
+      >>> found = tables.encode_parts({'age': [35, 45, 45, 55]}, parts)
+      >>> {part: rows['numeric'].shape for part, rows in found.items()}
+      {'a': (1, 1), 'b': (2, 1)}
+    """
     _tables_checks.check_present(self.columns, columns)
     times = {name: self._times(name, columns[name]) for name in self.dates}
     ids = [
-      vocabulary.ids(name, columns[name], known)
+      Factor(*vocabulary.ids(name, columns[name], known))
       for name, known in self._lookups.items()
     ]
     numbers = {
-      name: numeric.read(name, columns[name], self._missing)
+      name: numeric.parse(name, columns[name], self._missing)
       for name in self.numerics
       if name not in self._parts
     }
@@ -150,14 +181,17 @@ class Tables:
       vocabulary.buckets(name, columns[name], size, self._missing)
       for name, size in self.hashed.items()
     ]
-    rows = raw.common_length(columns[name] for name in self.columns)
-    read = _tables_encode.Read(ids, numbers, times, self._parts)
-    features = _tables_encode.encode(self, read, rows)
-    return features | ({'hashed': np.stack(hashed, axis=1)} if hashed else {})
+    n = raw.common_length(columns[name] for name in self.columns)
+    read = _tables_encode.Read(ids, numbers, times)
+    found = _tables_encode.encode(self, read, n, parts)
+    for part, rows in parts.items() if hashed else ():
+      some = [one if rows is None else one[rows] for one in hashed]
+      found[part]['hashed'] = np.stack(some, axis=1)
+    return found
 
-  def _times(self, name: Any, column: Column) -> np.ndarray:
-    """Returns a column of dates as `[N]` datetime64."""
-    times = times_of.read(name, column, self.dates[name].format, self._missing)
+  def _times(self, name: Any, column: Column) -> np.ndarray | Factor:
+    """Returns a column of dates as datetime64; see `dates.parse`."""
+    times = times_of.parse(name, column, self.dates[name].format, self._missing)
     parts = [self.numerics[f'{name}.{p}'] for p in self.dates[name].parts]
     if any(part.fill is None for part in parts):
       times_of.check_present(name, times)
@@ -208,7 +242,8 @@ class Tables:
         counts[name] = counts.get(name, 0) + np.isnan(values).sum()
     for name, date in self.dates.items():
       if name in columns and not date.flag:
-        counts[name] = np.isnat(self._times(name, columns[name])).sum()
+        times = raw.spread(self._times(name, columns[name]))
+        counts[name] = np.isnat(times).sum()
     return {name: int(n) for name, n in counts.items() if n}
 
   def to_json(self) -> dict[str, Any]:

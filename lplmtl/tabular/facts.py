@@ -68,7 +68,9 @@ class Facts:
   @property
   def has_codes(self) -> bool:
     """Whether a number among the texts has a leading zero."""
-    return self.nature == 'text' and any(map(_is_code, self.values))
+    return self.nature == 'text' and any(
+      text[:1] in '+-0' and _is_code(text) for text in self.values
+    )
 
   @property
   def num_known(self) -> int:

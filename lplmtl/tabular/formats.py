@@ -79,7 +79,9 @@ def find(
   bad: list[str] = []
   for text in texts[:_MAX_TEXTS]:
     may_fit = sum(map(str.isdigit, text[: MAX_LENGTH + 1])) >= _MIN_DIGITS
-    tried = (formats or _FORMATS) if may_fit else ()
+    # What begins like ISO 8601 is written in no other format.
+    known = formats or (('',) if _ISO.match(text) else _FORMATS)
+    tried = known if may_fit else ()
     fit = [one for one in tried if is_date(text, one)]
     if fit:
       formats = fit

@@ -120,7 +120,7 @@ def show(found: Facts, i: int) -> str:
 
 
 def _number(found: Facts, values: np.ndarray) -> Input:
-  if set(values.tolist()) == {0.0, 1.0}:
+  if len(values) == 2 and set(values.tolist()) == {0.0, 1.0}:
     return Input('boolean')
   n = found.num_known
   with np.errstate(invalid='ignore'):  # infinity is no whole number

@@ -151,7 +151,10 @@ def _by_group(
   groups: np.ndarray, seed: int, shares: Sequence[float], name: str
 ) -> np.ndarray:
   """Returns parts of whole groups, drawn until a part is large enough."""
-  _, codes = np.unique(groups, return_inverse=True)
+  if name:
+    _, codes = np.unique(groups, return_inverse=True)
+  else:
+    codes = groups  # each row is its own
   sizes = np.bincount(codes)
   order = np.random.default_rng(seed).permutation(len(sizes))
   part_of = np.zeros(len(sizes), np.int64)
