@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lplmtl import _knots, _tables_checks, quantiles
+from lplmtl import _knots, _quantiles, _tables_checks
 from lplmtl import columns as raw
 from lplmtl.columns import Column, Factor, RowError
 
@@ -132,8 +132,8 @@ def fit(
   distinct, counts = np.unique(present, return_counts=True)
   return dataclasses.replace(
     scaler,
-    edges=quantiles.edges(distinct, counts, num_bins) if num_bins else (),
-    fill=quantiles.median(distinct, counts) if fill else None,
+    edges=_quantiles.edges(distinct, counts, num_bins) if num_bins else (),
+    fill=_quantiles.median(distinct, counts) if fill else None,
     flag=has_missing,
   )
 

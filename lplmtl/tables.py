@@ -28,7 +28,7 @@ from lplmtl._tables_fit import Rules
 from lplmtl.columns import Column, Factor, RowError
 from lplmtl.dates import Date
 from lplmtl.numeric import FURTHEST, Numeric, numbers_of
-from lplmtl.quantiles import bin_edges
+from lplmtl._quantiles import bin_edges
 from lplmtl.vocabulary import UNSEEN
 
 __all__ = (
