@@ -24,11 +24,11 @@ from lplmtl import (
 )
 from lplmtl import columns as raw
 from lplmtl import dates as times_of
+from lplmtl._quantiles import bin_edges
 from lplmtl._tables_fit import Rules
 from lplmtl.columns import Column, Factor, RowError
 from lplmtl.dates import Date
 from lplmtl.numeric import FURTHEST, Numeric, numbers_of
-from lplmtl._quantiles import bin_edges
 from lplmtl.vocabulary import UNSEEN
 
 __all__ = (
