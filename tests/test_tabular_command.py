@@ -365,6 +365,8 @@ def test_an_edited_schema_is_handed_back(finished, tmp_path, capsys):
     (['--targets=churn', '--dates=city'], '"--dates=city:%d/%m/%Y"'),
     (['--targets=churn', '--dates=signup:DD.MM.YYYY'], 'codes of strptime'),
     (['--targets=churn', '--index_column=Age'], "did you mean 'age'"),
+    (['--targets=churn', '--index_column=churn'], '--index_column=churn is a target'),
+    (['--targets=churn', '--task_weights=churn:agee'], "--task_weights of churn: there is no column 'agee'"),
     (['--targets=churn,plan:ordinal'], 'in schema.json, give it the kind ordinal'),
     (['--schema=nowhere.json'], 'nowhere.json: no such file'),
     (['--targets=churn', '--dates=city:%d.%m.%Y'], '--categories=city'),

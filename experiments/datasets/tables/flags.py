@@ -82,9 +82,15 @@ def options(config: Config) -> tabular.Options:
   """Returns what the flags say of the other columns.
 
   Raises:
-    InputError: a flag names a target that --targets does not.
+    InputError: a flag names a target that --targets does not, or one as the
+      names of the rows.
   """
   names = targets(config)
+  if config.index_column in names:
+    raise InputError(
+      f'--index_column={config.index_column} is a target, which cannot name '
+      'the rows as well: name another column'
+    )
   ignored = (*config.ignore, config.index_column)
   dates: dict[str, str | None] = {}
   for text in config.dates:

@@ -15,7 +15,7 @@ _KINDS = ('numbers', 'dates', 'yes or no')
 # The library's words for its arguments, and those of a command.
 _FLAGS = (
   (r'^(categories|numbers|dates|booleans|ignore|positive|task_weights)'
-   r'(?=: there is no)',
+   r'(?=(?: of .*)?: there is no)',
    r'--\1'),
   (r'^positive(?= names )', '--positive'),
   (r'^(weight|split|time|group)(?=: there is no)', r'--\1_column'),
