@@ -263,5 +263,5 @@ def check_shape(name: Any, array: np.ndarray) -> None:
 def text_of(value: Any) -> str:
   """Returns `str(value)`; bytes are decoded, masked values are None."""
   if isinstance(value, bytes):
-    return value.decode(errors='backslashreplace')
+    return value.decode('utf-8', 'backslashreplace')
   return str(None if value is np.ma.masked else value)

@@ -78,7 +78,10 @@ def find(
   good: list[str] = []
   bad: list[str] = []
   for text in texts[:_MAX_TEXTS]:
-    may_fit = sum(map(str.isdigit, text[: MAX_LENGTH + 1])) >= _MIN_DIGITS
+    # A date begins with a number, or with a month and a blank.
+    may_fit = text[:1].isdigit() or text.split(' ')[0].rstrip('.').isalpha()
+    digits = map(str.isdigit, text[: MAX_LENGTH + 1])
+    may_fit = may_fit and sum(digits) >= _MIN_DIGITS
     # What begins like ISO 8601 is written in no other format.
     known = formats or (('',) if _ISO.match(text) else _FORMATS)
     tried = known if may_fit else ()

@@ -3,6 +3,7 @@
 NumPy only. Each rule errs on the side of keeping a column.
 """
 
+import itertools
 import re
 
 import numpy as np
@@ -208,7 +209,8 @@ def _are_booleans(texts: list[str]) -> bool:
 
 def almost_numbers(found: Facts) -> str:
   """Returns what could be done about numbers that are not quite such, or ''."""
-  words = [text for text in found.values if not facts.is_number(text)]
+  others = (text for text in found.values if not facts.is_number(text))
+  words = list(itertools.islice(others, _MAX_WORDS + 1))
   if len(words) <= _MAX_WORDS and _are_few(found, words):
     return _but_for('numbers', words)
   return written_numbers(found)
