@@ -25,7 +25,6 @@ _TRIED = 100  # rows that tell most columns of fractions
 _DTYPES = {'categories': np.int32, 'numeric': np.float32}
 
 Place = tuple[str, int]  # such as ('numeric', 3), a column of that array
-Rows = slice | np.ndarray
 Parsed = np.ndarray | Factor
 
 
@@ -52,74 +51,48 @@ class _Piece(NamedTuple):
   """
 
   places: Sequence[Place]
-  columns: Callable[[Rows], Sequence[np.ndarray]]
+  columns: Callable[[slice], Sequence[np.ndarray]]
 
 
-def encode(
-  tables: Any,
-  read: Read,
-  num_rows: int,
-  parts: Mapping[str, np.ndarray | None],
-) -> dict[str, dict[str, np.ndarray]]:
-  """Returns `categories` and `numeric` of each part.
-
-  Args:
-    tables: a Tables.
-    read: its columns.
-    num_rows: N.
-    parts: see `Tables.encode_parts`.
+def encode(tables: Any, read: Read, num_rows: int) -> dict[str, np.ndarray]:
+  """Returns `categories` and `numeric`; see `Tables.encode`.
 
   Raises:
     RowError: see there.
   """
-  pieces = _pieces(tables, read)
+  pieces = _pieces(tables, read, num_rows)
   keys = [key for piece in pieces for key, _ in piece.places]
-  widths = {key: keys.count(key) for key in _DTYPES}
-  step = _CELLS // max(len(keys), 1)
-  found = {}
-  for part, numbers in parts.items():
-    n = num_rows if numbers is None else len(numbers)
-    found[part] = {
-      key: np.empty((n, widths[key]), dtype) for key, dtype in _DTYPES.items()
-    }
-    write = functools.partial(_write, pieces, found[part], numbers)
-    _threads.each(write, [slice(i, i + step) for i in range(0, n, step)])
+  found = {
+    key: np.empty((num_rows, keys.count(key)), dtype)
+    for key, dtype in _DTYPES.items()
+  }
+  step = max(_CELLS // max(len(keys), 1), 1)
+  blocks = [slice(i, i + step) for i in range(0, num_rows, step)]
+  _threads.each(functools.partial(_write, pieces, found), blocks)
   return found
 
 
 def _write(
-  pieces: Sequence[_Piece],
-  found: Mapping[str, np.ndarray],
-  numbers: np.ndarray | None,
-  some: slice,
+  pieces: Sequence[_Piece], found: Mapping[str, np.ndarray], rows: slice
 ) -> None:
-  """Writes some of the rows of a part.
-
-  Args:
-    pieces: all columns.
-    found: `[n, C]` and `[n, M]`.
-    numbers: `[n]`, those of its rows; None if they are all rows.
-    some: which of them to write.
-  """
-  rows = some if numbers is None else numbers[some]
+  """Writes some rows into `[N, C]` and `[N, M]`."""
   # Row by row, columns would be far apart: that takes twice as long.
   blocks = {
-    key: np.empty(out[some].T.shape, out.dtype) for key, out in found.items()
+    key: np.empty(out[rows].T.shape, out.dtype) for key, out in found.items()
   }
   for piece in pieces:
     try:
       columns = piece.columns(rows)
     except RowError as error:
-      at = some.start + error.row
-      row = at if numbers is None else int(numbers[at])
+      row = rows.start + error.row
       raise RowError(error.column, row, error.complaint) from None
     for (key, i), column in zip(piece.places, columns, strict=True):
       blocks[key][i] = column
   for key, out in found.items():
-    out[some] = blocks[key].T
+    out[rows] = blocks[key].T
 
 
-def _pieces(tables: Any, read: Read) -> list[_Piece]:
+def _pieces(tables: Any, read: Read, num_rows: int) -> list[_Piece]:
   places, flags = _places(tables)
 
   def number(name: Any, column: Parsed) -> _Piece:
@@ -144,9 +117,9 @@ def _pieces(tables: Any, read: Read) -> list[_Piece]:
     _Piece([('categories', i)], _look_up([column]))
     for i, column in enumerate(read.ids)
   ]
-  for some in _threads.each(numbers, read.numbers.items()):
+  for some in _threads.each(numbers, read.numbers.items(), num_rows):
     pieces += some
-  for some in _threads.each(parts, read.times.items()):
+  for some in _threads.each(parts, read.times.items(), num_rows):
     pieces += some
   return pieces
 
@@ -200,13 +173,13 @@ def _piece(
 
 def _look_up(
   columns: Sequence[Parsed],
-) -> Callable[[Rows], Sequence[np.ndarray]]:
+) -> Callable[[slice], Sequence[np.ndarray]]:
   """Returns what returns given rows of columns with the same codes."""
   if isinstance(columns[0], Factor):
     codes = columns[0].codes
     tables = [raw.values_of(column) for column in columns]
 
-    def find(rows: Rows) -> Sequence[np.ndarray]:
+    def find(rows: slice) -> Sequence[np.ndarray]:
       places = codes[rows]
       return [table[places] for table in tables]
 

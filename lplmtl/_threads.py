@@ -12,14 +12,26 @@ from typing import TypeVar
 _In = TypeVar('_In')
 _Out = TypeVar('_Out')
 
+# With fewer rows, the work takes less time than to start a thread.
+_MIN_ROWS = 1 << 15
 
-def each(function: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
+
+def each(
+  function: Callable[[_In], _Out],
+  items: Iterable[_In],
+  num_rows: int = _MIN_ROWS,
+) -> list[_Out]:
   """Returns `function(item)` for each item, in order.
 
   If several calls raise, the error is that of the first of their items.
+
+  Args:
+    function: what to call.
+    items: what to call it with.
+    num_rows: how many rows a call works on; for few, no thread is started.
   """
   items = list(items)
-  if len(items) < 2:
+  if len(items) < 2 or num_rows < _MIN_ROWS:
     return list(map(function, items))
   with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     return list(pool.map(function, items))

@@ -136,36 +136,6 @@ class Tables:
         `fill_missing`, or is further than FURTHEST from the mean, or if a text
         is not a number or date.
     """
-    return self.encode_parts(columns, {'': None})['']
-
-  def encode_parts(
-    self,
-    columns: Mapping[str, Column],
-    parts: Mapping[str, np.ndarray | None],
-  ) -> dict[str, dict[str, np.ndarray]]:
-    """Encodes several parts of the rows, such as those of a split, at once.
-
-    That takes less time and memory than to take the rows of each part first:
-    each distinct value is read once, and no further column of N rows is made.
-
-    Args:
-      columns: see `encode`.
-      parts: `{part: [n] int, the numbers of its rows; None for all}`.
-
-    Returns:
-      `{part: what encode would return for its rows}`.
-
-    Raises:
-      ValueError: see `encode`. The row of a RowError is that in `columns`; it
-        may be in none of the parts.
-
-    Example:
-      >>> tables = fit({}, {'age': [30, 40, 50, 60]})
-      >>> parts = {'a': np.array([3]), 'b': np.array([1, 2])}
-      >>> found = tables.encode_parts({'age': [35, 45, 45, 55]}, parts)
-      >>> {part: rows['numeric'].shape for part, rows in found.items()}
-      {'a': (1, 1), 'b': (2, 1)}
-    """
     _tables_checks.check_present(self.columns, columns)
     times = {name: self._times(name, columns[name]) for name in self.dates}
     ids = [
@@ -183,11 +153,8 @@ class Tables:
     ]
     n = raw.common_length(columns[name] for name in self.columns)
     read = _tables_encode.Read(ids, numbers, times)
-    found = _tables_encode.encode(self, read, n, parts)
-    for part, rows in parts.items() if hashed else ():
-      some = [one if rows is None else one[rows] for one in hashed]
-      found[part]['hashed'] = np.stack(some, axis=1)
-    return found
+    features = _tables_encode.encode(self, read, n)
+    return features | ({'hashed': np.stack(hashed, axis=1)} if hashed else {})
 
   def _times(self, name: Any, column: Column) -> np.ndarray | Factor:
     """Returns a column of dates as datetime64; see `dates.parse`."""

@@ -1,5 +1,7 @@
 """The fast paths of encoding give what the plain ones give."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -98,19 +100,6 @@ def test_rows_are_encoded_alike_alone_and_among_others(interpolate):
     )
 
 
-def test_parts_get_their_rows_of_the_whole():
-  columns = _columns(300)
-  fitted = _fit(columns, num_bins=5, interpolate=True)
-  whole = fitted.encode(columns)
-  rows = np.random.default_rng(2).permutation(300)
-  parts = {'a': rows[:200], 'b': rows[200:], 'none': rows[:0], 'all': None}
-  found = fitted.encode_parts(columns, parts)
-  assert list(found) == list(parts)
-  for part, some in parts.items():
-    some = slice(None) if some is None else some
-    _assert_equal(found[part], {name: x[some] for name, x in whole.items()})
-
-
 def test_blocks_and_threads_change_nothing(monkeypatch):
   columns = _columns(1000)
   fitted = _fit(columns, num_bins=5, interpolate=True)
@@ -120,7 +109,7 @@ def test_blocks_and_threads_change_nothing(monkeypatch):
   monkeypatch.setattr(
     _threads,
     'each',
-    lambda function, items: [
+    lambda function, items, num_rows=0: [
       blocks.append(item) or function(item) for item in items
     ],
   )
@@ -129,7 +118,20 @@ def test_blocks_and_threads_change_nothing(monkeypatch):
   assert sum(isinstance(block, slice) for block in blocks) > 9
   monkeypatch.undo()
   monkeypatch.setattr(_tables_encode, '_CELLS', 1000)
+  monkeypatch.setattr(_threads, '_MIN_ROWS', 1)
   _assert_equal(fitted.encode(columns), expected)
+
+
+def test_few_rows_start_no_thread(monkeypatch):
+  monkeypatch.setattr(_threads.futures, 'ThreadPoolExecutor', None)
+  assert _threads.each(str, [1, 2], 50) == ['1', '2']
+  with pytest.raises(TypeError):
+    _threads.each(str, [1, 2])
+  fitted = tables.fit({}, {'x': [1, 2, 3]})
+  fitted = dataclasses.replace(
+    fitted, numerics={**fitted.numerics, 'y': fitted.numerics['x']}
+  )
+  assert fitted.encode({'x': [1], 'y': [2]})['numeric'].shape == (1, 2)
 
 
 def test_the_error_is_that_of_the_first_item():
@@ -149,10 +151,9 @@ def test_the_row_of_an_error_is_that_in_the_columns(step, monkeypatch):
   fitted = tables.fit({}, {'x': np.arange(4) / 3})
   values = step * (np.arange(500) % 9)
   values[[310, 320]] = 1e12 + step
-  for parts in ({'all': None}, {'a': np.arange(250), 'b': np.arange(250, 500)}):
-    with pytest.raises(tables.RowError) as caught:
-      fitted.encode_parts({'x': values}, parts)
-    assert (caught.value.column, caught.value.row) == ('x', 310)
+  with pytest.raises(tables.RowError) as caught:
+    fitted.encode({'x': values})
+  assert (caught.value.column, caught.value.row) == ('x', 310)
 
 
 def test_whole_numbers_are_shared_only_where_rows_repeat_them():
