@@ -98,6 +98,36 @@ def missing_texts(missing: Any) -> frozenset[str]:
   return frozenset(map(raw.canonical, missing)) - {raw.MISSING}
 
 
+def check_merged(
+  name: Any, ids: tuple[Any, ...], values: Collection[str] | None
+) -> None:
+  """Checks the new ids of a column of categories.
+
+  Args:
+    name: of the column, for messages.
+    ids: see `Tables.merged`.
+    values: its vocabulary, None if it has none.
+
+  Raises:
+    ValueError: they do not fit the vocabulary, or are not 0 to n - 1.
+  """
+  what = f'column {name!r} of merged'
+  if values is None:
+    raise ValueError(f'{what} must have a vocabulary')
+  if not all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+    raise ValueError(f'{what} must hold whole numbers, found {ids!r:.60}')
+  if len(ids) != len(values) + 1:
+    raise ValueError(
+      f'{what} must hold an id for unseen values and for each of its '
+      f'{len(values)} values, found {len(ids)} ids'
+    )
+  if ids[0] != 0 or set(ids) != set(range(max(ids) + 1)):
+    raise ValueError(
+      f'{what} must begin with 0 and hold every number up to its largest, '
+      f'found {ids!r:.60}'
+    )
+
+
 def join(known: dict[Any, Any], new: Mapping[Any, Any]) -> None:
   """Adds columns under new names.
 

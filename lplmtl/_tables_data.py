@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lplmtl import _tables_checks
 from lplmtl.dates import PARTS, Date
 from lplmtl.numeric import Numeric
 
@@ -29,6 +30,7 @@ def to_json(tables: Any) -> dict[str, Any]:
     'dates': _named({k: _date_data(v) for k, v in tables.dates.items()}),
     'hashed': _named(dict(tables.hashed)),
     'missing': list(tables.missing),
+    'merged': _named({k: list(v) for k, v in tables.merged.items()}),
   }
   return data | {name: value for name, value in others.items() if value}
 
@@ -48,6 +50,7 @@ def fields(data: Mapping[str, Any]) -> dict[str, Any]:
     'dates': {k: _date(**v) for k, v in _pairs(data.get('dates', {}))},
     'hashed': {k: _size(v) for k, v in _pairs(data.get('hashed', {}))},
     'missing': _texts('missing', data.get('missing', ())),
+    'merged': {k: tuple(v) for k, v in _pairs(data.get('merged', {}))},
   }
   needed = [
     *((name, 'vocabularies') for name in found['booleans']),
@@ -60,6 +63,8 @@ def fields(data: Mapping[str, Any]) -> dict[str, Any]:
   for name, field in needed:
     if name not in found[field]:
       raise ValueError(f'column {name!r} must be one of the {field}')
+  for name, ids in found['merged'].items():
+    _tables_checks.check_merged(name, ids, found['vocabularies'].get(name))
   return found
 
 
@@ -74,8 +79,9 @@ def _numeric_data(scaler: Numeric) -> dict[str, Any]:
     del data['fill']
   if not scaler.flag:
     del data['flag']
-  if not scaler.interpolate:
-    del data['interpolate']
+  for name in ('interpolate', 'only_bins'):
+    if not data[name]:
+      del data[name]
   return data
 
 
@@ -87,6 +93,7 @@ def _numeric(
   fill: Any = None,
   flag: Any = False,
   interpolate: Any = False,
+  only_bins: Any = False,
 ) -> Numeric:
   is_finite = np.isfinite([mean, std, *edges]).all()
   if not (isinstance(log, bool) and is_finite and std > 0):
@@ -105,7 +112,14 @@ def _numeric(
       'interpolate (a bool) needs edges to lie between, found '
       f'{interpolate!r} and {edges!r}'
     )
-  return Numeric(log, mean, std, tuple(edges), fill, flag, interpolate)
+  if not isinstance(only_bins, bool) or (only_bins and interpolate):
+    raise ValueError(
+      'only_bins (a bool) needs bins, which an interpolated number does not '
+      f'have; found {only_bins!r}'
+    )
+  return Numeric(
+    log, mean, std, tuple(edges), fill, flag, interpolate, only_bins
+  )
 
 
 def _date_data(date: Date) -> dict[str, Any]:

@@ -129,12 +129,15 @@ def _places(tables: Any) -> tuple[dict[Any, list[Place]], dict[Any, Place]]:
   scalers = tables.numerics
   num_flags = sum(scaler.flag for scaler in scalers.values())
   num_flags += sum(date.flag for date in tables.dates.values())
-  flags = itertools.count(len(scalers))
-  positions = itertools.count(len(scalers) + num_flags)
+  numbers = itertools.count()
+  flags = itertools.count(len(tables.numbers))
+  positions = itertools.count(len(tables.numbers) + num_flags)
   bins = itertools.count(len(tables.vocabularies))
   places: dict[Any, list[Place]] = {}
-  for i, (name, scaler) in enumerate(scalers.items()):
-    places[name] = [('numeric', i)]
+  for name, scaler in scalers.items():
+    places[name] = []
+    if not scaler.only_bins:
+      places[name].append(('numeric', next(numbers)))
     if scaler.flag:
       places[name].append(('numeric', next(flags)))
     if scaler.interpolate:
@@ -151,6 +154,8 @@ def _places(tables: Any) -> tuple[dict[Any, list[Place]], dict[Any, Place]]:
 def _piece(
   name: Any, scaler: Numeric, column: Parsed, places: Sequence[Place]
 ) -> _Piece:
+  if not places:
+    return _Piece([], lambda rows: [])
   values = raw.values_of(column)
   if isinstance(column, np.ndarray) or _SHARED * len(values) > len(
     column.codes
@@ -190,7 +195,7 @@ def _look_up(
 def _encode(name: Any, scaler: Numeric, values: np.ndarray) -> list[np.ndarray]:
   """Returns what numbers become, in the order of `_places`."""
   filled = scaler.fill_in(name, values)
-  found = [scaler.encode(name, filled)]
+  found = [] if scaler.only_bins else [scaler.encode(name, filled)]
   if scaler.flag:
     found.append(np.isnan(values))
   if scaler.interpolate:

@@ -16,8 +16,7 @@ from lplmtl.columns import Column, Factor, RowError
 
 # The largest distance from the mean, in standard deviations, of a number that
 # can be encoded. Stacked feature crosses multiply up to four of them, and the
-# largest float32 is 3e38: 1e9 leaves room, 1e10 does not. No real data lie that
-# far out.
+# largest float32 is 3e38: 1e9 leaves room, 1e10 does not. Real data lie nearer.
 FURTHEST = 1e9
 # A relative spread below this counts as constant: rounding leaves about 1e-16.
 _CONSTANT = 1e-14
@@ -38,8 +37,8 @@ class Numeric:
     fill: what a missing number counts as, the median of the training rows, in
       the column's own unit; None if missing numbers are refused.
     flag: whether a further column tells which numbers were missing.
-    interpolate: whether a number's place among the edges is encoded, instead of
-      its bin.
+    interpolate: whether its place among the edges is encoded, not its bin.
+    only_bins: whether its bin alone is encoded, not the scaled number.
   """
 
   log: bool
@@ -49,6 +48,7 @@ class Numeric:
   fill: float | None = None
   flag: bool = False
   interpolate: bool = False
+  only_bins: bool = False
 
   def scale(self, values: np.ndarray) -> np.ndarray:
     """Returns `[N]` float64, standardised by the mean and std of training."""

@@ -19,6 +19,7 @@ from lplmtl import (
   _tables_data,
   _tables_encode,
   _tables_fit,
+  _tables_sizes,
   numeric,
   vocabulary,
 )
@@ -41,7 +42,7 @@ _RULES = Rules()
 
 
 @dataclasses.dataclass(frozen=True)
-class Tables:
+class Tables(_tables_sizes.Sizes):
   """Vocabularies and scalers, in column order.
 
   Names of columns are strings or integers. All fields but the first two are
@@ -58,6 +59,10 @@ class Tables:
     hashed: `{column: number of buckets}`, columns that have no vocabulary.
     missing: texts that stand for a missing value, in canonical form, beside
       those that always do.
+    merged: `{column: new ids}`, columns some of whose values share an id: the
+      id of value i is `ids[i + 1]` in place of i + 1. Unseen values keep the id
+      0, `ids[0]`, which others may share; all ids from 0 to the largest are in
+      use.
   """
 
   vocabularies: Mapping[Any, tuple[str, ...]]
@@ -66,56 +71,9 @@ class Tables:
   dates: Mapping[Any, Date] = dataclasses.field(default_factory=dict)
   hashed: Mapping[Any, int] = dataclasses.field(default_factory=dict)
   missing: tuple[str, ...] = ()
-
-  @property
-  def columns(self) -> tuple[Any, ...]:
-    """The names of the raw columns that `encode` reads."""
-    names = (*self.vocabularies, *self.hashed, *self.numerics, *self.dates)
-    # A column may be a category and a number.
-    return tuple(dict.fromkeys(n for n in names if n not in self._parts))
-
-  @property
-  def num_categories(self) -> tuple[int, ...]:
-    """Vocabulary sizes of the C category columns, with bins last."""
-    sizes = [len(v) + 1 for v in self.vocabularies.values()]
-    return (*sizes, *(len(n.edges) + 1 for n in self._binned))
-
-  @property
-  def num_ordered(self) -> int:
-    """The number of category columns that are bins; these are the last ones."""
-    return len(self._binned)
-
-  @property
-  def num_pieces(self) -> tuple[int, ...]:
-    """The numbers of bins of the numbers whose position is encoded instead."""
-    numbers = self.numerics.values()
-    return tuple(len(n.edges) + 1 for n in numbers if n.interpolate)
-
-  @property
-  def num_buckets(self) -> tuple[int, ...]:
-    """The numbers of buckets of the H hashed columns."""
-    return tuple(self.hashed.values())
-
-  @property
-  def flags(self) -> dict[Any, int]:
-    """`{column: its position}` of the flags of missing values in `numeric`.
-
-    The parts of a date share the flag of the date.
-    """
-    flagged = [name for name, n in self.numerics.items() if n.flag]
-    flagged += [name for name, date in self.dates.items() if date.flag]
-    places = {name: len(self.numerics) + i for i, name in enumerate(flagged)}
-    parts = {
-      part: places[name]
-      for part, (name, _) in self._parts.items()
-      if name in places
-    }
-    return {n: p for n, p in places.items() if n not in self.dates} | parts
-
-  @property
-  def _binned(self) -> list[Numeric]:
-    numbers = self.numerics.values()
-    return [n for n in numbers if n.edges and not n.interpolate]
+  merged: Mapping[Any, tuple[int, ...]] = dataclasses.field(
+    default_factory=dict
+  )
 
   def encode(self, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
     """Encodes rows.
@@ -126,7 +84,7 @@ class Tables:
     Returns:
       A dict of `categories`, `[N, C]` int32, the category columns followed by
       the bins of the binned numeric columns, and `numeric`, `[N, M]` float32,
-      the numeric columns followed by the 0/1 flags of missing ones and the
+      the columns of `numbers` followed by the 0/1 flags of missing ones and the
       positions of `num_pieces`. If there are hashed columns, also `hashed`,
       `[N, H, 2]` int32, two buckets each.
 
@@ -138,10 +96,7 @@ class Tables:
     """
     _tables_checks.check_present(self.columns, columns)
     times = {name: self._times(name, columns[name]) for name in self.dates}
-    ids = [
-      Factor(*vocabulary.ids(name, columns[name], known))
-      for name, known in self._lookups.items()
-    ]
+    ids = [self._ids(name, columns[name]) for name in self.vocabularies]
     numbers = {
       name: numeric.parse(name, columns[name], self._missing)
       for name in self.numerics
@@ -156,6 +111,13 @@ class Tables:
     features = _tables_encode.encode(self, read, n)
     return features | ({'hashed': np.stack(hashed, axis=1)} if hashed else {})
 
+  def _ids(self, name: Any, column: Column) -> Factor:
+    """Returns the ids of a column, int32."""
+    codes, ids = vocabulary.ids(name, column, self._lookups[name])
+    if name in self.merged:
+      ids = np.asarray(self.merged[name], np.int32)[ids]
+    return Factor(codes, ids)
+
   def _times(self, name: Any, column: Column) -> np.ndarray | Factor:
     """Returns a column of dates as datetime64; see `dates.parse`."""
     times = times_of.parse(name, column, self.dates[name].format, self._missing)
@@ -167,15 +129,6 @@ class Tables:
   @functools.cached_property
   def _missing(self) -> frozenset[str]:
     return frozenset(self.missing)
-
-  @functools.cached_property
-  def _parts(self) -> dict[str, tuple[Any, str]]:
-    """`{'signup.days': ('signup', 'days')}`."""
-    return {
-      f'{name}.{part}': (name, part)
-      for name, date in self.dates.items()
-      for part in date.parts
-    }
 
   @functools.cached_property
   def _lookups(self) -> dict[Any, dict[str, int]]:
@@ -194,7 +147,8 @@ class Tables:
 
     These are categories without an id and, in the raw `columns` that `features`
     were encoded from, missing numbers and dates where training had none.
-    Columns that are not in `columns` are left out; hashed ones always are.
+    Columns that are not in `columns` are left out, also categories if unseen
+    values share their id with others; hashed ones always are.
     """
     if not isinstance(features, Mapping) or 'categories' not in features:
       raise ValueError(
@@ -203,6 +157,12 @@ class Tables:
       )
     unseen = (features['categories'] == UNSEEN).sum(axis=0)
     counts = dict(zip(self.vocabularies, unseen, strict=False))
+    for name, new in self.merged.items():
+      if new.count(UNSEEN) > 1:
+        del counts[name]
+        if name in columns:
+          codes, ids = vocabulary.ids(name, columns[name], self._lookups[name])
+          counts[name] = (ids[codes] == UNSEEN).sum()
     for name, scaler in self.numerics.items():
       if name in columns and name not in self._parts and not scaler.flag:
         values = numeric.read(name, columns[name], self._missing)

@@ -93,7 +93,7 @@ def _columns(tables: Tables) -> Iterator[tuple[Any, dict[str, list[int]]]]:
     yield name, {'categories': [i]}
   for i, name in enumerate(tables.hashed):
     yield name, {'hashed': [i]}
-  names = list(tables.numerics)
+  names, numbers = list(tables.numerics), list(tables.numbers)
   bent = [name for name in names if tables.numerics[name].interpolate]
   binned = [n for n in names if tables.numerics[n].edges and n not in bent]
   # Bins are the last of the categories, positions the last of the numbers.
@@ -110,7 +110,9 @@ def _columns(tables: Tables) -> Iterator[tuple[Any, dict[str, list[int]]]]:
     yield (
       name,
       {
-        'numeric': sorted({names.index(part) for part in made} | flags),
+        'numeric': sorted(
+          {numbers.index(part) for part in made if part in numbers} | flags
+        ),
         'categories': [bins[part] for part in made if part in bins],
       },
     )
