@@ -5,10 +5,12 @@ import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 from lplmtl import _tables_checks, _threads, numeric, vocabulary
 from lplmtl import columns as raw
 from lplmtl import dates as times_of
-from lplmtl.columns import Column
+from lplmtl.columns import Column, Factor
 from lplmtl.dates import Date
 from lplmtl.numeric import Numeric
 
@@ -116,32 +118,37 @@ def dates(
 
   def fit(
     item: tuple[Any, tuple[Column, str]],
-  ) -> tuple[Any, Date, dict[str, Numeric]]:
+  ) -> tuple[Date, dict[str, np.ndarray | Factor]]:
     name, (column, form) = item
     times = times_of.parse(name, column, form, rules.texts)
     if not rules.fill_missing:
       times_of.check_present(name, times)
-    date = times_of.fit(name, raw.values_of(times), form)
-    parts = {}
-    for part, numbers in date.numbers(raw.values_of(times)).items():
-      values = raw.spread(raw.with_values(times, numbers))
-      scaler = numeric.fit(
-        name,
-        values,
-        log=False,
-        num_bins=num_bins,
-        fill=rules.fill_missing,
-      )
-      # One flag stands for all parts of a date.
-      parts[f'{name}.{part}'] = dataclasses.replace(scaler, flag=False)
-    return _tables_checks.column_name(name), date, parts
+    values = raw.values_of(times)
+    date = times_of.fit(name, values, form)
+    return date, {
+      f'{name}.{part}': raw.with_values(times, numbers)
+      for part, numbers in date.numbers(values).items()
+    }
 
-  fitted: dict[Any, Date] = {}
-  scalers: dict[str, Numeric] = {}
-  for name, date, parts in _threads.each(fit, columns.items()):
-    fitted[name] = date
-    _tables_checks.join(scalers, parts)
-  return fitted, scalers
+  def scale(item: tuple[str, np.ndarray | Factor]) -> tuple[str, Numeric]:
+    name, values = item
+    scaler = numeric.fit(
+      name,
+      raw.spread(values),
+      log=False,
+      num_bins=num_bins,
+      fill=rules.fill_missing,
+    )
+    # One flag stands for all parts of a date.
+    return name, dataclasses.replace(scaler, flag=False)
+
+  found = _threads.each(fit, columns.items())
+  parts: dict[str, np.ndarray | Factor] = {}
+  for _, some in found:
+    _tables_checks.join(parts, some)
+  names = map(_tables_checks.column_name, columns)
+  fitted = dict(zip(names, (date for date, _ in found), strict=True))
+  return fitted, dict(_threads.each(scale, parts.items()))
 
 
 def interpolated(scalers: Mapping[Any, Numeric]) -> dict[Any, Numeric]:

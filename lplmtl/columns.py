@@ -127,7 +127,7 @@ def texts_of(name: Any, column: Column) -> tuple[np.ndarray, Sequence[str]]:
   column = plain(column)
   if isinstance(column, Factor):
     codes, values = used_values(name, column)
-    return codes, [text_of(value) for value in values]
+    return codes, _texts(values)
   if np.ma.is_masked(column):
     check_shape(name, column)
     column = list(column)
@@ -136,7 +136,7 @@ def texts_of(name: Any, column: Column) -> tuple[np.ndarray, Sequence[str]]:
   check_shape(name, array)
   if array.dtype != object:
     values, codes = np.unique(array, return_inverse=True)
-    return codes, [text_of(value) for value in values]
+    return codes, _texts(values)
   # Not np.unique, which would pad all texts to the length of the longest.
   code_of: dict[str, int] = {}
   codes = np.fromiter(
@@ -145,6 +145,13 @@ def texts_of(name: Any, column: Column) -> tuple[np.ndarray, Sequence[str]]:
     len(array),
   )
   return codes, list(code_of)
+
+
+def _texts(values: np.ndarray) -> list[str]:
+  """Returns the text of each value."""
+  if values.dtype.kind == 'S':  # as `text_of` does, in a third of the time
+    return [b.decode('utf-8', 'backslashreplace') for b in values.tolist()]
+  return [text_of(value) for value in values]
 
 
 def plain(column: Any) -> Column:
