@@ -69,6 +69,7 @@ ALLOWED = {
   'architectures': {'layers'},
   'balancing': set(),
   'compression': set(),
+  'compression.calibration': {'losses'},
   'compression.top_level': {'architectures', 'compression'},
   'inspection': set(),
   'data': set(),
