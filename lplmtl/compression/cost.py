@@ -1,4 +1,4 @@
-"""The cost of a model: parameters, and the FLOPs of its traced program."""
+"""The cost of a model: parameters, bytes, operations and memory."""
 
 import math
 from collections.abc import Callable
@@ -6,6 +6,9 @@ from typing import Any
 
 import jax
 
+from lplmtl.compression.activations import peak_activations as peak_activations
+from lplmtl.compression.activations import programs
+from lplmtl.compression.device_bytes import count_bytes as count_bytes
 from lplmtl.types import PyTree
 
 # One operation per output element. Comparisons and selections count, too: a
@@ -37,6 +40,10 @@ _FREE = frozenset(
   slice sort split stack unstack squeeze stop_gradient threefry2x32 transpose
   """.split()
 )
+
+_CONTRACTIONS = ('dot_general', 'conv_general_dilated')
+# Returns the count of one equation; None if it contains a program.
+_Own = Callable[[Any], int | None]
 
 
 def count_parameters(params: PyTree) -> int:
@@ -77,7 +84,22 @@ def count_flops(fn: Callable[..., Any], *args: Any) -> int:
     >>> count_flops(lambda x, w: x @ w, jnp.ones((1, 8)), jnp.ones((8, 4)))
     64
   """
-  return _count(jax.make_jaxpr(fn)(*args).jaxpr)
+  return _count(jax.make_jaxpr(fn)(*args).jaxpr, _flops)
+
+
+def multiply_adds(fn: Callable[..., Any], *args: Any) -> int:
+  """Counts the multiply-adds of the products and convolutions in one call.
+
+  What an embedded processor is measured by. Elementwise operations, among them
+  the D products of a feature cross, are left out: `count_flops` has them.
+  Takes the arguments of `count_flops` and raises the same errors.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> multiply_adds(lambda x, w: x @ w, jnp.ones((1, 8)), jnp.ones((8, 4)))
+    32
+  """
+  return _count(jax.make_jaxpr(fn)(*args).jaxpr, _products_only)
 
 
 def matrix_products(
@@ -103,13 +125,13 @@ def _products(jaxpr: Any) -> list[tuple[int, int, int]]:
       if len(left) == len(right) == 2 and len(contracting) == 1 and not batch:
         (m, n), k = equation.outvars[0].aval.shape, left[contracting[0]]
         sizes.append((m, k, n))
-    for inner in _inner(equation.params):
+    for inner in programs(equation.params):
       sizes += _products(inner)
   return sizes
 
 
-def _count(jaxpr: Any) -> int:
-  return sum(_count_equation(equation) for equation in _live(jaxpr))
+def _count(jaxpr: Any, own: _Own) -> int:
+  return sum(_count_equation(equation, own) for equation in _live(jaxpr))
 
 
 def _live(jaxpr: Any) -> list[Any]:
@@ -123,14 +145,33 @@ def _live(jaxpr: Any) -> list[Any]:
   return kept[::-1]
 
 
-def _count_equation(equation: Any) -> int:
+def _count_equation(equation: Any, own: _Own) -> int:
+  name, count = equation.primitive.name, own(equation)
+  if count is not None:
+    return count
+  if name == 'while':
+    raise NotImplementedError(
+      'cannot count the FLOPs of a while loop, whose number of iterations is '
+      'unknown: use lax.scan, or fori_loop with fixed bounds'
+    )
+  inner = programs(equation.params)
+  if not inner:
+    raise NotImplementedError(
+      f'cannot count the FLOPs of the primitive {name!r}'
+    )
+  if name == 'cond':
+    return max(_count(branch, own) for branch in inner)
+  length = equation.params.get('length', 1)
+  return length * sum(_count(one, own) for one in inner)
+
+
+def _flops(equation: Any) -> int | None:
+  """Returns the FLOPs of one operation; None for programs and unknown ones."""
   name = equation.primitive.name
   outputs = sum(_size(v) for v in equation.outvars)
   inputs = sum(_size(v) for v in equation.invars)
-  if name == 'dot_general':
-    return _dot_general(equation)
-  if name == 'conv_general_dilated':
-    return _convolution(equation)
+  if name in _CONTRACTIONS:
+    return 2 * _multiply_adds(equation)
   if name in _ELEMENTWISE:
     return outputs
   if name in _REDUCTIONS:
@@ -139,50 +180,26 @@ def _count_equation(equation: Any) -> int:
     return 0
   if name in ('scatter-add', 'scatter_add'):
     return _size(equation.invars[2])
-  if name == 'while':
-    raise NotImplementedError(
-      'cannot count the FLOPs of a while loop, whose number of iterations is '
-      'unknown: use lax.scan, or fori_loop with fixed bounds'
-    )
-  inner = _inner(equation.params)
-  if not inner:
-    raise NotImplementedError(
-      f'cannot count the FLOPs of the primitive {name!r}'
-    )
-  if name == 'cond':
-    return max(_count(branch) for branch in inner)
-  return equation.params.get('length', 1) * sum(map(_count, inner))
+  return None
 
 
-def _inner(params: dict[str, Any]) -> list[Any]:
-  """Returns the programs inside a call, a scan, a conditional or a remat.
-
-  The rules of a custom derivative are functions, not programs, and are left
-  out.
-  """
-  values = [
-    v
-    for value in params.values()
-    for v in (value if isinstance(value, tuple) else (value,))
-  ]
-  values = [getattr(v, 'jaxpr', v) for v in values]
-  return [v for v in values if hasattr(v, 'eqns')]
+def _products_only(equation: Any) -> int | None:
+  if equation.primitive.name in _CONTRACTIONS:
+    return _multiply_adds(equation)
+  return None if _flops(equation) is None else 0
 
 
-def _dot_general(equation: Any) -> int:
-  (contracting, _), _ = equation.params['dimension_numbers']
-  left = equation.invars[0].aval.shape
-  folded = math.prod(left[axis] for axis in contracting)
-  return 2 * _size(equation.outvars[0]) * folded
-
-
-def _convolution(equation: Any) -> int:
+def _multiply_adds(equation: Any) -> int:
+  outputs = _size(equation.outvars[0])
+  if equation.primitive.name == 'dot_general':
+    (contracting, _), _ = equation.params['dimension_numbers']
+    left = equation.invars[0].aval.shape
+    return outputs * math.prod(left[axis] for axis in contracting)
   kernel = equation.invars[1].aval.shape
   numbers = equation.params['dimension_numbers']
   # rhs_spec: output features, input features per group, spatial axes. Padding
   # counts like data.
-  folded = math.prod(kernel[axis] for axis in numbers.rhs_spec[1:])
-  return 2 * _size(equation.outvars[0]) * folded
+  return outputs * math.prod(kernel[axis] for axis in numbers.rhs_spec[1:])
 
 
 def _size(variable: Any) -> int:

@@ -21,37 +21,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _checks
-from lplmtl.compression import leaves, plans, wrapping
+from lplmtl.compression import bits, leaves, plans, wrapping
+from lplmtl.compression.integers import Integers
 from lplmtl.compression.plans import Plan, Scheme
 from lplmtl.types import Array, PyTree
 
 # Exponent and mantissa of the floats of each size. The one of 8 bits has no
 # sign: it is the upper half of a float16's bits, shifted by the sign.
 _FORMATS = {8: (5, 3), 16: (5, 10)}
+# With eight fractions from 1 to .3, ternary nets on census66k are no better.
+_FRACTIONS = (1, 0.8, 0.6, 0.4)
 _FOUR_BITS = Scheme()
-_LEAST = 2.0**-14  # the smallest normal float16: no subnormal scales
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Integers:
-  """A quantised array.
-
-  Attributes:
-    codes: int8, the shape of the parameter.
-    scale: float32, whose shape broadcasts to that of `codes`; or, of embeddings
-      `[V, embed_dim]`, `[C, 1]`, one for each column.
-    bits: of a code.
-    sizes: the numbers of rows of the C columns; empty if `scale` broadcasts.
-  """
-
-  codes: np.ndarray
-  scale: np.ndarray
-  bits: int
-  sizes: tuple[int, ...] = ()
-
-  def values(self) -> np.ndarray:
-    """Returns `codes * scale`, float32."""
-    return self.codes.astype(np.float32) * _spread(self.scale, self.sizes, np)
+# The smallest normal float16, and the largest float of 8 bits.
+_LEAST, _MOST = 2.0**-14, 61440.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +128,8 @@ def _stored(plan: Plan, pair: tuple[Any, Any]) -> np.ndarray | Integers:
   values, scale = pair
   if scale is None:
     return values.astype(np.float16 if plan.bits == 16 else np.float32)
-  return Integers(values.astype(np.int8), scale, plan.bits, plan.sizes)
+  codes = values.astype(np.int8)
+  return Integers(codes, scale, plan.bits, plan.scale_bits, plan.sizes)
 
 
 def thaw(frozen: PyTree) -> PyTree:
@@ -197,7 +180,7 @@ def _map(model: Quantized, params: PyTree, function: Any) -> PyTree:
 def _straight_through(x: Array, plan: Plan) -> Array:
   values, scale = _rounded(jax.lax.stop_gradient(x), plan)
   if scale is not None:
-    values = values * _spread(scale, plan.sizes, jnp)
+    values = values * _spread(scale, plan.sizes)
   # The difference is 0 whatever x is, and its gradient is 1.
   return values + (x - jax.lax.stop_gradient(x))
 
@@ -208,27 +191,47 @@ def _rounded(x: Array, plan: Plan) -> tuple[Array, Array | None]:
     return x, None
   if plan.bits == 16:
     return jax.lax.reduce_precision(x, *_FORMATS[16]), None
-  most = max_code(plan.bits)
+  most = bits.max_code(plan.bits)
   scale = _scale(x, plan, most)
-  codes = jnp.round(x / _spread(scale, plan.sizes, jnp))
-  return jnp.clip(codes, -most, most), scale
+  return _codes(x, _spread(scale, plan.sizes), most), scale
 
 
 def _scale(x: Array, plan: Plan, most: int) -> Array:
-  sizes = jnp.abs(_by_column(x, plan.sizes))
-  largest = sizes.max(axis=plan.axes, keepdims=True)
-  if plan.sizes:
-    largest = largest[:, 0]
-  # A product: divisions by constants are compiled in more than one way.
-  scale = largest * np.float32(1 / most)
-  if plan.scale_bits < 32:
-    scale = jax.lax.reduce_precision(scale, *_FORMATS[plan.scale_bits])
-  return jnp.maximum(scale, _LEAST)
+  """Returns the scales: the largest numbers over the largest code.
+
+  The few codes of ternary numbers are spent better if the largest numbers are
+  clipped: the fraction of the largest is the one with the least squared error.
+  """
+  x = _by_column(x, plan.sizes)
+  largest = jnp.abs(x).max(axis=plan.axes, keepdims=True)
+  # Products: divisions by constants are compiled in more than one way.
+  scales = [
+    _round_scale(largest * np.float32(fraction / most), plan.scale_bits)
+    for fraction in (_FRACTIONS if plan.bits == 2 else (1,))
+  ]
+  best = scales[0]
+  if len(scales) > 1:
+    errors = jnp.stack(
+      [
+        jnp.square(x - _codes(x, scale, most) * scale).sum(
+          axis=plan.axes, keepdims=True
+        )
+        for scale in scales
+      ]
+    )
+    least = errors.argmin(axis=0)[None]
+    best = jnp.take_along_axis(jnp.stack(scales), least, axis=0)[0]
+  return best[:, 0] if plan.sizes else best
 
 
-def max_code(bits: int) -> int:
-  """Returns the largest code: codes lie between it and its negative."""
-  return 2 ** (bits - 1) - 1
+def _codes(x: Array, scale: Array, most: int) -> Array:
+  return jnp.clip(jnp.round(x / scale), -most, most)
+
+
+def _round_scale(scale: Array, bits: int) -> Array:
+  if bits < 32:
+    scale = jax.lax.reduce_precision(scale, *_FORMATS[bits])
+  return jnp.clip(scale, _LEAST, _MOST)
 
 
 def _by_column(x: Array, sizes: tuple[int, ...]) -> Array:
@@ -243,8 +246,10 @@ def _by_column(x: Array, sizes: tuple[int, ...]) -> Array:
   return jnp.take(x, rows, axis=0, mode='fill', fill_value=0)
 
 
-def _spread(scale: Any, sizes: tuple[int, ...], numpy: Any) -> Any:
+def _spread(scale: Array, sizes: tuple[int, ...]) -> Array:
   """Returns scales that broadcast to the codes."""
-  if not sizes:
-    return scale
-  return numpy.take(scale, np.repeat(np.arange(len(sizes)), sizes), axis=0)
+  return (
+    jnp.take(scale, np.repeat(np.arange(len(sizes)), sizes), axis=0)
+    if sizes
+    else scale
+  )

@@ -1,0 +1,147 @@
+"""Scores raw rows from packed arrays with a device's integers. NumPy only.
+
+For `SharedBottom` models of a `TabularEncoder`, with or without a
+`CrossNetwork`, whose trunk and towers are MLPs with relu. What a port to a
+device, in any language, is tested against.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lplmtl.columns import Column
+from lplmtl.compression import device_rows, packing
+from lplmtl.compression.integers import Integers
+from lplmtl.compression.packing import Packed
+
+Part = Mapping[str, Any]
+
+
+class Inputs(NamedTuple):
+  """The encoded rows: codes of embeddings, and numbers.
+
+  Attributes:
+    codes: `[B, C, embed_dim]` int32.
+    scale: `[C]` float32, of the codes of each column.
+    numbers: `[B, M]` float32.
+  """
+
+  codes: np.ndarray
+  scale: np.ndarray
+  numbers: np.ndarray
+
+  def values(self) -> np.ndarray:
+    """Returns `[B, D]` float32, D = C embed_dim + M."""
+    embedded = self.codes.astype(np.float32) * self.scale[:, None]
+    rows = len(self.codes)
+    return np.concatenate([embedded.reshape(rows, -1), self.numbers], axis=1)
+
+  def times(self, kernel: Integers) -> np.ndarray:
+    """Returns the product with codes `[D, H]`, `[B, H]`, yet to be scaled.
+
+    Each column's product of codes is summed in int32, and its scale comes last.
+    """
+    columns, width = self.codes.shape[1:]
+    weights = kernel.codes.astype(np.int32)
+    split = columns * width
+    by_column = weights[:split].reshape(columns, width, -1)
+    sums = np.einsum('bce,ceh->bch', self.codes, by_column, dtype=np.int32)
+    embedded = np.einsum('bch,c->bh', sums.astype(np.float32), self.scale)
+    return embedded + self.numbers @ weights[split:].astype(np.float32)
+
+
+def score(
+  packed: Packed, columns: Mapping[Any, Column]
+) -> dict[str, np.ndarray]:
+  """Returns `{task: [B, K] float32 logits}` of raw rows.
+
+  Args:
+    packed: with tables.
+    columns: `{name: Factor or [B]}`, with at least the columns of the tables.
+
+  Raises:
+    ValueError: the model is of another kind, or the rows cannot be read.
+  """
+  if packed.tables is None:
+    raise ValueError('expected a model packed with its tables, found none')
+  params = packing.unpack(packed)
+  towers = {
+    name.removeprefix('tower_'): tower
+    for name, tower in params.items()
+    if name.startswith('tower_')
+  }
+  if not towers or set(params) != {
+    'encoder',
+    *(f'tower_{name}' for name in towers),
+    *{'bottom'} & set(params),
+  }:
+    raise _another_kind(params)
+  ids, numbers = device_rows.encode(
+    packed.sections, packed.tables, columns, packed.hash_bits
+  )
+  x: Any = _cross(params['encoder'], ids, numbers)
+  x = _layers(params.get('bottom', {}), x)
+  return {
+    name: _dense(tower['head'], _layers(tower.get('body', {}), x))
+    for name, tower in towers.items()
+  }
+
+
+def _another_kind(params: Part) -> ValueError:
+  return ValueError(
+    'the reference scores SharedBottom models of MLPs with a TabularEncoder '
+    '(folded steps, no positions) or a CrossNetwork of one; found the '
+    f'parameters {sorted(params)}'
+  )
+
+
+def _cross(encoder: Part, ids: np.ndarray, numbers: np.ndarray) -> Any:
+  """Returns Inputs, or `[B, D]` behind a CrossNetwork."""
+  table = encoder.get('encoder', encoder)
+  if set(table) != {'embedding'}:
+    raise _another_kind(table)
+  inputs = _look_up(table['embedding'], ids, numbers)
+  if table is encoder:
+    return inputs
+  first = inputs.values() if isinstance(inputs, Inputs) else inputs
+  x = inputs
+  for i in range(len(encoder) // 2):
+    up = _dense(encoder[f'up_{i}'], _product(x, encoder[f'down_{i}']['kernel']))
+    x = first * up + (first if i == 0 else x)
+  return x
+
+
+def _look_up(table: Any, ids: np.ndarray, numbers: np.ndarray) -> Any:
+  """Returns Inputs, or `[B, D]` if the embeddings are floats."""
+  if isinstance(table, Integers):
+    rows = ids + np.cumsum((0, *table.sizes[:-1]))
+    return Inputs(
+      table.codes[rows].astype(np.int32), table.scale[:, 0], numbers
+    )
+  raise _another_kind({'embedding': table})
+
+
+def _layers(layers: Part, x: Any) -> Any:
+  for i in range(len(layers)):
+    if f'layer_{i}' not in layers:
+      raise _another_kind(layers)
+    x = np.maximum(_dense(layers[f'layer_{i}'], x), 0)
+  return x
+
+
+def _dense(layer: Part, x: Any) -> np.ndarray:
+  bias = layer['bias']
+  if isinstance(bias, Integers):
+    bias = bias.values()
+  return _product(x, layer['kernel']) + bias.astype(np.float32)
+
+
+def _product(x: Any, kernel: Any) -> np.ndarray:
+  """Returns `x @ kernel`; the kernel's scale comes last."""
+  if not isinstance(kernel, Integers):
+    x = x.values() if isinstance(x, Inputs) else x
+    return x @ kernel.astype(np.float32)
+  if isinstance(x, Inputs):
+    return x.times(kernel) * kernel.scale
+  return (x @ kernel.codes.astype(np.float32)) * kernel.scale
