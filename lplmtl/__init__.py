@@ -18,7 +18,8 @@ Trained models: `predict` and `make_predictor`.
 
 Further modules: `checkpoint` (saved models), `resume` (runs that survive
 interruptions), `statistics` (confidence intervals), `inspection` (how gates use
-the experts), `compression` (parameters and FLOPs) and `data` (synthetic rows).
+the experts), `compression` (smaller models, and costs) and `data` (synthetic
+rows).
 
 All of these are imported when first used: `import lplmtl.tables`, say, needs
 NumPy only.

@@ -207,7 +207,7 @@ def test_bytes_of_a_shared_bottom_by_hand():
 
 
 def test_bytes_of_crosses_by_hand():
-  """D = 3 x 4 + 1 = 13; ternary weights, 3-bit embeddings, all else 8 bits."""
+  """D = 3 x 4 + 1 = 13; ternary weights, 3-bit embeddings, 4-bit biases."""
   encoder = lplmtl.CrossNetwork(
     lplmtl.TabularEncoder(TABLES.num_categories, embed_dim=4), rank=2,
     num_layers=1,
@@ -215,7 +215,7 @@ def test_bytes_of_crosses_by_hand():
   model = lplmtl.SharedBottom(
     contracts.TASKS[:1], encoder, bottom=lplmtl.MLP((8,)), tower=lplmtl.MLP(())
   )
-  scheme = Scheme(bits=2, embedding_bits=3, scale_bits=8, vector_bits=8)
+  scheme = Scheme(bits=2, embedding_bits=3, scale_bits=8, vector_bits=4)
   weights = 13 * 2 + 2 * 13 + 13 * 8 + 8 * 1
   assert _parts(model, scheme) == {
     'embeddings': np.ceil(13 * 4 * 3 / 8),
@@ -223,7 +223,7 @@ def test_bytes_of_crosses_by_hand():
     # 3 columns; outputs of down (2), up (2 inputs: 1), bottom (8) and head (1);
     # the biases of up, bottom and head.
     'scales': 3 + 2 + 1 + 8 + 1 + 3,
-    'biases': 13 + 8 + 1,
+    'biases': (13 + 8 + 1) / 2,
     **TABLES_PARTS,
   }
 

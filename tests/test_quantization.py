@@ -20,7 +20,7 @@ ENCODER = lplmtl.CrossNetwork(
 )
 MODELS = contracts.architectures(encoder=ENCODER)
 SCHEMES = (
-  Scheme(),
+  Scheme(vector_bits=4),
   Scheme(bits=2, embedding_bits=8, scale_bits=8, vector_bits=8, least=1),
   Scheme(bits=3, scale_bits=32, vector_bits=16, least=100),
 )
@@ -36,7 +36,7 @@ def _slow(name, x, scheme):
   bits = scheme.embedding_bits or scheme.bits if is_table else scheme.bits
   if not leaves.is_matrix(name, jnp.asarray(x)):
     bits = scheme.vector_bits
-    if bits != 8:
+    if bits > 8:
       return x.astype(np.float16 if bits == 16 else np.float32)
     groups = [np.s_[...]]
   elif is_table:
@@ -206,7 +206,10 @@ def test_parts_can_be_kept():
     ({'bits': None}, 'bits must be one of 2, 3, 4, 8; found None'),
     ({'embedding_bits': 1}, 'embedding_bits must be one of None, 2, 3, 4, 8'),
     ({'scale_bits': 4}, 'scale_bits must be one of 8, 16, 32; found 4'),
-    ({'vector_bits': True}, 'vector_bits must be one of 8, 16, 32; found True'),
+    (
+      {'vector_bits': True},
+      'vector_bits must be one of 4, 8, 16, 32; found True',
+    ),
     ({'least': 0}, 'least must be a whole number of at least 1, found 0'),
     ({'keep': 'head'}, "keep must be a tuple of names, such as .* 'head'"),
   ],
@@ -232,6 +235,9 @@ def test_wrong_models_and_parameters():
   kept = Quantized(model.model, Scheme(keep=tuple(params)))
   with pytest.raises(ValueError, match='no matrices .* besides those to keep'):
     kept.apply({'params': params}, contracts.features())
+  typo = Quantized(model.model, Scheme(keep=('haed',)))
+  with pytest.raises(ValueError, match=r"keep must name .*; found \['haed'\]"):
+    quantization.freeze(typo, params)
   other = Quantized(
     lplmtl.SharedBottom(contracts.TASKS, lplmtl.TabularEncoder((2,)))
   )

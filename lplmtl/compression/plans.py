@@ -13,7 +13,7 @@ from lplmtl.types import PyTree
 
 BITS = (2, 3, 4, 8)
 SCALE_BITS = (8, 16, 32)
-VECTOR_BITS = (8, 16, 32)
+VECTOR_BITS = (4, 8, 16, 32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Scheme:
     scale_bits: of each scale: 32, 16 (float16), or 8 (5 bits of exponent, 3 of
       mantissa).
     vector_bits: of each number outside matrices, biases above all: 32, 16
-      (float16), or 8 (integers, one scale per array).
+      (float16), or 8 or 4 (integers, one scale per array).
     least: outputs with fewer inputs than this share one scale per matrix: with
       a scale of their own, they would cost more bytes than with one bit more.
     keep: names of parameters, or of modules, that stay float32.
@@ -90,10 +90,16 @@ def make(model: Any, scheme: Scheme, params: PyTree) -> PyTree:
   """Returns a pytree of plans like `params`.
 
   Raises:
-    ValueError: there are no matrices, or an encoder's embeddings have another
-      number of rows than its columns.
+    ValueError: there are no matrices, `keep` has a name that no parameter has,
+      or an encoder's embeddings have another number of rows than its columns.
   """
   tables = _tables(model)
+  known = {part for name in leaves.names(params) for part in name.split('/')}
+  if unknown := set(scheme.keep) - known:
+    raise ValueError(
+      f'keep must name parameters or modules, of which {sorted(known)} exist; '
+      f'found {sorted(unknown)}'
+    )
   plans = leaves.map_named(
     lambda name, leaf: _plan_of(name, leaf, scheme, tables), params
   )
@@ -140,7 +146,7 @@ def _tables(model: Any) -> dict[str, tuple[int, ...]]:
   sizes = encoder.num_categories
   tables = {
     'embedding': sizes,
-    'steps': sizes[len(sizes) - encoder.num_ordered :],
-    'buckets': encoder.num_buckets,
+    'steps': sizes[len(sizes) - getattr(encoder, 'num_ordered', 0) :],
+    'buckets': getattr(encoder, 'num_buckets', ()),
   }
   return {name: tuple(sizes) for name, sizes in tables.items() if sizes}

@@ -41,11 +41,11 @@ class Quantized(wrapping.Wrapped):
   """A model that computes with rounded parameters, and trains through that.
 
   Its parameters are those of the model inside, float32 ("shadows"). `apply`
-  rounds them first: predictions are exactly those of `thaw(freeze(...))`, while
-  gradients pass as if nothing had been rounded (straight-through, Bengio et al.
-  2013), so that small steps add up until a code changes. No gradient is cut
-  off: the scales follow the parameters at every step, so that none stays out of
-  range.
+  rounds them first and computes with `codes * scale`, exactly what a device
+  has, while gradients pass as if nothing had been rounded (straight-through,
+  Bengio et al. 2013), so that small steps add up until a code changes. No
+  gradient is cut off: the scales follow the parameters at every step, so that
+  none stays out of range.
 
   Attributes:
     model: any model (see `lplmtl.types.Model`).
@@ -84,7 +84,8 @@ class Quantized(wrapping.Wrapped):
     """Returns the rounded parameters; gradients pass to `params` unchanged.
 
     Raises:
-      ValueError: there are no matrices to quantise.
+      ValueError: there are no matrices to quantise, `keep` names nothing, or
+        the embeddings are those of another encoder.
     """
     return _map(self, params, _straight_through)
 
@@ -211,15 +212,9 @@ def _scale(x: Array, plan: Plan, most: int) -> Array:
   ]
   best = scales[0]
   if len(scales) > 1:
-    errors = jnp.stack(
-      [
-        jnp.square(x - _codes(x, scale, most) * scale).sum(
-          axis=plan.axes, keepdims=True
-        )
-        for scale in scales
-      ]
-    )
-    least = errors.argmin(axis=0)[None]
+    rests = [x - _codes(x, scale, most) * scale for scale in scales]
+    errors = [(rest**2).sum(axis=plan.axes, keepdims=True) for rest in rests]
+    least = jnp.stack(errors).argmin(axis=0)[None]
     best = jnp.take_along_axis(jnp.stack(scales), least, axis=0)[0]
   return best[:, 0] if plan.sizes else best
 
@@ -248,8 +243,6 @@ def _by_column(x: Array, sizes: tuple[int, ...]) -> Array:
 
 def _spread(scale: Array, sizes: tuple[int, ...]) -> Array:
   """Returns scales that broadcast to the codes."""
-  return (
-    jnp.take(scale, np.repeat(np.arange(len(sizes)), sizes), axis=0)
-    if sizes
-    else scale
-  )
+  if not sizes:
+    return scale
+  return jnp.take(scale, np.repeat(np.arange(len(sizes)), sizes), axis=0)
