@@ -327,6 +327,13 @@ def test_wrong_rows_and_models():
   with pytest.raises(ValueError, match='packed with its tables, found none'):
     reference.score(packing.pack(packing.unpack(packed)), COLUMNS)
   assert packing.false_matches(packing.pack(packing.unpack(packed))) == {}
+  numerics = {
+    name: dataclasses.replace(scaler, only_bins=name == 'age')
+    for name, scaler in TABLES.numerics.items()
+  }
+  fewer = dataclasses.replace(TABLES, numerics=numerics)
+  with pytest.raises(ValueError, match=r'a layer reads (\d+) numbers, found'):
+    reference.score(packing.pack(packing.unpack(packed), fewer), COLUMNS)
   mmoe = lplmtl.MMoE(TASKS, _model().encoder, expert=contracts.SMALL)
   packed = packing.pack(_frozen(mmoe, Scheme()), TABLES)
   with pytest.raises(ValueError, match="reference scores SharedBottom .*'gate"):

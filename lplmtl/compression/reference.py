@@ -31,8 +31,14 @@ class Inputs(NamedTuple):
   scale: np.ndarray
   numbers: np.ndarray
 
+  @property
+  def shape(self) -> tuple[int, int]:
+    """`[B, D]`, D = C embed_dim + M."""
+    rows, columns, width = self.codes.shape
+    return rows, columns * width + self.numbers.shape[1]
+
   def values(self) -> np.ndarray:
-    """Returns `[B, D]` float32, D = C embed_dim + M."""
+    """Returns `[B, D]` float32."""
     embedded = self.codes.astype(np.float32) * self.scale[:, None]
     rows = len(self.codes)
     return np.concatenate([embedded.reshape(rows, -1), self.numbers], axis=1)
@@ -139,6 +145,12 @@ def _dense(layer: Part, x: Any) -> np.ndarray:
 
 def _product(x: Any, kernel: Any) -> np.ndarray:
   """Returns `x @ kernel`; the kernel's scale comes last."""
+  codes = kernel.codes if isinstance(kernel, Integers) else kernel
+  if codes.shape[0] != x.shape[1]:
+    raise ValueError(
+      f'a layer reads {codes.shape[0]} numbers, found {x.shape[1]}: pack a '
+      'model with the tables that it was trained with'
+    )
   if not isinstance(kernel, Integers):
     x = x.values() if isinstance(x, Inputs) else x
     return x @ kernel.astype(np.float32)
