@@ -23,7 +23,10 @@ import numpy as np
 # they are code about modules, not values of their fields.
 NAMES = {
   'lplmtl': 'Task MLP Experts TabularEncoder CrossNetwork'.split(),
-  'lplmtl.compression': ['LowRank', 'Quantized', 'Scheme'],
+  'lplmtl.compression': (
+    'Distilled HardMetric LowRank Quantized Scheme SoftClasses SoftDecisions '
+    'SoftNumber'
+  ).split(),
   'lplmtl.losses': (
     'binary_cross_entropy softmax_cross_entropy half_squared_error '
     'squared_error half_poisson_deviance multilabel_cross_entropy '

@@ -68,7 +68,7 @@ ALLOWED = {
   'layers': {'prng'},
   'architectures': {'layers'},
   'balancing': set(),
-  'compression': {'columns', 'numeric', 'tables'},
+  'compression': {'columns', 'losses', 'numeric', 'ordinal', 'tables'},
   'compression.top_level': {'architectures', 'compression'},
   'inspection': set(),
   'data': set(),

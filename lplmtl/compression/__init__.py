@@ -6,7 +6,17 @@ from lplmtl.compression.cost import count_parameters as count_parameters
 from lplmtl.compression.cost import matrix_products as matrix_products
 from lplmtl.compression.cost import multiply_adds as multiply_adds
 from lplmtl.compression.cost import peak_activations as peak_activations
+from lplmtl.compression.distillation import Distilled as Distilled
+from lplmtl.compression.distillation import HardMetric as HardMetric
+from lplmtl.compression.distillation import distilled as distilled
+from lplmtl.compression.distillation import with_teacher as with_teacher
 from lplmtl.compression.low_rank import LowRank as LowRank
 from lplmtl.compression.pruning import by_gate_use as by_gate_use
 from lplmtl.compression.quantization import Quantized as Quantized
 from lplmtl.compression.quantization import Scheme as Scheme
+from lplmtl.compression.soft import SoftClasses as SoftClasses
+from lplmtl.compression.soft import SoftDecisions as SoftDecisions
+from lplmtl.compression.soft import SoftNumber as SoftNumber
+from lplmtl.compression.teachers import check_teacher as check_teacher
+from lplmtl.compression.teachers import ensemble_logits as ensemble_logits
+from lplmtl.compression.teachers import to_logits as to_logits
