@@ -37,6 +37,15 @@ def private_cache(tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
 
 
+@pytest.fixture(autouse=True, params=['NumPy', 'PyArrow'])
+def way(request, monkeypatch):
+  """Both ways to split rows pass all tests."""
+  if request.param == 'NumPy':
+    monkeypatch.setattr(reader, '_quick', lambda: None)
+  else:
+    pytest.importorskip('pyarrow')
+
+
 def _texts(column):
   """Returns the canonical text of each row."""
   if not isinstance(column, Factor):

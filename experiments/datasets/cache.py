@@ -7,6 +7,7 @@ Otherwise the file is parsed again.
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -49,8 +50,7 @@ def read(
     with files.open_regular(path) as file:
       if not _is_own(os.fstat(file.fileno())):
         return None
-      content = memoryview(file.read())
-    return _parse(content, kind, digest)
+      return _parse(_Verified(file), kind, digest)
   except Exception:  # missing, damaged in any way, or of another release
     return None
 
@@ -61,34 +61,53 @@ def _is_own(status: os.stat_result) -> bool:
   return status.st_uid in (os.geteuid(), 0) and not status.st_mode & others
 
 
+class _Verified:
+  """Reads an entry part by part, each into memory of its own.
+
+  Columns outlive others, when rows are taken from one after the other: as parts
+  of one content, each would keep all of it in memory.
+  """
+
+  def __init__(self, file: io.BufferedReader):
+    self._file = file
+    self._digest = hashlib.sha256()
+    self._at = 0
+
+  def read(self, size: int) -> np.ndarray:
+    """Returns the next bytes; raises EOFError if there are fewer."""
+    content = np.empty(size, np.uint8)
+    if self._file.readinto(content.data) < size:
+      raise EOFError
+    self._digest.update(content.data)
+    self._at += size
+    return content
+
+  def align(self) -> None:
+    """Leaves out what stands before the next array."""
+    self.read(-self._at % _ALIGN)
+
+  def is_whole(self) -> bool:
+    """Whether the digest follows, and is that of all bytes that were read."""
+    return self._file.read() == self._digest.digest()
+
+
 def _parse(
-  content: memoryview, kind: str, digest: str
+  entry: _Verified, kind: str, digest: str
 ) -> tuple[dict[str, Column], dict[str, Any]] | None:
-  if content[: len(_MAGIC)] != _MAGIC:
+  if entry.read(len(_MAGIC)).tobytes() != _MAGIC:
     return None
-  at = len(_MAGIC) + _SIZE
-  size = int.from_bytes(content[len(_MAGIC) : at], 'little')
-  described = json.loads(bytes(content[at : at + size]))
+  size = int.from_bytes(entry.read(_SIZE), 'little')
+  described = json.loads(entry.read(size).tobytes())
   if described['of'] != [kind, digest]:
     return None
-  if hashlib.sha256(content[:-_DIGEST]).digest() != content[-_DIGEST:]:
-    return None
-  at += size
   columns: dict[str, Column] = {}
   for name, parts in described['columns']:
     arrays = []
     for part in parts:
-      at += -at % _ALIGN
-      length = part['bytes']
-      arrays.append(_array(content[at : at + length], part))
-      at += length
-    if len(arrays) > 1:
-      # Values outlive the codes when rows are taken: as a part of the content,
-      # they would keep all of it in memory.
-      columns[name] = Factor(arrays[0], arrays[1].copy())
-    else:
-      columns[name] = arrays[0]
-  return columns, described['facts']
+      entry.align()
+      arrays.append(_array(entry.read(part['bytes']), part))
+    columns[name] = Factor(*arrays) if len(arrays) > 1 else arrays[0]
+  return (columns, described['facts']) if entry.is_whole() else None
 
 
 def write(
@@ -145,13 +164,13 @@ def _stored(array: np.ndarray) -> tuple[dict[str, Any], Any]:
   return {'texts': len(texts), 'bytes': len(content)}, content
 
 
-def _array(content: memoryview, about: Mapping[str, Any]) -> np.ndarray:
+def _array(content: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
   """The inverse of `_stored`."""
   if 'dtype' in about:
-    return np.frombuffer(content, about['dtype'])
+    return content.view(about['dtype'])
   start = 4 * about['texts']
-  ends = np.cumsum(np.frombuffer(content[:start], '<u4'), dtype=np.int64)
-  texts, rest, begin = [], content[start:], 0
+  ends = np.cumsum(content[:start].view('<u4'), dtype=np.int64)
+  texts, rest, begin = [], content[start:].data, 0
   for end in ends.tolist():
     texts.append(str(rest[begin:end], 'utf-8'))
     begin = end

@@ -7,65 +7,37 @@ ends and doubled quotes, as in RFC 4180.
 
 import csv
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from experiments.datasets.tables.fields import MARGIN, Bytes, Fields
 from experiments.launcher.errors import InputError
 
 # Bytes per block: large enough to hide NumPy's cost per call, small enough that
 # a block and its index stay in a processor's cache.
-BLOCK = 2**22
+BLOCK = 2**21
 MAX_CELL = 2**17  # bytes, as in Python's csv module: no category is that long
-MARGIN = 16  # zeros around a block, so that two words fit before any field
 LOOSE_ROWS = 10_000  # rows per block of a file with loose quotes
 _LF, _CR, _QUOTE = b'\n'[0], b'\r'[0], b'"'[0]
 
 
-class Block(NamedTuple):
-  """Rows of a file.
-
-  Attributes:
-    text: uint8, UTF-8, with MARGIN zeros at either end.
-    starts: `[K, N]` int, where each field begins in `text`.
-    ends: `[K, N]`, where it ends.
-    doubled: `[K, N]` bool, fields in which each quote stands twice; None if
-      there are none.
-  """
-
-  text: np.ndarray
-  starts: np.ndarray
-  ends: np.ndarray
-  doubled: np.ndarray | None = None
-
-  def cells(self, column: int, rows: np.ndarray) -> list[str]:
-    """Returns some fields of a column, without their quotes."""
-    text = self.text.data
-    ends = self.ends[column, rows].tolist()
-    starts = self.starts[column, rows].tolist()
-    texts = [
-      str(text[start:end], 'utf-8')
-      for start, end in zip(starts, ends, strict=True)
-    ]
-    if self.doubled is not None:
-      for i in np.flatnonzero(self.doubled[column, rows]).tolist():
-        texts[i] = texts[i].replace('""', '"')
-    return texts
-
-  def skip(self, rows: int) -> 'Block':
-    """Returns the block without its first rows."""
-    doubled = None if self.doubled is None else self.doubled[:, rows:]
-    return Block(self.text, self.starts[:, rows:], self.ends[:, rows:], doubled)
+Block = Sequence[Fields]  # the columns
+# Takes whole rows, the separator and K, which is 0 in the first block.
+Split = Callable[[bytes, str, int], Block | None]
 
 
-def read(stream: BinaryIO, separator: str, file: str) -> Iterator[Block]:
+def read(
+  stream: BinaryIO, separator: str, file: str, split: Split | None = None
+) -> Iterator[Block]:
   """Reads blocks of rows; blank lines are left out.
 
   Args:
     stream: UTF-8 text.
     separator: an ASCII character.
     file: what to call it in messages.
+    split: splits whole rows faster, and returns None at any doubt.
 
   Raises:
     InputError: a row has another number of fields, a field is too long, or the
@@ -81,23 +53,24 @@ def read(stream: BinaryIO, separator: str, file: str) -> Iterator[Block]:
       content += b'\n'
     place = _Place(file, line)
     place.check_nul(content)
-    ends, quotes = _marks(content, ord(separator))
+    quotes = _quotes(content)
     if quotes is not None and _are_loose(content, quotes, ord(separator)):
       yield from _loose(content, stream, separator, place, num_fields)
       return
-    is_end = np.frombuffer(content, np.uint8)[ends] == _LF
-    whole = int(np.flatnonzero(is_end)[-1]) + 1 if is_end.any() else 0
-    place.check_lengths(content, ends)
-    if (is_last and whole < len(ends)) or (is_last and content and not whole):
-      raise place.error(len(content), 'a quote is not closed')
-    cut = int(ends[whole - 1]) + 1 if whole else 0
-    place.check_utf8(content[:cut])
-    block = _fields(content, ends[:whole], is_end[:whole], place, num_fields)
-    if block is not None:
-      num_fields = len(block.starts)
-      yield _unquoted(block, quotes)
-    line += content.count(b'\n', 0, cut)
-    rest = content[cut:]
+    cut = _end_of_rows(content, quotes)
+    rows, rest = content[:cut], content[cut:]
+    line += int(np.count_nonzero(np.frombuffer(rows, np.uint8) == _LF))
+    if len(rest) > MAX_CELL:
+      ends = _marks(rest, ord(separator))
+      _Place(file, line).check_lengths(rest, ends)
+    if is_last and rest:
+      raise place.error(0, 'a quote is not closed')
+    place.check_utf8(rows)
+    block = split(rows, separator, num_fields) if split else None
+    block = block or _fields(rows, ord(separator), place, num_fields)
+    if block:
+      num_fields = len(block)
+      yield block
 
 
 class _Place(NamedTuple):
@@ -153,17 +126,31 @@ class _Place(NamedTuple):
       )
 
 
-def _marks(
-  content: bytes, separator: int
-) -> tuple[np.ndarray, np.ndarray | None]:
-  """Returns where fields end, and where quotes are (None if nowhere)."""
+def _quotes(content: bytes) -> np.ndarray | None:
+  """Returns where quotes are; None if nowhere."""
+  if b'"' not in content:
+    return None
+  return np.flatnonzero(np.frombuffer(content, np.uint8) == _QUOTE)
+
+
+def _end_of_rows(content: bytes, quotes: np.ndarray | None) -> int:
+  """Returns where the last row ends: behind a line end outside of quotes."""
+  end = content.rfind(b'\n') + 1
+  while end and quotes is not None:
+    before = int(np.searchsorted(quotes, end))
+    if before % 2 == 0:
+      break
+    end = content.rfind(b'\n', 0, int(quotes[before - 1])) + 1
+  return end
+
+
+def _marks(content: bytes, separator: int) -> np.ndarray:
+  """Returns where fields end."""
   text = np.frombuffer(content, np.uint8)
   marks = (text == separator) | (text == _LF)
-  if b'"' not in content:
-    return np.flatnonzero(marks), None
-  quotes = text == _QUOTE
-  marks &= ~np.logical_xor.accumulate(quotes)
-  return np.flatnonzero(marks), np.flatnonzero(quotes)
+  if b'"' in content:
+    marks &= ~np.logical_xor.accumulate(text == _QUOTE)
+  return np.flatnonzero(marks)
 
 
 def _are_loose(content: bytes, quotes: np.ndarray, separator: int) -> bool:
@@ -180,20 +167,21 @@ def _are_loose(content: bytes, quotes: np.ndarray, separator: int) -> bool:
 
 
 def _fields(
-  content: bytes,
-  ends: np.ndarray,
-  is_end: np.ndarray,
-  place: _Place,
-  num_fields: int,
+  content: bytes, separator: int, place: _Place, num_fields: int
 ) -> Block | None:
   """Returns the fields of whole rows; None if there are only blank lines."""
+  ends = _marks(content, separator)
+  if not len(ends):
+    return None
+  place.check_lengths(content, ends)
   text = np.frombuffer(
     b'%b%b%b' % (bytes(MARGIN), content, bytes(MARGIN)), np.uint8
   )
   starts = np.empty_like(ends)
   starts[:1], starts[1:] = 0, ends[:-1] + 1
   size = ends - starts
-  rows = np.flatnonzero(is_end)  # the last field of each row
+  # The last field of each row.
+  rows = np.flatnonzero(text[ends + MARGIN] == _LF)
   if b'\r' in content:
     is_crlf = text[ends[rows] + MARGIN - 1] == _CR
     size[rows] -= is_crlf & (size[rows] > 0)
@@ -218,20 +206,36 @@ def _fields(
   starts = starts.reshape(-1, num_fields).T + MARGIN
   size = size.reshape(-1, num_fields).T
   starts = np.ascontiguousarray(starts)
-  return Block(text, starts, starts + size)
+  ends = starts + size
+  doubled = None
+  if b'"' in content:
+    starts, ends, doubled = _unquoted(text, starts, ends)
+  return _columns(text, starts, ends, doubled)
 
 
-def _unquoted(block: Block, quotes: np.ndarray | None) -> Block:
-  """Returns a block with fields that begin after their opening quotes."""
-  text, starts, ends, _ = block
-  if quotes is None:
-    return block
+def _columns(
+  text: np.ndarray,
+  starts: np.ndarray,
+  ends: np.ndarray,
+  doubled: np.ndarray | None = None,
+) -> Block:
+  """Returns the columns of fields that are `[K, N]`."""
+  return [
+    Bytes(text, starts[k], ends[k], None if doubled is None else doubled[k])
+    for k in range(len(starts))
+  ]
+
+
+def _unquoted(
+  text: np.ndarray, starts: np.ndarray, ends: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+  """Returns where fields begin and end inside their quotes; see `Bytes`."""
   is_quoted = (text[starts] == _QUOTE) & (ends - starts >= 2)
   starts, ends = starts + is_quoted, ends - is_quoted
   before = np.zeros(len(text) + 1, np.int32)  # how many quotes stand before
   before[1:] = np.cumsum(text == _QUOTE)
   doubled = is_quoted & (before[ends] > before[starts])
-  return Block(text, starts, ends, doubled if doubled.any() else None)
+  return starts, ends, doubled if doubled.any() else None
 
 
 def _loose(
@@ -279,7 +283,7 @@ def _loose(
       np.ascontiguousarray(x.reshape(-1, num_fields).T)
       for x in (ends - lengths, ends)
     )
-    yield Block(text, starts, ends)
+    yield _columns(text, starts, ends)
 
 
 def _lines(content: bytes, stream: BinaryIO, place: _Place) -> Iterator[str]:

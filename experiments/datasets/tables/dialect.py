@@ -1,10 +1,11 @@
-"""How a CSV file is written: encoding, separator, decimal point, header."""
+"""How a CSV file is written: encoding, separator, decimal point."""
 
 import codecs
 import csv
+import hashlib
 import io
 import re
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
@@ -134,3 +135,45 @@ def _point(lines: list[str], separator: str) -> str:
   commas = [cell for cell in cells if _COMMA.fullmatch(cell)]
   has_comma = not all(map(_THOUSANDS.fullmatch, commas))
   return ',' if has_comma and not has_point else '.'
+
+
+class Hashed:
+  """A stream that can be read once, and the SHA-256 of its bytes."""
+
+  def __init__(self, stream: BinaryIO):
+    self._stream, self.digest = stream, hashlib.sha256()
+
+  def read(self, size: int) -> bytes:
+    """Reads at most `size` bytes."""
+    found = self._stream.read(size)
+    self.digest.update(found)
+    return found
+
+
+class Decoded:
+  """A stream of UTF-8, whatever the encoding of the bytes beneath."""
+
+  def __init__(self, head: bytes, stream: BinaryIO, encoding: str, name: str):
+    self._head, self._stream, self._name = head, stream, name
+    self._encoding = encoding
+    is_utf8 = codecs.lookup(encoding).name == 'utf-8'
+    self._decoder = (
+      None if is_utf8 else codecs.getincrementaldecoder(encoding)()
+    )
+
+  def read(self, size: int) -> bytes:
+    """Reads about `size` bytes; none only at the end."""
+    found, self._head = self._head[:size], self._head[size:]
+    found = found or self._stream.read(size)
+    if self._decoder is None:
+      return found
+    try:
+      text = self._decoder.decode(found, final=not found)
+    except UnicodeDecodeError as error:
+      raise InputError(
+        f'{self._name}: expected {self._encoding}, found byte '
+        f'0x{error.object[error.start]:02x}: pass the right --encoding'
+      ) from error
+    if found and not text:  # part of a character, or a mark at the beginning
+      return self.read(size)
+    return text.encode()

@@ -4,12 +4,12 @@ Columns are Factors of texts, or `[N]` float64 where every text is a plain
 number; see `values`. What is missing, or a date, is not decided here.
 """
 
-import codecs
-import hashlib
+import itertools
 import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -35,7 +35,7 @@ class Table(NamedTuple):
     facts: JSON data: `file`, `rows`, `sha256`, and `format`, for people.
   """
 
-  columns: Columns
+  columns: dict[str, Column]
   facts: dict[str, Any]
 
 
@@ -104,7 +104,7 @@ def blocks_of(config: Config, missing: Sequence[str]) -> Iterator[Columns]:
       for block in found:
         growing = [Growing(missing, written.point) for _ in names]
         for i, column in enumerate(growing):
-          column.add(block, i)
+          column.add(block[i])
         yield dict(zip(names, (c.finish() for c in growing), strict=True))
 
 
@@ -120,26 +120,28 @@ def _read_csv(
   path: pathlib.Path | None, config: Config, missing: Sequence[str]
 ) -> Table:
   name = str(path) if path else 'standard input'
-  with sources.opened(path) as stream:
+  with sources.opened(path) as file:
+    stream = file if path else cast(BinaryIO, dialect.Hashed(file))
     written, decoded = _sniffed(stream, config, name)
     names, found = _blocks(decoded, written, config.column_names, name)
     growing = [Growing(missing, written.point) for _ in names]
     rows = 0
     for block in found:
       for i, column in enumerate(growing):
-        column.add(block, i)
-      rows += block.starts.shape[1]
+        column.add(block[i])
+      rows += len(block[0])
   columns: dict[str, Column] = {}
   if rows:
     columns = {n: c.finish() for n, c in zip(names, growing, strict=True)}
-  digest = decoded.digest.hexdigest()
-  facts = {'file': name, 'rows': rows, 'sha256': digest, 'format': str(written)}
+  facts = {'file': name, 'rows': rows, 'format': str(written)}
+  if isinstance(stream, dialect.Hashed):
+    facts['sha256'] = stream.digest.hexdigest()
   return Table(columns, facts)
 
 
 def _sniffed(
   stream: BinaryIO, config: Config, name: str
-) -> tuple[dialect.Dialect, '_Decoded']:
+) -> tuple[dialect.Dialect, dialect.Decoded]:
   """Returns how a stream is written, and the stream as UTF-8."""
   sample = stream.read(dialect.SAMPLE)
   while len(sample) < dialect.SAMPLE and (more := stream.read(dialect.SAMPLE)):
@@ -151,64 +153,46 @@ def _sniffed(
       raise InputError(f'{name}: let its name end in {kind}, as it is one')
   is_whole = len(sample) < dialect.SAMPLE
   written = dialect.find(sample, is_whole, config, name)
-  again = _Decoded(sample, stream, written.encoding, name)
+  again = dialect.Decoded(sample, stream, written.encoding, name)
   return written, again
 
 
-class _Decoded:
-  """A stream of UTF-8, whatever the encoding of the bytes beneath."""
-
-  def __init__(self, head: bytes, stream: BinaryIO, encoding: str, name: str):
-    self._head, self._stream, self._name = head, stream, name
-    self._encoding = encoding
-    self.digest = hashlib.sha256()  # of the bytes, for standard input
-    is_utf8 = codecs.lookup(encoding).name == 'utf-8'
-    self._decoder = (
-      None if is_utf8 else codecs.getincrementaldecoder(encoding)()
-    )
-
-  def read(self, size: int) -> bytes:
-    """Reads about `size` bytes; none only at the end."""
-    found, self._head = self._head[:size], self._head[size:]
-    found = found or self._stream.read(size)
-    self.digest.update(found)
-    if self._decoder is None:
-      return found
-    try:
-      text = self._decoder.decode(found, final=not found)
-    except UnicodeDecodeError as error:
-      raise InputError(
-        f'{self._name}: expected {self._encoding}, found byte '
-        f'0x{error.object[error.start]:02x}: pass the right --encoding'
-      ) from error
-    if found and not text:  # part of a character, or a mark at the beginning
-      return self.read(size)
-    return text.encode()
-
-
 def _blocks(
-  stream: _Decoded,
+  stream: dialect.Decoded,
   written: dialect.Dialect,
   names: Sequence[str],
   file: str,
 ) -> tuple[Sequence[str], Iterator[Block]]:
   """Returns the names of the columns, and blocks of rows."""
-  found = blocks.read(cast(BinaryIO, stream), written.separator, file)
+  found = blocks.read(cast(BinaryIO, stream), written.separator, file, _quick())
   first = next(found, None)
   if first is None:
     raise InputError(f'{file}: expected a table, found an empty file')
-  row = np.array([0])
-  first_row = [first.cells(k, row)[0].strip() for k in range(len(first.starts))]
+  tops = [column.as_bytes().take(slice(1)) for column in first]
+  first_row = [top.texts()[0].strip() for top in tops]
   if names:
     header.check_names(names, first_row, file)
   else:
-    names, first = header.names_of(first_row, file), first.skip(1)
+    names, first = (
+      header.names_of(first_row, file),
+      [column.skip(1) for column in first],
+    )
+  return names, _ahead(itertools.chain([first], found))
 
-  def rows() -> Iterator[Block]:
-    yield first
-    yield from found
 
-  return names, rows()
+def _ahead(found: Iterator[Block]) -> Iterator[Block]:
+  """Reads and splits each block while the one before is parsed."""
+  with futures.ThreadPoolExecutor(1) as pool:
+    coming = pool.submit(next, found, None)
+    while (block := coming.result()) is not None:
+      coming = pool.submit(next, found, None)
+      yield block
+
+
+def _quick() -> blocks.Split | None:
+  """Returns what splits rows with PyArrow; None without it."""
+  module = sources.with_pyarrow('quick')
+  return module.split if module else None
 
 
 def num_rows(columns: Columns) -> int:
@@ -218,8 +202,8 @@ def num_rows(columns: Columns) -> int:
 
 
 def _joined(
-  paths: Sequence[pathlib.Path], tables: Sequence[Columns]
-) -> Columns:
+  paths: Sequence[pathlib.Path], tables: Sequence[dict[str, Column]]
+) -> dict[str, Column]:
   """Returns the rows of several files with the same columns, in any order."""
   if len(tables) == 1:
     return tables[0]

@@ -101,14 +101,20 @@ def arrow(path: pathlib.Path) -> ModuleType:
   Raises:
     InputError: PyArrow, which it needs, is missing.
   """
-  try:
-    # PyArrow is an extra, and takes long to import.
-    from experiments.datasets.tables import arrow as module
-  except ImportError as error:
+  module = with_pyarrow('arrow')
+  if module is None:
     raise InputError(
       f"{path} needs PyArrow: pip install 'lplmtl[tables]', or use CSV"
-    ) from error
+    )
   return module
+
+
+def with_pyarrow(name: str) -> ModuleType | None:
+  """Returns a module of this folder; None if PyArrow, an extra, is missing."""
+  try:
+    return importlib.import_module(f'{__package__}.{name}')
+  except ImportError:
+    return None
 
 
 def digest(paths: list[pathlib.Path]) -> str:

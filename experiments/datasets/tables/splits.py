@@ -11,7 +11,7 @@ from experiments.launcher.options import Config
 from lplmtl import tables as encoding
 from lplmtl import tabular
 from lplmtl.columns import Column
-from lplmtl.tabular import preparation
+from lplmtl.tabular import facts as looked_at
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -98,10 +98,15 @@ def _refuse_test_data(config: Config) -> None:
 
 
 def _taken(
-  columns: Mapping[Any, Column], rows: Mapping[str, np.ndarray], file: str
+  columns: dict[str, Column], rows: Mapping[str, np.ndarray], file: str
 ) -> dict[str, Part]:
-  """Returns the rows of each split."""
-  return {
-    split: Part(preparation.take(columns, rows[split]), rows[split], file)
-    for split in SPLITS
-  }
+  """Moves the rows of each split out of `columns`, which ends empty.
+
+  So that no more than one column is in memory twice.
+  """
+  taken: dict[str, dict[Any, Column]] = {split: {} for split in SPLITS}
+  for name in list(columns):
+    column = columns.pop(name)
+    for split in SPLITS:
+      taken[split][name] = looked_at.take(column, rows[split])
+  return {split: Part(taken[split], rows[split], file) for split in SPLITS}

@@ -1,0 +1,143 @@
+"""Splits rows, and parses their numbers, with PyArrow, where it is installed.
+
+PyArrow takes less time, but takes `007` for a number, names no line, and lets
+pass some of what is wrong. At any doubt `split` leaves the rows, and `numbers`
+the fields, to NumPy, so that columns and complaints are the same.
+
+Needs PyArrow: import this module through `sources.with_pyarrow`.
+"""
+
+import numpy as np
+import pyarrow
+from pyarrow import compute, csv
+
+from experiments.datasets.tables import blocks
+from experiments.datasets.tables.fields import DIGITS, MARGIN, Bytes
+
+_MINUS, _POINT, _ZERO, _NINE = b'-.09'
+_BOM = b'\xef\xbb\xbf'
+
+
+def split(
+  content: bytes, separator: str, num_fields: int
+) -> blocks.Block | None:
+  """Returns the columns of whole rows; see `blocks.Split`."""
+  # PyArrow ends lines at single carriage returns, and skips a mark.
+  has_single = b'\r' in content and content.replace(b'\r\n', b'').count(b'\r')
+  if has_single or content.startswith(_BOM):
+    return None
+  if not num_fields:
+    header = content[: content.find(b'\n')]
+    if b'"' in header:
+      return None
+    num_fields = header.count(separator.encode()) + 1
+  names = [str(k) for k in range(num_fields)]
+  try:
+    table = csv.read_csv(
+      pyarrow.BufferReader(content),
+      csv.ReadOptions(
+        use_threads=False, block_size=len(content) + 1, column_names=names
+      ),
+      csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+      csv.ConvertOptions(
+        check_utf8=False,
+        column_types=dict.fromkeys(names, pyarrow.string()),
+        null_values=[''],
+        strings_can_be_null=True,
+      ),
+    )
+  except pyarrow.ArrowException:  # a row of another length, say
+    return None
+  if not table.num_rows:
+    return None
+  columns = [Strings(column.chunk(0)) for column in table.columns]
+  # A quote in a field may have been two.
+  longest = max(int(column.sizes().max()) for column in columns)
+  return None if 2 * longest + 2 > blocks.MAX_CELL else columns
+
+
+class Strings:
+  """Fields in memory of PyArrow; see `fields.Fields`."""
+
+  def __init__(self, array: pyarrow.StringArray):
+    self._array = array  # empty texts are null
+
+  def __len__(self) -> int:
+    return len(self._array)
+
+  def skip(self, rows: int) -> 'Strings':
+    """Returns them without the first rows."""
+    return Strings(self._array[rows:])
+
+  def texts(self) -> list[str]:
+    """Returns what stands in each."""
+    return [text or '' for text in self._array.to_pylist()]
+
+  def sizes(self) -> np.ndarray:
+    """Returns the length of each in bytes."""
+    return np.diff(self._offsets())
+
+  def numbers(
+    self, point: str, missing: tuple[str, ...]
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the numbers, and which of the fields they are."""
+    found = self._cast(missing) if point == '.' else None
+    if found is None:
+      return self.as_bytes().numbers(point, missing)
+    return found, np.ones(len(found), bool)
+
+  def distinct(self) -> tuple[np.ndarray, 'Strings']:
+    """Returns `[N]` codes, and the different fields."""
+    found = self._array.dictionary_encode(null_encoding='encode')
+    codes = found.indices.to_numpy(zero_copy_only=False)
+    return codes, Strings(found.dictionary)
+
+  def as_bytes(self) -> Bytes:
+    """Returns a copy with zeros at either end."""
+    offsets = self._offsets()
+    margin = np.zeros(MARGIN, np.uint8)
+    data = self._data()[offsets[0] : offsets[-1]]
+    offsets = offsets.astype(np.int64) - int(offsets[0]) + MARGIN
+    text = np.concatenate([margin, data, margin])
+    return Bytes(text, offsets[:-1], offsets[1:])
+
+  def _offsets(self) -> np.ndarray:
+    first, offsets = self._array.offset, self._array.buffers()[1]
+    every = np.frombuffer(offsets, np.int32)
+    return every[first : first + len(self._array) + 1]
+
+  def _data(self) -> np.ndarray:
+    data = self._array.buffers()[2]
+    return np.frombuffer(data or b'', np.uint8)
+
+  def _cast(self, missing: tuple[str, ...]) -> np.ndarray | None:
+    """Returns numbers if all are surely plain; see `values`."""
+    array = self._array
+    try:
+      numbers = array.cast(pyarrow.float64())
+    except pyarrow.ArrowInvalid:
+      others = pyarrow.array(missing, pyarrow.string())
+      is_missing = compute.is_in(array, others)
+      if not compute.any(is_missing).as_py():
+        return None
+      none = pyarrow.scalar(None, pyarrow.string())
+      return Strings(compute.if_else(is_missing, none, array))._cast(())
+    values = numbers.to_numpy(zero_copy_only=False)
+    is_large = np.abs(values) >= 10**DIGITS
+    return None if is_large.any() or self._have_codes() else values
+
+  def _have_codes(self) -> bool:
+    """Whether a sign, an exponent or a zero at the beginning tells a code."""
+    offsets, data = self._offsets(), self._data()
+    inside = data[offsets[0] : offsets[-1]]
+    if not len(inside):
+      return False
+    if inside.min() < _MINUS or inside.max() > _NINE:
+      return True
+    starts = np.minimum(offsets[:-1], len(data) - 1)
+    starts += data[starts] == _MINUS
+    is_longer = offsets[1:] > starts + 1
+    zeros = np.flatnonzero(
+      is_longer & (data.take(starts, mode='clip') == _ZERO)
+    )
+    return bool((data[starts[zeros] + 1] != _POINT).any())
