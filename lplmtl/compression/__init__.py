@@ -11,6 +11,7 @@ from lplmtl.compression.distillation import HardMetric as HardMetric
 from lplmtl.compression.distillation import distilled as distilled
 from lplmtl.compression.distillation import with_teacher as with_teacher
 from lplmtl.compression.low_rank import LowRank as LowRank
+from lplmtl.compression.merging import merge as merge
 from lplmtl.compression.pruning import by_gate_use as by_gate_use
 from lplmtl.compression.quantization import Quantized as Quantized
 from lplmtl.compression.quantization import Scheme as Scheme

@@ -183,7 +183,7 @@ def category(tables: Tables, name: Any, hash_bits: int) -> Category:
 def _numbers(tables: Tables) -> Sections:
   scalers = list(tables.numerics.values())
   kinds = [kind_of(scaler) for scaler in scalers]
-  edges = [_edges(np.asarray(s.edges)) for s in scalers if s.edges]
+  edges = [stored_edges(np.asarray(s.edges)) for s in scalers if s.edges]
   scaled = [(s.mean, s.std) for s in scalers if not s.only_bins]
   fills = [s.fill for s in scalers if s.fill is not None]
   return {
@@ -206,7 +206,7 @@ def kind_of(scaler: Any) -> int:
   )
 
 
-def _edges(edges: np.ndarray) -> tuple[int, np.ndarray]:
+def stored_edges(edges: np.ndarray) -> tuple[int, np.ndarray]:
   """Returns a format and the edges in it: the smallest that is exact.
 
   Edges lie midway between whole numbers more often than not, so that twice an

@@ -9,7 +9,7 @@ import numpy as np
 
 from lplmtl import _checks
 from lplmtl.layers import modules, piecewise
-from lplmtl.types import Array
+from lplmtl.types import Array, PyTree
 
 
 class TabularEncoder(nn.Module):
@@ -162,6 +162,22 @@ class TabularEncoder(nn.Module):
     )
     return first + second
 
+  def fold_steps(self, params: PyTree) -> tuple['TabularEncoder', PyTree]:
+    """Adds the steps of bins to their embeddings: the same function, smaller.
+
+    Args:
+      params: parameters of this encoder, with any leading axes of seeds.
+
+    Returns:
+      (encoder, params), without ordered columns and without steps.
+    """
+    if 'steps' not in params:
+      return self, params
+    sizes = self.num_categories[-self.num_ordered :]
+    table = _add_steps(params['embedding'], params['steps'], sizes)
+    kept = {name: leaf for name, leaf in params.items() if name != 'steps'}
+    return self.clone(num_ordered=0), {**kept, 'embedding': table}
+
   def check_features(self, features: Any, name: str) -> None:
     """Checks that ids are within their column's vocabulary; `fit` calls this.
 
@@ -223,19 +239,19 @@ def _add_steps(table: Array, steps: Array, sizes: tuple[int, ...]) -> Array:
   """Adds to each bin's vector, the last rows of the table, the steps up to it.
 
   Args:
-    table: `[V, embed_dim]`, all columns.
-    steps: `[sum(sizes), embed_dim]`, the ordered columns.
+    table: `[..., V, embed_dim]`, all columns.
+    steps: `[..., sum(sizes), embed_dim]`, the ordered columns.
     sizes: number of bins of each ordered column.
   """
-  columns = jnp.split(steps, np.cumsum(sizes)[:-1])
-  sums = [jnp.cumsum(x, axis=0) for x in columns]
-  unordered = (len(table) - len(steps), table.shape[1])
-  zeros = jnp.zeros(unordered, table.dtype)
+  columns = jnp.split(steps, np.cumsum(sizes)[:-1], axis=-2)
+  sums = [jnp.cumsum(x, axis=-2) for x in columns]
+  num_unordered = table.shape[-2] - steps.shape[-2]
+  zeros = jnp.zeros_like(table[..., :num_unordered, :])
   # Adam moves every entry by about the learning rate, so b steps in the same
   # direction move bin b up to b times as fast as its own vector does; 0.3
   # dampens that. The value is not critical: with 0.1, 0.3 and 1 the income AUC
   # on census66k's validation rows is .9572, .9572 and .9570 (5 seeds).
-  return table + 0.3 * jnp.concatenate([zeros, *sums])
+  return table + 0.3 * jnp.concatenate([zeros, *sums], axis=-2)
 
 
 class CrossNetwork(nn.Module):
