@@ -61,7 +61,7 @@ def prune(
     {'kernel': Array([[3., 0.],
            [0., 2.]], dtype=float32)}
   """
-  _check_share(share)
+  check_share(share)
   masks = {
     name: _largest(jnp.abs(leaf), share)
     for name, leaf in matrices(params, chosen).items()
@@ -128,7 +128,7 @@ def gradual(
     ValueError: an argument is out of range, no matrix is chosen, or the
       optimiser is schedule-free.
   """
-  _check_share(share, least_is_out=True)
+  check_share(share, least_is_out=True)
   steps = ('begin', begin, 0), ('end', end, 1), ('every', every, 1)
   for name, value, least in steps:
     if not _checks.is_whole_number(value, least):
@@ -264,7 +264,8 @@ def _times(x: Array, mask: Array | None) -> Array:
   return x if mask is None else jnp.where(mask, x, jnp.zeros_like(x))
 
 
-def _check_share(share: Any, least_is_out: bool = False) -> None:
+def check_share(share: Any, least_is_out: bool = False) -> None:
+  """Raises ValueError unless a share of zeros is in [0, 1), or in (0, 1)."""
   is_number = isinstance(share, int | float | np.number)
   is_number = is_number and not isinstance(share, bool)
   if not is_number or not 0 <= share < 1 or (least_is_out and share == 0):
