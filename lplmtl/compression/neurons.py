@@ -1,0 +1,220 @@
+"""Removes the hidden units that matter least: narrower experts and towers."""
+
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lplmtl.compression import calibration, leaves, units
+from lplmtl.types import Array, Batch, PyTree
+
+Criterion = Literal['taylor', 'norm']
+
+
+def prune(
+  model: Any,
+  params: PyTree,
+  batch: Batch,
+  share: float,
+  *,
+  criterion: Criterion = 'taylor',
+  chosen: leaves.Choice = lambda name: True,
+) -> tuple[Any, PyTree]:
+  """Removes the least important units of a model's MLPs.
+
+  Removing unit h of a layer removes the weights into it, its bias, and the
+  weights that read its output: exactly the model in which its output is 0.
+  The importance of a unit is
+
+  - `taylor`: the first-order change of the loss if its output were 0, the mean
+    over rows of `|h dC/dh|` (Molchanov et al. 2017, eq. 8), with C the sum of
+    the tasks' losses;
+  - `norm`: the sum of the absolute values of the weights into it and of its
+    bias (Li et al. 2017).
+
+  Importances are divided by their norm in each layer, so that layers can be
+  compared, and the smallest of all layers go. Copies of a template keep equal
+  widths: each expert and each tower chooses its own units, but what the experts
+  of a level put out is added up by gates, and loses the same units in all.
+
+  Args:
+    model: an architecture whose fields hold `lplmtl.MLP`, or your own Linen
+      module with such fields.
+    params: its trained parameters, of one seed.
+    batch: calibration rows with labels of every task; some hundred suffice.
+    share: the share of units that go, above 0 and below 1, over all layers;
+      each layer keeps one at least.
+    criterion: see above.
+    chosen: which layers to prune, by names such as `levels[0].widths[0]`,
+      `tower.widths[0]`.
+
+  Returns:
+    (model, params): the narrower model, to be fine-tuned by
+    `fit(..., start=params)`.
+
+  Raises:
+    ValueError: an argument is out of range, there are no rows or none with a
+      label of some task, the parameters are those of another model, no layer
+      has units that can be removed, or an activation is not 0 at 0.
+
+  Differs from the paper: all units go at once, instead of one by one with
+  updates in between; call it several times for that.
+
+  References:
+    Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource
+    Efficient Inference".
+    Li et al. 2017, "Pruning Filters for Efficient ConvNets".
+  """
+  if isinstance(share, bool) or not 0 < share < 1:
+    raise ValueError(
+      'share must be a number above 0 and below 1, the share of units that go '
+      f'(1 would prune everything); found {share!r}'
+    )
+  scores = importances(model, params, batch, criterion=criterion, chosen=chosen)
+  layers = _layers(model, params, batch, chosen)
+  kept = _choose(layers, scores, share)
+  smaller, new = units.remove(model, params, layers, kept)
+  masked = units.mask(params, layers, kept)
+  rows = jax.tree.map(lambda x: x[:256], batch.features)
+  _check_equal(_predict(model, masked, rows), _predict(smaller, new, rows))
+  return smaller, new
+
+
+def importances(
+  model: Any,
+  params: PyTree,
+  batch: Batch,
+  *,
+  criterion: Criterion = 'taylor',
+  chosen: leaves.Choice = lambda name: True,
+) -> dict[str, np.ndarray]:
+  """Returns the importance of every unit, as `prune` compares them.
+
+  Returns:
+    `{layer: [copies, width]}`, of norm 1; the copies are those of the template
+    that choose their own units.
+
+  Raises:
+    ValueError: as for `prune`.
+  """
+  if criterion not in get_args(Criterion):
+    raise ValueError(
+      f'criterion must be one of {get_args(Criterion)}, found {criterion!r}'
+    )
+  batch = calibration.read(model, params, batch)
+  layers = _layers(model, params, batch, chosen)
+  if criterion == 'norm':
+    named = {k: jnp.abs(x) for k, x in leaves.names(params).items()}
+    raw = [_sum_units(layer, named, -1) for layer in layers]
+  else:
+    raw = _taylor(model, params, batch, layers)
+  result = {}
+  for layer, scores in zip(layers, raw, strict=True):
+    values = np.asarray(scores, np.float64)
+    if not np.isfinite(values).all():
+      raise ValueError(
+        'importances are not finite: check the features and the parameters'
+      )
+    result[layer.name] = values / max(float(np.linalg.norm(values)), 1e-30)
+  return result
+
+
+def _taylor(
+  model: Any, params: PyTree, batch: Batch, layers: list[units.Layer]
+) -> list[Array]:
+  """Returns the mean over rows of `|h dC/dh|`, `[copies, width]` per layer.
+
+  `h dC/dh` is the sum of `w dC/dw` over the weights w that read h: they see h
+  only as `w h`.
+  """
+
+  def one(row: Batch) -> list[Array]:
+    rows = jax.tree.map(lambda x: x[None], row)
+    slopes = jax.grad(
+      lambda p: calibration.losses_of(model, p, rows).sum(), allow_int=True
+    )(params)
+    products = jax.tree.map(jnp.multiply, params, slopes)
+    named = leaves.names(products)
+    return [jnp.abs(_sum_units(layer, named, -2)) for layer in layers]
+
+  def mean(batch: Batch) -> list[Array]:
+    # In blocks, which bounds the memory: each row has a gradient of its own.
+    each = jax.lax.map(one, batch, batch_size=32)
+    return [x.mean(axis=0) for x in each]
+
+  return jax.jit(mean)(batch)
+
+
+def _sum_units(layer: units.Layer, named: dict[str, Array], end: int) -> Array:
+  """Sums, for each unit of each copy, over the weights at one end of it."""
+  rows = []
+  for copy in layer.copies:
+    total = jnp.zeros(layer.width)
+    for axis in (a for a in copy.axes if a.axis == end):
+      x = named[axis.name]
+      x = x if copy.expert is None else x[copy.expert]
+      x = jnp.moveaxis(x, end, -1)
+      x = x[..., axis.first : axis.first + layer.width]
+      total += x.sum(axis=tuple(range(x.ndim - 1)))
+    rows.append(total)
+  return jnp.stack(rows)
+
+
+def _layers(
+  model: Any, params: PyTree, batch: Batch, chosen: leaves.Choice
+) -> list[units.Layer]:
+  rows = jax.tree.map(lambda x: x[:64], batch.features)
+  layers = units.find(model, params, rows)
+  found = [layer for layer in layers if chosen(layer.name)]
+  if not found:
+    raise ValueError(
+      f'{type(model).__name__} has no layer to prune among those that are '
+      f'chosen; found {[layer.name for layer in layers]}'
+    )
+  return found
+
+
+def _choose(
+  layers: list[units.Layer], scores: dict[str, np.ndarray], share: float
+) -> dict[str, np.ndarray]:
+  """Returns the units that stay.
+
+  Each copy of a layer loses its own least important units, equally many.
+  """
+  ranked = sorted(
+    (cost, i)
+    for i, layer in enumerate(layers)
+    for cost in np.sort(scores[layer.name], axis=1).mean(axis=0)[:-1]
+  )
+  count = max(1, round(share * sum(layer.width for layer in layers)))
+  gone = np.bincount(
+    [i for _, i in ranked[:count]], minlength=len(layers)
+  ).astype(int)
+  if count > len(ranked):
+    most = len(ranked) / sum(layer.width for layer in layers)
+    raise ValueError(
+      f'a share of {share} leaves a layer without units: take at most '
+      f'{np.floor(most * 1000) / 1000}'
+    )
+  return {
+    layer.name: np.sort(
+      np.argsort(scores[layer.name], axis=1, kind='stable')[:, n:], axis=1
+    )
+    for layer, n in zip(layers, gone, strict=True)
+  }
+
+
+def _predict(model: Any, params: PyTree, features: PyTree) -> PyTree:
+  run = jax.jit(lambda p, x: model.apply({'params': p}, x)[0])
+  return jax.device_get(run(params, features))
+
+
+def _check_equal(masked: PyTree, pruned: PyTree) -> None:
+  pairs = zip(jax.tree.leaves(masked), jax.tree.leaves(pruned), strict=True)
+  if not all(np.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in pairs):
+    raise ValueError(
+      'units cannot be removed here: the model without them differs from the '
+      'one in which they put out 0. Activations must be 0 at 0, as relu, gelu, '
+      'silu and tanh are'
+    )

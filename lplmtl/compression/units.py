@@ -1,0 +1,318 @@
+"""Finds the hidden units of a model's MLPs, and removes some of them.
+
+Reads no architecture: a width is a field, and the parameters whose shapes
+change with it are the unit's own weights (their last axis) or those that read
+its output (the axis before the last).
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lplmtl.compression import leaves
+from lplmtl.types import PyTree
+
+
+class Axis(NamedTuple):
+  """An axis of a parameter, part of which are the units.
+
+  Attributes:
+    name: of the parameter.
+    axis: its number, from the end: -1 of weights into units, -2 out of them.
+    first: where the units begin.
+    size: the length of the axis.
+  """
+
+  name: str
+  axis: int
+  first: int
+  size: int
+
+
+class Copy(NamedTuple):
+  """Units that go together with one number each.
+
+  Attributes:
+    axes: of all parameters that the units have.
+    expert: the number in a stack of experts of which this is one; None if the
+      axes are those of whole parameters.
+  """
+
+  axes: tuple[Axis, ...]
+  expert: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """A layer of one template.
+
+  Attributes:
+    field: of the model, `levels` for instance.
+    entry: the number in the field, if it is a tuple.
+    number: of the layer in the MLP.
+    width: number of its units.
+    copies: as the template is used more than once, and each copy chooses units
+      of its own; one copy if their outputs are added up.
+  """
+
+  field: str
+  entry: int | None
+  number: int
+  width: int
+  copies: tuple[Copy, ...]
+
+  @property
+  def name(self) -> str:
+    """`levels[1].widths[0]`, for instance."""
+    entry = '' if self.entry is None else f'[{self.entry}]'
+    return f'{self.field}{entry}.widths[{self.number}]'
+
+
+# Per layer name, the units that stay: `[copies, kept]` int.
+Kept = Mapping[str, np.ndarray]
+
+
+def find(model: Any, params: PyTree, features: PyTree) -> list[Layer]:
+  """Returns the layers whose units have weights that can be told apart.
+
+  Args:
+    model: a Linen module whose fields hold MLPs, or tuples of them.
+    params: its parameters, of one seed.
+    features: some rows.
+
+  Raises:
+    ValueError: the parameters are not those of this model.
+  """
+  before = _shapes(model, features)
+  found = {name: tuple(x.shape) for name, x in leaves.names(params).items()}
+  if found != before:
+    name = next(n for n in {**before, **found} if before.get(n) != found.get(n))
+    raise ValueError(
+      f'{type(model).__name__} has {name} of shape {before.get(name)}, the '
+      f'parameters of shape {found.get(name)}: pass those of this model, of '
+      'one seed'
+    )
+  layers = []
+  for field, entry, mlp in _templates(model):
+    for number, width in enumerate(mlp.widths):
+      wider = set_widths(model, {(field, entry, number): width + 1})
+      try:
+        after = _shapes(wider, features)
+      except ValueError:  # such as SPLE's identity, which needs equal widths
+        continue
+      axes = _axes(before, after)
+      is_dense = _are_dense(axes, number)
+      copies = _copies(axes, before, number) if is_dense else ()
+      layer = Layer(field, entry, number, width, copies)
+      if len(copies) == 1 and any(axis.size > width for axis in axes):
+        layer = _located(model, params, features, layer)
+      if layer.copies:
+        layers.append(layer)
+  return layers
+
+
+def set_widths(
+  model: Any, widths: Mapping[tuple[str, int | None, int], int]
+) -> Any:
+  """Returns a model with other widths, `{(field, entry, layer): width}`."""
+  for (field, entry, number), width in widths.items():
+    value = getattr(model, field)
+    mlp = value if entry is None else value[entry]
+    new = list(mlp.widths)
+    new[number] = width
+    mlp = mlp.clone(widths=tuple(new))
+    if entry is not None:
+      mlp = (*value[:entry], mlp, *value[entry + 1 :])
+    model = model.clone(**{field: mlp})
+  return model
+
+
+def remove(
+  model: Any, params: PyTree, layers: Sequence[Layer], kept: Kept
+) -> tuple[Any, PyTree]:
+  """Returns the smaller model and its parameters."""
+  masks: dict[tuple[str, int], np.ndarray] = {}
+  for layer in layers:
+    for copy, numbers in zip(layer.copies, kept[layer.name], strict=True):
+      for axis in copy.axes:
+        mask = _stay(axis, layer.width, numbers)
+        key = axis.name, axis.axis
+        if copy.expert is None:
+          masks[key] = masks.get(key, True) & mask
+        else:  # in the order of the experts
+          rows = masks.get(key, np.zeros((0, axis.size), bool))
+          masks[key] = np.concatenate([rows, mask[None]])
+
+  def take(name: str, x: Any) -> Any:
+    for axis in (-1, -2):
+      mask = masks.get((name, axis))
+      if mask is not None:
+        x = _take(x, mask, axis)
+    return x
+
+  widths = {
+    (layer.field, layer.entry, layer.number): kept[layer.name].shape[1]
+    for layer in layers
+  }
+  return set_widths(model, widths), leaves.map_named(take, params)
+
+
+def mask(params: PyTree, layers: Sequence[Layer], kept: Kept) -> PyTree:
+  """Sets the weights into all other units to 0, and their biases.
+
+  Their outputs are then those of the activation at 0: 0 for relu and its like.
+  """
+  factors: dict[str, np.ndarray] = {}
+  for layer in layers:
+    for copy, numbers in zip(layer.copies, kept[layer.name], strict=True):
+      for axis in (a for a in copy.axes if a.axis == -1):
+        stay = _stay(axis, layer.width, numbers).astype(np.float32)
+        if copy.expert is not None:
+          rows = factors.get(axis.name, np.zeros((0, axis.size), np.float32))
+          stay = np.concatenate([rows, stay[None]])
+        factors[axis.name] = stay
+
+  def times(name: str, x: Any) -> Any:
+    factor = factors.get(name)
+    if factor is None:
+      return x
+    if factor.ndim > 1 and x.ndim > 2:  # [E, H] for a kernel [E, D, H]
+      factor = factor[:, None]
+    return x * np.broadcast_to(factor, x.shape)
+
+  return leaves.map_named(times, params)
+
+
+def _take(x: Any, mask: np.ndarray, axis: int) -> Any:
+  if mask.ndim == 1:
+    return x.take(np.flatnonzero(mask), axis=axis)
+  rows = [x[e].take(np.flatnonzero(m), axis=axis) for e, m in enumerate(mask)]
+  return jax.numpy.stack(rows)
+
+
+def _stay(axis: Axis, width: int, numbers: np.ndarray) -> np.ndarray:
+  stay = np.ones(axis.size, bool)
+  stay[axis.first : axis.first + width] = False
+  stay[axis.first + numbers] = True
+  return stay
+
+
+def _templates(model: Any) -> list[tuple[str, int | None, Any]]:
+  """Returns the fields that hold MLPs, `(field, entry, mlp)`."""
+  found: list[tuple[str, int | None, Any]] = []
+  for field in getattr(type(model), '__dataclass_fields__', {}):
+    value = getattr(model, field)
+    if field in ('parent', 'name', 'tasks'):
+      continue
+    if hasattr(value, 'widths'):
+      found.append((field, None, value))
+    elif isinstance(value, tuple):
+      entries = [(i, x) for i, x in enumerate(value) if hasattr(x, 'widths')]
+      found += [(field, i, x) for i, x in entries]
+  return found
+
+
+def _shapes(model: Any, features: PyTree) -> dict[str, tuple[int, ...]]:
+  key = jax.random.key(0)
+  params = jax.eval_shape(model.init, key, features)['params']
+  return {name: tuple(x.shape) for name, x in leaves.names(params).items()}
+
+
+def _axes(
+  before: Mapping[str, Any], after: Mapping[str, Any]
+) -> tuple[Axis, ...]:
+  """Returns the axes of units; none if some parameter has them elsewhere."""
+  axes = []
+  for name, old in before.items():
+    new = after.get(name, ())
+    changed = [i for i, n in enumerate(old) if new[i : i + 1] != (n,)]
+    if not changed:
+      continue
+    axis = changed[0] - len(old)
+    grows = len(new) == len(old) and new[axis] == old[axis] + 1
+    if len(changed) > 1 or axis < -2 or not grows:
+      return ()
+    axes.append(Axis(name, axis, 0, old[axis]))
+  return tuple(axes)
+
+
+def _are_dense(axes: Sequence[Axis], number: int) -> bool:
+  """Returns whether units have kernels, biases and readers, and nothing else.
+
+  Some models make a layer's kernel from factors, for instance.
+  """
+  into = {axis.name for axis in axes if axis.axis == -1}
+  layers = {name.rpartition('/')[0] for name in into}
+  whole = {f'{x}/{part}' for x in layers for part in ('kernel', 'bias')}
+  ends = f'layer_{number}'
+  is_named = all(layer.split('/')[-1] == ends for layer in layers)
+  return bool(into) and into == whole and is_named and len(into) < len(axes)
+
+
+def _located(
+  model: Any, params: PyTree, features: PyTree, layer: Layer
+) -> Layer:
+  """Finds where the units are on axes that also hold others.
+
+  A tower may read two levels side by side. If every other unit of a layer puts
+  out 0, the weights that read these, and only those, get no gradient.
+
+  Returns:
+    The layer; without copies if the rows do not tell.
+  """
+  gone = np.arange(0, layer.width, 2)
+  stay = np.arange(1, layer.width, 2)[None]
+  masked = mask(params, [layer], {layer.name: stay})
+
+  def total(params: PyTree) -> Any:
+    predictions, _ = model.apply({'params': params}, features)
+    return sum(x.sum() for x in predictions.values())
+
+  slopes = leaves.names(jax.device_get(jax.jit(jax.grad(total))(masked)))
+
+  places: dict[int, set[int]] = {}
+  for axis in layer.copies[0].axes:
+    slope = np.moveaxis(slopes[axis.name], axis.axis, 0)
+    is_at = {
+      i
+      for i in (0, axis.size - layer.width)
+      if not slope[i + gone].any() or axis.size == layer.width
+    }
+    # Towers read in one order; that of a dead tower is known from the others.
+    places[axis.size] = places.get(axis.size, is_at) & is_at
+  if any(len(found) != 1 for found in places.values()):
+    return dataclasses.replace(layer, copies=())
+  axes = tuple(
+    axis._replace(first=min(places[axis.size])) for axis in layer.copies[0].axes
+  )
+  return dataclasses.replace(layer, copies=(Copy(axes, None),))
+
+
+def _copies(
+  axes: tuple[Axis, ...], shapes: Mapping[str, Any], number: int
+) -> tuple[Copy, ...]:
+  """Splits the axes by what they are part of, if each part has both ends."""
+  into = [axis for axis in axes if axis.axis == -1]
+  stacks = {axis.name.split(f'/layer_{number}/')[0] for axis in into}
+  for prefixes in (stacks, {name.split('/')[0] for name in stacks}):
+    parts = {
+      prefix: tuple(a for a in axes if a.name.startswith(f'{prefix}/'))
+      for prefix in sorted(prefixes)
+    }
+    whole = sum(map(len, parts.values())) == len(axes)
+    if whole and all({a.axis for a in x} == {-1, -2} for x in parts.values()):
+      return tuple(
+        copy for part in parts.values() for copy in _experts(part, shapes)
+      )
+  return (Copy(axes, None),)
+
+
+def _experts(axes: tuple[Axis, ...], shapes: Mapping[str, Any]) -> list[Copy]:
+  """Returns one copy for each expert of a stack, or one for a single module."""
+  kernels = [shapes[a.name] for a in axes if not a.name.endswith('/bias')]
+  if not all(len(shape) == 3 for shape in kernels):
+    return [Copy(axes, None)]
+  return [Copy(axes, expert) for expert in range(kernels[0][0])]

@@ -1,0 +1,225 @@
+"""Narrower layers, against the whole model with units that put out 0."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import lplmtl
+from lplmtl import balancing, checkpoint, compression, losses
+from lplmtl.compression import neurons, units
+from lplmtl.layers import experts
+from tests import contracts
+
+ROWS = contracts.batch(rows=24)
+X = ROWS.features
+
+
+def _models():
+  models = contracts.architectures(encoder=contracts.encoder())
+  two = lplmtl.MLP((7, 6))
+  return models | {
+    'deep_towers': models['ple'].clone(
+      tower=(lplmtl.MLP((4, 3)), two, lplmtl.MLP(())), gate_body=two
+    ),
+    'gelu': models['mmoe'].clone(
+      expert=lplmtl.MLP((7, 6), activation=jax.nn.gelu)
+    ),
+  }
+
+
+def _names(name):
+  model = _models()[name]
+  params = contracts.random_params(model, X)
+  return {x.name: x for x in units.find(model, params, X)}
+
+
+@pytest.mark.parametrize(
+  'name, expected',
+  [
+    # Experts of a stack choose units of their own, unless they are added up.
+    ('ple', {'levels[0].widths[0]': 9, 'levels[0].widths[1]': 1,
+             'levels[1].widths[0]': 1, 'tower.widths[0]': 3}),
+    ('sple_concat', {'levels[0].widths[0]': 9, 'levels[0].widths[1]': 1,
+                     'levels[1].widths[0]': 1, 'tower.widths[0]': 3}),
+    # Level 0 and the top must be of equal width.
+    ('sple_identity', {'levels[0].widths[0]': 9, 'tower.widths[0]': 3}),
+    ('gelu', {'expert.widths[0]': 4, 'expert.widths[1]': 1,
+              'tower.widths[0]': 3}),
+    ('single_task', {'bottom.widths[0]': 1, 'tower.widths[0]': 3}),
+    # Widths stand on both axes of one matrix.
+    ('mtan', {'tower.widths[0]': 3}),
+    ('deep_towers', {
+      'levels[0].widths[0]': 9, 'levels[0].widths[1]': 1,
+      'levels[1].widths[0]': 1, 'tower[0].widths[0]': 1,
+      'tower[0].widths[1]': 1, 'tower[1].widths[0]': 1,
+      'tower[1].widths[1]': 1, 'gate_body.widths[0]': 7,
+      'gate_body.widths[1]': 2}),
+  ],
+)  # fmt: skip
+def test_which_layers_have_units(name, expected):
+  found = _names(name)
+  assert {k: len(x.copies) for k, x in found.items()} == expected
+
+
+@pytest.mark.parametrize(
+  'name', [*contracts.architectures(), 'deep_towers', 'gelu']
+)
+def test_is_the_masked_model(name):
+  model = _models()[name]
+  params = contracts.random_params(model, X)
+  smaller, pruned = neurons.prune(model, params, ROWS, 0.4, criterion='norm')
+  layers = units.find(model, params, X)
+  scores = neurons.importances(model, params, ROWS, criterion='norm')
+  kept = {}
+  for layer in layers:
+    field = getattr(smaller, layer.field)
+    mlp = field if layer.entry is None else field[layer.entry]
+    order = np.argsort(scores[layer.name], axis=1)[:, ::-1]
+    kept[layer.name] = order[:, : mlp.widths[layer.number]]
+  total = sum(layer.width for layer in layers)
+  assert sum(x.shape[1] for x in kept.values()) == total - round(0.4 * total)
+  # `test_taylor...` multiplies what units put out, without `units.mask`.
+  expected = jax.jit(
+    lambda p: model.apply({'params': units.mask(p, layers, kept)}, X)[0]
+  )(params)
+  found = jax.jit(lambda p: smaller.apply({'params': p}, X)[0])(pruned)
+  contracts.assert_trees_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_parameters_by_hand():
+  """MMoE: 4 experts (7, 6) on 7 inputs; towers (4) with 1, 3 and 1 outputs."""
+  model = _models()['gelu']
+  params = contracts.random_params(model, X)
+  smaller, pruned = neurons.prune(
+    model, params, ROWS, 0.5, criterion='norm',
+    chosen=lambda name: name == 'expert.widths[0]',
+  )  # fmt: skip
+  assert smaller.expert.widths == (3, 6)  # round(3.5) = 4 of 7 go
+  assert compression.count_parameters(pruned) == (
+    compression.count_parameters(params) - 4 * 4 * (7 + 1 + 6)
+  )
+
+
+def test_norm_by_loops():
+  model = _models()['shared_bottom']
+  params = contracts.random_params(model, X)
+  found = neurons.importances(model, params, ROWS, criterion='norm')
+  kernel, bias = (
+    np.asarray(params['bottom']['layer_0'][k]) for k in ('kernel', 'bias')
+  )
+  slow = np.array(
+    [abs(kernel[:, h]).sum() + abs(bias[h]) for h in range(len(bias))]
+  )
+  expected = slow / np.sqrt((slow**2).sum())
+  np.testing.assert_allclose(
+    found['bottom.widths[0]'], expected[None], rtol=1e-5
+  )
+
+
+def test_taylor_is_the_derivative_for_each_units_output(monkeypatch):
+  """Against gradients for factors that multiply the outputs, row by row."""
+  model = lplmtl.MMoE(
+    contracts.TASKS, expert=lplmtl.MLP((5,), activation=jax.nn.gelu),
+    num_experts=3, tower=lplmtl.MLP(()),
+  )  # fmt: skip
+  x = jax.random.normal(jax.random.key(1), (6, 4))
+  rows = ROWS._replace(
+    features=x, labels=jax.tree.map(lambda y: y[:6], ROWS.labels)
+  )
+  params = contracts.random_params(model, x)
+  found = neurons.importances(model, params, rows)['expert.widths[0]']
+  finish = experts._finish
+
+  def predict(factor, features):
+    factors = jnp.tile(factor, 3)[None]
+    with monkeypatch.context() as patch:
+      patch.setattr(
+        experts,
+        '_finish',
+        lambda expert, *rest: finish(expert, *rest) * factors,
+      )
+      return model.apply({'params': params}, features)[0]
+
+  def loss(factor, i):
+    row = jax.tree.map(lambda v: v[i : i + 1], rows)
+    predictions = predict(factor, row.features)
+    return losses.task_losses(model.tasks, predictions, row)[0].sum()
+
+  slopes = [jax.grad(loss)(jnp.ones(5), i) for i in range(6)]
+  slow = np.mean(np.abs(slopes), axis=0)
+  np.testing.assert_allclose(
+    found, slow[None] / np.linalg.norm(slow), rtol=1e-4, atol=1e-6
+  )
+  # Two of five units go, exactly as if they put out 0.
+  smaller, pruned = neurons.prune(model, params, rows, 0.4)
+  factor = jnp.ones(5).at[np.argsort(slow)[:2]].set(0)
+  contracts.assert_trees_close(
+    smaller.apply({'params': pruned}, x)[0], predict(factor, x), atol=1e-6
+  )
+
+
+def test_a_unit_that_does_nothing_goes_first():
+  model = _models()['sple_concat']
+  params = contracts.random_params(model, X)
+  # Unit 2 of the top experts is not read by any tower: [5 or 6 below ; 6].
+  for name in contracts.NAMES:
+    layer = params[f'tower_{name}']['body']['layer_0']
+    layer['kernel'] = layer['kernel'].at[6 + 2].set(0)
+  smaller, pruned = neurons.prune(
+    model, params, ROWS, 0.01, chosen=lambda name: name.startswith('levels[1]')
+  )
+  assert smaller.levels[1].widths == (5,)
+  predict = lambda m, p: jax.jit(  # noqa: E731
+    lambda p: m.apply({'params': p}, X)[0]
+  )(p)
+  contracts.assert_trees_close(
+    predict(smaller, pruned), predict(model, params), atol=1e-6
+  )
+
+
+def test_fine_tuning_and_saving(tmp_path):
+  model = _models()['ple']
+  params = contracts.random_params(model, X)
+  smaller, pruned = neurons.prune(model, params, ROWS, 0.5)
+  checkpoint.save(tmp_path / 'm', smaller, pruned)
+  loaded, start, _ = checkpoint.load(tmp_path / 'm')
+  assert loaded == smaller
+  result = lplmtl.fit(
+    jax.random.key(0), loaded, optax.sgd(0.0), balancing.equal(), ROWS,
+    batch_size=24, num_epochs=1, start=start,
+  )  # fmt: skip
+  predictions, _ = smaller.apply({'params': pruned}, X)
+  expected, _ = losses.task_losses(model.tasks, predictions, ROWS)
+  np.testing.assert_allclose(
+    np.squeeze(result.history[0]['losses']), expected, rtol=1e-5
+  )
+
+
+def test_mistakes():
+  model = _models()['shared_bottom']
+  params = contracts.random_params(model, X)
+
+  def prune(model=model, params=params, rows=ROWS, share=0.5, **options):
+    return neurons.prune(model, params, rows, share, **options)
+
+  for share in (0, 1, -1, True):
+    with pytest.raises(ValueError, match='above 0 and below 1,.* found'):
+      prune(share=share)
+  # 2 of the 10 units must stay, one in each layer.
+  with pytest.raises(ValueError, match=r'without units: take at most 0\.8'):
+    prune(share=0.9, criterion='norm')
+  with pytest.raises(ValueError, match="one of .*, found 'l3'"):
+    prune(criterion='l3')
+  with pytest.raises(ValueError, match=r"no layer .* found \['bottom.widths"):
+    prune(chosen=lambda name: False)
+  other = _models()['mmoe']
+  with pytest.raises(ValueError, match='MMoE has .* of shape'):
+    prune(model=other)
+  none = jax.tree.map(lambda x: x[:0], ROWS)
+  with pytest.raises(ValueError, match='one calibration row, found none'):
+    prune(rows=none)
+  sigmoid = model.clone(bottom=lplmtl.MLP((6,), activation=jax.nn.sigmoid))
+  with pytest.raises(ValueError, match='Activations must be 0 at 0'):
+    prune(model=sigmoid, criterion='norm')
