@@ -21,6 +21,7 @@ from lplmtl.numeric import Numeric
 _CELLS = 1 << 20
 _SHARED = 4  # rows per value from which values are encoded once each
 _EXACT = 2**52  # up to here, numbers one apart are exact in float64
+_BLOCK = 1 << 16  # rows looked at at a time, next to no memory as well
 _TRIED = 100  # rows that tell most columns of fractions
 _DTYPES = {'categories': np.int32, 'numeric': np.float32}
 
@@ -106,7 +107,7 @@ def _pieces(tables: Any, read: Read, num_rows: int) -> list[_Piece]:
     values = raw.values_of(times)
     pieces = [
       number(f'{name}.{part}', raw.with_values(times, values))
-      for part, values in tables.dates[name].numbers(values).items()
+      for part, values in tables.dates[name].each(values)
     ]
     if name in flags:
       is_missing = raw.with_values(times, np.isnat(values))
@@ -212,16 +213,16 @@ def _whole(values: np.ndarray) -> Parsed:
     is_missing = np.isnan(values)
     if is_missing.all() or (values[:_TRIED] % 1 > 0).any():
       return values
-    known = np.where(is_missing, values[np.argmin(is_missing)], values)
-    first, last = known.min(), known.max()
+    first, last = np.nanmin(values), np.nanmax(values)
     if not _SHARED * (last - first) < len(values) or abs(first) > _EXACT:
       return values
-    size = int(last - first) + 1
-    codes = (known - first).astype(np.min_scalar_type(size))
-  distinct = first + np.arange(size)
-  if (distinct[codes] != known).any():
-    return values
-  if is_missing.any():
-    codes[is_missing] = size
-    distinct = np.append(distinct, np.nan)
-  return Factor(codes, distinct)
+  size = int(last - first) + 1
+  distinct = np.append(first + np.arange(size), np.nan)
+  codes = np.empty(len(values), np.min_scalar_type(size))
+  for start in range(0, len(values), _BLOCK):
+    rows = slice(start, start + _BLOCK)
+    codes[rows] = np.where(is_missing[rows], size, values[rows] - first)
+    found = distinct[codes[rows]]
+    if not np.array_equal(found, values[rows], equal_nan=True):
+      return values
+  return Factor(codes, distinct if is_missing.any() else distinct[:-1])

@@ -128,8 +128,10 @@ def fit(
   if not len(present):  # such as in a small fold: the flag says it all
     return Numeric(log, 0.0, 1.0, fill=0.0, flag=True)
   scaler = _scaler(name, values, present, log)
-  # Sorted once, for both.
-  distinct, counts = np.unique(present, return_counts=True)
+  # Sorted once, for both; where there is a copy already, without another one.
+  present = present if has_missing else present.copy()
+  present.sort()
+  distinct, counts = _quantiles.counted(present)
   return dataclasses.replace(
     scaler,
     edges=_quantiles.edges(distinct, counts, num_bins) if num_bins else (),
@@ -144,7 +146,7 @@ def _scaler(
   scaled = _maybe_log(present, log)
   with np.errstate(all='ignore'):
     mean, std = float(scaled.mean()), float(scaled.std())
-  largest = np.abs(scaled).max()
+  largest = max(-scaled.min(), scaled.max())
   # A number beyond float32 would leave the others of its column
   # indistinguishable after scaling.
   fits = largest <= np.finfo(np.float32).max

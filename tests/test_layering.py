@@ -261,6 +261,7 @@ ALLOWED = {
   },
   'tabular.preparation': {
     'columns',
+    'dates',
     'tables',
     'tabular.checks',
     'tabular.facts',

@@ -13,6 +13,7 @@ import os
 import pathlib
 import stat
 from collections.abc import Iterator, Mapping
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,7 @@ class _Verified:
   def __init__(self, file: io.BufferedReader):
     self._file = file
     self._digest = hashlib.sha256()
+    self._pool = futures.ThreadPoolExecutor(1)  # one, to keep the order
     self._at = 0
 
   def read(self, size: int) -> np.ndarray:
@@ -78,7 +80,8 @@ class _Verified:
     content = np.empty(size, np.uint8)
     if self._file.readinto(content.data) < size:
       raise EOFError
-    self._digest.update(content.data)
+    # While the next bytes are read.
+    self._pool.submit(self._digest.update, content.data)
     self._at += size
     return content
 
@@ -88,6 +91,7 @@ class _Verified:
 
   def is_whole(self) -> bool:
     """Whether the digest follows, and is that of all bytes that were read."""
+    self._pool.shutdown()
     return self._file.read() == self._digest.digest()
 
 

@@ -243,9 +243,10 @@ def _known_texts(
   values: np.ndarray, counts: np.ndarray, missing: frozenset[str]
 ) -> tuple[np.ndarray, np.ndarray]:
   known: dict[str, int] = {}
-  for value, n in zip(values, counts.tolist(), strict=True):
-    text = raw.canonical(value)
-    if n and not is_missing(text, missing):
+  lost = missing | {raw.MISSING}
+  texts = map(raw.canonical, values)
+  for text, n in zip(texts, counts.tolist(), strict=True):
+    if n and text not in lost:
       known[text] = known.get(text, 0) + n
   return _objects(list(known)), np.asarray(list(known.values()), np.int64)
 

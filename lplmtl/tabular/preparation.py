@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lplmtl import dates, types
 from lplmtl import tables as encoding
-from lplmtl import types
 from lplmtl.columns import Column, RowError
 from lplmtl.tables import Tables
 from lplmtl.tabular import checks, facts, labels, splits, targets
@@ -127,6 +127,7 @@ def encode(
   """
   columns = checks.columns_of(frame)
   with _counted(numbers.get('train')):
+    columns = with_times(columns, schema)
     tables = (
       start.tables if start else fit_tables(columns, schema, settings.num_bins)
     )
@@ -153,6 +154,21 @@ def encode(
         )
   tasks = targets.make_tasks(schema)
   return Rows(schema, tables, tasks, train, others)
+
+
+def with_times(columns: Columns, schema: Schema) -> dict[Any, Column]:
+  """Returns columns whose dates have been read, for all that follows."""
+  missing = facts.missing_texts(schema.missing)
+  return {
+    **columns,
+    **{
+      name: dates.parse(
+        name, columns[name], schema.inputs[name].format, missing
+      )
+      for name in schema.names('date')
+      if name in columns
+    },
+  }
 
 
 def fit_tables(

@@ -18,6 +18,7 @@ import numpy as np
 from experiments.datasets import base
 from experiments.datasets.tables import (
   flags,
+  memory,
   mistakes,
   outputs,
   reader,
@@ -48,6 +49,7 @@ def load(
     options = flags.options(config)
     rough = given or inference.before_split(options)
     parts, found = splits.read(config, rough, saved)
+    memory.give_back()
     known = looked_at.Seen(parts['train'].columns)
     if not saved:
       mistakes.check_names(config, known)
@@ -87,7 +89,7 @@ def inputs_of_users(console: display.Console) -> Iterator[None]:
 
 def encode(
   config: Config,
-  parts: Mapping[str, splits.Part],
+  parts: dict[str, splits.Part],
   schema: tabular.Schema,
   facts: Mapping[str, Any],
   num_bins: int,
@@ -97,7 +99,8 @@ def encode(
 
   Args:
     config: of which `interpolate` and `index_column` are used.
-    parts: `{split: its rows}`.
+    parts: `{split: its rows}`. Those of a split are let go once they are
+      encoded, so that `parts` ends empty; test rows are kept for `predict`.
     schema: what their columns are.
     facts: see `base.Data`.
     num_bins: quantile bins per numeric column, 0 for none.
@@ -107,28 +110,26 @@ def encode(
     InputError: a number cannot be encoded.
     ValueError: labels or other columns do not fit the schema.
   """
-  split, batches = 'train', {}  # `split`: for the message
+  tables: Any = fitted
+  test, batches = parts['test'], {}
+  rows = {split: len(part.rows) for split, part in parts.items()}
   labelled: dict[str, dict[str, int]] = {}
   # Metrics use no weights: rows that are only scored need none.
-  is_trained = len(parts['train'].rows) > 0
+  is_trained = rows['train'] > 0
+  part = parts['train']  # `part`: for the message
   try:
-    if fitted is None:
-      fitted = preparation.fit_tables(
-        parts['train'].columns,
-        schema,
-        num_bins,
-        interpolate=config.interpolate,
-      )
-    for split, part in parts.items():
-      checks.check_columns(schema, part.columns)
-      features: Any = fitted.encode(part.columns)
-      labels, where, weights = tabular.encode_labels(
-        schema, part.columns, weighted=is_trained
-      )
-      if is_trained and split != 'test':
-        what = 'training' if split == 'train' else split
-        label_arrays.check_weights(schema, where, weights, what)
-        _check_labels(where, what)
+    for split in splits.SPLITS:
+      part = parts.pop(split)
+      columns = preparation.with_times(part.columns, schema)
+      if tables is None:
+        tables = preparation.fit_tables(
+          columns, schema, num_bins, interpolate=config.interpolate
+        )
+      checks.check_columns(schema, columns)
+      memory.give_back()
+      features: Any = tables.encode(columns)
+      del columns
+      labels, where, weights = _labels(schema, part, split, is_trained)
       labelled[split] = {name: int(y.sum()) for name, y in where.items()}
       has_all = all(known.all() for known in where.values())
       known: Any = None if has_all else where  # None is faster
@@ -136,11 +137,10 @@ def encode(
   except InputError:
     raise
   except ValueError as error:
-    raise _mistake(error, parts[split], schema, not is_trained) from error
+    raise _mistake(error, part, schema, not is_trained) from error
 
   def predict(model: nn.Module, params: PyTree) -> base.Predictions:
-    predictor = tabular.Predictor(schema, fitted, model, params)
-    test = parts['test']
+    predictor = tabular.Predictor(schema, tables, model, params)
     return base.Predictions(
       lambda: outputs.beside_truth(predictor, test, config.index_column),
       predictor.score(test.columns),
@@ -149,13 +149,13 @@ def encode(
   return base.Data(
     tabular.make_tasks(schema),
     **batches,
-    tables=fitted,
+    tables=tables,
     facts={
       **facts,
-      'rows': {split: len(part.rows) for split, part in parts.items()},
+      'rows': rows,
       'labelled': labelled,
       'unseen': {
-        split: fitted.unseen(batches[split].features)
+        split: tables.unseen(batches[split].features)
         for split in ('validation', 'test')
       },
     },
@@ -175,6 +175,18 @@ def _mistake(
   if error.column in (schema.weight, *schema.task_weights.values()):
     return mistakes.of_weight(error, part.file, row)
   return mistakes.of_row(error, part.file, row, is_new)
+
+
+def _labels(
+  schema: tabular.Schema, part: splits.Part, split: str, is_trained: bool
+) -> Any:
+  """Returns what `tabular.encode_labels` does, checked."""
+  found = tabular.encode_labels(schema, part.columns, weighted=is_trained)
+  if is_trained and split != 'test':
+    what = 'training' if split == 'train' else split
+    label_arrays.check_weights(schema, *found[1:], what)
+    _check_labels(found[1], what)
+  return found
 
 
 def _check_labels(where: Mapping[str, np.ndarray], what: str) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 from experiments.datasets.tables import mistakes, reader
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
+from lplmtl import _threads, tabular
 from lplmtl import tables as encoding
-from lplmtl import tabular
 from lplmtl.columns import Column
 from lplmtl.tabular import facts as looked_at
 
@@ -102,11 +102,16 @@ def _taken(
 ) -> dict[str, Part]:
   """Moves the rows of each split out of `columns`, which ends empty.
 
-  So that no more than one column is in memory twice.
+  So that no more than one column per thread is in memory twice.
   """
-  taken: dict[str, dict[Any, Column]] = {split: {} for split in SPLITS}
-  for name in list(columns):
+
+  def take(name: Any) -> list[Column]:
     column = columns.pop(name)
-    for split in SPLITS:
-      taken[split][name] = looked_at.take(column, rows[split])
-  return {split: Part(taken[split], rows[split], file) for split in SPLITS}
+    return [looked_at.take(column, rows[split]) for split in SPLITS]
+
+  names = list(columns)
+  taken = zip(*_threads.each(take, names), strict=True)
+  return {
+    split: Part(dict(zip(names, some, strict=True)), rows[split], file)
+    for split, some in zip(SPLITS, taken, strict=True)
+  }
