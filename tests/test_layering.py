@@ -76,6 +76,15 @@ ALLOWED = {
     'ordinal',
     'tables',
   },
+  # The recipe, which makes a student and trains it.
+  'compression.lessons': {'compression', 'tables', 'training'},
+  'compression.recipe': {
+    'balancing',
+    'compression',
+    'tables',
+    'training',
+  },
+  'compression.student': {'architectures', 'compression', 'layers', 'tables'},
   'compression.top_level': {'architectures', 'compression'},
   'inspection': set(),
   'data': set(),

@@ -53,7 +53,7 @@ class Distilled:
     Raises:
       ValueError: labels or shapes do not match.
     """
-    _check_form(labels)
+    check_form(labels)
     hard = self.hard(predictions, labels['hard'])
     soft = self.soft(predictions, labels['soft'])
     mixed = (1 - self.share) * hard + self.share * soft
@@ -76,12 +76,13 @@ class HardMetric:
     Raises:
       ValueError: labels do not match.
     """
-    _check_form(labels)
+    check_form(labels)
     known = where & labels['known'].astype(bool)
     return self.metric_fn(predictions, labels['hard'], known)
 
 
-def _check_form(labels: Any) -> None:
+def check_form(labels: Any) -> None:
+  """Raises ValueError unless labels are those of a distilled task."""
   if not isinstance(labels, Mapping) or {'hard', 'soft', 'known'} - set(labels):
     found = sorted(labels) if isinstance(labels, Mapping) else 'an array'
     raise ValueError(

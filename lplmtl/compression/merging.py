@@ -22,6 +22,18 @@ from lplmtl.types import Batch, PyTree
 _COSTS = Costs()
 
 
+class BudgetError(ValueError):
+  """A budget that merging cannot reach.
+
+  Attributes:
+    smallest: ids or bytes that are left with all values merged that may be.
+  """
+
+  def __init__(self, message: str, smallest: float):
+    super().__init__(message)
+    self.smallest = smallest
+
+
 class Merged(NamedTuple):
   """What `merge` returns.
 
@@ -73,8 +85,8 @@ def merge(
     costs: what ids and columns cost beside the tables.
 
   Raises:
-    ValueError: the budget cannot be reached, there is none or there are two, or
-      as for `sensitivity`.
+    BudgetError: the budget cannot be reached; a ValueError.
+    ValueError: there is no budget or there are two, or as for `sensitivity`.
 
   References:
     Ward 1963, "Hierarchical Grouping to Optimize an Objective Function".
@@ -131,9 +143,10 @@ def merge_by(
 
   smallest = size(len(steps))
   if smallest > budget:
-    raise ValueError(
+    raise BudgetError(
       f'{"num_bytes" if num_ids is None else "num_ids"}={budget} cannot be '
-      f'reached: with all values merged that may be, {smallest:g} are left'
+      f'reached: with all values merged that may be, {smallest:g} are left',
+      smallest,
     )
   count = _first(lambda count: size(count) <= budget, len(steps))
   new = made(count)

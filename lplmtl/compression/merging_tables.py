@@ -61,7 +61,7 @@ def columns(tables: Tables, found: Sensitivity, costs: Costs) -> list[Column]:
     np.split(found.total(), bounds),
     strict=True,
   )
-  ids, scalers = list(ids_of(tables).values()), _binned(tables)
+  ids, scalers = list(ids_of(tables).values()), binned(tables)
   for i, (vectors, curvature) in enumerate(parts):
     if i < len(ids):
       # Of the tables, a seed and a count; for each value a hash and a bit.
@@ -97,7 +97,7 @@ def merged(
       if (np.diff(new) != 1).any():
         new_ids[name] = tuple(new.tolist())
   bins = dict(
-    zip(_binned(tables), groups[len(tables.vocabularies) :], strict=True)
+    zip(binned(tables), groups[len(tables.vocabularies) :], strict=True)
   )
   numerics = {}
   for name, scaler in tables.numerics.items():
@@ -152,7 +152,8 @@ def _dates(tables: Tables, numerics: dict[Any, Numeric]) -> dict[Any, Date]:
   return found
 
 
-def _binned(tables: Tables) -> dict[Any, Numeric]:
+def binned(tables: Tables) -> dict[Any, Numeric]:
+  """Returns the numbers, and parts of dates, that have bins."""
   return {
     name: scaler
     for name, scaler in tables.numerics.items()

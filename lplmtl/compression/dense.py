@@ -1,0 +1,158 @@
+"""The model to be compressed: its seeds, what it predicts and depends on."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lplmtl import _checks, losses
+from lplmtl.compression import (
+  distillation,
+  encoders,
+  leaves,
+  merging,
+)
+from lplmtl.compression.merging import Sensitivity
+from lplmtl.tables import Tables
+from lplmtl.types import Batch, PyTree, Task
+
+# Rows that tell how much the losses depend on each value: with more, merging
+# takes longer, and rare values that they add hardly matter.
+_ROWS = 1 << 17
+
+Outputs = Mapping[str, np.ndarray]
+
+
+class Rows(NamedTuple):
+  """Rows and those outputs that came with them.
+
+  Attributes:
+    batch: ordinary labels.
+    given: `{task: [N, ..., K]}`, of other teachers, from
+      `distillation.with_teacher`.
+  """
+
+  batch: Batch
+  given: Outputs
+
+
+def read(tasks: Sequence[Task], batch: Any, name: str) -> Rows:
+  """Separates labels from what teachers have predicted.
+
+  Raises:
+    ValueError: `batch` is no Batch, has no rows, or lacks a task's labels.
+  """
+  if not isinstance(batch, Batch):
+    raise ValueError(f'{name} must be a Batch, found {type(batch).__name__}')
+  if not _checks.num_rows(batch.features):
+    raise ValueError(f'{name} must have at least one row, found none')
+  labels, given = {}, {}
+  where: dict[str, Any] = dict(batch.where or {})
+  for task in tasks:
+    if task.name not in batch.labels:
+      raise ValueError(
+        f'{name} has no labels of task {task.name!r}; found '
+        f'{sorted(batch.labels)}'
+      )
+    found = batch.labels[task.name]
+    if isinstance(found, Mapping):
+      distillation.check_form(found)
+      given[task.name] = np.asarray(found['soft'])
+      known = np.asarray(found['known'], bool)
+      if not known.all():
+        where[task.name] = known
+      found = found['hard']
+    labels[task.name] = found
+  batch = batch._replace(labels=labels, where=where or None)
+  totals = losses.row_totals(tasks, batch)
+  for task, total in zip(tasks, totals, strict=True):
+    if not total > 0:
+      raise ValueError(
+        f'no row of {name} has a label of task {task.name!r} that counts: add '
+        'rows that do, or compress a model without this task'
+      )
+  return Rows(batch, given)
+
+
+def seeds(model: Any, params: PyTree, features: PyTree) -> list[PyTree]:
+  """Returns the parameters of each seed.
+
+  Args:
+    model: any model.
+    params: its parameters, with or without a leading axis of seeds.
+    features: that it reads.
+
+  Raises:
+    ValueError: they are the parameters of another model.
+  """
+  _checks.check_call(model, params)
+  row = jax.tree.map(lambda x: jnp.asarray(x[:1]), features)
+  expected = leaves.names(
+    jax.eval_shape(model.init, jax.random.key(0), row)['params']
+  )
+  found = leaves.names(params)
+  kind = type(model).__name__
+  for name in (*expected, *found):
+    if name not in found or name not in expected:
+      has = 'lack' if name in expected else 'have'
+      raise ValueError(
+        f'the parameters are not those of this {kind}, of which they {has} '
+        f'{name}: pass the model that they were trained with'
+      )
+  axes = {np.ndim(found[n]) - len(expected[n].shape) for n in expected}
+  has_seeds = axes == {1}
+  for name, like in expected.items():
+    shape = np.shape(found[name])
+    if shape[has_seeds:] != like.shape or axes - {0, 1}:
+      raise ValueError(
+        f'the parameters are not those of this {kind}: {name} must be '
+        f'{like.shape}, after an axis of seeds if there is one; found {shape}'
+      )
+  if not has_seeds:
+    return [params]
+  count = len(next(iter(found.values())))
+  return [jax.tree.map(lambda x, i=i: x[i], params) for i in range(count)]
+
+
+def sensitivity(
+  tables: Tables, model: Any, params: Sequence[PyTree], batch: Batch
+) -> Sensitivity:
+  """Returns that of an ensemble: what its members lose on average.
+
+  Vectors of the members stand side by side, their matrices along a diagonal.
+  Of many rows, some at equal distances are taken.
+  """
+  step = -(-_checks.num_rows(batch.features) // _ROWS)
+  some = jax.tree.map(lambda x: np.asarray(x)[::step], batch)
+  found = [merging.sensitivity(tables, model, one, some) for one in params]
+  if len(found) == 1:
+    return found[0]
+  names = found[0].curvature
+  return Sensitivity(
+    np.concatenate([one.vectors for one in found], axis=1),
+    {name: _diagonal([one.curvature[name] for one in found]) for name in names},
+    {
+      name: float(np.mean([one.losses[name] for one in found]))
+      for name in names
+    },
+    found[0].counts,
+  )
+
+
+def _diagonal(matrices: Sequence[np.ndarray]) -> np.ndarray:
+  """Returns `[V, S D, S D]`, the mean of quadratic forms of S vectors."""
+  count, (values, size, _) = len(matrices), matrices[0].shape
+  found = np.zeros((values, count * size, count * size))
+  for i, matrix in enumerate(matrices):
+    part = slice(i * size, (i + 1) * size)
+    found[:, part, part] = matrix / count
+  return found
+
+
+def check(tables: Tables, model: Any, rows: Sequence[Rows]) -> None:
+  """Raises ValueError unless the rows are those of the model's encoder."""
+  encoder = encoders.check_tables(tables, model)
+  for name, one in zip(('data', 'validation'), rows, strict=True):
+    encoder.check_features(one.batch.features, f'{name}.features')

@@ -1,0 +1,142 @@
+"""What students learn from: the teacher's outputs, and what matters to it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lplmtl.compression import dense, distillation, teachers
+from lplmtl.compression.dense import Outputs, Rows
+from lplmtl.compression.merging import Sensitivity
+from lplmtl.compression.recipe_settings import Recipe
+from lplmtl.tables import Tables
+from lplmtl.training import evaluation
+from lplmtl.types import Batch, PyTree, Task
+
+Metrics = dict[str, dict[str, Any]]
+
+
+class Lesson(NamedTuple):
+  """What students of all sizes learn from.
+
+  Attributes:
+    tasks: of the model.
+    tables: that encoded the rows.
+    found: how much the losses depend on each value.
+    data: training rows, with the teacher's outputs as labels if any.
+    validation: ordinary rows.
+    teacher: its metrics.
+    dense: those of the model.
+  """
+
+  tasks: tuple[Task, ...]
+  tables: Tables
+  found: Sensitivity
+  data: Batch
+  validation: Batch
+  teacher: Metrics
+  dense: Metrics
+
+
+def prepare(
+  model: Any,
+  params: PyTree,
+  tables: Tables,
+  data: Batch,
+  validation: Batch,
+  recipe: Recipe,
+) -> Lesson:
+  """Checks the arguments of `recipe.compress`, and asks the teacher.
+
+  Arguments and errors are those of `compress`.
+  """
+  tasks = tuple(model.tasks)
+  rows = [dense.read(tasks, data, 'data')]
+  rows.append(dense.read(tasks, validation, 'validation'))
+  dense.check(tables, model, rows)
+  members = dense.seeds(model, params, rows[0].batch.features)
+  own = [predict(model, members, one.batch.features) for one in rows]
+  taught = [
+    teach(tasks, outputs, one.given)
+    for outputs, one in zip(own, rows, strict=True)
+  ]
+  validation = rows[1].batch
+  metrics = measure(tasks, own[1], validation)
+  teacher = measure(tasks, [taught[1]], validation)[0]
+  train = rows[0].batch
+  if recipe.share:
+    check_teacher(tasks, taught[1], own[1], rows[1])
+    train = distillation.with_teacher(tasks, train, taught[0])
+  found = dense.sensitivity(tables, model, members, rows[0].batch)
+  return Lesson(tasks, tables, found, train, validation, teacher, mean(metrics))
+
+
+def predict(
+  model: Any, params: Sequence[PyTree], features: PyTree
+) -> list[dict[str, np.ndarray]]:
+  """Returns `{task: [N, ..., K]}` of each seed."""
+  return [
+    jax.device_get(evaluation.predict(model, one, features)) for one in params
+  ]
+
+
+def teach(
+  tasks: Sequence[Task], own: Sequence[Outputs], given: Outputs
+) -> dict[str, np.ndarray]:
+  """Returns the teacher's outputs, `{task: [N, ..., K]}`.
+
+  The mean prediction of the seeds, and the mean of that and another teacher's.
+  """
+  found = {}
+  for task in tasks:
+    outputs = teachers.ensemble_logits(task, [one[task.name] for one in own])
+    if task.name in given:
+      outputs = teachers.ensemble_logits(task, [outputs, given[task.name]])
+    found[task.name] = outputs
+  return found
+
+
+class _Given:
+  """A model whose features are its predictions."""
+
+  def __init__(self, tasks: Sequence[Task]):
+    self.tasks = tasks
+
+  def apply(self, variables: Any, features: Any) -> Any:
+    """Returns the features."""
+    return features, {}
+
+
+def measure(
+  tasks: Sequence[Task], outputs: Sequence[Outputs], batch: Batch
+) -> list[Metrics]:
+  """Returns `{task: {metric: float}}` of each of several models."""
+  model: Any = _Given(tasks)
+  evaluate = jax.jit(evaluation.make_eval_step(model, tasks))
+  found = [evaluate({}, batch._replace(features=one)) for one in outputs]
+  return jax.tree.map(float, found)
+
+
+def mean(found: Sequence[Metrics]) -> Metrics:
+  """Returns the mean of each metric."""
+  return jax.tree.map(lambda *values: float(np.mean(values)), *found)
+
+
+def check_teacher(
+  tasks: Sequence[Task], taught: Outputs, own: Sequence[Outputs], rows: Rows
+) -> None:
+  """Checks the teacher on validation rows; see `teachers.check_teacher`."""
+  batch, given = rows
+  for task in tasks:
+    rivals = {}
+    if task.name in given:
+      outputs = [one[task.name] for one in own]
+      rivals['the model alone'] = teachers.ensemble_logits(task, outputs)
+    teachers.check_teacher(
+      task,
+      taught[task.name],
+      batch.labels[task.name],
+      where=(batch.where or {}).get(task.name),
+      rivals=rivals,
+    )
