@@ -8,7 +8,7 @@ import pytest
 
 import lplmtl
 from lplmtl import balancing, tables, tasks, types
-from lplmtl.compression import merging, merging_path, packing
+from lplmtl.compression import distillation, merging, merging_path, packing
 from lplmtl.layers import encoder, experts
 
 RNG = np.random.default_rng(0)
@@ -360,3 +360,42 @@ def test_a_sensitivity_of_other_tables():
   other = tables.fit({'city': COLUMNS['city']}, {})
   with pytest.raises(ValueError, match='sensitivity is that of .* tables have'):
     merging.merge_by(other, found, num_ids=2)
+
+
+def test_a_distilled_task_is_as_sensitive_as_the_task():
+  """The Hessian of a cross-entropy does not depend on the labels."""
+  todo = TASKS[:1]
+  model, params = _made(todo=todo)
+  batch = BATCH._replace(where=None, weights=None)
+  plain = merging.sensitivity(FITTED, model, params, batch)
+  soft = distillation.with_teacher(todo, batch, {'click': RNG.normal(size=(N, 1))})  # fmt: skip
+  student = model.clone(tasks=(distillation.distilled(todo[0], share=0.5),))
+  found = merging.sensitivity(FITTED, student, params, soft)
+  np.testing.assert_allclose(
+    found.curvature['click'], plain.curvature['click'], atol=1e-6
+  )
+  assert found.losses['click'] != plain.losses['click']
+
+
+def test_other_kinds_of_tasks_have_positive_semidefinite_curvature():
+  todo = tasks.ordinal('grade', 4), tasks.multilabel('tags', 3), tasks.focal('fraud'), tasks.huber('cost')  # fmt: skip
+  model, params = _made(todo=todo)
+  labels = {
+    'grade': RNG.integers(0, 4, N),
+    'tags': RNG.integers(0, 2, (N, 3)),
+    'fraud': RNG.integers(0, 2, N),  # its Hessian has both signs
+    'cost': RNG.normal(size=N),
+  }
+  found = merging.sensitivity(FITTED, model, params, types.Batch(FEATURES, labels))  # fmt: skip
+  for task, matrices in found.curvature.items():
+    values = np.linalg.eigvalsh(matrices)
+    assert values.min() > -1e-6 * values.max() and values.max() > 0, task
+
+
+@pytest.mark.parametrize(
+  'change', [{'row': 0}, {'column': -1}, {'hash_bits': 4}]
+)
+def test_costs_are_checked(change):
+  ((name, value),) = change.items()
+  with pytest.raises(ValueError, match=f'{name} .*found .*{value}'):
+    merging.Costs(**change)

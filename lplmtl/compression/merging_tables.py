@@ -26,11 +26,23 @@ class Costs:
     column: bytes of the weights that read one column: `embed_dim * (2 * rank +
       hidden units) * bits / 8`.
     hash_bits: of the hash that a value is recognised by, 8 or 16.
+
+  Raises:
+    ValueError: an id costs nothing, a column less, or a hash has other bits.
   """
 
   row: float = 1.0
   column: float = 16.0
   hash_bits: int = 8
+
+  def __post_init__(self) -> None:
+    if not (self.row > 0 and self.column >= 0):
+      raise ValueError(
+        'row must be above 0 bytes and column at least 0, found '
+        f'{self.row!r} and {self.column!r}'
+      )
+    if self.hash_bits not in (8, 16):
+      raise ValueError(f'hash_bits must be 8 or 16, found {self.hash_bits!r}')
 
   def num_bytes(self, tables: Tables) -> float:
     """Returns the bytes of tables and of all that grows with their ids.
