@@ -3,6 +3,7 @@
 import contextlib
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.launcher import run_folder
@@ -12,13 +13,18 @@ from lplmtl.storage import files
 JSON = run_folder.COMPARISON
 MARKDOWN, CSV = 'comparison.md', 'comparison.csv'
 SIZES, DIFFERENCES = 'sizes.png', 'differences.png'
-_NAMES = (JSON, MARKDOWN, CSV, SIZES, DIFFERENCES)
+# The files of a comparison, the one with all figures first.
+NAMES = (JSON, MARKDOWN, CSV, SIZES, DIFFERENCES)
 _CELL = re.compile('[0-9a-f]{20}')
 _ELSEWHERE = 'move it away, or choose another --out_dir'
 
 
-def check(folder: pathlib.Path) -> None:
+def check(folder: pathlib.Path, names: Sequence[str] = NAMES) -> None:
   """Refuses, before anything is fitted, files that no comparison has written.
+
+  Args:
+    folder: of the comparison.
+    names: the files that it writes, the one with all figures first.
 
   Raises:
     InputError: something has the name of a file that a comparison writes, but
@@ -27,8 +33,9 @@ def check(folder: pathlib.Path) -> None:
   cells = folder / run_folder.CELLS
   if cells.is_symlink() or (cells.exists() and not cells.is_dir()):
     raise InputError(f'{cells} is not a folder: {_ELSEWHERE}')
-  is_ours = _has(folder / JSON, 'rows', 'baseline', 'tasks') or _cells(cells)
-  for name in _NAMES:
+  is_ours = _has(folder / names[0], 'rows', 'baseline', 'tasks')
+  is_ours = is_ours or bool(_cells(cells))
+  for name in names:
     path = folder / name
     is_file = path.is_file() and not path.is_symlink()
     if (path.is_symlink() or path.exists()) and not (is_file and is_ours):
@@ -37,12 +44,12 @@ def check(folder: pathlib.Path) -> None:
       )
 
 
-def clear(folder: pathlib.Path) -> None:
+def clear(folder: pathlib.Path, names: Sequence[str] = NAMES) -> None:
   """Removes a comparison, the tables first; raises as `check` does."""
-  check(folder)
-  for name in _NAMES:
+  check(folder, names)
+  for name in names:
     (folder / name).unlink(missing_ok=True)
-  files.tidy(folder, _NAMES)
+  files.tidy(folder, names)
   cells = folder / run_folder.CELLS
   for path in _cells(cells):
     path.unlink(missing_ok=True)

@@ -20,8 +20,9 @@ from experiments.launcher import build, memory, quality, scoring
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import training
+from lplmtl.compression import leaves
 from lplmtl.training import evaluation
-from lplmtl.types import Task
+from lplmtl.types import PyTree, Task
 
 # Fields that a program takes as numbers: settings that differ only in these
 # compile once.
@@ -29,6 +30,10 @@ NUMBERS = (
   'dropout', 'learning_rate', 'weight_decay', 'loss_weight_learning_rate',
   'soft_sharing', 'selection_entropy',
 )  # fmt: skip
+
+# Begins the names of parameters among the arrays of a fit; those of logits are
+# names of tasks.
+_PARAMETER = 'parameter: '
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,11 +160,34 @@ def tune(
   }
 
 
-def train(config: Config, data: Data) -> Fitted:
-  """Trains one setting, and scores the test rows."""
+def train(config: Config, data: Data, *, keep: bool = False) -> Fitted:
+  """Trains one setting, and scores the test rows.
+
+  Args:
+    config: the setting.
+    data: the rows.
+    keep: adds the parameters to the arrays, see `parameters_of`.
+  """
   with memory.guard(config):
     fitted, model = _fit([config], data)
-    return Fitted(*_score(config, data, fitted, model))
+    facts, arrays = _score(config, data, fitted, model)
+    if keep:
+      for name, leaf in leaves.names(jax.device_get(fitted.params)).items():
+        arrays[_PARAMETER + name] = leaf
+    return Fitted(facts, arrays)
+
+
+def parameters_of(
+  config: Config, data: Data, arrays: Mapping[str, np.ndarray]
+) -> tuple[nn.Module, PyTree]:
+  """Returns the model, and the parameters `[S, ...]` that `train` has kept."""
+  num_rows = data.facts['rows']['train']
+  model = build.make_parts(config, data.tasks, data.tables, num_rows).model
+  shapes = jax.eval_shape(model.init, jax.random.key(0), _one_row(data))
+  params = leaves.map_named(
+    lambda name, _: arrays[_PARAMETER + name], shapes['params']
+  )
+  return model, params
 
 
 def _score(

@@ -8,20 +8,22 @@ between two comments:
     <!-- NAME: quality -->
     <!-- end -->
 
-with `cost` or `settings` instead of `quality` for the other tables.
+with `cost` or `settings` instead of `quality` for the other tables, and
+`frontier` for a frontier.
 """
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments.comparison import tables
 from experiments.comparison.folder import CSV, DIFFERENCES, JSON, SIZES
-from experiments.launcher import files
+from experiments.launcher import display, files
 from experiments.launcher.errors import InputError
 
-TABLES = {
+Kinds = Mapping[str, Callable[[Mapping[str, Any]], display.TextTable]]
+TABLES: Kinds = {
   'quality': tables.quality_table,
   'cost': tables.cost_table,
   'settings': tables.settings_table,
@@ -31,19 +33,27 @@ TABLES = {
 ROW = (
   'name', 'setting', 'num_settings', 'fits', 'difference', 'verdict',
   'mtl_gain', 'parameters', 'flops_per_example', 'examples_per_second',
-  'latency', 'interval', 'fitted',
+  'latency', 'interval', 'fitted', 'family', 'budget', 'num_bytes', 'parts',
+  'multiply_adds',
 )  # fmt: skip
 _BLOCK = re.compile(
   r'(<!-- ([\w.-]+): (\w+) -->\n).*?(<!-- end -->)', re.DOTALL
 )
 
 
-def add(source: pathlib.Path, target: pathlib.Path) -> str:
+def add(
+  source: pathlib.Path,
+  target: pathlib.Path,
+  kinds: Kinds = TABLES,
+  names: Sequence[str] = (JSON, CSV, SIZES, DIFFERENCES),
+) -> str:
   """Publishes a finished comparison under the name of its folder.
 
   Args:
     source: folder of the comparison.
     target: folder of published comparisons; created if it is missing.
+    kinds: all tables that its .md files may ask for.
+    names: the files to publish: the one with all figures, the CSV, pictures.
 
   Returns:
     A line that says what was done, and what is left to do.
@@ -53,10 +63,10 @@ def add(source: pathlib.Path, target: pathlib.Path) -> str:
   """
   name = source.name
   try:
-    results = files.read_json(source / JSON)
+    results = files.read_json(source / names[0])
     target.mkdir(parents=True, exist_ok=True)
     files.write_json(target / f'{name}.json', reduced(results))
-    for part in (CSV, SIZES, DIFFERENCES):
+    for part in names[1:]:
       copy = target / _published_name(name, part)
       if (source / part).exists():
         files.write_bytes(copy, (source / part).read_bytes())
@@ -65,12 +75,12 @@ def add(source: pathlib.Path, target: pathlib.Path) -> str:
       f'--publish_to={target}: {error.filename or source} cannot be read or '
       f'written ({error.strerror})'
     ) from error
-  refresh(target)
+  refresh(target, kinds)
   return _report(name, target)
 
 
-def refresh(target: pathlib.Path) -> None:
-  """Regenerates the tables in a folder's .md files.
+def refresh(target: pathlib.Path, kinds: Kinds = TABLES) -> None:
+  """Regenerates the tables in a folder's .md files; see `add`.
 
   Raises:
     InputError: a table that is asked for has no figures, or a file cannot be
@@ -79,7 +89,7 @@ def refresh(target: pathlib.Path) -> None:
   try:
     for path in sorted(target.glob('*.md')):
       text = path.read_text(encoding='utf-8')
-      files.write_text(path, render(text, path))
+      files.write_text(path, render(text, path, kinds))
   except OSError as error:
     raise InputError(
       f'--publish_to={target}: {error.filename or target} cannot be read or '
@@ -87,19 +97,19 @@ def refresh(target: pathlib.Path) -> None:
     ) from error
 
 
-def render(text: str, path: pathlib.Path) -> str:
+def render(text: str, path: pathlib.Path, kinds: Kinds = TABLES) -> str:
   """Returns a file's text, its tables made from the figures beside it."""
 
   def block(match: re.Match[str]) -> str:
     start, name, kind, end = match.groups()
     figures = path.parent / f'{name}.json'
-    if kind not in TABLES or not figures.exists():
+    if kind not in kinds or not figures.exists():
       raise InputError(
         f'{path}: {start.strip()} asks for a table that cannot be made: it '
-        f'must name one of {", ".join(TABLES)}, and {figures} must exist'
+        f'must name one of {", ".join(kinds)}, and {figures} must exist'
       )
     results = files.read_json(figures)
-    return f'{start}{TABLES[kind](results).to_markdown()}{end}'
+    return f'{start}{kinds[kind](results).to_markdown()}{end}'
 
   return _BLOCK.sub(block, text)
 
@@ -120,7 +130,7 @@ def reduced(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _published_name(name: str, part: str) -> str:
-  return f'{name}.csv' if part == CSV else f'{name}_{part}'
+  return f'{name}.csv' if part.endswith('.csv') else f'{name}_{part}'
 
 
 def _report(name: str, target: pathlib.Path) -> str:

@@ -45,6 +45,7 @@ def compare(
   with lock.claim(directory) as claim:
     names = (run_folder.RESULTS, run_folder.MODEL, run_folder.CHECKPOINTS)
     run_folder.refuse(directory, names, 'a single run')
+    run_folder.refuse(directory, (run_folder.FRONTIER,), 'a frontier')
     folder.check(directory)
     try:
       return _compare(plan, dataset, directory, claim.check)
@@ -76,7 +77,7 @@ def _compare(
   directory: pathlib.Path,
   before_writing: Callable[[], None],
 ) -> dict[str, Any]:
-  is_late = _clock(plan.max_minutes)
+  is_late = clock(plan.max_minutes)
   console = display.make_console(140)  # a row of the table per line
   note = functools.partial(console.print, soft_wrap=True)
   if plan.base.overwrite:
@@ -159,7 +160,7 @@ def _fit_all(
   return True, failures
 
 
-def _clock(max_minutes: float) -> Callable[[], bool]:
+def clock(max_minutes: float) -> Callable[[], bool]:
   """Returns a function: whether `max_minutes` have passed; never, if 0."""
   start = time.monotonic()
   return lambda: 0 < 60 * max_minutes <= time.monotonic() - start

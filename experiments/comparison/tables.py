@@ -22,7 +22,7 @@ from experiments.comparison.folder import (
 from experiments.launcher import display, drawing, files, provenance, quality
 
 Results = Mapping[str, Any]
-_MOST_TASKS = 3  # side by side: more would not fit a screen
+MOST_TASKS = 3  # side by side: more would not fit a screen
 _CHOSEN = (
   ' Each setting was chosen by the primary validation metrics of other seeds, '
   'averaged over tasks; trees choose one for each task separately.'
@@ -58,8 +58,8 @@ def tables(results: Results) -> list[display.TextTable]:
   tasks = results['tasks']
   return [
     *(
-      quality_table(results, tasks[i : i + _MOST_TASKS])
-      for i in range(0, len(tasks), _MOST_TASKS)
+      quality_table(results, tasks[i : i + MOST_TASKS])
+      for i in range(0, len(tasks), MOST_TASKS)
     ),
     cost_table(results),
     settings_table(results),
@@ -76,8 +76,8 @@ def quality_table(
     tasks: those to show; by default all.
   """
   tasks, baseline = tasks or results['tasks'], results['baseline']
-  metric = _primary(results)
-  has_gain = results['single'] or not _is_table(results)
+  metric = primary_metrics(results)
+  has_gain = results['single'] or not is_table(results)
   gain = ['MTL gain'] if has_gain else []
   heads = (
     x
@@ -92,7 +92,7 @@ def quality_table(
         for task in tasks
         for x in (
           display.plus_minus(row['test'][task][metric[task]]),
-          _difference(row, task, 1 if _is_table(results) else 1e4),
+          difference_text(row, task, 1 if is_table(results) else 1e4),
         )
       ),
       row['verdict'],
@@ -100,8 +100,8 @@ def quality_table(
     ]
     for row in results['rows']
   ]
-  names = _primary_names(results, tasks)
-  unit = '' if _is_table(results) else ', in units of .0001'
+  names = primary_names(results, tasks)
+  unit = '' if is_table(results) else ', in units of .0001'
   return display.TextTable(
     f'Test {names} ({results["title"]}; mean ± std over '
     f'{results["num_seeds"]} seeds; Δ: difference from {baseline} with its '
@@ -117,7 +117,7 @@ def cost_table(results: Results) -> display.TextTable:
   letters = _letters(results)
   first = results['rows'][0]['test']
   ranked = [t for t in results['tasks'] if 'average_precision' in first[t]]
-  tried = ['settings tried'] if _is_table(results) else []
+  tried = ['settings tried'] if is_table(results) else []
   rows = [
     [
       row['name'],
@@ -129,7 +129,7 @@ def cost_table(results: Results) -> display.TextTable:
       ),
       _optional(row.get('examples_per_second'), '{:,.0f}'),
       f'{1e6 * row["latency"]:.0f} µs',
-      *([str(row['num_settings'])] if _is_table(results) else []),
+      *([str(row['num_settings'])] if is_table(results) else []),
       str(row['fits']),
       ' '.join(dict.fromkeys(letters[s] for s in row['setting'].values())),
     ]
@@ -156,7 +156,7 @@ def settings_table(results: Results) -> display.TextTable:
   title = (
     f'Settings: {who} tried each of them with {seeds} '
     f'{"seeds" if seeds > 1 else "seed"} and took the best by validation '
-    f'{_primary_names(results, results["tasks"])}'
+    f'{primary_names(results, results["tasks"])}'
   )
   if not _is_tuned(results):
     title = 'Settings: one for all rows, as nothing was tuned'
@@ -180,9 +180,9 @@ def notes(results: Results) -> str:
   differ = any(other != environments[0] for other in environments)
   return (
     f'{results["data"]["statement"]}. Intervals cover the variance of seeds '
-    f'and of test rows; equivalent: inside {_margins(results)}, whether or not '
-    '0 is inside the interval; no correction is made for the number of rows. '
-    f'The standard deviation is that of the seeds. {_gain(results)}'
+    f'and of test rows; equivalent: inside {margins_text(results)}, whether or '
+    'not 0 is inside the interval; no correction is made for the number of '
+    f'rows. The standard deviation is that of the seeds. {_gain(results)}'
     'FLOPs: to score one row. Training examples per second: over all seeds, '
     'validation included. Latency: the median time to score one row.'
     + (_CHOSEN if _is_tuned(results) else '')
@@ -200,7 +200,8 @@ def _gain(results: Results) -> str:
   )
 
 
-def _margins(results: Results) -> str:
+def margins_text(results: Results) -> str:
+  """Returns the margins of equivalence."""
   margins = quality.margins(results)
   if len(set(margins.values())) == 1:
     return f'±{next(iter(margins.values())):g} on every task'
@@ -209,11 +210,12 @@ def _margins(results: Results) -> str:
 
 def csv(results: Results) -> str:
   """Returns all figures, one line per row of the comparison."""
-  frame = pd.DataFrame([_flat(row, results) for row in results['rows']])
+  frame = pd.DataFrame([flat(row, results) for row in results['rows']])
   return frame.to_csv(index=False)
 
 
-def _flat(row: Mapping[str, Any], results: Results) -> dict[str, Any]:
+def flat(row: Mapping[str, Any], results: Results) -> dict[str, Any]:
+  """Returns a row of the CSV file."""
   flat = {
     'row': row['name'],
     'setting': json.dumps(row['setting']),
@@ -221,7 +223,7 @@ def _flat(row: Mapping[str, Any], results: Results) -> dict[str, Any]:
     'parameters': row['parameters'],
     'flops_per_example': row.get('flops_per_example'),
     'examples_per_second': row.get('examples_per_second'),
-    'latency_seconds': row['latency'],
+    'latency_seconds': row.get('latency'),
     'mtl_gain_percent': row['mtl_gain'],
     'verdict': row['verdict'],
   }
@@ -237,14 +239,15 @@ def _flat(row: Mapping[str, Any], results: Results) -> dict[str, Any]:
   return flat
 
 
-def _primary(results: Results) -> dict[str, str]:
+def primary_metrics(results: Results) -> dict[str, str]:
   """Returns `{task: metric}`."""
   first = results['rows'][0]['test']
   return {task: quality.primary(first[task]) for task in results['tasks']}
 
 
-def _primary_names(results: Results, tasks: Sequence[str]) -> str:
-  primary = _primary(results)
+def primary_names(results: Results, tasks: Sequence[str]) -> str:
+  """Returns the primary metrics of some tasks, as text."""
+  primary = primary_metrics(results)
   metrics = [primary[task] for task in tasks]
   *others, last = dict.fromkeys(map(quality.label, metrics))
   return f'{", ".join(others)} and {last}' if others else last
@@ -263,7 +266,7 @@ def _letter(number: int) -> str:
   return last if number < 26 else _letter(number // 26 - 1) + last
 
 
-def _is_table(results: Results) -> bool:
+def is_table(results: Results) -> bool:
   """Whether the rows are a user's table.
 
   Its few rows leave differences that are best read beside the metrics, in their
@@ -272,7 +275,7 @@ def _is_table(results: Results) -> bool:
   return bool(results.get('config', {}).get('data'))
 
 
-def _difference(row: Mapping[str, Any], task: str, scale: float) -> str:
+def difference_text(row: Mapping[str, Any], task: str, scale: float) -> str:
   """Returns `+3.1 [-2.4, +8.6]`, or `+0.0003 [...]`, if there is one."""
   if row['difference'] is None:
     return ''

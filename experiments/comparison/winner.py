@@ -29,9 +29,9 @@ def line(plan: Plan, results: Mapping[str, Any]) -> str:
   networks = [row for row in results['rows'] if plan.rows[row['name']]]
   if not networks:
     return ''
-  best = max(networks, key=_quality)
+  best = max(networks, key=mean_quality)
   note = ''
-  if any(_quality(row) > _quality(best) for row in results['rows']):
+  if any(mean_quality(row) > mean_quality(best) for row in results['rows']):
     note = ' (trees do better, but no command saves them)'
   program = pathlib.Path(results['command'][0]).with_name('tabular.py')
   command = [str(program), *_flags(plan, best)]
@@ -70,8 +70,11 @@ def _text(shown: Any) -> str:
   return line.getvalue()
 
 
-def _quality(row: Mapping[str, Any]) -> float:
-  """Returns the mean metric; what validation rows do not define is left out."""
+def mean_quality(row: Mapping[str, Any]) -> float:
+  """Returns the mean of the primary validation metrics over the tasks.
+
+  Larger is better. What the validation rows do not define is left out.
+  """
   values = []
   for metrics in row['validation'].values():
     metric = quality.primary(metrics)

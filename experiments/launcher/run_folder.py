@@ -18,6 +18,7 @@ OUTCOMES = 'outcomes.png'
 SCHEMA, PREDICTIONS = 'schema.json', 'test_predictions.csv'
 MODEL, CHECKPOINTS = 'model', 'checkpoints'
 COMPARISON, CELLS = 'comparison.json', 'cells'
+FRONTIER = 'frontier.json'
 _REMOVED = (RESULTS, HISTORY, CURVES, GATES, OUTCOMES, PREDICTIONS)
 TRUTH = '_truth'  # ends the name of a column of true values in PREDICTIONS
 _LONGEST_HEADER = 2**20  # bytes: enough for 10,000 names

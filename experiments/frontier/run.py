@@ -1,0 +1,186 @@
+"""Runs a frontier: fits what is missing, then writes the table."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from experiments.comparison import (
+  cells,
+  folder,
+  results,
+  rows,
+  winner,
+)
+from experiments.comparison import run as comparison
+from experiments.datasets.base import Data, Dataset
+from experiments.frontier import dense, families, knees, outputs
+from experiments.frontier.dense import Dense
+from experiments.frontier.plan import Plan
+from experiments.frontier.points import Point
+from experiments.launcher import display, lock, options, run_folder, unused
+from experiments.launcher.errors import InputError
+from lplmtl import training
+
+
+def compress(
+  plan: Plan, dataset: Dataset, directory: pathlib.Path
+) -> dict[str, Any]:
+  """Fits what is missing, prints the table and writes it.
+
+  Args:
+    plan: of the frontier.
+    dataset: the rows.
+    directory: for the fits, the table and the picture.
+
+  Returns:
+    What is written to frontier.json.
+
+  Raises:
+    InputError: a mistake in the plan or the files, or too little time to finish
+      the dense networks, which come first.
+    NonFiniteError: a dense network diverges.
+  """
+  check(plan, dataset)
+  with lock.claim(directory) as claim:
+    names = (run_folder.RESULTS, run_folder.MODEL, run_folder.CHECKPOINTS)
+    run_folder.refuse(directory, names, 'a single run')
+    run_folder.refuse(directory, (run_folder.COMPARISON,), 'a comparison')
+    folder.check(directory, outputs.NAMES)
+    try:
+      return _compress(plan, dataset, directory, claim.check)
+    except OSError as error:
+      raise InputError(
+        f'cannot write to --out_dir={directory} ({error.strerror or error}): '
+        'make room and run the same command again; finished fits are kept'
+      ) from error
+
+
+def check(plan: Plan, dataset: Dataset) -> None:
+  """Refuses what cannot be fitted, before any data is read."""
+  configs = []
+  dataset.check(plan.dense.base)
+  for name, fields in plan.dense.rows.items():
+    tried = list(plan.dense.tuning_configs(name).values())
+    unused.refuse(tried, fields or {}, f'--dense={name}: ')
+    configs += tried
+  common = {n for setting in plan.dense.settings.values() for n in setting}
+  changed = options.changed(plan.dense.base)
+  unused.refuse(configs, common | plan.dense.given | changed)
+
+
+def _compress(
+  plan: Plan,
+  dataset: Dataset,
+  directory: pathlib.Path,
+  before_writing: Callable[[], None],
+) -> dict[str, Any]:
+  is_late = comparison.clock(plan.dense.max_minutes)
+  console = display.make_console(140)  # a row of the table per line
+  note = functools.partial(console.print, soft_wrap=True)
+  base = plan.dense.base
+  if base.overwrite:
+    folder.clear(directory, outputs.NAMES)
+  source = dataset.load(base, console)
+  encode = functools.cache(source.encode)
+  data = encode(base.num_bins)
+  dense.check(data.tables)
+  store = cells.Store(
+    directory / run_folder.CELLS, cells.identify(base, data), before_writing
+  )
+  every = [Dense(name, plan.dense, encode, note) for name in plan.dense.rows]
+  for row in every:
+    row.check()
+  note(f'data: {data.facts["statement"]}')
+  finished = _dense(every, store, is_late, note)
+  best = max(finished, key=lambda row: winner.mean_quality(row.facts))
+  networks = [
+    dense.load(row, done, store)
+    for row, done in zip(every, finished, strict=True)
+  ]
+  (network,) = (one for one in networks if one.name == best.name)
+  forms = [point for one in networks for point in dense.forms(one)]
+  points = [
+    *forms,
+    *families.points(plan, network, lambda: encode(0), store, note),
+  ]
+  is_whole = _fit_all(points, store, is_late, note)
+  finished += [
+    done for point in points if (done := rows.finished(point, store))
+  ]
+  made = _results(plan, data, best.name, finished)
+  before_writing()
+  outputs.write(directory, made)
+  for table in outputs.tables(made):
+    console.print(table.to_rich())
+  note(outputs.notes(made))
+  note(f'written to {directory}')
+  if not is_whole:
+    note(
+      f'stopped after {plan.dense.max_minutes:g} minutes with {len(finished)} '
+      f'of {len(every) + len(points)} rows: the same command resumes'
+    )
+  return {**made, 'is_whole': is_whole}
+
+
+def _dense(
+  every: Sequence[Dense],
+  store: cells.Store,
+  is_late: Callable[[], bool],
+  note: Callable[[str], None],
+) -> list[rows.Finished]:
+  """Fits the dense networks, without which there is nothing to compare with."""
+  found = []
+  for row in every:
+    rows.fit(row, store, is_late, note)
+    done = rows.finished(row, store)
+    if done is None:
+      raise InputError(
+        f'the dense network {row.name} was not finished within --max_minutes: '
+        'run the same command again, and it resumes where this one stopped'
+      )
+    found.append(done)
+  return found
+
+
+def _fit_all(
+  points: Sequence[Point],
+  store: cells.Store,
+  is_late: Callable[[], bool],
+  note: Callable[[str], None],
+) -> bool:
+  """Fits the points.
+
+  A point that cannot be made (its budget cannot be reached, or it diverges) is
+  left out.
+
+  Returns:
+    Whether there was time for all.
+  """
+  for point in points:
+    try:
+      if not rows.fit(point, store, is_late, note):
+        return False
+    except (ValueError, training.NonFiniteError) as error:
+      note(f'left out: {point.name}: {error}')
+  return True
+
+
+def _results(
+  plan: Plan, data: Data, baseline: str, finished: Sequence[rows.Finished]
+) -> dict[str, Any]:
+  """Returns the figures of a frontier as JSON data, one family after another.
+
+  Those of a comparison, `families` and `knees` (`{family: row}`).
+  """
+  order = list(dict.fromkeys(row.facts['family'] for row in finished))
+  ordered = sorted(finished, key=lambda row: order.index(row.facts['family']))
+  compared = dataclasses.replace(plan.dense, baseline=baseline)
+  made = results.make(compared, data, ordered)
+  return {
+    **made,
+    'budgets': list(plan.budgets),
+    'families': order,
+    'knees': knees.find(made['rows']),
+  }
