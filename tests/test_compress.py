@@ -297,6 +297,17 @@ def test_the_search_finds_the_fewest_bytes(monkeypatch):
     _search(monkeypatch, aucs, least=400, most=900)
 
 
+def test_a_worse_teacher_is_named(params):
+  one = lplmtl.predict(MODEL, _one(params), FEATURES)
+  bad = {'click': -one['click']}
+  rows = dense.read(TASKS, compression.with_teacher(TASKS, ROWS, bad), 'data')
+  mixed = lessons.teach(TASKS, [one], {'click': 0.5 * one['click']})
+  lessons.check_teacher(TASKS, mixed, [one], rows)  # worse by its loss only
+  mixed['click'] = mixed['click'] + np.where(np.arange(N) % 2, 1, -1)[:, None]
+  with pytest.warns(UserWarning, match=r"'click'.*worse \(auc .*leave it out"):
+    lessons.check_teacher(TASKS, mixed, [one], rows)
+
+
 def test_mistakes_are_named(params):
   def fails(match, *args, **changes):
     with pytest.raises(ValueError, match=match):

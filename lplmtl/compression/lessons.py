@@ -1,5 +1,6 @@
 """What students learn from: the teacher's outputs, and what matters to it."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -126,17 +127,37 @@ def mean(found: Sequence[Metrics]) -> Metrics:
 def check_teacher(
   tasks: Sequence[Task], taught: Outputs, own: Sequence[Outputs], rows: Rows
 ) -> None:
-  """Checks the teacher on validation rows; see `teachers.check_teacher`."""
+  """Checks the teacher on validation rows.
+
+  Raises:
+    ValueError: it is no better than a constant.
+
+  Warns:
+    UserWarning: by its loss as well as its primary metric, it is worse than the
+      model alone; by one of them, a good teacher may be.
+  """
   batch, given = rows
   for task in tasks:
-    rivals = {}
-    if task.name in given:
-      outputs = [one[task.name] for one in own]
-      rivals['the model alone'] = teachers.ensemble_logits(task, outputs)
-    teachers.check_teacher(
-      task,
-      taught[task.name],
-      batch.labels[task.name],
-      where=(batch.where or {}).get(task.name),
-      rivals=rivals,
+    labels = batch.labels[task.name]
+    where = (batch.where or {}).get(task.name)
+    both = teachers.check_teacher(task, taught[task.name], labels, where=where)
+    if task.name not in given:
+      continue
+    outputs = [one[task.name] for one in own]
+    alone = teachers.check_teacher(
+      task, teachers.ensemble_logits(task, outputs), labels, where=where
     )
+    if all(
+      (alone[name] < both[name]) == (name == 'loss')
+      and alone[name] != both[name]
+      for name in both
+    ):
+      found = ', '.join(
+        f'{name} {both[name]:.4f} in place of {alone[name]:.4f}'
+        for name in both
+      )
+      warnings.warn(
+        f'task {task.name!r}: the teacher that came with the rows makes the '
+        f'predictions of the model worse ({found}): leave it out',
+        stacklevel=4,
+      )

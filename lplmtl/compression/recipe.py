@@ -119,7 +119,7 @@ def compress(
       a constant, the tables cannot be packed, or the budget cannot be reached.
 
   Warns:
-    UserWarning: another teacher has made the model's predictions worse.
+    UserWarning: the other teacher makes the model's predictions worse.
 
   Example:
     >>> import lplmtl, optax
