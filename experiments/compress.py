@@ -3,9 +3,11 @@
     python -m experiments.compress --flagfile=experiments/flags/NAME.flags
 
 Trains dense networks (`--dense`), takes the best by the validation rows as the
-baseline, and stores each as float32, float16 and int8. Bytes are all constant
-data that a device needs to score a raw row. Every finished fit is kept: the
-same command resumes where it stopped.
+baseline and the teacher, and stores each as float32, float16 and int8. Then
+`lplmtl.compression.compress` makes small networks of `--budgets` bytes, which
+learn from the teacher. Bytes are all constant data that a device needs to score
+a raw row, counted alike for all. Every finished fit is kept: the same command
+resumes where it stopped.
 
 With `--data`, a table of your own, flags that are not given have the defaults
 that `python -m experiments.tabular --help` shows, but for --interpolate.
@@ -31,8 +33,14 @@ flags.DEFINE_list(
   'Compress: the bytes that the models of a family may take.',
 )  # fmt: skip
 flags.DEFINE_list(
-  'families', [],
-  'Compress: what is made as small as the budgets.',
+  'families', ['net'],
+  'Compress: what is made as small as the budgets; empty for the dense '
+  'networks alone.',
+)  # fmt: skip
+flags.DEFINE_integer(
+  'net_steps', 14_000,
+  'Compress: steps of training of a small network, which underfits for long.',
+  lower_bound=1, upper_bound=1_000_000_000,
 )  # fmt: skip
 
 

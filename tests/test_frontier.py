@@ -11,7 +11,7 @@ import pytest
 
 from experiments import census, compare, compress
 from experiments.comparison import networks
-from experiments.frontier import dense, families, knees, outputs, plan, points
+from experiments.frontier import dense, families, knees, outputs, points
 from experiments.launcher.errors import InputError
 from lplmtl import tables
 from tests import launching
@@ -24,6 +24,7 @@ TINY = (
   '--tower_widths=4', '--dense=shared_bottom', '--dense=single_task',
   '--budgets=600,900,1800', '--families=net',
 )  # fmt: skip
+POINTS = families.points
 made: list[int] = []  # the budgets of the points that were fitted
 
 
@@ -63,7 +64,6 @@ def _points(asked, network, raw, store, note):
 @pytest.fixture(autouse=True)
 def cheap_families(monkeypatch):
   monkeypatch.setattr(families, 'points', _points)
-  monkeypatch.setattr(plan, 'FAMILIES', ('net',))
   made.clear()
 
 
@@ -73,7 +73,6 @@ def finished(tmp_path_factory):
   folder = tmp_path_factory.mktemp('compress') / 'a'
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(families, 'points', _points)
-    patch.setattr(plan, 'FAMILIES', ('net',))
     assert launch(*TINY, f'--out_dir={folder}') == 0
   return folder
 
@@ -266,6 +265,27 @@ def test_columns_that_cannot_be_packed_are_named():
   fitted = tables.fit({}, {}, booleans={'late': [True, False]}, num_bins=4)
   with pytest.raises(InputError, match=r"booleans, \['late'\].*--categories"):
     dense.check(fitted)
+
+
+def test_small_networks_learn_from_the_teacher(tmp_path, monkeypatch, capsys):
+  """One budget by the recipe; another is too small for these columns."""
+  monkeypatch.setattr(families, 'points', POINTS)
+  flags = [x for x in TINY if not x.startswith(('--budgets', '--epochs'))]
+  flags += ['--epochs=12', '--learning_rate=0.02', '--num_crosses=0']
+  flags += ['--budgets=30,400', '--net_steps=200', f'--out_dir={tmp_path}']
+  assert launch(*flags) == 0
+  printed = ' '.join(capsys.readouterr().out.split())
+  found = _results(tmp_path)
+  assert f'teacher: 3 seeds of {found["baseline"]}' in printed
+  assert re.search(r'left out: net 30: .*30', printed)
+  (net,) = (row for row in found['rows'] if row['family'] == 'net')
+  assert net['name'] == 'net 400' and net['parameters'] > 0
+  assert len(net['bytes_per_seed']) == 3 and max(net['bytes_per_seed']) <= 400
+  assert sum(net['parts'].values()) == net['bytes_per_seed'][0]
+  dense_rows = [row for row in found['rows'] if row['family'] != 'net']
+  assert net['multiply_adds'] < min(r['multiply_adds'] for r in dense_rows)
+  for scored in net['test'].values():
+    assert scored['auc']['mean'] > 0.6
 
 
 def _row(name, family, size, auc, verdict='undecided', budget=1):

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from experiments.comparison.cells import Store
 from experiments.datasets.base import Data
+from experiments.frontier import net, teacher
 from experiments.frontier.dense import Trained
-from experiments.frontier.plan import Plan
+from experiments.frontier.plan import NET, Plan
 from experiments.frontier.points import Point
 
 
@@ -16,5 +17,15 @@ def points(
   store: Store,
   note: Callable[[str], None],
 ) -> list[Point]:
-  """Returns the points of all families that a plan asks for."""
-  return []
+  """Returns the points of all families that a plan asks for.
+
+  Args:
+    plan: of the frontier.
+    network: the best dense network.
+    raw: returns the rows without bins.
+    store: of the finished cells.
+    note: called with lines for a person.
+  """
+  if NET not in plan.families:
+    return []
+  return net.points(plan, teacher.make(network, raw, store, note))

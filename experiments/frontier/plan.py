@@ -11,7 +11,8 @@ from experiments.launcher.errors import InputError
 
 # Where no --dense is given: the mission's network, and what it is made from.
 DENSE = ('ple', 'sple')
-FAMILIES: tuple[str, ...] = ()
+NET = 'net'
+FAMILIES: tuple[str, ...] = (NET,)
 # From 512 bytes, where little is learned, to 64 kB, which is about what a dense
 # network of Census-Income takes as int8; 1,434 bytes are 1.4 kB.
 BUDGETS = (512, 1024, 1434, 2048, 4096, 8192, 16384, 65536)
@@ -27,18 +28,20 @@ class Plan:
       first of them until validation rows decide.
     families: what is made as small as the budgets, of FAMILIES.
     budgets: bytes, ascending.
+    net_steps: of training each small network.
   """
 
   dense: comparison.Plan
   families: tuple[str, ...] = FAMILIES
   budgets: tuple[int, ...] = BUDGETS
+  net_steps: int = 14_000
 
   def __post_init__(self) -> None:
     unknown = [name for name in self.families if name not in FAMILIES]
     if unknown:
-      expected = f'some of {", ".join(FAMILIES)}' if FAMILIES else 'none'
       raise InputError(
-        f'--families: there is no {unknown[0]!r}; expected {expected}'
+        f'--families: there is no {unknown[0]!r}; expected some of '
+        f'{", ".join(FAMILIES)}'
       )
     for given, flag in ((self.families, 'families'), (self.budgets, 'budgets')):
       if len(set(given)) < len(given):
@@ -88,7 +91,12 @@ def from_flags(values: flags.FlagValues) -> Plan:
     max_minutes=values.max_minutes,
     given=options.given(values),
   )
-  return Plan(dense, tuple(values.families), _budgets(values.budgets))
+  return Plan(
+    dense,
+    tuple(values.families),
+    _budgets(values.budgets),
+    values.net_steps,
+  )
 
 
 def _budgets(texts: Sequence[str]) -> tuple[int, ...]:

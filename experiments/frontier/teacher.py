@@ -1,0 +1,144 @@
+"""The teacher of all distilled families: dense networks and boosted trees.
+
+The ensemble of the best dense network's seeds; where the validation rows say
+that it helps, the mean with LightGBM's prediction, for each task by itself.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.comparison import boosting, objectives, plan
+from experiments.comparison.cells import Cell, Fitted, Store
+from experiments.datasets.base import Data
+from experiments.frontier import dense
+from experiments.frontier.dense import Trained
+from experiments.launcher import quality
+from lplmtl.compression import teachers
+from lplmtl.types import Batch, Task
+
+# Of the trees of `compare`, those that suit few rows and many alike.
+_PARAMETERS = boosting.parse(plan.TREE_SETTINGS[1])
+_SEED = 0
+
+
+class Teacher(NamedTuple):
+  """What a distilled family learns from.
+
+  Attributes:
+    network: the best dense network; all of its seeds are an ensemble.
+    trees: `{task: [N, K]}`, LightGBM's outputs for the training rows, of those
+      tasks where they help.
+    train: `{task: [N, K]}`, the outputs of all together for the training rows.
+    validation: `{task: value}`, its primary metrics.
+  """
+
+  network: Trained
+  trees: dict[str, np.ndarray]
+  train: dict[str, np.ndarray]
+  validation: dict[str, float]
+
+  @property
+  def inputs(self) -> dict[str, Any]:
+    """JSON data: all that the teacher depends on besides the data set."""
+    return {
+      'dense': self.network.config.identity(),
+      'trees': {task: _PARAMETERS for task in self.trees},
+    }
+
+
+def make(
+  network: Trained,
+  raw: Callable[[], Data],
+  store: Store,
+  note: Callable[[str], None],
+) -> Teacher:
+  """Trains what the teacher needs besides the network, or loads it.
+
+  Args:
+    network: the best dense network.
+    raw: returns the rows as trees read them, without bins.
+    store: of the finished cells.
+    note: called with a line that says what the teacher is.
+  """
+  data = network.data
+  ensemble = {
+    split: {
+      task.name: teachers.ensemble_logits(task, logits[task.name])
+      for task in data.tasks
+    }
+    for split in ('train', 'validation')
+    for logits in [dense.outputs(network, split)]
+  }
+  trees: dict[str, np.ndarray] = {}
+  train, validation = dict(ensemble['train']), {}
+  boosted = _boosted(data.tasks, raw, store)
+  for task in data.tasks:
+    name, alone = task.name, ensemble['validation'][task.name]
+    validation[name] = _primary(task, alone, data.validation)
+    if name not in boosted:
+      continue
+    ours, held_out = np.split(boosted[name], [len(ensemble['train'][name])])
+    both = teachers.ensemble_logits(task, [alone, held_out])
+    value = _primary(task, both, data.validation)
+    if _is_better(task, value, validation[name]):
+      trees[name], validation[name] = ours, value
+      train[name] = teachers.ensemble_logits(task, [train[name], ours])
+  helped = f', with LightGBM for {", ".join(trees)}' if trees else ''
+  shown = ' '.join(f'{quality.shown(v)} {t}' for t, v in validation.items())
+  note(
+    f'teacher: {len(network.seeds)} seeds of {network.name}{helped}: on '
+    f'validation {shown}'
+  )
+  return Teacher(network, trees, train, validation)
+
+
+def _boosted(
+  tasks: tuple[Task, ...], raw: Callable[[], Data], store: Store
+) -> dict[str, np.ndarray]:
+  """Returns `{task: [N, K]}`, for training and then validation rows.
+
+  Empty if LightGBM is not installed.
+  """
+  if importlib.util.find_spec('lightgbm') is None:
+    return {}
+  cell = Cell(
+    'teacher trees',
+    {'parameters': _PARAMETERS, 'seed': _SEED},
+    lambda: _fit(tasks, raw()),
+  )
+  fitted = store.load(cell)
+  if fitted is None:
+    fitted = cell.fit()
+    store.save(cell, fitted)
+  return fitted.arrays
+
+
+def _fit(tasks: tuple[Task, ...], data: Data) -> Fitted:
+  features = jax.tree.map(
+    lambda *parts: np.concatenate(parts),
+    data.train.features,
+    data.validation.features,
+  )
+  both = data._replace(test=Batch(features, {}))
+  return Fitted(
+    {},
+    {
+      task.name: boosting.fit(_PARAMETERS, task, both, _SEED).scores
+      for task in tasks
+      if objectives.models(task)
+    },
+  )
+
+
+def _primary(task: Task, outputs: np.ndarray, rows: Batch) -> float:
+  found = boosting.score(task, outputs[np.newaxis], rows)
+  return float(found[quality.primary(found)][0])
+
+
+def _is_better(task: Task, value: float, other: float) -> bool:
+  is_loss = quality.is_loss(next(iter(task.metric_fns), 'loss'))
+  return value < other if is_loss else value > other
