@@ -98,7 +98,7 @@ def check(settings: Mapping[str, Mapping[str, Any]]) -> None:
   Raises:
     InputError: LightGBM is missing or rejects a setting.
   """
-  lightgbm = _lightgbm()
+  lightgbm = package()
   inputs = np.random.default_rng(0).normal(size=(100, 2))
   for name, parameters in settings.items():
     rows = lightgbm.Dataset(inputs, inputs[:, 0] > 0)
@@ -216,7 +216,7 @@ def _train(
 
   Validation rows count alike, as in the metrics by which networks are chosen.
   """
-  lightgbm = _lightgbm()
+  lightgbm = package()
   rows = lightgbm.Dataset(
     train.inputs,
     train.labels,
@@ -242,7 +242,7 @@ def _count(booster: Any) -> int:
   return sum(2 * tree['num_leaves'] - 1 for tree in trees)
 
 
-def _lightgbm() -> Any:
+def package() -> Any:
   """Returns the package, with its warnings silenced.
 
   Raises:
@@ -252,8 +252,8 @@ def _lightgbm() -> Any:
     import lightgbm  # an extra
   except (ImportError, OSError) as error:  # OSError: no libgomp
     raise InputError(
-      f'the row `trees` needs LightGBM, which cannot be imported ({error}): '
-      "pip install 'lplmtl[trees]', or leave the row out"
+      f'trees need LightGBM, which cannot be imported ({error}): '
+      "pip install 'lplmtl[trees]', or leave them out"
     ) from error
   logger = logging.getLogger('lightgbm')
   if not logger.handlers:
