@@ -246,8 +246,8 @@ def test_additive_models_fit_their_budgets_and_learn(data):
 
 def test_a_front_and_its_split():
   points = {
-    'a': [candidates.Point(*p, None) for p in ((1, 0.1), (5, 0.5), (4, 0.05))],
-    'b': [candidates.Point(*p, None) for p in ((2, 0.1), (6, 0.2))],
+    'a': [candidates.Offer(*p, None) for p in ((1, 0.1), (5, 0.5), (4, 0.05))],
+    'b': [candidates.Offer(*p, None) for p in ((2, 0.1), (6, 0.2))],
   }
   fronts = {name: candidates.front(p) for name, p in points.items()}
   assert [p.num_bytes for p in fronts['a']] == [1, 5]

@@ -24,7 +24,7 @@ import numpy as np
 from experiments.datasets.base import Data
 from experiments.frontier import candidates as choosing
 from experiments.frontier import inputs, refitting, sharing
-from experiments.frontier.candidates import Candidate, Point
+from experiments.frontier.candidates import Candidate, Offer
 from experiments.frontier.inputs import Inputs, Targets
 from experiments.frontier.sharing import Shared
 from lplmtl.compression import bits as packing
@@ -84,10 +84,10 @@ def candidates(
       for model in _models(rows, todo, order, parts, made):
         shared, sections = pack(rows, [model])
         scores = score(sections, shared, [model], rows, 'validation')
-        points.append(Point(size(sections), measure(scores), model))
+        points.append(Offer(size(sections), measure(scores), model))
     fronts[task.name] = choosing.front(points)
 
-  def models(choice: Mapping[str, Point]) -> list[Columns]:
+  def models(choice: Mapping[str, Offer]) -> list[Columns]:
     return [point.model for point in choice.values()]
 
   chosen = choosing.split_all(
@@ -285,7 +285,7 @@ def _models(
       )
 
 
-def _candidate(rows: Inputs, choice: Mapping[str, Point]) -> Candidate:
+def _candidate(rows: Inputs, choice: Mapping[str, Offer]) -> Candidate:
   models = [point.model for point in choice.values()]
   shared, sections = pack(rows, models)
   ends = np.cumsum([len(model.bases) for model in models])[:-1]

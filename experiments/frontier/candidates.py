@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
   test: dict[str, np.ndarray]
 
 
-class Point(NamedTuple):
+class Offer(NamedTuple):
   """A model of one task.
 
   Attributes:
@@ -59,9 +59,9 @@ def measure(task: Task, rows: Batch) -> Callable[[np.ndarray], float]:
   )
 
 
-def front(points: Sequence[Point]) -> list[Point]:
+def front(points: Sequence[Offer]) -> list[Offer]:
   """Returns the points that no smaller one equals, by size."""
-  found: list[Point] = []
+  found: list[Offer] = []
   for point in sorted(points, key=lambda p: (p.num_bytes, -p.quality)):
     if not found or point.quality > found[-1].quality:
       found.append(point)
@@ -69,10 +69,10 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def split(
-  fronts: Mapping[str, Sequence[Point]],
+  fronts: Mapping[str, Sequence[Offer]],
   budget: int,
-  size: Callable[[Mapping[str, Point]], int],
-) -> dict[str, Point]:
+  size: Callable[[Mapping[str, Offer]], int],
+) -> dict[str, Offer]:
   """Splits a budget between tasks, for the best mean over the tasks.
 
   Each step takes what raises a task most per byte, as long as it fits.
@@ -87,7 +87,7 @@ def split(
   """
   places = dict.fromkeys(fronts, 0)
 
-  def choice(moved: Mapping[str, int]) -> dict[str, Point]:
+  def choice(moved: Mapping[str, int]) -> dict[str, Offer]:
     return {name: fronts[name][i] for name, i in moved.items()}
 
   least = size(choice(places))
@@ -117,10 +117,10 @@ def split(
 
 
 def split_all(
-  fronts: Mapping[str, Sequence[Point]],
+  fronts: Mapping[str, Sequence[Offer]],
   budgets: Sequence[int],
-  size: Callable[[Mapping[str, Point]], int],
-) -> dict[int, dict[str, Point]]:
+  size: Callable[[Mapping[str, Offer]], int],
+) -> dict[int, dict[str, Offer]]:
   """Returns `split` of each budget that is large enough.
 
   Raises:

@@ -19,7 +19,7 @@ import numpy as np
 from experiments.datasets.base import Data
 from experiments.frontier import candidates as choosing
 from experiments.frontier import drafts, inputs, sequences, sharing, tree_bytes
-from experiments.frontier.candidates import Candidate, Point
+from experiments.frontier.candidates import Candidate, Offer
 from experiments.frontier.drafts import Draft
 from experiments.frontier.inputs import Inputs
 from experiments.frontier.sequences import RATES, Grower
@@ -108,7 +108,7 @@ def candidates(
     fronts[task.name] = choosing.front(points)
 
   def pack(
-    choice: Mapping[str, Point],
+    choice: Mapping[str, Offer],
   ) -> tuple[sharing.Shared, tree_bytes.Packed]:
     return _pack({name: (growers[name], p.model) for name, p in choice.items()})
 
@@ -137,10 +137,10 @@ def tried(found: Iterable[Candidate]) -> dict[str, list[Setting]]:
 
 def _points(
   given: Grower, settings: Sequence[Setting], most: int, rows: Batch
-) -> list[Point]:
+) -> list[Offer]:
   """Returns a task's models; only those that may be worth it are refitted."""
   measure = choosing.measure(given.todo.task, rows)
-  rough: list[Point] = []
+  rough: list[Offer] = []
   for pool, leaves in dict.fromkeys(s[:2] for s in settings):
     own = [s for s in settings if s[:2] == (pool, leaves)]
     limit = min(_ROUNDS, _SPLITS // (leaves - 1))
@@ -151,14 +151,14 @@ def _points(
     for setting, scores in _staged(given, trees, asked):
       size = trees.num_bytes(given, setting.rounds, setting.bits)
       if size <= most or not rough:  # a budget may be too small for any
-        rough.append(Point(size, measure(scores), (trees, setting)))
+        rough.append(Offer(size, measure(scores), (trees, setting)))
 
-  def refitted(trees: Trees, setting: Setting) -> Point:
+  def refitted(trees: Trees, setting: Setting) -> Offer:
     made = trees.refitted(setting.rounds, setting.bits, setting.ridge)
     model = _Model(setting, made)
     shared, packed = _pack({given.todo.task.name: (given, model)})
     scores = _scores(given.inputs, shared, packed, 'validation')
-    return Point(packed.num_bytes, measure(scores), model)
+    return Offer(packed.num_bytes, measure(scores), model)
 
   best = choosing.front(rough)
   slack = _SLACK * (best[-1].quality - best[0].quality)
@@ -239,7 +239,7 @@ def _scores(
 
 def _candidate(
   rows: Inputs,
-  choice: Mapping[str, Point],
+  choice: Mapping[str, Offer],
   shared: sharing.Shared,
   packed: tree_bytes.Packed,
 ) -> Candidate:
