@@ -57,6 +57,7 @@ class Sizes:
 _BY_BUDGET = (
   (0, Sizes(1, 4, 8)),
   (768, Sizes(2, 4, 8)),
+  (1280, Sizes(2, 6, 12)),
   (2048, Sizes(3, 6, 12)),
   (3072, Sizes(4, 8, 16)),
   (6144, Sizes(4, 8, 16, _LARGE)),
