@@ -120,22 +120,6 @@ def compress(
 
   Warns:
     UserWarning: the other teacher makes the model's predictions worse.
-
-  Example:
-    >>> import lplmtl, optax
-    >>> from lplmtl import tables, tasks
-    >>> x = np.arange(200.0)
-    >>> fitted = tables.fit({}, {'x': x}, num_bins=50)
-    >>> rows = Batch(fitted.encode({'x': x}), {'y': (x > 90).astype(int)})
-    >>> encoder = lplmtl.TabularEncoder(fitted.num_categories)
-    >>> model = lplmtl.SharedBottom((tasks.binary('y'),), encoder=encoder)
-    >>> taught = fit(jax.random.key(0), model, optax.adam(1e-2),
-    ...              balancing.equal(), rows, batch_size=50)
-    >>> small = compress(jax.random.key(1), model, taught.params, fitted, rows,
-    ...                  validation=rows, budget=128,
-    ...                  recipe=Recipe(num_steps=100))
-    >>> small.num_bytes <= 128, small.packed.num_bytes == small.num_bytes
-    (True, True)
   """
   if not isinstance(recipe, Recipe):
     raise ValueError(f'recipe must be a Recipe, found {recipe!r}')
