@@ -14,6 +14,8 @@ With `--data`, a table of your own, flags that are not given have the defaults
 that `python -m experiments.tabular --help` shows.
 """
 
+import pathlib
+
 from absl import flags
 
 from experiments import datasets
@@ -48,12 +50,18 @@ flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
   """Fits, prints and writes the comparison that the flags ask for."""
-  with frame.command(
-    'interrupted: finished fits are kept, and the same command resumes'
-  ) as ready:
+  cells: list[pathlib.Path] = []  # the folder of finished fits, once known
+
+  def interrupted() -> str:
+    if not any(path for folder in cells for path in folder.glob('*.json')):
+      return 'interrupted: no fit was finished, and nothing is kept'
+    return 'interrupted: finished fits are kept, and the same command resumes'
+
+  with frame.command(interrupted) as ready:
     # JAX and pandas take seconds to import: not for --help.
     from experiments.comparison import plan, publish, run
     from experiments.frontier import outputs
+    from experiments.launcher import run_folder
 
     options.refuse_arguments(argv)
     target = parsing.path('--publish_to', flags.FLAGS.publish_to)
@@ -62,6 +70,7 @@ def main(argv: list[str]) -> None:
       return
     asked = plan.from_flags(flags.FLAGS)
     folder = parsing.path('--out_dir', asked.base.out_dir or 'runs/comparison')
+    cells.append(folder / run_folder.CELLS)
     dataset = datasets.find(asked.base)
     ready(asked.base)
     results = run.compare(asked, dataset, folder)

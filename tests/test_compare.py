@@ -54,6 +54,21 @@ def finished(tmp_path_factory):
   return folder
 
 
+def test_an_interrupt_says_whether_anything_is_kept(
+  tmp_path, monkeypatch, capsys
+):
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr('experiments.comparison.run._compare', interrupt)
+  assert launch(*TINY, f'--out_dir={tmp_path}') == 130
+  assert 'no fit was finished' in capsys.readouterr().err
+  (tmp_path / 'cells').mkdir()
+  (tmp_path / 'cells' / f'{"0" * 20}.json').touch()
+  assert launch(*TINY, f'--out_dir={tmp_path}') == 130
+  assert 'finished fits are kept' in capsys.readouterr().err
+
+
 def _results(folder):
   return json.loads((folder / 'comparison.json').read_text())
 

@@ -286,8 +286,11 @@ def test_arrow_files_without_pyarrow(tmp_path, monkeypatch):
     (b'a,b\n1,"x\n' + b'1,2\n' * 40_000, 'line 2: expected at most 131,072 bytes in a field'),
     (b'a,b\n1,"x\n', 'line 2: a quote is not closed'),
     (b'a,b\n1,x\n' * 40_000 + b'1,\xff\n', r'line 80001: expected UTF-8, found byte 0xff: pass the file'),
+    ('a,b\nä,ö\n'.encode() + b'1,\xe9\n', 'line 3: expected UTF-8, found byte 0xe9'),
+    (b'a,b\n1,\x81\n', 'line 2: expected UTF-8, found byte 0x81'),
+    (b'a,b\n1,\xe9\n' + b'1,x\n' * 80_000 + b'1,\x81\n', 'line 80003: expected cp1252, found byte 0x81'),
   ],
-  ids=range(15),
+  ids=range(18),
 )  # fmt: skip
 def test_bad_files_end_in_one_line(content, complaint, tmp_path):
   path = tmp_path / 'a.csv'

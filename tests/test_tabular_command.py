@@ -17,6 +17,7 @@ from experiments import datasets, tabular
 from experiments.datasets.census import sample
 from experiments.datasets.tables import outputs
 from experiments.launcher import display, fields, options, sections
+from experiments.launcher import files as launcher_files
 from experiments.launcher.errors import InputError
 from experiments.reporting import contents
 from lplmtl import data
@@ -96,6 +97,31 @@ def test_runs_on_the_same_table_fit_on_one_page(finished, tmp_path):
   other = shutil.copytree(run, tmp_path / 'other')
   found = contents.read([run, other])
   assert [one.name for one in found.runs] == ['run', 'other']
+
+
+def test_runs_that_do_not_fit_on_one_page_say_why(finished, tmp_path):
+  run, _, _ = finished
+  results = json.loads((run / 'results.json').read_text())
+  path = tmp_path / 'results.json'
+
+  def complaint(changed):
+    data = {**results['data'], **changed}
+    path.write_text(json.dumps({**results, 'data': data}))
+    with pytest.raises(InputError) as raised:
+      contents.read([run, path])
+    return str(raised.value)
+
+  files = results['data']['files']
+  schema = {**files['schema'], 'sha256': '0'}
+  other = {'files': {**files, 'schema': schema}}
+  assert complaint(other).endswith('they differ in their schema.json')
+  targets = {'churn': results['data']['targets']['churn']}
+  assert complaint({**other, 'targets': targets}).endswith(
+    'they differ in their targets, churn, segment, value and churn'
+  )
+  data = {**files['data'], 'sha256': '0'}
+  other = {'files': {'data': data, 'schema': schema}}
+  assert complaint(other).endswith('in the content of customers.csv')
 
 
 def test_metrics_are_those_of_what_is_predicted(finished):
@@ -341,11 +367,58 @@ def test_an_edited_schema_is_handed_back(finished, tmp_path, capsys):
     assert _tabular(*arguments) == 1
     error = capsys.readouterr().err
     assert complaint in error and error.count('\n') == 1
+  edited.write_text('[1]')
+  assert _tabular(*arguments) == 1
+  assert 'fields such as "inputs", found [1]' in capsys.readouterr().err
   edited.write_text('{')
   assert _tabular(*arguments) == 1
   assert 'cannot be read' in capsys.readouterr().err
   assert _tabular(*arguments, '--categories=visits') == 1
   assert 'already says what --categories would' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  'edit, complaint',
+  [
+    ({'inputs': {'agee': {'kind': 'number'}}}, '(the kind ignored in {})'),
+    ({'inputs': {'plan': {'kind': 'number'}}}, 'in {}, the kind category'),
+    ({'inputs': {'plan': {'kind': 'date'}}}, 'in {}, the kind category'),
+    ({'weight': 'agee'}, 'in {}, weight: there is no column'),
+    ({'targets': {'city': {'kind': 'regression'}}}, 'kind multiclass in {}'),
+    ({'targets': {'plan': {'kind': 'ordinal'}}}, 'lowest first, in {}'),
+    ({'inputs': {}}, 'the inputs of the schema are empty'),
+  ],
+)
+def test_mistakes_in_a_schema_name_its_file(edit, complaint, tmp_path, capsys):
+  table, file = _table(tmp_path / 'a.csv', 60), tmp_path / 'edited.json'
+  schema = {
+    'inputs': {'age': {'kind': 'number'}},
+    'targets': {'churn': {'kind': 'binary'}},
+  }
+  file.write_text(json.dumps({**schema, **edit}))
+  run = f'--out_dir={tmp_path / "run"}'
+  assert _tabular(f'--data={table}', f'--schema={file}', run, *TINY) == 1
+  error = capsys.readouterr().err
+  assert complaint.format(file) in error and error.count('\n') == 1, error
+  assert '--' not in error
+
+
+def test_a_target_in_another_encoding(tmp_path, capsys):
+  path = tmp_path / 'a.csv'
+  rows = ''.join(f'{i},{i % 2}\n' for i in range(40))
+  path.write_bytes(f'a,größe\n{rows}'.encode('mac_roman'))
+  arguments = (f'--data={path}', '--targets=größe', f'--out_dir={tmp_path}/run')
+  assert _tabular(*arguments, *TINY) == 1
+  error = capsys.readouterr().err
+  assert 'pass its --encoding' in error and error.count('\n') == 1, error
+
+
+def test_a_schema_shows_letters_as_they_are(tmp_path):
+  schema = library.infer({'größe': ['s', 'l'] * 9, 'y': range(18)}, 'y')
+  path = tmp_path / 'schema.json'
+  launcher_files.write_json(path, schema.to_json(), ensure_ascii=False)
+  assert 'größe' in path.read_text(encoding='utf-8')
+  assert library.Schema.from_json(launcher_files.read_json(path)) == schema
 
 
 @pytest.mark.parametrize(
@@ -481,7 +554,8 @@ def test_new_tables_that_do_not_fit(
     (['--predict_to={run}/model/a.csv'], 'is a saved model'),
     (['--predict_to={run}'], 'is a folder'),
     (['--predict_to=a.xlsx'], 'must end in .csv or .parquet'),
-    (['--predict_to=/nowhere/a.csv'], 'cannot write'),
+    (['--predict_to=/nowhere/a.csv'], 'create the folder /nowhere first'),
+    (['--predict_to=a.csv', '--model={new}'], 'is a file: name the folder'),
     (['--predict_to=a.csv', '--epochs=2'], '--epochs has no effect'),
     (['--predict_to=a.csv', '--index_column=id'], 'is not a column'),
     (['--predict_to=a.csv', '--model=nowhere'], 'expected a model folder'),
@@ -497,6 +571,15 @@ def test_predictions_that_cannot_be_written(
   error = capsys.readouterr().err
   assert complaint in error and error.count('\n') == 1, error
   assert new.read_bytes() == before and not pathlib.Path('a.csv').exists()
+
+
+def test_a_run_that_is_not_finished_has_no_model(finished, tmp_path, capsys):
+  run, _, new = finished
+  shutil.copy(run / 'schema.json', tmp_path)
+  out = tmp_path / 'a.csv'
+  arguments = (f'--data={new}', f'--model={tmp_path}', f'--predict_to={out}')
+  assert _tabular(*arguments) == 1
+  assert 'is a run that is not finished' in capsys.readouterr().err
 
 
 def test_census_as_a_table_is_encoded_alike(tmp_path):

@@ -436,6 +436,10 @@ BAD_FITS = {
   'architecture must return a model': {'architecture': _no_model},
   'must take the arguments tasks and encoder': {'architecture': lplmtl.MLP},
   'balancer must be a constructor': {'balancer': 'equal'},
+  'widths must have an entry for each level': {
+    'widths': (),
+    'architecture': lplmtl.SPLE,
+  },
   "'rare' has no label in the 12 validation rows": {
     'targets': {'late': 'binary', 'rare': 'regression'}
   },

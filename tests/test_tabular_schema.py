@@ -171,6 +171,15 @@ def test_edits_that_do_not_fit_the_table(schema, edit, message):
     tabular.complete(Schema.from_json(data), FRAME)
 
 
+def test_a_dict_is_no_schema():
+  for use in (
+    tabular.train,
+    lambda frame, schema: tabular.complete(schema, frame),
+  ):
+    with pytest.raises(ValueError, match='must be a Schema.*found dict'):
+      use(FRAME, {'a': 1})
+
+
 def test_columns_with_a_part_of_their_own_are_no_inputs(schema):
   assert 'weight' not in schema.inputs
   options = tabular.Options(time='signup', group='city', split='member')

@@ -22,9 +22,18 @@ def write_text(path: pathlib.Path, text: str) -> None:
   write_bytes(path, text.encode('utf-8'))
 
 
-def write_json(path: pathlib.Path, data: Any) -> None:
-  """Writes JSON, indented, with null for NaN; see `write_bytes`."""
-  write_text(path, _dumps(data, indent=2))
+def write_json(
+  path: pathlib.Path, data: Any, *, ensure_ascii: bool = True
+) -> None:
+  """Writes JSON, indented, with null for NaN; see `write_bytes`.
+
+  Args:
+    path: the file.
+    data: what it holds.
+    ensure_ascii: whether other characters are escaped; a file to be edited has
+      them as they are.
+  """
+  write_text(path, _dumps(data, 2, ensure_ascii))
 
 
 def write_json_lines(path: pathlib.Path, records: Iterable[Any]) -> None:
@@ -42,6 +51,13 @@ def read_json(path: pathlib.Path) -> Any:
   return figures.from_json(files.read_json(path))
 
 
-def _dumps(data: Any, indent: int | None = None) -> str:
-  plain = figures.to_json(data)
-  return json.dumps(plain, indent=indent, allow_nan=False) + '\n'
+def _dumps(
+  data: Any, indent: int | None = None, ensure_ascii: bool = True
+) -> str:
+  text = json.dumps(
+    figures.to_json(data),
+    indent=indent,
+    allow_nan=False,
+    ensure_ascii=ensure_ascii,
+  )
+  return f'{text}\n'

@@ -44,14 +44,17 @@ _HELP = {'--help', '-help', '-h', '--helpshort', '--helpfull'}
 
 
 @contextlib.contextmanager
-def command(interrupted: str = '') -> Iterator[Callable[..., None]]:
+def command(
+  interrupted: str | Callable[[], str] = '',
+) -> Iterator[Callable[..., None]]:
   """Ends a command with one line, whether it fails or is interrupted.
 
   Exit codes are those of shells: 1 after a mistake, 128 plus the number of the
   signal after an interrupt.
 
   Args:
-    interrupted: printed when SIGINT or SIGTERM ends the command.
+    interrupted: printed when SIGINT or SIGTERM ends the command; or a function
+      that returns it.
 
   Yields:
     A function `ready` to call once all packages are imported. Until then either
@@ -61,8 +64,9 @@ def command(interrupted: str = '') -> Iterator[Callable[..., None]]:
   """
 
   def leave(number: int, *_: object) -> None:
-    if interrupted:
-      print(interrupted, file=sys.stderr)
+    text = interrupted() if callable(interrupted) else interrupted
+    if text:
+      print(text, file=sys.stderr)
     sys.exit(128 + number)
 
   def ready(config: Config | None = None) -> None:

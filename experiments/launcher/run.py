@@ -107,7 +107,9 @@ def _execute(
     summary.print_former_targets(
       console, earlier.schema_of_file(folder / run_folder.SCHEMA), schema
     )
-    files.write_json(folder / run_folder.SCHEMA, schema.to_json())
+    files.write_json(
+      folder / run_folder.SCHEMA, schema.to_json(), ensure_ascii=False
+    )
   data_seconds = time.perf_counter() - start
   summary.print_data(console, data.facts)
   with (

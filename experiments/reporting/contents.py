@@ -102,20 +102,42 @@ def _check_same_data(parts: Sequence[tuple[pathlib.Path, Any]]) -> None:
     data, config = content['data'], content['config']
     return {
       'data set': data['statement'],
-      'files': {s: f['sha256'] for s, f in data['files'].items()},
       'validation': config.get('validation', 'tenth'),  # as in a table
       'split_seed': config['split_seed'],
     }
 
   first_path, first = parts[0]
   for path, content in parts[1:]:
+    both = f'{first_path} and {path} use different data and cannot be compared'
     expected, found = rows(first), rows(content)
     for name, value in expected.items():
       if found[name] != value:
-        raise InputError(
-          f'{first_path} and {path} use different data and cannot be '
-          f'compared: {name} is {value!r} and {found[name]!r}'
-        )
+        raise InputError(f'{both}: {name} is {value!r} and {found[name]!r}')
+    if different := _different_files(first['data'], content['data']):
+      raise InputError(f'{both}: they differ in {different}')
+
+
+def _different_files(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+  """Returns which files differ, by checksum, of two that are called alike."""
+  files_ = {**other['files'], **one['files']}
+  different = [
+    name for name in files_ if _checksum(one, name) != _checksum(other, name)
+  ]
+  if different == ['schema']:
+    targets = [', '.join(data.get('targets', ())) for data in (one, other)]
+    if targets[0] != targets[1]:
+      return f'their targets, {targets[0]} and {targets[1]}'
+    return 'their schema.json'
+  # The means in a schema, say, follow from the other files.
+  return ', '.join(
+    f'the content of {files_[name].get("file", name)}'
+    for name in different
+    if name != 'schema'
+  )
+
+
+def _checksum(data: Mapping[str, Any], name: str) -> Any:
+  return data['files'].get(name, {}).get('sha256')
 
 
 def _names(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:

@@ -56,7 +56,7 @@ def make_model(
 
   Raises:
     ValueError: the architecture does not take tasks and an encoder, or returns
-      something else than a model.
+      something else than a model, or it has levels and `widths` is empty.
   """
   rate = settings.dropout if dropout is None else dropout
 
@@ -77,6 +77,11 @@ def make_model(
       f'architecture must take the arguments tasks and encoder, found {maker!r}'
     )
   sizes = {k: v for k, v in offered.items() if k in takes and k not in given}
+  if 'levels' in sizes and not settings.widths:
+    raise ValueError(
+      'widths must have an entry for each level of experts, such as (32, 32); '
+      'found none'
+    )
   model = maker(tasks=tuple(tasks), encoder=columns, **sizes)
   if not hasattr(model, 'apply') or not hasattr(model, 'tasks'):
     raise ValueError(

@@ -16,6 +16,7 @@ from lplmtl.tabular.facts import Facts
 from lplmtl.tabular.schema import (
   USED,
   Schema,
+  check_is_schema,
   label_columns,
   output_columns,
 )
@@ -138,6 +139,7 @@ def check_schema(schema: Schema, columns: Mapping[Any, Column]) -> None:
     ValueError: a column is absent, a target or a weight is an input, a class
       occurs twice, or nothing is left to learn from.
   """
+  check_is_schema(schema)
   check_filled(columns)
   check_columns(schema, columns)
   if not schema.targets:
@@ -166,6 +168,11 @@ def check_schema(schema: Schema, columns: Mapping[Any, Column]) -> None:
 
 def check_inputs(schema: Schema) -> None:
   """Raises ValueError if there is no input, or a target is one."""
+  if not schema.inputs:
+    raise ValueError(
+      'the inputs of the schema are empty: list the columns to predict from, '
+      '{"name": {"kind": ...}, ...}'
+    )
   used = [name for name, one in schema.inputs.items() if one.kind in USED]
   for name, target in schema.targets.items():
     for column in label_columns(name, target):

@@ -20,7 +20,7 @@ from lplmtl.tabular import (
 )
 from lplmtl.tabular.predictor import Predictor
 from lplmtl.tabular.preparation import prepare
-from lplmtl.tabular.schema import Schema, Target
+from lplmtl.tabular.schema import Schema, Target, check_is_schema
 from lplmtl.tabular.settings import Settings
 
 # In fewer rows, values are new by chance.
@@ -223,11 +223,7 @@ class Estimator(parameters.Parameters):
   def _asked(self) -> Any:
     if self.schema is None:
       return self.targets
-    if not isinstance(self.schema, Schema):
-      raise ValueError(
-        'schema must be a Schema, such as tabular.infer or Schema.from_json '
-        f'returns, found {type(self.schema).__name__}'
-      )
+    check_is_schema(self.schema)
     return self.schema.targets
 
   def _check_tune(self) -> None:

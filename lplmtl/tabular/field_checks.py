@@ -15,11 +15,19 @@ _TYPES = {
 }
 
 
-def check_names(what: str, fields: Any, cls: Any) -> None:
-  """Raises ValueError unless `fields` are some of those of a dataclass."""
+def check_names(what: str, fields: Any, cls: Any, first: str = 'kind') -> None:
+  """Raises ValueError unless `fields` are some of those of a dataclass.
+
+  Args:
+    what: what to call it in messages.
+    fields: `{name: value}`, if it is as it should be.
+    cls: the dataclass.
+    first: the field that a message names as an example.
+  """
   if not isinstance(fields, Mapping):
     raise ValueError(
-      f'{what} must be an object with fields such as "kind", found {fields!r}'
+      f'{what} must be an object with fields such as "{first}", found '
+      f'{fields!r}'
     )
   known = [field.name for field in dataclasses.fields(cls)]
   for name in fields:

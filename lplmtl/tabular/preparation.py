@@ -13,7 +13,7 @@ from lplmtl.columns import Column, RowError
 from lplmtl.tables import Tables
 from lplmtl.tabular import checks, facts, labels, splits, targets
 from lplmtl.tabular.predictor import Predictor
-from lplmtl.tabular.schema import Schema
+from lplmtl.tabular.schema import Schema, check_is_schema
 from lplmtl.tabular.settings import Settings
 
 Columns = Mapping[Any, Column]
@@ -56,6 +56,7 @@ def prepare(
     start: provides the schema and the tables, which are fitted otherwise.
     complete: returns the schema, from the one above and the training rows.
   """
+  check_is_schema(schema)
   numbers: Mapping[str, np.ndarray] = {}
   if validation is None:
     frame, validation, numbers = separate(frame, schema, settings)

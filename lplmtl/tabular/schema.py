@@ -204,7 +204,7 @@ class Schema(Given):
     Raises:
       ValueError: a field is unknown, or does not hold what it should.
     """
-    field_checks.check_names('the schema', data, cls)
+    field_checks.check_names('the schema', data, cls, 'inputs')
     for name in ('inputs', 'targets'):
       if name not in data:
         raise ValueError(f'the schema lacks {name!r}; found {list(data)}')
@@ -218,6 +218,15 @@ class Schema(Given):
       field_checks.check_texts('missing', data['missing'])
       fields['missing'] = tuple(data['missing'])
     return cls(**fields)
+
+
+def check_is_schema(schema: Any) -> None:
+  """Raises ValueError unless it is a Schema."""
+  if not isinstance(schema, Schema):
+    raise ValueError(
+      'schema must be a Schema, such as tabular.infer or Schema.from_json '
+      f'returns, found {type(schema).__name__}'
+    )
 
 
 def label_columns(name: str, target: Target | None) -> tuple[Any, ...]:

@@ -102,8 +102,23 @@ def _encoding(sample: bytes, is_whole: bool) -> str:
     # A character may be cut off at the end of the sample.
     codecs.getincrementaldecoder('utf-8')().decode(sample, final=is_whole)
   except UnicodeDecodeError:
-    return 'cp1252'  # what spreadsheets write in the west
+    return 'utf-8' if _is_spoiled_utf8(sample) else 'cp1252'
   return 'utf-8'
+
+
+def _is_spoiled_utf8(sample: bytes) -> bool:
+  """Returns whether a text that is no UTF-8 was meant to be.
+
+  Otherwise it is cp1252, which spreadsheets write in the west. That lacks five
+  bytes, and its letters seldom happen to be characters of UTF-8.
+  """
+  try:
+    sample.decode('cp1252')
+  except UnicodeDecodeError:
+    return True
+  good = sum(not char.isascii() for char in sample.decode('utf-8', 'ignore'))
+  bad = sample.decode('utf-8', 'replace').count('\ufffd')
+  return good > bad
 
 
 def _split(lines: list[str], separator: str) -> list[list[str]]:
@@ -155,7 +170,7 @@ class Decoded:
 
   def __init__(self, head: bytes, stream: BinaryIO, encoding: str, name: str):
     self._head, self._stream, self._name = head, stream, name
-    self._encoding = encoding
+    self._encoding, self._line = encoding, 1
     is_utf8 = codecs.lookup(encoding).name == 'utf-8'
     self._decoder = (
       None if is_utf8 else codecs.getincrementaldecoder(encoding)()
@@ -170,10 +185,12 @@ class Decoded:
     try:
       text = self._decoder.decode(found, final=not found)
     except UnicodeDecodeError as error:
+      line = self._line + error.object.count(b'\n', 0, error.start)
       raise InputError(
-        f'{self._name}: expected {self._encoding}, found byte '
+        f'{self._name}, line {line}: expected {self._encoding}, found byte '
         f'0x{error.object[error.start]:02x}: pass the right --encoding'
       ) from error
+    self._line += text.count('\n')
     if found and not text:  # part of a character, or a mark at the beginning
       return self.read(size)
     return text.encode()

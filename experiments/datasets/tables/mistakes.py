@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from experiments.datasets.tables import flags
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl.tables import RowError
@@ -30,22 +31,52 @@ _FLAGS = (
    'in schema.json, give one of the targets another name, and its column in '
    'columns'),
 )  # fmt: skip
+# The same where a schema file takes the place of those flags.
+_IN_FILE = (
+  (r'^(task_weights|weight|split|time|group)(?=(?: of .*)?: there is no)',
+   r'in FILE, \1'),
+  (r'\bname (it|the column) in (number|date)s\b',
+   r'give \1 the kind \2 in FILE'),
+  (r'\bin missing\b', 'in the list missing of FILE'),
+  (r'\(ignore\)', '(the kind ignored in FILE)'),
+  (r'\bmake it (?:a )?(category|multiclass)\b',
+   r'give it the kind \1 in FILE'),
+  (r'give them as classes, lowest first, as in Target.*',
+   'list its classes, lowest first, in FILE'),
+  (r'give one of the targets another name, as in .*',
+   'in FILE, give one of the targets another name, and its column in columns'),
+)  # fmt: skip
 
 
-def in_flags(text: str) -> str:
-  """Returns what the library says on one line, with the names of flags."""
+def in_flags(text: str, schema: str = '') -> str:
+  """Returns what the library says on one line, in words of a command.
+
+  Args:
+    text: what it says.
+    schema: the file of --schema, which says what some flags would otherwise;
+      '' if there is none.
+  """
   text = ' '.join(text.split())
-  for words, flag in _FLAGS:
-    text = re.sub(words, flag, text)
+  file = schema.replace('\\', r'\\')  # in a replacement
+  for words, ours in _IN_FILE if schema else _FLAGS:
+    text = re.sub(words, ours.replace('FILE', file), text)
   return text
 
 
-def check_names(config: Config, columns: Collection[Any]) -> None:
+def check_names(
+  config: Config, columns: Collection[Any], written: str = ''
+) -> None:
   """Refuses columns that the table lacks, where a flag gives more than a name.
+
+  Args:
+    config: the flags.
+    columns: the names that there are.
+    written: how the table is written, as `dialect.Dialect` says it.
 
   Raises:
     InputError: there is no such column, kind of target or format of dates.
   """
+  _check_encoding(config, columns, written)
   for text in config.targets:
     name, _, kind = text.rpartition(':')
     is_known = text in columns or kind in schemas.TARGET_KINDS
@@ -67,8 +98,29 @@ def check_names(config: Config, columns: Collection[Any]) -> None:
     raise InputError(f'--index_column={name} is not a column{near}')
 
 
+def _check_encoding(
+  config: Config, columns: Collection[Any], written: str
+) -> None:
+  """Refuses a target whose letters the table may have in another encoding."""
+  if config.encoding or 'cp1252' not in written:
+    return
+  for name, target in flags.targets(config).items():
+    for column in schemas.label_columns(name, target):
+      if column not in columns and not column.isascii():
+        near = hints.nearest(column, columns)
+        raise InputError(
+          f'target {name!r}: there is no column {column!r}{near}'
+          f'{"" if near.endswith("?") else ";"} the table was taken for '
+          'cp1252: pass its --encoding, if that is another'
+        )
+
+
 def of_row(
-  error: RowError, file: str, row: int, is_new: bool = False
+  error: RowError,
+  file: str,
+  row: int,
+  is_new: bool = False,
+  schema: str = '',
 ) -> InputError:
   """Returns what to say about a value that cannot be encoded.
 
@@ -77,10 +129,13 @@ def of_row(
     file: what to call the table.
     row: its number in the table, counted from 0, as in predictions.
     is_new: whether the columns are known from training already.
+    schema: the file of --schema, or ''.
   """
   advice = 'correct the row or leave it out'
   if error.complaint.startswith(tuple(f'must hold {k}' for k in _KINDS)):
-    advice = f'correct this field or leave it empty; {_advice(error, is_new)}'
+    advice = (
+      f'correct this field or leave it empty; {_advice(error, is_new, schema)}'
+    )
   return InputError(
     f'{file}, row {row} (counted from 0): {error.column} {error.complaint}: '
     f'{advice}'
@@ -95,12 +150,21 @@ def of_weight(error: RowError, file: str, row: int) -> InputError:
   )
 
 
-def _advice(error: RowError, is_new: bool) -> str:
+def _advice(error: RowError, is_new: bool, schema: str) -> str:
   """Returns what to do if the whole column is written so."""
   if is_new:
     return 'if the whole column is so, write it as the training table does'
   name: Any = error.column
+  is_date = error.complaint.startswith('must hold dates')
+  if schema:
+    cure = 'missing names texts without a value'
+    if is_date:
+      cure = 'format says how dates are written'
+    return (
+      f'in {schema}, the kind category reads the column as categories, and '
+      f'{cure}'
+    )
   others = f'--categories={name} reads the column as categories'
-  if error.complaint.startswith('must hold dates'):
+  if is_date:
     return f'"--dates={name}:%d/%m/%Y" gives another format, and {others}'
   return f'{others}, and --missing names texts without a value'

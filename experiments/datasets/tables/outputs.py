@@ -21,9 +21,15 @@ ROW = 'row'  # the column of row numbers, where no column names the rows
 
 
 def describe(
-  schema: tabular.Schema, columns: Mapping[Any, Column]
+  schema: tabular.Schema, columns: Mapping[Any, Column], file: str = ''
 ) -> list[rich_table.Table]:
-  """Returns tables of what each column is, and of the classes."""
+  """Returns tables of what each column is, and of the classes.
+
+  Args:
+    schema: of the table.
+    columns: its training rows.
+    file: that of --schema, or ''.
+  """
   rows = [
     (
       str(row['column']),
@@ -31,7 +37,7 @@ def describe(
       f'{row["missing"]:.1%}' if row['missing'] else '',
       f'{row["distinct"]:,}',
       _short(str(row['example'])),
-      mistakes.in_flags(str(row['note'])),
+      mistakes.in_flags(str(row['note']), file),
     )
     for row in tabular.describe(schema, columns)
   ]

@@ -76,8 +76,7 @@ def predict(
         f'--{name} has no effect on predictions: leave it out (the model '
         'already knows what the columns are)'
       )
-  if (folder / run_folder.MODEL).is_dir():
-    folder = folder / run_folder.MODEL
+  folder = _model_folder(folder)
   _check(config, target)
   try:
     predictor = tabular.load(folder)
@@ -112,6 +111,26 @@ def predict(
     display.make_console().print(line, soft_wrap=True)
 
 
+def _model_folder(folder: pathlib.Path) -> pathlib.Path:
+  """Returns the folder of the model of a run, or the model folder itself."""
+  if folder.is_file():
+    raise InputError(
+      f'--model={folder} is a file: name the folder of a run, or the model '
+      'folder in it'
+    )
+  if (folder / run_folder.MODEL).is_dir():
+    return folder / run_folder.MODEL
+  if any(
+    (folder / name).exists()
+    for name in (run_folder.SCHEMA, run_folder.CHECKPOINTS)
+  ):
+    raise InputError(
+      f'--model={folder} is a run that is not finished: the same command as '
+      'before resumes it, and then writes the model'
+    )
+  return folder
+
+
 def _check(config: Config, target: str) -> None:
   """Refuses to replace what is being read."""
   if target == STDOUT:
@@ -123,6 +142,11 @@ def _check(config: Config, target: str) -> None:
     raise InputError(
       f'--predict_to={target} must end in .csv or .parquet, or be - for '
       'standard output'
+    )
+  if not path.parent.is_dir():
+    raise InputError(
+      f'cannot write --predict_to={target}: create the folder {path.parent} '
+      'first'
     )
   if config.data != sources.STDIN:
     for source in sources.find('data', config.data):

@@ -45,14 +45,14 @@ def load(
 ) -> base.Source:
   """Reads the table that a Config names; see `base.Load`."""
   given = _given_schema(config, saved)
-  with inputs_of_users(console):
+  with inputs_of_users(console, config.schema):
     options = flags.options(config)
     rough = given or inference.before_split(options)
     parts, found = splits.read(config, rough, saved)
     memory.give_back()
     known = looked_at.Seen(parts['train'].columns)
     if not saved:
-      mistakes.check_names(config, known)
+      mistakes.check_names(config, known, found['data']['format'])
     if given is None:
       schema = tabular.infer(known, flags.targets(config), options)
     elif reader.num_rows(known):
@@ -60,23 +60,28 @@ def load(
     else:  # only rows to score, with the schema of a saved model
       schema = given
     if reader.num_rows(known):
-      for table in outputs.describe(schema, known):
+      for table in outputs.describe(schema, known, config.schema):
         console.print(table)
   facts = _facts(config, found, schema)
 
   def encode_rows(num_bins: int, tables: Tables | None = None) -> base.Data:
-    with inputs_of_users(console):
+    with inputs_of_users(console, config.schema):
       return encode(config, parts, schema, facts, num_bins, tables)
 
   return base.Source(tabular.make_tasks(schema), facts, {}, encode_rows)
 
 
 @contextlib.contextmanager
-def inputs_of_users(console: display.Console) -> Iterator[None]:
-  """Turns mistakes in a table into InputErrors, and warnings into lines."""
+def inputs_of_users(console: display.Console, file: str) -> Iterator[None]:
+  """Turns mistakes in a table into InputErrors, and warnings into lines.
+
+  Args:
+    console: for the lines.
+    file: that of --schema, or ''.
+  """
 
   def note(line: str) -> None:
-    console.print(mistakes.in_flags(line), soft_wrap=True)
+    console.print(mistakes.in_flags(line, file), soft_wrap=True)
 
   with display.plain_warnings(note):
     try:
@@ -84,7 +89,7 @@ def inputs_of_users(console: display.Console) -> Iterator[None]:
     except InputError:
       raise
     except ValueError as error:
-      raise InputError(mistakes.in_flags(str(error))) from error
+      raise InputError(mistakes.in_flags(str(error), file)) from error
 
 
 def encode(
@@ -137,7 +142,9 @@ def encode(
   except InputError:
     raise
   except ValueError as error:
-    raise _mistake(error, part, schema, not is_trained) from error
+    raise _mistake(
+      error, part, schema, not is_trained, config.schema
+    ) from error
 
   def predict(model: nn.Module, params: PyTree) -> base.Predictions:
     predictor = tabular.Predictor(schema, tables, model, params)
@@ -166,15 +173,19 @@ def encode(
 
 
 def _mistake(
-  error: ValueError, part: splits.Part, schema: tabular.Schema, is_new: bool
+  error: ValueError,
+  part: splits.Part,
+  schema: tabular.Schema,
+  is_new: bool,
+  file: str,
 ) -> InputError:
   """Returns what to say about rows of a split that do not fit the schema."""
   if not isinstance(error, encoding.RowError):
-    return InputError(f'{part.file}: {mistakes.in_flags(str(error))}')
+    return InputError(f'{part.file}: {mistakes.in_flags(str(error), file)}')
   row = part.rows[error.row]
   if error.column in (schema.weight, *schema.task_weights.values()):
     return mistakes.of_weight(error, part.file, row)
-  return mistakes.of_row(error, part.file, row, is_new)
+  return mistakes.of_row(error, part.file, row, is_new, file)
 
 
 def _labels(
@@ -195,7 +206,7 @@ def _check_labels(where: Mapping[str, np.ndarray], what: str) -> None:
       raise InputError(
         f'target {name!r} has no label in the {len(known)} {what} rows: leave '
         'it out, or split the rows in another way (--split_seed, '
-        '--split_column)'
+        'or a column that says the split)'
       )
 
 

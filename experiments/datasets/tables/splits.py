@@ -68,7 +68,9 @@ def read(
       table.columns, schema, config.split_seed, test=is_drawn
     )
   except encoding.RowError as error:
-    raise mistakes.of_row(error, file, error.row) from error
+    raise mistakes.of_row(
+      error, file, error.row, schema=config.schema
+    ) from error
   parts = _taken(table.columns, rows, file)
   if config.test_data:
     table = reader.read(config, schema.missing, 'test_data')
