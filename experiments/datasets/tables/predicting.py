@@ -120,10 +120,9 @@ def _model_folder(folder: pathlib.Path) -> pathlib.Path:
     )
   if (folder / run_folder.MODEL).is_dir():
     return folder / run_folder.MODEL
-  if any(
-    (folder / name).exists()
-    for name in (run_folder.SCHEMA, run_folder.CHECKPOINTS)
-  ):
+  started = (run_folder.SCHEMA, run_folder.CHECKPOINTS)
+  is_started = any((folder / name).exists() for name in started)
+  if is_started and not (folder / run_folder.RESULTS).exists():
     raise InputError(
       f'--model={folder} is a run that is not finished: the same command as '
       'before resumes it, and then writes the model'
