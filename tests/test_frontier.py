@@ -10,9 +10,23 @@ import pandas as pd
 import pytest
 
 from experiments import census, compare, compress
-from experiments.comparison import networks
-from experiments.frontier import dense, families, knees, outputs, points
+from experiments.comparison import cells, networks
+from experiments.comparison import plan as comparison
+from experiments.datasets.census import loading, protocol
+from experiments.frontier import (
+  additive,
+  candidates,
+  dense,
+  families,
+  knees,
+  outputs,
+  plan,
+  points,
+  rivals,
+  trees,
+)
 from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
 from lplmtl import tables
 from tests import launching
 
@@ -286,6 +300,80 @@ def test_small_networks_learn_from_the_teacher(tmp_path, monkeypatch, capsys):
   assert net['multiply_adds'] < min(r['multiply_adds'] for r in dense_rows)
   for scored in net['test'].values():
     assert scored['auc']['mean'] > 0.6
+
+
+def _rival(data, budgets, calls, **asked):
+  """In place of trees: the labels, 3 bytes below the budget; 800 at least."""
+  calls.append(asked)
+  if max(budgets) < 800:
+    raise ValueError('the smallest takes 800 bytes')
+  return {
+    budget: candidates.Candidate(
+      budget - 3,
+      {'income': {name: 1 for name in trees.Setting._fields}},
+      *(
+        {n: x[:, None].astype(np.float32) for n, x in rows.labels.items()}
+        for rows in (data.validation, data.test)
+      ),
+    )
+    for budget in budgets
+    if budget >= 800
+  }
+
+
+def _rivals(folder, family, budgets, taught=None):
+  """Returns the points of a family, and how `_rival` was called."""
+  calls = []
+  raw = loading.read('sample', num_rows=300)
+  data = protocol.encode(raw, ('income', 'marital'), num_bins=4)
+  config = Config(num_seeds=3, seed=5)
+  network = dense.Trained('ple', config, None, None, data)
+  asked = plan.Plan(
+    comparison.Plan(config, {'ple': {}}, {}, {}, 1, 'ple'), (family,), budgets
+  )
+  with pytest.MonkeyPatch.context() as patch:
+    make = functools.partial(_rival, calls=calls)
+    patch.setattr(trees, 'candidates', make)
+    patch.setattr(additive, 'candidates', make)
+    store = cells.Store(folder, {})
+    folder.mkdir(exist_ok=True)
+    made = rivals.points(family, asked, network, taught, store)
+    found = []
+    for point in made:
+      try:
+        found.append(point.make())
+      except ValueError as error:
+        found.append(str(error))
+  return found, calls
+
+
+def test_trees_of_all_budgets_are_fitted_once_a_seed(tmp_path):
+  """And kept: the first seed tries all settings, the others what it chose."""
+  found, calls = _rivals(tmp_path / 'a', 'trees', (600, 900, 1800))
+  assert [call['seed'] for call in calls] == [5, 6, 7]
+  assert calls[0]['settings'] is None and calls[0]['teacher'] is None
+  assert calls[1]['settings'] == calls[2]['settings']
+  assert trees.Setting(1, 1, 1, 1, 1) in calls[1]['settings']['income']
+  small, *others = found
+  assert small == '600 bytes are too few: the first budget that suffices is 900'
+  for scored, size in zip(others, (897, 1797), strict=True):
+    assert scored.num_bytes == [size] * 3 and scored.multiply_adds is None
+    assert scored.test['marital'].shape[::2] == (3, 1)
+  again, calls = _rivals(tmp_path / 'a', 'trees', (600, 900, 1800))
+  assert not calls and again[0] == small
+  np.testing.assert_array_equal(
+    again[1].test['income'], found[1].test['income']
+  )
+
+
+def test_no_budget_suffices(tmp_path):
+  found, calls = _rivals(tmp_path / 'a', 'trees', (100, 200))
+  assert found == ['the smallest takes 800 bytes'] * 2 and len(calls) == 3
+
+
+def test_an_additive_model_is_fitted_once(tmp_path):
+  (scored,), calls = _rivals(tmp_path / 'a', 'additive', (900,))
+  assert scored.num_bytes == [897] * 3 and len(calls) == 1
 
 
 def _row(name, family, size, auc, verdict='undecided', budget=1):

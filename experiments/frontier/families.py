@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from experiments.comparison.cells import Store
 from experiments.datasets.base import Data
-from experiments.frontier import net, teacher
+from experiments.frontier import net, rivals, teacher
 from experiments.frontier.dense import Trained
-from experiments.frontier.plan import NET, Plan
+from experiments.frontier.plan import DISTILLED_TREES, NET, Plan
 from experiments.frontier.points import Point
 
 
@@ -26,6 +26,14 @@ def points(
     store: of the finished cells.
     note: called with lines for a person.
   """
-  if NET not in plan.families:
-    return []
-  return net.points(plan, teacher.make(network, raw, store, note))
+  taught = None
+  if {NET, DISTILLED_TREES} & set(plan.families):
+    taught = teacher.make(network, raw, store, note)
+  found: list[Point] = []
+  for family in plan.families:
+    if family == NET and taught:
+      found += net.points(plan, taught)
+      continue
+    of_family = taught if family == DISTILLED_TREES else None
+    found += rivals.points(family, plan, network, of_family, store)
+  return found

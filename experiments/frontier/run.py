@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments.comparison import (
+  boosting,
   cells,
   folder,
   results,
@@ -17,7 +18,7 @@ from experiments.comparison import run as comparison
 from experiments.datasets.base import Data, Dataset
 from experiments.frontier import dense, families, knees, outputs
 from experiments.frontier.dense import Dense
-from experiments.frontier.plan import Plan
+from experiments.frontier.plan import DISTILLED_TREES, TREES, Plan
 from experiments.frontier.points import Point
 from experiments.launcher import display, lock, options, run_folder, unused
 from experiments.launcher.errors import InputError
@@ -61,6 +62,8 @@ def check(plan: Plan, dataset: Dataset) -> None:
   """Refuses what cannot be fitted, before any data is read."""
   configs = []
   dataset.check(plan.dense.base)
+  if {TREES, DISTILLED_TREES} & set(plan.families):
+    boosting.package()
   for name, fields in plan.dense.rows.items():
     tried = list(plan.dense.tuning_configs(name).values())
     unused.refuse(tried, fields or {}, f'--dense={name}: ')
