@@ -149,6 +149,10 @@ def test_number_of_weights_by_hand():
   # Of 40 and 5 weights 4 and 1 stay (4.5 pruned rounds to 4), and 6 biases.
   assert compression.count_parameters(params) == 40 + 5 + 6
   assert kept == 4 + 1 + 6
+  # 5 and 1 bytes of masks; values of 4 bits in 2 and 1; biases of 4 bytes.
+  assert magnitude.sparse_bytes(sparse, bits=4) == 5 + 1 + 2 + 1 + 6 * 4
+  # Without zeros a mask would be a waste: 20 bytes, and 2.5.
+  assert magnitude.sparse_bytes(params, bits=4) == 20 + 3 + 6 * 4
 
 
 def test_mistakes(params):

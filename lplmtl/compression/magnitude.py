@@ -181,6 +181,33 @@ def keep_zeros(
   return _masked(optimizer, chosen, start, lambda step, params, masks: masks)
 
 
+def sparse_bytes(params: PyTree, bits: int = 32) -> int:
+  """Counts the bytes of sparse parameters: the masks, and what is not 0.
+
+  A matrix of n weights takes n bits that say which are 0, and the others; or
+  all n weights, if that is less. Other parameters are float32.
+
+  Args:
+    params: parameters, of one seed.
+    bits: of a weight in a matrix. Scales of integers are not counted.
+
+  Example:
+    >>> kernel = jnp.zeros((8, 4)).at[0].set(1.0)
+    >>> sparse_bytes({'kernel': kernel, 'bias': jnp.ones(4)})  # 4 + 16 + 16
+    36
+  """
+  total = 0
+  for name, leaf in leaves.names(params).items():
+    if leaves.is_matrix(name, leaf):
+      values = int(np.count_nonzero(leaf)) * bits
+      total += min(
+        -(-leaf.size // 8) - (-values // 8), -(-leaf.size * bits // 8)
+      )
+    else:
+      total += 4 * leaf.size
+  return total
+
+
 def matrices(
   params: PyTree, chosen: leaves.Choice = lambda name: True
 ) -> dict[str, Any]:
