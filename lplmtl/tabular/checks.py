@@ -163,16 +163,16 @@ def check_schema(schema: Schema, columns: Mapping[Any, Column]) -> None:
       check_known(role, (column,), columns)
   check_known('task_weights', schema.task_weights.values(), columns)
   check_known('task_weights', schema.task_weights, schema.targets, 'target')
-  check_inputs(schema)
-
-
-def check_inputs(schema: Schema) -> None:
-  """Raises ValueError if there is no input, or a target is one."""
   if not schema.inputs:
     raise ValueError(
       'the inputs of the schema are empty: list the columns to predict from, '
       '{"name": {"kind": ...}, ...}'
     )
+  check_inputs(schema)
+
+
+def check_inputs(schema: Schema) -> None:
+  """Raises ValueError if there is no input, or a target is one."""
   used = [name for name, one in schema.inputs.items() if one.kind in USED]
   for name, target in schema.targets.items():
     for column in label_columns(name, target):
