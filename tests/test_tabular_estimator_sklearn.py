@@ -264,7 +264,7 @@ def test_trials_of_a_round_have_the_same_sizes():
 
 
 @pytest.mark.slow
-def test_tuning(fixed_sizes, capfd):
+def test_tuning(fixed_sizes, monkeypatch, capfd):
   frame = table(NUM_VALIDATED)
   schema = tabular.infer(frame, 'late')
   settings, seen = tabular.Settings(**VALIDATED), []
@@ -276,13 +276,20 @@ def test_tuning(fixed_sizes, capfd):
   assert len({trial.settings.learning_rate for trial in tuned.trials}) == 4
   best = max(tuned.trials, key=lambda trial: trial.score)
   assert tuned.settings == best.settings
-  assert tuned == tabular.tune(frame, schema, settings, num_trials=3)
   assert capfd.readouterr() == ('', '')
   with pytest.raises(ValueError, match='needs validation rows'):
     bare = dataclasses.replace(settings, validation_share=0)
     tabular.tune(frame, schema, bare)
-  # The estimator trains with what was chosen, from the same rows.
+  # The estimator tries the same settings, and trains with the best of them on
+  # the same rows.
+  again, tune_rows = [], tuning.tune_rows
+  monkeypatch.setattr(
+    tuning,
+    'tune_rows',
+    lambda *given: again.append(tune_rows(*given)) or again[-1],
+  )
   model = tabular.Estimator({'late': 'binary'}, tune=3, **VALIDATED).fit(frame)
+  assert again == [tuned]
   chosen = tabular.train(frame, schema, tuned.settings)
   for old, new in zip(
     jax.tree.leaves(chosen.params),
