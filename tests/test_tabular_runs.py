@@ -13,6 +13,8 @@ import pytest
 from experiments import report, tabular
 from experiments.comparison import cells
 from experiments.launcher import earlier, figures, files, run_folder
+from experiments.launcher import run as runs
+from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from experiments.reporting import contents
 from lplmtl import resume
@@ -177,13 +179,19 @@ def test_a_table_that_has_changed_is_called_by_name(finished, tmp_path, capsys):
 
 
 def test_a_former_target_that_becomes_an_input_is_named(
-  finished, tmp_path, capsys
+  finished, tmp_path, monkeypatch, capsys
 ):
+  def stop(*_):
+    raise InputError('training begins')
+
+  monkeypatch.setattr(runs, '_train', stop)
   run = shutil.copytree(finished[0], tmp_path / 'run')
   (data, _, *rest) = finished[1]
   arguments = (data, '--targets=rare', *rest, f'--out_dir={run}', '--overwrite')
-  assert _tabular(*arguments) == 0
-  (line,) = re.findall('note: .*targets.*', capsys.readouterr().out)
+  assert _tabular(*arguments) == 1
+  shown = capsys.readouterr()
+  assert 'training begins' in shown.err
+  (line,) = re.findall('note: .*targets.*', shown.out)
   assert 'value' in line and '--ignore=value' in line
 
 

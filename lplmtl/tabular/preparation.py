@@ -1,4 +1,4 @@
-"""A table as arrays: its rows split, what they are completed, then encoded."""
+"""A table as arrays: rows split, the schema completed, columns encoded."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
