@@ -94,10 +94,10 @@ def _write(
 
 
 def _pieces(tables: Any, read: Read, num_rows: int) -> list[_Piece]:
-  places, flags = _places(tables)
+  to, flags = places(tables)
 
   def number(name: Any, column: Parsed) -> _Piece:
-    return _piece(name, tables.numerics[name], column, places[name])
+    return _piece(name, tables.numerics[name], column, to[name])
 
   def numbers(item: tuple[Any, Parsed]) -> list[_Piece]:
     return [number(*item)]
@@ -125,8 +125,11 @@ def _pieces(tables: Any, read: Read, num_rows: int) -> list[_Piece]:
   return pieces + [piece for some in found for piece in some]
 
 
-def _places(tables: Any) -> tuple[dict[Any, list[Place]], dict[Any, Place]]:
-  """Returns where the numbers go, and where the flags of dates go."""
+def places(tables: Any) -> tuple[dict[Any, list[Place]], dict[Any, Place]]:
+  """Returns where the numbers go, and where the flags of dates go.
+
+  Parts of dates are among the numbers, `{'signup.days': [...]}`.
+  """
   scalers = tables.numerics
   num_flags = sum(scaler.flag for scaler in scalers.values())
   num_flags += sum(date.flag for date in tables.dates.values())
@@ -134,18 +137,18 @@ def _places(tables: Any) -> tuple[dict[Any, list[Place]], dict[Any, Place]]:
   flags = itertools.count(len(tables.numbers))
   positions = itertools.count(len(tables.numbers) + num_flags)
   bins = itertools.count(len(tables.vocabularies))
-  places: dict[Any, list[Place]] = {}
+  found: dict[Any, list[Place]] = {}
   for name, scaler in scalers.items():
-    places[name] = []
+    found[name] = []
     if not scaler.only_bins:
-      places[name].append(('numeric', next(numbers)))
+      found[name].append(('numeric', next(numbers)))
     if scaler.flag:
-      places[name].append(('numeric', next(flags)))
+      found[name].append(('numeric', next(flags)))
     if scaler.interpolate:
-      places[name].append(('numeric', next(positions)))
+      found[name].append(('numeric', next(positions)))
     elif scaler.edges:
-      places[name].append(('categories', next(bins)))
-  return places, {
+      found[name].append(('categories', next(bins)))
+  return found, {
     name: ('numeric', next(flags))
     for name, date in tables.dates.items()
     if date.flag
@@ -194,7 +197,7 @@ def _look_up(
 
 
 def _encode(name: Any, scaler: Numeric, values: np.ndarray) -> list[np.ndarray]:
-  """Returns what numbers become, in the order of `_places`."""
+  """Returns what numbers become, in the order of `places`."""
   filled = scaler.fill_in(name, values)
   found = [] if scaler.only_bins else [scaler.encode(name, filled)]
   if scaler.flag:

@@ -298,6 +298,7 @@ ALLOWED = {
     'training',
   },
   'tabular.importance': {
+    '_tables_encode',
     'tables',
     'tabular.predictor',
     'tabular.scores',

@@ -138,6 +138,17 @@ def test_importance_finds_the_columns_of_the_arrays():
     assert parts[name] == {**before[name], 'numeric': moved}
 
 
+def test_importance_finds_the_flag_of_a_date_that_never_varies():
+  fitted = tables.fit(
+    {},
+    {'x': [1, 2, 4]},
+    dates={'day': (['2020-01-31', None, '2020-01-31'], '')},
+    rules=tables.Rules(fill_missing=True),
+  )
+  parts = dict(importance._columns(fitted))
+  assert parts['day'] == {'numeric': [1], 'categories': []}
+
+
 @pytest.mark.parametrize(
   ('change', 'complaint'),
   [

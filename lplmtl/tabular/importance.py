@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lplmtl import _tables_encode
 from lplmtl.tables import Tables
 from lplmtl.tabular import predictor as predicting
 from lplmtl.tabular import scores, targets
@@ -93,27 +94,22 @@ def _columns(tables: Tables) -> Iterator[tuple[Any, dict[str, list[int]]]]:
     yield name, {'categories': [i]}
   for i, name in enumerate(tables.hashed):
     yield name, {'hashed': [i]}
-  names, numbers = list(tables.numerics), list(tables.numbers)
-  bent = [name for name in names if tables.numerics[name].interpolate]
-  binned = [n for n in names if tables.numerics[n].edges and n not in bent]
-  # Bins are the last of the categories, positions the last of the numbers.
-  bins = {n: i for i, n in enumerate(binned, len(tables.vocabularies))}
-  places = {n: i for i, n in enumerate(bent, -len(bent))}
+  places, flags = _tables_encode.places(tables)
   parts = {
-    n: [f'{n}.{p}' for p in date.parts] for n, date in tables.dates.items()
+    name: [f'{name}.{part}' for part in date.parts]
+    for name, date in tables.dates.items()
   }
-  of_dates = {part for names in parts.values() for part in names}
-  sources = {name: [name] for name in names if name not in of_dates} | parts
+  of_dates = {part for some in parts.values() for part in some}
+  sources = {n: [n] for n in tables.numerics if n not in of_dates} | parts
   for name, made in sources.items():
-    flags = {tables.flags[part] for part in made if part in tables.flags}
-    flags |= {places[part] for part in made if part in places}
+    found = [place for part in made for place in places[part]]
+    if name in flags:
+      found.append(flags[name])
     yield (
       name,
       {
-        'numeric': sorted(
-          {numbers.index(part) for part in made if part in numbers} | flags
-        ),
-        'categories': [bins[part] for part in made if part in bins],
+        array: sorted(i for key, i in found if key == array)
+        for array in ('numeric', 'categories')
       },
     )
 
