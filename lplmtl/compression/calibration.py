@@ -36,6 +36,12 @@ def read(model: Any, params: PyTree, batch: Batch) -> Batch:
   return batch
 
 
+def check_criterion(criterion: Any, offered: tuple[str, ...]) -> None:
+  """Raises ValueError unless a criterion is one of those offered."""
+  if criterion not in offered:
+    raise ValueError(f'criterion must be one of {offered}, found {criterion!r}')
+
+
 def losses_of(model: Any, params: PyTree, batch: Batch) -> Array:
   """Returns the loss of each task, `[T]`, without dropout and penalties."""
   predictions, _ = _checks.model_outputs(

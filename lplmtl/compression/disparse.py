@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lplmtl import _checks
 from lplmtl.compression import calibration, leaves, magnitude
 from lplmtl.types import Array, Batch, PyTree
 
@@ -75,13 +76,7 @@ def prune(
     model, params, batch, criterion=criterion, batch_size=batch_size,
     chosen=chosen,
   )  # fmt: skip
-  masks = _masks(scores, share)
-  return leaves.map_named(
-    lambda name, x: (
-      jnp.where(masks[name], x, jnp.zeros_like(x)) if name in masks else x
-    ),
-    params,
-  )
+  return magnitude.mask(params, _masks(scores, share))
 
 
 def saliencies(
@@ -110,10 +105,7 @@ def saliencies(
   Raises:
     ValueError: as for `prune`.
   """
-  if criterion not in get_args(Criterion):
-    raise ValueError(
-      f'criterion must be one of {get_args(Criterion)}, found {criterion!r}'
-    )
+  calibration.check_criterion(criterion, get_args(Criterion))
   batch = calibration.read(model, params, batch)
   weights = magnitude.matrices(params, chosen)
   slopes = _slopes(model, params, batch, batch_size, list(weights))
@@ -129,12 +121,11 @@ def saliencies(
     scores = {
       'sensitivity': size * slope,
       'taylor': size**2 * slope,
-      'magnitude': np.broadcast_to(size, slope.shape),
+      'magnitude': size,
     }[criterion]
-    reached = slope.reshape(len(slope), -1).max(axis=1) > 0
-    scores = scores.astype(np.float64)  # a copy of what was broadcast
-    scores[~reached] = np.nan
-    result[name] = scores
+    axes = tuple(range(1, slope.ndim))
+    reached = slope.any(axis=axes, keepdims=True)
+    result[name] = np.where(reached, scores, np.nan)
   return result
 
 
@@ -146,7 +137,7 @@ def _slopes(
   names: list[str],
 ) -> dict[str, Array]:
   """Returns `sum_b |dL_k/dw|` by matrix, `[T, ...]`."""
-  num_rows = len(jax.tree.leaves(batch.features)[0])
+  num_rows = _checks.num_rows(batch.features)
   size = max(1, min(int(batch_size), num_rows))
   num_batches = num_rows // size
   batches = jax.tree.map(

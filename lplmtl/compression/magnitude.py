@@ -11,6 +11,7 @@ The first call has no validation rows, as `fit` would select an epoch before the
 last, whose share of zeros is smaller.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -66,7 +67,22 @@ def prune(
     name: _largest(jnp.abs(leaf), share)
     for name, leaf in matrices(params, chosen).items()
   }
-  return leaves.map_named(lambda name, x: _times(x, masks.get(name)), params)
+  return mask(params, masks)
+
+
+def mask(tree: PyTree, masks: Mapping[str, Any]) -> PyTree:
+  """Sets entries to 0.
+
+  Args:
+    tree: parameters, or gradients of them.
+    masks: `{matrix: bool of its shape}`, False for what becomes 0.
+  """
+  return leaves.map_named(
+    lambda name, x: (
+      jnp.where(masks[name], x, jnp.zeros_like(x)) if name in masks else x
+    ),
+    tree,
+  )
 
 
 def share_at(step: Any, share: float, begin: int, end: int) -> Array:
@@ -148,8 +164,8 @@ def gradual(
       weights = _values(params, chosen)
       # What is pruned is smaller than anything else.
       return tuple(
-        _largest(jnp.where(mask, jnp.abs(w), -1), now)
-        for w, mask in zip(weights, masks, strict=True)
+        _largest(jnp.where(stay, jnp.abs(w), -1), now)
+        for w, stay in zip(weights, masks, strict=True)
       )
 
     return jax.lax.cond(is_due | (step == end), prune_more, lambda: masks)
@@ -257,10 +273,9 @@ def _masked(
   ) -> tuple[PyTree, MaskedState]:
     names = list(matrices(params, chosen))
     masks = dict(zip(names, state.masks, strict=True))
-    gradient = leaves.map_named(
-      lambda name, x: _times(x, masks.get(name)), gradient
+    updates, inner = full.update(
+      mask(gradient, masks), state.inner, params, **extra
     )
-    updates, inner = full.update(gradient, state.inner, params, **extra)
     step = state.step + 1
     after = optax.apply_updates(params, updates)
     new = masks_at(step, after, state.masks)
@@ -283,12 +298,8 @@ def _largest(scores: Array, share: Any) -> Array:
   count = jnp.rint(share * scores.size).astype(jnp.int32)
   order = jnp.argsort(scores.reshape(-1), stable=True)
   ranks = jnp.arange(scores.size, dtype=jnp.int32)
-  mask = jnp.zeros(scores.size, bool).at[order].set(ranks >= count)
-  return mask.reshape(scores.shape)
-
-
-def _times(x: Array, mask: Array | None) -> Array:
-  return x if mask is None else jnp.where(mask, x, jnp.zeros_like(x))
+  stay = jnp.zeros(scores.size, bool).at[order].set(ranks >= count)
+  return stay.reshape(scores.shape)
 
 
 def check_share(share: Any, least_is_out: bool = False) -> None:

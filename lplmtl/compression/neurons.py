@@ -73,8 +73,7 @@ def prune(
       'share must be a number above 0 and below 1, the share of units that go '
       f'(1 would prune everything); found {share!r}'
     )
-  scores = importances(model, params, batch, criterion=criterion, chosen=chosen)
-  layers = _layers(model, params, batch, chosen)
+  layers, scores = _scored(model, params, batch, criterion, chosen)
   kept = _choose(layers, scores, share)
   smaller, new = units.remove(model, params, layers, kept)
   masked = units.mask(params, layers, kept)
@@ -100,10 +99,18 @@ def importances(
   Raises:
     ValueError: as for `prune`.
   """
-  if criterion not in get_args(Criterion):
-    raise ValueError(
-      f'criterion must be one of {get_args(Criterion)}, found {criterion!r}'
-    )
+  return _scored(model, params, batch, criterion, chosen)[1]
+
+
+def _scored(
+  model: Any,
+  params: PyTree,
+  batch: Batch,
+  criterion: Criterion,
+  chosen: leaves.Choice,
+) -> tuple[list[units.Layer], dict[str, np.ndarray]]:
+  """Returns the layers and their `importances`."""
+  calibration.check_criterion(criterion, get_args(Criterion))
   batch = calibration.read(model, params, batch)
   layers = _layers(model, params, batch, chosen)
   if criterion == 'norm':
@@ -119,7 +126,7 @@ def importances(
         'importances are not finite: check the features and the parameters'
       )
     result[layer.name] = values / max(float(np.linalg.norm(values)), 1e-30)
-  return result
+  return layers, result
 
 
 def _taylor(

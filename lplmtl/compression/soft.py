@@ -52,15 +52,9 @@ class SoftDecisions:
     Raises:
       ValueError: their shapes differ.
     """
-    student, teacher = _pair('SoftDecisions', predictions, teacher)
-    return _mean_per_row(
-      _tempered(
-        optax.sigmoid_binary_cross_entropy,
-        jax.nn.sigmoid,
-        (student, teacher),
-        self.temperature,
-      )
-    )
+    pair = _pair('SoftDecisions', predictions, teacher)
+    cross_entropy = optax.sigmoid_binary_cross_entropy
+    return _tempered(cross_entropy, jax.nn.sigmoid, pair, self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +81,9 @@ class SoftClasses:
     Raises:
       ValueError: their shapes differ.
     """
-    student, teacher = _pair('SoftClasses', predictions, teacher)
-    return _mean_per_row(
-      _tempered(
-        optax.softmax_cross_entropy,
-        jax.nn.softmax,
-        (student, teacher),
-        self.temperature,
-      )
-    )
+    pair = _pair('SoftClasses', predictions, teacher)
+    cross_entropy = optax.softmax_cross_entropy
+    return _tempered(cross_entropy, jax.nn.softmax, pair, self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,14 +137,12 @@ def _tempered(
   logits: tuple[Array, Array],
   temperature: float,
 ) -> Array:
+  """Returns `[B]`, the mean over all other axes."""
   student, teacher = logits
   soft = expected(teacher / temperature)
   divergence = cross_entropy(student / temperature, soft) - cross_entropy(
     teacher / temperature, soft
   )
   entropy = cross_entropy(teacher, expected(teacher))
-  return temperature**2 * divergence + entropy
-
-
-def _mean_per_row(values: Array) -> Array:
+  values = temperature**2 * divergence + entropy
   return values.reshape(values.shape[0], -1).mean(axis=1)
