@@ -31,12 +31,21 @@ class Sizes:
       max(self.merged.get(name, (len(values),))) + 1
       for name, values in self.vocabularies.items()
     ]
-    return (*sizes, *(len(n.edges) + 1 for n in self._binned))
+    return (*sizes, *(len(n.edges) + 1 for n in self.binned.values()))
 
   @property
   def num_ordered(self) -> int:
     """The number of category columns that are bins; these are the last ones."""
-    return len(self._binned)
+    return len(self.binned)
+
+  @property
+  def binned(self) -> dict[Any, Numeric]:
+    """The numbers, and parts of dates, whose bin is encoded."""
+    return {
+      name: n
+      for name, n in self.numerics.items()
+      if n.edges and not n.interpolate
+    }
 
   @property
   def numbers(self) -> tuple[Any, ...]:
@@ -69,11 +78,6 @@ class Sizes:
       if name in places
     }
     return {n: p for n, p in places.items() if n not in self.dates} | parts
-
-  @property
-  def _binned(self) -> list[Numeric]:
-    numbers = self.numerics.values()
-    return [n for n in numbers if n.edges and not n.interpolate]
 
   @functools.cached_property
   def _parts(self) -> dict[str, tuple[Any, str]]:

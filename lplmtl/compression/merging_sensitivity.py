@@ -1,5 +1,6 @@
 """How much the losses depend on the embedding of each value."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -7,10 +8,10 @@ import jax
 import numpy as np
 
 from lplmtl import _checks, losses
-from lplmtl.compression import encoders, leaves
+from lplmtl.compression import calibration, encoders, leaves
 from lplmtl.compression.merging_curvature import Columns, gauss_newton
 from lplmtl.tables import Tables
-from lplmtl.types import Array, Batch, PyTree
+from lplmtl.types import Batch, PyTree
 
 
 class Sensitivity(NamedTuple):
@@ -150,10 +151,7 @@ def _embeddings(tables: Tables, params: PyTree) -> list[str]:
 def _number_places(tables: Tables) -> np.ndarray:
   """Returns `[C]`, see Columns."""
   numbers = list(tables.numbers)
-  binned = [
-    name for name, n in tables.numerics.items() if n.edges and not n.interpolate
-  ]
-  places = [numbers.index(n) if n in numbers else -1 for n in binned]
+  places = [numbers.index(n) if n in numbers else -1 for n in tables.binned]
   return np.array([*[-1] * len(tables.vocabularies), *places], np.int32)
 
 
@@ -170,12 +168,6 @@ def _mean_numbers(
 
 
 def _mean_losses(model: Any, params: PyTree, batch: Batch) -> dict[str, float]:
-  @jax.jit
-  def compute(params: PyTree, batch: Batch) -> Array:
-    outputs, _ = _checks.model_outputs(
-      model.apply({'params': params}, batch.features, train=False)
-    )
-    return losses.task_losses(model.tasks, outputs, batch)[0]
-
+  compute = jax.jit(functools.partial(calibration.losses_of, model))
   means = np.asarray(compute(params, batch)).tolist()
   return dict(zip([t.name for t in model.tasks], means, strict=True))

@@ -73,7 +73,7 @@ def columns(tables: Tables, found: Sensitivity, costs: Costs) -> list[Column]:
     np.split(found.total(), bounds),
     strict=True,
   )
-  ids, scalers = list(ids_of(tables).values()), binned(tables)
+  ids, scalers = list(ids_of(tables).values()), tables.binned
   for i, (vectors, curvature) in enumerate(parts):
     if i < len(ids):
       # Of the tables, a seed and a count; for each value a hash and a bit.
@@ -109,7 +109,7 @@ def merged(
       if (np.diff(new) != 1).any():
         new_ids[name] = tuple(new.tolist())
   bins = dict(
-    zip(binned(tables), groups[len(tables.vocabularies) :], strict=True)
+    zip(tables.binned, groups[len(tables.vocabularies) :], strict=True)
   )
   numerics = {}
   for name, scaler in tables.numerics.items():
@@ -162,15 +162,6 @@ def _dates(tables: Tables, numerics: dict[Any, Numeric]) -> dict[Any, Date]:
     if parts or date.flag:
       found[name] = dataclasses.replace(date, parts=parts)
   return found
-
-
-def binned(tables: Tables) -> dict[Any, Numeric]:
-  """Returns the numbers, and parts of dates, that have bins."""
-  return {
-    name: scaler
-    for name, scaler in tables.numerics.items()
-    if scaler.edges and not scaler.interpolate
-  }
 
 
 def _edge_bytes(scaler: Numeric) -> int:

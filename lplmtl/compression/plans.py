@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lplmtl import _checks
-from lplmtl.compression import leaves
+from lplmtl.compression import encoders, leaves
 from lplmtl.types import PyTree
 
 BITS = (2, 3, 4, 8)
@@ -138,9 +138,7 @@ def _plan_of(
 
 def _tables(model: Any) -> dict[str, tuple[int, ...]]:
   """Returns `{parameter: rows of each column}` of an encoder's embeddings."""
-  encoder = getattr(model, 'encoder', None)
-  while encoder is not None and not hasattr(encoder, 'num_categories'):
-    encoder = getattr(encoder, 'encoder', None)  # below a CrossNetwork
+  encoder = encoders.find(model)
   if encoder is None:
     return {}
   sizes = encoder.num_categories

@@ -67,14 +67,13 @@ def new_ids(tables: Tables, merged: Tables) -> list[tuple[int, np.ndarray]]:
     if (table[old[name]] != ids).any():
       raise _mismatch(name)
     found.append((places[name], table))
-  bins = list(merging_tables.binned(tables).items())
-  for name, scaler in merging_tables.binned(merged).items():
-    matches = [i for i, (n, _) in enumerate(bins) if n == name]
-    edges = bins[matches[0]][1].edges if matches else ()
+  bins = tables.binned
+  for name, scaler in merged.binned.items():
+    edges = bins[name].edges if name in bins else ()
     if not set(scaler.edges) <= set(edges):
       raise _mismatch(name)
     table = np.cumsum([0, *np.isin(edges, scaler.edges)])
-    found.append((len(old) + matches[0], table))
+    found.append((len(old) + list(bins).index(name), table))
   return found
 
 
