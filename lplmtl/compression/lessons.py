@@ -63,8 +63,7 @@ def prepare(
     for outputs, one in zip(own, rows, strict=True)
   ]
   validation = rows[1].batch
-  metrics = measure(tasks, own[1], validation)
-  teacher = measure(tasks, [taught[1]], validation)[0]
+  *metrics, teacher = measure(tasks, [*own[1], taught[1]], validation)
   train = rows[0].batch
   if recipe.share:
     check_teacher(tasks, taught[1], own[1], rows[1])

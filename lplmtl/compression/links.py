@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import special  # a dependency of jax
 
 from lplmtl import losses
 from lplmtl.types import Task
@@ -32,26 +33,19 @@ class Link(NamedTuple):
   outputs: Callable[[np.ndarray], np.ndarray]
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-  # By way of tanh, which does not overflow.
-  return (1 + np.tanh(logits / 2)) / 2
-
-
 def _logit(probabilities: np.ndarray) -> np.ndarray:
-  p = probabilities.clip(_LEAST, 1 - _LEAST)
-  return np.log(p) - np.log1p(-p)
+  return special.logit(probabilities.clip(_LEAST, 1 - _LEAST))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-  odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
-  return odds / odds.sum(axis=-1, keepdims=True)
+  return special.softmax(logits, axis=-1)
 
 
 def _log(values: np.ndarray) -> np.ndarray:
   return np.log(np.maximum(values, _LEAST))
 
 
-DECISIONS = Link('decisions', _sigmoid, _logit)
+DECISIONS = Link('decisions', special.expit, _logit)
 CLASSES = Link('classes', _softmax, _log)
 NUMBER = Link('number', np.asarray, np.asarray)
 COUNT = Link('count', np.exp, _log)

@@ -1,5 +1,6 @@
 """Teachers: their outputs, from ensembles and other libraries, and checks."""
 
+import functools
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from lplmtl import losses, ordinal
 from lplmtl.compression import links
-from lplmtl.types import Task
+from lplmtl.types import Array, Task
 
 
 def to_logits(task: Task, predictions: Any) -> np.ndarray:
@@ -144,8 +145,11 @@ def check_teacher(
     raise ValueError(f'task {task.name!r}: no validation row has a label')
   labels = np.asarray(labels)[known]
 
+  compiled = jax.jit(functools.partial(_measure, task))
+
   def measure(outputs: Any) -> dict[str, float]:
-    return _measure(task, np.asarray(outputs)[known], labels)
+    some = jnp.asarray(outputs, jnp.float32)[known]
+    return jax.tree.map(float, compiled(some, labels))
 
   outputs = np.asarray(logits)
   own = measure(outputs)
@@ -154,9 +158,8 @@ def check_teacher(
   # A good teacher may have the accuracy of a constant, where one class is far
   # more frequent than the others; its loss is smaller all the same.
   bad = [name for name in own if _is_better(name, constant[name], own[name])]
-  if not own['loss'] < constant['loss'] and 'loss' not in bad:
-    bad.append('loss')
-  for name in bad:
+  if bad or not own['loss'] < constant['loss']:
+    name = bad[0] if bad else 'loss'
     raise ValueError(
       f"task {task.name!r}: the teacher's {name} on the validation rows is "
       f'{own[name]:.4f}, that of a constant {constant[name]:.4f}: train it '
@@ -174,22 +177,14 @@ def check_teacher(
   return own
 
 
-def _measure(
-  task: Task, outputs: np.ndarray, labels: np.ndarray
-) -> dict[str, float]:
+def _measure(task: Task, outputs: Array, labels: Array) -> dict[str, Array]:
   """Returns the mean loss and, if there is one, the primary metric."""
-
-  @jax.jit
-  def measure(outputs: Any, labels: Any) -> dict[str, Any]:
-    where = jnp.ones(len(labels), bool)
-    metrics = list(task.metric_fns.items())[:1]
-    return {
-      'loss': task.loss_fn(outputs, labels).mean(),
-      **{name: fn(outputs, labels, where) for name, fn in metrics},
-    }
-
-  found = measure(jnp.asarray(outputs, jnp.float32), labels)
-  return {name: float(value) for name, value in found.items()}
+  where = jnp.ones(len(labels), bool)
+  metrics = list(task.metric_fns.items())[:1]
+  return {
+    'loss': task.loss_fn(outputs, labels).mean(),
+    **{name: fn(outputs, labels, where) for name, fn in metrics},
+  }
 
 
 def _is_better(name: str, value: float, other: float) -> bool:
