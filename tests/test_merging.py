@@ -63,6 +63,11 @@ def _made(cls=lplmtl.SharedBottom, fitted=FITTED, todo=TASKS, features=FEATURES)
 MODEL, PARAMS = _made()
 
 
+@pytest.fixture(scope='module')
+def measured():
+  return merging.sensitivity(FITTED, MODEL, PARAMS, BATCH)
+
+
 def _predict(model, params):
   return model.apply({'params': params}, FEATURES)[0]
 
@@ -117,9 +122,9 @@ def _weight(task, row):
   return weights[row] / weights.sum()
 
 
-def test_sensitivity_is_the_sum_over_rows_of_its_definition():
+def test_sensitivity_is_the_sum_over_rows_of_its_definition(measured):
   """Row by row and value by value, with the Hessians by hand."""
-  found = merging.sensitivity(FITTED, MODEL, PARAMS, BATCH)
+  found = measured
   model, params = merging.fold_steps(MODEL, PARAMS)
   table = params['encoder']['encoder']['embedding']
   offsets = np.cumsum((0, *FITTED.num_categories))[:-1]
@@ -224,12 +229,9 @@ def _bytes(groups, sizes, prices):
   return prices.group * len(known) + prices.value * told + prices.column
 
 
-def _merge(num_ids, fitted=FITTED, **options):
-  return merging.merge(fitted, MODEL, PARAMS, BATCH, num_ids=num_ids, **options)
-
-
-def test_merged_tables_train_and_merge_again():
-  smaller = _merge(9)
+def test_merged_tables_train_and_merge_again(measured):
+  smaller = merging.merge(FITTED, MODEL, PARAMS, BATCH, num_ids=9)
+  assert smaller == merging.merge_by(FITTED, measured, num_ids=9)
   new = smaller.tables
   assert sum(new.num_categories) <= 9
   assert all(n.only_bins for n in new.numerics.values()) and not new.numbers
@@ -253,21 +255,21 @@ def test_merged_tables_train_and_merge_again():
   assert tables.Tables.from_json(again.tables.to_json()) == again.tables
 
 
-def test_unseen_values_join_the_largest_group():
-  found = _merge(15).tables
+def test_unseen_values_join_the_largest_group(measured):
+  found = merging.merge_by(FITTED, measured, num_ids=15).tables
   for name, ids in found.merged.items():
     counts = np.bincount(ids[1:])
     assert counts[0] == counts.max(), name
 
 
-def test_a_budget_of_bytes_is_that_of_the_packed_tables():
+def test_a_budget_of_bytes_is_that_of_the_packed_tables(measured):
   costs = merging.Costs(row=2, column=5, hash_bits=16)
   everything = costs.num_bytes(FITTED)
   packed = packing.pack({'x': np.zeros(1, np.float32)}, FITTED, hash_bits=16)
   sizes = FITTED.num_categories
   assert everything == packed.num_bytes - 4 + 2 * sum(sizes) + 5 * len(sizes)
   for budget in (everything - 1, 80, 40):
-    smaller = merging.merge(FITTED, MODEL, PARAMS, BATCH, num_bytes=budget, costs=costs)  # fmt: skip
+    smaller = merging.merge_by(FITTED, measured, num_bytes=budget, costs=costs)
     assert costs.num_bytes(smaller.tables) <= budget
 
 
@@ -311,13 +313,8 @@ def test_columns_of_dates_and_booleans_disappear():
 @pytest.mark.parametrize(
   ('change', 'complaint'),
   [
-    ({'num_ids': 1}, 'num_ids=1 cannot be reached: .* 2 are left'),
     ({'num_ids': None}, 'give a budget, either num_ids or num_bytes'),
     ({'num_bytes': 9}, 'give a budget, either num_ids or num_bytes'),
-    (
-      {'num_ids': None, 'num_bytes': 3.0},
-      'num_bytes=3.0 cannot be reached: .* are left',
-    ),
     (
       {'batch': BATCH._replace(where={'item': np.zeros(N, bool)})},
       "none of the 40 calibration rows has a label of task 'item'",
@@ -355,11 +352,14 @@ def test_mistakes(change, complaint):
     merging.merge(*arguments, **given)
 
 
-def test_a_sensitivity_of_other_tables():
-  found = merging.sensitivity(FITTED, MODEL, PARAMS, BATCH)
+def test_budgets_and_tables_that_do_not_fit(measured):
+  with pytest.raises(merging.BudgetError, match='num_ids=1 .* 2 are left'):
+    merging.merge_by(FITTED, measured, num_ids=1)
+  with pytest.raises(merging.BudgetError, match='num_bytes=3.0 .* are left'):
+    merging.merge_by(FITTED, measured, num_bytes=3.0)
   other = tables.fit({'city': COLUMNS['city']}, {})
   with pytest.raises(ValueError, match='sensitivity is that of .* tables have'):
-    merging.merge_by(other, found, num_ids=2)
+    merging.merge_by(other, measured, num_ids=2)
 
 
 def test_a_distilled_task_is_as_sensitive_as_the_task():

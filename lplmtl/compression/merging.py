@@ -105,6 +105,7 @@ def merge(
     >>> merged.tables.num_categories
     (4,)
   """
+  _budget(num_ids, num_bytes)  # before what takes long
   found = sensitivity(tables, model, params, batch)
   return merge_by(
     tables, found, num_ids=num_ids, num_bytes=num_bytes, costs=costs
