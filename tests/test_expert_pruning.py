@@ -8,7 +8,7 @@ import pytest
 
 import lplmtl
 from lplmtl import balancing, checkpoint, compression, inspection
-from lplmtl.compression import leaves, pruning
+from lplmtl.compression import pruning
 from lplmtl.layers import mixture
 from tests import contracts
 
@@ -36,8 +36,11 @@ def _models():
   }
 
 
-def _use(model, params):
-  return jax.jit(lambda p: inspection.usage(model, p, X))(params)
+def _use(model, params, seed=0):
+  """Random weights, of the shapes that `inspection.usage` returns."""
+  shapes = jax.eval_shape(lambda p: inspection.usage(model, p, X), params)
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(lambda x: np.float32(rng.random(x.shape)), shapes)
 
 
 def _masked(monkeypatch, model, params, kept):
@@ -115,11 +118,7 @@ SIZES = {
 @pytest.mark.parametrize('name', SIZES)
 def test_is_the_masked_model(name, monkeypatch):
   model = _models()[name]
-  # With gates that prefer some experts, so that few rows tell.
-  params = leaves.map_named(
-    lambda path, x: x * 3 if 'gate' in path or 'selector' in path else x,
-    contracts.random_params(model, X),
-  )
+  params = contracts.random_params(model, X)
   use = _use(model, params)
   smaller, pruned = pruning.by_gate_use(model, params, use, SIZES[name])
   kept = _kept(use, SIZES[name], _may_lose(name))
@@ -144,7 +143,8 @@ def test_number_of_parameters_by_hand():
   model = _models()['mmoe']
   params = contracts.random_params(model, X)
   inputs = 2 * 2 + 3
-  smaller, pruned = pruning.by_gate_use(model, params, _use(model, params), 3)
+  use = jax.jit(lambda p: inspection.usage(model, p, X))(params)
+  smaller, pruned = pruning.by_gate_use(model, params, use, 3)
   one = inputs * 6 + 6 + len(NAMES) * inputs
   assert smaller.num_experts == 3
   assert compression.count_parameters(pruned) == (

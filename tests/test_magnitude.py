@@ -11,7 +11,7 @@ from lplmtl import balancing, checkpoint, compression
 from lplmtl.compression import leaves, magnitude
 from tests import contracts
 
-MODEL = contracts.architectures(encoder=contracts.encoder())['sple_concat']
+MODEL = contracts.architectures(encoder=contracts.encoder())['mmoe']
 ROWS = contracts.batch(rows=32)
 
 
@@ -31,7 +31,7 @@ def _zeros(params):
 def _fit(optimizer, key=jax.random.key(0), **options):  # noqa: B008
   return lplmtl.fit(
     key, MODEL, optimizer, balancing.equal(), ROWS, batch_size=16,
-    num_epochs=options.pop('num_epochs', 6), **options,
+    **options,
   )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def test_fit_prunes_and_fine_tunes(params, tmp_path):
   optimizer = magnitude.gradual(adam, 0.75, begin=0, end=9, every=2)
 
   def fit(keeper=None):
-    return _fit(optimizer, keys, keeper=keeper)
+    return _fit(optimizer, keys, num_epochs=6, keeper=keeper)
 
   whole = fit()
   resumed = contracts.fit_in_pieces(fit, tmp_path / 'run', (2,), every_steps=3)

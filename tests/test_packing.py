@@ -103,7 +103,7 @@ SCHEMES = (
 @pytest.mark.parametrize('scheme', SCHEMES, ids=lambda s: f'{s.bits}bits')
 def test_unpacks_bit_for_bit(scheme):
   encoder = lplmtl.TabularEncoder(contracts.NUM_CATEGORIES, 2, num_ordered=1)
-  model = contracts.architectures(encoder=encoder)['mmoe']
+  model = contracts.architectures(encoder=encoder)['sple_concat']
   params = contracts.random_params(model, contracts.features())
   frozen = quantization.freeze(Quantized(model, scheme), params)
   packed = packing.pack(frozen)
