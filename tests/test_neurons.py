@@ -29,38 +29,27 @@ def _models():
   }
 
 
-def _names(name):
-  model = _models()[name]
-  params = contracts.random_params(model, X)
-  return {x.name: x for x in units.find(model, params, X)}
-
-
-@pytest.mark.parametrize(
-  'name, expected',
-  [
-    # Experts of a stack choose units of their own, unless they are added up.
-    ('ple', {'levels[0].widths[0]': 9, 'levels[0].widths[1]': 1,
-             'levels[1].widths[0]': 1, 'tower.widths[0]': 3}),
-    ('sple_concat', {'levels[0].widths[0]': 9, 'levels[0].widths[1]': 1,
-                     'levels[1].widths[0]': 1, 'tower.widths[0]': 3}),
-    # Level 0 and the top must be of equal width.
-    ('sple_identity', {'levels[0].widths[0]': 9, 'tower.widths[0]': 3}),
-    ('gelu', {'expert.widths[0]': 4, 'expert.widths[1]': 1,
-              'tower.widths[0]': 3}),
-    ('single_task', {'bottom.widths[0]': 1, 'tower.widths[0]': 3}),
-    # Widths stand on both axes of one matrix.
-    ('mtan', {'tower.widths[0]': 3}),
-    ('deep_towers', {
-      'levels[0].widths[0]': 9, 'levels[0].widths[1]': 1,
-      'levels[1].widths[0]': 1, 'tower[0].widths[0]': 1,
-      'tower[0].widths[1]': 1, 'tower[1].widths[0]': 1,
-      'tower[1].widths[1]': 1, 'gate_body.widths[0]': 7,
-      'gate_body.widths[1]': 2}),
-  ],
-)  # fmt: skip
-def test_which_layers_have_units(name, expected):
-  found = _names(name)
-  assert {k: len(x.copies) for k, x in found.items()} == expected
+# How many copies of each layer choose units of their own.
+COPIES = {
+  # Experts of a stack do, unless they are added up.
+  'ple': {'levels[0].widths[0]': 9, 'levels[0].widths[1]': 1,
+          'levels[1].widths[0]': 1, 'tower.widths[0]': 3},
+  'sple_concat': {'levels[0].widths[0]': 9, 'levels[0].widths[1]': 1,
+                  'levels[1].widths[0]': 1, 'tower.widths[0]': 3},
+  # Level 0 and the top must be of equal width.
+  'sple_identity': {'levels[0].widths[0]': 9, 'tower.widths[0]': 3},
+  'gelu': {'expert.widths[0]': 4, 'expert.widths[1]': 1,
+           'tower.widths[0]': 3},
+  'single_task': {'bottom.widths[0]': 1, 'tower.widths[0]': 3},
+  # Widths stand on both axes of one matrix.
+  'mtan': {'tower.widths[0]': 3},
+  'deep_towers': {
+    'levels[0].widths[0]': 9, 'levels[0].widths[1]': 1,
+    'levels[1].widths[0]': 1, 'tower[0].widths[0]': 1,
+    'tower[0].widths[1]': 1, 'tower[1].widths[0]': 1,
+    'tower[1].widths[1]': 1, 'gate_body.widths[0]': 7,
+    'gate_body.widths[1]': 2},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -71,6 +60,8 @@ def test_is_the_masked_model(name):
   params = contracts.random_params(model, X)
   smaller, pruned = neurons.prune(model, params, ROWS, 0.4, criterion='norm')
   layers = units.find(model, params, X)
+  copies = {layer.name: len(layer.copies) for layer in layers}
+  assert copies == COPIES.get(name, copies)
   scores = neurons.importances(model, params, ROWS, criterion='norm')
   kept = {}
   for layer in layers:
@@ -81,10 +72,13 @@ def test_is_the_masked_model(name):
   total = sum(layer.width for layer in layers)
   assert sum(x.shape[1] for x in kept.values()) == total - round(0.4 * total)
   # `test_taylor...` multiplies what units put out, without `units.mask`.
-  expected = jax.jit(
-    lambda p: model.apply({'params': units.mask(p, layers, kept)}, X)[0]
-  )(params)
-  found = jax.jit(lambda p: smaller.apply({'params': p}, X)[0])(pruned)
+  masked = units.mask(params, layers, kept)
+  expected, found = jax.jit(
+    lambda *params: [
+      one.apply({'params': p}, X)[0]
+      for one, p in zip((model, smaller), params, strict=True)
+    ]
+  )(masked, pruned)
   contracts.assert_trees_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
@@ -142,12 +136,16 @@ def test_taylor_is_the_derivative_for_each_units_output(monkeypatch):
       )
       return model.apply({'params': params}, features)[0]
 
-  def loss(factor, i):
-    row = jax.tree.map(lambda v: v[i : i + 1], rows)
+  @jax.jit
+  @jax.grad
+  def slope(factor, row):
     predictions = predict(factor, row.features)
     return losses.task_losses(model.tasks, predictions, row)[0].sum()
 
-  slopes = [jax.grad(loss)(jnp.ones(5), i) for i in range(6)]
+  slopes = [
+    slope(jnp.ones(5), jax.tree.map(lambda v, i=i: v[i : i + 1], rows))
+    for i in range(6)
+  ]
   slow = np.mean(np.abs(slopes), axis=0)
   np.testing.assert_allclose(
     found, slow[None] / np.linalg.norm(slow), rtol=1e-4, atol=1e-6
@@ -180,7 +178,7 @@ def test_a_unit_that_does_nothing_goes_first():
 
 
 def test_fine_tuning_and_saving(tmp_path):
-  model = _models()['ple']
+  model = _models()['mmoe']
   params = contracts.random_params(model, X)
   smaller, pruned = neurons.prune(model, params, ROWS, 0.5)
   checkpoint.save(tmp_path / 'm', smaller, pruned)
@@ -190,7 +188,7 @@ def test_fine_tuning_and_saving(tmp_path):
     jax.random.key(0), loaded, optax.sgd(0.0), balancing.equal(), ROWS,
     batch_size=24, num_epochs=1, start=start,
   )  # fmt: skip
-  predictions, _ = smaller.apply({'params': pruned}, X)
+  predictions = lplmtl.predict(smaller, pruned, X)
   expected, _ = losses.task_losses(model.tasks, predictions, ROWS)
   np.testing.assert_allclose(
     np.squeeze(result.history[0]['losses']), expected, rtol=1e-5

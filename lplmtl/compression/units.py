@@ -6,7 +6,7 @@ its output (the axis before the last).
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -95,6 +95,13 @@ def find(model: Any, params: PyTree, features: PyTree) -> list[Layer]:
       f'parameters of shape {found.get(name)}: pass those of this model, of '
       'one seed'
     )
+
+  @jax.jit
+  @jax.grad
+  def slopes(params: PyTree) -> Any:
+    predictions, _ = model.apply({'params': params}, features)
+    return sum(x.sum() for x in predictions.values())
+
   layers = []
   for field, entry, mlp in _templates(model):
     for number, width in enumerate(mlp.widths):
@@ -108,7 +115,7 @@ def find(model: Any, params: PyTree, features: PyTree) -> list[Layer]:
       copies = _copies(axes, before, number) if is_dense else ()
       layer = Layer(field, entry, number, width, copies)
       if len(copies) == 1 and any(axis.size > width for axis in axes):
-        layer = _located(model, params, features, layer)
+        layer = _located(params, slopes, layer)
       if layer.copies:
         layers.append(layer)
   return layers
@@ -253,12 +260,17 @@ def _are_dense(axes: Sequence[Axis], number: int) -> bool:
 
 
 def _located(
-  model: Any, params: PyTree, features: PyTree, layer: Layer
+  params: PyTree, gradient: Callable[[PyTree], PyTree], layer: Layer
 ) -> Layer:
   """Finds where the units are on axes that also hold others.
 
   A tower may read two levels side by side. If every other unit of a layer puts
   out 0, the weights that read these, and only those, get no gradient.
+
+  Args:
+    params: the parameters.
+    gradient: of the sum of the outputs, for parameters.
+    layer: with one copy.
 
   Returns:
     The layer; without copies if the rows do not tell.
@@ -266,13 +278,7 @@ def _located(
   gone = np.arange(0, layer.width, 2)
   stay = np.arange(1, layer.width, 2)[None]
   masked = mask(params, [layer], {layer.name: stay})
-
-  def total(params: PyTree) -> Any:
-    predictions, _ = model.apply({'params': params}, features)
-    return sum(x.sum() for x in predictions.values())
-
-  slopes = leaves.names(jax.device_get(jax.jit(jax.grad(total))(masked)))
-
+  slopes = leaves.names(jax.device_get(gradient(masked)))
   places: dict[int, set[int]] = {}
   for axis in layer.copies[0].axes:
     slope = np.moveaxis(slopes[axis.name], axis.axis, 0)
