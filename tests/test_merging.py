@@ -69,7 +69,7 @@ def measured():
 
 
 def _predict(model, params):
-  return model.apply({'params': params}, FEATURES)[0]
+  return lplmtl.predict(model, params, FEATURES)
 
 
 @pytest.mark.parametrize('cls', [lplmtl.SharedBottom, lplmtl.SingleTask, lplmtl.STEM])  # fmt: skip
