@@ -28,6 +28,7 @@ from experiments.frontier import (
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import tables
+from lplmtl.compression import merging
 from tests import launching
 
 launch = functools.partial(launching.launch, compress.main)
@@ -48,7 +49,9 @@ def _points(asked, network, raw, store, note):
   def make(budget):
     made.append(budget)
     if budget < 900:
-      raise ValueError(f'{budget} bytes are too few: the smallest is 900')
+      raise merging.BudgetError(
+        f'{budget} bytes are too few: the smallest is 900', 900
+      )
     rng = np.random.default_rng(budget)
     noise = 2 * 900 / budget
 
@@ -306,7 +309,7 @@ def _rival(data, budgets, calls, **asked):
   """In place of trees: the labels, 3 bytes below the budget; 800 at least."""
   calls.append(asked)
   if max(budgets) < 800:
-    raise ValueError('the smallest takes 800 bytes')
+    raise candidates.NotMadeError('the smallest takes 800 bytes')
   return {
     budget: candidates.Candidate(
       budget - 3,
@@ -342,7 +345,7 @@ def _rivals(folder, family, budgets, taught=None):
     for point in made:
       try:
         found.append(point.make())
-      except ValueError as error:
+      except candidates.NotMadeError as error:
         found.append(str(error))
   return found, calls
 

@@ -1,6 +1,5 @@
 """What a rival offers at a number of bytes, and the choice between offers."""
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +10,10 @@ import numpy as np
 from experiments.launcher import quality, scoring
 from lplmtl import losses
 from lplmtl.types import Batch, Task
+
+
+class NotMadeError(ValueError):
+  """A model that cannot be made of so few bytes, or of these rows."""
 
 
 class Candidate(NamedTuple):
@@ -52,7 +55,7 @@ def measure(task: Task, rows: Batch) -> Callable[[np.ndarray], float]:
   labels = losses.mask_labels(rows.labels[task.name], jnp.asarray(where))
   metric_fns = task.metric_fns or {'loss': scoring.mean_loss(task)}
   name = quality.primary(metric_fns)
-  metric = jax.jit(functools.partial(metric_fns[name]))
+  metric = jax.jit(metric_fns[name])
   sign = -1 if quality.is_loss(name) else 1
   return lambda outputs: (
     sign * float(metric(jnp.asarray(outputs, jnp.float32), labels, where))
@@ -83,7 +86,7 @@ def split(
     size: the bytes of a choice, in which tasks share tables.
 
   Raises:
-    ValueError: not even the smallest points fit.
+    NotMadeError: not even the smallest points fit.
   """
   places = dict.fromkeys(fronts, 0)
 
@@ -92,7 +95,7 @@ def split(
 
   least = size(choice(places))
   if least > budget:
-    raise ValueError(
+    raise NotMadeError(
       f'the smallest model takes {least} bytes, more than {budget}'
     )
   now = least
@@ -124,14 +127,13 @@ def split_all(
   """Returns `split` of each budget that is large enough.
 
   Raises:
-    ValueError: none is.
+    NotMadeError: none is.
   """
-  found, problem = {}, ValueError('expected a budget, found none')
+  found = {}
   for budget in budgets:
     try:
       found[budget] = split(fronts, budget, size)
-    except ValueError as error:
-      problem = error
-  if not found:
-    raise problem
+    except NotMadeError:
+      if budget == max(budgets):  # then none is
+        raise
   return found

@@ -38,7 +38,8 @@ def make(
   """Returns networks of at most `budget` bytes, one per seed.
 
   Raises:
-    ValueError: the budget cannot be reached.
+    BudgetError: the budget cannot be reached; see `merging`.
+    TeacherError: the teacher is no better than a constant.
   """
   network, data = teacher.network, teacher.network.data
   found = compression.compress(

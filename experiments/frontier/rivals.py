@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.comparison.cells import Cell, Fitted, Store
 from experiments.frontier import additive, trees
-from experiments.frontier.candidates import Candidate
+from experiments.frontier.candidates import Candidate, NotMadeError
 from experiments.frontier.dense import Trained
 from experiments.frontier.plan import ADDITIVE, Plan
 from experiments.frontier.points import Point, Scored
@@ -111,7 +111,7 @@ def _fit(make: Callable[[], Mapping[int, Candidate]]) -> Fitted:
   """Keeps what is found for each budget, or why nothing is."""
   try:
     found = make()
-  except ValueError as error:
+  except NotMadeError as error:
     return Fitted({'found': {}, 'problem': str(error)}, {})
   facts = {
     str(budget): {'num_bytes': one.num_bytes, 'settings': one.settings}
@@ -130,14 +130,14 @@ def _scored(make: Callable[[], list[Fitted]], budget: int) -> Scored:
   """Collects the seeds' models of one budget.
 
   Raises:
-    ValueError: none of some seed takes so few bytes.
+    NotMadeError: none of some seed takes so few bytes.
   """
   fits = make()
   found = [fitted.facts['found'] for fitted in fits]
   absent = [i for i, budgets in enumerate(found) if str(budget) not in budgets]
   if absent:
     least = max((min(map(int, b), default=0) for b in found), default=0)
-    raise ValueError(
+    raise NotMadeError(
       fits[absent[0]].facts['problem']
       or f'{budget} bytes are too few: the first budget that suffices is '
       f'{least}'

@@ -17,12 +17,22 @@ from experiments.comparison import (
 from experiments.comparison import run as comparison
 from experiments.datasets.base import Data, Dataset
 from experiments.frontier import dense, families, knees, outputs
+from experiments.frontier.candidates import NotMadeError
 from experiments.frontier.dense import Dense
 from experiments.frontier.plan import DISTILLED_TREES, TREES, Plan
 from experiments.frontier.points import Point
 from experiments.launcher import display, lock, options, run_folder, unused
 from experiments.launcher.errors import InputError
 from lplmtl import training
+from lplmtl.compression import merging, teachers
+
+# Why a point may be missing; any other exception is a bug or ends the command.
+_LEFT_OUT = (
+  merging.BudgetError,
+  teachers.TeacherError,
+  NotMadeError,
+  training.NonFiniteError,
+)
 
 
 def compress(
@@ -155,8 +165,8 @@ def _fit_all(
 ) -> bool:
   """Fits the points.
 
-  A point that cannot be made (its budget cannot be reached, or it diverges) is
-  left out.
+  A point that cannot be made (its budget cannot be reached, the teacher is no
+  better than a constant, or it diverges) is left out.
 
   Returns:
     Whether there was time for all.
@@ -165,7 +175,7 @@ def _fit_all(
     try:
       if not rows.fit(point, store, is_late, note):
         return False
-    except (ValueError, training.NonFiniteError) as error:
+    except _LEFT_OUT as error:
       note(f'left out: {point.name}: {error}')
   return True
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.frontier import growing, inputs, refitting, tree_bytes
+from experiments.frontier.candidates import NotMadeError
 from experiments.frontier.drafts import Draft
 from experiments.frontier.growing import Split, Tree
 from experiments.frontier.inputs import Inputs, Targets
@@ -150,7 +151,7 @@ def grow(given: Grower, size: int, leaves: int, rounds: int) -> Sequence:
 def _pool(given: Grower, size: int) -> list[Split]:
   """Returns the splits with the largest gain per byte, sorted."""
   if not given.gains:
-    raise ValueError(
+    raise NotMadeError(
       f'task {given.todo.task.name!r}: no split of the training rows improves '
       'the loss, so that there is nothing to grow'
     )

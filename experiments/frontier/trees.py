@@ -94,7 +94,8 @@ def candidates(
     `{budget: Candidate}` of the budgets that are large enough.
 
   Raises:
-    ValueError: see `inputs`; no budget is large enough.
+    NotMadeError: no budget is large enough, or there is nothing to learn.
+    ValueError: see `inputs`.
     InputError: LightGBM is missing.
   """
   rows = inputs.encode(data)

@@ -14,6 +14,10 @@ from lplmtl.compression import links
 from lplmtl.types import Array, Task
 
 
+class TeacherError(ValueError):
+  """A teacher from which there is nothing to learn."""
+
+
 def to_logits(task: Task, predictions: Any) -> np.ndarray:
   """Converts what another library predicts to the outputs of a task.
 
@@ -127,8 +131,9 @@ def check_teacher(
     `{'loss': ..., metric: ...}` of the teacher.
 
   Raises:
-    ValueError: the teacher is not better than the best constant, no row has a
-      label, or shapes do not match.
+    TeacherError: the teacher is not better than the best constant; a
+      ValueError.
+    ValueError: no row has a label, or shapes do not match.
 
   Warns:
     UserWarning: a rival has a smaller loss, or a better primary metric.
@@ -160,7 +165,7 @@ def check_teacher(
   bad = [name for name in own if _is_better(name, constant[name], own[name])]
   if bad or not own['loss'] < constant['loss']:
     name = bad[0] if bad else 'loss'
-    raise ValueError(
+    raise TeacherError(
       f"task {task.name!r}: the teacher's {name} on the validation rows is "
       f'{own[name]:.4f}, that of a constant {constant[name]:.4f}: train it '
       'longer, or use another one'
