@@ -281,7 +281,7 @@ def _search(monkeypatch, aucs, **within):
 
   metrics = {'click': {'auc': 0.9}, 'price': {'r2': 0.5}}
   lesson = types.SimpleNamespace(tasks=TASKS, dense=metrics)
-  monkeypatch.setattr(recipe, '_compress', compress)
+  monkeypatch.setattr(recipe, 'from_lesson', compress)
   monkeypatch.setattr(lessons, 'prepare', lambda *args: lesson)
   budget = compression.Within(**within)
   return _compress(None, budget=budget).num_bytes, tried

@@ -34,7 +34,8 @@ from tests import launching
 launch = functools.partial(launching.launch, compress.main)
 pytestmark = pytest.mark.slow  # all of it takes a minute
 TINY = (
-  '--dataset=sample', '--num_rows=1500', '--epochs=1', '--num_bins=4',
+  '--dataset=sample', '--num_rows=1500', '--epochs=12', '--num_bins=4',
+  '--learning_rate=0.02', '--num_crosses=0',
   '--compilation_cache=none', '--num_seeds=3', '--bottom_widths=8',
   '--tower_widths=4', '--dense=shared_bottom', '--dense=single_task',
   '--budgets=600,900,1800', '--families=net',
@@ -284,15 +285,21 @@ def test_columns_that_cannot_be_packed_are_named():
     dense.check(fitted)
 
 
-def test_small_networks_learn_from_the_teacher(tmp_path, monkeypatch, capsys):
-  """One budget by the recipe; another is too small for these columns."""
+def test_small_networks_learn_from_the_teacher(
+  finished, tmp_path, monkeypatch, capsys, no_fits
+):
+  """One budget by the recipe; another is too small for these columns.
+
+  The dense networks are those of the finished frontier.
+  """
+  folder = tmp_path / 'net'
+  shutil.copytree(finished, folder)
   monkeypatch.setattr(families, 'points', POINTS)
-  flags = [x for x in TINY if not x.startswith(('--budgets', '--epochs'))]
-  flags += ['--epochs=12', '--learning_rate=0.02', '--num_crosses=0']
-  flags += ['--budgets=30,400', '--net_steps=200', f'--out_dir={tmp_path}']
+  flags = [x for x in TINY if not x.startswith('--budgets')]
+  flags += ['--budgets=30,400', '--net_steps=200', f'--out_dir={folder}']
   assert launch(*flags) == 0
   printed = ' '.join(capsys.readouterr().out.split())
-  found = _results(tmp_path)
+  found = _results(folder)
   assert f'teacher: 3 seeds of {found["baseline"]}' in printed
   assert re.search(r'left out: net 30: .*30', printed)
   (net,) = (row for row in found['rows'] if row['family'] == 'net')

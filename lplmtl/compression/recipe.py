@@ -131,12 +131,23 @@ def compress(
   lesson = lessons.prepare(model, params, tables, data, validation, recipe)
   if isinstance(budget, Within):
     return _search(key, lesson, budget, recipe)
-  return _compress(key, lesson, int(budget), recipe)
+  return from_lesson(key, lesson, int(budget), recipe)
 
 
-def _compress(
+def from_lesson(
   key: Array, lesson: Lesson, budget: int, recipe: Recipe
 ) -> Compressed:
+  """Returns what `compress` does for one of several budgets.
+
+  Args:
+    key: see `compress`.
+    lesson: what `lessons.prepare` has returned, once for all budgets.
+    budget: bytes at most.
+    recipe: that of the lesson.
+
+  Raises:
+    BudgetError: the budget cannot be reached; see `merging`.
+  """
   merged, chosen = student.fit_tables(
     lesson.tables, lesson.found, budget, _options(lesson, recipe)
   )
@@ -243,7 +254,7 @@ def _search(
   while low < high:
     middle = (low + high) // 2
     try:
-      found = _compress(key, lesson, budgets[middle], recipe)
+      found = from_lesson(key, lesson, budgets[middle], recipe)
     except merging.BudgetError:
       low = middle + 1
       continue
