@@ -77,7 +77,7 @@ def make(names=tuple(TASKS), seed=0):
     },
   }
 
-  def encode(num_bins, fitted=None):
+  def encode(num_bins, fitted=None, *, is_last=False):
     train = columns['train']
     fitted = fitted or tables.fit(
       {name: train[name] for name in ('city', 'plan')},

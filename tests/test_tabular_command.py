@@ -6,7 +6,9 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import types
+import weakref
 
 import jax
 import numpy as np
@@ -15,7 +17,7 @@ from absl import flags
 
 from experiments import datasets, tabular
 from experiments.datasets.census import sample
-from experiments.datasets.tables import outputs
+from experiments.datasets.tables import memory, outputs, protocol
 from experiments.launcher import display, fields, options, sections
 from experiments.launcher import files as launcher_files
 from experiments.launcher.errors import InputError
@@ -607,6 +609,46 @@ def test_census_as_a_table_is_encoded_alike(tmp_path):
     jax.tree.map(
       np.testing.assert_array_equal, getattr(one, split), getattr(other, split)
     )
+
+
+def test_rows_are_encoded_as_often_as_they_are_asked_for(tmp_path, monkeypatch):
+  """Bins for networks, then none for trees; the last time, rows are let go."""
+  raw, encode = [], protocol.encode
+
+  def watched(config, parts, *rest):
+    raw.append(weakref.ref(parts['train'].rows))
+    return encode(config, parts, *rest)
+
+  monkeypatch.setattr(protocol, 'encode', watched)
+  table = _table(tmp_path / 'a.csv', 60)
+  source = _load(options.Config(data=str(table), targets=('churn',)))
+  first, second = source.encode(4), source.encode(0)
+  jax.tree.map(
+    np.testing.assert_array_equal, first.train.labels, second.train.labels
+  )
+  assert raw[-1]() is not None
+  last = source.encode(4, is_last=True)
+  jax.tree.map(np.testing.assert_array_equal, first.train, last.train)
+  assert raw[-1]() is None
+
+
+@pytest.mark.parametrize('missing', [None, AttributeError, OSError, TypeError])
+def test_memory_is_given_back_where_the_c_library_can(missing, monkeypatch):
+  """Others lack the function (macOS, musl) or cannot be asked (Windows)."""
+  calls = []
+
+  def library(name):
+    assert name is None
+    if missing:
+      raise missing
+    return types.SimpleNamespace(malloc_trim=calls.append)
+
+  monkeypatch.setattr(memory.ctypes, 'CDLL', library)
+  pool = types.SimpleNamespace(release_unused=lambda: calls.append('pool'))
+  arrow = types.SimpleNamespace(default_memory_pool=lambda: pool)
+  monkeypatch.setitem(sys.modules, 'pyarrow', arrow)
+  memory.give_back()
+  assert calls == ['pool', *([] if missing else [0])]
 
 
 def test_flag_files_of_census_have_the_same_settings():

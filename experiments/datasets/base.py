@@ -64,13 +64,17 @@ class Data(NamedTuple):
 class Encode(Protocol):
   """Splits the rows of a Source and encodes them."""
 
-  def __call__(self, num_bins: int, tables: Tables | None = None) -> Data:
+  def __call__(
+    self, num_bins: int, tables: Tables | None = None, *, is_last: bool = False
+  ) -> Data:
     """Encodes the rows.
 
     Args:
       num_bins: quantile bins per numeric column, 0 for none.
       tables: what to encode with, instead of tables fitted on the training
         rows; `num_bins` then has no effect.
+      is_last: whether the rows will not be encoded again, so that raw ones may
+        be let go as soon as they are encoded.
 
     Raises:
       InputError: the rows cannot be used.

@@ -83,7 +83,7 @@ def evaluate(
   saved = _saved_config(extra, folder)
   saved = _moved(saved, config, folder)
   source = find(saved).load(saved, console, extra)
-  data = source.encode(saved.num_bins, tables)
+  data = source.encode(saved.num_bins, tables, is_last=True)
   summary.print_data(console, data.facts)
   if not _is_own(data.facts['files'], (extra.get('data') or {}).get('files')):
     console.print('note: the model was trained on files other than these')

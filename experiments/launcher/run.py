@@ -88,7 +88,7 @@ def _execute(
   console = display.make_console()
   folder = config.run_dir
   dataset.check(config)
-  data = dataset.load(config, console).encode(config.num_bins)
+  data = dataset.load(config, console).encode(config.num_bins, is_last=True)
   num_train = data.facts['rows']['train']
   if config.data and config.batch_size > num_train:  # as in lplmtl.tabular
     config = dataclasses.replace(config, batch_size=num_train)

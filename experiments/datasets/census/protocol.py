@@ -76,7 +76,12 @@ def load(
       progress=progress,
     )
 
-  def encode_rows(num_bins: int, tables: Tables | None = None) -> base.Data:
+  def encode_rows(
+    num_bins: int, tables: Tables | None = None, *, is_last: bool = False
+  ) -> base.Data:
+    del (
+      is_last
+    )  # raw rows are codes of one byte or two: there is little to gain
     return encode(
       raw,
       config.tasks,

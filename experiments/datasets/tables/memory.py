@@ -13,6 +13,6 @@ def give_back() -> None:
   """
   if 'pyarrow' in sys.modules:
     sys.modules['pyarrow'].default_memory_pool().release_unused()
-  # Other C libraries lack the function.
+  # Only glibc has the function; Windows has no library without a name.
   with contextlib.suppress(AttributeError, OSError, TypeError):
     ctypes.CDLL(None).malloc_trim(0)

@@ -64,9 +64,12 @@ def load(
         console.print(table)
   facts = _facts(config, found, schema)
 
-  def encode_rows(num_bins: int, tables: Tables | None = None) -> base.Data:
+  def encode_rows(
+    num_bins: int, tables: Tables | None = None, *, is_last: bool = False
+  ) -> base.Data:
+    rows = parts if is_last else dict(parts)  # `encode` empties it
     with inputs_of_users(console, config.schema):
-      return encode(config, parts, schema, facts, num_bins, tables)
+      return encode(config, rows, schema, facts, num_bins, tables)
 
   return base.Source(tabular.make_tasks(schema), facts, {}, encode_rows)
 
