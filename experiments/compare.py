@@ -14,8 +14,6 @@ With `--data`, a table of your own, flags that are not given have the defaults
 that `python -m experiments.tabular --help` shows.
 """
 
-import pathlib
-
 from absl import flags
 
 from experiments import datasets
@@ -50,18 +48,10 @@ flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
   """Fits, prints and writes the comparison that the flags ask for."""
-  cells: list[pathlib.Path] = []  # the folder of finished fits, once known
-
-  def interrupted() -> str:
-    if not any(path for folder in cells for path in folder.glob('*.json')):
-      return 'interrupted: no fit was finished, and nothing is kept'
-    return 'interrupted: finished fits are kept, and the same command resumes'
-
-  with frame.command(interrupted) as ready:
+  with frame.command() as ready:
     # JAX and pandas take seconds to import: not for --help.
     from experiments.comparison import plan, publish, run
     from experiments.frontier import outputs
-    from experiments.launcher import run_folder
 
     options.refuse_arguments(argv)
     target = parsing.path('--publish_to', flags.FLAGS.publish_to)
@@ -70,9 +60,8 @@ def main(argv: list[str]) -> None:
       return
     asked = plan.from_flags(flags.FLAGS)
     folder = parsing.path('--out_dir', asked.base.out_dir or 'runs/comparison')
-    cells.append(folder / run_folder.CELLS)
     dataset = datasets.find(asked.base)
-    ready(asked.base)
+    ready(asked.base, lambda: run.interrupted(folder))
     results = run.compare(asked, dataset, folder)
     if flags.FLAGS.publish_to and len(results['rows']) == len(asked.rows):
       print(publish.add(folder, target, outputs.KINDS))

@@ -47,9 +47,7 @@ flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
   """Fits, prints and writes the frontier that the flags ask for."""
-  with frame.command(
-    'interrupted: finished fits are kept, and the same command resumes'
-  ) as ready:
+  with frame.command() as ready:
     # JAX and pandas take seconds to import: not for --help.
     from experiments.frontier import outputs, plan, run
 
@@ -58,7 +56,7 @@ def main(argv: list[str]) -> None:
     base = asked.dense.base
     folder = parsing.path('--out_dir', base.out_dir or 'runs/frontier')
     dataset = datasets.find(base)
-    ready(base)
+    ready(base, lambda: run.interrupted(folder))
     results = run.compress(asked, dataset, folder)
     if flags.FLAGS.publish_to and results['is_whole']:
       target = parsing.path('--publish_to', flags.FLAGS.publish_to)

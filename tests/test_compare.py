@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from absl import flags
 
-from experiments import census, compare
+from experiments import census, compare, compress
 from experiments.comparison import (
   boosting,
   cells,
@@ -54,18 +54,27 @@ def finished(tmp_path_factory):
   return folder
 
 
+@pytest.mark.parametrize('what', ['compare', 'compress'])
 def test_an_interrupt_says_whether_anything_is_kept(
-  tmp_path, monkeypatch, capsys
+  what, tmp_path, monkeypatch, capsys
 ):
   def interrupt(*_):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr('experiments.comparison.run._compare', interrupt)
-  assert launch(*TINY, f'--out_dir={tmp_path}') == 130
+  command, module, row = {
+    'compare': (compare, 'comparison', '--row=shared_bottom'),
+    'compress': (compress, 'frontier', '--dense=shared_bottom'),
+  }[what]
+  monkeypatch.setattr(f'experiments.{module}.run._{what}', interrupt)
+  call = (
+    '--dataset=sample', '--compilation_cache=none', row,
+    f'--out_dir={tmp_path}',
+  )  # fmt: skip
+  assert launching.launch(command.main, *call) == 130
   assert 'no fit was finished' in capsys.readouterr().err
   (tmp_path / 'cells').mkdir()
   (tmp_path / 'cells' / f'{"0" * 20}.json').touch()
-  assert launch(*TINY, f'--out_dir={tmp_path}') == 130
+  assert launching.launch(command.main, *call) == 130
   assert 'finished fits are kept' in capsys.readouterr().err
 
 

@@ -3,10 +3,10 @@
 import contextlib
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.launcher import run_folder
+from experiments.launcher import lock, run_folder
 from experiments.launcher.errors import InputError
 from lplmtl.storage import files
 
@@ -15,6 +15,13 @@ MARKDOWN, CSV = 'comparison.md', 'comparison.csv'
 SIZES, DIFFERENCES = 'sizes.png', 'differences.png'
 # The files of a comparison, the one with all figures first.
 NAMES = (JSON, MARKDOWN, CSV, SIZES, DIFFERENCES)
+_RUN = {
+  'a single run': (
+    run_folder.RESULTS,
+    run_folder.MODEL,
+    run_folder.CHECKPOINTS,
+  )
+}
 _CELL = re.compile('[0-9a-f]{20}')
 _ELSEWHERE = 'move it away, or choose another --out_dir'
 
@@ -42,6 +49,45 @@ def check(folder: pathlib.Path, names: Sequence[str] = NAMES) -> None:
       raise InputError(
         f'{path} exists, but no comparison wrote it: {_ELSEWHERE}'
       )
+
+
+def interrupted(folder: pathlib.Path) -> str:
+  """Returns what to say when a command that keeps finished fits is stopped."""
+  if not any((folder / run_folder.CELLS).glob('*.json')):
+    return 'interrupted: no fit was finished, and nothing is kept'
+  return 'interrupted: finished fits are kept, and the same command resumes'
+
+
+@contextlib.contextmanager
+def claim(
+  folder: pathlib.Path,
+  names: Sequence[str],
+  others: Mapping[str, Sequence[str]],
+) -> Iterator[Callable[[], None]]:
+  """Keeps a folder for one command, within a `with` block.
+
+  Args:
+    folder: of the comparison.
+    names: the files that it writes, the one with all figures first.
+    others: `{what: its files}`, of which the folder may hold none.
+
+  Yields:
+    A function to call before anything is written; see `lock.Claim.check`.
+
+  Raises:
+    InputError: the folder holds something else, or cannot be written.
+  """
+  with lock.claim(folder) as held:
+    for what, theirs in {**_RUN, **others}.items():
+      run_folder.refuse(folder, theirs, what)
+    check(folder, names)
+    try:
+      yield held.check
+    except OSError as error:
+      raise InputError(
+        f'cannot write to --out_dir={folder} ({error.strerror or error}): make '
+        'room and run the same command again; finished fits are kept'
+      ) from error
 
 
 def clear(folder: pathlib.Path, names: Sequence[str] = NAMES) -> None:

@@ -15,11 +15,12 @@ from experiments.comparison import (
   tables,
   winner,
 )
+from experiments.comparison.folder import interrupted as interrupted
 from experiments.comparison.networks import Networks
 from experiments.comparison.plan import Plan
 from experiments.comparison.trees import Trees
 from experiments.datasets.base import Dataset
-from experiments.launcher import display, lock, options, run_folder, unused
+from experiments.launcher import display, options, run_folder, unused
 from experiments.launcher.errors import InputError
 from lplmtl import training
 
@@ -42,18 +43,9 @@ def compare(
       fitted, or too little time to finish even the baseline, which comes first.
   """
   check(plan, dataset)
-  with lock.claim(directory) as claim:
-    names = (run_folder.RESULTS, run_folder.MODEL, run_folder.CHECKPOINTS)
-    run_folder.refuse(directory, names, 'a single run')
-    run_folder.refuse(directory, (run_folder.FRONTIER,), 'a frontier')
-    folder.check(directory)
-    try:
-      return _compare(plan, dataset, directory, claim.check)
-    except OSError as error:
-      raise InputError(
-        f'cannot write to --out_dir={directory} ({error.strerror or error}): '
-        'make room and run the same command again; finished fits are kept'
-      ) from error
+  others = {'a frontier': (run_folder.FRONTIER,)}
+  with folder.claim(directory, folder.NAMES, others) as before_writing:
+    return _compare(plan, dataset, directory, before_writing)
 
 
 def check(plan: Plan, dataset: Dataset) -> None:

@@ -44,11 +44,18 @@ def write(directory: pathlib.Path, results: Results) -> None:
 
 def markdown(results: Results) -> str:
   """Returns the tables, how to read them, and the command."""
+  return page(tables(results), notes(results), results['command'])
+
+
+def page(
+  shown: Sequence[display.TextTable], notes: str, command: Sequence[str]
+) -> str:
+  """Returns tables, how to read them, and the command, in Markdown."""
   return '\n'.join(
     [
-      *(table.to_markdown() for table in tables(results)),
-      f'{notes(results)}\n',
-      f'```sh\n{provenance.command_line(results["command"])}\n```\n',
+      *(table.to_markdown() for table in shown),
+      f'{notes}\n',
+      f'```sh\n{provenance.command_line(command)}\n```\n',
     ]
   )
 

@@ -16,7 +16,6 @@ from experiments.launcher import (
   display,
   drawing,
   files,
-  provenance,
   quality,
   run_folder,
 )
@@ -46,13 +45,7 @@ def write(directory: pathlib.Path, results: Results) -> None:
 
 def markdown(results: Results) -> str:
   """Returns the tables, how to read them, and the command."""
-  return '\n'.join(
-    [
-      *(table.to_markdown() for table in tables(results)),
-      f'{notes(results)}\n',
-      f'```sh\n{provenance.command_line(results["command"])}\n```\n',
-    ]
-  )
+  return comparison.page(tables(results), notes(results), results['command'])
 
 
 def tables(results: Results) -> list[display.TextTable]:

@@ -15,13 +15,14 @@ from experiments.comparison import (
   winner,
 )
 from experiments.comparison import run as comparison
+from experiments.comparison.folder import interrupted as interrupted
 from experiments.datasets.base import Data, Dataset
 from experiments.frontier import dense, families, knees, outputs
 from experiments.frontier.candidates import NotMadeError
 from experiments.frontier.dense import Dense
 from experiments.frontier.plan import DISTILLED_TREES, TREES, Plan
 from experiments.frontier.points import Point
-from experiments.launcher import display, lock, options, run_folder, unused
+from experiments.launcher import display, options, run_folder, unused
 from experiments.launcher.errors import InputError
 from lplmtl import training
 from lplmtl.compression import merging, teachers
@@ -54,18 +55,9 @@ def compress(
     NonFiniteError: a dense network diverges.
   """
   check(plan, dataset)
-  with lock.claim(directory) as claim:
-    names = (run_folder.RESULTS, run_folder.MODEL, run_folder.CHECKPOINTS)
-    run_folder.refuse(directory, names, 'a single run')
-    run_folder.refuse(directory, (run_folder.COMPARISON,), 'a comparison')
-    folder.check(directory, outputs.NAMES)
-    try:
-      return _compress(plan, dataset, directory, claim.check)
-    except OSError as error:
-      raise InputError(
-        f'cannot write to --out_dir={directory} ({error.strerror or error}): '
-        'make room and run the same command again; finished fits are kept'
-      ) from error
+  others = {'a comparison': (run_folder.COMPARISON,)}
+  with folder.claim(directory, outputs.NAMES, others) as before_writing:
+    return _compress(plan, dataset, directory, before_writing)
 
 
 def check(plan: Plan, dataset: Dataset) -> None:

@@ -44,32 +44,36 @@ _HELP = {'--help', '-help', '-h', '--helpshort', '--helpfull'}
 
 
 @contextlib.contextmanager
-def command(
-  interrupted: str | Callable[[], str] = '',
-) -> Iterator[Callable[..., None]]:
+def command(interrupted: str = '') -> Iterator[Callable[..., None]]:
   """Ends a command with one line, whether it fails or is interrupted.
 
   Exit codes are those of shells: 1 after a mistake, 128 plus the number of the
   signal after an interrupt.
 
   Args:
-    interrupted: printed when SIGINT or SIGTERM ends the command; or a function
-      that returns it.
+    interrupted: printed when SIGINT or SIGTERM ends the command.
 
   Yields:
     A function `ready` to call once all packages are imported. Until then either
     signal kills the process at once, because an exception inside an import
     might be swallowed or printed at length. With a Config, `ready` first
-    applies its settings of JAX, which may import a plugin.
+    applies its settings of JAX, which may import a plugin. A function as its
+    second argument returns what to print in place of `interrupted`.
   """
 
+  def said() -> str:
+    return interrupted
+
   def leave(number: int, *_: object) -> None:
-    text = interrupted() if callable(interrupted) else interrupted
-    if text:
+    if text := said():
       print(text, file=sys.stderr)
     sys.exit(128 + number)
 
-  def ready(config: Config | None = None) -> None:
+  def ready(
+    config: Config | None = None, text: Callable[[], str] | None = None
+  ) -> None:
+    nonlocal said
+    said = text or said
     if config is not None:
       # Deferred: it imports JAX.
       from experiments.launcher import jax_setup
