@@ -108,6 +108,14 @@ class Store:
       },
     )
 
+  def get(self, cell: Cell) -> Fitted:
+    """Returns what was saved; fits and saves it if need be."""
+    fitted = self.load(cell)
+    if fitted is None:
+      fitted = cell.fit()
+      self.save(cell, fitted)
+    return fitted
+
   def environment(self, cell: Cell) -> dict[str, Any]:
     """Returns the versions, device and commit of a finished cell's fit."""
     saved = _read_json(self._path(cell).with_suffix('.json'))

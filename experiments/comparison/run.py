@@ -50,15 +50,28 @@ def compare(
 
 def check(plan: Plan, dataset: Dataset) -> None:
   """Refuses what cannot be fitted, before any data is read."""
-  configs = []
   dataset.check(plan.base)
+  if None in plan.rows.values():
+    boosting.check(plan.tree_settings)
+  refuse_unused(plan, 'row')
+
+
+def refuse_unused(plan: Plan, flag: str) -> None:
+  """Refuses settings and flags that no network of a plan uses.
+
+  Args:
+    plan: of a comparison.
+    flag: that names its rows.
+
+  Raises:
+    InputError: there are some.
+  """
+  configs = []
   for name, fields in plan.rows.items():
-    if fields is None:
-      boosting.check(plan.tree_settings)
-      continue
-    tried = list(plan.tuning_configs(name).values())
-    unused.refuse(tried, fields, f'--row={name}: ')
-    configs += tried
+    if fields is not None:
+      tried = list(plan.tuning_configs(name).values())
+      unused.refuse(tried, fields, f'--{flag}={name}: ')
+      configs += tried
   common = {name for setting in plan.settings.values() for name in setting}
   unused.refuse(configs, common | plan.given | options.changed(plan.base))
 

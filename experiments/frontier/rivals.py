@@ -99,12 +99,7 @@ def _kept(
   make: Callable[[], Mapping[int, Candidate]],
   store: Store,
 ) -> Fitted:
-  cell = Cell(f'seed {family}', what, lambda: _fit(make))
-  fitted = store.load(cell)
-  if fitted is None:
-    fitted = cell.fit()
-    store.save(cell, fitted)
-  return fitted
+  return store.get(Cell(f'seed {family}', what, lambda: _fit(make)))
 
 
 def _fit(make: Callable[[], Mapping[int, Candidate]]) -> Fitted:

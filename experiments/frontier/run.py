@@ -22,7 +22,7 @@ from experiments.frontier.candidates import NotMadeError
 from experiments.frontier.dense import Dense
 from experiments.frontier.plan import DISTILLED_TREES, TREES, Plan
 from experiments.frontier.points import Point
-from experiments.launcher import display, options, run_folder, unused
+from experiments.launcher import display, run_folder
 from experiments.launcher.errors import InputError
 from lplmtl import training
 from lplmtl.compression import merging, teachers
@@ -62,17 +62,10 @@ def compress(
 
 def check(plan: Plan, dataset: Dataset) -> None:
   """Refuses what cannot be fitted, before any data is read."""
-  configs = []
   dataset.check(plan.dense.base)
   if {TREES, DISTILLED_TREES} & set(plan.families):
     boosting.package()
-  for name, fields in plan.dense.rows.items():
-    tried = list(plan.dense.tuning_configs(name).values())
-    unused.refuse(tried, fields or {}, f'--dense={name}: ')
-    configs += tried
-  common = {n for setting in plan.dense.settings.values() for n in setting}
-  changed = options.changed(plan.dense.base)
-  unused.refuse(configs, common | plan.dense.given | changed)
+  comparison.refuse_unused(plan.dense, 'dense')
 
 
 def _compress(
