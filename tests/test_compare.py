@@ -61,13 +61,13 @@ def test_an_interrupt_says_whether_anything_is_kept(
   def interrupt(*_):
     raise KeyboardInterrupt
 
-  command, module, row = {
+  command, module, asked = {
     'compare': (compare, 'comparison', '--row=shared_bottom'),
-    'compress': (compress, 'frontier', '--dense=shared_bottom'),
+    'compress': (compress, 'frontier', '--families=net'),
   }[what]
   monkeypatch.setattr(f'experiments.{module}.run._{what}', interrupt)
   call = (
-    '--dataset=sample', '--compilation_cache=none', row,
+    '--dataset=sample', '--compilation_cache=none', asked,
     f'--out_dir={tmp_path}',
   )  # fmt: skip
   assert launching.launch(command.main, *call) == 130
