@@ -15,13 +15,13 @@ from experiments.comparison.cells import Cell, Fitted, Store
 from experiments.datasets.base import Data
 from experiments.frontier import points
 from experiments.frontier.points import Point, Scored
-from experiments.launcher import scoring
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl.compression import (
   cost,
   device_tables,
   encoders,
+  lessons,
   packing,
   quantization,
 )
@@ -183,8 +183,11 @@ def _stored(trained: Trained, form: str) -> Scored:
 def _outputs(
   model: Any, params: PyTree, data: Data, split: str
 ) -> dict[str, np.ndarray]:
-  batch = getattr(data, split)
-  return scoring.score(model, data.tasks, params, batch).logits
+  features = getattr(data, split).features
+  num_seeds = len(jax.tree.leaves(params)[0])
+  seeds = [_seed(params, seed) for seed in range(num_seeds)]
+  found = lessons.predict(model, seeds, features)
+  return jax.tree.map(lambda *outputs: np.stack(outputs), *found)
 
 
 def _seed(params: PyTree, seed: int) -> PyTree:
