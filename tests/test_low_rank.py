@@ -13,7 +13,7 @@ from lplmtl.training import gradients
 from tests import contracts
 
 TASKS = contracts.TASKS
-MODEL = contracts.architectures(encoder=contracts.encoder())['mmoe']
+MODEL = contracts.architectures(encoder=contracts.encoder())['ple']
 
 
 @pytest.fixture(scope='module')
@@ -22,9 +22,9 @@ def params():
 
 
 def test_ranks_name_what_gets_smaller(params):
-  """Kernels [7, 6] with 2 (7 + 6) numbers instead of 42, and no biases."""
+  """A kernel [7, 5] with 2 (7 + 5) numbers instead of 35, and not its bias."""
   found = dict(low_rank.ranks(params, 2))
-  assert found['experts/layer_0/kernel'] == 2
+  assert found['level_0/specific_experts_zebra/layer_0/kernel'] == 2
   shapes = {name: x.shape for name, x in leaves.names(params).items()}
   assert all(
     (name in found)
@@ -115,8 +115,7 @@ def test_representation_scope_and_missing_methods():
   assert hasattr(small, 'represent')
   found = small.apply({'params': factors}, x, method='represent')
   assert found.shape == (2, 2, 6)
-  other = contracts.architectures()['ple']
-  assert not hasattr(compression.LowRank(other), 'represent')
+  assert not hasattr(compression.LowRank(MODEL), 'represent')
   assert not hasattr(compression.LowRank(lplmtl.MLP((3,))), 'is_shared')
 
 

@@ -178,7 +178,7 @@ def test_a_unit_that_does_nothing_goes_first():
 
 
 def test_fine_tuning_and_saving(tmp_path):
-  model = _models()['mmoe']
+  model = _models()['ple']
   params = contracts.random_params(model, X)
   smaller, pruned = neurons.prune(model, params, ROWS, 0.5)
   checkpoint.save(tmp_path / 'm', smaller, pruned)

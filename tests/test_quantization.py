@@ -77,7 +77,7 @@ def _with_scale(x, fraction, most, scheme):
 
 @pytest.mark.parametrize('scheme', SCHEMES, ids=lambda s: f'{s.bits}bits')
 def test_rounding_is_what_the_docstrings_say(scheme):
-  model = Quantized(MODELS['mmoe'], scheme)
+  model = Quantized(MODELS['ple'], scheme)
   params = _params(model.model)
   frozen = quantization.freeze(model, params)
   thawed = leaves.names(quantization.thaw(frozen))
@@ -91,7 +91,7 @@ def test_rounding_is_what_the_docstrings_say(scheme):
 
 
 def test_integers_stay_within_their_bits():
-  model = Quantized(MODELS['mmoe'], SCHEMES[1])
+  model = Quantized(MODELS['ple'], SCHEMES[1])
   frozen = quantization.freeze(model, _params(model.model))
   codes = {n: x for n, x in leaves.names(frozen).items() if hasattr(x, 'codes')}
   assert len(codes) == len(leaves.names(frozen))
@@ -122,8 +122,11 @@ def test_gradients_pass_straight_through():
   contracts.assert_trees_equal(got, expected)
 
 
-def test_trains_saves_and_scores_like_any_model(tmp_path):
-  model, rows = Quantized(MODELS['mmoe'], Scheme()), contracts.batch(40)
+@pytest.mark.parametrize(
+  'name', ['shared_bottom', 'mmoe', 'ple', 'sple_concat']
+)
+def test_trains_saves_and_scores_like_any_model(name, tmp_path):
+  model, rows = Quantized(MODELS[name], Scheme()), contracts.batch(40)
   result = lplmtl.fit(
     jax.random.split(jax.random.key(0), 2), model, optax.adam(1e-2),
     balancing.uncertainty(), rows, validation=rows, batch_size=20, num_epochs=4,
