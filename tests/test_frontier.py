@@ -265,7 +265,7 @@ def test_runs_comparisons_and_frontiers_keep_apart(finished, capsys):
     (['--budgets=600,600'], 'twice'),
     (['--families=nets'], "there is no 'nets'; expected some of net"),
     (['--dense=trees'], 'only networks'),
-    (['--dense=ples'], 'unknown architecture'),
+    (['--dense=ples'], "error: --dense=ples: unknown architecture 'ples'"),
     (['--interpolate'], 'bytes cannot be counted'),
     (['--architecture=ple'], '--architecture has no effect'),
     (['--num_seeds=2'], 'at least 3'),

@@ -149,18 +149,21 @@ def from_flags(values: flags.FlagValues) -> Plan:
   )
 
 
-def parse_row(name: str) -> dict[str, Any] | None:
+def parse_row(name: str, flag: str = 'row') -> dict[str, Any] | None:
   """Parses `'sple top=identity'` into Config fields; None for the trees."""
+  or_trees = ', or trees' if flag == 'row' else ''
   architecture, _, rest = name.partition(' ')
   if not architecture:
-    raise InputError('--row must name an architecture, or trees; found nothing')
+    raise InputError(
+      f'--{flag} must name an architecture{or_trees}; found nothing'
+    )
   if name == TREES:
     return None
   try:
     build.check_names(Config(architecture=architecture))  # it may be mistyped
   except InputError as error:
-    raise InputError(f'--row={name}: {error}, or trees') from error
-  fields = options.parse_fields(rest, f'--row={name}', FIXED)
+    raise InputError(f'--{flag}={name}: {error}{or_trees}') from error
+  fields = options.parse_fields(rest, f'--{flag}={name}', FIXED)
   return {'architecture': architecture, **fields}
 
 

@@ -77,7 +77,7 @@ def from_flags(values: flags.FlagValues) -> Plan:
     base = dataclasses.replace(base, interpolate=False)
   rows = {}
   for name in values.dense or DENSE:
-    fields_of_row = comparison.parse_row(name)
+    fields_of_row = comparison.parse_row(name, 'dense')
     if fields_of_row is None:
       raise InputError('--dense=trees: only networks can be dense')
     rows[name] = fields_of_row
