@@ -3,12 +3,13 @@
     python -m experiments.compress --flagfile=experiments/flags/NAME.flags
 
 Trains dense networks (`--dense`), takes the best by the validation rows as the
-baseline and the teacher, and stores each as float32, float16 and int8. Then
-`lplmtl.compression.compress` makes small networks of `--budgets` bytes, which
-learn from the teacher; their rivals are boosted trees, which learn from the
-labels or from the teacher, and additive models. Bytes are all constant data
-that a device needs to score a raw row, counted alike for all. Every finished
-fit is kept: the same command resumes where it stopped.
+baseline and the teacher, and stores each as float32, float16 and int8. The
+teacher then teaches the best dense network once more, and, by
+`lplmtl.compression.compress`, small networks of `--budgets` bytes. Rivals are
+boosted trees, which learn from the labels or from the teacher, and additive
+models. Bytes are all constant data that a device needs to score a raw row,
+counted alike for all. Every finished fit is kept: the same command resumes
+where it stopped.
 
 With `--data`, a table of your own, flags that are not given have the defaults
 that `python -m experiments.tabular --help` shows, but for --interpolate.
@@ -34,7 +35,8 @@ flags.DEFINE_list(
   'Compress: the bytes that the models of a family may take.',
 )  # fmt: skip
 flags.DEFINE_list(
-  'families', ['net', 'trees', 'distilled_trees', 'additive'],
+  'families',
+  ['distilled_dense', 'net', 'trees', 'distilled_trees', 'additive'],
   'Compress: what is made as small as the budgets; empty for the dense '
   'networks alone.',
 )  # fmt: skip

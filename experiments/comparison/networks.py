@@ -177,6 +177,13 @@ def train(config: Config, data: Data, *, keep: bool = False) -> Fitted:
     return Fitted(facts, arrays)
 
 
+def fit_one(config: Config, data: Data) -> tuple[nn.Module, PyTree]:
+  """Trains one setting; returns the model and its parameters `[S, ...]`."""
+  with memory.guard(config):
+    fitted, model = _fit([config], data)
+  return model, jax.device_get(fitted.params)
+
+
 def parameters_of(
   config: Config, data: Data, arrays: Mapping[str, np.ndarray]
 ) -> tuple[nn.Module, PyTree]:

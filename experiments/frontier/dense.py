@@ -144,7 +144,7 @@ def _train(name: str, config: Config, data: Data) -> Fitted:
   model, params = encoders.fold_steps(
     *networks.parameters_of(config, data, arrays)
   )
-  first = _seed(params, 0)
+  first = seed(params, 0)
   parts = cost.count_bytes(model, first, data.tables)
   total = [sum(parts.values())] * config.num_seeds
   operations = multiply_adds(model, first, data)
@@ -156,8 +156,8 @@ def _train(name: str, config: Config, data: Data) -> Fitted:
 def _stored(trained: Trained, form: str) -> Scored:
   """Rounds, packs and scores every seed."""
   rounded, packed = [], []
-  for seed in range(len(trained.seeds)):
-    params = _seed(trained.params, seed)
+  for number in range(len(trained.seeds)):
+    params = seed(trained.params, number)
     frozen = (
       quantization.as_float16(params)
       if form == FLOAT16
@@ -185,10 +185,11 @@ def _outputs(
 ) -> dict[str, np.ndarray]:
   features = getattr(data, split).features
   num_seeds = len(jax.tree.leaves(params)[0])
-  seeds = [_seed(params, seed) for seed in range(num_seeds)]
+  seeds = [seed(params, number) for number in range(num_seeds)]
   found = lessons.predict(model, seeds, features)
   return jax.tree.map(lambda *outputs: np.stack(outputs), *found)
 
 
-def _seed(params: PyTree, seed: int) -> PyTree:
-  return jax.tree.map(lambda x: np.asarray(x)[seed], params)
+def seed(params: PyTree, number: int) -> PyTree:
+  """Returns the parameters of one of the S seeds, `[S, ...]`."""
+  return jax.tree.map(lambda x: np.asarray(x)[number], params)

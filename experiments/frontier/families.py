@@ -4,9 +4,14 @@ from collections.abc import Callable
 
 from experiments.comparison.cells import Store
 from experiments.datasets.base import Data
-from experiments.frontier import net, rivals, teacher
+from experiments.frontier import distilled, net, rivals, teacher
 from experiments.frontier.dense import Trained
-from experiments.frontier.plan import DISTILLED_TREES, NET, Plan
+from experiments.frontier.plan import (
+  DISTILLED_DENSE,
+  DISTILLED_TREES,
+  NET,
+  Plan,
+)
 from experiments.frontier.points import Point
 
 
@@ -27,12 +32,15 @@ def points(
     note: called with lines for a person.
   """
   taught = None
-  if {NET, DISTILLED_TREES} & set(plan.families):
+  if {DISTILLED_DENSE, NET, DISTILLED_TREES} & set(plan.families):
     taught = teacher.make(network, raw, store, note)
   found: list[Point] = []
   for family in plan.families:
     if family == NET and taught:
       found += net.points(plan, taught)
+      continue
+    if family == DISTILLED_DENSE and taught:
+      found += distilled.points(taught)
       continue
     of_family = taught if family == DISTILLED_TREES else None
     found += rivals.points(family, plan, network, of_family, store)

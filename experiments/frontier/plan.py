@@ -12,8 +12,8 @@ from experiments.launcher.errors import InputError
 # Where no --dense is given: the mission's network, and what it is made from.
 DENSE = ('ple', 'sple')
 NET, TREES, DISTILLED_TREES = 'net', 'trees', 'distilled_trees'
-ADDITIVE = 'additive'
-FAMILIES = (NET, TREES, DISTILLED_TREES, ADDITIVE)
+DISTILLED_DENSE, ADDITIVE = 'distilled_dense', 'additive'
+FAMILIES = (DISTILLED_DENSE, NET, TREES, DISTILLED_TREES, ADDITIVE)
 # From 512 bytes, where little is learned, to 64 kB, which is about what a dense
 # network of Census-Income takes as int8; 1,434 bytes are 1.4 kB.
 BUDGETS = (512, 1024, 1434, 2048, 4096, 8192, 16384, 65536)

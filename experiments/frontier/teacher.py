@@ -33,12 +33,14 @@ class Teacher(NamedTuple):
     trees: `{task: [N, K]}`, LightGBM's outputs for the training rows, of those
       tasks where they help.
     train: `{task: [N, K]}`, the outputs of all together for the training rows.
-    validation: `{task: value}`, its primary metrics.
+    held_out: likewise, for the validation rows.
+    validation: `{task: value}`, its primary metrics there.
   """
 
   network: Trained
   trees: dict[str, np.ndarray]
   train: dict[str, np.ndarray]
+  held_out: dict[str, np.ndarray]
   validation: dict[str, float]
 
   @property
@@ -74,18 +76,19 @@ def make(
     for logits in [dense.outputs(network, split)]
   }
   trees: dict[str, np.ndarray] = {}
-  train, validation = dict(ensemble['train']), {}
+  train, held_out = dict(ensemble['train']), dict(ensemble['validation'])
+  validation = {}
   boosted = _boosted(data.tasks, raw, store)
   for task in data.tasks:
-    name, alone = task.name, ensemble['validation'][task.name]
+    name, alone = task.name, held_out[task.name]
     validation[name] = _primary(task, alone, data.validation)
     if name not in boosted:
       continue
-    ours, held_out = np.split(boosted[name], [len(ensemble['train'][name])])
-    both = teachers.ensemble_logits(task, [alone, held_out])
+    ours, others = np.split(boosted[name], [len(train[name])])
+    both = teachers.ensemble_logits(task, [alone, others])
     value = _primary(task, both, data.validation)
     if _is_better(task, value, validation[name]):
-      trees[name], validation[name] = ours, value
+      trees[name], held_out[name], validation[name] = ours, both, value
       train[name] = teachers.ensemble_logits(task, [train[name], ours])
   helped = f', with LightGBM for {", ".join(trees)}' if trees else ''
   shown = ' '.join(f'{quality.shown(v)} {t}' for t, v in validation.items())
@@ -93,7 +96,7 @@ def make(
     f'teacher: {len(network.seeds)} seeds of {network.name}{helped}: on '
     f'validation {shown}'
   )
-  return Teacher(network, trees, train, validation)
+  return Teacher(network, trees, train, held_out, validation)
 
 
 def _boosted(
