@@ -370,7 +370,7 @@ def test_trees_of_all_budgets_are_fitted_once_a_seed(tmp_path):
   assert [call['seed'] for call in calls] == [5, 6, 7]
   assert calls[0]['settings'] is None and calls[0]['teacher'] is None
   assert calls[1]['settings'] == calls[2]['settings']
-  assert trees.Setting(1, 1, 1, 1, 1) in calls[1]['settings']['income']
+  assert trees.Setting(1, 1, 1, 1, 1, 1) in calls[1]['settings']['income']
   small, *others = found
   assert small == '600 bytes are too few: the first budget that suffices is 900'
   for scored, size in zip(others, (897, 1797), strict=True):

@@ -124,7 +124,7 @@ def test_trees_grown_are_lightgbms(data):
   rows = inputs.encode(data)
   todo = inputs.targets(data, TASKS[0], None)
   given = sequences.grower(rows, todo, seed=0)
-  made = sequences.grow(given, 16, 4, 5)
+  made = sequences.grow(given, 16, 4, False, 5)
   codes = growing.cut(rows.codes['train'], given.ranks, made.pool)
   settings = {'num_leaves': 4, 'learning_rate': sequences.RATES[4]}
   (booster,) = growing.boosters(codes, todo, settings, 5, 0)
@@ -170,7 +170,10 @@ def test_refitting_one_group_finds_the_means():
 def test_trees_fit_their_budgets_and_learn(data, monkeypatch):
   pytest.importorskip('lightgbm')
   monkeypatch.setattr(trees, '_ROUNDS', 40)
-  few = [trees.Setting(16, 4, 8, 4, 10), trees.Setting(16, 4, 30, 5, 100)]
+  few = [
+    trees.Setting(16, 4, False, 8, 4, 10),
+    trees.Setting(16, 4, True, 30, 5, 100),
+  ]
   settings = {task.name: few for task in TASKS}
   settings['bought'] = [trees.Setting(16, 4)]  # searches
   found = trees.candidates(data, (*BUDGETS, 1), settings=settings)
@@ -195,7 +198,7 @@ def test_bytes_alone_score_raw_rows(data, raw):
   for task, bits in zip(TASKS[:2], (4, 5), strict=True):
     todo = inputs.targets(data, task, None)
     given = sequences.grower(rows, todo, seed=0)
-    made = sequences.grow(given, 24, 4, 12).refitted(12, bits, 10)
+    made = sequences.grow(given, 24, 4, False, 12).refitted(12, bits, 10)
     parts += [(draft, given.ranks) for draft in made]
   shared, packed = drafts.pack(rows, parts)
   assert packed.num_bytes == sum(x.nbytes for x in packed.sections.values())
@@ -223,7 +226,7 @@ def test_distilled_trees_learn_from_a_teacher(data):
   one = data._replace(tasks=TASKS[:1])
   labels = data.train.labels['bought'][:, None]
   teacher = {'bought': np.where(labels, -2.0, 2.0)}  # the opposite
-  settings = {'bought': [trees.Setting(16, 4, 20, 4, 10)]}
+  settings = {'bought': [trees.Setting(16, 4, False, 20, 4, 10)]}
   found = trees.candidates(one, (400,), teacher=teacher, settings=settings)
   assert _test_quality(one, found[400])['bought'] < 0.3
   with pytest.raises(ValueError, match=r'must give \[2000, 1\] outputs'):

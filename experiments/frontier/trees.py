@@ -30,7 +30,7 @@ _POOLS = (16, 32, 64, 128, 256, 512)
 _BITS = (5, 4, 6)  # of a leaf; the first for all, the others for the best
 # How strongly refitted leaves are held, see `refitting`: more for more trees.
 _RIDGES = (10, 100, 1000)
-_ROUNDS, _SPLITS = 500, 4096  # of a sequence, at most
+_ROUNDS, _SPLITS = 600, 9000  # of a sequence, at most
 _STEP = 1.4  # from one number of rounds to the next
 # Beginnings further below the best of their size are not refitted, as a share
 # of what the best ones differ by: refitting gains .0025 of AUC where they range
@@ -44,6 +44,7 @@ class Setting(NamedTuple):
   Attributes:
     pool: the number of splits to choose from.
     leaves: of each tree.
+    is_slow: see `sequences.grow`.
     rounds: trees for each output; 0 to try many numbers.
     bits: of a leaf; 0 to try several.
     ridge: how strongly its leaves are held; 0 to try several.
@@ -51,6 +52,7 @@ class Setting(NamedTuple):
 
   pool: int
   leaves: int
+  is_slow: bool = False
   rounds: int = 0
   bits: int = 0
   ridge: int = 0
@@ -63,11 +65,17 @@ class _Model(NamedTuple):
   drafts: tuple[Draft, ...]
 
 
-SETTINGS = tuple(
-  Setting(pool, leaves)
-  for pool in _POOLS
-  for leaves in RATES
-  if 4 * leaves <= pool <= 32 * leaves
+SETTINGS = (
+  *(
+    Setting(pool, leaves)
+    for pool in _POOLS
+    for leaves in RATES
+    if 4 * leaves <= pool <= 32 * leaves
+  ),
+  # Worth their many trees from 4 kB on: few of them, as they take a minute.
+  Setting(512, 8, is_slow=True),
+  Setting(512, 16, is_slow=True),
+  Setting(256, 32, is_slow=True),
 )
 
 
@@ -142,12 +150,10 @@ def _points(
   """Returns a task's models; only those that may be worth it are refitted."""
   measure = choosing.measure(given.todo.task, rows)
   rough: list[Offer] = []
-  for pool, leaves in dict.fromkeys(s[:2] for s in settings):
-    own = [s for s in settings if s[:2] == (pool, leaves)]
-    limit = min(_ROUNDS, _SPLITS // (leaves - 1))
-    trees = sequences.grow(
-      given, pool, leaves, max(s.rounds or limit for s in own)
-    )
+  for kind in dict.fromkeys(s[:3] for s in settings):
+    own = [s for s in settings if s[:3] == kind]
+    limit = min(_ROUNDS, _SPLITS // (kind[1] - 1))
+    trees = sequences.grow(given, *kind, max(s.rounds or limit for s in own))
     asked = _beginnings(own, len(trees.rows))
     for setting, scores in _staged(given, trees, asked):
       size = trees.num_bytes(given, setting.rounds, setting.bits)
