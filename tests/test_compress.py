@@ -256,7 +256,7 @@ def test_sizes_follow_the_budget():
   assert chosen == offered[-1][1].sizes and merged.loss == 0
   with pytest.raises(merging.BudgetError, match=r'smallest student takes (\d+)'
   ) as error:  # fmt: skip
-    sizes(30)
+    sizes(15)
   smallest = int(error.value.smallest)
   sizes(smallest)
   with pytest.raises(merging.BudgetError):
@@ -345,6 +345,7 @@ def test_mistakes_are_named(params):
   [
     ({'num_steps': 0}, 'num_steps must be a whole number'),
     ({'learning_rate': -1.0}, 'learning_rate must be'),
+    ({'weight_decay': -0.1}, 'weight_decay must be'),
     ({'share': 2.0}, 'share must be from 0 to 1'),
   ],
 )

@@ -40,6 +40,8 @@ from lplmtl.types import Array, Batch, PyTree, Task
 # The budgets that `Within` tries double in so many steps: a step is then a
 # difference in AUC that seeds hide.
 _STEPS = 4
+# The share of steps in which the learning rate rises from 0.
+_WARM_UP = 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -210,11 +212,13 @@ def _train(
   batch_size = min(recipe.batch_size, count)
   num_epochs = -(-recipe.num_steps // (count // batch_size))
   steps = num_epochs * (count // batch_size)
-  rate = optax.cosine_decay_schedule(recipe.learning_rate, steps)
+  rate = optax.warmup_cosine_decay_schedule(
+    0, recipe.learning_rate, int(_WARM_UP * steps), steps
+  )
   return fit(
     key,
     model,
-    optax.adam(rate),
+    optax.adamw(rate, weight_decay=recipe.weight_decay),
     balancing.uncertainty(),
     lesson.data._replace(features=features),
     batch_size=batch_size,

@@ -15,8 +15,10 @@ class Recipe:
   Attributes:
     num_steps: of training; rounded up to whole epochs. A tiny network underfits
       for long: 14,000 steps are 60 epochs of 60,000 rows.
-    learning_rate: of Adam at the first step, from which it falls to 0 along a
-      cosine.
+    learning_rate: of AdamW, reached in the first twentieth of the steps, from
+      where it falls to 0 along a cosine.
+    weight_decay: of AdamW; keeps the largest numbers, and with them the scales
+      of the others, small.
     batch_size: rows of a step, or all if there are fewer.
     share: of the teacher in the losses, see `distillation.distilled`; 0 trains
       on the labels alone.
@@ -29,7 +31,8 @@ class Recipe:
   """
 
   num_steps: int = 14_000
-  learning_rate: float = 1e-2
+  learning_rate: float = 5e-3
+  weight_decay: float = 0.01
   batch_size: int = 256
   share: float = 1.0
   temperature: float = 1.0
@@ -48,6 +51,10 @@ class Recipe:
     if not 0 < self.learning_rate < math.inf:
       raise ValueError(
         f'learning_rate must be a number > 0, found {self.learning_rate!r}'
+      )
+    if not 0 <= self.weight_decay < math.inf:
+      raise ValueError(
+        f'weight_decay must be a number >= 0, found {self.weight_decay!r}'
       )
     if not 0 <= self.share <= 1:
       raise ValueError(f'share must be from 0 to 1, found {self.share!r}')

@@ -18,6 +18,7 @@ from lplmtl.layers import encoder, experts
 from lplmtl.tables import Tables
 from lplmtl.types import Task
 
+_TINY = Scheme(bits=4, scale_bits=8, vector_bits=4)
 _SMALL = Scheme(bits=4, scale_bits=8, vector_bits=8)
 _LARGE = Scheme(bits=8, scale_bits=16, vector_bits=16)
 
@@ -55,7 +56,8 @@ class Sizes:
 # The smallest budget, in bytes, for which sizes are taken. What the network
 # does not need goes into values that keep an embedding of their own.
 _BY_BUDGET = (
-  (0, Sizes(1, 4, 8)),
+  (0, Sizes(1, 2, 4, _TINY)),
+  (448, Sizes(2, 2, 4, _TINY)),
   (768, Sizes(2, 4, 8)),
   (1280, Sizes(2, 6, 12)),
   (2048, Sizes(3, 6, 12)),
