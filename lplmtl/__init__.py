@@ -18,8 +18,8 @@ Trained models: `predict` and `make_predictor`.
 
 Further modules: `checkpoint` (saved models), `resume` (runs that survive
 interruptions), `statistics` (confidence intervals), `inspection` (how gates use
-the experts), `compression` (smaller models, and costs) and `data` (synthetic
-rows).
+the experts), `compression` (smaller models, and costs), `export` (models
+without JAX) and `data` (synthetic rows).
 
 All of these are imported when first used: `import lplmtl.tables`, say, needs
 NumPy only.
@@ -42,6 +42,7 @@ if _typing.TYPE_CHECKING:  # what __getattr__ below imports when it is used
   from lplmtl import compression as compression
   from lplmtl import data as data
   from lplmtl import dates as dates
+  from lplmtl import export as export
   from lplmtl import hashing as hashing
   from lplmtl import inspection as inspection
   from lplmtl import layers as layers
@@ -98,8 +99,8 @@ __version__ = '0.1.0'
 
 _MODULES = (
   'architectures balancing blueprint checkpoint columns compression data '
-  'dates hashing inspection layers loggers losses metrics numeric ordinal '
-  'prng resume statistics storage tables tabular tasks training types '
+  'dates export hashing inspection layers loggers losses metrics numeric '
+  'ordinal prng resume statistics storage tables tabular tasks training types '
   'vocabulary'
 ).split()
 _NAMES = {

@@ -86,6 +86,14 @@ ALLOWED = {
   },
   'compression.student': {'architectures', 'compression', 'layers', 'tables'},
   'compression.top_level': {'architectures', 'compression'},
+  'export': {
+    'losses',
+    'numeric',
+    'ordinal',
+    'storage.files',
+    'tables',
+    'vocabulary',
+  },
   'inspection': set(),
   'data': set(),
   'training.frozen': {'training.optimizers'},
@@ -335,6 +343,7 @@ ALLOWED = {
 FORBIDDEN = {
   'balancing': {'flax'},
   'compression': {'flax'},
+  'export': {'flax'},
   '_knots': {'flax', 'jax', 'optax'},
   '_tables_checks': {'flax', 'jax', 'optax'},
   '_tables_data': {'flax', 'jax', 'optax'},

@@ -1,7 +1,9 @@
 """Rows get the same ids and numbers however they arrive (property test)."""
 
+import dataclasses
 import datetime
 import decimal
+import json
 
 import hypothesis
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 from hypothesis import strategies as st
 
 from lplmtl import dates, tables
+from lplmtl.export import reader
+from lplmtl.export import rows as exported
 from lplmtl.tables import Factor
 
 MISSING = (None, float('nan'), '', ' ', 'nan', 'NaN', 'None', '<NA>', pd.NA, pd.NaT, '?', ' ? ', np.ma.masked, np.float32('nan'))  # fmt: skip
@@ -140,6 +144,24 @@ def test_equal_rows_are_encoded_equally(fitted, rows):
     _assert_equal(
       fitted.encode(row), {k: v[i : i + 1] for k, v in expected.items()}
     )
+
+
+@hypothesis.settings(max_examples=50, derandomize=True, deadline=None)
+@hypothesis.given(_rows())
+def test_an_exported_model_encodes_alike(fitted, rows):
+  """All but dates, which cannot be exported: NumPy alone, from plain data."""
+  parts = [name for name in fitted.numerics if name.startswith('date.')]
+  numerics = {k: n for k, n in fitted.numerics.items() if k not in parts}
+  fitted = dataclasses.replace(fitted, numerics=numerics, dates={})
+  data = json.loads(json.dumps(exported.to_data(fitted)))
+  _, other = rows
+  listed = {
+    name: [column.values[i] for i in column.codes]
+    if isinstance(column, Factor)
+    else column
+    for name, column in other.items()
+  }
+  _assert_equal(reader.encode(data, listed), fitted.encode(other))
 
 
 def _row(column, i):

@@ -1,0 +1,6 @@
+"""Trained models on devices without Python: see README.md."""
+
+from lplmtl.export.rows import features as features
+from lplmtl.export.tracing import Program as Program
+from lplmtl.export.tracing import UnsupportedError as UnsupportedError
+from lplmtl.export.tracing import trace as trace

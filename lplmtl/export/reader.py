@@ -1,0 +1,239 @@
+"""Predicts with an exported model: raw rows in, predictions out. NumPy only.
+
+    model = load('model.npz')
+    predict(model, {'city': ['Oslo', None], 'age': [30, float('nan')]})
+
+A copy of this file lies beside every model in the `numpy` form.
+"""
+
+import datetime
+import json
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+Model = dict[str, Any]
+
+_UTC = datetime.timezone.utc  # noqa: UP017  (UTC needs Python 3.11)
+_MISSING = {'', 'None', 'nan', 'NaN', 'NaT', '<NA>'}
+_SCIENTIFIC = re.compile(r'-?\d(?:\.\d*[1-9])?e[+-]\d\d+')
+_TIME = re.compile(
+  r'(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d+))?([+-]\d\d:\d\d)?'
+)
+
+
+def load(path: Any) -> Model:
+  """Returns the model in a file."""
+  with np.load(path) as file:
+    model = json.loads(file['model'].tobytes())
+    constants = [file[f'constant_{i}'] for i in range(model['num_constants'])]
+  return model | {'constants': constants}
+
+
+def predict(model: Model, columns: Any) -> dict[str, np.ndarray]:
+  """Returns `{task: [N, K]}` for raw columns `{name: [N] values}`.
+
+  A missing value is None, NaN or an empty text. A model without tables takes
+  the array that it was trained on, `[N, D]`.
+  """
+  if model['encoding']:
+    columns = encode(model['encoding'], columns)
+  return run(model, columns)
+
+
+def run(model: Model, features: Any) -> dict[str, np.ndarray]:
+  """Returns `{task: [N, K]}` for encoded rows: an array, or a dict of them."""
+  if not isinstance(features, dict):
+    features = {'': features}
+  # A program describes one row. Here, its values have an axis of rows in front.
+  values = [np.asarray(features[name])[:, None] for name in model['inputs']]
+  values += model['constants']
+  with np.errstate(all='ignore'):
+    for kind, operands, options in model['ops']:
+      values.append(OPS[kind](*[values[i] for i in operands], **options))
+  rows = (len(next(iter(features.values()))),)
+  return {
+    task: np.broadcast_to(values[i], rows + values[i].shape[-2:])[:, 0]
+    for task, i in model['outputs'].items()
+  }
+
+
+def _reshape(x: Any, rank: int, shape: Any) -> Any:
+  return x.reshape(*x.shape[: x.ndim - rank], *shape)
+
+
+def _transpose(x: Any, axes: Any) -> Any:
+  rows = range(x.ndim - len(axes))
+  return x.transpose(*rows, *(axis + x.ndim for axis in axes))
+
+
+def _broadcast(x: Any, shape: Any) -> Any:
+  return np.broadcast_to(x, (*x.shape[: x.ndim - len(shape)], *shape))
+
+
+def _concatenate(*parts: Any, axis: int, rank: int) -> Any:
+  rows = max((x.shape[: x.ndim - rank] for x in parts), key=len)
+  shapes = [(*rows, *x.shape[-rank:]) for x in parts]
+  return np.concatenate(list(map(np.broadcast_to, parts, shapes)), axis)
+
+
+def _slice(x: Any, axis: int, start: int, stop: int, step: int) -> Any:
+  return x[(..., slice(start, stop, step), *[slice(None)] * (-axis - 1))]
+
+
+def _matmul(x: Any, y: Any) -> Any:
+  if y.ndim > 2:
+    return x @ y
+  return (x.reshape(-1, len(y)) @ y).reshape(*x.shape[:-1], -1)  # one product
+
+
+def _reduction(reduce: Any) -> Any:
+  return lambda x, axis: reduce(x, axis=tuple(axis))
+
+
+OPS: dict[str, Any] = {
+  name: getattr(np, name)
+  for name in (
+    'add', 'subtract', 'multiply', 'divide', 'maximum', 'minimum', 'power',
+    'negative', 'absolute', 'sign', 'floor', 'ceil', 'sqrt', 'exp', 'log',
+    'expm1', 'log1p', 'tanh', 'sin', 'cos', 'isfinite', 'less', 'less_equal',
+    'equal', 'not_equal', 'logical_and', 'logical_or', 'logical_not', 'where',
+    'cumsum', 'sort',
+  )
+} | {
+  'sum': _reduction(np.sum),
+  'prod': _reduction(np.prod),
+  'max': _reduction(np.max),
+  'min': _reduction(np.min),
+  'logistic': lambda x: (np.tanh(x / 2) + 1) / 2,
+  'erf': np.vectorize(math.erf, otypes=[np.float32]),
+  'astype': lambda x, dtype: x.astype(dtype),
+  'gather': lambda table, ids: table[ids],
+  'matmul': _matmul,
+  'reshape': _reshape,
+  'transpose': _transpose,
+  'broadcast': _broadcast,
+  'concatenate': _concatenate,
+  'slice': _slice,
+}  # fmt: skip
+
+
+def encode(encoding: Any, columns: Any) -> dict[str, np.ndarray]:
+  """Returns the arrays that a program reads, for raw columns."""
+  counts = {len(columns[name]) for name in encoding['columns']}
+  if len(counts) != 1:
+    raise ValueError(f'columns must have as many rows each, found {counts}')
+  missing = set(encoding['missing'])
+  categories: list[Any] = []
+  numeric: list[Any] = []
+  flags: list[Any] = []
+  positions: list[Any] = []
+  for column in encoding['categories']:
+    ids, unseen = column['ids'], column['unseen']
+    texts = map(_text, columns[column['name']])
+    found = [ids[t] if t in ids else ids.get(canonical(t)) for t in texts]
+    categories.append([unseen if i is None else i for i in found])
+  for column in encoding['numbers']:
+    x = np.array([_number(v, missing) for v in columns[column['name']]])
+    is_missing, fill = np.isnan(x), column['fill']
+    if is_missing.any() and fill is None:
+      raise ValueError(f'{column["name"]!r}: found a missing number')
+    x = np.where(is_missing, 0 if fill is None else fill, x)
+    scaled = np.sign(x) * np.log1p(np.abs(x)) if column['log'] else x
+    scaled = (scaled - column['mean']) / column['std']
+    if not (np.abs(scaled) <= encoding['furthest']).all():
+      raise ValueError(f'{column["name"]!r}: a number is too far from the mean')
+    if column['is_scaled']:
+      numeric.append(scaled)
+    if column['flag']:
+      flags.append(is_missing)
+    if column['knots']:
+      knots = column['knots']
+      positions.append(np.interp(scaled, knots, range(len(knots))))
+    if column['edges']:
+      categories.append(np.searchsorted(column['edges'], x, side='right'))
+  numeric += flags + positions
+  n = counts.pop()
+  features = {
+    'categories': np.array(categories, np.int32).reshape(-1, n).T,
+    'numeric': np.array(numeric, np.float32).reshape(-1, n).T,
+  }
+  hashed = [
+    [_buckets(_known(_text(v), missing), c['size']) for v in columns[c['name']]]
+    for c in encoding['hashed']
+  ]
+  if hashed:
+    features['hashed'] = np.array(hashed, np.int32).swapaxes(0, 1)
+  return features
+
+
+def canonical(text: str) -> str:
+  """Returns the text by which equal values of any type are known."""
+  text = text.strip()
+  if text in _MISSING:
+    return 'nan'
+  if _SCIENTIFIC.fullmatch(text) and math.isfinite(float(text)):
+    number = float(text)
+    return str(int(number) if number.is_integer() else number)
+  if re.fullmatch(r'-?(?:0|[1-9]\d*)\.0', text):
+    return '0' if text == '-0.0' else text[:-2]
+  time = _TIME.fullmatch(text)
+  if not time:
+    return text
+  day, clock, fraction, offset = time.groups()
+  if offset:
+    try:
+      utc = datetime.datetime.fromisoformat(f'{day}T{clock}{offset}')
+      day, clock = str(utc.astimezone(_UTC))[:19].split()
+    except (ValueError, OverflowError):
+      return text
+  if fraction and fraction.strip('0'):
+    return f'{day}T{clock}.{fraction.rstrip("0")}'
+  return day if clock == '00:00:00' else f'{day}T{clock}'
+
+
+def _text(value: Any) -> str:
+  if isinstance(value, bytes):
+    return value.decode('utf-8', 'backslashreplace')
+  return str(None if value is np.ma.masked else value)
+
+
+def _known(text: str, missing: Any) -> str:
+  text = canonical(text)
+  return 'nan' if text in missing else text
+
+
+def _number(value: Any, missing: Any) -> float:
+  text = _text(value)
+  if isinstance(value, (int, float, np.number, np.bool_)):
+    number = float(value)
+  elif _is_number(text):
+    number = float(text)
+  else:
+    words = {'nan': math.nan, 'true': 1.0, 'false': 0.0}
+    number = words.get(_known(text, missing).lower(), math.inf)
+  if math.isinf(number):
+    raise ValueError(f'expected a finite number, found {text!r}')
+  return (
+    math.nan if number in map(float, filter(_is_number, missing)) else number
+  )
+
+
+def _is_number(text: str) -> bool:
+  try:
+    float(text)
+  except ValueError:
+    return False
+  return '_' not in text
+
+
+def _buckets(text: str, size: int) -> tuple[int, int]:
+  h, mask = 0xCBF29CE484222325, (1 << 64) - 1
+  for byte in text[:256].encode('utf-8', 'surrogatepass')[:256]:
+    h = (h ^ byte) * 0x100000001B3 & mask
+  for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
+    h = (h ^ h >> 33) * factor & mask
+  h ^= h >> 33
+  return (h >> 32) % size, (h & 0xFFFFFFFF) % size

@@ -1,0 +1,116 @@
+"""Encoder tables as plain data, for programs that encode raw rows. NumPy only.
+
+What is missing, unseen or merged means the same as in `lplmtl.tables`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lplmtl import vocabulary
+from lplmtl.numeric import FURTHEST, Numeric
+from lplmtl.tables import Tables
+
+
+def features(tables: Tables) -> dict[str, np.ndarray]:
+  """Returns an encoded row of zeros, to trace a model with.
+
+  Args:
+    tables: those that the model was trained with.
+  """
+  num_numbers = (
+    len(tables.numbers) + len(set(tables.flags.values()))
+    + len(tables.num_pieces)
+  )  # fmt: skip
+  found = {
+    'categories': np.zeros((1, len(tables.num_categories)), np.int32),
+    'numeric': np.zeros((1, num_numbers), np.float32),
+  }
+  if tables.hashed:
+    found['hashed'] = np.zeros((1, len(tables.hashed), 2), np.int32)
+  return found
+
+
+def check(inputs: Mapping[str, Any], tables: Tables) -> None:
+  """Raises ValueError unless a program reads what the tables encode.
+
+  Args:
+    inputs: of the program, arrays or nodes with a shape `[1, ...]`.
+    tables: the tables.
+  """
+  expected = {name: x.shape for name, x in features(tables).items()}
+  found = {name: tuple(x.shape) for name, x in inputs.items()}
+  if found != expected:
+    raise ValueError(
+      f'the tables encode a row as {expected}, the model reads {found}: pass '
+      'the tables that the model was trained with'
+    )
+
+
+def to_data(tables: Tables) -> dict[str, Any]:
+  """Returns what `reader.encode` needs, as lists and dicts.
+
+  Returns:
+    `columns`, the raw ones; `missing`, further texts of missing values;
+    `furthest`, see `numeric.FURTHEST`; and, in the order of the encoded arrays:
+
+    - `categories`: `name`, `ids` of all texts that have one, in canonical form
+      or as stored, and `unseen`, the id of all others;
+    - `numbers`: `name`, the fields of `Numeric`, `is_scaled`, whether the
+      scaled number is encoded, and `knots`, the scaled numbers among which its
+      place is (none unless it is interpolated; `edges` are empty then);
+    - `hashed`: `name` and `size`, the number of buckets.
+
+  Raises:
+    ValueError: there are columns of dates.
+  """
+  if not isinstance(tables, Tables):
+    raise ValueError(
+      'tables must be what lplmtl.tables.fit returns, found '
+      f'{type(tables).__name__}'
+    )
+  if tables.dates:
+    raise ValueError(
+      f'cannot export columns of dates, found {list(tables.dates)}: train with '
+      'numbers in their place, such as days since a date'
+    )
+  return {
+    'columns': list(tables.columns),
+    'missing': list(tables.missing),
+    'furthest': FURTHEST,
+    'categories': [_category(tables, name) for name in tables.vocabularies],
+    'numbers': [_number(name, n) for name, n in tables.numerics.items()],
+    'hashed': [{'name': k, 'size': n} for k, n in tables.hashed.items()],
+  }
+
+
+def _category(tables: Tables, name: Any) -> dict[str, Any]:
+  values = tables.vocabularies[name]
+  new = tables.merged.get(name, range(len(values) + 1))
+  known = vocabulary.lookup(values, tables.missing, name in tables.booleans)
+  return {
+    'name': name,
+    'ids': {text: int(new[i]) for text, i in known.items() if i},
+    'unseen': int(new[vocabulary.UNSEEN]),
+  }
+
+
+def _number(name: Any, scaler: Numeric) -> dict[str, Any]:
+  edges = [float(edge) for edge in scaler.edges]
+  knots: list[float] = []
+  if scaler.interpolate:
+    scaled = scaler.scale(np.asarray(edges))
+    # As in `Numeric.position`: the ends lie a standard deviation outside.
+    knots = [scaled[0] - 1, *scaled.tolist(), scaled[-1] + 1]
+  return {
+    'name': name,
+    'log': scaler.log,
+    'mean': float(scaler.mean),
+    'std': float(scaler.std),
+    'edges': [] if scaler.interpolate else edges,
+    'knots': [float(knot) for knot in knots],
+    'fill': scaler.fill,
+    'flag': scaler.flag,
+    'is_scaled': not scaler.only_bins,
+  }

@@ -1,0 +1,261 @@
+"""Exported programs: the same predictions as JAX, from NumPy alone."""
+
+import ast
+import json
+import runpy
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lplmtl
+from lplmtl import checkpoint, compression, export, tables, tasks
+from lplmtl.export import meanings, nodes, numpy_form, reader, rows
+from tests import contracts
+from tests.golden import write as golden
+
+EVERY_KIND = (
+  *contracts.TASKS,
+  tasks.ordinal('grade', 4),
+  tasks.multilabel('tags', 2),
+)
+ROWS = {
+  'city': ['Oslo', 'Rome', None, 'Lima', 'Oslo', 'Bonn'],
+  'age': [17.0, 35.0, None, 28.0, 44.0, 70.0],
+  'gain': [0.0, 1.0, 5000.0, 12.0, 0.0, 99999.0],
+}
+# Not further out: where scores are 1e9, XLA's fused softmax makes NaN of them.
+NEW_ROWS = {
+  'city': ['Rome', ' Oslo ', 'unseen', '', None, 'Lima', 'Bonn', 'nan'],
+  'age': [35, None, 250, -90, 17.0, 28.5, float('nan'), '44'],
+  'gain': [0.5, 1e6, 0, 12, 3.0, -7, 99999, 1],
+}
+
+
+def _tables(**options):
+  numbers = {name: ROWS[name] for name in ('age', 'gain')}
+  rules = tables.Rules(fill_missing=True)
+  cities = {'city': ROWS['city']}
+  return tables.fit(cities, numbers, log=['gain'], rules=rules, **options)
+
+
+def _encoder(fitted):
+  inside = lplmtl.TabularEncoder(
+    fitted.num_categories, 2, fitted.num_ordered, num_pieces=fitted.num_pieces
+  )
+  return lplmtl.CrossNetwork(inside, rank=2, num_layers=1)
+
+
+def _expected(model, params, features):
+  apply = jax.jit(lambda p, x: model.apply({'params': p}, x)[0])
+  logits = apply(params, features)
+  return {t.name: meanings.of(t)(logits[t.name]) for t in model.tasks}
+
+
+def _assert_same(found, expected):
+  assert list(found) == list(expected)
+  for name, values in expected.items():
+    np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-6)
+
+
+BINNED = _tables(num_bins=4)
+MODELS = contracts.architectures(EVERY_KIND, _encoder(BINNED))
+MODELS |= contracts.chains(_encoder(BINNED))
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_every_architecture_predicts_the_same_from_raw_rows(name):
+  """Five tasks of every kind, crosses, bins, missing and unseen values."""
+  features = BINNED.encode(NEW_ROWS)
+  params = contracts.random_params(MODELS[name], features)
+  program = export.trace(MODELS[name], params, rows.features(BINNED))
+  found = reader.predict(numpy_form.to_data(program, BINNED), NEW_ROWS)
+  _assert_same(found, _expected(MODELS[name], params, features))
+
+
+@pytest.mark.parametrize('name', ['shared_bottom', 'ple'])
+def test_models_of_arrays(name):
+  """Two tasks, no encoder: the features are a matrix."""
+  model = contracts.architectures(EVERY_KIND[:2])[name]
+  x = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
+  params = contracts.random_params(model, x)
+  program = export.trace(model, params, x)
+  found = reader.predict(numpy_form.to_data(program), x)
+  _assert_same(found, _expected(model, params, x))
+
+
+def test_zeros_and_dropout_are_not_stored():
+  """The columns by which gates are padded take no memory, nor does dropout."""
+  model = contracts.architectures()['cgc']
+  model = model.clone(expert=lplmtl.MLP((6,), dropout_rate=0.5))
+  x = np.zeros((1, 30), np.float32)
+  params = contracts.random_params(model, x)
+  program = export.trace(model, params, x)
+  weights = [c.data for c in program.constants if c.data.ndim > 1]
+  floats = [w for w in weights if w.dtype == np.float32 and w.any()]
+  stored = sum(w.size for w in floats)
+  assert stored <= sum(leaf.size for leaf in jax.tree.leaves(params))
+  assert all(w.any(axis=0).all() for w in floats if len(w) == 30)
+
+
+def test_bins_are_one_table():
+  """The steps of ordered bins are added to their embeddings beforehand."""
+  model = lplmtl.SharedBottom(EVERY_KIND[:1], _encoder(BINNED).encoder)
+  encoded = rows.features(BINNED)
+  params = contracts.random_params(model, encoded)
+  program = export.trace(model, params, encoded)
+  (table,) = (x.operands[0] for x in program.operations if x.kind == 'gather')
+  _, folded = compression.merging.fold_steps(model, params)
+  np.testing.assert_allclose(table.data, folded['encoder']['embedding'], 1e-6)
+
+
+def test_interpolated_and_hashed_columns():
+  fitted = tables.fit(
+    {'city': ROWS['city'], 'name': list('abcdef')},
+    {'age': ROWS['gain']},
+    num_bins=4,
+    interpolate=True,
+    rules=tables.Rules(max_vocabulary=4, num_buckets=8),
+  )
+  assert fitted.hashed and fitted.num_pieces
+  encoder = lplmtl.TabularEncoder(
+    fitted.num_categories, 2, num_buckets=fitted.num_buckets,
+    num_pieces=fitted.num_pieces,
+  )  # fmt: skip
+  model = lplmtl.SharedBottom(EVERY_KIND[:1], encoder)
+  raw = {'city': NEW_ROWS['city'], 'name': list('abcdexyz'), 'age': range(8)}
+  features = fitted.encode({k: list(v) for k, v in raw.items()})
+  params = contracts.random_params(model, features)
+  program = export.trace(model, params, features)
+  found = reader.predict(numpy_form.to_data(program, fitted), raw)
+  _assert_same(found, _expected(model, params, features))
+
+
+def test_a_written_model_needs_its_reader_only(tmp_path):
+  """The golden model: LayerNorm, gelu, mish, gate bodies, several seeds."""
+  folder = golden.FOLDER / 'format2'
+  model, params, fitted = checkpoint.load(folder, seed=1)
+  program = export.trace(model, params, rows.features(fitted))
+  written = numpy_form.write(tmp_path, program, fitted)
+  assert sorted(tmp_path.iterdir()) == sorted(written)
+  script = runpy.run_path(str(tmp_path / 'reader.py'))
+  found = script['predict'](script['load'](written[0]), golden.ROWS)
+  logits = json.loads(folder.with_suffix('.json').read_text())
+  expected = {
+    task.name: meanings.of(task)(jnp.asarray(logits[task.name][1]))
+    for task in model.tasks
+  }
+  _assert_same(found, expected)
+  imported = {
+    alias.name
+    for node in ast.walk(ast.parse((tmp_path / 'reader.py').read_text()))
+    if isinstance(node, ast.Import)
+    for alias in node.names
+  }
+  assert imported == {'datetime', 'json', 'math', 're', 'numpy'}
+
+
+class _Own(nn.Module):
+  """Attention, a slice, a sum along an axis: operations that are known."""
+
+  @nn.compact
+  def __call__(self, x):
+    heads = nn.Dense(6)(x).reshape(-1, 3, 2)
+    mixed = nn.softmax(heads @ heads.swapaxes(1, 2) / 2**0.5) @ heads
+    steps = jnp.cumsum(mixed, axis=1)[:, ::-1]
+    ends = jnp.pad(steps[:, 1:, 0], ((0, 0), (1, 0)), constant_values=2.0)
+    picked = x[:, np.array([2, 0])] * jax.lax.rsqrt(1 + x[:, :1] ** 2)
+    sizes = jnp.where(ends > 0, ends, -ends).clip(0.1, 3) ** -2
+    return jnp.concatenate([nn.gelu(sizes), picked, steps.max(axis=2)], axis=1)
+
+
+class _Inverting(nn.Module):
+  @nn.compact
+  def __call__(self, x):
+    return x + jnp.linalg.inv(jnp.eye(3) + x[:1])[:1]
+
+
+def test_modules_of_ones_own():
+  x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+  model = lplmtl.MMoE(EVERY_KIND[:2], expert=_Own(), num_experts=2)
+  params = contracts.random_params(model, x)
+  found = reader.run(numpy_form.to_data(export.trace(model, params, x)), x)
+  _assert_same(found, _expected(model, params, x))
+
+
+def test_an_unknown_operation_is_named():
+  model = lplmtl.SharedBottom(EVERY_KIND[:1], bottom=_Inverting())
+  x = np.zeros((1, 3), np.float32)
+  params = contracts.random_params(model, x)
+  with pytest.raises(export.UnsupportedError) as error:
+    export.trace(model, params, x)
+  assert "primitive 'lu'" in str(error.value)
+  assert 'bottom' in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_what_depends_on_parameters_only_is_computed_once():
+  """Even by operations that programs do not have, such as rounding."""
+  model = lplmtl.SharedBottom(EVERY_KIND[:1], bottom=lplmtl.MLP((4,)))
+  rounded = compression.Quantized(model, compression.Scheme(bits=4))
+  x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+  params = contracts.random_params(model, x)
+  program = export.trace(rounded, params, x)
+  kinds = [node.kind for node in program.operations]
+  assert kinds.count('matmul') == 3 and not {'round', 'divide'} & set(kinds)
+  found = reader.run(numpy_form.to_data(program), x)
+  _assert_same(found, _expected(rounded, params, x))
+
+
+def test_numbers_have_their_own_unit():
+  todo = tasks.regression('price'), tasks.poisson('visits')
+  model = lplmtl.SharedBottom(todo, bottom=lplmtl.MLP((2,)))
+  x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+  params = contracts.random_params(model, x)
+  scales = {'price': (100.0, 20.0), 'visits': (0.0, 3.0)}
+  program = export.trace(model, params, x, scales=scales)
+  found = reader.run(numpy_form.to_data(program), x)
+  plain = _expected(model, params, x)
+  np.testing.assert_allclose(found['price'], 100 + 20 * plain['price'], 1e-5)
+  np.testing.assert_allclose(found['visits'], 3 * plain['visits'], 1e-5)
+
+
+def test_tables_of_another_model_and_dates_are_refused():
+  model = lplmtl.SharedBottom(EVERY_KIND[:1], _encoder(BINNED))
+  encoded = rows.features(BINNED)
+  params = contracts.random_params(model, encoded)
+  program = export.trace(model, params, encoded)
+  with pytest.raises(ValueError, match='pass the tables'):
+    numpy_form.to_data(program, _tables())
+  dated = tables.fit({}, {}, dates={'day': (['2020-01-01', '2021-02-02'], '')})
+  with pytest.raises(ValueError, match=r"columns of dates, found \['day'\]"):
+    rows.to_data(dated)
+
+
+@pytest.mark.parametrize(
+  'column, values, message',
+  [
+    ('age', [None], "'age': found a missing number"),
+    ('age', ['old'], "found 'old'"),
+    ('age', [float('inf')], 'finite'),
+    ('age', [1e30], 'too far'),
+    ('city', ['Oslo'] * 2, 'as many rows'),
+  ],
+)
+def test_rows_that_cannot_be_read(column, values, message):
+  fitted = tables.fit({'city': ['Oslo', 'Rome']}, {'age': [1, 2]})
+  raw = {'city': ['Oslo'], 'age': [1.0], column: values}
+  with pytest.raises(ValueError, match=message):
+    reader.encode(rows.to_data(fitted), raw)
+
+
+def test_views_are_found():
+  """Cuts of joined values go back to the parts."""
+  x, y = (nodes.Node('input', (1, 3), 'float32') for _ in range(2))
+  joined = nodes.concatenate([x, y], 1)
+  assert nodes.cut(joined, 1, 3, 6) is y
+  across = nodes.cut(nodes.cut(joined, 1, 1, 6), 1, 1, 4)
+  assert [part.shape for part in across.operands] == [(1, 1), (1, 2)]
+  assert nodes.transpose(x, (1, 0)).kind == 'reshape'
