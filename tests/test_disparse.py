@@ -114,12 +114,12 @@ def test_mistakes(params):
   with pytest.raises(ValueError, match="one of .*'taylor'.*, found 'snip'"):
     prune(criterion='snip')
   none = jax.tree.map(lambda x: x[:0], ROWS)
-  with pytest.raises(ValueError, match='one calibration row, found none'):
+  with pytest.raises(ValueError, match='batch must have at least one row'):
     prune(none)
   masked = ROWS._replace(where={'apple': jnp.zeros(32, bool)})
-  with pytest.raises(ValueError, match="has a label for task 'apple'"):
+  with pytest.raises(ValueError, match="no row of batch has a label of task 'apple'"):
     prune(masked)
-  with pytest.raises(ValueError, match="has a label for task 'mango'"):
+  with pytest.raises(ValueError, match="batch has no labels of task 'mango'"):
     prune(ROWS._replace(labels={k: ROWS.labels[k] for k in ('zebra', 'apple')}))
   with pytest.raises(ValueError, match='must be a lplmtl.Batch .* found dict'):
     prune(ROWS.features)

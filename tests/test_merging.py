@@ -317,11 +317,11 @@ def test_columns_of_dates_and_booleans_disappear():
     ({'num_bytes': 9}, 'give a budget, either num_ids or num_bytes'),
     (
       {'batch': BATCH._replace(where={'item': np.zeros(N, bool)})},
-      "none of the 40 calibration rows has a label of task 'item'",
+      "no row of batch has a label of task 'item'",
     ),
     (
       {'batch': BATCH._replace(weights={'item': np.zeros(N)})},
-      "none of the 40 calibration rows has a label of task 'item'",
+      "no row of batch has a label of task 'item'",
     ),
     (
       {'batch': BATCH._replace(labels={'click': LABELS['click']})},
@@ -329,9 +329,9 @@ def test_columns_of_dates_and_booleans_disappear():
     ),
     (
       {'batch': types.Batch(jax.tree.map(lambda x: x[:0], FEATURES), {})},
-      'at least one calibration row, found none',
+      'batch must have at least one row, found none',
     ),
-    ({'batch': FEATURES}, 'must be a Batch of calibration rows, found dict'),
+    ({'batch': FEATURES}, 'must be a lplmtl.Batch of rows and labels, found dict'),
     ({'tables': None}, 'tables must be what lplmtl.tables.fit returns'),
     (
       {'tables': tables.fit({'city': ['a']}, {})},

@@ -216,7 +216,7 @@ def test_mistakes():
   with pytest.raises(ValueError, match='MMoE has .* of shape'):
     prune(model=other)
   none = jax.tree.map(lambda x: x[:0], ROWS)
-  with pytest.raises(ValueError, match='one calibration row, found none'):
+  with pytest.raises(ValueError, match='batch must have at least one row'):
     prune(rows=none)
   sigmoid = model.clone(bottom=lplmtl.MLP((6,), activation=jax.nn.sigmoid))
   with pytest.raises(ValueError, match='Activations must be 0 at 0'):

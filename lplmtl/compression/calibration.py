@@ -1,5 +1,6 @@
-"""Rows on which pruning measures what a parameter or a unit is worth."""
+"""Rows on which compression measures what a parameter or a value is worth."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _checks, losses
-from lplmtl.types import Array, Batch, PyTree
+from lplmtl.types import Array, Batch, PyTree, Task
 
 
 def read(model: Any, params: PyTree, batch: Batch) -> Batch:
@@ -18,22 +19,49 @@ def read(model: Any, params: PyTree, batch: Batch) -> Batch:
       task has no label in any of them.
   """
   _checks.check_call(model, params)
+  check_rows(batch)
+  check_labels(model.tasks, batch)
+  return jax.tree.map(jnp.asarray, batch)
+
+
+def check_rows(batch: Any, name: str = 'batch') -> None:
+  """Raises ValueError unless there are rows.
+
+  Args:
+    batch: what should be a Batch.
+    name: of the argument.
+  """
   if not isinstance(batch, Batch):
     raise ValueError(
-      'calibration rows must be a lplmtl.Batch with features and labels, found '
+      f'{name} must be a lplmtl.Batch of rows and labels, found '
       f'{type(batch).__name__}'
     )
   if not _checks.num_rows(batch.features):
-    raise ValueError('expected at least one calibration row, found none')
-  batch = jax.tree.map(jnp.asarray, batch)
-  totals = losses.row_totals(model.tasks, batch)
-  for task, total in zip(model.tasks, np.asarray(totals), strict=True):
-    if task.name not in batch.labels or not total > 0:
+    raise ValueError(f'{name} must have at least one row, found none')
+
+
+def check_labels(
+  tasks: Sequence[Task], batch: Batch, name: str = 'batch'
+) -> None:
+  """Raises ValueError unless some row has a label of each task.
+
+  Args:
+    tasks: of the model.
+    batch: its rows, with ordinary labels.
+    name: of the argument.
+  """
+  totals = np.asarray(losses.row_totals(tasks, batch))
+  for task, total in zip(tasks, totals, strict=True):
+    if task.name not in batch.labels:
       raise ValueError(
-        f'no calibration row has a label for task {task.name!r}: take rows '
-        'that have, or more of them'
+        f'{name} has no labels of task {task.name!r}; found '
+        f'{sorted(batch.labels)}'
       )
-  return batch
+    if not total > 0:
+      raise ValueError(
+        f'no row of {name} has a label of task {task.name!r} that counts: add '
+        'rows that do, or take a model without this task'
+      )
 
 
 def check_criterion(criterion: Any, offered: tuple[str, ...]) -> None:

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import _checks, losses
+from lplmtl import _checks
 from lplmtl.compression import (
+  calibration,
   distillation,
   encoders,
   leaves,
@@ -44,18 +45,10 @@ def read(tasks: Sequence[Task], batch: Any, name: str) -> Rows:
   Raises:
     ValueError: `batch` is no Batch, has no rows, or lacks a task's labels.
   """
-  if not isinstance(batch, Batch):
-    raise ValueError(f'{name} must be a Batch, found {type(batch).__name__}')
-  if not _checks.num_rows(batch.features):
-    raise ValueError(f'{name} must have at least one row, found none')
+  calibration.check_rows(batch, name)
   labels, given = {}, {}
   where: dict[str, Any] = dict(batch.where or {})
-  for task in tasks:
-    if task.name not in batch.labels:
-      raise ValueError(
-        f'{name} has no labels of task {task.name!r}; found '
-        f'{sorted(batch.labels)}'
-      )
+  for task in (task for task in tasks if task.name in batch.labels):
     found = batch.labels[task.name]
     if isinstance(found, Mapping):
       distillation.check_form(found)
@@ -66,13 +59,7 @@ def read(tasks: Sequence[Task], batch: Any, name: str) -> Rows:
       found = found['hard']
     labels[task.name] = found
   batch = batch._replace(labels=labels, where=where or None)
-  totals = losses.row_totals(tasks, batch)
-  for task, total in zip(tasks, totals, strict=True):
-    if not total > 0:
-      raise ValueError(
-        f'no row of {name} has a label of task {task.name!r} that counts: add '
-        'rows that do, or compress a model without this task'
-      )
+  calibration.check_labels(tasks, batch, name)
   return Rows(batch, given)
 
 

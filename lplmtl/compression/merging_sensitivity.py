@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lplmtl import _checks, losses
+from lplmtl import _checks
 from lplmtl.compression import calibration, encoders, leaves
 from lplmtl.compression.merging_curvature import Columns, gauss_newton
 from lplmtl.tables import Tables
@@ -103,31 +103,13 @@ def sensitivity(
 def _check_rows(tables: Tables, model: Any, batch: Batch) -> None:
   """Raises ValueError for what `sensitivity` refuses."""
   encoder = encoders.check_tables(tables, model)
-  if not isinstance(batch, Batch):
-    raise ValueError(
-      f'batch must be a Batch of calibration rows, found {type(batch).__name__}'
-    )
+  calibration.check_rows(batch)
   if not tables.num_categories:
     raise ValueError(
       'the tables have neither categories nor bins: fit them with num_bins'
     )
-  count = _checks.num_rows(batch.features)
-  if not count:
-    raise ValueError('expected at least one calibration row, found none')
   encoder.check_features(batch.features, 'batch.features')
-  for task in model.tasks:
-    if task.name not in batch.labels:
-      raise ValueError(
-        f'the calibration rows have no labels of task {task.name!r}; found '
-        f'{sorted(batch.labels)}'
-      )
-  totals = losses.row_totals(model.tasks, batch)
-  for task, total in zip(model.tasks, totals, strict=True):
-    if not total > 0:
-      raise ValueError(
-        f'none of the {count:,} calibration rows has a label of task '
-        f'{task.name!r} that counts: add rows that do'
-      )
+  calibration.check_labels(model.tasks, batch)
 
 
 def _embeddings(tables: Tables, params: PyTree) -> list[str]:
