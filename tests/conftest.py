@@ -70,6 +70,18 @@ def census_dir():
   return pathlib.Path(folder)
 
 
+@pytest.fixture
+def num_compiled(events):
+  """Calls a function, and returns how many programs JAX compiled."""
+
+  def counted(function, *args, **kwargs):
+    before = len(events)
+    function(*args, **kwargs)
+    return sum('backend_compile' in event for event in events[before:])
+
+  return counted
+
+
 @pytest.fixture(scope='session')
 def events():
   """The names of JAX's events; a listener stays as long as the process."""

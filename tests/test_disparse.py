@@ -8,7 +8,7 @@ import pytest
 
 import lplmtl
 from lplmtl import balancing, losses
-from lplmtl.compression import disparse, leaves, magnitude
+from lplmtl.compression import disparse, leaves, magnitude, sparsity
 from tests import contracts
 
 ROWS = contracts.batch(rows=32)
@@ -31,7 +31,7 @@ def gradients(params):
   of = jax.jit(jax.jacrev(task_losses))
   batches = [jax.tree.map(lambda x, i=i: x[i : i + 16], ROWS) for i in (0, 16)]
   each = [leaves.names(of(params, rows)) for rows in batches]
-  return {k: np.stack([x[k] for x in each]) for k in magnitude.matrices(params)}
+  return {k: np.stack([x[k] for x in each]) for k in sparsity.matrices(params)}
 
 
 def _slow_masks(params, gradients, criterion, kappa):
@@ -62,7 +62,7 @@ def _slow_masks(params, gradients, criterion, kappa):
 @pytest.mark.parametrize('criterion', ['sensitivity', 'taylor', 'magnitude'])
 @pytest.mark.parametrize('kappa', [0.2, 0.5])
 def test_is_the_union_of_the_tasks_masks(criterion, kappa, params, gradients):
-  matrices = {k: np.asarray(x) for k, x in magnitude.matrices(params).items()}
+  matrices = {k: np.asarray(x) for k, x in sparsity.matrices(params).items()}
   expected = _slow_masks(matrices, gradients, criterion, kappa)
   flat = np.concatenate([x.ravel() for x in expected.values()])
   share = 1 - flat.mean()
@@ -100,7 +100,7 @@ def test_sparse_training_keeps_the_zeros():
     jax.random.key(0), model, magnitude.keep_zeros(optax.adam(1e-2)),
     balancing.equal(), ROWS, batch_size=16, num_epochs=2, start=sparse,
   )  # fmt: skip
-  for name, was in magnitude.matrices(zeros).items():
+  for name, was in sparsity.matrices(zeros).items():
     now = leaves.names(result.params)[name] == 0
     np.testing.assert_array_equal(now, was)
 
@@ -117,7 +117,9 @@ def test_mistakes(params):
   with pytest.raises(ValueError, match='batch must have at least one row'):
     prune(none)
   masked = ROWS._replace(where={'apple': jnp.zeros(32, bool)})
-  with pytest.raises(ValueError, match="no row of batch has a label of task 'apple'"):
+  with pytest.raises(
+    ValueError, match="no row of batch has a label of task 'apple'"
+  ):
     prune(masked)
   with pytest.raises(ValueError, match="batch has no labels of task 'mango'"):
     prune(ROWS._replace(labels={k: ROWS.labels[k] for k in ('zebra', 'apple')}))

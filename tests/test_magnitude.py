@@ -8,7 +8,7 @@ import pytest
 
 import lplmtl
 from lplmtl import balancing, checkpoint, compression
-from lplmtl.compression import leaves, magnitude
+from lplmtl.compression import leaves, magnitude, sparsity
 from tests import contracts
 
 MODEL = contracts.architectures(encoder=contracts.encoder())['sple_concat']
@@ -21,7 +21,7 @@ def params():
 
 
 def _kernels(params):
-  return magnitude.matrices(params)
+  return sparsity.matrices(params)
 
 
 def _zeros(params):

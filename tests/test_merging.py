@@ -160,6 +160,18 @@ def test_sensitivity_is_the_sum_over_rows_of_its_definition(measured):
   assert found.counts.sum() == N * 4
 
 
+def test_seeds_share_their_programs(num_compiled):
+  rows = jax.tree.map(lambda x: x[:35], BATCH)
+
+  def measure(seed):
+    model = lplmtl.SharedBottom(TASKS, encoder=_encoder(FITTED))
+    params = jax.tree.map(lambda x: np.asarray(x) + 0.1 * seed, PARAMS)
+    merging.sensitivity(FITTED, model, params, rows)
+
+  assert num_compiled(measure, 0) > 0
+  assert num_compiled(measure, 1) == 0
+
+
 def _objective(vectors, curvature, groups):
   """The loss of moving each value to the best vector of its group."""
   total = 0.0
@@ -331,7 +343,10 @@ def test_columns_of_dates_and_booleans_disappear():
       {'batch': types.Batch(jax.tree.map(lambda x: x[:0], FEATURES), {})},
       'batch must have at least one row, found none',
     ),
-    ({'batch': FEATURES}, 'must be a lplmtl.Batch of rows and labels, found dict'),
+    (
+      {'batch': FEATURES},
+      'must be a lplmtl.Batch of rows and labels, found dict',
+    ),
     ({'tables': None}, 'tables must be what lplmtl.tables.fit returns'),
     (
       {'tables': tables.fit({'city': ['a']}, {})},

@@ -8,7 +8,7 @@ import pytest
 
 import lplmtl
 from lplmtl import balancing, checkpoint, compression, losses
-from lplmtl.compression import neurons, units
+from lplmtl.compression import neurons, unit_search, units
 from lplmtl.layers import experts
 from tests import contracts
 
@@ -59,7 +59,7 @@ def test_is_the_masked_model(name):
   model = _models()[name]
   params = contracts.random_params(model, X)
   smaller, pruned = neurons.prune(model, params, ROWS, 0.4, criterion='norm')
-  layers = units.find(model, params, X)
+  layers = unit_search.find(model, params, X)
   copies = {layer.name: len(layer.copies) for layer in layers}
   assert copies == COPIES.get(name, copies)
   scores = neurons.importances(model, params, ROWS, criterion='norm')

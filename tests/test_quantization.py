@@ -90,6 +90,17 @@ def test_rounding_is_what_the_docstrings_say(scheme):
     np.testing.assert_array_equal(used[name], thawed[name], err_msg=name)
 
 
+def test_seeds_share_their_program(num_compiled):
+  model = MODELS['shared_bottom']
+  seeds = [_params(model, seed) for seed in range(2)]
+
+  def freeze(seed):
+    quantization.freeze(Quantized(model.clone(), Scheme(bits=8)), seeds[seed])
+
+  assert num_compiled(freeze, 0) > 0
+  assert num_compiled(freeze, 1) == 0
+
+
 def test_integers_stay_within_their_bits():
   model = Quantized(MODELS['ple'], SCHEMES[1])
   frozen = quantization.freeze(model, _params(model.model))

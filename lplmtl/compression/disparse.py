@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _checks
-from lplmtl.compression import calibration, leaves, magnitude
+from lplmtl.compression import calibration, leaves, sparsity
 from lplmtl.types import Array, Batch, PyTree
 
 Criterion = Literal['sensitivity', 'taylor', 'magnitude']
@@ -71,12 +71,12 @@ def prune(
     Lee et al. 2019, "SNIP: Single-shot Network Pruning Based on Connection
     Sensitivity".
   """
-  magnitude.check_share(share)
+  sparsity.check_share(share)
   scores = saliencies(
     model, params, batch, criterion=criterion, batch_size=batch_size,
     chosen=chosen,
   )  # fmt: skip
-  return magnitude.mask(params, _masks(scores, share))
+  return sparsity.mask(params, _masks(scores, share))
 
 
 def saliencies(
@@ -107,7 +107,7 @@ def saliencies(
   """
   calibration.check_criterion(criterion, get_args(Criterion))
   batch = calibration.read(model, params, batch)
-  weights = magnitude.matrices(params, chosen)
+  weights = sparsity.matrices(params, chosen)
   slopes = _slopes(model, params, batch, batch_size, list(weights))
   if not all(np.isfinite(x).all() for x in slopes.values()):
     raise ValueError(

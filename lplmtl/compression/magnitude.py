@@ -11,7 +11,6 @@ The first call has no validation rows, as `fit` would select an epoch before the
 last, whose share of zeros is smaller.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +20,7 @@ import optax
 from optax import contrib
 
 from lplmtl import _checks
-from lplmtl.compression import leaves
+from lplmtl.compression import leaves, sparsity
 from lplmtl.types import Array, PyTree
 
 # One bool array for each matrix that is pruned, in the order of the parameters.
@@ -62,27 +61,12 @@ def prune(
     {'kernel': Array([[3., 0.],
            [0., 2.]], dtype=float32)}
   """
-  check_share(share)
+  sparsity.check_share(share)
   masks = {
-    name: _largest(jnp.abs(leaf), share)
-    for name, leaf in matrices(params, chosen).items()
+    name: sparsity.largest(jnp.abs(leaf), share)
+    for name, leaf in sparsity.matrices(params, chosen).items()
   }
-  return mask(params, masks)
-
-
-def mask(tree: PyTree, masks: Mapping[str, Any]) -> PyTree:
-  """Sets entries to 0.
-
-  Args:
-    tree: parameters, or gradients of them.
-    masks: `{matrix: bool of its shape}`, False for what becomes 0.
-  """
-  return leaves.map_named(
-    lambda name, x: (
-      jnp.where(masks[name], x, jnp.zeros_like(x)) if name in masks else x
-    ),
-    tree,
-  )
+  return sparsity.mask(params, masks)
 
 
 def share_at(step: Any, share: float, begin: int, end: int) -> Array:
@@ -144,7 +128,7 @@ def gradual(
     ValueError: an argument is out of range, no matrix is chosen, or the
       optimiser is schedule-free.
   """
-  check_share(share, least_is_out=True)
+  sparsity.check_share(share, least_is_out=True)
   steps = ('begin', begin, 0), ('end', end, 1), ('every', every, 1)
   for name, value, least in steps:
     if not _checks.is_whole_number(value, least):
@@ -164,7 +148,7 @@ def gradual(
       weights = _values(params, chosen)
       # What is pruned is smaller than anything else.
       return tuple(
-        _largest(jnp.where(stay, jnp.abs(w), -1), now)
+        sparsity.largest(jnp.where(stay, jnp.abs(w), -1), now)
         for w, stay in zip(weights, masks, strict=True)
       )
 
@@ -224,27 +208,8 @@ def sparse_bytes(params: PyTree, bits: int = 32) -> int:
   return total
 
 
-def matrices(
-  params: PyTree, chosen: leaves.Choice = lambda name: True
-) -> dict[str, Any]:
-  """Returns the matrices that are chosen, by name.
-
-  Raises:
-    ValueError: there are none.
-  """
-  _checks.check_params(params)
-  named = leaves.names(params)
-  found = {k: x for k, x in named.items() if leaves.is_matrix(k, x)}
-  if not any(map(chosen, found)):
-    raise ValueError(
-      'no matrix to prune is chosen: `chosen` takes a name, such as '
-      f'{list(found or named)!s:.200}'
-    )
-  return {k: x for k, x in found.items() if chosen(k)}
-
-
 def _values(params: PyTree, chosen: leaves.Choice) -> list[Any]:
-  return list(matrices(params, chosen).values())
+  return list(sparsity.matrices(params, chosen).values())
 
 
 def _masked(
@@ -271,10 +236,10 @@ def _masked(
   def update(
     gradient: PyTree, state: MaskedState, params: Any = None, **extra: Any
   ) -> tuple[PyTree, MaskedState]:
-    names = list(matrices(params, chosen))
+    names = list(sparsity.matrices(params, chosen))
     masks = dict(zip(names, state.masks, strict=True))
     updates, inner = full.update(
-      mask(gradient, masks), state.inner, params, **extra
+      sparsity.mask(gradient, masks), state.inner, params, **extra
     )
     step = state.step + 1
     after = optax.apply_updates(params, updates)
@@ -291,27 +256,6 @@ def _masked(
     return updates, MaskedState(step, new, inner)
 
   return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _largest(scores: Array, share: Any) -> Array:
-  """Returns which scores are not among the share of the smallest ones."""
-  count = jnp.rint(share * scores.size).astype(jnp.int32)
-  order = jnp.argsort(scores.reshape(-1), stable=True)
-  ranks = jnp.arange(scores.size, dtype=jnp.int32)
-  stay = jnp.zeros(scores.size, bool).at[order].set(ranks >= count)
-  return stay.reshape(scores.shape)
-
-
-def check_share(share: Any, least_is_out: bool = False) -> None:
-  """Raises ValueError unless a share of zeros is in [0, 1), or in (0, 1)."""
-  is_number = isinstance(share, int | float | np.number)
-  is_number = is_number and not isinstance(share, bool)
-  if not is_number or not 0 <= share < 1 or (least_is_out and share == 0):
-    range_ = 'above 0 and below 1' if least_is_out else 'from 0 to below 1'
-    raise ValueError(
-      f'share must be a number {range_}, the share of zeros (1 would prune '
-      f'everything); found {share!r}'
-    )
 
 
 def _check_plain(inner: Any) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _checks, losses
-from lplmtl.compression import leaves
+from lplmtl.compression import leaves, programs
 from lplmtl.types import Array, Batch, PyTree, Task
 
 _ROWS = 256  # at a time
@@ -43,10 +43,10 @@ def gauss_newton(
       has a number.
   """
   named = leaves.names(params)
-  tables = {name: named[name] for name in columns.embeddings}
+  shapes = [named[name].shape for name in columns.embeddings]
   has_numbers = bool((columns.places >= 0).any())
-  num_values = len(next(iter(tables.values())))
-  width = sum(table.shape[1] for table in tables.values()) + has_numbers
+  num_values = shapes[0][0]
+  width = sum(size for _, size in shapes) + has_numbers
   count = len(columns.ids)
   rows = (
     batch.features,
@@ -55,15 +55,9 @@ def gauss_newton(
     columns.ids,
   )
 
-  @jax.jit
-  def add(sums: dict[str, Array], rows: Any) -> dict[str, Array]:
-    def of_row(*row: Any) -> dict[str, Array]:
-      return _of_row(model, params, tables, columns.places, *row)
-
-    found = jax.vmap(of_row)(*rows)
-    ids = rows[-1]
-    return {name: sums[name].at[ids].add(found[name]) for name in sums}
-
+  add = programs.of(
+    _add, model, tuple(columns.embeddings), tuple(columns.places.tolist())
+  )
   outputs = sum(task.num_outputs for task in model.tasks)
   size = min(_ROWS, max(1, _CELLS // (num_values * width * outputs)))
   sums = {
@@ -75,8 +69,28 @@ def gauss_newton(
     take = np.minimum(some, count - 1)
     part = jax.tree.map(lambda x, take=take: np.asarray(x)[take], rows)
     weights = {name: w * (some < count) for name, w in part[2].items()}
-    sums = add(sums, (*part[:2], weights, part[3]))
+    sums = add(params, sums, (*part[:2], weights, part[3]))
   return {name: np.asarray(total, np.float64) for name, total in sums.items()}
+
+
+def _add(
+  model: Any,
+  embeddings: Sequence[str],
+  places: Sequence[int],
+  params: PyTree,
+  sums: Mapping[str, Array],
+  rows: Any,
+) -> dict[str, Array]:
+  """Adds what some rows contribute; the first three arguments are fixed."""
+  named = leaves.names(params)
+  tables = {name: named[name] for name in embeddings}
+
+  def of_row(*row: Any) -> dict[str, Array]:
+    return _of_row(model, params, tables, np.array(places), *row)
+
+  found = jax.vmap(of_row)(*rows)
+  ids = rows[-1]
+  return {name: sums[name].at[ids].add(found[name]) for name in sums}
 
 
 def _labels(tasks: Sequence[Task], batch: Batch) -> dict[str, Any]:

@@ -1,14 +1,12 @@
 """How much the losses depend on the embedding of each value."""
 
-import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from lplmtl import _checks
-from lplmtl.compression import calibration, encoders, leaves
+from lplmtl.compression import calibration, encoders, leaves, programs
 from lplmtl.compression.merging_curvature import Columns, gauss_newton
 from lplmtl.tables import Tables
 from lplmtl.types import Batch, PyTree
@@ -150,6 +148,6 @@ def _mean_numbers(
 
 
 def _mean_losses(model: Any, params: PyTree, batch: Batch) -> dict[str, float]:
-  compute = jax.jit(functools.partial(calibration.losses_of, model))
+  compute = programs.of(calibration.losses_of, model)
   means = np.asarray(compute(params, batch)).tolist()
   return dict(zip([t.name for t in model.tasks], means, strict=True))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl.compression import calibration, leaves, units
+from lplmtl.compression import calibration, leaves, unit_search, units
 from lplmtl.types import Array, Batch, PyTree
 
 Criterion = Literal['taylor', 'norm']
@@ -174,7 +174,7 @@ def _layers(
   model: Any, params: PyTree, batch: Batch, chosen: leaves.Choice
 ) -> list[units.Layer]:
   rows = jax.tree.map(lambda x: x[:64], batch.features)
-  layers = units.find(model, params, rows)
+  layers = unit_search.find(model, params, rows)
   found = [layer for layer in layers if chosen(layer.name)]
   if not found:
     raise ValueError(

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _checks
-from lplmtl.compression import bits, leaves, plans, wrapping
+from lplmtl.compression import bits, leaves, plans, programs, wrapping
 from lplmtl.compression.integers import Integers
 from lplmtl.compression.plans import Plan, Scheme
 from lplmtl.types import Array, PyTree
@@ -115,7 +115,7 @@ def freeze(model: Quantized, params: PyTree) -> PyTree:
     if not np.isfinite(leaf).all():
       raise ValueError(f'cannot round parameters that are not finite: {name}')
 
-  rounded = jax.jit(lambda params: _map(model, params, _rounded))(params)
+  rounded = programs.of(_all_rounded, model)(params)
   # A pair takes the place of each leaf.
   return jax.tree.map(
     lambda plan, _, pair: _stored(plan, jax.device_get(pair)),
@@ -123,6 +123,10 @@ def freeze(model: Quantized, params: PyTree) -> PyTree:
     params,
     rounded,
   )
+
+
+def _all_rounded(model: Quantized, params: PyTree) -> PyTree:
+  return _map(model, params, _rounded)
 
 
 def _stored(plan: Plan, pair: tuple[Any, Any]) -> np.ndarray | Integers:
