@@ -364,6 +364,17 @@ def test_verdict(income, marital, said):
   assert results.verdict(found, margins, auc) == said
 
 
+def test_what_tables_show_as_zero_decides_nothing():
+  """A network in float16 and in float32, by a metric without a margin."""
+  none, wide = _interval(1e-9, 2e-9), _interval(-0.003, 0.003)
+  margins, loss = {'a': 0.0, 'b': 0.002}, {'a': 'loss', 'b': 'auc'}
+  say = lambda a, b: results.verdict({'a': a, 'b': b}, margins, loss)  # noqa: E731
+  assert say(none, _interval(0, 0)) == say(_interval(0, 0), none)
+  assert say(none, _interval(0, 0)) == 'equivalent'
+  assert say(none, wide) == 'undecided'
+  assert say(_interval(1e-5, 2e-5), none) == 'worse on a'
+
+
 @pytest.mark.parametrize(
   'arguments, complaint',
   [

@@ -17,6 +17,10 @@ from experiments.datasets.base import Data
 from experiments.launcher import provenance, quality
 from lplmtl import statistics
 
+# An interval inside this is 0 to the last digit that tables show, on both
+# sides: two forms of one network, which differ by rounding.
+_ALIKE = 5e-6
+
 
 def make(
   plan: Plan, data: Data, finished: Sequence[Finished]
@@ -115,13 +119,14 @@ def verdict(
   Args:
     differences: `{task: interval}`.
     margins: `{task: margin}`: smaller differences, on either side of 0, count
-      as none.
+      as none; so do those that tables show as 0.
     primary: `{task: metric}`; of losses, smaller ones are better.
   """
-  if all(d.within(margins[task]) for task, d in differences.items()):
+  if all(d.within(max(margins[t], _ALIKE)) for t, d in differences.items()):
     return 'equivalent'
-  above = [task for task, d in differences.items() if d.low > 0]
-  below = [task for task, d in differences.items() if d.high < 0]
+  apart = {t: d for t, d in differences.items() if not d.within(_ALIKE)}
+  above = [task for task, d in apart.items() if d.low > 0]
+  below = [task for task, d in apart.items() if d.high < 0]
   is_better = {
     **{task: not quality.is_loss(primary[task]) for task in above},
     **{task: quality.is_loss(primary[task]) for task in below},
