@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection, Mapping
+import operator
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,13 @@ def numbers(
       fill=rules.fill_missing,
     )
 
-  return dict(_threads.each(fit, columns.items()))
+  return dict(_threads.each(fit, columns.items(), _most_rows(columns.items())))
+
+
+def _most_rows(columns: Iterable[tuple[Any, Column]]) -> int:
+  """Returns the rows of the longest column; what is no column has none."""
+  found = (x.codes if isinstance(x, Factor) else x for _, x in columns)
+  return max(map(operator.length_hint, found), default=0)
 
 
 def dates(
@@ -142,13 +149,14 @@ def dates(
     # One flag stands for all parts of a date.
     return name, dataclasses.replace(scaler, flag=False)
 
-  found = _threads.each(fit, columns.items())
+  num_rows = _most_rows((name, x) for name, (x, _) in columns.items())
+  found = _threads.each(fit, columns.items(), num_rows)
   parts: dict[str, np.ndarray | Factor] = {}
   for _, some in found:
     _tables_checks.join(parts, some)
   names = map(_tables_checks.column_name, columns)
   fitted = dict(zip(names, (date for date, _ in found), strict=True))
-  return fitted, dict(_threads.each(scale, parts.items()))
+  return fitted, dict(_threads.each(scale, parts.items(), num_rows))
 
 
 def interpolated(scalers: Mapping[Any, Numeric]) -> dict[Any, Numeric]:

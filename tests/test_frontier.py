@@ -23,12 +23,13 @@ from experiments.frontier import (
   plan,
   points,
   rivals,
+  run,
   trees,
 )
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import tables
-from lplmtl.compression import merging
+from lplmtl.compression import merging, teachers
 from tests import launching
 
 launch = functools.partial(launching.launch, compress.main)
@@ -317,6 +318,27 @@ def test_small_networks_learn_from_the_teacher(
     for task, scored in row['test'].items():
       assert scored['auc']['mean'] > 0.6
       assert scored != by_name[found['baseline']]['test'][task]
+
+
+def test_a_spoiled_teacher_is_reported_once(monkeypatch):
+  tried, lines = [], []
+
+  def fit(point, *_):
+    tried.append(point.name)
+    if point.family == 'net':
+      raise teachers.TeacherError("task 'a': its loss is that of a constant")
+    return True
+
+  monkeypatch.setattr(run.rows, 'fit', fit)
+  todo = [
+    points.Point(f'{family} {budget}', family, {}, None, None, budget)
+    for family in ('net', 'trees')
+    for budget in (600, 900)
+  ]
+  assert run._fit_all(todo, None, None, lines.append)
+  assert tried == ['net 600', 'trees 600', 'trees 900']
+  (line,) = lines
+  assert 'all of net:' in line and "'a'" in line and '--epochs' in line
 
 
 def _rival(data, budgets, calls, **asked):

@@ -76,7 +76,9 @@ ALLOWED = {
     'ordinal',
     'tables',
   },
-  # The recipe, which makes a student and trains it.
+  # Compression works on parameters, tables and any model. Those of its files
+  # that return a model of another architecture have rows of their own:
+  # `student` makes a SharedBottom, `top_level` an SPLE, the recipe trains.
   'compression.lessons': {'compression', 'tables', 'training'},
   'compression.recipe': {
     'balancing',

@@ -127,6 +127,8 @@ def test_few_rows_start_no_thread(monkeypatch):
   assert _threads.each(str, [1, 2], 50) == ['1', '2']
   with pytest.raises(TypeError):
     _threads.each(str, [1, 2])
+  days = (['2020-01-01', '2021-02-03'] * 2, '')
+  tables.fit({}, {'a': [1, 2, 3, 4], 'b': np.arange(4)}, dates={'c': days})
   fitted = tables.fit({}, {'x': [1, 2, 3]})
   fitted = dataclasses.replace(
     fitted, numerics={**fitted.numerics, 'y': fitted.numerics['x']}

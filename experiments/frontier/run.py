@@ -30,7 +30,6 @@ from lplmtl.compression import merging, teachers
 # Why a point may be missing; any other exception is a bug or ends the command.
 _LEFT_OUT = (
   merging.BudgetError,
-  teachers.TeacherError,
   NotMadeError,
   training.NonFiniteError,
 )
@@ -150,16 +149,26 @@ def _fit_all(
 ) -> bool:
   """Fits the points.
 
-  A point that cannot be made (its budget cannot be reached, the teacher is no
-  better than a constant, or it diverges) is left out.
+  A point that cannot be made (its budget cannot be reached, or it diverges) is
+  left out; so is all of a family whose teacher is no better than a constant.
 
   Returns:
     Whether there was time for all.
   """
+  untaught: set[str] = set()
   for point in points:
+    if point.family in untaught:
+      continue
     try:
       if not rows.fit(point, store, is_late, note):
         return False
+    except teachers.TeacherError as error:
+      untaught.add(point.family)
+      note(
+        f'left out: all of {point.family}: {error}: other --dense networks, '
+        'more --epochs or another --learning_rate; or leave the task out of '
+        '--tasks or --targets'
+      )
     except _LEFT_OUT as error:
       note(f'left out: {point.name}: {error}')
   return True

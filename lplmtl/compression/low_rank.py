@@ -119,6 +119,11 @@ def energy_ranks(
 
   Raises:
     ValueError: the share is out of range, or makes no matrix smaller.
+
+  Example:
+    >>> kernel = jnp.diag(jnp.array([10.0, 4, 2, 1]))  # squares: 121 in all
+    >>> energy_ranks({'kernel': kernel}, 0.8)
+    (('kernel', 1),)
   """
   if isinstance(energy, bool) or not 0 < energy <= 1:
     raise ValueError(f'energy must be above 0 and at most 1, found {energy!r}')
@@ -151,7 +156,21 @@ def factorise(
 
 
 def multiply(model: LowRank, params: PyTree) -> tuple[Any, PyTree]:
-  """Undoes `factorise`: returns the inner model and whole matrices."""
+  """Undoes `factorise`: returns the inner model and whole matrices.
+
+  For parts of the library that know the inner model only, such as
+  `quantization.Quantized` and `packing`; the matrices keep their rank.
+
+  Example:
+    >>> import jax, lplmtl
+    >>> from lplmtl import tasks
+    >>> model = lplmtl.SharedBottom((tasks.binary('click'),))
+    >>> params = model.init(jax.random.key(0), jnp.ones((1, 8)))['params']
+    >>> small, factors = factorise(model, params, ranks(params, 2))
+    >>> inner, whole = multiply(small, factors)
+    >>> int(jnp.linalg.matrix_rank(whole['bottom']['layer_0']['kernel']))
+    2
+  """
   return model.model, model.weights(params)
 
 

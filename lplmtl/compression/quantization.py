@@ -159,7 +159,14 @@ def as_float16(params: PyTree) -> PyTree:
 
 
 def as_bfloat16(params: PyTree) -> PyTree:
-  """Returns parameters as bfloat16: half the bytes, 8 significant bits."""
+  """Returns parameters as bfloat16: half the bytes, 8 significant bits.
+
+  For numbers that float16 cannot hold; otherwise its 11 bits are better.
+
+  Example:
+    >>> as_bfloat16({'scale': np.float32([1e30])})['scale'].dtype
+    dtype(bfloat16)
+  """
   return _cast(params, np.dtype(jnp.bfloat16))
 
 
