@@ -196,6 +196,17 @@ def test_every_kind_of_target_stands_beside_its_truth():
   assert (rows[0]['calls_truth'], rows[0]['calls']) == ('3', '2')
 
 
+def test_an_ordinal_target_lists_its_classes(finished):
+  _, table, _ = finished
+  targets = 'churn', 'plan:ordinal(basic+plus+family+pro)'
+  found = _load(options.Config(data=str(table), targets=targets))
+  churn, plan = found.tasks
+  assert (churn.num_outputs, plan.num_outputs) == (1, 3)
+  assert found.facts['targets']['plan']['classes'] == [
+    'basic', 'plus', 'family', 'pro',
+  ]  # fmt: skip
+
+
 def test_predicting_gives_what_the_library_gives(finished, tmp_path):
   run, _, new = finished
   out = tmp_path / 'scores.csv'
@@ -442,7 +453,9 @@ def test_a_schema_shows_letters_as_they_are(tmp_path):
     (['--targets=churn', '--index_column=Age'], "did you mean 'age'"),
     (['--targets=churn', '--index_column=churn'], '--index_column=churn is a target'),
     (['--targets=churn', '--task_weights=churn:agee'], "--task_weights of churn: there is no column 'agee'"),
-    (['--targets=churn,plan:ordinal'], 'in schema.json, give it the kind ordinal'),
+    (['--targets=churn,plan:ordinal'], '"--targets=plan:ordinal(low+middle+high)"'),
+    (['--targets=plan:ordinal(a'], 'rating:ordinal(poor+fair+good)'),
+    (['--targets=plan:ordinal(basic+plus+pro)'], "'family' in "),
     (['--schema=nowhere.json'], 'nowhere.json: no such file'),
     (['--targets=churn', '--dates=city:%d.%m.%Y'], '--categories=city'),
     (['--targets=churn', '--tasks=income'], '--tasks is for Census-Income'),

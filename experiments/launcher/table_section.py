@@ -26,8 +26,9 @@ class Table:
   targets: tuple[str, ...] = fields.names(
     (),
     'the columns to predict, each with its kind if the guess is wrong: '
-    'churn,segment:multiclass,value:regression,topics:multilabel(a+b). Kinds: '
-    'binary, multiclass, ordinal, regression, count, multilabel.',
+    'churn,segment:multiclass,value:regression,topics:multilabel(a+b),'
+    'rating:ordinal(poor+fair+good). Kinds: binary, multiclass, ordinal (its '
+    'classes from the lowest to the highest), regression, count, multilabel.',
     taken_by=_TABLE,
   )
   schema: str = fields.path(

@@ -17,7 +17,7 @@ _IN_SCHEMA = (
 )  # fmt: skip
 _KIND = re.compile(
   rf'(?P<name>.+):(?P<kind>{"|".join(schemas.TARGET_KINDS)})'
-  r'(?:\((?P<columns>.+)\))?'
+  r'(?:\((?P<listed>.+)\))?'
 )
 
 
@@ -60,22 +60,32 @@ def targets(config: Config) -> dict[str, schemas.Target | None]:
         f'--targets must name each target once, found {text!r}'
         f'{" again" if name else ""}'
       )
-    wrong = InputError(
-      f'--targets: {text!r} must be a name and a kind, such as '
-      'value:regression, and for multilabel, and only there, its columns: '
-      'topics:multilabel(sports+politics)'
-    )
-    if match is None:
-      if ':multilabel(' in text:  # cut at a comma between its columns
-        raise wrong
-      found[name] = None
-      continue
-    columns = tuple(match['columns'].split('+')) if match['columns'] else ()
-    if (match['kind'] == 'multilabel') != (len(columns) > 1):
-      raise wrong
-    kind = cast(schemas.TargetKind, match['kind'])
-    found[name] = schemas.Target(kind, columns=columns)
+    found[name] = None
+    if match:
+      found[name] = _target(text, match)
+    elif any(f':{kind}(' in text for kind in ('multilabel', 'ordinal')):
+      raise _malformed(text)  # cut at a comma inside the brackets
   return found
+
+
+def _target(text: str, match: re.Match[str]) -> schemas.Target:
+  """Returns what `name:kind`, or `name:kind(a+b)`, says."""
+  kind = cast(schemas.TargetKind, match['kind'])
+  listed = tuple(match['listed'].split('+')) if match['listed'] else ()
+  if kind == 'ordinal' and len(listed) != 1:
+    return schemas.Target(kind, classes=listed)
+  if (kind == 'multilabel') != (len(listed) > 1):
+    raise _malformed(text)
+  return schemas.Target(kind, columns=listed)
+
+
+def _malformed(text: str) -> InputError:
+  return InputError(
+    f'--targets: {text!r} must be a name and a kind, such as value:regression; '
+    'multilabel lists its columns, as in topics:multilabel(sports+politics), '
+    'and ordinal may list its classes, lowest first, as in '
+    'rating:ordinal(poor+fair+good)'
+  )
 
 
 def options(config: Config) -> tabular.Options:

@@ -24,9 +24,9 @@ _FLAGS = (
   (r'\bin (numbers|dates|missing)\b', r'in --\1'),
   (r'\(ignore\)', '(--ignore)'),
   (r'\bmake it a category\b', 'make it a category (--categories)'),
-  (r'give them as classes, lowest first, as in Target.*',
-   'in schema.json, give it the kind ordinal and list its classes, lowest '
-   'first (a run that takes it as multiclass writes a schema.json to edit)'),
+  (r"(target '(.+)' needs .*): give them as classes, lowest first, as in .*",
+   r'\1: list them in --targets, lowest first, as in '
+   r'"--targets=\2:ordinal(low+middle+high)"'),
   (r'give one of the targets another name, as in .*',
    'in schema.json, give one of the targets another name, and its column in '
    'columns'),
