@@ -1,5 +1,6 @@
 """Signals, and output that can no longer be written."""
 
+import functools
 import io
 import os
 import pathlib
@@ -171,6 +172,17 @@ def test_exit_codes_of_a_pipeline(code, expected):
   process.stderr.close()
   assert process.wait(30) == expected
   assert error == 'written\n' + ('error: x\n' if expected else '')
+
+
+def test_an_error_stands_apart_from_what_was_printed():
+  program = PROGRAM.replace('EXIT', "'error: x'").replace('20_000', '1')
+  run = functools.partial(
+    subprocess.run, [sys.executable, '-c', program], cwd=ROOT, text=True,
+    stdout=subprocess.PIPE, check=False,
+  )  # fmt: skip
+  shown = run(stderr=subprocess.STDOUT).stdout
+  assert shown.endswith('\n\nerror: x\n') and 'a line of a table' in shown
+  assert run(stderr=subprocess.PIPE).stderr == 'written\nerror: x\n'
 
 
 @pytest.mark.parametrize(

@@ -350,6 +350,27 @@ def test_commas_of_thousands_are_no_decimal_ones(tmp_path):
 
 
 @pytest.mark.parametrize(
+  'cells, numbers',
+  [
+    (['1,5', '-12,25', '3', ''], [1.5, -12.25, 3, np.nan]),
+    (['1,234', '999'], None),  # thousands
+    (['1,2', '1,2,3'], None),  # lists
+    (['1,5', '2.5'], None),
+  ],
+)
+def test_decimal_commas_in_quotes(cells, numbers, tmp_path):
+  path = tmp_path / 'a.csv'
+  path.write_text('a,b\n' + ''.join(f'"{cell}",x\n' for cell in cells))
+  columns, facts = _read(path)
+  assert facts['format'].startswith('comma-separated, utf-8')
+  if numbers:
+    np.testing.assert_array_equal(columns['a'], numbers)
+    assert facts['format'].endswith(', decimal comma')
+  else:
+    assert _texts(columns['a']) == cells
+
+
+@pytest.mark.parametrize(
   'options, complaint',
   [
     ({'separator': '::'}, 'must be one ASCII character'),

@@ -111,6 +111,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
       sys.exit(0)  # absl's 1 would stop `... --help && ...`
     if not isinstance(stop.code, str):
       raise
+    output.gap(*streams)
     print(stop.code, file=sys.stderr)
     sys.exit(1)
   finally:

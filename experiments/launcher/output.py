@@ -17,14 +17,17 @@ class Stream:
 
   Attributes:
     is_lost: whether any text was dropped.
+    is_used: whether there was any text.
   """
 
   def __init__(self, stream: Any):
     self._stream = stream
     self.is_lost = False
+    self.is_used = False
 
   def write(self, text: str) -> int:
     """Writes what can be written; returns the length of the text, as always."""
+    self.is_used = True
     encoding = getattr(self._stream, 'encoding', None) or 'ascii'
     try:
       try:
@@ -72,6 +75,20 @@ class Stream:
 def safe(stream: Any) -> Stream:
   """Returns a stream that drops what cannot be written."""
   return stream if isinstance(stream, Stream) else Stream(stream)
+
+
+def gap(first: Stream, second: Stream) -> None:
+  """Sets off what comes next in the second stream by a blank line.
+
+  Only if the first one shows text in the same place, such as a terminal.
+  """
+  first.flush()
+  try:
+    is_shared = os.path.sameopenfile(first.fileno(), second.fileno())
+  except (AttributeError, OSError, ValueError):  # closed, or no file
+    return
+  if is_shared and first.is_used:
+    second.write('\n')
 
 
 def refuse_loss() -> None:

@@ -4,6 +4,7 @@ import codecs
 import csv
 import hashlib
 import io
+import itertools
 import re
 from typing import BinaryIO, NamedTuple
 
@@ -22,6 +23,7 @@ _MARKS = (
   (codecs.BOM_UTF16_BE, 'utf-16'),
 )
 _COMMA, _POINT = re.compile(r'-?\d+,\d+'), re.compile(r'-?\d+\.\d+')
+_WHOLE_OR_COMMA = re.compile(r'(-?\d+(,\d+)?)?')
 _THOUSANDS = re.compile(r'-?[1-9]\d{0,2},\d{3}')
 _NAMES = {',': 'comma', ';': 'semicolon', '\t': 'tab', '|': 'bar', ' ': 'blank'}
 
@@ -81,7 +83,7 @@ def find(sample: bytes, is_whole: bool, config: Config, file: str) -> Dialect:
     _SEPARATORS, key=lambda one: _fitness(lines, one)
   )
   point = config.decimal or _point(lines, separator)
-  if point == separator:
+  if point == separator != _point(lines, separator):
     raise InputError(
       f'--decimal={point} cannot be the separator of {file} as well: pass '
       '--separator'
@@ -141,15 +143,19 @@ def _point(lines: list[str], separator: str) -> str:
   """Returns a comma if there are decimal commas and no decimal points.
 
   Commas of thousands (1,234) must not turn into decimal ones: those count only
-  if some number cannot be written with the former.
+  if some number cannot be written with the former. Between separating commas,
+  they count in columns of nothing but numbers.
   """
-  if separator == ',':
+  rows = _split(lines, separator)
+  if any(_POINT.fullmatch(cell) for row in rows for cell in row):
     return '.'
-  cells = [cell for row in _split(lines, separator) for cell in row]
-  has_point = any(map(_POINT.fullmatch, cells))
-  commas = [cell for cell in cells if _COMMA.fullmatch(cell)]
-  has_comma = not all(map(_THOUSANDS.fullmatch, commas))
-  return ',' if has_comma and not has_point else '.'
+  if separator == ',':  # the numbers have quotes, as lists such as 3,5 do
+    columns = itertools.zip_longest(*rows[1:], fillvalue='')
+    found = [x for x in columns if all(map(_WHOLE_OR_COMMA.fullmatch, x))]
+  else:
+    found = rows
+  commas = [cell for part in found for cell in part if _COMMA.fullmatch(cell)]
+  return '.' if all(map(_THOUSANDS.fullmatch, commas)) else ','
 
 
 class Hashed:
