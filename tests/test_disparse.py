@@ -113,6 +113,11 @@ def test_mistakes(params):
     prune(share=1)
   with pytest.raises(ValueError, match="one of .*'taylor'.*, found 'snip'"):
     prune(criterion='snip')
+  other = contracts.architectures(encoder=contracts.encoder())['mmoe']
+  with pytest.raises(ValueError, match='not those of this MMoE, of which they'):
+    disparse.prune(other, params, ROWS, 0.5)
+  with pytest.raises(ValueError, match='one seed, found an axis of seeds'):
+    disparse.prune(MODEL, jax.tree.map(lambda x: x[None], params), ROWS, 0.5)
   none = jax.tree.map(lambda x: x[:0], ROWS)
   with pytest.raises(ValueError, match='batch must have at least one row'):
     prune(none)

@@ -353,6 +353,10 @@ def test_columns_of_dates_and_booleans_disappear():
       'the tables have 1 columns and 2 ids, the encoder has 4 and ',
     ),
     ({'model': lplmtl.MLP((2,))}, 'with a TabularEncoder, found MLP without'),
+    (
+      {'model': lplmtl.MMoE(TASKS, encoder=MODEL.encoder)},
+      'not those of this MMoE, of which they lack',
+    ),
     ({'params': {'bottom': jnp.ones(3)}}, 'no steps for the 2 ordered'),
     (
       {'params': jax.tree.map(lambda x: x[None], PARAMS)},

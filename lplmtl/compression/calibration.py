@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _checks, losses
+from lplmtl.compression import leaves
 from lplmtl.types import Array, Batch, PyTree, Task
 
 
@@ -15,11 +16,13 @@ def read(model: Any, params: PyTree, batch: Batch) -> Batch:
   """Returns the calibration rows as arrays.
 
   Raises:
-    ValueError: these are no model, parameters and rows, there are no rows, or a
-      task has no label in any of them.
+    ValueError: these are no model, parameters and rows, the parameters are not
+      the model's or of several seeds, there are no rows, or a task has no label
+      in any of them.
   """
   _checks.check_call(model, params)
   check_rows(batch)
+  check_params(model, params, batch.features)
   check_labels(model.tasks, batch)
   return jax.tree.map(jnp.asarray, batch)
 
@@ -62,6 +65,52 @@ def check_labels(
         f'no row of {name} has a label of task {task.name!r} that counts: add '
         'rows that do, or take a model without this task'
       )
+
+
+def check_params(model: Any, params: PyTree, features: PyTree) -> None:
+  """Raises ValueError unless parameters are the model's, of one seed."""
+  if has_seeds(model, params, features):
+    raise ValueError(
+      'expected parameters of one seed, found an axis of seeds: take those of '
+      'one, such as jax.tree.map(lambda x: x[0], params)'
+    )
+
+
+def has_seeds(model: Any, params: PyTree, features: PyTree) -> bool:
+  """Returns whether a model's parameters have a leading axis of seeds.
+
+  Args:
+    model: any model.
+    params: its parameters.
+    features: that it reads.
+
+  Raises:
+    ValueError: they are the parameters of another model.
+  """
+  _checks.check_call(model, params)
+  row = jax.tree.map(lambda x: jnp.asarray(x[:1]), features)
+  expected = leaves.names(
+    jax.eval_shape(model.init, jax.random.key(0), row)['params']
+  )
+  found = leaves.names(params)
+  kind = type(model).__name__
+  for name in (*expected, *found):
+    if name not in found or name not in expected:
+      has = 'lack' if name in expected else 'have'
+      raise ValueError(
+        f'the parameters are not those of this {kind}, of which they {has} '
+        f'{name}: pass the model that they were trained with'
+      )
+  axes = {np.ndim(found[n]) - len(expected[n].shape) for n in expected}
+  is_stack = axes == {1}
+  for name, like in expected.items():
+    shape = np.shape(found[name])
+    if shape[is_stack:] != like.shape or axes - {0, 1}:
+      raise ValueError(
+        f'the parameters are not those of this {kind}: {name} must be '
+        f'{like.shape}, after an axis of seeds if there is one; found {shape}'
+      )
+  return is_stack
 
 
 def check_criterion(criterion: Any, offered: tuple[str, ...]) -> None:

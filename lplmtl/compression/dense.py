@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _checks
@@ -12,7 +11,6 @@ from lplmtl.compression import (
   calibration,
   distillation,
   encoders,
-  leaves,
   merging,
 )
 from lplmtl.compression.merging import Sensitivity
@@ -74,32 +72,9 @@ def seeds(model: Any, params: PyTree, features: PyTree) -> list[PyTree]:
   Raises:
     ValueError: they are the parameters of another model.
   """
-  _checks.check_call(model, params)
-  row = jax.tree.map(lambda x: jnp.asarray(x[:1]), features)
-  expected = leaves.names(
-    jax.eval_shape(model.init, jax.random.key(0), row)['params']
-  )
-  found = leaves.names(params)
-  kind = type(model).__name__
-  for name in (*expected, *found):
-    if name not in found or name not in expected:
-      has = 'lack' if name in expected else 'have'
-      raise ValueError(
-        f'the parameters are not those of this {kind}, of which they {has} '
-        f'{name}: pass the model that they were trained with'
-      )
-  axes = {np.ndim(found[n]) - len(expected[n].shape) for n in expected}
-  has_seeds = axes == {1}
-  for name, like in expected.items():
-    shape = np.shape(found[name])
-    if shape[has_seeds:] != like.shape or axes - {0, 1}:
-      raise ValueError(
-        f'the parameters are not those of this {kind}: {name} must be '
-        f'{like.shape}, after an axis of seeds if there is one; found {shape}'
-      )
-  if not has_seeds:
+  if not calibration.has_seeds(model, params, features):
     return [params]
-  count = len(next(iter(found.values())))
+  count = len(jax.tree.leaves(params)[0])
   return [jax.tree.map(lambda x, i=i: x[i], params) for i in range(count)]
 
 

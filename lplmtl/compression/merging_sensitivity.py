@@ -81,6 +81,7 @@ def sensitivity(
   _check_rows(tables, model, batch)
   model, params = encoders.fold_steps(model, params)
   names = _embeddings(tables, params)
+  calibration.check_params(model, params, batch.features)
   sizes = tables.num_categories
   offsets = np.cumsum((0, *sizes[:-1]), dtype=np.int32)
   ids = np.asarray(batch.features['categories']) + offsets[None]
