@@ -150,11 +150,9 @@ def _point(lines: list[str], separator: str) -> str:
   if any(_POINT.fullmatch(cell) for row in rows for cell in row):
     return '.'
   if separator == ',':  # the numbers have quotes, as lists such as 3,5 do
-    columns = itertools.zip_longest(*rows[1:], fillvalue='')
-    found = [x for x in columns if all(map(_WHOLE_OR_COMMA.fullmatch, x))]
-  else:
-    found = rows
-  commas = [cell for part in found for cell in part if _COMMA.fullmatch(cell)]
+    columns = map(list, itertools.zip_longest(*rows[1:], fillvalue=''))
+    rows = [x for x in columns if all(map(_WHOLE_OR_COMMA.fullmatch, x))]
+  commas = [cell for row in rows for cell in row if _COMMA.fullmatch(cell)]
   return '.' if all(map(_THOUSANDS.fullmatch, commas)) else ','
 
 
