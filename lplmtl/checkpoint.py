@@ -274,6 +274,19 @@ def load_extra(directory: str | pathlib.Path) -> dict[str, Any]:
   return extra
 
 
+def num_seeds(directory: str | pathlib.Path) -> int:
+  """Returns S of a model folder, 0 if its parameters have no axis of seeds.
+
+  Raises:
+    ValueError, CheckpointError: as for `load`.
+  """
+  directory = pytrees.absolute(directory)
+  try:
+    return int(_read(directory)[0].get('num_seeds') or 0)
+  except TypeError as error:
+    raise _misfit(directory, error) from error
+
+
 def _misfit(directory: pathlib.Path, error: Exception) -> CheckpointError:
   if isinstance(error, KeyError):
     error = KeyError(f'{error} is missing')

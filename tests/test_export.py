@@ -157,7 +157,7 @@ def test_a_written_model_needs_its_reader_only(tmp_path):
   assert imported == {'datetime', 'json', 'math', 're', 'numpy'}
 
 
-class _Own(nn.Module):
+class Own(nn.Module):
   """Attention, a slice, a sum along an axis: operations that are known."""
 
   @nn.compact
@@ -179,7 +179,7 @@ class _Inverting(nn.Module):
 
 def test_modules_of_ones_own():
   x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-  model = lplmtl.MMoE(EVERY_KIND[:2], expert=_Own(), num_experts=2)
+  model = lplmtl.MMoE(EVERY_KIND[:2], expert=Own(), num_experts=2)
   params = contracts.random_params(model, x)
   found = reader.run(numpy_form.to_data(export.trace(model, params, x)), x)
   _assert_same(found, _expected(model, params, x))
@@ -240,7 +240,7 @@ def test_tables_of_another_model_and_dates_are_refused():
     ('age', [None], "'age': found a missing number"),
     ('age', ['old'], "found 'old'"),
     ('age', [float('inf')], 'finite'),
-    ('age', [1e30], 'too far'),
+    ('age', [1e30], 'too large'),
     ('city', ['Oslo'] * 2, 'as many rows'),
   ],
 )

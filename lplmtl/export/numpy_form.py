@@ -37,7 +37,6 @@ def to_data(program: Program, tables: Tables | None = None) -> dict[str, Any]:
   return {
     'encoding': None if tables is None else rows.to_data(tables),
     'inputs': list(program.inputs),
-    'num_constants': len(constants),
     'ops': [
       [node.kind, [places[id(x)] for x in node.operands], dict(node.options)]
       for node in operations
@@ -72,15 +71,19 @@ def write(
     OSError: a file cannot be written.
   """
   data = to_data(program, tables)
-  constants = data.pop('constants')
+  constants = data['constants']
+  data['constants'] = [(str(x.dtype), x.shape) for x in constants]
   # `int`, as JAX gives some sizes as NumPy integers.
   text = json.dumps(data, separators=(',', ':'), default=int).encode()
+  # An array each would cost 200 bytes of headers.
+  numbers: dict[str, Any] = {
+    dtype: np.concatenate(
+      [x.ravel() for x in constants if str(x.dtype) == dtype]
+    )
+    for dtype in sorted({str(x.dtype) for x in constants})
+  }
   content = io.BytesIO()
-  np.savez_compressed(
-    content,
-    model=np.frombuffer(text, np.uint8),
-    **{f'constant_{i}': array for i, array in enumerate(constants)},
-  )
+  np.savez_compressed(content, model=np.frombuffer(text, np.uint8), **numbers)
   source = pathlib.Path(reader.__file__).read_bytes()
   written = [folder / f'{name}.npz', folder / READER]
   files.write(written[0], content.getvalue())

@@ -28,7 +28,12 @@ def load(path: Any) -> Model:
   """Returns the model in a file."""
   with np.load(path) as file:
     model = json.loads(file['model'].tobytes())
-    constants = [file[f'constant_{i}'] for i in range(model['num_constants'])]
+    numbers = {dtype: file[dtype] for dtype in file.files if dtype != 'model'}
+  constants = []
+  for dtype, shape in model['constants']:  # one after the other in their array
+    size = math.prod(shape)
+    constants.append(numbers[dtype][:size].reshape(shape))
+    numbers[dtype] = numbers[dtype][size:]
   return model | {'constants': constants}
 
 
@@ -143,9 +148,9 @@ def encode(encoding: Any, columns: Any) -> dict[str, np.ndarray]:
     x = np.where(is_missing, 0 if fill is None else fill, x)
     scaled = np.sign(x) * np.log1p(np.abs(x)) if column['log'] else x
     scaled = (scaled - column['mean']) / column['std']
-    if not (np.abs(scaled) <= encoding['furthest']).all():
-      raise ValueError(f'{column["name"]!r}: a number is too far from the mean')
     if column['is_scaled']:
+      if not (np.abs(scaled) <= encoding['furthest']).all():
+        raise ValueError(f'{column["name"]!r}: a number is too large')
       numeric.append(scaled)
     if column['flag']:
       flags.append(is_missing)

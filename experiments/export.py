@@ -1,0 +1,64 @@
+"""Writes a trained model as a program that needs neither JAX nor lplmtl.
+
+    python -m experiments.export --model=runs/sple --to=dist
+    cd dist && cc -std=c99 -O2 model.c model_test.c -lm && ./a.out
+
+The model is that of a finished run, a model folder, or any folder that
+`lplmtl.checkpoint.save` wrote. Raw rows go in, probabilities come out, or
+numbers in their own unit; see lplmtl/export/README.md. report.json in --to
+lists files and bytes, among them those that `size` counts if a C compiler is
+there.
+"""
+
+from absl import flags
+
+from experiments.launcher import frame, options, parsing
+from experiments.launcher.errors import InputError
+
+FORMATS = ('c99', 'numpy')
+
+flags.DEFINE_string('model', '', 'The folder of a run, or of a model.')
+flags.DEFINE_list(
+  'format', list(FORMATS), f'What to write, of {", ".join(FORMATS)}.'
+)
+flags.DEFINE_string('to', 'dist', 'The folder to write; made if need be.')
+flags.DEFINE_string(
+  'name', 'model', 'Of the files, and the beginning of all names in C.'
+)
+flags.DEFINE_integer(
+  'seed', 0, 'Which of the trained seeds, counted from 0.', lower_bound=0
+)
+
+
+def main(argv: list[str]) -> None:
+  """Exports the model that the flags name."""
+  with frame.command() as ready:
+    options.refuse_arguments(argv)
+    unknown = [name for name in flags.FLAGS.format if name not in FORMATS]
+    if unknown or not flags.FLAGS.format:
+      raise InputError(
+        f'--format must name some of {", ".join(FORMATS)}; found '
+        f'{", ".join(unknown) or "none"}'
+      )
+    if not flags.FLAGS.model:
+      raise InputError(
+        '--model must name a run or a model, such as --model=runs/sple; found '
+        'none'
+      )
+    # JAX takes seconds to import: not for --help.
+    from experiments.exporting import writing
+
+    ready()
+    print(
+      writing.export_model(
+        parsing.path('--model', flags.FLAGS.model),
+        parsing.path('--to', flags.FLAGS.to),
+        tuple(flags.FLAGS.format),
+        name=flags.FLAGS.name,
+        seed=flags.FLAGS.seed,
+      )
+    )
+
+
+if __name__ == '__main__':
+  frame.run(main)

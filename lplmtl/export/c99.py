@@ -1,0 +1,240 @@
+"""The `c99` form: one header and one source file without dependencies."""
+
+import math
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lplmtl.export import (
+  c_helpers,
+  c_loops,
+  c_memory,
+  c_program,
+  c_rows,
+  c_test,
+  c_text,
+  numpy_form,
+)
+from lplmtl.export.tracing import Program
+from lplmtl.storage import files
+from lplmtl.tables import Tables
+
+
+def write(
+  folder: pathlib.Path,
+  program: Program,
+  tables: Tables | None = None,
+  *,
+  name: str = 'model',
+  columns: Any = None,
+) -> list[pathlib.Path]:
+  """Writes `name.h`, `name.c` and a self-test, `name_test.c`.
+
+  Args:
+    folder: must exist.
+    program: what to run.
+    tables: those that the model was trained with; None if it reads arrays.
+    name: of the files, and the beginning of all public names.
+    columns: raw rows for the self-test, as for `reader.predict`; None for those
+      of `vectors`.
+
+  Returns:
+    The files.
+
+  Raises:
+    ValueError: the program does not read what the tables encode, `name` is not
+      a C identifier, or a row of `columns` cannot be read.
+    OSError: a file cannot be written.
+  """
+  if name != c_text.identifier(name):
+    raise ValueError(
+      f'the name of the C files must be an identifier, such as '
+      f'{c_text.identifier(name)!r}; found {name!r}'
+    )
+  data = numpy_form.to_data(program, tables)
+  encoding = data['encoding']
+  members = _members(program, encoding)
+  outputs = c_text.identifiers(program.outputs)
+  sources = {
+    f'{name}.h': _header(name, program, members, outputs),
+    f'{name}.c': _source(name, program, encoding, outputs),
+    f'{name}_test.c': c_test.source(name, data, members, outputs, columns),
+  }
+  for file, text in sources.items():
+    files.write(folder / file, text.encode())
+  return [folder / file for file in sources]
+
+
+def _members(
+  program: Program, encoding: Mapping[str, Any] | None
+) -> list[tuple[str, str, Any]]:
+  """Returns `(declaration, comment, Field or name of an input)`."""
+  if encoding:
+    return [
+      (f.declaration, f'{f.column!r}', f) for f in c_rows.fields(encoding)
+    ]
+  names = c_text.identifiers(n or 'x' for n in program.inputs)
+  return [
+    (
+      f'{c_text.TYPES[x.dtype]} {names[name or "x"]}[{math.prod(x.shape)}];',
+      f'{list(x.shape[1:])}',
+      name,
+    )
+    for name, x in program.inputs.items()
+  ]
+
+
+def _header(
+  name: str,
+  program: Program,
+  members: list[tuple[str, str, Any]],
+  outputs: Mapping[str, str],
+) -> str:
+  row = [f'  {text} /* {_comment(note)} */' for text, note, _ in members]
+  found = [
+    f'  float {outputs[task]}[{x.shape[1]}]; /* {_comment(repr(task))} */'
+    for task, x in program.outputs.items()
+  ]
+  return f"""#ifndef {name.upper()}_H
+#define {name.upper()}_H
+
+#include <stdint.h>
+
+#define {name.upper()}_MISSING (-2147483647 - 1) /* a missing whole number */
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+/* A raw row. A missing text is 0, a missing number NAN. */
+typedef struct {{
+{chr(10).join(row)}
+}} {name}_row;
+
+typedef struct {{
+{chr(10).join(found)}
+}} {name}_prediction;
+
+/* Returns 0; or n if the n-th member of the row, counted from 1, is a number
+   that is infinite, far too large, or missing where training had none. */
+int {name}_predict(const {name}_row *row, {name}_prediction *found);
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+
+
+def _comment(text: str) -> str:
+  return text.replace('*/', '* /').replace('/*', '/ *')
+
+
+def _source(
+  name: str,
+  program: Program,
+  encoding: Mapping[str, Any] | None,
+  outputs: Mapping[str, str],
+) -> str:
+  memory = c_memory.plan(program)
+  stored = [
+    c for c in program.constants if c.data is not None and c.data.size > 1
+  ]
+  names = {id(c): f'constant_{i}' for i, c in enumerate(stored)}
+  constants = [c_text.numbers(names[id(c)], c.data) for c in stored]  # type: ignore[arg-type]
+  inputs = {n: x for n, x in program.inputs.items() if math.prod(x.shape)}
+  members = c_text.identifiers(n or 'x' for n in program.inputs)
+  for key, x in inputs.items():
+    names[id(x)] = members[key or 'x']
+  values = c_loops.Values(memory, names)
+  run = _run(name, program, values, inputs, outputs)
+  helpers = dict(c_helpers.ARITHMETIC)
+  rows = ''
+  if encoding:
+    known, encode = c_rows.encoder(encoding, name)
+    helpers = c_rows.helpers(encoding) | helpers
+    rows = f'{known}\n{encode}'
+  call = _call(name, program, inputs, encoding, members)
+  body = '\n'.join([*constants, rows, run, call])
+  used = _used(helpers, body)
+  missing = (
+    f'#define MISSING {name.upper()}_MISSING\n' if 'MISSING' in body else ''
+  )
+  return (
+    f'#include "{name}.h"\n\n#include <math.h>\n{missing}'
+    f'{"".join(used)}\n{body}'
+  )
+
+
+def _used(helpers: Mapping[str, str], body: str) -> list[str]:
+  """Returns the helpers that the body needs, in their order."""
+  found: list[str] = []
+  for name, text in reversed(list(helpers.items())):
+    if re.search(rf'\b{name}\(', body + ''.join(found)):
+      found.insert(0, text)
+  return found
+
+
+def _run(
+  name: str,
+  program: Program,
+  values: c_loops.Values,
+  inputs: Mapping[str, Any],
+  outputs: Mapping[str, str],
+) -> str:
+  """Returns the function from encoded features to predictions."""
+  lines = c_program.statements(program, values)
+  for task, x in program.outputs.items():
+    target = f'found->{outputs[task]}'
+    lines += c_program.copied_to(target, x, values)
+  sizes = values.memory.sizes
+  arguments = [
+    f'const {c_text.TYPES[x.dtype]} *{values.names[id(x)]}'
+    for x in inputs.values()
+  ]
+  loops = re.findall(r'\bfor \((\w) = ', '\n'.join(lines))
+  declared = [
+    *(f'float floats[{n}];' for n in [sizes['floats']] if n),
+    *(f'int32_t integers[{n}];' for n in [sizes['integers']] if n),
+    *(f'int {", ".join(sorted(set(loops)))};' for _ in loops[:1]),
+  ]
+  unused = [
+    f'(void){values.names[id(x)]};'
+    for x in inputs.values()
+    if not re.search(rf'\b{values.names[id(x)]}\b', '\n'.join(lines))
+  ]
+  body = '\n'.join(f'  {line}' for line in [*declared, *unused, *lines])
+  parameters = ', '.join([*arguments, f'{name}_prediction *found'])
+  return f'static void run({parameters}) {{\n{body}\n}}\n'
+
+
+def _call(
+  name: str,
+  program: Program,
+  inputs: Mapping[str, Any],
+  encoding: Mapping[str, Any] | None,
+  members: Mapping[str, str],
+) -> str:
+  if encoding:
+    sizes = {n: math.prod(x.shape) for n, x in program.inputs.items()}
+    arrays = [
+      f'  {c_text.TYPES[x.dtype]} {n}[{max(sizes[n], 1)}];'
+      for n, x in program.inputs.items()
+    ]
+    order = [n for n in ('categories', 'numeric', 'hashed') if n in sizes]
+    lines = [
+      *arrays,
+      f'  const int problem = encode(row, {", ".join(order)});',
+      '  if (problem) return problem;',
+    ]
+    arguments = list(inputs)
+  else:
+    lines = []
+    arguments = [f'row->{members[n or "x"]}' for n in inputs]
+  text = '\n'.join(
+    [*lines, f'  run({", ".join([*arguments, "found"])});', '  return 0;']
+  )
+  head = f'int {name}_predict(const {name}_row *row, {name}_prediction *found)'
+  return f'{head} {{\n{text}\n}}\n'

@@ -1,0 +1,244 @@
+"""Raw rows as a struct, and the C99 code that encodes one. NumPy only."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lplmtl.export import c_helpers, c_text
+from lplmtl.export.reader import canonical
+
+MISSING = -(2**31)  # a missing whole number
+_WHOLE = re.compile(r'0|-?[1-9]\d{0,8}')
+
+
+class Field(NamedTuple):
+  """A member of the struct.
+
+  Attributes:
+    column: name of the raw column.
+    member: its identifier.
+    kind: `text`, `integer` (categories that are all whole numbers) or `number`.
+    missing: texts that stand for a missing value.
+  """
+
+  column: Any
+  member: str
+  kind: str
+  missing: tuple[str, ...] = ()
+
+  @property
+  def declaration(self) -> str:
+    """Declares the member."""
+    types = {'text': 'const char *', 'integer': 'int32_t ', 'number': 'double '}
+    return f'{types[self.kind]}{self.member};'
+
+  def literal(self, value: Any) -> str:
+    """Returns a raw value as an initialiser."""
+    text = canonical(str(value))
+    is_missing = text == 'nan' or text in self.missing
+    if self.kind == 'text':
+      return '0' if value is None else c_text.string(str(value))
+    if self.kind == 'number':
+      return 'NAN' if is_missing else c_text.number(text, 'float64')
+    if not is_missing and not _WHOLE.fullmatch(text):
+      raise ValueError(
+        f'column {self.column!r} holds whole numbers on a device, of at most '
+        f'nine digits; found {text!r}'
+      )
+    return 'MISSING' if is_missing else text
+
+
+def fields(encoding: Mapping[str, Any]) -> list[Field]:
+  """Returns the members of a row, categories first.
+
+  Args:
+    encoding: from `rows.to_data`.
+  """
+  missing = tuple(encoding['missing'])
+  kinds = {c['name']: _kind(c, missing) for c in encoding['categories']}
+  kinds |= {c['name']: 'text' for c in encoding['hashed']}
+  numbers = {c['name'] for c in encoding['numbers']}
+  # A column may be both.
+  labels = [
+    (name, f'{name}_category' if name in numbers else name) for name in kinds
+  ]
+  members = c_text.identifiers(
+    [*(label for _, label in labels), *(c['name'] for c in encoding['numbers'])]
+  )
+  found = [
+    Field(name, members[label], kinds[name], missing) for name, label in labels
+  ]
+  return found + [
+    Field(c['name'], members[c['name']], 'number', missing)
+    for c in encoding['numbers']
+  ]
+
+
+def _kind(category: Mapping[str, Any], missing: tuple[str, ...]) -> str:
+  texts = [t for t in category['ids'] if t != 'nan' and t not in missing]
+  is_whole = texts and all(_WHOLE.fullmatch(text) for text in texts)
+  return 'integer' if is_whole else 'text'
+
+
+def encoder(encoding: Mapping[str, Any], prefix: str) -> tuple[str, str]:
+  """Returns the constants, and the function `encode`.
+
+  Args:
+    encoding: from `rows.to_data`.
+    prefix: of public names.
+  """
+  constants, body = [], []
+  every = fields(encoding)
+  members = {
+    (f.column, f.kind == 'number'): (i, f) for i, f in enumerate(every)
+  }
+  for place, category in enumerate(encoding['categories']):
+    _, field = members[category['name'], False]
+    some, line = _category(category, field, place)
+    constants.append(some)
+    body.append(line)
+  for place, column in enumerate(encoding['hashed']):
+    _, field = members[column['name'], False]
+    size = column['size']
+    body.append(
+      f'  buckets(row->{field.member}, {size}, hashed + {2 * place});'
+    )
+  places = _places(encoding)
+  for i, column in enumerate(encoding['numbers']):
+    number, field = members[column['name'], True]
+    some, lines = _number(column, field, number + 1, places[i], encoding)
+    constants.append(some)
+    body += lines
+  arguments = ['int32_t *categories', 'float *numeric']
+  if encoding['hashed']:
+    arguments.append('int32_t *hashed')
+  unused = [
+    f'  (void){name};'
+    for name in ('row', 'categories', 'numeric')
+    if not any(name in line for line in body)
+  ]
+  locals_ = ['  double x, scaled;'] if encoding['numbers'] else []
+  head = (
+    f'static int encode(const {prefix}_row *row, {", ".join(arguments)}) {{'
+  )
+  lines = [head, *locals_, *unused, *body, '  return 0;', '}']
+  source = '\n'.join(lines) + '\n'
+  return '\n'.join(filter(None, constants)), source
+
+
+def _places(encoding: Mapping[str, Any]) -> list[dict[str, int]]:
+  """Returns where each number goes, in the order of `rows.to_data`."""
+  numbers = encoding['numbers']
+  counts = {
+    'scaled': 0,
+    'flag': sum(c['is_scaled'] for c in numbers),
+    'knots': sum(c['is_scaled'] + c['flag'] for c in numbers),
+    'edges': len(encoding['categories']),
+  }
+  found = []
+  for column in numbers:
+    has = {**column, 'scaled': column['is_scaled']}
+    found.append({name: counts[name] for name in counts if has[name]})
+    for name in found[-1]:
+      counts[name] += 1
+  return found
+
+
+def _category(
+  category: Mapping[str, Any], field: Field, place: int
+) -> tuple[str, str]:
+  pairs = [(t, i) for t, i in category['ids'].items() if '\0' not in t]
+  unseen = category['unseen']
+  if field.kind == 'integer':
+    missing = [(MISSING, i) for text, i in pairs if text == 'nan']
+    whole = missing + sorted(
+      (int(text), i) for text, i in pairs if _WHOLE.fullmatch(text)
+    )
+    keys = [_literal(value) for value, _ in whole]
+    kind, ids = 'int32_t', [i for _, i in whole]
+  else:
+    # In the order of bytes, as the search compares them.
+    pairs.sort(key=lambda pair: pair[0].encode('utf-8', 'surrogatepass'))
+    keys = [c_text.string(text) for text, _ in pairs]
+    kind, ids = 'char *const', [i for _, i in pairs]
+  if not keys:
+    return '', f'  categories[{place}] = {unseen};'
+  names = f'known_{place}', f'ids_{place}'
+  source = c_text.array(kind, names[0], keys)
+  is_counted = ids == list(range(1, len(ids) + 1))
+  if not is_counted:
+    source += c_text.array('uint16_t', names[1], map(str, ids))
+  table = names[1] if not is_counted else '0'
+  look_up = f'id_of_{field.kind}(row->{field.member}, {names[0]}, {table}'
+  return source, (f'  categories[{place}] = {look_up}, {len(keys)}, {unseen});')
+
+
+def _literal(value: int) -> str:
+  return 'MISSING' if value == MISSING else str(value)
+
+
+def _number(
+  column: Mapping[str, Any],
+  field: Field,
+  problem: int,
+  places: Mapping[str, int],
+  encoding: Mapping[str, Any],
+) -> tuple[str, list[str]]:
+  """Returns the constants of a number, and the lines that encode it."""
+  constants, lines = '', [f'  x = row->{field.member};']
+  for text in sorted(encoding['missing']):
+    if _is_number(text):
+      lines.append(f'  if (x == {c_text.number(text, "float64")}) x = NAN;')
+  if 'flag' in places:
+    lines.append(f'  numeric[{places["flag"]}] = x != x;')
+  if column['fill'] is not None:
+    fill = c_text.number(column['fill'], 'float64')
+    lines.append(f'  if (x != x) x = {fill};')
+  scaled = '(x < 0 ? -log1p(-x) : log1p(x))' if column['log'] else 'x'
+  mean, std = (c_text.number(column[n], 'float64') for n in ('mean', 'std'))
+  # Missing and infinite numbers fail both tests.
+  if 'scaled' in places:
+    furthest = c_text.number(encoding['furthest'], 'float64')
+    lines += [
+      f'  scaled = ({scaled} - {mean}) / {std};',
+      f'  if (!(fabs(scaled) <= {furthest})) return {problem};',
+      f'  numeric[{places["scaled"]}] = (float)scaled;',
+    ]
+  else:
+    lines.append(f'  if (!(x - x == 0)) return {problem};')
+  if 'knots' in places:
+    name, count = f'knots_{problem}', len(column['knots'])
+    constants += _doubles(name, column['knots'])
+    place = f'place_among(scaled, {name}, {count})'
+    lines.append(f'  numeric[{places["knots"]}] = (float){place};')
+  if 'edges' in places:
+    name, count = f'edges_{problem}', len(column['edges'])
+    constants += _doubles(name, column['edges'])
+    above = f'count_below(x, {name}, {count})'
+    lines.append(f'  categories[{places["edges"]}] = {above};')
+  return constants, lines
+
+
+def _is_number(text: str) -> bool:
+  return re.fullmatch(r'[-+]?\d+\.?\d*(e[-+]?\d+)?', text) is not None
+
+
+def _doubles(name: str, values: Sequence[float]) -> str:
+  items = [c_text.number(value, 'float64') for value in np.asarray(values)]
+  return c_text.array('double', name, items)
+
+
+def helpers(encoding: Mapping[str, Any]) -> dict[str, str]:
+  """Returns the helpers, some of which depend on what is missing."""
+  lines = [
+    f'  if (bytes_from(text, n, {c_text.string(text)}) == 0) '
+    'text = "nan", n = 3;'
+    for text in sorted(encoding['missing'])
+  ]
+  found = dict(c_helpers.ROWS)
+  found['buckets'] = found['buckets'].replace(
+    '  IS_MISSING\n', ''.join(f'{line}\n' for line in lines)
+  )
+  return found

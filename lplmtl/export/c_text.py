@@ -1,0 +1,118 @@
+"""C99 source text: identifiers, numbers and arrays. NumPy only."""
+
+import re
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+# Of C99 and C++, as a header serves both; and `main`.
+_RESERVED = frozenset(
+  """
+  alignas alignof and asm auto bitand bitor bool break case catch char class
+  compl const constexpr continue decltype default delete do double else enum
+  explicit export extern false float for friend goto if inline int int32_t long
+  main mutable namespace new noexcept not nullptr operator or private protected
+  public register restrict return short signed sizeof static struct switch
+  template this throw true try typedef typeid typename uint8_t union unsigned
+  using virtual void volatile wchar_t while xor
+  """.split()
+)
+TYPES = {'float32': 'float', 'int32': 'int32_t', 'bool': 'uint8_t'}
+
+
+def identifier(name: Any) -> str:
+  """Returns a name that C accepts, like the one given.
+
+  Example:
+    >>> identifier('wage per hour'), identifier('2nd'), identifier('class')
+    ('wage_per_hour', 'x2nd', 'class_')
+  """
+  text = re.sub(r'[^0-9A-Za-z_]', '_', str(name)).lstrip('_')
+  if not text or text[0].isdigit():
+    text = f'x{text}'
+  return f'{text}_' if text.lower() in _RESERVED else text
+
+
+def identifiers(names: Iterable[Any]) -> dict[Any, str]:
+  """Returns a different identifier for each name.
+
+  Example:
+    >>> identifiers(['a b', 'a_b'])
+    {'a b': 'a_b', 'a_b': 'a_b_2'}
+  """
+  found: dict[Any, str] = {}
+  for name in names:
+    base, count = identifier(name), 1
+    text = base
+    while text in found.values():
+      count += 1
+      text = f'{base}_{count}'
+    found[name] = text
+  return found
+
+
+def number(value: Any, dtype: str) -> str:
+  """Returns a literal of `float32`, `float64` or an integer type."""
+  if dtype not in ('float32', 'float64'):
+    return str(int(value))
+  value = float(value)
+  if not np.isfinite(value):
+    return (
+      'NAN' if np.isnan(value) else 'INFINITY' if value > 0 else '-INFINITY'
+    )
+  text = f'{value:.9g}' if dtype == 'float32' else repr(value)
+  if not re.search(r'[.e]', text):
+    text += '.0'
+  return f'{text}f' if dtype == 'float32' else text
+
+
+def string(text: str) -> str:
+  r"""Returns a string literal of a text in UTF-8.
+
+  Example:
+    >>> string('Ø?') == r'"\303\230\?"'
+    True
+  """
+  found = []
+  for byte in text.encode('utf-8', 'surrogatepass'):
+    character = chr(byte)
+    if character in '"\\?':  # two question marks may begin a trigraph
+      found.append(f'\\{character}')
+    else:
+      found.append(character if 32 <= byte < 127 else f'\\{byte:03o}')
+  return f'"{"".join(found)}"'
+
+
+def array(kind: str, name: str, items: Iterable[str]) -> str:
+  """Returns the definition of a constant array."""
+  listed = list(items)
+  body = textwrap.fill(
+    ', '.join(listed),
+    width=79,
+    initial_indent='  ',
+    subsequent_indent='  ',
+    break_long_words=False,
+    break_on_hyphens=False,
+  )
+  if any('"' in item for item in listed):  # blanks in strings must stay
+    body = ',\n'.join(f'  {item}' for item in listed)
+  return f'static const {kind} {name}[{len(listed)}] = {{\n{body}\n}};\n'
+
+
+def numbers(name: str, data: np.ndarray) -> str:
+  """Returns the definition of a constant array of numbers."""
+  dtype = str(data.dtype)
+  items = (number(value, dtype) for value in data.ravel())
+  return array(TYPES[dtype], name, items)
+
+
+def smallest(values: Iterable[int]) -> str:
+  """Returns the smallest integer type that holds all values."""
+  listed = [0, *values]
+  for kind in ('uint8', 'int8', 'uint16', 'int16', 'int32'):
+    limits = np.iinfo(kind)
+    if limits.min <= min(listed) and max(listed) <= limits.max:
+      return f'{kind}_t'
+  raise ValueError(f'expected numbers of 32 bits, found {max(listed, key=abs)}')

@@ -1,0 +1,51 @@
+"""Rows to test an exported model with: ordinary, missing, unseen, extreme."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lplmtl.export.reader import canonical
+
+
+def of_encoding(
+  encoding: Mapping[str, Any], num_rows: int = 64, seed: int = 0
+) -> dict[Any, list[Any]]:
+  """Returns raw columns that take every turn of the encoding.
+
+  Args:
+    encoding: from `rows.to_data`.
+    num_rows: N.
+    seed: of the draws.
+
+  Returns:
+    `{column: [N] values}`: texts of the vocabulary, with and without blanks
+    around them, of none, and missing; numbers on both sides of edges and on
+    them, far away, and missing where that is allowed.
+  """
+  rng = np.random.default_rng(seed)
+  columns: dict[Any, list[Any]] = {}
+  for category in [*encoding['categories'], *encoding['hashed']]:
+    texts = sorted(category.get('ids', ['a', 'b', 'c']))
+    lost = ('nan', *encoding['missing'])
+    is_whole = all(t.lstrip('-').isdigit() for t in texts if t not in lost)
+    unseen = ['-77', '987654'] if is_whole else ['never seen', 'x?"\\', 'Ø']
+    padded = [f' {text} ' for text in texts if canonical(text) == text]
+    some = [*texts, *texts, *padded, *unseen, None]
+    columns[category['name']] = [
+      some[i] for i in rng.integers(0, len(some), num_rows)
+    ]
+  for column in encoding['numbers']:
+    mean, std = column['mean'], column['std']
+    some = mean + std * rng.normal(size=num_rows) * 2
+    if column['log']:
+      some = np.sign(some) * np.expm1(np.abs(some))
+    values: list[Any] = some.tolist()
+    for i, edge in enumerate(column['edges'][: num_rows // 4]):
+      below = float(np.nextafter(edge, -np.inf))
+      values[3 * i] = (edge, below, edge + 1e-9)[i % 3]
+    values[1 % num_rows] = 0.0
+    if column['fill'] is not None:
+      values[2 % num_rows] = None
+    columns[column['name']] = values
+  return columns

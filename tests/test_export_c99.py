@@ -1,0 +1,164 @@
+"""Programs in C99: they compile without a warning, and agree with NumPy."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+import lplmtl
+from lplmtl import export, tables
+from lplmtl.export import c99, c_rows, c_text, reader, rows, vectors
+from tests import contracts
+from tests.test_export import BINNED, EVERY_KIND, MODELS, Own
+
+FLAGS = ('-std=c99', '-Wall', '-Wextra', '-Werror', '-pedantic')
+COMPILERS = [name for name in ('gcc', 'clang') if shutil.which(name)]
+pytestmark = pytest.mark.skipif(not COMPILERS, reason='needs a C compiler')
+
+
+def _check(folder, *flags, compiler=COMPILERS[0] if COMPILERS else ''):
+  """Compiles the model in a folder and runs its self-test."""
+  sources = sorted(folder.glob('*.c'))
+  command = [compiler, *FLAGS, *flags, *sources, '-o', folder / 'run', '-lm']
+  found = subprocess.run(command, capture_output=True, text=True)
+  assert found.returncode == 0, found.stderr
+  tested = subprocess.run(folder / 'run', capture_output=True, text=True)
+  assert tested.returncode == 0, tested.stdout + tested.stderr
+  return tested.stdout
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_every_architecture_compiles_and_agrees(name, tmp_path):
+  """Five tasks of every kind, from raw rows, missing and unseen values."""
+  features = rows.features(BINNED)
+  params = contracts.random_params(MODELS[name], features)
+  program = export.trace(MODELS[name], params, features)
+  c99.write(tmp_path, program, BINNED)
+  assert '64 rows' in _check(tmp_path, '-O0')
+
+
+def _small(folder):
+  features = rows.features(BINNED)
+  params = contracts.random_params(MODELS['mmoe'], features)
+  program = export.trace(MODELS['mmoe'], params, features)
+  return c99.write(folder, program, BINNED)
+
+
+@pytest.mark.slow  # sanitisers are slow to compile and to start
+@pytest.mark.parametrize('compiler', COMPILERS)
+def test_optimised_and_sanitised(compiler, tmp_path):
+  _small(tmp_path)
+  checks = '-fsanitize=address,undefined', '-fno-sanitize-recover'
+  _check(tmp_path, '-O2', *checks, compiler=compiler)
+
+
+def test_a_wrong_number_fails_the_self_test(tmp_path):
+  *_, test = _small(tmp_path)
+  text = test.read_text()
+  start = text.index('expected[')
+  place = text.index('{', start) + 1
+  test.write_text(f'{text[:place]} 0.001f +{text[place:]}')
+  with pytest.raises(AssertionError, match='largest difference'):
+    _check(tmp_path)
+
+
+@pytest.mark.skipif(not shutil.which('g++'), reason='needs a C++ compiler')
+def test_the_header_serves_cpp(tmp_path):
+  _small(tmp_path)
+  (tmp_path / 'use.cc').write_text('#include "model.h"\nmodel_row row;\n')
+  command = ['g++', '-std=c++11', *FLAGS[1:], '-fsyntax-only', 'use.cc']
+  subprocess.run(command, cwd=tmp_path, check=True)
+
+
+def test_nothing_but_math_is_needed(tmp_path):
+  _, source, _ = _small(tmp_path)
+  included = [
+    line for line in source.read_text().splitlines() if '#include' in line
+  ]
+  assert included == ['#include "model.h"', '#include <math.h>']
+  assert 'alloc' not in source.read_text()
+
+
+def test_every_kind_of_column(tmp_path):
+  """Whole numbers, texts with odd characters, Booleans, hashes, places among
+  edges, merged values, texts that stand for missing ones.
+  """
+  fitted = tables.fit(
+    {'code': [3, -12, 753, None, 3], 'a "b"?': ['Ø', '??/', '\\', '01', 'Ø'],
+     'name': list('abcde'), 'int': ['3.0', 'x', '-2', 'y', 'y']},
+    {'age': [1, 2, 5, None, 9], '2nd age': [0.1, 0.2, 0.7, 1e9, 4]},
+    num_bins=3, booleans={'paid': ['yes', 'no', None, 'no', 'no']},
+    rules=tables.Rules(
+      fill_missing=True, missing=('?', '-999'), max_vocabulary=4,
+      num_buckets=5,
+    ), interpolate=True,
+  )  # fmt: skip
+  encoder = lplmtl.TabularEncoder(
+    fitted.num_categories, 2, num_buckets=fitted.num_buckets,
+    num_pieces=fitted.num_pieces,
+  )  # fmt: skip
+  model = lplmtl.SharedBottom(EVERY_KIND[:2], encoder)
+  features = rows.features(fitted)
+  params = contracts.random_params(model, features)
+  program = export.trace(model, params, features)
+  data = rows.to_data(fitted)
+  columns = vectors.of_encoding(data, 200)
+  columns['age'][:3] = [-999, '-999.0', 2]
+  for name in ('paid', 'int', 'name'):
+    columns[name][:4] = ['?', ' TRUE', '3.0 ', '-0.0']
+  c99.write(tmp_path, program, fitted, columns=columns)
+  assert '200 rows' in _check(tmp_path)
+  kinds = {field.member: field.kind for field in c_rows.fields(data)}
+  assert kinds['code'] == 'integer' and kinds['int_'] == 'text'
+  assert kinds['x2nd_age'] == 'number'
+
+
+def test_arrays_and_modules_of_ones_own(tmp_path):
+  x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+  model = lplmtl.MMoE(EVERY_KIND[:2], expert=Own(), num_experts=2)
+  params = contracts.random_params(model, x)
+  c99.write(tmp_path, export.trace(model, params, x), name='own')
+  assert 'float x[3];' in (tmp_path / 'own.h').read_text()
+  _check(tmp_path)
+
+
+def test_rows_that_cannot_be_read_are_refused(tmp_path):
+  """The number of the member is returned; nothing else happens."""
+  fitted = tables.fit({'city': ['Oslo', 'x']}, {'age': [1, 2], 'n': [3, 4]})
+  encoder = lplmtl.TabularEncoder(fitted.num_categories, 2)
+  model = lplmtl.SharedBottom(EVERY_KIND[:1], encoder)
+  features = rows.features(fitted)
+  program = export.trace(
+    model, contracts.random_params(model, features), features
+  )
+  c99.write(tmp_path, program, fitted)
+  (tmp_path / 'model_test.c').write_text("""
+#include <math.h>
+#include "model.h"
+int main(void) {
+  const model_row bad[3] = {
+      {"Oslo", NAN, 3}, {"Oslo", 1, INFINITY}, {0, 1, 1e30}};
+  model_prediction found;
+  return model_predict(&bad[0], &found) != 2 ||
+         model_predict(&bad[1], &found) != 3 ||
+         model_predict(&bad[2], &found) != 3;
+}
+""")
+  _check(tmp_path)
+
+
+def test_a_name_must_be_an_identifier(tmp_path):
+  with pytest.raises(ValueError, match="such as 'my_model'; found 'my model'"):
+    c99.write(tmp_path, None, name='my model')
+  assert not list(tmp_path.iterdir())
+  names = c_text.identifiers(['a b', 'a_b', 'int', '', 'Ö'])
+  assert len(set(names.values())) == 5
+
+
+def test_texts_are_found_as_the_reader_finds_them():
+  """Sorted by their bytes in UTF-8, which is the order of the search."""
+  encoding = rows.to_data(BINNED)
+  columns = vectors.of_encoding(encoding, 100)
+  assert None in columns['city'] and None in columns['age']
+  assert reader.encode(encoding, columns)['categories'].shape == (100, 3)

@@ -1,0 +1,71 @@
+"""experiments.export: from a saved model to its forms, every mistake a line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import export
+from lplmtl import checkpoint
+from lplmtl.export import reader
+from lplmtl.tabular import schema
+from tests.golden import write as golden
+from tests.launching import launch
+
+MODEL = f'--model={golden.FOLDER / "format2"}'
+
+
+def test_all_forms_and_a_report(tmp_path, capsys):
+  target = tmp_path / 'new' / 'dist'
+  assert launch(export.main, MODEL, '--seed=1', f'--to={target}') == 0
+  written = {path.name: path.stat().st_size for path in target.iterdir()}
+  report = json.loads((target / 'report.json').read_text())
+  assert written.keys() - report['bytes'].keys() == {'report.json'}
+  assert all(written[name] == n for name, n in report['bytes'].items())
+  assert report['largest_difference_to_jax'] < 1e-5
+  for parts in report['compiled'].values():
+    assert parts['constants'] >= report['constants'] and not parts['writable']
+  assert 'Largest difference to JAX' in capsys.readouterr().out
+  found = reader.predict(reader.load(target / 'model.npz'), golden.ROWS)
+  assert found['rating'].shape == (3, 3)
+
+
+def test_numbers_are_in_the_unit_of_the_table(tmp_path):
+  """A model of a table has the scale of its targets in its schema."""
+  model, params, fitted = checkpoint.load(golden.FOLDER / 'format2', seed=0)
+  spent = schema.Target('regression', mean=100.0, std=20.0)
+  extra = {'schema': schema.Schema({}, {'spent': spent}).to_json()}
+  checkpoint.save(tmp_path / 'model', model, params, fitted, extra=extra)
+  arguments = f'--model={tmp_path}', f'--to={tmp_path}', '--format=numpy'
+  assert launch(export.main, *arguments) == 0
+  found = reader.predict(reader.load(tmp_path / 'model.npz'), golden.ROWS)
+  logits = json.loads((golden.FOLDER / 'format2.json').read_text())['spent'][0]
+  np.testing.assert_allclose(found['spent'], 100 + 20 * np.array(logits), 1e-5)
+  assert not (tmp_path / 'model.c').exists()
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    ([], '--model must name a run or a model'),
+    ([MODEL, '--format=c99,java'], '--format must name some of c99, numpy; f'),
+    ([MODEL, '--seed=2'], '--seed=2: the model in'),
+    ([MODEL, '--name=my model'], "such as 'my_model'; found 'my model'"),
+    (['--model=/nowhere'], 'found none at /nowhere'),
+    ([MODEL, '--to=/dev/null/x'], 'cannot write --to=/dev/null/x'),
+  ],
+)
+def test_a_mistake_is_one_line(
+  arguments, message, tmp_path, capsys, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  assert launch(export.main, *arguments) == 1
+  error = capsys.readouterr().err
+  assert message in error and len(error.splitlines()) == 1
+
+
+def test_a_model_without_tables_is_refused(tmp_path, capsys):
+  model, params, _ = checkpoint.load(golden.FOLDER / 'format2', seed=0)
+  checkpoint.save(tmp_path / 'model', model, params)
+  assert launch(export.main, f'--model={tmp_path}') == 1
+  assert 'saved without tables' in capsys.readouterr().err
