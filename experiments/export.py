@@ -15,12 +15,14 @@ from absl import flags
 from experiments.launcher import frame, options, parsing
 from experiments.launcher.errors import InputError
 
-FORMATS = ('c99', 'numpy')
+FORMATS = ('c99', 'numpy', 'packed')
 
 flags.DEFINE_string('model', '', 'The folder of a run, or of a model.')
 flags.DEFINE_list(
-  'format', list(FORMATS), f'What to write, of {", ".join(FORMATS)}.'
-)
+  'format', ['c99', 'numpy'],
+  f'What to write, of {", ".join(FORMATS)}; packed is C, too, for a '
+  'SharedBottom that was trained with few bits.',
+)  # fmt: skip
 flags.DEFINE_string('to', 'dist', 'The folder to write; made if need be.')
 flags.DEFINE_string(
   'name', 'model', 'Of the files, and the beginning of all names in C.'
@@ -34,11 +36,16 @@ def main(argv: list[str]) -> None:
   """Exports the model that the flags name."""
   with frame.command() as ready:
     options.refuse_arguments(argv)
-    unknown = [name for name in flags.FLAGS.format if name not in FORMATS]
-    if unknown or not flags.FLAGS.format:
+    asked = flags.FLAGS.format
+    unknown = [name for name in asked if name not in FORMATS]
+    if unknown or not asked:
       raise InputError(
         f'--format must name some of {", ".join(FORMATS)}; found '
         f'{", ".join(unknown) or "none"}'
+      )
+    if {'c99', 'packed'} <= set(asked):
+      raise InputError(
+        '--format=c99,packed would write the same files twice: name one of them'
       )
     if not flags.FLAGS.model:
       raise InputError(
@@ -53,7 +60,7 @@ def main(argv: list[str]) -> None:
       writing.export_model(
         parsing.path('--model', flags.FLAGS.model),
         parsing.path('--to', flags.FLAGS.to),
-        tuple(flags.FLAGS.format),
+        tuple(asked),
         name=flags.FLAGS.name,
         seed=flags.FLAGS.seed,
       )

@@ -17,7 +17,7 @@ COMPILERS = [name for name in ('gcc', 'clang') if shutil.which(name)]
 pytestmark = pytest.mark.skipif(not COMPILERS, reason='needs a C compiler')
 
 
-def _check(folder, *flags, compiler=COMPILERS[0] if COMPILERS else ''):
+def check(folder, *flags, compiler=COMPILERS[0] if COMPILERS else ''):
   """Compiles the model in a folder and runs its self-test."""
   sources = sorted(folder.glob('*.c'))
   command = [compiler, *FLAGS, *flags, *sources, '-o', folder / 'run', '-lm']
@@ -35,7 +35,7 @@ def test_every_architecture_compiles_and_agrees(name, tmp_path):
   params = contracts.random_params(MODELS[name], features)
   program = export.trace(MODELS[name], params, features)
   c99.write(tmp_path, program, BINNED)
-  assert '64 rows' in _check(tmp_path, '-O0')
+  assert '64 rows' in check(tmp_path, '-O0')
 
 
 def _small(folder):
@@ -50,7 +50,7 @@ def _small(folder):
 def test_optimised_and_sanitised(compiler, tmp_path):
   _small(tmp_path)
   checks = '-fsanitize=address,undefined', '-fno-sanitize-recover'
-  _check(tmp_path, '-O2', *checks, compiler=compiler)
+  check(tmp_path, '-O2', *checks, compiler=compiler)
 
 
 def test_a_wrong_number_fails_the_self_test(tmp_path):
@@ -60,7 +60,7 @@ def test_a_wrong_number_fails_the_self_test(tmp_path):
   place = text.index('{', start) + 1
   test.write_text(f'{text[:place]} 0.001f +{text[place:]}')
   with pytest.raises(AssertionError, match='largest difference'):
-    _check(tmp_path)
+    check(tmp_path)
 
 
 @pytest.mark.skipif(not shutil.which('g++'), reason='needs a C++ compiler')
@@ -108,7 +108,7 @@ def test_every_kind_of_column(tmp_path):
   for name in ('paid', 'int', 'name'):
     columns[name][:4] = ['?', ' TRUE', '3.0 ', '-0.0']
   c99.write(tmp_path, program, fitted, columns=columns)
-  assert '200 rows' in _check(tmp_path)
+  assert '200 rows' in check(tmp_path)
   kinds = {field.member: field.kind for field in c_rows.fields(data)}
   assert kinds['code'] == 'integer' and kinds['int_'] == 'text'
   assert kinds['x2nd_age'] == 'number'
@@ -120,7 +120,7 @@ def test_arrays_and_modules_of_ones_own(tmp_path):
   params = contracts.random_params(model, x)
   c99.write(tmp_path, export.trace(model, params, x), name='own')
   assert 'float x[3];' in (tmp_path / 'own.h').read_text()
-  _check(tmp_path)
+  check(tmp_path)
 
 
 def test_rows_that_cannot_be_read_are_refused(tmp_path):
@@ -145,7 +145,7 @@ int main(void) {
          model_predict(&bad[2], &found) != 3;
 }
 """)
-  _check(tmp_path)
+  check(tmp_path)
 
 
 def test_a_name_must_be_an_identifier(tmp_path):

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
+import lplmtl
 from experiments import export
-from lplmtl import checkpoint
+from lplmtl import checkpoint, compression
 from lplmtl.export import reader
 from lplmtl.tabular import schema
+from tests import contracts
 from tests.golden import write as golden
 from tests.launching import launch
 
@@ -44,11 +46,27 @@ def test_numbers_are_in_the_unit_of_the_table(tmp_path):
   assert not (tmp_path / 'model.c').exists()
 
 
+def test_a_packed_model(tmp_path):
+  """A small network of 4 bits, as `compression.compress` saves it."""
+  tables = golden.encoder_tables()
+  encoder = lplmtl.TabularEncoder(tables.num_categories, embed_dim=2)
+  model = lplmtl.SharedBottom(golden.golden_model().tasks[:2], encoder)
+  quantized = compression.Quantized(model, compression.Scheme(bits=4))
+  params = contracts.random_params(quantized, tables.encode(golden.ROWS))
+  checkpoint.save(tmp_path / 'model', quantized, params, tables)
+  arguments = f'--model={tmp_path}', f'--to={tmp_path}', '--format=packed'
+  assert launch(export.main, *arguments) == 0
+  assert 'weights4[' in (tmp_path / 'model.c').read_text()
+  assert 'largest <= 0' in (tmp_path / 'model_test.c').read_text()
+
+
 @pytest.mark.parametrize(
   'arguments, message',
   [
     ([], '--model must name a run or a model'),
-    ([MODEL, '--format=c99,java'], '--format must name some of c99, numpy; f'),
+    ([MODEL, '--format=c99,java'], '--format must name some of c99, numpy, p'),
+    ([MODEL, '--format=c99,packed'], 'name one of them'),
+    ([MODEL, '--format=packed'], 'trained with few bits'),
     ([MODEL, '--seed=2'], '--seed=2: the model in'),
     ([MODEL, '--name=my model'], "such as 'my_model'; found 'my model'"),
     (['--model=/nowhere'], 'found none at /nowhere'),

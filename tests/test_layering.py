@@ -89,6 +89,8 @@ ALLOWED = {
   'compression.student': {'architectures', 'compression', 'layers', 'tables'},
   'compression.top_level': {'architectures', 'compression'},
   'export': {
+    'columns',
+    'compression',
     'losses',
     'numeric',
     'ordinal',

@@ -11,7 +11,16 @@ from experiments.exporting import sizes
 from experiments.launcher import files, run_folder
 from experiments.launcher.errors import InputError
 from lplmtl import checkpoint, export
-from lplmtl.export import c99, meanings, numpy_form, reader, rows, vectors
+from lplmtl.compression import packing, quantization
+from lplmtl.export import (
+  c99,
+  c_packed,
+  meanings,
+  numpy_form,
+  reader,
+  rows,
+  vectors,
+)
 from lplmtl.storage import folders
 from lplmtl.tables import Tables
 from lplmtl.tabular import targets
@@ -68,6 +77,8 @@ def export_model(
       written += numpy_form.write(target, program, found.tables, name=name)
     if 'c99' in formats:
       written += c99.write(target, program, found.tables, name=name)
+    if 'packed' in formats:
+      written += _write_packed(found, target, name, data)
   except ValueError as error:
     raise InputError(f'--model={source}: {error}') from error
   except OSError as error:
@@ -80,10 +91,24 @@ def export_model(
     'largest_difference_to_jax': _difference(found, data),
     'columns': len(data['encoding']['columns']),
   }
-  if 'c99' in formats:
+  if {'c99', 'packed'} & set(formats):
     report['compiled'] = sizes.of_source(target / f'{name}.c')
   files.write_json(target / REPORT, report)
   return _text(report, target)
+
+
+def _write_packed(
+  found: _Model, target: pathlib.Path, name: str, data: dict[str, Any]
+) -> list[pathlib.Path]:
+  if not isinstance(found.model, quantization.Quantized):
+    raise ValueError(
+      'only a model that was trained with few bits can be packed, a '
+      f'compression.Quantized; found {type(found.model).__name__}'
+    )
+  frozen = quantization.freeze(found.model, found.params)
+  packed = packing.pack(frozen, found.tables)
+  columns = vectors.of_encoding(data['encoding'])
+  return c_packed.write(target, packed, columns, name=name)
 
 
 def _read(source: pathlib.Path, seed: int) -> _Model:

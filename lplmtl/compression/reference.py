@@ -2,7 +2,9 @@
 
 For `SharedBottom` models of a `TabularEncoder`, with or without a
 `CrossNetwork`, whose trunk and towers are MLPs with relu. What a port to a
-device, in any language, is tested against.
+device, in any language, is tested against: floats are added in the order of
+inputs, each product rounded before it is added, so that a port which does the
+same has the same bits.
 """
 
 from collections.abc import Mapping
@@ -53,8 +55,10 @@ class Inputs(NamedTuple):
     split = columns * width
     by_column = weights[:split].reshape(columns, width, -1)
     sums = np.einsum('bce,ceh->bch', self.codes, by_column, dtype=np.int32)
-    embedded = np.einsum('bch,c->bh', sums.astype(np.float32), self.scale)
-    return embedded + self.numbers @ weights[split:].astype(np.float32)
+    embedded = np.zeros((len(sums), weights.shape[1]), np.float32)
+    for column, scale in enumerate(self.scale):
+      embedded += sums[:, column].astype(np.float32) * scale
+    return embedded + _sums(self.numbers, weights[split:])
 
 
 def score(
@@ -153,7 +157,15 @@ def _product(x: Any, kernel: Any) -> np.ndarray:
     )
   if not isinstance(kernel, Integers):
     x = x.values() if isinstance(x, Inputs) else x
-    return x @ kernel.astype(np.float32)
+    return _sums(x, kernel)
   if isinstance(x, Inputs):
     return x.times(kernel) * kernel.scale
-  return (x @ kernel.codes.astype(np.float32)) * kernel.scale
+  return _sums(x, kernel.codes) * kernel.scale
+
+
+def _sums(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+  """Returns `x @ weights` in float32, summed one input after the other."""
+  total = np.zeros((len(x), weights.shape[1]), np.float32)
+  for i, row in enumerate(weights.astype(np.float32)):
+    total += x[:, i, None] * row
+  return total

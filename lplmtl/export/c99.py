@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lplmtl.export import (
+  c_files,
   c_helpers,
   c_loops,
   c_memory,
@@ -47,19 +48,20 @@ def write(
       a C identifier, or a row of `columns` cannot be read.
     OSError: a file cannot be written.
   """
-  if name != c_text.identifier(name):
-    raise ValueError(
-      f'the name of the C files must be an identifier, such as '
-      f'{c_text.identifier(name)!r}; found {name!r}'
-    )
+  c_files.check_name(name)
   data = numpy_form.to_data(program, tables)
   encoding = data['encoding']
   members = _members(program, encoding)
   outputs = c_text.identifiers(program.outputs)
   sources = {
-    f'{name}.h': _header(name, program, members, outputs),
+    f'{name}.h': c_files.header(
+      name,
+      [c_files.member(text, note) for text, note, _ in members],
+      {task: x.shape[1] for task, x in program.outputs.items()},
+      'Probabilities, expected counts, or numbers.',
+    ),
     f'{name}.c': _source(name, program, encoding, outputs),
-    f'{name}_test.c': c_test.source(name, data, members, outputs, columns),
+    f'{name}_test.c': c_test.source(name, data, members, columns),
   }
   for file, text in sources.items():
     files.write(folder / file, text.encode())
@@ -83,53 +85,6 @@ def _members(
     )
     for name, x in program.inputs.items()
   ]
-
-
-def _header(
-  name: str,
-  program: Program,
-  members: list[tuple[str, str, Any]],
-  outputs: Mapping[str, str],
-) -> str:
-  row = [f'  {text} /* {_comment(note)} */' for text, note, _ in members]
-  found = [
-    f'  float {outputs[task]}[{x.shape[1]}]; /* {_comment(repr(task))} */'
-    for task, x in program.outputs.items()
-  ]
-  return f"""#ifndef {name.upper()}_H
-#define {name.upper()}_H
-
-#include <stdint.h>
-
-#define {name.upper()}_MISSING (-2147483647 - 1) /* a missing whole number */
-
-#ifdef __cplusplus
-extern "C" {{
-#endif
-
-/* A raw row. A missing text is 0, a missing number NAN. */
-typedef struct {{
-{chr(10).join(row)}
-}} {name}_row;
-
-typedef struct {{
-{chr(10).join(found)}
-}} {name}_prediction;
-
-/* Returns 0; or n if the n-th member of the row, counted from 1, is a number
-   that is infinite, far too large, or missing where training had none. */
-int {name}_predict(const {name}_row *row, {name}_prediction *found);
-
-#ifdef __cplusplus
-}}
-#endif
-
-#endif
-"""
-
-
-def _comment(text: str) -> str:
-  return text.replace('*/', '* /').replace('/*', '/ *')
 
 
 def _source(
@@ -158,7 +113,7 @@ def _source(
     rows = f'{known}\n{encode}'
   call = _call(name, program, inputs, encoding, members)
   body = '\n'.join([*constants, rows, run, call])
-  used = _used(helpers, body)
+  used = c_files.used(helpers, body)
   missing = (
     f'#define MISSING {name.upper()}_MISSING\n' if 'MISSING' in body else ''
   )
@@ -166,15 +121,6 @@ def _source(
     f'#include "{name}.h"\n\n#include <math.h>\n{missing}'
     f'{"".join(used)}\n{body}'
   )
-
-
-def _used(helpers: Mapping[str, str], body: str) -> list[str]:
-  """Returns the helpers that the body needs, in their order."""
-  found: list[str] = []
-  for name, text in reversed(list(helpers.items())):
-    if re.search(rf'\b{name}\(', body + ''.join(found)):
-      found.insert(0, text)
-  return found
 
 
 def _run(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lplmtl.export import c_text, reader, vectors
+from lplmtl.export import c_files, c_text, reader, vectors
 from lplmtl.export.c_rows import Field
 
 # The largest difference to the NumPy reference that the self-test accepts, of a
@@ -19,60 +19,24 @@ def source(
   name: str,
   data: dict[str, Any],
   members: list[tuple[str, str, Any]],
-  outputs: Mapping[str, str],
   columns: Any,
 ) -> str:
-  """Returns a program that compares predictions with the reference."""
+  """Returns a program that compares predictions with the reference.
+
+  Args:
+    name: the beginning of all public names.
+    data: from `numpy_form.to_data`.
+    members: of a row: declaration, comment, and Field or name of an input.
+    columns: raw rows, or None for those of `vectors`.
+  """
   if columns is None:
     columns = _rows(data, members)
   expected = reader.predict(data, columns)
-  count = len(next(iter(expected.values())))
   rows = [
-    '{'
-    + ', '.join(_literal(member, columns, i) for *_, member in members)
-    + '}'
-    for i in range(count)
+    [_literal(member, columns, i) for *_, member in members]
+    for i in range(len(next(iter(expected.values()))))
   ]
-  joined = np.concatenate([*expected.values()], axis=1).astype(np.float32)
-  sizes = {task: values.shape[1] for task, values in expected.items()}
-  lines = [
-    f'    for (j = 0; j < {size}; j++)\n'
-    f'      check(found.{outputs[task]}[j], *next++);'
-    for task, size in sizes.items()
-  ]
-  return f"""/* Compares predictions with those of the NumPy reference. */
-#include <math.h>
-#include <stdio.h>
-
-#include "{name}.h"
-
-#define MISSING {name.upper()}_MISSING
-
-{c_text.array(f'{name}_row', 'rows', rows)}
-{c_text.numbers('expected', joined)}
-static double largest = 0;
-
-static void check(double found, double value) {{
-  const double difference = fabs(found - value) / (1 + fabs(value));
-  if (!(difference <= largest)) largest = difference;
-}}
-
-int main(void) {{
-  const float *next = expected;
-  int i, j;
-  for (i = 0; i < {count}; i++) {{
-    {name}_prediction found;
-    const int problem = {name}_predict(&rows[i], &found);
-    if (problem) {{
-      printf("row %d: cannot read member %d\\n", i, problem);
-      return 1;
-    }}
-{chr(10).join(lines)}
-  }}
-  printf("{count} rows, largest difference %.1e\\n", largest);
-  return !(largest <= {_TOLERANCE});
-}}
-"""
+  return c_files.self_test(name, rows, expected, _TOLERANCE)
 
 
 def _rows(data: Mapping[str, Any], members: list[tuple[str, str, Any]]) -> Any:

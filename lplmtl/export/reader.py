@@ -214,7 +214,7 @@ def _number(value: Any, missing: Any) -> float:
   text = _text(value)
   if isinstance(value, (int, float, np.number, np.bool_)):
     number = float(value)
-  elif _is_number(text):
+  elif is_number(text):
     number = float(text)
   else:
     words = {'nan': math.nan, 'true': 1.0, 'false': 0.0}
@@ -222,11 +222,12 @@ def _number(value: Any, missing: Any) -> float:
   if math.isinf(number):
     raise ValueError(f'expected a finite number, found {text!r}')
   return (
-    math.nan if number in map(float, filter(_is_number, missing)) else number
+    math.nan if number in map(float, filter(is_number, missing)) else number
   )
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+  """Returns whether a text is a number."""
   try:
     float(text)
   except ValueError:

@@ -1,0 +1,146 @@
+"""What all programs in C99 share: a header, and a self-test. NumPy only."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from lplmtl.export import c_text
+
+
+def check_name(name: str) -> None:
+  """Raises ValueError unless a name can begin those of a program in C."""
+  if name != c_text.identifier(name):
+    raise ValueError(
+      'the name of the C files must be an identifier, such as '
+      f'{c_text.identifier(name)!r}; found {name!r}'
+    )
+
+
+def used(helpers: Mapping[str, str], body: str) -> list[str]:
+  """Returns the functions that code needs, in their order.
+
+  Args:
+    helpers: `{name: text}`; later ones may call earlier ones.
+    body: what calls them.
+  """
+  found: list[str] = []
+  for name, text in reversed(list(helpers.items())):
+    if re.search(rf'\b{name}\(', body + ''.join(found)):
+      found.insert(0, text)
+  return found
+
+
+def member(declaration: str, note: str) -> str:
+  """Returns the line of a member of a struct, with a comment."""
+  return (
+    f'  {declaration} /* {note.replace("*/", "* /").replace("/*", "/ *")} */'
+  )
+
+
+def header(
+  name: str,
+  row: Sequence[str],
+  expected: Mapping[str, int],
+  meaning: str,
+) -> str:
+  """Returns the header of a program.
+
+  Args:
+    name: the beginning of all public names.
+    row: the members of a raw row.
+    expected: `{task: K}`.
+    meaning: of the outputs.
+  """
+  outputs = c_text.identifiers(expected)
+  found = [
+    member(f'float {outputs[task]}[{size}];', repr(task))
+    for task, size in expected.items()
+  ]
+  return f"""#ifndef {name.upper()}_H
+#define {name.upper()}_H
+
+#include <stdint.h>
+
+#define {name.upper()}_MISSING (-2147483647 - 1) /* a missing whole number */
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+/* A raw row. A missing text is 0, a missing number NAN. */
+typedef struct {{
+{chr(10).join(row)}
+}} {name}_row;
+
+/* {meaning} */
+typedef struct {{
+{chr(10).join(found)}
+}} {name}_prediction;
+
+/* Returns 0; or n if the n-th member of the row, counted from 1, is a number
+   that is infinite, far too large, or missing where training had none. */
+int {name}_predict(const {name}_row *row, {name}_prediction *found);
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+
+
+def self_test(
+  name: str,
+  rows: Sequence[Sequence[str]],
+  expected: Mapping[str, np.ndarray],
+  tolerance: str,
+) -> str:
+  """Returns a program that compares predictions with those of a reference.
+
+  Args:
+    name: the beginning of all public names.
+    rows: the initialisers of each row.
+    expected: `{task: [N, K]}`.
+    tolerance: the largest difference to accept, of a number of size 1.
+  """
+  outputs = c_text.identifiers(expected)
+  joined = np.concatenate([*expected.values()], axis=1).astype(np.float32)
+  lines = [
+    f'    for (j = 0; j < {x.shape[1]}; j++)\n'
+    f'      check(found.{outputs[task]}[j], *next++);'
+    for task, x in expected.items()
+  ]
+  return f"""/* Compares predictions with those of the NumPy reference. */
+#include <math.h>
+#include <stdio.h>
+
+#include "{name}.h"
+
+#define MISSING {name.upper()}_MISSING
+
+{c_text.array(f'{name}_row', 'rows', [f'{{{", ".join(row)}}}' for row in rows])}
+{c_text.numbers('expected', joined)}
+static double largest = 0;
+
+static void check(double found, double value) {{
+  const double difference = fabs(found - value) / (1 + fabs(value));
+  if (!(difference <= largest)) largest = difference;
+}}
+
+int main(void) {{
+  const float *next = expected;
+  int i, j;
+  for (i = 0; i < {len(rows)}; i++) {{
+    {name}_prediction found;
+    const int problem = {name}_predict(&rows[i], &found);
+    if (problem) {{
+      printf("row %d: cannot read member %d\\n", i, problem);
+      return 1;
+    }}
+{chr(10).join(lines)}
+  }}
+  printf("{len(rows)} rows, largest difference %.1e\\n", largest);
+  return !(largest <= {tolerance});
+}}
+"""

@@ -1,0 +1,116 @@
+"""Packed models in C99: integers, hashes, and the bytes that `cost` counts.
+
+What `compression.packing.pack` laid out, with code that scores a raw row from
+it: no other constants, no mathematical library, no allocation. Logits have the
+bits of `compression.reference.score` where numbers have no logarithm and float
+is the float32 of IEEE 754, without excess precision.
+"""
+
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lplmtl import columns as raw
+from lplmtl.compression import reference
+from lplmtl.compression.packing import Packed
+from lplmtl.export import c_files, c_packed_layers, c_packed_rows, c_text
+from lplmtl.storage import files
+
+
+def write(
+  folder: pathlib.Path,
+  packed: Packed,
+  columns: Mapping[Any, Any],
+  *,
+  name: str = 'model',
+) -> list[pathlib.Path]:
+  """Writes `name.h`, `name.c` and a self-test, `name_test.c`.
+
+  Args:
+    folder: must exist.
+    packed: a model that `compression.reference` scores, with its tables.
+    columns: raw rows for the self-test, `{column: [N] values}`.
+    name: of the files, and the beginning of all public names.
+
+  Returns:
+    The files.
+
+  Raises:
+    ValueError: the model is of another kind, a row cannot be read, or `name` is
+      not a C identifier.
+    OSError: a file cannot be written.
+  """
+  c_files.check_name(name)
+  expected = reference.score(packed, columns)
+  members = c_packed_rows.members(packed)
+  rows = [
+    c_files.member(f'{kind}{member};', repr(column))
+    for (kind, column), member in members.items()
+  ]
+  sizes = {task: x.shape[1] for task, x in expected.items()}
+  sources = {
+    f'{name}.h': c_files.header(name, rows, sizes, 'Logits, or numbers.'),
+    f'{name}.c': _source(name, packed, sizes),
+    f'{name}_test.c': c_files.self_test(
+      name, _literals(packed, columns), expected, tolerance='0'
+    ),
+  }
+  for file, text in sources.items():
+    files.write(folder / file, text.encode())
+  return [folder / file for file in sources]
+
+
+def _literals(packed: Packed, columns: Mapping[Any, Any]) -> list[list[str]]:
+  """Returns the initialisers of raw rows."""
+  found = []
+  for kind, column in c_packed_rows.members(packed):
+    values = list(columns[column])
+    if kind == c_packed_rows.TEXT:
+      found.append([c_text.string(raw.text_of(value)) for value in values])
+    else:
+      numbers = np.array([c_packed_rows.number(v) for v in values], np.float32)
+      found.append([c_text.number(x, 'float32') for x in numbers.tolist()])
+  return [list(row) for row in zip(*found, strict=True)]
+
+
+def _source(name: str, packed: Packed, sizes: Mapping[str, int]) -> str:
+  encode = c_packed_rows.source(name, packed)
+  layers = c_packed_layers.source(name, packed, sizes)
+  # Counts, kinds and formats have become code.
+  constants = [
+    c_text.array('uint8_t', key, map(str, array.tobytes()))
+    for key, array in packed.sections.items()
+    if re.search(rf'\b{key}\b', encode + layers)
+  ]
+  tables = packed.tables
+  assert tables is not None
+  num_ids, num_numbers = len(tables.num_categories), num_inputs(packed)
+  include = '#include <math.h>\n' if 'log1pf' in encode else ''
+  return f"""#include "{name}.h"
+{include}
+#ifdef __clang__ /* a product must be rounded before it is added */
+#pragma STDC FP_CONTRACT OFF
+#endif
+
+{chr(10).join(constants)}
+{encode}
+{layers}
+int {name}_predict(const {name}_row *row, {name}_prediction *found) {{
+  uint16_t ids[{max(num_ids, 1)}];
+  float numbers[{max(num_numbers, 1)}];
+  const int problem = encode(row, ids, numbers);
+  if (problem) return problem;
+  run(ids, numbers, found);
+  return 0;
+}}
+"""
+
+
+def num_inputs(packed: Packed) -> int:
+  """Returns how many numbers and flags a row is encoded as."""
+  tables = packed.tables
+  assert tables is not None
+  return len(tables.numbers) + len(set(tables.flags.values()))

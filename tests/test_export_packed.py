@@ -1,0 +1,95 @@
+"""Packed models in C: logits with the bits of the NumPy reference."""
+
+import re
+
+import numpy as np
+import pytest
+
+import lplmtl
+from lplmtl.compression import packing, quantization
+from lplmtl.compression.quantization import Scheme
+from lplmtl.export import c_packed
+from tests import contracts, test_packing
+from tests.test_export_c99 import COMPILERS, check
+
+pytestmark = pytest.mark.skipif(not COMPILERS, reason='needs a C compiler')
+
+
+def _packed(scheme, tables=test_packing.TABLES, **fields):
+  model = quantization.Quantized(test_packing._model(tables, **fields), scheme)
+  features = tables.encode(test_packing.COLUMNS)
+  params = contracts.random_params(model, features)
+  return packing.pack(quantization.freeze(model, params), tables)
+
+
+@pytest.mark.parametrize(
+  'scheme, fields',
+  [
+    (Scheme(bits=4), {'num_layers': 2}),
+    (Scheme(bits=8), {'cross': False}),
+    (Scheme(bits=4, scale_bits=8, vector_bits=4), {'bottom': lplmtl.MLP(())}),
+    (Scheme(bits=3), {'cross': False}),
+    (Scheme(bits=2, embedding_bits=4), {}),
+  ],
+  ids=str,
+)
+def test_logits_have_the_bits_of_the_reference(scheme, fields, tmp_path):
+  """Hashes of 8 and 16 bits, unseen and missing values, all formats of edges,
+  numbers with and without a scaled one.
+  """
+  columns = test_packing._columns(100, seed=1)
+  columns['city'][:3] = ['unseen', '', ' city 1']
+  c_packed.write(tmp_path, _packed(scheme, **fields), columns)
+  found = check(tmp_path, '-O2', '-ffp-contract=off', compiler=COMPILERS[-1])
+  assert '100 rows, largest difference 0.0e+00' in found
+
+
+def test_merged_values_and_a_sentinel(tmp_path):
+  """Ids that several values share, and bins alone: no mathematical library."""
+  columns = {'k': list('abcdef') * 5, 'n': [*range(29), -999]}
+  rules = lplmtl.tables.Rules(fill_missing=True, missing=('-999',))
+  fitted = lplmtl.tables.fit(
+    {'k': columns['k']}, {'n': columns['n']}, num_bins=5, rules=rules
+  )
+  model = test_packing._model(fitted)
+  features = fitted.encode(columns)
+  batch = lplmtl.Batch(features, {'zebra': np.arange(30) % 2})
+  model = model.clone(tasks=model.tasks[:1])
+  params = contracts.random_params(model, features)
+  merged = lplmtl.compression.merge(fitted, model, params, batch, num_ids=6)
+  tables = merged.tables
+  assert tables.merged
+  quantized = quantization.Quantized(
+    test_packing._model(tables), Scheme(bits=4)
+  )
+  params = contracts.random_params(quantized, tables.encode(columns))
+  packed = packing.pack(quantization.freeze(quantized, params), tables)
+  _, source, _ = c_packed.write(tmp_path, packed, columns, name='tiny')
+  assert 'largest difference 0.0e+00' in check(tmp_path)
+  assert 'math.h' not in source.read_text()
+
+
+def test_constants_are_the_bytes_that_are_counted(tmp_path):
+  """All sections but those that say what the code says."""
+  packed = _packed(Scheme(bits=4))
+  c_packed.write(tmp_path, packed, test_packing._columns(3))
+  sizes = dict(
+    re.findall(
+      r'static const uint8_t (\w+)\[(\d+)\]', (tmp_path / 'model.c').read_text()
+    )
+  )
+  for name, size in sizes.items():
+    assert packed.sections[name].nbytes == int(size)
+  left = packed.sections.keys() - sizes.keys()
+  assert left <= {'counts', 'wide', 'kinds', 'edge_counts', 'edge_formats'}
+  assert sum(map(int, sizes.values())) > 0.9 * packed.num_bytes
+
+
+def test_other_models_are_refused(tmp_path):
+  model = contracts.architectures()['mmoe']
+  params = contracts.random_params(model, np.zeros((1, 3), np.float32))
+  with pytest.raises(ValueError, match='packed with its tables'):
+    c_packed.write(tmp_path, packing.pack(params), {})
+  with pytest.raises(ValueError, match="such as 'a_b'; found 'a b'"):
+    c_packed.write(tmp_path, packing.pack(params), {}, name='a b')
+  assert not list(tmp_path.iterdir())
