@@ -12,6 +12,7 @@ import lplmtl
 from lplmtl import balancing, checkpoint, compression, tables, tasks
 from lplmtl.compression import (
   dense,
+  learning,
   lessons,
   merging,
   recipe,
@@ -263,6 +264,31 @@ def test_sizes_follow_the_budget():
     sizes(smallest - 1)
   many = [tasks.multiclass('item', 40)]
   assert {one.hidden for _, one in student.offered(many)} == {20, 32, 64}
+
+
+@pytest.mark.slow
+def test_few_values_are_measured_anew(monkeypatch):
+  """By a network of those left, whatever was measured at first."""
+  todo = TASKS[:1]
+  found = _sensitivity(FITTED)
+  sizes = FITTED.num_categories
+  found.curvature['click'][sizes[0] : sizes[0] + sizes[1]] *= 100
+  lesson = lessons.Lesson(todo, FITTED, found, ROWS, ROWS, {}, {})
+  options = [(0, student.costs(todo, Sizes(1, 1, 2)))]
+  settings = compression.Recipe(
+    num_steps=120, batch_size=40, share=0, learning_rate=3e-2
+  )
+  monkeypatch.setattr(learning, '_STAGE', 22)
+
+  def kept(few):
+    monkeypatch.setattr(learning, '_FEW', few)
+    new, chosen = learning.fit_tables(_keys(2), lesson, 60, options, settings)
+    assert chosen == options[0][1].sizes
+    assert options[0][1].num_bytes(new) <= 60
+    return new.columns
+
+  assert 'noise' in kept(few=0)  # which the labels do not depend on
+  assert 'noise' not in kept(few=100)
 
 
 def _search(monkeypatch, aucs, **within):

@@ -297,13 +297,13 @@ def test_small_networks_learn_from_the_teacher(
   shutil.copytree(finished, folder)
   monkeypatch.setattr(families, 'points', POINTS)
   flags = [x for x in TINY if not x.startswith(('--budgets', '--families'))]
-  flags += ['--families=net,distilled_dense', '--budgets=30,400']
+  flags += ['--families=net,distilled_dense', '--budgets=16,400']
   flags += ['--net_steps=200', f'--out_dir={folder}']
   assert launch(*flags) == 0
   printed = ' '.join(capsys.readouterr().out.split())
   found = _results(folder)
   assert f'teacher: 3 seeds of {found["baseline"]}' in printed
-  assert re.search(r'left out: net 30: .*30', printed)
+  assert re.search(r'left out: net 16: .*16', printed)
   (net,) = (row for row in found['rows'] if row['family'] == 'net')
   assert net['name'] == 'net 400' and net['parameters'] > 0
   assert len(net['bytes_per_seed']) == 3 and max(net['bytes_per_seed']) <= 400

@@ -79,13 +79,14 @@ ALLOWED = {
   # Compression works on parameters, tables and any model. Those of its files
   # that return a model of another architecture have rows of their own:
   # `student` makes a SharedBottom, `top_level` an SPLE, the recipe trains.
-  'compression.lessons': {'compression', 'tables', 'training'},
-  'compression.recipe': {
+  'compression.learning': {
     'balancing',
     'compression',
     'tables',
     'training',
   },
+  'compression.lessons': {'compression', 'tables', 'training'},
+  'compression.recipe': {'compression', 'tables'},
   'compression.student': {'architectures', 'compression', 'layers', 'tables'},
   'compression.top_level': {'architectures', 'compression'},
   'export': {

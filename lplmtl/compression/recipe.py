@@ -16,13 +16,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
-from lplmtl import _checks, balancing
+from lplmtl import _checks
 from lplmtl.compression import (
-  distillation,
+  learning,
   lessons,
-  links,
   merging,
   packing,
   quantization,
@@ -34,14 +32,11 @@ from lplmtl.compression.packing import Packed
 from lplmtl.compression.recipe_settings import Recipe, Within
 from lplmtl.compression.student import Sizes
 from lplmtl.tables import Tables
-from lplmtl.training.fit import FitResult, fit
-from lplmtl.types import Array, Batch, PyTree, Task
+from lplmtl.types import Array, Batch, PyTree
 
 # The budgets that `Within` tries double in so many steps: a step is then a
 # difference in AUC that seeds hide.
 _STEPS = 4
-# The share of steps in which the learning rate rises from 0.
-_WARM_UP = 0.05
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,11 +145,11 @@ def from_lesson(
   Raises:
     BudgetError: the budget cannot be reached; see `merging`.
   """
-  merged, chosen = student.fit_tables(
-    lesson.tables, lesson.found, budget, _options(lesson, recipe)
+  tables, chosen = learning.fit_tables(
+    key, lesson, budget, _options(lesson, recipe), recipe
   )
-  result = _train(key, lesson, merged.tables, chosen, recipe)
-  model = student.make(lesson.tasks, merged.tables, chosen)
+  result = learning.train(key, lesson, tables, chosen, recipe)
+  model = student.make(lesson.tasks, tables, chosen)
   rounds = quantization.Quantized(model, chosen.scheme)
   last = result.state.params
   seeds = [last]
@@ -162,18 +157,18 @@ def from_lesson(
     seeds = [jax.tree.map(lambda x, i=i: x[i], last) for i in range(len(key))]
   frozen = [quantization.freeze(rounds, one) for one in seeds]
   packed = tuple(
-    packing.pack(one, merged.tables, hash_bits=recipe.hash_bits, row=recipe.row)
+    packing.pack(one, tables, hash_bits=recipe.hash_bits, row=recipe.row)
     for one in frozen
   )
   thawed = [quantization.thaw(one) for one in frozen]
   params = jax.tree.map(lambda *leaves: np.stack(leaves), *thawed)
-  validation = _measure(lesson, model, thawed, merged.tables)
+  validation = _measure(lesson, model, thawed, tables)
   if not key.ndim:
     params, validation = jax.tree.map(lambda x: x[0], (params, validation))
   return Compressed(
     model=model,
     params=params,
-    tables=merged.tables,
+    tables=tables,
     packed=packed if key.ndim else packed[0],
     num_bytes=packed[0].num_bytes,
     parts=packed[0].parts,
@@ -181,7 +176,9 @@ def from_lesson(
     teacher=lesson.teacher,
     dense=lesson.dense,
     sizes=chosen,
-    dropped=merged.dropped,
+    dropped=tuple(
+      name for name in lesson.tables.columns if name not in tables.columns
+    ),
     history=result.history,
   )
 
@@ -196,42 +193,6 @@ def _options(lesson: Lesson, recipe: Recipe) -> list[tuple[int, student.Bytes]]:
     (start, student.costs(lesson.tasks, sizes, *counted))
     for start, sizes in offered
   ]
-
-
-def _train(
-  key: Array, lesson: Lesson, tables: Tables, sizes: Sizes, recipe: Recipe
-) -> FitResult:
-  tasks = lesson.tasks
-  if recipe.share:
-    tasks = tuple(_distilled(task, recipe) for task in tasks)
-  model: Any = student.make(tasks, tables, sizes)
-  if recipe.rounded:
-    model = quantization.Quantized(model, sizes.scheme)
-  features = recoding.recode(lesson.data.features, lesson.tables, tables)
-  count = _checks.num_rows(features)
-  batch_size = min(recipe.batch_size, count)
-  num_epochs = -(-recipe.num_steps // (count // batch_size))
-  steps = num_epochs * (count // batch_size)
-  rate = optax.warmup_cosine_decay_schedule(
-    0, recipe.learning_rate, int(_WARM_UP * steps), steps
-  )
-  return fit(
-    key,
-    model,
-    optax.adamw(rate, weight_decay=recipe.weight_decay),
-    balancing.uncertainty(),
-    lesson.data._replace(features=features),
-    batch_size=batch_size,
-    num_epochs=num_epochs,
-  )
-
-
-def _distilled(task: Task, recipe: Recipe) -> Task:
-  is_softened = links.of(task).kind in ('decisions', 'classes')
-  temperature = recipe.temperature if is_softened else 1.0
-  return distillation.distilled(
-    task, share=recipe.share, temperature=temperature
-  )
 
 
 def _measure(
