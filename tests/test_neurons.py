@@ -177,6 +177,26 @@ def test_a_unit_that_does_nothing_goes_first():
   )
 
 
+def test_seeds_lose_equally_many_units_of_their_own():
+  model = _models()['shared_bottom']
+  seeds = [contracts.random_params(model, X, seed=i) for i in range(2)]
+  layer = 'bottom.widths[0]'
+  options = {'criterion': 'norm', 'chosen': lambda name: name == layer}
+  narrow, pruned = neurons.prune_seeds(model, seeds, ROWS, 0.4, **options)
+  stayed = []
+  for params, new in zip(seeds, pruned, strict=True):
+    scores = neurons.importances(model, params, ROWS, **options)[layer][0]
+    count = narrow.bottom.widths[0]
+    stayed.append(sorted(np.argsort(scores)[-count:].tolist()))
+    before, after = (x['bottom']['layer_0']['bias'] for x in (params, new))
+    np.testing.assert_array_equal(before[np.array(stayed[-1])], after)
+  assert stayed[0] != stayed[1]
+  with pytest.raises(ValueError, match='at least one seed'):
+    neurons.prune_seeds(model, [], ROWS, 0.4)
+  with pytest.raises(ValueError, match='other shapes'):
+    neurons.prune_seeds(model, [seeds[0], pruned[0]], ROWS, 0.4, **options)
+
+
 def test_fine_tuning_and_saving(tmp_path):
   model = _models()['ple']
   params = contracts.random_params(model, X)

@@ -1,5 +1,6 @@
 """Removes the hidden units that matter least: narrower experts and towers."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -68,17 +69,63 @@ def prune(
     Efficient Inference".
     Li et al. 2017, "Pruning Filters for Efficient ConvNets".
   """
+  smaller, (new,) = prune_seeds(
+    model, [params], batch, share, criterion=criterion, chosen=chosen
+  )
+  return smaller, new
+
+
+def prune_seeds(
+  model: Any,
+  seeds: Sequence[PyTree],
+  batch: Batch,
+  share: float,
+  *,
+  criterion: Criterion = 'taylor',
+  chosen: leaves.Choice = lambda name: True,
+) -> tuple[Any, list[PyTree]]:
+  """Removes units of several seeds of a model, which stay one population.
+
+  Each seed chooses its own units, as copies of a template do, by importances
+  that are averaged over the seeds to say how many each layer loses: `fit` can
+  then train all of them at once.
+
+  Args:
+    model: as for `prune`.
+    seeds: the parameters of each seed.
+    batch: as for `prune`; likewise the rest.
+
+  Returns:
+    (model, seeds): the narrower model, and the parameters of each seed.
+
+  Raises:
+    ValueError: there are no seeds, or as for `prune`.
+  """
   if isinstance(share, bool) or not 0 < share < 1:
     raise ValueError(
       'share must be a number above 0 and below 1, the share of units that go '
       f'(1 would prune everything); found {share!r}'
     )
-  layers, scores = _scored(model, params, batch, criterion, chosen)
-  kept = _choose(layers, scores, share)
-  smaller, new = units.remove(model, params, layers, kept)
-  masked = units.mask(params, layers, kept)
+  if not seeds:
+    raise ValueError('expected the parameters of at least one seed, found none')
+  layers, scored = _scored(model, seeds, batch, criterion, chosen)
+  scores = {
+    layer.name: np.concatenate([found[layer.name] for found in scored])
+    for layer in layers
+  }
+  all_kept = {
+    name: np.split(numbers, len(seeds))
+    for name, numbers in _choose(layers, scores, share).items()
+  }
   rows = jax.tree.map(lambda x: x[:256], batch.features)
-  _check_equal(_predict(model, masked, rows), _predict(smaller, new, rows))
+  before, after, new = _predictor(model), None, []
+  for i, params in enumerate(seeds):
+    kept = {name: numbers[i] for name, numbers in all_kept.items()}
+    smaller, small = units.remove(model, params, layers, kept)
+    after = after or _predictor(smaller)
+    masked = units.mask(params, layers, kept)
+    _check_equal(before(masked, rows), after(small, rows))
+    new.append(small)
   return smaller, new
 
 
@@ -99,60 +146,78 @@ def importances(
   Raises:
     ValueError: as for `prune`.
   """
-  return _scored(model, params, batch, criterion, chosen)[1]
+  (found,) = _scored(model, [params], batch, criterion, chosen)[1]
+  return found
 
 
 def _scored(
   model: Any,
-  params: PyTree,
+  seeds: Sequence[PyTree],
   batch: Batch,
   criterion: Criterion,
   chosen: leaves.Choice,
-) -> tuple[list[units.Layer], dict[str, np.ndarray]]:
-  """Returns the layers and their `importances`."""
+) -> tuple[list[units.Layer], list[dict[str, np.ndarray]]]:
+  """Returns the layers, and the `importances` of each seed."""
   calibration.check_criterion(criterion, get_args(Criterion))
-  batch = calibration.read(model, params, batch)
-  layers = _layers(model, params, batch, chosen)
-  if criterion == 'norm':
-    named = {k: jnp.abs(x) for k, x in leaves.names(params).items()}
-    raw = [_sum_units(layer, named, -1) for layer in layers]
-  else:
-    raw = _taylor(model, params, batch, layers)
-  result = {}
-  for layer, scores in zip(layers, raw, strict=True):
-    values = np.asarray(scores, np.float64)
-    if not np.isfinite(values).all():
+  batch = calibration.read(model, seeds[0], batch)
+  layers = _layers(model, seeds[0], batch, chosen)
+  score = jax.jit(
+    _norms(layers) if criterion == 'norm' else _taylor(model, batch, layers)
+  )
+  shapes = jax.tree.map(np.shape, seeds[0])
+  found = []
+  for params in seeds:
+    if jax.tree.map(np.shape, params) != shapes:
       raise ValueError(
-        'importances are not finite: check the features and the parameters'
+        'the seeds must be those of one model, found parameters of other '
+        'shapes: prune them one by one'
       )
-    result[layer.name] = values / max(float(np.linalg.norm(values)), 1e-30)
-  return layers, result
+    scores = {}
+    for layer, raw in zip(layers, score(params), strict=True):
+      values = np.asarray(raw, np.float64)
+      if not np.isfinite(values).all():
+        raise ValueError(
+          'importances are not finite: check the features and the parameters'
+        )
+      scores[layer.name] = values / max(float(np.linalg.norm(values)), 1e-30)
+    found.append(scores)
+  return layers, found
+
+
+def _norms(layers: list[units.Layer]) -> Callable[[PyTree], list[Array]]:
+  """Returns a function of parameters, to `[copies, width]` per layer."""
+
+  def norms(params: PyTree) -> list[Array]:
+    named = {k: jnp.abs(x) for k, x in leaves.names(params).items()}
+    return [_sum_units(layer, named, -1) for layer in layers]
+
+  return norms
 
 
 def _taylor(
-  model: Any, params: PyTree, batch: Batch, layers: list[units.Layer]
-) -> list[Array]:
-  """Returns the mean over rows of `|h dC/dh|`, `[copies, width]` per layer.
+  model: Any, batch: Batch, layers: list[units.Layer]
+) -> Callable[[PyTree], list[Array]]:
+  """Returns a function to the mean over rows of `|h dC/dh|`, like `_norms`.
 
   `h dC/dh` is the sum of `w dC/dw` over the weights w that read h: they see h
   only as `w h`.
   """
 
-  def one(row: Batch) -> list[Array]:
-    rows = jax.tree.map(lambda x: x[None], row)
-    slopes = jax.grad(
-      lambda p: calibration.losses_of(model, p, rows).sum(), allow_int=True
-    )(params)
-    products = jax.tree.map(jnp.multiply, params, slopes)
-    named = leaves.names(products)
-    return [jnp.abs(_sum_units(layer, named, -2)) for layer in layers]
+  def mean(params: PyTree) -> list[Array]:
+    def one(row: Batch) -> list[Array]:
+      rows = jax.tree.map(lambda x: x[None], row)
+      slopes = jax.grad(
+        lambda p: calibration.losses_of(model, p, rows).sum(), allow_int=True
+      )(params)
+      products = jax.tree.map(jnp.multiply, params, slopes)
+      named = leaves.names(products)
+      return [jnp.abs(_sum_units(layer, named, -2)) for layer in layers]
 
-  def mean(batch: Batch) -> list[Array]:
     # In blocks, which bounds the memory: each row has a gradient of its own.
     each = jax.lax.map(one, batch, batch_size=32)
     return [x.mean(axis=0) for x in each]
 
-  return jax.jit(mean)(batch)
+  return mean
 
 
 def _sum_units(layer: units.Layer, named: dict[str, Array], end: int) -> Array:
@@ -214,9 +279,9 @@ def _choose(
   }
 
 
-def _predict(model: Any, params: PyTree, features: PyTree) -> PyTree:
-  run = jax.jit(lambda p, x: model.apply({'params': p}, x)[0])
-  return jax.device_get(run(params, features))
+def _predictor(model: Any) -> Any:
+  """Returns a compiled `(params, features) -> predictions`."""
+  return jax.jit(lambda p, x: model.apply({'params': p}, x)[0])
 
 
 def _check_equal(masked: PyTree, pruned: PyTree) -> None:
