@@ -45,6 +45,12 @@ flags.DEFINE_integer(
   'Compress: steps of training of a small network, which underfits for long.',
   lower_bound=1, upper_bound=1_000_000_000,
 )  # fmt: skip
+flags.DEFINE_integer(
+  'tune_epochs', 5,
+  'Compress: epochs of training after a PLE was made smaller by one of the '
+  'roads; those of networks drawn small are --epochs more.',
+  lower_bound=1, upper_bound=1_000_000,
+)  # fmt: skip
 
 
 def main(argv: list[str]) -> None:

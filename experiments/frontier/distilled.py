@@ -7,13 +7,13 @@ import functools
 
 from experiments.comparison import networks
 from experiments.frontier import dense
-from experiments.frontier.plan import DISTILLED_DENSE
+from experiments.frontier.plan import DISTILLED_DENSE, Plan
 from experiments.frontier.points import Point, Scored
 from experiments.frontier.teacher import Teacher
 from lplmtl.compression import cost, distillation, encoders
 
 
-def points(teacher: Teacher) -> list[Point]:
+def points(plan: Plan, teacher: Teacher) -> list[Point]:
   """Returns one point: the best dense network, with the same settings."""
   network = teacher.network
   return [

@@ -4,15 +4,25 @@ from collections.abc import Callable
 
 from experiments.comparison.cells import Store
 from experiments.datasets.base import Data
-from experiments.frontier import distilled, net, rivals, teacher
+from experiments.frontier import distilled, levers, net, rivals, roads, teacher
 from experiments.frontier.dense import Trained
 from experiments.frontier.plan import (
   DISTILLED_DENSE,
   DISTILLED_TREES,
+  LEVERS,
   NET,
+  ROADS,
   Plan,
 )
 from experiments.frontier.points import Point
+
+# Families of networks, which learn from the teacher.
+_TAUGHT = {
+  DISTILLED_DENSE: distilled.points,
+  NET: net.points,
+  LEVERS: levers.points,
+  ROADS: roads.points,
+}
 
 
 def points(
@@ -32,15 +42,12 @@ def points(
     note: called with lines for a person.
   """
   taught = None
-  if {DISTILLED_DENSE, NET, DISTILLED_TREES} & set(plan.families):
+  if {*_TAUGHT, DISTILLED_TREES} & set(plan.families):
     taught = teacher.make(network, raw, store, note)
   found: list[Point] = []
   for family in plan.families:
-    if family == NET and taught:
-      found += net.points(plan, taught)
-      continue
-    if family == DISTILLED_DENSE and taught:
-      found += distilled.points(taught)
+    if family in _TAUGHT and taught:
+      found += _TAUGHT[family](plan, taught)
       continue
     of_family = taught if family == DISTILLED_TREES else None
     found += rivals.points(family, plan, network, of_family, store)

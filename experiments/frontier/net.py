@@ -2,11 +2,11 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from experiments.datasets.base import Data
 from experiments.frontier import dense
 from experiments.frontier.dense import Trained
 from experiments.frontier.plan import NET, Plan
@@ -16,6 +16,8 @@ from lplmtl import compression
 from lplmtl.compression import cost, distillation, lessons, recoding
 from lplmtl.compression import recipe as compressing
 from lplmtl.compression.lessons import Lesson
+from lplmtl.tables import Tables
+from lplmtl.types import Batch
 
 
 def points(plan: Plan, teacher: Teacher) -> list[Point]:
@@ -23,14 +25,14 @@ def points(plan: Plan, teacher: Teacher) -> list[Point]:
   seeds, steps = teacher.network.seeds, plan.net_steps
   recipe = compression.Recipe(num_steps=steps)
   # Once, whichever budget comes first.
-  lesson = functools.cache(lambda: _lesson(teacher, recipe))
+  asked = functools.cache(lambda: lesson(teacher, recipe))
   return [
     Point(
       f'{NET} {budget}',
       NET,
       {'teacher': teacher.inputs, 'seeds': list(seeds), 'steps': steps},
       teacher.network.data,
-      functools.partial(_make, lesson, recipe, teacher.network, budget),
+      functools.partial(_make, asked, recipe, teacher.network, budget),
       budget,
       len(seeds),
     )
@@ -38,7 +40,7 @@ def points(plan: Plan, teacher: Teacher) -> list[Point]:
   ]
 
 
-def _lesson(teacher: Teacher, recipe: compression.Recipe) -> Lesson:
+def lesson(teacher: Teacher, recipe: compression.Recipe) -> Lesson:
   """Returns what networks of all sizes learn from.
 
   Raises:
@@ -55,8 +57,43 @@ def _lesson(teacher: Teacher, recipe: compression.Recipe) -> Lesson:
   )
 
 
+def recoded(data: Data, tables: Tables) -> Data:
+  """Returns rows of `data` as merged tables encode them."""
+
+  def recode(rows: Batch) -> Batch:
+    features = recoding.recode(rows.features, data.tables, tables)  # type: ignore[arg-type]
+    return rows._replace(features=features)
+
+  return data._replace(
+    train=recode(data.train),
+    validation=recode(data.validation),
+    test=recode(data.test),
+    tables=tables,
+  )
+
+
+def scored(found: compression.Compressed, data: Data) -> Scored:
+  """Returns students of several seeds with their outputs.
+
+  Args:
+    found: what `compress` returns.
+    data: the rows as the model that was compressed reads them.
+  """
+  small = recoded(data, found.tables)
+  validation, test = dense.predict(found.model, found.params, small)
+  first = jax.tree.map(lambda x: x[0], found.params)
+  return Scored(
+    [found.num_bytes] * len(found.packed),  # type: ignore[arg-type]
+    found.parts,
+    validation,
+    test,
+    cost.count_parameters(first),
+    dense.multiply_adds(found.model, first, small),
+  )
+
+
 def _make(
-  lesson: Callable[[], Lesson],
+  asked: Callable[[], Lesson],
   recipe: compression.Recipe,
   network: Trained,
   budget: int,
@@ -67,25 +104,6 @@ def _make(
     BudgetError: the budget cannot be reached; see `merging`.
     TeacherError: the teacher is no better than a constant.
   """
-  data, seeds = network.data, network.seeds
-  keys = jax.vmap(jax.random.key)(jnp.array(seeds))
-  found = compressing.from_lesson(keys, lesson(), budget, recipe)
-
-  def recoded(split: str) -> Any:
-    features = getattr(data, split).features
-    return recoding.recode(features, data.tables, found.tables)
-
-  small = data._replace(
-    validation=data.validation._replace(features=recoded('validation')),
-    test=data.test._replace(features=recoded('test')),
-  )
-  validation, test = dense.predict(found.model, found.params, small)
-  first = jax.tree.map(lambda x: x[0], found.params)
-  return Scored(
-    [found.num_bytes] * len(seeds),
-    found.parts,
-    validation,
-    test,
-    cost.count_parameters(first),
-    dense.multiply_adds(found.model, first, small),
-  )
+  keys = jax.vmap(jax.random.key)(jnp.array(network.seeds))
+  found = compressing.from_lesson(keys, asked(), budget, recipe)
+  return scored(found, network.data)

@@ -13,7 +13,10 @@ from experiments.launcher.errors import InputError
 DENSE = ('ple', 'sple')
 NET, TREES, DISTILLED_TREES = 'net', 'trees', 'distilled_trees'
 DISTILLED_DENSE, ADDITIVE = 'distilled_dense', 'additive'
-FAMILIES = (DISTILLED_DENSE, NET, TREES, DISTILLED_TREES, ADDITIVE)
+# What stands on a frontier, unless others are asked for.
+FRONTIER = (DISTILLED_DENSE, NET, TREES, DISTILLED_TREES, ADDITIVE)
+LEVERS, ROADS = 'levers', 'roads'
+FAMILIES = (*FRONTIER, LEVERS, ROADS)
 # From 512 bytes, where little is learned, to 64 kB, which is about what a dense
 # network of Census-Income takes as int8; 1,434 bytes are 1.4 kB.
 BUDGETS = (512, 1024, 1434, 2048, 4096, 8192, 16384, 65536)
@@ -30,12 +33,14 @@ class Plan:
     families: what is made as small as the budgets, of FAMILIES.
     budgets: bytes, ascending.
     net_steps: of training each small network.
+    tune_epochs: of training a network after it was made smaller.
   """
 
   dense: comparison.Plan
-  families: tuple[str, ...] = FAMILIES
+  families: tuple[str, ...] = FRONTIER
   budgets: tuple[int, ...] = BUDGETS
   net_steps: int = 14_000
+  tune_epochs: int = 5
 
   def __post_init__(self) -> None:
     unknown = [name for name in self.families if name not in FAMILIES]
@@ -97,6 +102,7 @@ def from_flags(values: flags.FlagValues) -> Plan:
     tuple(values.families),
     _budgets(values.budgets),
     values.net_steps,
+    values.tune_epochs,
   )
 
 

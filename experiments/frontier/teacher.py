@@ -28,6 +28,8 @@ _PARAMETERS = boosting.parse(
 )
 # The mean of several is better than each.
 _SEEDS = (0, 1, 2)
+# The members of a teacher.
+NETWORK, TREES = 'network', 'LightGBM'
 
 
 class Teacher(NamedTuple):
@@ -37,6 +39,8 @@ class Teacher(NamedTuple):
     network: the best dense network; all of its seeds are an ensemble.
     trees: `{task: [N, K]}`, LightGBM's outputs for the training rows, of those
       tasks where they help.
+    alone: `{member: {task: [N, K]}}`, the outputs of NETWORK, and of TREES for
+      the tasks that LightGBM can learn, for the training rows.
     train: `{task: [N, K]}`, the outputs of all together for the training rows.
     held_out: likewise, for the validation rows.
     validation: `{task: value}`, its primary metrics there.
@@ -44,6 +48,7 @@ class Teacher(NamedTuple):
 
   network: Trained
   trees: dict[str, np.ndarray]
+  alone: dict[str, dict[str, np.ndarray]]
   train: dict[str, np.ndarray]
   held_out: dict[str, np.ndarray]
   validation: dict[str, float]
@@ -85,12 +90,14 @@ def make(
   train, held_out = dict(ensemble['train']), dict(ensemble['validation'])
   validation = {}
   boosted = _boosted(data.tasks, raw, store)
+  members = {NETWORK: ensemble['train'], TREES: {}}
   for task in data.tasks:
     name, alone = task.name, held_out[task.name]
     validation[name] = _primary(task, alone, data.validation)
     if name not in boosted:
       continue
     ours, others = np.split(boosted[name], [len(train[name])])
+    members[TREES][name] = ours
     both = teachers.ensemble_logits(task, [alone, others])
     value = _primary(task, both, data.validation)
     if _is_better(task, value, validation[name]):
@@ -102,7 +109,7 @@ def make(
     f'teacher: {len(network.seeds)} seeds of {network.name}{helped}: on '
     f'validation {shown}'
   )
-  return Teacher(network, trees, train, held_out, validation)
+  return Teacher(network, trees, members, train, held_out, validation)
 
 
 def _boosted(
