@@ -21,17 +21,19 @@ static int32_t larger_integer(int32_t a, int32_t b) { return a > b ? a : b; }
 static int32_t smaller_integer(int32_t a, int32_t b) { return a < b ? a : b; }
 """,
   'product': """
-/* y[m][n] = x[m][k] w[k][n] */
-static void product(const float *x, const float *w, float *y, int m, int k,
-                    int n) {
+/* y[m][n] = x[m][k] w[k][n]; four rows of w at a time spare loads and stores */
+static void product(const float *restrict x, const float *restrict w,
+                    float *restrict y, int m, int k, int n) {
   int a, b, c;
   for (a = 0; a < m; a++, x += k, y += n) {
     const float *row = w;
     for (c = 0; c < n; c++) y[c] = 0.0f;
-    for (b = 0; b < k; b++, row += n) {
-      const float factor = x[b];
-      for (c = 0; c < n; c++) y[c] += factor * row[c];
-    }
+    for (b = 0; b + 4 <= k; b += 4, row += 4 * n)
+      for (c = 0; c < n; c++)
+        y[c] += x[b] * row[c] + x[b + 1] * row[n + c] +
+                x[b + 2] * row[2 * n + c] + x[b + 3] * row[3 * n + c];
+    for (; b < k; b++, row += n)
+      for (c = 0; c < n; c++) y[c] += x[b] * row[c];
   }
 }
 """,
