@@ -12,9 +12,12 @@ from absl import flags
 
 from experiments import census, datasets
 from experiments import compare as _compare  # noqa: F401, for its flags
+from experiments import compress as _compress  # noqa: F401, likewise
 from experiments.comparison import boosting, plan
 from experiments.comparison import run as comparison
 from experiments.datasets.census import protocol
+from experiments.frontier import plan as frontiers
+from experiments.frontier import run as frontier
 from experiments.launcher import (
   errors,
   jax_setup,
@@ -207,11 +210,15 @@ def test_settings_without_effect_are_refused(fields, part):
     census.run(Config(**fields))
 
 
-def _plan(*arguments):
+def _parse(*arguments):
   flags.FLAGS.unparse_flags()
   for name in flags.FLAGS:
     flags.FLAGS[name].unparse()
   flags.FLAGS(['compare', *arguments])
+
+
+def _plan(*arguments):
+  _parse(*arguments)
   return plan.from_flags(flags.FLAGS)
 
 
@@ -235,7 +242,13 @@ def test_settings_without_effect_on_any_row_are_refused():
 
 @pytest.mark.parametrize('path', FLAG_FILES, ids=lambda p: p.name)
 def test_every_setting_of_the_flag_files_has_an_effect(path, monkeypatch):
-  monkeypatch.setattr('experiments.comparison.boosting.check', lambda *_: None)
+  for name in ('check', 'package'):  # LightGBM may not be installed
+    monkeypatch.setattr(boosting, name, lambda *_: None)
+  if path.name.startswith('compress'):
+    _parse(f'--flagfile={path}')
+    asked = frontiers.from_flags(flags.FLAGS)
+    frontier.check(asked, datasets.find(asked.dense.base))
+    return
   if path.name.startswith('compare'):
     _check(f'--flagfile={path}')
     return
