@@ -6,6 +6,7 @@ import types
 import jax
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 
 import lplmtl
@@ -167,6 +168,9 @@ def test_one_key_gives_no_axis_and_labels_alone_will_do(params):
   settings = compression.Recipe(
     num_steps=3, batch_size=1000, share=0, rounded=False, sizes=Sizes(1, 1, 2)
   )
+  # Labels may be columns of pandas, as for `fit`.
+  labels = {**rows.labels, 'price': pd.Series(SIGNAL, np.arange(N) + 7)}
+  rows = rows._replace(labels=labels)
   found = _compress(_one(params), rows, rows, recipe=settings)
   assert found.sizes == Sizes(1, 1, 2)
   assert np.ndim(found.validation['click']['auc']) == 0
@@ -360,6 +364,8 @@ def test_mistakes_are_named(params):
   hidden = ROWS._replace(where={'click': np.zeros(N, bool)})
   fails("no row of data has a label of task 'click'", params, hidden)
   fails('smallest student takes', params, budget=20)
+  short = ROWS._replace(labels={**ROWS.labels, 'price': SIGNAL[:5]})
+  fails(r"data\['price'\]|'price'.*the 120 rows", params, short)
   fails('whole number of bytes', params, budget=1e3)
   fails('recipe must be a Recipe', params, recipe={})
   constant = jax.tree.map(np.zeros_like, params)

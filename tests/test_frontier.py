@@ -281,9 +281,20 @@ def test_mistakes_are_one_line(flags, said, tmp_path, capsys):
 
 
 def test_columns_that_cannot_be_packed_are_named():
-  fitted = tables.fit({}, {}, booleans={'late': [True, False]}, num_bins=4)
-  with pytest.raises(InputError, match=r"booleans, \['late'\].*--categories"):
+  days = {'day': (['2020-01-01', '2020-02-02'], '')}
+  fitted = tables.fit({}, {}, booleans={'late': [True, False]}, dates=days)
+  with pytest.raises(InputError, match=r"dates .*'day'.*'late'.*--categories"):
     dense.check(fitted)
+
+
+def test_what_is_made_without_lightgbm_is_named(monkeypatch, tmp_path, capsys):
+  def missing():
+    raise InputError('trees need LightGBM')
+
+  monkeypatch.setattr(run.boosting, 'package', missing)
+  flags = '--families=net,trees,additive', f'--out_dir={tmp_path}'
+  assert launch('--dataset=sample', *flags) == 1
+  assert '(--families=net,additive)' in capsys.readouterr().err
 
 
 def test_small_networks_learn_from_the_teacher(

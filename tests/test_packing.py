@@ -314,7 +314,7 @@ def test_wrong_parameters_and_tables():
   with pytest.raises(ValueError, match='a must be float32, .* found int32'):
     packing.pack({'a': np.ones(3, np.int32)})
   dated = dataclasses.replace(TABLES, hashed={'name': 64})
-  with pytest.raises(ValueError, match=r"without a vocabulary, \['name'\]"):
+  with pytest.raises(ValueError, match=r"without a vocabulary \(\['name'\]\)"):
     packing.pack(frozen, dated)
 
 

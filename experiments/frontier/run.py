@@ -63,7 +63,11 @@ def check(plan: Plan, dataset: Dataset) -> None:
   """Refuses what cannot be fitted, before any data is read."""
   dataset.check(plan.dense.base)
   if {TREES, DISTILLED_TREES} & set(plan.families):
-    boosting.package()
+    try:
+      boosting.package()
+    except InputError as error:
+      others = [x for x in plan.families if x not in (TREES, DISTILLED_TREES)]
+      raise InputError(f'{error} (--families={",".join(others)})') from error
   comparison.refuse_unused(plan.dense, 'dense')
 
 

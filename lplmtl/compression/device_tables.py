@@ -78,17 +78,20 @@ def checked(tables: Any) -> Tables:
       f'{type(tables).__name__}'
     )
   interpolated = [n for n, s in tables.numerics.items() if s.interpolate]
-  for what, names in (
-    ('dates', list(tables.dates)),
-    ('booleans', list(tables.booleans)),
-    ('columns without a vocabulary', list(tables.hashed)),
-    ('interpolated numbers', interpolated),
-  ):
-    if names:
-      raise ValueError(
-        f'only categories and numbers with bins can be packed; found {what}, '
-        f'{names}: encode them as one of these'
-      )
+  others = {
+    'dates': tables.dates,
+    'booleans': tables.booleans,
+    'columns without a vocabulary': tables.hashed,
+    'interpolated numbers': interpolated,
+  }
+  found = [
+    f'{what} ({[*names]!s:.200})' for what, names in others.items() if names
+  ]
+  if found:
+    raise ValueError(
+      'only categories and numbers with bins can be packed; found '
+      f'{" and ".join(found)}: encode them as one of these'
+    )
   return tables
 
 

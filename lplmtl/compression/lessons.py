@@ -12,7 +12,7 @@ from lplmtl.compression.dense import Outputs, Rows
 from lplmtl.compression.merging import Sensitivity
 from lplmtl.compression.recipe_settings import Recipe
 from lplmtl.tables import Tables
-from lplmtl.training import evaluation
+from lplmtl.training import arrays, evaluation
 from lplmtl.types import Batch, PyTree, Task
 
 Metrics = dict[str, dict[str, Any]]
@@ -53,8 +53,10 @@ def prepare(
   Arguments and errors are those of `compress`.
   """
   tasks = tuple(model.tasks)
-  rows = [dense.read(tasks, data, 'data')]
-  rows.append(dense.read(tasks, validation, 'validation'))
+  rows = [
+    dense.read(tasks, arrays.read_labels(batch, name), name)
+    for name, batch in (('data', data), ('validation', validation))
+  ]
   dense.check(tables, model, rows)
   members = dense.seeds(model, params, rows[0].batch.features)
   own = [predict(model, members, one.batch.features) for one in rows]

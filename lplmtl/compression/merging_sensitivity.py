@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from lplmtl import _checks
@@ -79,6 +80,7 @@ def sensitivity(
   """
   _checks.check_call(model, params)
   _check_rows(tables, model, batch)
+  batch = jax.tree.map(np.asarray, batch)  # columns of pandas
   model, params = encoders.fold_steps(model, params)
   names = _embeddings(tables, params)
   calibration.check_params(model, params, batch.features)
