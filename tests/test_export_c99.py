@@ -28,6 +28,7 @@ def check(folder, *flags, compiler=COMPILERS[0] if COMPILERS else ''):
   return tested.stdout
 
 
+@pytest.mark.slow  # C does not depend on the version of jax: one will do
 @pytest.mark.parametrize('name', MODELS)
 def test_every_architecture_compiles_and_agrees(name, tmp_path):
   """Five tasks of every kind, from raw rows, missing and unseen values."""
