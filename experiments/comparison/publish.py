@@ -126,7 +126,13 @@ def reduced(results: Mapping[str, Any]) -> dict[str, Any]:
       for task, scored in row['test'].items()
     }
     rows.append({**{k: row[k] for k in ROW if k in row}, 'test': test})
-  return {**results, 'rows': rows}
+  # Not where the program and the published files are on one machine.
+  program, *given = results['command']
+  command = [
+    '/'.join(pathlib.PurePath(program).parts[-2:]),
+    *(flag for flag in given if not flag.startswith('--publish_to')),
+  ]
+  return {**results, 'rows': rows, 'command': command}
 
 
 def _published_name(name: str, part: str) -> str:
