@@ -30,6 +30,7 @@ jax.config.update(
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 jax.config.update('jax_disable_most_optimizations', True)
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'  # for commands that we start
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
@@ -41,7 +42,16 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-  """Leaves out cases of long tests, for versions that need not run them all."""
+  """Sorts files and, for versions that need not run them all, thins out cases.
+
+  Where processes share the files, those that take long come first: the last ones
+  decide for how long a process is idle.
+  """
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    seconds = collections.Counter()
+    for item in items:  # rough means of slow tests, and of all others
+      seconds[item.path] += 5 if item.get_closest_marker('slow') else 0.2
+    items.sort(key=lambda item: -seconds[item.path])
   limit = config.getoption('cases')
   if limit is None:
     return

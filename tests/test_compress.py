@@ -161,6 +161,7 @@ def test_a_student_is_saved_like_any_model(small, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, params, small.params)
 
 
+@pytest.mark.slow
 def test_one_key_gives_no_axis_and_labels_alone_will_do(params):
   """With another teacher's outputs in the rows, which `share=0` ignores."""
   logits = {'click': np.where(ROWS.labels['click'], 9.0, -9.0)[:, None]}

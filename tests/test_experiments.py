@@ -545,8 +545,9 @@ def test_a_run_that_is_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_leaving_at_once(tmp_path):
+def test_leaving_at_once(tmp_path, monkeypatch):
   """A second signal does not wait for the compilation to end."""
+  monkeypatch.delenv('JAX_DISABLE_MOST_OPTIMIZATIONS')  # it should take long
   process = subprocess.Popen(
     [
       sys.executable, '-m', 'experiments.census', '--dataset=sample',
@@ -623,8 +624,9 @@ def _command(*arguments):
 
 
 @pytest.mark.slow
-def test_quickstart_as_a_user_runs_it(tmp_path):
+def test_quickstart_as_a_user_runs_it(tmp_path, monkeypatch):
   """In a separate process, with all compiler optimisations."""
+  monkeypatch.delenv('JAX_DISABLE_MOST_OPTIMIZATIONS')
   flag_file = ROOT / 'experiments' / 'flags' / 'quickstart.flags'
   found = _command(f'--flagfile={flag_file}', f'--out_dir={tmp_path / "run"}')
   assert found.returncode == 0, found.stderr

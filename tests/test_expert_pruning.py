@@ -160,6 +160,7 @@ def test_keeping_all_changes_nothing():
   contracts.assert_trees_equal(same, params)
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_where_pruning_ended(tmp_path):
   """Saved, loaded, and trained on: the first loss is the pruned model's."""
   model = _models()['ple']

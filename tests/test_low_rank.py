@@ -83,6 +83,7 @@ def test_energy_is_the_share_of_squared_singular_values():
     low_rank.energy_ranks({'kernel': jnp.eye(3)}, 1.0)
 
 
+@pytest.mark.slow
 def test_trains_saves_and_shares_like_the_model_inside(params, tmp_path):
   x, rows = contracts.features(), contracts.batch(32)
   small = compression.LowRank(MODEL, low_rank.ranks(params, 2))

@@ -197,6 +197,7 @@ def test_seeds_lose_equally_many_units_of_their_own():
     neurons.prune_seeds(model, [seeds[0], pruned[0]], ROWS, 0.4, **options)
 
 
+@pytest.mark.slow
 def test_fine_tuning_and_saving(tmp_path):
   model = _models()['ple']
   params = contracts.random_params(model, X)

@@ -28,7 +28,6 @@ def test_all_cells_run(tmp_path, monkeypatch):
   import nbformat
 
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
-  monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
   notebook = nbformat.read(NOTEBOOK, as_version=4)
   (cell,) = (
     c for c in notebook.cells if 'parameters' in c.metadata.get('tags', ())

@@ -28,7 +28,6 @@ def found(folder):
   environment = {
     **os.environ,
     'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
     # A resumed run compiles the programs of the whole one.
     'JAX_COMPILATION_CACHE_DIR': str(folder / 'programs'),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2',

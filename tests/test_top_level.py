@@ -111,6 +111,7 @@ def test_towers_take_over_what_is_linear_in_the_level_below():
   assert errors[0] < 0.05 * errors[1]
 
 
+@pytest.mark.slow
 def test_fine_tuning_and_saving(tmp_path):
   model, params = _ple()
   small, new = top_level.to_sple(model, params, features=X)
