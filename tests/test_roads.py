@@ -64,7 +64,7 @@ def _draw(course, models, start, *rest, **options):
 @pytest.mark.parametrize(
   'road, kind',
   [
-    ('sple', lplmtl.SPLE),
+    ('sple from scratch', lplmtl.SPLE),
     ('ple to sple', lplmtl.SPLE),
     ('ple by gates', lplmtl.PLE),
     ('ple by neurons', lplmtl.PLE),
@@ -86,7 +86,13 @@ def test_a_road_leads_to_networks_that_fit(road, kind, course):
 
 
 @pytest.mark.parametrize(
-  'road', ['sple', 'ple by neurons', 'ple by magnitude', 'ple of low rank']
+  'road',
+  [
+    'sple from scratch',
+    'ple by neurons',
+    'ple by magnitude',
+    'ple of low rank',
+  ],
 )
 def test_no_road_leads_to_a_handful_of_bytes(road, course):
   with pytest.raises(merging.BudgetError, match='60 bytes are too few: the sm'):
@@ -95,7 +101,7 @@ def test_no_road_leads_to_a_handful_of_bytes(road, course):
 
 def test_what_is_scored_is_what_is_packed(course):
   target = targets.Target(course, 1200, SCHEME)
-  (model, other), _, _, _ = roads.ROADS['shared_bottom'](target)
+  (model, other), _, _, _ = roads.ROADS['shared_bottom from scratch'](target)
   seeds = _draw(course, [model, other], None)
   scored = courses.score(course, [model, other], seeds, SCHEME)
   for params, size in zip(seeds, scored.num_bytes, strict=True):

@@ -34,7 +34,7 @@ Change = Callable[
 # The parts of `cost.count_bytes` that zeros can be left out of.
 _MATRICES = ('embeddings', 'weights')
 # At the first step: the best of 2e-3, 5e-3 and 1e-2 by the validation rows.
-_RATE = 5e-3
+RATE = 5e-3
 ROWS = 4096  # of calibration: enough, see lplmtl/compression/pruning.md
 
 
@@ -88,13 +88,12 @@ class Course:
   @functools.cached_property
   def trained(self) -> tuple[Any, list[PyTree]]:
     """The PLE that roads start from, and the parameters of each seed."""
-    return self.train_ple(self.config)
+    return self.train_ple(self.config, self.config.learning_rate)
 
-  def train_ple(self, config: Config) -> tuple[Any, list[PyTree]]:
+  def train_ple(self, config: Config, rate: float) -> tuple[Any, list[PyTree]]:
     """Trains a PLE of other sizes, without rounding; see `trained`."""
     model = self.model(config, has_steps=True)
     models = [model] * config.num_seeds
-    rate = config.learning_rate
     seeds = train(self, models, None, config.epochs, rate=rate)
     folded = [encoders.fold_steps(model, params) for params in seeds]
     return folded[0][0], [params for _, params in folded]
@@ -113,7 +112,7 @@ def train(
   start: Sequence[PyTree] | None,
   num_epochs: int,
   *,
-  rate: float = _RATE,
+  rate: float = RATE,
   scheme: Scheme | None = None,
   change: Change = unchanged,
 ) -> list[PyTree]:

@@ -20,10 +20,10 @@ from lplmtl.compression.lessons import Lesson
 from lplmtl.compression.plans import Scheme
 
 ROADS: dict[str, Callable[[targets.Target], ways.Ready]] = {
-  'sple': functools.partial(ways.drawn, 'sple'),
-  'ple': functools.partial(ways.drawn, 'ple'),
-  'mmoe': functools.partial(ways.drawn, 'mmoe'),
-  'shared_bottom': functools.partial(ways.drawn, 'shared_bottom'),
+  'sple from scratch': functools.partial(ways.drawn, 'sple'),
+  'ple from scratch': functools.partial(ways.drawn, 'ple'),
+  'mmoe from scratch': functools.partial(ways.drawn, 'mmoe'),
+  'shared_bottom from scratch': functools.partial(ways.drawn, 'shared_bottom'),
   'ple to sple': ways.to_sple,
   'ple by gates': ways.by_gates,
   'ple by neurons': ways.by_neurons,

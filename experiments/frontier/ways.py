@@ -56,7 +56,9 @@ def drawn(architecture: str, target: Target) -> Ready:
 def to_sple(target: Target) -> Ready:
   """Trains the PLE whose SPLE fits, and removes the top's specific experts."""
   course, config = target.course, targets.fitting('sple', target)
-  ple, seeds = course.train_ple(dataclasses.replace(config, architecture='ple'))
+  ple, seeds = course.train_ple(
+    dataclasses.replace(config, architecture='ple'), courses.RATE
+  )
   features = course.calibration.features
   made = [top_level.to_sple(ple, params, features=features) for params in seeds]
   return Ready([model for model, _ in made], [params for _, params in made])
