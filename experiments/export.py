@@ -17,7 +17,10 @@ from experiments.launcher.errors import InputError
 
 FORMATS = ('c99', 'numpy', 'packed')
 
-flags.DEFINE_string('model', '', 'The folder of a run, or of a model.')
+# Other commands have flags of these names, too: a process may import both.
+flags.DEFINE_string(
+  'model', '', 'The folder of a run, or of a model.', allow_override=True
+)
 flags.DEFINE_list(
   'format', ['c99', 'numpy'],
   f'What to write, of {", ".join(FORMATS)}; packed is C, too, for a '
@@ -28,8 +31,9 @@ flags.DEFINE_string(
   'name', 'model', 'Of the files, and the beginning of all names in C.'
 )
 flags.DEFINE_integer(
-  'seed', 0, 'Which of the trained seeds, counted from 0.', lower_bound=0
-)
+  'seed', 0, 'Which of the trained seeds, counted from 0.', lower_bound=0,
+  allow_override=True,
+)  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
