@@ -118,7 +118,7 @@ def matrix_products(
 
 def _products(jaxpr: Any) -> list[tuple[int, int, int]]:
   sizes = []
-  for equation in _live(jaxpr):
+  for equation in live(jaxpr):
     if equation.primitive.name == 'dot_general':
       (contracting, _), (batch, _) = equation.params['dimension_numbers']
       left, right = (v.aval.shape for v in equation.invars)
@@ -131,10 +131,10 @@ def _products(jaxpr: Any) -> list[tuple[int, int, int]]:
 
 
 def _count(jaxpr: Any, own: _Own) -> int:
-  return sum(_count_equation(equation, own) for equation in _live(jaxpr))
+  return sum(_count_equation(equation, own) for equation in live(jaxpr))
 
 
-def _live(jaxpr: Any) -> list[Any]:
+def live(jaxpr: Any) -> list[Any]:
   """Returns the equations that the results depend on."""
   needed = {id(v) for v in jaxpr.outvars}
   kept = []

@@ -103,3 +103,20 @@ def _mismatch(name: Any) -> ValueError:
     f'column {name!r} of the merged tables has other values than that of the '
     'tables: pass the tables that were merged'
   )
+
+
+def one_row(tables: Tables) -> dict[str, np.ndarray]:
+  """Returns an encoded row of zeros, to trace or initialise a model with.
+
+  Args:
+    tables: those that the model is trained with.
+  """
+  num_flags = len(set(tables.flags.values()))
+  num_numbers = len(tables.numbers) + num_flags + len(tables.num_pieces)
+  found = {
+    'categories': np.zeros((1, len(tables.num_categories)), np.int32),
+    'numeric': np.zeros((1, num_numbers), np.float32),
+  }
+  if tables.num_buckets:
+    found['hashed'] = np.zeros((1, len(tables.num_buckets), 2), np.int32)
+  return found

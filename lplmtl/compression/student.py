@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from lplmtl import _checks
 from lplmtl.architectures.shared_bottom import SharedBottom
-from lplmtl.compression import device_bytes, merging
+from lplmtl.compression import device_bytes, merging, recoding
 from lplmtl.compression.merging import Costs, Merged, Sensitivity
 from lplmtl.compression.plans import Scheme
 from lplmtl.compression.quantization import Quantized
@@ -198,17 +197,6 @@ def fit_tables(
 
 
 def _shapes(model: SharedBottom, tables: Tables) -> Any:
-  return jax.eval_shape(model.init, jax.random.key(0), _row(tables))['params']
-
-
-def _row(tables: Tables) -> dict[str, np.ndarray]:
-  """Returns features of one row, of the right shapes."""
-  flags = len(set(tables.flags.values()))
-  numbers = len(tables.numbers) + flags + len(tables.num_pieces)
-  found = {
-    'categories': np.zeros((1, len(tables.num_categories)), np.int32),
-    'numeric': np.zeros((1, numbers), np.float32),
-  }
-  if tables.num_buckets:
-    found['hashed'] = np.zeros((1, len(tables.num_buckets), 2), np.int32)
-  return found
+  return jax.eval_shape(
+    model.init, jax.random.key(0), recoding.one_row(tables)
+  )['params']

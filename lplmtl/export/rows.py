@@ -9,27 +9,9 @@ from typing import Any
 import numpy as np
 
 from lplmtl import vocabulary
+from lplmtl.compression.recoding import one_row as features
 from lplmtl.numeric import FURTHEST, Numeric
 from lplmtl.tables import Tables
-
-
-def features(tables: Tables) -> dict[str, np.ndarray]:
-  """Returns an encoded row of zeros, to trace a model with.
-
-  Args:
-    tables: those that the model was trained with.
-  """
-  num_numbers = (
-    len(tables.numbers) + len(set(tables.flags.values()))
-    + len(tables.num_pieces)
-  )  # fmt: skip
-  found = {
-    'categories': np.zeros((1, len(tables.num_categories)), np.int32),
-    'numeric': np.zeros((1, num_numbers), np.float32),
-  }
-  if tables.hashed:
-    found['hashed'] = np.zeros((1, len(tables.hashed), 2), np.int32)
-  return found
 
 
 def check(inputs: Mapping[str, Any], tables: Tables) -> None:

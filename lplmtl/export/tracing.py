@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from lplmtl import _checks
+from lplmtl.compression import cost
 from lplmtl.export import meanings, nodes, primitives
 from lplmtl.export.nodes import Node
 from lplmtl.types import PyTree
@@ -134,7 +135,7 @@ def _run(
     is_literal = hasattr(variable, 'val')
     return _constant(variable.val) if is_literal else found[variable]
 
-  for equation in _live(jaxpr):
+  for equation in cost.live(jaxpr):
     outputs = _equation(equation, [read(v) for v in equation.invars], scope)
     found |= dict(zip(equation.outvars, outputs, strict=True))
   return [read(v) for v in jaxpr.outvars]
@@ -142,17 +143,6 @@ def _run(
 
 def _constant(value: Any) -> Node:
   return value if isinstance(value, Node) else nodes.constant(value)
-
-
-def _live(jaxpr: Any) -> list[Any]:
-  """Returns the equations that the results depend on."""
-  needed = {id(v) for v in jaxpr.outvars}
-  kept = []
-  for equation in reversed(jaxpr.eqns):
-    if any(id(v) in needed for v in equation.outvars):
-      kept.append(equation)
-      needed |= {id(v) for v in equation.invars}
-  return kept[::-1]
 
 
 def _equation(
