@@ -147,12 +147,14 @@ def _point(lines: list[str], separator: str) -> str:
   they count in columns of nothing but numbers.
   """
   rows = _split(lines, separator)
-  if any(_POINT.fullmatch(cell) for row in rows for cell in row):
+  cells = [cell for row in rows for cell in row]
+  if any(map(_POINT.fullmatch, cells)):
     return '.'
   if separator == ',':  # the numbers have quotes, as lists such as 3,5 do
-    columns = map(list, itertools.zip_longest(*rows[1:], fillvalue=''))
-    rows = [x for x in columns if all(map(_WHOLE_OR_COMMA.fullmatch, x))]
-  commas = [cell for row in rows for cell in row if _COMMA.fullmatch(cell)]
+    columns = itertools.zip_longest(*rows[1:], fillvalue='')
+    numbers = (x for x in columns if all(map(_WHOLE_OR_COMMA.fullmatch, x)))
+    cells = [cell for column in numbers for cell in column]
+  commas = [cell for cell in cells if _COMMA.fullmatch(cell)]
   return '.' if all(map(_THOUSANDS.fullmatch, commas)) else ','
 
 
