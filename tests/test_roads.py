@@ -1,6 +1,8 @@
 """Roads and levers: what fits a budget, what is trained, and what it takes."""
 
 import dataclasses
+import functools
+import json
 import types
 
 import jax
@@ -15,8 +17,12 @@ from experiments.frontier import (
   dense,
   levers,
   net,
+  refitting,
+  rivals,
   roads,
+  sequences,
   targets,
+  ways,
 )
 from experiments.frontier import plan as frontier
 from experiments.frontier.teacher import NETWORK, TREES, Teacher
@@ -28,6 +34,7 @@ from lplmtl.compression import (
   packing,
   quantization,
   recipe_settings,
+  student,
 )
 from tests import contracts
 
@@ -142,8 +149,8 @@ def test_forms_differ_from_the_first_in_one_respect():
 
 
 @pytest.fixture
-def asked(course, monkeypatch):
-  """The points of the levers, which call `compress` in name only."""
+def teacher(course):
+  """Whose network says 0, and which has no trees."""
   data = course.data
   outputs = {
     task.name: np.zeros((len(data.train.labels[task.name]), 1), np.float32)
@@ -151,7 +158,18 @@ def asked(course, monkeypatch):
   }
   config = dataclasses.replace(course.config, num_seeds=3)
   network = dense.Trained('ple', config, None, None, data)
-  teacher = Teacher(network, {}, {NETWORK: outputs, TREES: {}}, outputs, {}, {})
+  return Teacher(network, {}, {NETWORK: outputs, TREES: {}}, outputs, {}, {})
+
+
+def _plan(teacher, family):
+  base = comparison.Plan(teacher.network.config, {'ple': {}}, {}, {}, 1, 'ple')
+  return frontier.Plan(base, (family,), (1536,), net_steps=1000)
+
+
+@pytest.fixture
+def asked(teacher, monkeypatch):
+  """The points of the levers, which call `compress` in name only."""
+  data = teacher.network.data
 
   def from_lesson(keys, lesson, budget, recipe):
     quality = recipe.learning_rate * (recipe.num_steps == 250)
@@ -164,8 +182,7 @@ def asked(course, monkeypatch):
   monkeypatch.setattr(net, 'lesson', lambda teacher, recipe: lesson)
   monkeypatch.setattr(net, 'scored', lambda found, data: found)
   monkeypatch.setattr(levers.compressing, 'from_lesson', from_lesson)
-  base = comparison.Plan(config, {'ple': {}}, {}, {}, 1, 'ple')
-  plan = frontier.Plan(base, (frontier.LEVERS,), (1536,), net_steps=1000)
+  plan = _plan(teacher, frontier.LEVERS)
   return {point.name: point for point in levers.points(plan, teacher)}
 
 
@@ -198,3 +215,45 @@ def test_a_lever_teaches_by_other_labels(asked):
   taught = asked['network as teacher 1536'].make().lesson.data
   assert not taught.labels['income']['soft'].any()
   assert asked['recipe 1536'].make().lesson.data is None  # the lesson's own
+
+
+def _points(teacher, family):
+  plan = _plan(teacher, family)
+  taught = {'net': net.points, 'levers': levers.points, 'roads': roads.points}
+  if family in taught:
+    return taught[family](plan, teacher)
+  return rivals.points(family, plan, teacher.network, None, None)
+
+
+RECIPE = functools.partial(recipe_settings.Recipe, weight_decay=0.5)
+SIZES = ((0, student.Sizes(3, 3, 3)),)
+
+
+@pytest.mark.parametrize(
+  'family, module, name, value',
+  [
+    ('net', net.compression, 'Recipe', RECIPE),
+    ('net', student, '_BY_BUDGET', SIZES),
+    ('levers', levers, 'Recipe', RECIPE),
+    ('levers', student, '_BY_BUDGET', SIZES),
+    ('roads', roads, '_NUM_IDS', 7),
+    ('roads', courses, 'RATE', 1.0),
+    ('roads', targets, '_HALVINGS', 1),
+    ('roads', ways, '_ROUND', 0.5),
+    ('trees', sequences, '_NODES', 9.0),
+    ('additive', refitting, '_CUT', 0.5),
+  ],
+)
+def test_with_other_constants_every_point_is_fitted_anew(
+  family, module, name, value, teacher, monkeypatch
+):
+  def inputs():
+    return [
+      json.dumps(point.final({}).inputs) for point in _points(teacher, family)
+    ]
+
+  before = inputs()
+  assert before == inputs()
+  monkeypatch.setattr(module, name, value)
+  for old, new in zip(before, inputs(), strict=True):
+    assert old != new

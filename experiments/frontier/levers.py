@@ -48,8 +48,9 @@ class Lever(NamedTuple):
 
 def points(plan: Plan, teacher: Teacher) -> list[Point]:
   """Returns a point per budget and lever."""
-  network, steps = teacher.network, plan.net_steps
-  recipe = Recipe(num_steps=steps)
+  network = teacher.network
+  tasks = network.data.tasks
+  recipe = Recipe(num_steps=plan.net_steps)
   # Once, whichever point comes first.
   lesson = functools.cache(lambda: net.lesson(teacher, recipe))
   return [
@@ -59,8 +60,9 @@ def points(plan: Plan, teacher: Teacher) -> list[Point]:
       {
         'teacher': teacher.inputs,
         'seeds': list(network.seeds),
-        'lever': name,
-        'recipes': [repr(one) for one in lever.recipes],
+        'recipes': [net.settings(one, tasks) for one in lever.recipes],
+        'taught_by': lever.teacher,
+        'is_merged': lever.is_merged,
         # The budget of the point itself is None: levers have no knee.
         'budget': budget,
       },
@@ -69,9 +71,8 @@ def points(plan: Plan, teacher: Teacher) -> list[Point]:
       num_fits=len(network.seeds) * len(lever.recipes),
     )
     for budget in plan.budgets
-    for name, lever in _levers(recipe, network.data.tasks, budget).items()
-    if lever.teacher is None
-    or len(teacher.alone[lever.teacher]) == len(network.data.tasks)
+    for name, lever in _levers(recipe, tasks, budget).items()
+    if lever.teacher is None or len(teacher.alone[lever.teacher]) == len(tasks)
   ]
 
 
@@ -80,7 +81,7 @@ def _levers(
 ) -> dict[str, Lever]:
   """Returns `{name of the row: lever}`, the whole recipe first."""
   offered = student.offered(tasks)
-  sizes = recipe.sizes or [one for least, one in offered if least <= budget][-1]
+  sizes = [one for least, one in offered if least <= budget][-1]
 
   def changed(**changes: Any) -> Lever:
     return Lever((dataclasses.replace(recipe, **changes),))

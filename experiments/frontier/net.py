@@ -1,7 +1,9 @@
 """The family of small networks: the recipe at every budget."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,31 +15,51 @@ from experiments.frontier.plan import NET, Plan
 from experiments.frontier.points import Point, Scored
 from experiments.frontier.teacher import Teacher
 from lplmtl import compression
-from lplmtl.compression import cost, distillation, lessons, recoding
+from lplmtl.compression import (
+  cost,
+  distillation,
+  lessons,
+  recoding,
+  student,
+)
 from lplmtl.compression import recipe as compressing
 from lplmtl.compression.lessons import Lesson
 from lplmtl.tables import Tables
-from lplmtl.types import Batch
+from lplmtl.types import Batch, Task
 
 
 def points(plan: Plan, teacher: Teacher) -> list[Point]:
   """Returns a point per budget."""
-  seeds, steps = teacher.network.seeds, plan.net_steps
-  recipe = compression.Recipe(num_steps=steps)
+  network = teacher.network
+  recipe = compression.Recipe(num_steps=plan.net_steps)
   # Once, whichever budget comes first.
   asked = functools.cache(lambda: lesson(teacher, recipe))
   return [
     Point(
       f'{NET} {budget}',
       NET,
-      {'teacher': teacher.inputs, 'seeds': list(seeds), 'steps': steps},
-      teacher.network.data,
-      functools.partial(_make, asked, recipe, teacher.network, budget),
+      {
+        'teacher': teacher.inputs,
+        'seeds': list(network.seeds),
+        **settings(recipe, network.data.tasks),
+      },
+      network.data,
+      functools.partial(_make, asked, recipe, network, budget),
       budget,
-      len(seeds),
+      len(network.seeds),
     )
     for budget in plan.budgets
   ]
+
+
+def settings(
+  recipe: compression.Recipe, tasks: Sequence[Task]
+) -> dict[str, Any]:
+  """Returns the settings of a recipe and the sizes it offers, JSON data."""
+  sizes = [
+    (least, dataclasses.asdict(one)) for least, one in student.offered(tasks)
+  ]
+  return {'recipe': dataclasses.asdict(recipe), 'sizes': sizes}
 
 
 def lesson(teacher: Teacher, recipe: compression.Recipe) -> Lesson:

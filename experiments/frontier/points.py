@@ -6,6 +6,7 @@ its points through one seam, a function that returns Scored.
 """
 
 import dataclasses
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -94,6 +95,19 @@ class Point:
     }
     arrays = {n: rows.without_single(x) for n, x in made.test.items()}
     return Fitted(facts, arrays)
+
+
+def constants(*modules: types.ModuleType) -> dict[str, Any]:
+  """Returns the constants that modules define or import, by module and name.
+
+  They are inputs of what is fitted: with other numbers, it is fitted anew.
+  """
+  return {
+    module.__name__: {
+      name: value for name, value in vars(module).items() if name.isupper()
+    }
+    for module in modules
+  }
 
 
 def size(

@@ -10,14 +10,25 @@ from typing import Any
 import numpy as np
 
 from experiments.comparison.cells import Cell, Fitted, Store
-from experiments.frontier import additive, trees
+from experiments.frontier import (
+  additive,
+  additive_bytes,
+  growing,
+  inputs,
+  refitting,
+  sequences,
+  trees,
+)
 from experiments.frontier.candidates import Candidate, NotMadeError
 from experiments.frontier.dense import Trained
 from experiments.frontier.plan import ADDITIVE, Plan
-from experiments.frontier.points import Point, Scored
+from experiments.frontier.points import Point, Scored, constants
 from experiments.frontier.teacher import Teacher
 
 _SPLITS = ('validation', 'test')
+# Whose constants the models depend on.
+_OF_TREES = trees, sequences, growing, refitting, inputs
+_OF_ADDITIVE = additive, additive_bytes, refitting, inputs
 
 
 def points(
@@ -37,18 +48,20 @@ def points(
     store: keeps the fit of each seed.
   """
   seeds = list(network.seeds)
-  inputs = {
+  modules = _OF_ADDITIVE if family == ADDITIVE else _OF_TREES
+  what = {
     'budgets': list(plan.budgets),
     'teacher': teacher.inputs if teacher else None,
+    'constants': constants(*modules),
   }
   taught = teacher.train if teacher else None
   # Once, whichever budget comes first.
-  fits = functools.cache(lambda: _fits(family, network, taught, inputs, store))
+  fits = functools.cache(lambda: _fits(family, network, taught, what, store))
   return [
     Point(
       f'{family.replace("_", " ")} {budget}',
       family,
-      {**inputs, 'seeds': seeds},
+      {**what, 'seeds': seeds},
       network.data,
       functools.partial(_scored, fits, budget),
       budget,
@@ -62,16 +75,16 @@ def _fits(
   family: str,
   network: Trained,
   teacher: Mapping[str, np.ndarray] | None,
-  inputs: Mapping[str, Any],
+  what: Mapping[str, Any],
   store: Store,
 ) -> list[Fitted]:
   """Returns each seed's fit, trained now or before."""
-  budgets, seeds = inputs['budgets'], network.seeds
+  budgets, seeds = what['budgets'], network.seeds
   if family == ADDITIVE:  # nothing in it is random
     make = functools.partial(
       additive.candidates, network.data, budgets, teacher=teacher
     )
-    return [_kept(family, {**inputs, 'seed': None}, make, store)] * len(seeds)
+    return [_kept(family, {**what, 'seed': None}, make, store)] * len(seeds)
   fits: list[Fitted] = []
   settings = None  # the first seed tries all, the others what it has chosen
   for seed in seeds:
@@ -83,8 +96,8 @@ def _fits(
       seed=seed,
       settings=settings,
     )
-    what = {**inputs, 'seed': seed, 'first_seed': seeds[0]}
-    fits.append(_kept(family, what, make, store))
+    of_seed = {**what, 'seed': seed, 'first_seed': seeds[0]}
+    fits.append(_kept(family, of_seed, make, store))
     if settings is None and not fits[0].facts['problem']:
       settings = trees.tried(
         Candidate(one['num_bytes'], one['settings'], {}, {})

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from experiments.frontier import courses, net, targets, ways
 from experiments.frontier.courses import Course
 from experiments.frontier.plan import Plan
-from experiments.frontier.points import Point, Scored
+from experiments.frontier.points import Point, Scored, constants
 from experiments.frontier.teacher import Teacher
 from lplmtl import compression
 from lplmtl.compression import distillation, merging
@@ -72,16 +72,21 @@ def points(plan: Plan, teacher: Teacher) -> list[Point]:
   # Once each, whichever point comes first.
   lesson = functools.cache(lambda: net.lesson(teacher, compression.Recipe()))
   find = functools.cache(functools.partial(_course, plan, teacher, lesson))
-  epochs = network.config.epochs, plan.tune_epochs
-  inputs = {'teacher': teacher.inputs, 'epochs': epochs}
+  inputs = {
+    'teacher': teacher.inputs,
+    'seeds': list(network.seeds),
+    'tune_epochs': plan.tune_epochs,
+    'num_ids': _NUM_IDS,
+    'constants': constants(courses, targets, ways),
+  }
   return [
     Point(
       f'{road} {budget} {form}',
       road,
       {
         **inputs,
-        'seeds': list(network.seeds),
         'form': form._asdict(),
+        'scheme': dataclasses.asdict(_SCHEMES[form.bits]),
         # The budget of the point itself is None: no knee is between forms.
         'budget': budget,
       },

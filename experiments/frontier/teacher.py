@@ -58,7 +58,8 @@ class Teacher(NamedTuple):
     """JSON data: all that the teacher depends on besides the data set."""
     return {
       'dense': self.network.config.identity(),
-      'trees': {task: _PARAMETERS for task in self.trees},
+      'trees': list(self.trees),
+      'tree_parameters': _PARAMETERS,
       'tree_seeds': _SEEDS,
     }
 
