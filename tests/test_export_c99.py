@@ -115,6 +115,20 @@ def test_every_kind_of_column(tmp_path):
   assert kinds['x2nd_age'] == 'number'
 
 
+def test_no_numbers_and_weights_of_one(tmp_path):
+  """Categories alone, and layers with one input and one output."""
+  fitted = tables.fit({'city': ['Oslo', 'Rome', 'Lima']}, {})
+  model = lplmtl.SharedBottom(
+    EVERY_KIND[:2],
+    lplmtl.TabularEncoder(fitted.num_categories, 1),
+    bottom=lplmtl.MLP((1, 1)),
+  )
+  features = rows.features(fitted)
+  params = contracts.random_params(model, features)
+  c99.write(tmp_path, export.trace(model, params, features), fitted)
+  check(tmp_path)
+
+
 def test_arrays_and_modules_of_ones_own(tmp_path):
   x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
   model = lplmtl.MMoE(EVERY_KIND[:2], expert=Own(), num_experts=2)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from lplmtl.export import (
   c_files,
   c_helpers,
@@ -94,17 +96,18 @@ def _source(
   outputs: Mapping[str, str],
 ) -> str:
   memory = c_memory.plan(program)
-  stored = [
-    c for c in program.constants if c.data is not None and c.data.size > 1
-  ]
-  names = {id(c): f'constant_{i}' for i, c in enumerate(stored)}
-  constants = [c_text.numbers(names[id(c)], c.data) for c in stored]  # type: ignore[arg-type]
+  names = {id(c): f'constant_{i}' for i, c in enumerate(program.constants)}
   inputs = {n: x for n, x in program.inputs.items() if math.prod(x.shape)}
   members = c_text.identifiers(n or 'x' for n in program.inputs)
   for key, x in inputs.items():
     names[id(x)] = members[key or 'x']
   values = c_loops.Values(memory, names)
   run = _run(name, program, values, inputs, outputs)
+  constants = [
+    c_text.numbers(names[id(c)], np.asarray(c.data))
+    for c in program.constants
+    if re.search(rf'\b{names[id(c)]}\b', run)  # others are part of expressions
+  ]
   helpers = dict(c_helpers.ARITHMETIC)
   rows = ''
   if encoding:

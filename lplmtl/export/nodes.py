@@ -145,7 +145,8 @@ def transpose(x: Node, order: Sequence[int]) -> Node:
 
 
 def concatenate(parts: Sequence[Node], axis: int) -> Node:
-  """Joins nodes along an axis."""
+  """Joins nodes along an axis; those without numbers are left out."""
+  parts = [x for x in parts if x.shape[axis]] or parts[:1]
   if len(parts) == 1:
     return parts[0]
   rank = len(parts[0].shape)
