@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 
+import flax.linen as nn
 import numpy as np
 import pytest
 
@@ -113,6 +114,39 @@ def test_every_kind_of_column(tmp_path):
   kinds = {field.member: field.kind for field in c_rows.fields(data)}
   assert kinds['code'] == 'integer' and kinds['int_'] == 'text'
   assert kinds['x2nd_age'] == 'number'
+
+
+class _Sum(nn.Module):
+  names: tuple
+
+  @nn.compact
+  def __call__(self, x):
+    ids = nn.Embed(4, 3)(x[self.names[0]][:, 0])
+    return nn.Dense(3)(x[self.names[1]]) + ids
+
+
+def test_inputs_with_names_of_the_code_itself(tmp_path):
+  """Of ids and of floats, called as a function and as a loop variable."""
+  x = {
+    'product': np.zeros((1, 2), np.int32),
+    'i': np.zeros((1, 3), np.float32),
+    'found': np.zeros((1, 0), np.float32),
+  }
+  model = lplmtl.SharedBottom(EVERY_KIND[:1], bottom=_Sum(('product', 'i')))
+  params = contracts.random_params(model, x)
+  c99.write(tmp_path, export.trace(model, params, x))
+  check(tmp_path)
+
+
+def test_columns_with_names_of_macros(tmp_path):
+  names = 'NAN', 'MISSING', 'INFINITY', 'unix'
+  fitted = tables.fit({name: ['1', 'x'] for name in names}, {'NULL': [1, 2]})
+  encoder = lplmtl.TabularEncoder(fitted.num_categories, 2)
+  model = lplmtl.SharedBottom(EVERY_KIND[:1], encoder)
+  features = rows.features(fitted)
+  params = contracts.random_params(model, features)
+  c99.write(tmp_path, export.trace(model, params, features), fitted)
+  check(tmp_path)
 
 
 def test_no_numbers_and_weights_of_one(tmp_path):

@@ -3,7 +3,7 @@
 import math
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,16 +53,17 @@ def write(
   c_files.check_name(name)
   data = numpy_form.to_data(program, tables)
   encoding = data['encoding']
-  members = _members(program, encoding)
-  outputs = c_text.identifiers(program.outputs)
+  members = (
+    c_rows.fields(encoding) if encoding else c_rows.arrays(program.inputs)
+  )
   sources = {
     f'{name}.h': c_files.header(
       name,
-      [c_files.member(text, note) for text, note, _ in members],
+      [c_files.member(one.declaration, one.note) for one in members],
       {task: x.shape[1] for task, x in program.outputs.items()},
       'Probabilities, expected counts, or numbers.',
     ),
-    f'{name}.c': _source(name, program, encoding, outputs),
+    f'{name}.c': _source(name, program, encoding, members),
     f'{name}_test.c': c_test.source(name, data, members, columns),
   }
   for file, text in sources.items():
@@ -70,39 +71,19 @@ def write(
   return [folder / file for file in sources]
 
 
-def _members(
-  program: Program, encoding: Mapping[str, Any] | None
-) -> list[tuple[str, str, Any]]:
-  """Returns `(declaration, comment, Field or name of an input)`."""
-  if encoding:
-    return [
-      (f.declaration, f'{f.column!r}', f) for f in c_rows.fields(encoding)
-    ]
-  names = c_text.identifiers(n or 'x' for n in program.inputs)
-  return [
-    (
-      f'{c_text.TYPES[x.dtype]} {names[name or "x"]}[{math.prod(x.shape)}];',
-      f'{list(x.shape[1:])}',
-      name,
-    )
-    for name, x in program.inputs.items()
-  ]
-
-
 def _source(
   name: str,
   program: Program,
   encoding: Mapping[str, Any] | None,
-  outputs: Mapping[str, str],
+  members: Sequence[Any],
 ) -> str:
   memory = c_memory.plan(program)
   names = {id(c): f'constant_{i}' for i, c in enumerate(program.constants)}
   inputs = {n: x for n, x in program.inputs.items() if math.prod(x.shape)}
-  members = c_text.identifiers(n or 'x' for n in program.inputs)
-  for key, x in inputs.items():
-    names[id(x)] = members[key or 'x']
+  for i, x in enumerate(inputs.values()):
+    names[id(x)] = f'input_{i}'
   values = c_loops.Values(memory, names)
-  run = _run(name, program, values, inputs, outputs)
+  run = _run(name, program, values, inputs)
   constants = [
     c_text.numbers(names[id(c)], np.asarray(c.data))
     for c in program.constants
@@ -131,10 +112,10 @@ def _run(
   program: Program,
   values: c_loops.Values,
   inputs: Mapping[str, Any],
-  outputs: Mapping[str, str],
 ) -> str:
   """Returns the function from encoded features to predictions."""
   lines = c_program.statements(program, values)
+  outputs = c_text.identifiers(program.outputs)
   for task, x in program.outputs.items():
     target = f'found->{outputs[task]}'
     lines += c_program.copied_to(target, x, values)
@@ -143,11 +124,9 @@ def _run(
     f'const {c_text.TYPES[x.dtype]} *{values.names[id(x)]}'
     for x in inputs.values()
   ]
-  loops = re.findall(r'\bfor \((\w) = ', '\n'.join(lines))
   declared = [
     *(f'float floats[{n}];' for n in [sizes['floats']] if n),
     *(f'int32_t integers[{n}];' for n in [sizes['integers']] if n),
-    *(f'int {", ".join(sorted(set(loops)))};' for _ in loops[:1]),
   ]
   unused = [
     f'(void){values.names[id(x)]};'
@@ -164,7 +143,7 @@ def _call(
   program: Program,
   inputs: Mapping[str, Any],
   encoding: Mapping[str, Any] | None,
-  members: Mapping[str, str],
+  members: Sequence[Any],
 ) -> str:
   if encoding:
     sizes = {n: math.prod(x.shape) for n, x in program.inputs.items()}
@@ -181,7 +160,7 @@ def _call(
     arguments = list(inputs)
   else:
     lines = []
-    arguments = [f'row->{members[n or "x"]}' for n in inputs]
+    arguments = [f'row->{x.member}' for x in members if x.column in inputs]
   text = '\n'.join(
     [*lines, f'  run({", ".join([*arguments, "found"])});', '  return 0;']
   )

@@ -45,7 +45,7 @@ def loops(sizes: Sequence[int], body: Sequence[str]) -> list[str]:
   """Returns nested loops over i, j, k, ..., of one statement each."""
   names = indices(len(sizes))
   lines = [
-    f'{"  " * depth}for ({name} = 0; {name} < {size}; {name}++)'
+    f'{"  " * depth}for (int {name} = 0; {name} < {size}; {name}++)'
     for depth, (name, size) in enumerate(zip(names, sizes, strict=True))
   ]
   indent = '  ' * len(sizes)

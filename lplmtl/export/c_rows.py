@@ -1,5 +1,6 @@
 """Raw rows as a struct, and the C99 code that encodes one. NumPy only."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lplmtl.export import c_helpers, c_text
+from lplmtl.export.nodes import Node
 from lplmtl.export.reader import canonical
 
 MISSING = -(2**31)  # a missing whole number
@@ -34,6 +36,11 @@ class Field(NamedTuple):
     types = {'text': 'const char *', 'integer': 'int32_t ', 'number': 'double '}
     return f'{types[self.kind]}{self.member};'
 
+  @property
+  def note(self) -> str:
+    """What the member is."""
+    return repr(self.column)
+
   def literal(self, value: Any) -> str:
     """Returns a raw value as an initialiser."""
     text = canonical(str(value))
@@ -48,6 +55,51 @@ class Field(NamedTuple):
         f'nine digits; found {text!r}'
       )
     return 'MISSING' if is_missing else text
+
+
+class Array(NamedTuple):
+  """A member of the struct of a model without tables: an input.
+
+  Attributes:
+    column: name of the input; empty if it is the only one.
+    member: its identifier.
+    shape: for one row, without an axis of rows.
+    dtype: as in `c_text.TYPES`.
+  """
+
+  column: str
+  member: str
+  shape: tuple[int, ...]
+  dtype: str
+
+  @property
+  def declaration(self) -> str:
+    """Declares the member."""
+    size = max(math.prod(self.shape), 1)  # C has no empty arrays
+    return f'{c_text.TYPES[self.dtype]} {self.member}[{size}];'
+
+  @property
+  def note(self) -> str:
+    """What the member is."""
+    return f'{list(self.shape)}'
+
+  def literal(self, value: Any) -> str:
+    """Returns the array of a row as an initialiser."""
+    numbers = (c_text.number(x, self.dtype) for x in np.ravel(value))
+    return f'{{{", ".join(numbers) or "0"}}}'
+
+
+def arrays(inputs: Mapping[str, Node]) -> list[Array]:
+  """Returns the members of a row of arrays.
+
+  Args:
+    inputs: of a program.
+  """
+  members = c_text.identifiers(name or 'x' for name in inputs)
+  return [
+    Array(name, members[name or 'x'], x.shape[1:], x.dtype)
+    for name, x in inputs.items()
+  ]
 
 
 def fields(encoding: Mapping[str, Any]) -> list[Field]:

@@ -1,14 +1,12 @@
 """The self-test of a program in C99. NumPy only."""
 
-import functools
-import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lplmtl.export import c_files, c_text, reader, vectors
-from lplmtl.export.c_rows import Field
+from lplmtl.export import c_files, reader, vectors
+from lplmtl.export.c_rows import Array, Field
 
 # The largest difference to the NumPy reference that the self-test accepts, of a
 # number of size 1; sums are in another order.
@@ -18,7 +16,7 @@ _TOLERANCE = '1e-5'
 def source(
   name: str,
   data: dict[str, Any],
-  members: list[tuple[str, str, Any]],
+  members: Sequence[Field | Array],
   columns: Any,
 ) -> str:
   """Returns a program that compares predictions with the reference.
@@ -26,34 +24,32 @@ def source(
   Args:
     name: the beginning of all public names.
     data: from `numpy_form.to_data`.
-    members: of a row: declaration, comment, and Field or name of an input.
+    members: of a row.
     columns: raw rows, or None for those of `vectors`.
   """
   if columns is None:
     columns = _rows(data, members)
+  if not data['encoding'] and not isinstance(columns, dict):
+    columns = {'': columns}
   expected = reader.predict(data, columns)
   rows = [
-    [_literal(member, columns, i) for *_, member in members]
+    [one.literal(columns[one.column][i]) for one in members]
     for i in range(len(next(iter(expected.values()))))
   ]
   return c_files.self_test(name, rows, expected, _TOLERANCE)
 
 
-def _rows(data: Mapping[str, Any], members: list[tuple[str, str, Any]]) -> Any:
+def _rows(data: dict[str, Any], members: Sequence[Any]) -> dict[Any, Any]:
   if data['encoding']:
     return vectors.of_encoding(data['encoding'])
   rng = np.random.default_rng(0)
-  sizes = [int(re.findall(r'\[(\d+)\]', text)[0]) for text, *_ in members]
-  drawn = {
-    name: rng.normal(size=(64, size)).astype(np.float32)
-    for (*_, name), size in zip(members, sizes, strict=True)
+  # Ids are small; those that are none are replaced by the nearest.
+  draw: dict[str, Any] = {
+    'float32': rng.normal,
+    'int32': lambda size: rng.integers(-1, 9, size),
+    'bool': lambda size: rng.integers(0, 2, size),
   }
-  return drawn.get('', drawn)
-
-
-def _literal(member: Any, columns: Any, row: int) -> str:
-  if isinstance(member, Field):
-    return member.literal(columns[member.column][row])
-  values = columns[row] if member == '' else columns[member][row]
-  number = functools.partial(c_text.number, dtype='float32')
-  return '{' + ', '.join(map(number, np.ravel(values))) + '}'
+  return {
+    one.column: draw[one.dtype](size=(64, *one.shape)).astype(one.dtype)
+    for one in members
+  }

@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-# Of C99 and C++, as a header serves both; and `main`.
+# Of C99 and C++, as a header serves both; `main`; and macros, in lower case.
 _RESERVED = frozenset(
   """
   alignas alignof and asm auto bitand bitor bool break case catch char class
   compl const constexpr continue decltype default delete do double else enum
-  explicit export extern false float for friend goto if inline int int32_t long
-  main mutable namespace new noexcept not nullptr operator or private protected
-  public register restrict return short signed sizeof static struct switch
-  template this throw true try typedef typeid typename uint8_t union unsigned
-  using virtual void volatile wchar_t while xor
+  eof errno explicit export extern false float for friend goto if infinity
+  inline int int32_t linux long main missing mutable namespace nan new noexcept
+  not null nullptr operator or private protected public register restrict return
+  short signed sizeof static stderr stdin stdout struct switch template this
+  throw true try typedef typeid typename uint8_t union unix unsigned using
+  virtual void volatile wchar_t while xor
   """.split()
 )
 TYPES = {'float32': 'float', 'int32': 'int32_t', 'bool': 'uint8_t'}
@@ -106,13 +107,3 @@ def numbers(name: str, data: np.ndarray) -> str:
   dtype = str(data.dtype)
   items = (number(value, dtype) for value in data.ravel())
   return array(TYPES[dtype], name, items)
-
-
-def smallest(values: Iterable[int]) -> str:
-  """Returns the smallest integer type that holds all values."""
-  listed = [0, *values]
-  for kind in ('uint8', 'int8', 'uint16', 'int16', 'int32'):
-    limits = np.iinfo(kind)
-    if limits.min <= min(listed) and max(listed) <= limits.max:
-      return f'{kind}_t'
-  raise ValueError(f'expected numbers of 32 bits, found {max(listed, key=abs)}')
