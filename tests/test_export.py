@@ -133,6 +133,22 @@ def test_interpolated_and_hashed_columns():
   _assert_same(found, _expected(model, params, features))
 
 
+def test_raw_values_mean_what_they_meant_in_training():
+  """Texts of every form, and numbers that stand for missing ones."""
+  texts = ['3', '3.0', '-0.0', ' 3 ', '3e0', '1e-05', '1e+300', '03', '', 'NaN',
+           '2020-01-01', '2020-01-01 00:00:00', '2020-01-01T02:00:00+02:00',
+           '2020-01-01T10:00:00.500', '2020-01-01 10:00:00.5', 'None', '?',
+           '٣', 'x', 'X', '1_0']  # fmt: skip
+  numbers = [-999, '-999.0', 0.5, '.50', float('inf'), True, 'False', '1e3', 7,
+             None, '?', 'nan', 2, 3, 4, 5, 6, 8, 9, 10, 11]  # fmt: skip
+  rules = tables.Rules(fill_missing=True, missing=('?', '-999', '.5', 'inf'))
+  fitted = tables.fit({'text': texts}, {'age': numbers}, rules=rules)
+  raw = {'text': [*texts, 'new'], 'age': [*numbers, 'inf']}
+  found = reader.encode(rows.to_data(fitted), raw)
+  for name, expected in fitted.encode(raw).items():
+    np.testing.assert_array_equal(found[name], expected, name)
+
+
 def test_a_written_model_needs_its_reader_only(tmp_path):
   """The golden model: LayerNorm, gelu, mish, gate bodies, several seeds."""
   folder = golden.FOLDER / 'format2'

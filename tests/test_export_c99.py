@@ -92,8 +92,8 @@ def test_every_kind_of_column(tmp_path):
     {'age': [1, 2, 5, None, 9], '2nd age': [0.1, 0.2, 0.7, 1e9, 4]},
     num_bins=3, booleans={'paid': ['yes', 'no', None, 'no', 'no']},
     rules=tables.Rules(
-      fill_missing=True, missing=('?', '-999'), max_vocabulary=4,
-      num_buckets=5,
+      fill_missing=True, missing=('?', '-999', '.5', 'inf'),
+      max_vocabulary=4, num_buckets=5,
     ), interpolate=True,
   )  # fmt: skip
   encoder = lplmtl.TabularEncoder(
@@ -106,7 +106,7 @@ def test_every_kind_of_column(tmp_path):
   program = export.trace(model, params, features)
   data = rows.to_data(fitted)
   columns = vectors.of_encoding(data, 200)
-  columns['age'][:3] = [-999, '-999.0', 2]
+  columns['age'][:5] = [-999, '-999.0', 2, 0.5, float('inf')]
   for name in ('paid', 'int', 'name'):
     columns[name][:4] = ['?', ' TRUE', '3.0 ', '-0.0']
   c99.write(tmp_path, program, fitted, columns=columns)

@@ -8,7 +8,7 @@ import numpy as np
 from lplmtl.compression import device_tables
 from lplmtl.compression.packing import Packed
 from lplmtl.export import c_files, c_helpers, c_text
-from lplmtl.export.reader import canonical, is_number
+from lplmtl.export.reader import canonical, is_number, missing_numbers
 
 TEXT, NUMBER = 'const char *', 'float '
 
@@ -97,9 +97,10 @@ def _numbers(packed: Packed) -> list[str]:
   lines = []
   for i, (column, scaler) in enumerate(tables.numerics.items()):
     lines.append(f'  x = row->{named[NUMBER, column]};')
-    for text in sorted(filter(is_number, tables.missing)):
-      value = c_text.number(float(text), 'float32')
-      lines.append(f'  if (x == {value}) x = 0.0f / 0.0f;')
+    for value in sorted(missing_numbers(tables.missing)):
+      text = c_text.number(value, 'float32')
+      text = text.replace('INFINITY', '1.0f / 0.0f')  # of math.h
+      lines.append(f'  if (x == {text}) x = 0.0f / 0.0f;')
     if scaler.flag:
       lines.append(f'  numbers[{flag}] = x != x;')
       flag += 1

@@ -9,7 +9,7 @@ import numpy as np
 
 from lplmtl.export import c_helpers, c_text
 from lplmtl.export.nodes import Node
-from lplmtl.export.reader import canonical
+from lplmtl.export.reader import canonical, missing_numbers
 
 MISSING = -(2**31)  # a missing whole number
 _WHOLE = re.compile(r'0|-?[1-9]\d{0,8}')
@@ -240,9 +240,8 @@ def _number(
 ) -> tuple[str, list[str]]:
   """Returns the constants of a number, and the lines that encode it."""
   constants, lines = '', [f'  x = row->{field.member};']
-  for text in sorted(encoding['missing']):
-    if _is_number(text):
-      lines.append(f'  if (x == {c_text.number(text, "float64")}) x = NAN;')
+  for value in sorted(missing_numbers(encoding['missing'])):
+    lines.append(f'  if (x == {c_text.number(value, "float64")}) x = NAN;')
   if 'flag' in places:
     lines.append(f'  numeric[{places["flag"]}] = x != x;')
   if column['fill'] is not None:
@@ -271,10 +270,6 @@ def _number(
     above = f'count_below(x, {name}, {count})'
     lines.append(f'  categories[{places["edges"]}] = {above};')
   return constants, lines
-
-
-def _is_number(text: str) -> bool:
-  return re.fullmatch(r'[-+]?\d+\.?\d*(e[-+]?\d+)?', text) is not None
 
 
 def _doubles(name: str, values: Sequence[float]) -> str:

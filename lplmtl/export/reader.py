@@ -131,6 +131,7 @@ def encode(encoding: Any, columns: Any) -> dict[str, np.ndarray]:
   if len(counts) != 1:
     raise ValueError(f'columns must have as many rows each, found {counts}')
   missing = set(encoding['missing'])
+  numbers = missing_numbers(missing)
   categories: list[Any] = []
   numeric: list[Any] = []
   flags: list[Any] = []
@@ -141,7 +142,8 @@ def encode(encoding: Any, columns: Any) -> dict[str, np.ndarray]:
     found = [ids[t] if t in ids else ids.get(canonical(t)) for t in texts]
     categories.append([unseen if i is None else i for i in found])
   for column in encoding['numbers']:
-    x = np.array([_number(v, missing) for v in columns[column['name']]])
+    raw = columns[column['name']]
+    x = np.array([_number(v, missing, numbers) for v in raw])
     is_missing, fill = np.isnan(x), column['fill']
     if is_missing.any() and fill is None:
       raise ValueError(f'{column["name"]!r}: found a missing number')
@@ -210,7 +212,12 @@ def _known(text: str, missing: Any) -> str:
   return 'nan' if text in missing else text
 
 
-def _number(value: Any, missing: Any) -> float:
+def missing_numbers(missing: Any) -> set[float]:
+  """Returns the numbers among texts that stand for a missing value."""
+  return {x for x in map(float, filter(is_number, missing)) if x == x}
+
+
+def _number(value: Any, missing: Any, numbers: Any) -> float:
   text = _text(value)
   if isinstance(value, (int, float, np.number, np.bool_)):
     number = float(value)
@@ -219,11 +226,11 @@ def _number(value: Any, missing: Any) -> float:
   else:
     words = {'nan': math.nan, 'true': 1.0, 'false': 0.0}
     number = words.get(_known(text, missing).lower(), math.inf)
+  if number in numbers:
+    return math.nan
   if math.isinf(number):
     raise ValueError(f'expected a finite number, found {text!r}')
-  return (
-    math.nan if number in map(float, filter(is_number, missing)) else number
-  )
+  return number
 
 
 def is_number(text: str) -> bool:
