@@ -19,38 +19,15 @@ from absl import flags
 
 from experiments import datasets
 from experiments.comparison import options as comparing
+from experiments.frontier import options as compressing
 from experiments.launcher import frame, options, parsing
 
 options.define_flags()
 comparing.define_flags()
+compressing.define_flags()
 flags.adopt_module_key_flags(options)
 flags.adopt_module_key_flags(comparing)
-flags.DEFINE_multi_string(
-  'dense', [],
-  'Compress: a dense network (repeat the flag): an architecture and fields of '
-  'its own, such as "sple top=identity". Default: ple, then sple.',
-)  # fmt: skip
-flags.DEFINE_list(
-  'budgets', ['512', '1024', '1434', '2048', '4096', '8192', '16384', '65536'],
-  'Compress: the bytes that the models of a family may take.',
-)  # fmt: skip
-flags.DEFINE_list(
-  'families',
-  ['distilled_dense', 'net', 'trees', 'distilled_trees', 'additive'],
-  'Compress: what is made as small as the budgets; empty for the dense '
-  'networks alone.',
-)  # fmt: skip
-flags.DEFINE_integer(
-  'net_steps', 14_000,
-  'Compress: steps of training of a small network, which underfits for long.',
-  lower_bound=1, upper_bound=1_000_000_000,
-)  # fmt: skip
-flags.DEFINE_integer(
-  'tune_epochs', 5,
-  'Compress: epochs of training after a PLE was made smaller by one of the '
-  'roads; those of networks drawn small are --epochs more.',
-  lower_bound=1, upper_bound=1_000_000,
-)  # fmt: skip
+flags.adopt_module_key_flags(compressing)
 
 
 def main(argv: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import pathlib
 import re
 import shutil
 
@@ -19,6 +20,7 @@ from experiments.frontier import (
   dense,
   families,
   knees,
+  options,
   outputs,
   plan,
   points,
@@ -278,6 +280,13 @@ def test_mistakes_are_one_line(flags, said, tmp_path, capsys):
   (line,) = capsys.readouterr().err.strip().splitlines()
   assert re.search(said, line), line
   assert not (tmp_path / 'run').exists()
+
+
+def test_the_readme_names_every_family():
+  page = pathlib.Path(compress.__file__).with_name('README.md').read_text()
+  section = page.split('## Quality against bytes')[1].split('\n## ')[0]
+  for family in options.FAMILIES:
+    assert f'`{family}`' in section
 
 
 def test_columns_that_cannot_be_packed_are_named():

@@ -17,6 +17,7 @@ from experiments.frontier import (
   dense,
   levers,
   net,
+  options,
   refitting,
   rivals,
   roads,
@@ -182,7 +183,7 @@ def asked(teacher, monkeypatch):
   monkeypatch.setattr(net, 'lesson', lambda teacher, recipe: lesson)
   monkeypatch.setattr(net, 'scored', lambda found, data: found)
   monkeypatch.setattr(levers.compressing, 'from_lesson', from_lesson)
-  plan = _plan(teacher, frontier.LEVERS)
+  plan = _plan(teacher, options.LEVERS)
   return {point.name: point for point in levers.points(plan, teacher)}
 
 

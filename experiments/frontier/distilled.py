@@ -7,7 +7,8 @@ import functools
 
 from experiments.comparison import networks
 from experiments.frontier import dense
-from experiments.frontier.plan import DISTILLED_DENSE, Plan
+from experiments.frontier.options import DISTILLED_DENSE
+from experiments.frontier.plan import Plan
 from experiments.frontier.points import Point, Scored
 from experiments.frontier.teacher import Teacher
 from lplmtl.compression import cost, distillation, encoders

@@ -6,14 +6,14 @@ from experiments.comparison.cells import Store
 from experiments.datasets.base import Data
 from experiments.frontier import distilled, levers, net, rivals, roads, teacher
 from experiments.frontier.dense import Trained
-from experiments.frontier.plan import (
+from experiments.frontier.options import (
   DISTILLED_DENSE,
   DISTILLED_TREES,
   LEVERS,
   NET,
   ROADS,
-  Plan,
 )
+from experiments.frontier.plan import Plan
 from experiments.frontier.points import Point
 
 # Families of networks, which learn from the teacher.

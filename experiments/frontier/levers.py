@@ -15,7 +15,8 @@ import numpy as np
 
 from experiments.comparison import winner
 from experiments.frontier import net
-from experiments.frontier.plan import LEVERS, Plan
+from experiments.frontier.options import LEVERS
+from experiments.frontier.plan import Plan
 from experiments.frontier.points import Point, Scored
 from experiments.frontier.teacher import NETWORK, TREES, Teacher
 from lplmtl import compression

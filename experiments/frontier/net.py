@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from experiments.datasets.base import Data
 from experiments.frontier import dense
 from experiments.frontier.dense import Trained
-from experiments.frontier.plan import NET, Plan
+from experiments.frontier.options import NET
+from experiments.frontier.plan import Plan
 from experiments.frontier.points import Point, Scored
 from experiments.frontier.teacher import Teacher
 from lplmtl import compression

@@ -6,20 +6,10 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments.comparison import plan as comparison
+from experiments.frontier import options as compressing
 from experiments.launcher import options
 from experiments.launcher.errors import InputError
 
-# Where no --dense is given: the mission's network, and what it is made from.
-DENSE = ('ple', 'sple')
-NET, TREES, DISTILLED_TREES = 'net', 'trees', 'distilled_trees'
-DISTILLED_DENSE, ADDITIVE = 'distilled_dense', 'additive'
-# What stands on a frontier, unless others are asked for.
-FRONTIER = (DISTILLED_DENSE, NET, TREES, DISTILLED_TREES, ADDITIVE)
-LEVERS, ROADS = 'levers', 'roads'
-FAMILIES = (*FRONTIER, LEVERS, ROADS)
-# From 512 bytes, where little is learned, to 64 kB, which is about what a dense
-# network of Census-Income takes as int8; 1,434 bytes are 1.4 kB.
-BUDGETS = (512, 1024, 1434, 2048, 4096, 8192, 16384, 65536)
 _LEAST, _MOST = 16, 2**24
 
 
@@ -30,24 +20,26 @@ class Plan:
   Attributes:
     dense: the dense networks, their settings and seeds; its baseline is the
       first of them until validation rows decide.
-    families: what is made as small as the budgets, of FAMILIES.
+    families: what is made as small as the budgets, of `options.FAMILIES`.
     budgets: bytes, ascending.
     net_steps: of training each small network.
     tune_epochs: of training a network after it was made smaller.
   """
 
   dense: comparison.Plan
-  families: tuple[str, ...] = FRONTIER
-  budgets: tuple[int, ...] = BUDGETS
-  net_steps: int = 14_000
-  tune_epochs: int = 5
+  families: tuple[str, ...] = compressing.FRONTIER
+  budgets: tuple[int, ...] = compressing.BUDGETS
+  net_steps: int = compressing.NET_STEPS
+  tune_epochs: int = compressing.TUNE_EPOCHS
 
   def __post_init__(self) -> None:
-    unknown = [name for name in self.families if name not in FAMILIES]
+    unknown = [
+      name for name in self.families if name not in compressing.FAMILIES
+    ]
     if unknown:
       raise InputError(
         f'--families: there is no {unknown[0]!r}; expected some of '
-        f'{", ".join(FAMILIES)}'
+        f'{", ".join(compressing.FAMILIES)}'
       )
     for given, flag in ((self.families, 'families'), (self.budgets, 'budgets')):
       if len(set(given)) < len(given):
@@ -81,7 +73,7 @@ def from_flags(values: flags.FlagValues) -> Plan:
   if base.data and not values['interpolate'].present:
     base = dataclasses.replace(base, interpolate=False)
   rows = {}
-  for name in values.dense or DENSE:
+  for name in values.dense or compressing.DENSE:
     fields_of_row = comparison.parse_row(name, 'dense')
     if fields_of_row is None:
       raise InputError('--dense=trees: only networks can be dense')

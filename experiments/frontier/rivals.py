@@ -21,7 +21,8 @@ from experiments.frontier import (
 )
 from experiments.frontier.candidates import Candidate, NotMadeError
 from experiments.frontier.dense import Trained
-from experiments.frontier.plan import ADDITIVE, Plan
+from experiments.frontier.options import ADDITIVE
+from experiments.frontier.plan import Plan
 from experiments.frontier.points import Point, Scored, constants
 from experiments.frontier.teacher import Teacher
 

@@ -20,7 +20,8 @@ from experiments.datasets.base import Data, Dataset
 from experiments.frontier import dense, families, knees, outputs
 from experiments.frontier.candidates import NotMadeError
 from experiments.frontier.dense import Dense
-from experiments.frontier.plan import DISTILLED_TREES, TREES, Plan
+from experiments.frontier.options import DISTILLED_TREES, TREES
+from experiments.frontier.plan import Plan
 from experiments.frontier.points import Point
 from experiments.launcher import display, run_folder
 from experiments.launcher.errors import InputError
