@@ -72,6 +72,7 @@ def test_a_packed_model(tmp_path):
     ([MODEL, '--seed=2'], '--seed=2: the model in'),
     ([MODEL, '--name=my model'], "such as 'my_model'; found 'my model'"),
     (['--model=/nowhere'], 'found none at /nowhere'),
+    ([f'--model={__file__}'], 'is a file: name the folder of a run'),
     ([MODEL, '--to=/dev/null/x'], 'cannot write --to=/dev/null/x'),
   ],
 )

@@ -21,7 +21,6 @@ from lplmtl.export import (
   rows,
   vectors,
 )
-from lplmtl.storage import folders
 from lplmtl.tables import Tables
 from lplmtl.tabular import targets
 from lplmtl.tabular.schema import Schema
@@ -112,9 +111,7 @@ def _write_packed(
 
 
 def _read(source: pathlib.Path, seed: int) -> _Model:
-  inner = source / run_folder.MODEL
-  is_run = inner.is_dir() and not (source / folders.CHECKSUMS).exists()
-  folder = inner if is_run else source
+  folder = run_folder.model_of(source)
   try:
     num_seeds = checkpoint.num_seeds(folder)
     if seed >= max(num_seeds, 1):

@@ -38,6 +38,29 @@ def refuse(folder: pathlib.Path, names: Sequence[str], what: str) -> None:
     )
 
 
+def model_of(folder: pathlib.Path) -> pathlib.Path:
+  """Returns the folder of the model of a run, or the model folder itself.
+
+  Raises:
+    InputError: `--model` names a file, or a run that is not finished.
+  """
+  if folder.is_file():
+    raise InputError(
+      f'--model={folder} is a file: name the folder of a run, or the model '
+      'folder in it'
+    )
+  if (folder / MODEL).is_dir():
+    return folder / MODEL
+  started = (SCHEMA, CHECKPOINTS)
+  is_started = any((folder / name).exists() for name in started)
+  if is_started and not (folder / RESULTS).exists():
+    raise InputError(
+      f'--model={folder} is a run that is not finished: the same command as '
+      'before resumes it, and then writes the model'
+    )
+  return folder
+
+
 def check(folder: pathlib.Path) -> None:
   """Refuses files that a run would replace or remove but has not written.
 

@@ -76,7 +76,7 @@ def predict(
         f'--{name} has no effect on predictions: leave it out (the model '
         'already knows what the columns are)'
       )
-  folder = _model_folder(folder)
+  folder = run_folder.model_of(folder)
   _check(config, target)
   try:
     predictor = tabular.load(folder)
@@ -109,25 +109,6 @@ def predict(
     ) from error
   for line in counts.lines(target):
     display.make_console().print(line, soft_wrap=True)
-
-
-def _model_folder(folder: pathlib.Path) -> pathlib.Path:
-  """Returns the folder of the model of a run, or the model folder itself."""
-  if folder.is_file():
-    raise InputError(
-      f'--model={folder} is a file: name the folder of a run, or the model '
-      'folder in it'
-    )
-  if (folder / run_folder.MODEL).is_dir():
-    return folder / run_folder.MODEL
-  started = (run_folder.SCHEMA, run_folder.CHECKPOINTS)
-  is_started = any((folder / name).exists() for name in started)
-  if is_started and not (folder / run_folder.RESULTS).exists():
-    raise InputError(
-      f'--model={folder} is a run that is not finished: the same command as '
-      'before resumes it, and then writes the model'
-    )
-  return folder
 
 
 def _check(config: Config, target: str) -> None:
