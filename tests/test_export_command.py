@@ -8,6 +8,7 @@ import pytest
 import lplmtl
 from experiments import export
 from lplmtl import checkpoint, compression
+from lplmtl.compression import packing, quantization
 from lplmtl.export import reader
 from lplmtl.tabular import schema
 from tests import contracts
@@ -60,6 +61,11 @@ def test_a_packed_model(tmp_path):
   assert launch(export.main, *arguments) == 0
   assert 'weights4[' in (tmp_path / 'model.c').read_text()
   assert 'largest <= 0' in (tmp_path / 'model_test.c').read_text()
+  report = json.loads((tmp_path / 'report.json').read_text())
+  params = quantization.freeze(quantized, params)
+  packed = packing.pack(params, tables)
+  assert report['packed']['constants'] == packed.num_bytes
+  assert 'constants' not in report  # of a form that was not written
 
 
 @pytest.mark.parametrize(
@@ -68,9 +74,10 @@ def test_a_packed_model(tmp_path):
     ([], '--model must name a run or a model'),
     ([MODEL, '--format=c99,java'], '--format must name some of c99, numpy, p'),
     ([MODEL, '--format=c99,packed'], 'name one of them'),
-    ([MODEL, '--format=packed'], 'trained with few bits'),
     ([MODEL, '--seed=2'], '--seed=2: the model in'),
     ([MODEL, '--name=my model'], "such as 'my_model'; found 'my model'"),
+    ([MODEL, '--name=../x', '--format=numpy'], '--name: the name of the files'),
+    ([MODEL, '--format=numpy,packed'], 'trained with few bits'),
     (['--model=/nowhere'], 'found none at /nowhere'),
     ([f'--model={__file__}'], 'is a file: name the folder of a run'),
     ([MODEL, '--to=/dev/null/x'], 'cannot write --to=/dev/null/x'),
@@ -83,6 +90,7 @@ def test_a_mistake_is_one_line(
   assert launch(export.main, *arguments) == 1
   error = capsys.readouterr().err
   assert message in error and len(error.splitlines()) == 1
+  assert not list(tmp_path.iterdir())
 
 
 def test_a_model_without_tables_is_refused(tmp_path, capsys):

@@ -12,7 +12,7 @@ def check_name(name: str) -> None:
   """Raises ValueError unless a name can begin those of a program in C."""
   if name != c_text.identifier(name):
     raise ValueError(
-      'the name of the C files must be an identifier, such as '
+      'the name of the files must be an identifier of C, such as '
       f'{c_text.identifier(name)!r}; found {name!r}'
     )
 
