@@ -93,8 +93,19 @@ def test_a_mistake_is_one_line(
   assert not list(tmp_path.iterdir())
 
 
-def test_a_model_without_tables_is_refused(tmp_path, capsys):
-  model, params, _ = checkpoint.load(golden.FOLDER / 'format2', seed=0)
-  checkpoint.save(tmp_path / 'model', model, params)
+@pytest.mark.parametrize(
+  'has_tables, extra, message',
+  [
+    (False, {}, 'saved without tables'),
+    (True, {'schema': {'targets': {}}}, "the schema lacks 'inputs'"),
+  ],
+)
+def test_models_that_say_too_little_are_refused(
+  has_tables, extra, message, tmp_path, capsys
+):
+  model, params, tables = checkpoint.load(golden.FOLDER / 'format2', seed=0)
+  tables = tables if has_tables else None
+  checkpoint.save(tmp_path / 'model', model, params, tables, extra=extra)
   assert launch(export.main, f'--model={tmp_path}') == 1
-  assert 'saved without tables' in capsys.readouterr().err
+  error = capsys.readouterr().err
+  assert message in error and len(error.splitlines()) == 1

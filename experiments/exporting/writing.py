@@ -153,7 +153,7 @@ def _read(source: pathlib.Path, seed: int) -> _Model:
     model, params, tables = checkpoint.load(
       folder, seed=seed if num_seeds else None
     )
-    extra = checkpoint.load_extra(folder)
+    scales = _scales(checkpoint.load_extra(folder))
   except InputError:
     raise
   except ValueError as error:
@@ -163,15 +163,19 @@ def _read(source: pathlib.Path, seed: int) -> _Model:
       f'the model in {folder} was saved without tables, so that the shape of '
       'its features is not known: use lplmtl.export.trace'
     )
-  scales = {}
-  if 'schema' in extra:
-    schema = Schema.from_json(extra['schema'])
-    scales = {
-      name: targets.scale(one)
-      for name, one in schema.targets.items()
-      if one.kind in ('regression', 'count')
-    }
   return _Model(model, params, tables, scales)
+
+
+def _scales(extra: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+  """Returns the mean and standard deviation of each target with a unit."""
+  if 'schema' not in extra:
+    return {}
+  schema = Schema.from_json(extra['schema'])
+  return {
+    name: targets.scale(one)
+    for name, one in schema.targets.items()
+    if one.kind in ('regression', 'count')
+  }
 
 
 def _logits(found: _Model, columns: Mapping[Any, Any]) -> dict[str, Any]:
