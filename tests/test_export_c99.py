@@ -9,7 +9,7 @@ import pytest
 
 import lplmtl
 from lplmtl import export, tables
-from lplmtl.export import c99, c_rows, c_text, reader, rows, vectors
+from lplmtl.export import c99, c_files, c_rows, c_text, reader, rows, vectors
 from tests import contracts
 from tests.test_export import BINNED, EVERY_KIND, MODELS, Own
 
@@ -205,9 +205,40 @@ def test_a_name_must_be_an_identifier(tmp_path):
   assert len(set(names.values())) == 5
 
 
-def test_texts_are_found_as_the_reader_finds_them():
-  """Sorted by their bytes in UTF-8, which is the order of the search."""
-  encoding = rows.to_data(BINNED)
-  columns = vectors.of_encoding(encoding, 100)
-  assert None in columns['city'] and None in columns['age']
-  assert reader.encode(encoding, columns)['categories'].shape == (100, 3)
+def test_texts_and_ids_of_any_size(tmp_path):
+  """Many values, whose ids have more than 16 bits, and texts of any script."""
+  texts = ['ab', 'a', 'é', 'z', '\ue000', '\U0001f600', 'aé', 'Z']
+  fitted = tables.fit({'code': range(70_000)}, {})
+  encoding = rows.to_data(fitted)
+  ids = {text: i + 66_000 for i, text in enumerate(texts)}
+  encoding['columns'].append('text')
+  encoding['categories'].append({'name': 'text', 'ids': ids, 'unseen': 0})
+  columns = {'code': [0, 9, 10, 69_999, 70_000], 'text': [*texts[2:6], 'zz']}
+  expected = reader.encode(encoding, columns)['categories']
+  assert expected[:4].max() > 2**16
+  known, encode = c_rows.encoder(encoding, 'model')
+  used = c_files.used(c_rows.helpers(encoding), encode)
+  row = ''.join(f'{f.declaration} ' for f in c_rows.fields(encoding))
+  literals = [
+    f'{{{code}, {c_text.string(text)}}}'
+    for code, text in zip(*columns.values(), strict=True)
+  ]
+  source = f"""
+#include <stdint.h>
+typedef struct {{ {row}}} model_row;
+{''.join(used)}{known}
+{encode}
+{c_text.array('model_row', 'rows', literals)}
+{c_text.numbers('expected', expected)}
+int main(void) {{
+  int wrong = 0;
+  for (int i = 0; i < 5; i++) {{
+    int32_t found[2];
+    wrong += encode(&rows[i], found, 0);
+    wrong += found[0] != expected[2 * i] || found[1] != expected[2 * i + 1];
+  }}
+  return wrong;
+}}
+"""
+  (tmp_path / 'ids.c').write_text(source)
+  check(tmp_path)

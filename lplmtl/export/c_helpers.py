@@ -39,7 +39,8 @@ static void product(const float *restrict x, const float *restrict w,
 """,
 }
 
-# Of raw rows; later ones call earlier ones.
+# Of raw rows; later ones call earlier ones. `c_rows.helpers` replaces names in
+# capitals.
 ROWS = {
   'bytes_from': """
 /* Compares a text of n bytes with one that ends in a zero byte. */
@@ -106,7 +107,7 @@ static const char *canonical(const char *text, int *n) {
 """,
   'id_of_text': """
 static int32_t id_of_text(const char *text, const char *const *known,
-                          const uint16_t *ids, int count, int32_t unseen) {
+                          const ID_TYPE *ids, int count, int32_t unseen) {
   int n, place;
   if (text == 0) text = "nan";
   for (n = 0; text[n]; n++) {
@@ -122,7 +123,7 @@ static int32_t id_of_text(const char *text, const char *const *known,
 """,
   'id_of_integer': """
 static int32_t id_of_integer(int32_t value, const int32_t *known,
-                             const uint16_t *ids, int count, int32_t unseen) {
+                             const ID_TYPE *ids, int count, int32_t unseen) {
   int low = 0;
   while (count > 0) {
     const int middle = low + count / 2;

@@ -148,7 +148,7 @@ def encoder(encoding: Mapping[str, Any], prefix: str) -> tuple[str, str]:
   }
   for place, category in enumerate(encoding['categories']):
     _, field = members[category['name'], False]
-    some, line = _category(category, field, place)
+    some, line = _category(category, field, place, _id_type(encoding))
     constants.append(some)
     body.append(line)
   for place, column in enumerate(encoding['hashed']):
@@ -198,8 +198,14 @@ def _places(encoding: Mapping[str, Any]) -> list[dict[str, int]]:
   return found
 
 
+def _id_type(encoding: Mapping[str, Any]) -> str:
+  """Returns the type of all ids."""
+  ids = [max(c['ids'].values(), default=0) for c in encoding['categories']]
+  return 'uint16_t' if max(ids, default=0) < 2**16 else 'int32_t'
+
+
 def _category(
-  category: Mapping[str, Any], field: Field, place: int
+  category: Mapping[str, Any], field: Field, place: int, id_type: str
 ) -> tuple[str, str]:
   pairs = [(t, i) for t, i in category['ids'].items() if '\0' not in t]
   unseen = category['unseen']
@@ -211,8 +217,7 @@ def _category(
     keys = [_literal(value) for value, _ in whole]
     kind, ids = 'int32_t', [i for _, i in whole]
   else:
-    # In the order of bytes, as the search compares them.
-    pairs.sort(key=lambda pair: pair[0].encode('utf-8', 'surrogatepass'))
+    pairs.sort()  # in the order of their bytes, too: UTF-8 keeps it
     keys = [c_text.string(text) for text, _ in pairs]
     kind, ids = 'char *const', [i for _, i in pairs]
   if not keys:
@@ -221,7 +226,7 @@ def _category(
   source = c_text.array(kind, names[0], keys)
   is_counted = ids == list(range(1, len(ids) + 1))
   if not is_counted:
-    source += c_text.array('uint16_t', names[1], map(str, ids))
+    source += c_text.array(id_type, names[1], map(str, ids))
   table = names[1] if not is_counted else '0'
   look_up = f'id_of_{field.kind}(row->{field.member}, {names[0]}, {table}'
   return source, (f'  categories[{place}] = {look_up}, {len(keys)}, {unseen});')
@@ -278,13 +283,14 @@ def _doubles(name: str, values: Sequence[float]) -> str:
 
 
 def helpers(encoding: Mapping[str, Any]) -> dict[str, str]:
-  """Returns the helpers, some of which depend on what is missing."""
+  """Returns the helpers, some of which depend on the encoding."""
   lines = [
     f'  if (bytes_from(text, n, {c_text.string(text)}) == 0) '
     'text = "nan", n = 3;'
     for text in sorted(encoding['missing'])
   ]
-  found = dict(c_helpers.ROWS)
+  kind = _id_type(encoding)
+  found = {k: v.replace('ID_TYPE', kind) for k, v in c_helpers.ROWS.items()}
   found['buckets'] = found['buckets'].replace(
     '  IS_MISSING\n', ''.join(f'{line}\n' for line in lines)
   )
