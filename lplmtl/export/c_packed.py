@@ -79,6 +79,8 @@ def _literals(packed: Packed, columns: Mapping[Any, Any]) -> list[list[str]]:
 def _source(name: str, packed: Packed, sizes: Mapping[str, int]) -> str:
   encode = c_packed_rows.source(name, packed)
   layers = c_packed_layers.source(name, packed, sizes)
+  helpers = c_packed_rows.HELPERS | c_packed_layers.HELPERS
+  used = c_files.used(helpers, encode + layers)
   # Counts, kinds and formats have become code.
   constants = [
     c_text.array('uint8_t', key, map(str, array.tobytes()))
@@ -96,6 +98,7 @@ def _source(name: str, packed: Packed, sizes: Mapping[str, int]) -> str:
 #endif
 
 {chr(10).join(constants)}
+{''.join(used)}
 {encode}
 {layers}
 int {name}_predict(const {name}_row *row, {name}_prediction *found) {{

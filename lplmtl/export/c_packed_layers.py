@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from lplmtl.compression import packing
 from lplmtl.compression.packing import Packed
-from lplmtl.export import c_files, c_text
+from lplmtl.export import c_text
 
 
 class _Place(NamedTuple):
@@ -48,7 +48,7 @@ _READ_SCALE = {8: 'scale8_at', 16: 'half_at', 32: 'single_at'}
 
 
 def source(name: str, packed: Packed, sizes: Mapping[str, int]) -> str:
-  """Returns the function `run` and what it calls.
+  """Returns the function `run`, which calls some of HELPERS.
 
   Args:
     name: the beginning of all public names.
@@ -66,7 +66,6 @@ def source(name: str, packed: Packed, sizes: Mapping[str, int]) -> str:
   ]
   return '\n'.join(
     [
-      *c_files.used(_HELPERS, body),
       'static void run(const uint16_t *ids, const float *numbers,'
       f' {name}_prediction *found) {{',
       *arrays,
@@ -212,19 +211,7 @@ class _Layers:
     return f'(float){code} * {bias.scale("h" if is_each else "0")}'
 
 
-_HELPERS = {
-  'single_at': """
-static float single_at(const uint8_t *data, int k) {
-  union {
-    uint32_t bits;
-    float number;
-  } found;
-  data += 4 * k;
-  found.bits = data[0] | (uint32_t)data[1] << 8 | (uint32_t)data[2] << 16 |
-               (uint32_t)data[3] << 24;
-  return found.number;
-}
-""",
+HELPERS = {
   'of_half': """
 /* A float16; there are no infinite ones. */
 static float of_half(uint32_t half) {

@@ -7,7 +7,7 @@ import numpy as np
 
 from lplmtl.compression import device_tables
 from lplmtl.compression.packing import Packed
-from lplmtl.export import c_files, c_helpers, c_text
+from lplmtl.export import c_helpers, c_text
 from lplmtl.export.reader import canonical, is_number, missing_numbers
 
 TEXT, NUMBER = 'const char *', 'float '
@@ -32,17 +32,15 @@ def number(value: Any) -> float:
 
 
 def source(name: str, packed: Packed) -> str:
-  """Returns the function `encode` and what it calls."""
+  """Returns the function `encode`, which calls some of HELPERS."""
   categories, numbers = _categories(packed), _numbers(packed)
   body = '\n'.join([*categories, *numbers])
-  parts = c_files.used(_HELPERS, body)
   locals_ = ['  uint32_t h;'] * bool(categories)
   locals_ += ['  float x;'] * bool(numbers)
   if 'numbers[' not in body:
     locals_.append('  (void)numbers;')
   return '\n'.join(
     [
-      *parts,
       f'static int encode(const {name}_row *row, uint16_t *ids, float *numbers)'
       ' {',
       *locals_,
@@ -105,7 +103,7 @@ def _numbers(packed: Packed) -> list[str]:
       lines.append(f'  numbers[{flag}] = x != x;')
       flag += 1
     if scaler.fill is not None:
-      lines.append(f'  if (x != x) x = float32_at(fills + {4 * fills});')
+      lines.append(f'  if (x != x) x = single_at(fills, {fills});')
       fills += 1
     # Missing and infinite numbers fail the test.
     lines.append(f'  if (!(x - x == 0)) return {first + i + 1};')
@@ -124,8 +122,8 @@ def _numbers(packed: Packed) -> list[str]:
     if not scaler.only_bins:
       if scaler.log:
         lines.append('  x = x < 0 ? -log1pf(-x) : log1pf(x);')
-      at = f'float32_at(scalers + {8 * scaled})'
-      std = f'float32_at(scalers + {8 * scaled + 4})'
+      at = f'single_at(scalers, {2 * scaled})'
+      std = f'single_at(scalers, {2 * scaled + 1})'
       lines.append(f'  numbers[{scaled}] = (x - {at}) / {std};')
       scaled += 1
   return lines
@@ -149,7 +147,7 @@ static int bin_{kind}(float x, const uint8_t *edges, int count, float scale) {{
 }}
 """
 _U16 = '(uint32_t)(edges[2 * i] | edges[2 * i + 1] << 8)'
-_HELPERS = {
+HELPERS = {
   'bytes_from': c_helpers.ROWS['bytes_from'],
   'canonical': c_helpers.ROWS['canonical'],
   'hash_of': """
@@ -177,12 +175,13 @@ static int group(int i, const uint8_t *starts, int first) {
   return count;
 }
 """,
-  'float32_at': """
-static float float32_at(const uint8_t *data) {
+  'single_at': """
+static float single_at(const uint8_t *data, int k) {
   union {
     uint32_t bits;
     float number;
   } found;
+  data += 4 * k;
   found.bits = data[0] | (uint32_t)data[1] << 8 | (uint32_t)data[2] << 16 |
                (uint32_t)data[3] << 24;
   return found.number;
@@ -197,5 +196,5 @@ static float float32_at(const uint8_t *data) {
   'bin_i16': _BIN.format(
     kind='i16', read='(float)(int16_t)(edges[2 * i] | edges[2 * i + 1] << 8)'
   ),
-  'bin_f32': _BIN.format(kind='f32', read='float32_at(edges + 4 * i)'),
+  'bin_f32': _BIN.format(kind='f32', read='single_at(edges, i)'),
 }
