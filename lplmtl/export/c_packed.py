@@ -8,16 +8,17 @@ is the float32 of IEEE 754, without excess precision.
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from lplmtl import columns as raw
-from lplmtl.compression import reference
+from lplmtl.compression import device_tables, reference
 from lplmtl.compression.packing import Packed
-from lplmtl.export import c_files, c_packed_layers, c_packed_rows, c_text
+from lplmtl.export import c_files, c_packed_layers, c_packed_rows, c_text, rows
 from lplmtl.storage import files
+from lplmtl.tables import Tables
 
 
 def write(
@@ -45,17 +46,18 @@ def write(
   """
   c_files.check_name(name)
   expected = reference.score(packed, columns)
-  members = c_packed_rows.members(packed)
-  rows = [
+  tables = device_tables.checked(packed.tables)
+  members = c_packed_rows.members(tables)
+  declared = [
     c_files.member(f'{kind}{member};', repr(column))
     for (kind, column), member in members.items()
   ]
   sizes = {task: x.shape[1] for task, x in expected.items()}
   sources = {
-    f'{name}.h': c_files.header(name, rows, sizes, 'Logits, or numbers.'),
-    f'{name}.c': _source(name, packed, sizes),
+    f'{name}.h': c_files.header(name, declared, sizes, 'Logits, or numbers.'),
+    f'{name}.c': _source(name, packed, tables, sizes),
     f'{name}_test.c': c_files.self_test(
-      name, _literals(packed, columns), expected, tolerance='0'
+      name, _literals(members, columns), expected, tolerance='0'
     ),
   }
   for file, text in sources.items():
@@ -63,10 +65,12 @@ def write(
   return [folder / file for file in sources]
 
 
-def _literals(packed: Packed, columns: Mapping[Any, Any]) -> list[list[str]]:
+def _literals(
+  members: Iterable[tuple[str, Any]], columns: Mapping[Any, Any]
+) -> list[list[str]]:
   """Returns the initialisers of raw rows."""
   found = []
-  for kind, column in c_packed_rows.members(packed):
+  for kind, column in members:
     values = list(columns[column])
     if kind == c_packed_rows.TEXT:
       found.append([c_text.string(raw.text_of(value)) for value in values])
@@ -76,9 +80,12 @@ def _literals(packed: Packed, columns: Mapping[Any, Any]) -> list[list[str]]:
   return [list(row) for row in zip(*found, strict=True)]
 
 
-def _source(name: str, packed: Packed, sizes: Mapping[str, int]) -> str:
-  encode = c_packed_rows.source(name, packed)
-  layers = c_packed_layers.source(name, packed, sizes)
+def _source(
+  name: str, packed: Packed, tables: Tables, sizes: Mapping[str, int]
+) -> str:
+  shapes = {key: x.shape[1] for key, x in rows.features(tables).items()}
+  encode = c_packed_rows.source(name, packed, tables)
+  layers = c_packed_layers.source(name, packed, sizes, shapes['numeric'])
   helpers = c_packed_rows.HELPERS | c_packed_layers.HELPERS
   used = c_files.used(helpers, encode + layers)
   # Counts, kinds and formats have become code.
@@ -87,9 +94,6 @@ def _source(name: str, packed: Packed, sizes: Mapping[str, int]) -> str:
     for key, array in packed.sections.items()
     if re.search(rf'\b{key}\b', encode + layers)
   ]
-  tables = packed.tables
-  assert tables is not None
-  num_ids, num_numbers = len(tables.num_categories), num_inputs(packed)
   include = '#include <math.h>\n' if 'log1pf' in encode else ''
   return f"""#include "{name}.h"
 {include}
@@ -102,18 +106,11 @@ def _source(name: str, packed: Packed, sizes: Mapping[str, int]) -> str:
 {encode}
 {layers}
 int {name}_predict(const {name}_row *row, {name}_prediction *found) {{
-  uint16_t ids[{max(num_ids, 1)}];
-  float numbers[{max(num_numbers, 1)}];
+  uint16_t ids[{max(shapes['categories'], 1)}];
+  float numbers[{max(shapes['numeric'], 1)}];
   const int problem = encode(row, ids, numbers);
   if (problem) return problem;
   run(ids, numbers, found);
   return 0;
 }}
 """
-
-
-def num_inputs(packed: Packed) -> int:
-  """Returns how many numbers and flags a row is encoded as."""
-  tables = packed.tables
-  assert tables is not None
-  return len(tables.numbers) + len(set(tables.flags.values()))

@@ -47,15 +47,18 @@ _READ = {
 _READ_SCALE = {8: 'scale8_at', 16: 'half_at', 32: 'single_at'}
 
 
-def source(name: str, packed: Packed, sizes: Mapping[str, int]) -> str:
+def source(
+  name: str, packed: Packed, sizes: Mapping[str, int], num_numbers: int
+) -> str:
   """Returns the function `run`, which calls some of HELPERS.
 
   Args:
     name: the beginning of all public names.
     packed: a model that `compression.reference` scores.
     sizes: `{task: K}`.
+    num_numbers: numbers and flags that a row is encoded as.
   """
-  layers = _Layers(packed)
+  layers = _Layers(packed, num_numbers)
   outputs = c_text.identifiers(sizes)
   for task in sizes:
     layers.tower(task, f'found->{outputs[task]}')
@@ -81,7 +84,7 @@ def source(name: str, packed: Packed, sizes: Mapping[str, int]) -> str:
 class _Layers:
   """Collects the lines of a model, layer by layer."""
 
-  def __init__(self, packed: Packed):
+  def __init__(self, packed: Packed, num_numbers: int):
     self.lines: list[str] = []
     self.arrays: dict[str, int] = {}
     self._params = packing.unpack(packed)
@@ -89,9 +92,7 @@ class _Layers:
     table = self._places[_table(self._places)]
     self._table, self._width = table, table.leaf.shape[1]
     self._columns = len(table.leaf.sizes)
-    tables = packed.tables
-    assert tables is not None
-    self._numbers = len(tables.numbers) + len(set(tables.flags.values()))
+    self._numbers = num_numbers
     self._trunk = self._cross()
     for i in range(len(self._params.get('bottom', {}))):
       self._trunk = self._dense(f'bottom/layer_{i}', self._trunk, relu=True)

@@ -9,14 +9,13 @@ from lplmtl.compression import device_tables
 from lplmtl.compression.packing import Packed
 from lplmtl.export import c_helpers, c_text
 from lplmtl.export.reader import canonical, is_number, missing_numbers
+from lplmtl.tables import Tables
 
 TEXT, NUMBER = 'const char *', 'float '
 
 
-def members(packed: Packed) -> dict[tuple[str, Any], str]:
+def members(tables: Tables) -> dict[tuple[str, Any], str]:
   """Returns the members of a row, `{(type, column): identifier}`."""
-  tables = packed.tables
-  assert tables is not None
   labels = {
     (TEXT, n): f'{n}_category' if n in tables.numerics else n
     for n in tables.vocabularies
@@ -31,9 +30,9 @@ def number(value: Any) -> float:
   return float(text) if is_number(text) else float('nan')
 
 
-def source(name: str, packed: Packed) -> str:
+def source(name: str, packed: Packed, tables: Tables) -> str:
   """Returns the function `encode`, which calls some of HELPERS."""
-  categories, numbers = _categories(packed), _numbers(packed)
+  categories, numbers = _categories(packed, tables), _numbers(packed, tables)
   body = '\n'.join([*categories, *numbers])
   locals_ = ['  uint32_t h;'] * bool(categories)
   locals_ += ['  float x;'] * bool(numbers)
@@ -51,21 +50,18 @@ def source(name: str, packed: Packed) -> str:
   )
 
 
-def _first_ids(packed: Packed) -> list[int]:
+def _first_ids(tables: Tables) -> list[int]:
   """Returns the row of the embeddings where each column begins."""
-  assert packed.tables is not None
-  ends = itertools.accumulate(packed.tables.num_categories)
-  return [0, *ends]
+  return [0, *itertools.accumulate(tables.num_categories)]
 
 
-def _categories(packed: Packed) -> list[str]:
+def _categories(packed: Packed, tables: Tables) -> list[str]:
   """Returns the lines that look up the ids of categories."""
-  sections, tables = packed.sections, packed.tables
-  assert tables is not None
+  sections = packed.sections
   lines, place, byte = [], 0, 0
   has_starts = 'starts' in sections
   counts = sections.get('counts', np.zeros(0, np.uint8)).tolist()
-  named, firsts = members(packed), _first_ids(packed)
+  named, firsts = members(tables), _first_ids(tables)
   for i, column in enumerate(tables.vocabularies):
     count = counts[i]
     hashes = device_tables.category(tables, column, packed.hash_bits).hashes
@@ -85,12 +81,10 @@ def _categories(packed: Packed) -> list[str]:
   return lines
 
 
-def _numbers(packed: Packed) -> list[str]:
+def _numbers(packed: Packed, tables: Tables) -> list[str]:
   """Returns the lines that bin and scale numbers."""
-  sections, tables = packed.sections, packed.tables
-  assert tables is not None
-  named, first = members(packed), len(tables.vocabularies)
-  firsts = _first_ids(packed)
+  sections, firsts = packed.sections, _first_ids(tables)
+  named, first = members(tables), len(tables.vocabularies)
   bins, scaled, flag, fills, byte, used = 0, 0, len(tables.numbers), 0, 0, 0
   lines = []
   for i, (column, scaler) in enumerate(tables.numerics.items()):
