@@ -87,8 +87,8 @@ def share_at(step: Any, share: float, begin: int, end: int) -> Array:
     >>> [round(float(share_at(t, 0.8, 0, 100)), 3) for t in (0, 25, 50, 100)]
     [0.0, 0.463, 0.7, 0.8]
   """
-  progress = (jnp.asarray(step, jnp.float32) - begin) / (end - begin)
-  return share * (1 - (1 - jnp.clip(progress, 0, 1)) ** 3)
+  rise = optax.polynomial_schedule(0.0, share, 3, end - begin, begin)
+  return jnp.asarray(rise(step))
 
 
 def gradual(
