@@ -91,6 +91,19 @@ def test_tasks_rank_what_their_gradient_reaches(params):
   assert np.isfinite(top).all(axis=(1, 2, 3)).tolist() == [False, True, False]
 
 
+def test_seeds_share_their_program(num_compiled):
+  model = contracts.architectures(encoder=contracts.encoder())['shared_bottom']
+  seeds = [
+    contracts.random_params(model, ROWS.features, seed=i) for i in (0, 1)
+  ]
+
+  def saliencies(seed):
+    disparse.saliencies(model.clone(), seeds[seed], ROWS)
+
+  assert num_compiled(saliencies, 0) > 0
+  assert num_compiled(saliencies, 1) == 0
+
+
 def test_sparse_training_keeps_the_zeros():
   model = contracts.architectures(encoder=contracts.encoder())['shared_bottom']
   params = contracts.random_params(model, ROWS.features)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _checks
-from lplmtl.compression import calibration, leaves, sparsity
+from lplmtl.compression import calibration, leaves, programs, sparsity
 from lplmtl.types import Array, Batch, PyTree
 
 Criterion = Literal['sensitivity', 'taylor', 'magnitude']
@@ -108,7 +108,7 @@ def saliencies(
   calibration.check_criterion(criterion, get_args(Criterion))
   batch = calibration.read(model, params, batch)
   weights = sparsity.matrices(params, chosen)
-  slopes = _slopes(model, params, batch, batch_size, list(weights))
+  slopes = _slopes(model, params, batch, batch_size, tuple(weights))
   if not all(np.isfinite(x).all() for x in slopes.values()):
     raise ValueError(
       'the gradients on the calibration rows are not finite: check the '
@@ -134,7 +134,7 @@ def _slopes(
   params: PyTree,
   batch: Batch,
   batch_size: int,
-  names: list[str],
+  names: tuple[str, ...],
 ) -> dict[str, Array]:
   """Returns `sum_b |dL_k/dw|` by matrix, `[T, ...]`."""
   num_rows = _checks.num_rows(batch.features)
@@ -144,6 +144,13 @@ def _slopes(
     lambda x: x[: num_batches * size].reshape(num_batches, size, *x.shape[1:]),
     batch,
   )
+  return programs.of(_sum_slopes, model, names)(params, batches)
+
+
+def _sum_slopes(
+  model: Any, names: tuple[str, ...], params: PyTree, batches: Batch
+) -> dict[str, Array]:
+  """Returns what `_slopes` does, of `[batches, rows, ...]`."""
 
   def add(sums: dict[str, Array], rows: Batch) -> Any:
     jacobian = jax.jacrev(lambda p: calibration.losses_of(model, p, rows))
@@ -155,7 +162,7 @@ def _slopes(
     name: jnp.zeros((len(model.tasks), *named[name].shape), jnp.float32)
     for name in names
   }
-  return jax.jit(lambda batches: jax.lax.scan(add, zeros, batches)[0])(batches)
+  return jax.lax.scan(add, zeros, batches)[0]
 
 
 def _masks(scores: dict[str, np.ndarray], share: float) -> dict[str, Any]:

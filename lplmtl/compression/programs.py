@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-# One model needs three: two for its sensitivities, one to round its parameters.
+# One model needs six: two for its sensitivities, one to round its parameters,
+# two to prune units, one to prune weights.
 _MAX_PROGRAMS = 16
 
 
