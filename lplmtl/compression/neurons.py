@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl.compression import calibration, leaves, unit_search, units
+from lplmtl.compression import (
+  calibration,
+  leaves,
+  programs,
+  sparsity,
+  unit_search,
+  units,
+)
 from lplmtl.types import Array, Batch, PyTree
 
 Criterion = Literal['taylor', 'norm']
@@ -101,11 +108,7 @@ def prune_seeds(
   Raises:
     ValueError: there are no seeds, or as for `prune`.
   """
-  if isinstance(share, bool) or not 0 < share < 1:
-    raise ValueError(
-      'share must be a number above 0 and below 1, the share of units that go '
-      f'(1 would prune everything); found {share!r}'
-    )
+  sparsity.check_share(share, 'units that go', least_is_out=True)
   if not seeds:
     raise ValueError('expected the parameters of at least one seed, found none')
   layers, scored = _scored(model, seeds, batch, criterion, chosen)
@@ -118,13 +121,15 @@ def prune_seeds(
     for name, numbers in _choose(layers, scores, share).items()
   }
   rows = jax.tree.map(lambda x: x[:256], batch.features)
-  before, after, new = _predictor(model), None, []
+  new = []
   for i, params in enumerate(seeds):
     kept = {name: numbers[i] for name, numbers in all_kept.items()}
     smaller, small = units.remove(model, params, layers, kept)
-    after = after or _predictor(smaller)
     masked = units.mask(params, layers, kept)
-    _check_equal(before(masked, rows), after(small, rows))
+    _check_equal(
+      programs.of(_predict, model)(masked, rows),
+      programs.of(_predict, smaller)(small, rows),
+    )
     new.append(small)
   return smaller, new
 
@@ -279,9 +284,8 @@ def _choose(
   }
 
 
-def _predictor(model: Any) -> Any:
-  """Returns a compiled `(params, features) -> predictions`."""
-  return jax.jit(lambda p, x: model.apply({'params': p}, x)[0])
+def _predict(model: Any, params: PyTree, features: PyTree) -> PyTree:
+  return model.apply({'params': params}, features)[0]
 
 
 def _check_equal(masked: PyTree, pruned: PyTree) -> None:

@@ -54,13 +54,15 @@ def largest(scores: Array, share: Any) -> Array:
   return stay.reshape(scores.shape)
 
 
-def check_share(share: Any, least_is_out: bool = False) -> None:
-  """Raises ValueError unless a share of zeros is in [0, 1), or in (0, 1)."""
+def check_share(
+  share: Any, of: str = 'zeros', *, least_is_out: bool = False
+) -> None:
+  """Raises ValueError unless a share is in [0, 1), or in (0, 1)."""
   is_number = isinstance(share, int | float | np.number)
   is_number = is_number and not isinstance(share, bool)
   if not is_number or not 0 <= share < 1 or (least_is_out and share == 0):
     range_ = 'above 0 and below 1' if least_is_out else 'from 0 to below 1'
     raise ValueError(
-      f'share must be a number {range_}, the share of zeros (1 would prune '
+      f'share must be a number {range_}, the share of {of} (1 would prune '
       f'everything); found {share!r}'
     )
