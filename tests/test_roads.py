@@ -119,6 +119,19 @@ def test_what_is_scored_is_what_is_packed(course):
     assert outputs.shape == (2, len(course.data.test.labels[task]), 1)
 
 
+@pytest.mark.parametrize('bits', [4, 8])
+@pytest.mark.parametrize('share', [0.4, 0.5, 0.6])
+def test_zeros_and_the_others_fit(bits, share, course):
+  scheme = dataclasses.replace(SCHEME, bits=bits)
+  model, seeds = course.trained
+  whole = targets.Target(course, 0, scheme).num_bytes(model, seeds[0])
+  target = targets.Target(course, round(share * whole), scheme)
+  ready = roads.ROADS['ple by disparse'](target)
+  for one, params in zip(ready.models, ready.seeds, strict=True):
+    parts = courses.sparse(target.parts(one, params), params, scheme)
+    assert 0.98 * target.budget < sum(parts.values()) <= target.budget
+
+
 def test_sparse_bytes_are_masks_and_values():
   params = {'kernel': np.eye(8, dtype=np.float32), 'bias': np.ones(3)}
   found = courses.sparse({'weights': 1, 'biases': 12}, params, SCHEME)
