@@ -1,5 +1,6 @@
 """What a network must fit, and the sizes of those that do."""
 
+import bisect
 import dataclasses
 import functools
 import itertools
@@ -109,15 +110,12 @@ def largest(
   Raises:
     BudgetError: not even those of the first do.
   """
-  low, high = ends
-  smallest = num_bytes(low)
+  first, last = ends
+  smallest = num_bytes(first)
   if smallest > budget:
     raise too_small(budget, smallest)
-  while low < high:
-    middle = (low + high + 1) // 2
-    fits = num_bytes(middle) <= budget
-    low, high = (middle, high) if fits else (low, middle - 1)
-  return low
+  larger = range(first + 1, last + 1)
+  return first + bisect.bisect_right(larger, budget, key=num_bytes)
 
 
 def too_small(budget: int, smallest: int) -> merging.BudgetError:
