@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -92,18 +91,19 @@ def by_gates(target: Target) -> Ready:
 def by_neurons(target: Target) -> Ready:
   """Removes a fifth of the units again and again, until the rest fits."""
   course = target.course
+  size = target.num_bytes(course.model(targets.sized(course.config, 1)))
+  if size > target.budget:  # before anything is trained
+    raise targets.too_small(target.budget, size)
   widths = targets.widths(course.config)
-  _check_reach(target, course.model(targets.sized(course.config, 1)))
-  total = sum(widths)
-  for rounds in itertools.count():
+  rounds, total = 0, sum(widths)
+  while total >= len(widths):
     model, seeds = _narrowed(course, rounds)
     size = target.num_bytes(model, seeds[0])
     if size <= target.budget:
-      return Ready([model] * len(seeds), list(seeds))
+      return Ready([model] * len(seeds), seeds)
+    rounds += 1
     total -= max(1, round(_ROUND * total))
-    if total < len(widths):
-      raise targets.too_small(target.budget, size)
-  raise AssertionError
+  raise targets.too_small(target.budget, size)
 
 
 def by_magnitude(target: Target) -> Ready:
@@ -188,9 +188,3 @@ def _zeros(target: Target) -> float:
   if share > _MOST_ZEROS:
     raise targets.too_small(target.budget, least)
   return max(share, 1 / total)
-
-
-def _check_reach(target: Target, smallest: Any) -> None:
-  size = target.num_bytes(smallest)
-  if size > target.budget:
-    raise targets.too_small(target.budget, size)
