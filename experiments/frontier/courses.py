@@ -153,11 +153,11 @@ def train(
       validation=course.data.validation if has_choice else None,
       batch_size=config.batch_size,
       num_epochs=num_epochs,
-      start=_stack([start[i] for i in places]) if start else None,
+      start=dense.stack([start[i] for i in places]) if start else None,
     )
     params = jax.device_get(fitted.params)
     for number, place in enumerate(places):
-      found[place] = jax.tree.map(lambda x, i=number: x[i], params)
+      found[place] = dense.seed(params, number)
   return found
 
 
@@ -228,11 +228,11 @@ def score(
     ]
   outputs: list[Any] = [None] * len(models)
   for places in _groups(models):
-    params = _stack([rounded[i] for i in places])
+    params = dense.stack([rounded[i] for i in places])
     both = dense.predict(models[places[0]], params, course.data)
     for number, place in enumerate(places):
-      outputs[place] = jax.tree.map(lambda x, i=number: x[i], both)
-  validation, test = _stack(outputs)
+      outputs[place] = dense.seed(both, number)
+  validation, test = dense.stack(outputs)
   first, params = models[0], rounded[0]
   if isinstance(first, low_rank.LowRank):  # products of factors are no work
     first, params = low_rank.multiply(first, params)
@@ -257,7 +257,3 @@ def _groups(models: Sequence[Any]) -> list[list[int]]:
     else:
       groups.append([place])
   return groups
-
-
-def _stack(trees: Sequence[PyTree]) -> PyTree:
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)

@@ -4,7 +4,7 @@ What a frontier is compared with, and what teaches its families.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -168,7 +168,7 @@ def _stored(trained: Trained, form: str) -> Scored:
     )
     packed.append(packing.pack(frozen, trained.data.tables))
     rounded.append(quantization.thaw(frozen))
-  params = jax.tree.map(lambda *seeds: np.stack(seeds), *rounded)
+  params = stack(rounded)
   validation, test = predict(trained.model, params, trained.data)
   return Scored(
     [one.num_bytes for one in packed],
@@ -186,10 +186,14 @@ def _outputs(
   features = getattr(data, split).features
   num_seeds = len(jax.tree.leaves(params)[0])
   seeds = [seed(params, number) for number in range(num_seeds)]
-  found = lessons.predict(model, seeds, features)
-  return jax.tree.map(lambda *outputs: np.stack(outputs), *found)
+  return stack(lessons.predict(model, seeds, features))
 
 
 def seed(params: PyTree, number: int) -> PyTree:
-  """Returns the parameters of one of the S seeds, `[S, ...]`."""
+  """Returns what one of S seeds has of `[S, ...]`, such as its parameters."""
   return jax.tree.map(lambda x: np.asarray(x)[number], params)
+
+
+def stack(seeds: Sequence[PyTree]) -> PyTree:
+  """Returns `[S, ...]` of S seeds."""
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *seeds)

@@ -104,7 +104,7 @@ def scored(found: compression.Compressed, data: Data) -> Scored:
   """
   small = recoded(data, found.tables)
   validation, test = dense.predict(found.model, found.params, small)
-  first = jax.tree.map(lambda x: x[0], found.params)
+  first = dense.seed(found.params, 0)
   return Scored(
     [found.num_bytes] * len(found.packed),  # type: ignore[arg-type]
     found.parts,
