@@ -1,4 +1,4 @@
-"""What all programs in C99 share: a header, and a self-test. NumPy only."""
+"""What all programs in C99 share: a header, and a self-test."""
 
 import re
 from collections.abc import Mapping, Sequence

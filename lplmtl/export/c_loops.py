@@ -1,4 +1,4 @@
-"""Loops over the numbers of values, in C99. NumPy only."""
+"""Loops over the numbers of values, in C99."""
 
 import string as letters
 from collections.abc import Sequence

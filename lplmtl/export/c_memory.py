@@ -1,4 +1,4 @@
-"""Where the values of a program lie in memory while it runs. NumPy only."""
+"""Where the values of a program lie in memory while it runs."""
 
 import itertools
 import math

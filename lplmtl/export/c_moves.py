@@ -1,4 +1,4 @@
-"""Products, look-ups and copies as C99. NumPy only."""
+"""Products, look-ups and copies as C99."""
 
 import math
 from collections.abc import Sequence

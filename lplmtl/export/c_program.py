@@ -1,4 +1,4 @@
-"""The operations of a program as C99. NumPy only."""
+"""The operations of a program as C99."""
 
 from lplmtl.export import c_loops, c_memory, c_moves
 from lplmtl.export.c_loops import Values

@@ -1,4 +1,4 @@
-"""Raw rows as a struct, and the C99 code that encodes one. NumPy only."""
+"""Raw rows as a struct, and the C99 code that encodes one."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""The self-test of a program in C99. NumPy only."""
+"""The self-test of a program in C99."""
 
 from collections.abc import Sequence
 from typing import Any

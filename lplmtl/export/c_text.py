@@ -1,4 +1,4 @@
-"""C99 source text: identifiers, numbers and arrays. NumPy only."""
+"""C99 source text: identifiers, numbers and arrays."""
 
 import re
 import textwrap

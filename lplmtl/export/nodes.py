@@ -1,8 +1,8 @@
-"""The intermediate form: a graph of about thirty operations on one row.
+"""The intermediate form: a graph of some 45 operations on one row.
 
 Functions that make nodes keep the graph small as they go: what depends on
 constants only becomes a constant, by the NumPy functions of `reader`, and
-operations that change nothing disappear. NumPy only.
+operations that change nothing disappear.
 """
 
 import dataclasses

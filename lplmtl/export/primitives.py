@@ -54,8 +54,8 @@ _REDUCTIONS = {
   'reduce_min': 'min',
 }
 _SAME = (
-  'stop_gradient', 'copy', 'copy_p', 'optimization_barrier',
-  'sharding_constraint', 'pvary',
+  'stop_gradient', 'copy', 'optimization_barrier', 'sharding_constraint',
+  'pvary',
 )  # fmt: skip
 
 
@@ -310,7 +310,6 @@ _RULES: dict[str, Rule] = {
   'reduce_precision': _reduce_precision,
   'reshape': _reshape,
   'squeeze': _reshape,
-  'expand_dims': _reshape,
   'broadcast_in_dim': _broadcast,
   'transpose': _transpose,
   'concatenate': _concatenate,

@@ -1,4 +1,4 @@
-"""Encoder tables as plain data, for programs that encode raw rows. NumPy only.
+"""Encoder tables as plain data, for programs that encode raw rows.
 
 What is missing, unseen or merged means the same as in `lplmtl.tables`.
 """
