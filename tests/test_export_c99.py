@@ -1,5 +1,7 @@
 """Programs in C99: they compile without a warning, and agree with NumPy."""
 
+import pathlib
+import re
 import shutil
 import subprocess
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 import lplmtl
-from lplmtl import export, tables
+from lplmtl import export, tables, tasks
 from lplmtl.export import c99, c_files, c_rows, c_text, reader, rows, vectors
 from tests import contracts
 from tests.test_export import BINNED, EVERY_KIND, MODELS, Own
@@ -169,6 +171,22 @@ def test_arrays_and_modules_of_ones_own(tmp_path):
   params = contracts.random_params(model, x)
   c99.write(tmp_path, export.trace(model, params, x), name='own')
   assert 'float x[3];' in (tmp_path / 'own.h').read_text()
+  check(tmp_path)
+
+
+def test_the_example_of_the_readme(tmp_path):
+  text = (pathlib.Path(c99.__file__).parent / 'README.md').read_text()
+  (code,) = re.findall(r'```c\n(.*?)```', text, re.DOTALL)
+  include, body = code.split('\n\n', 1)
+  fitted = tables.fit({'city': ['Oslo', 'Rome']}, {'age': [30, 40]})
+  encoder = lplmtl.TabularEncoder(fitted.num_categories, 2)
+  model = lplmtl.SharedBottom((tasks.binary('buys'),), encoder)
+  features = rows.features(fitted)
+  params = contracts.random_params(model, features)
+  c99.write(tmp_path, export.trace(model, params, features), fitted)
+  used = 'return problem || !(found.buys[0] > 0 && found.buys[0] < 1);'
+  main = f'{include}\nint main(void) {{\n{body}\n{used}\n}}\n'
+  (tmp_path / 'model_test.c').write_text(main)
   check(tmp_path)
 
 
