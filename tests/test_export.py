@@ -12,7 +12,7 @@ import pytest
 
 import lplmtl
 from lplmtl import checkpoint, compression, export, tables, tasks
-from lplmtl.export import meanings, nodes, numpy_form, reader, rows
+from lplmtl.export import meanings, nodes, numpy_form, reader, rows, vectors
 from tests import contracts
 from tests.golden import write as golden
 
@@ -265,6 +265,18 @@ def test_rows_that_cannot_be_read(column, values, message):
   raw = {'city': ['Oslo'], 'age': [1.0], column: values}
   with pytest.raises(ValueError, match=message):
     reader.encode(rows.to_data(fitted), raw)
+
+
+def test_rows_to_test_with_take_every_turn():
+  """On both sides of all edges, missing, unseen, and far away."""
+  encoding = rows.to_data(_tables(num_bins=4))
+  columns = vectors.of_encoding(encoding, 100)
+  assert {'Oslo', ' Oslo ', 'never seen', None} <= set(columns['city'])
+  age = next(c for c in encoding['numbers'] if c['name'] == 'age')
+  assert None in columns['age'] and set(age['edges']) & set(columns['age'])
+  numbers = np.array([x for x in columns['age'] if x is not None])
+  assert np.abs((numbers - age['mean']) / age['std']).max() >= 20
+  assert len(np.unique(np.digitize(numbers, age['edges']))) == 4
 
 
 def test_views_are_found():

@@ -7,6 +7,9 @@ import numpy as np
 
 from lplmtl.export.reader import canonical
 
+_FAR = 20  # standard deviations
+_MAX_LOG = 80  # exp(80) is 5e34: packed models hold raw numbers as float32
+
 
 def of_encoding(
   encoding: Mapping[str, Any], num_rows: int = 64, seed: int = 0
@@ -38,8 +41,10 @@ def of_encoding(
   for column in encoding['numbers']:
     mean, std = column['mean'], column['std']
     some = mean + std * rng.normal(size=num_rows) * 2
+    # Further out, rounding of scores moves probabilities by more than 1e-5.
+    some[3:5] = mean + std * _FAR * np.array([-1, 1])[: len(some[3:5])]
     if column['log']:
-      some = np.sign(some) * np.expm1(np.abs(some))
+      some = np.sign(some) * np.expm1(np.minimum(np.abs(some), _MAX_LOG))
     values: list[Any] = some.tolist()
     for i, edge in enumerate(column['edges'][: num_rows // 4]):
       below = float(np.nextafter(edge, -np.inf))
