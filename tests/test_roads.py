@@ -140,10 +140,11 @@ def test_sparse_bytes_are_masks_and_values():
 
 def test_equal_models_train_as_one_population(course, monkeypatch):
   """The others by themselves, and all from their own parameters."""
-  calls = []
+  calls, asked = [], []
 
   def fit(keys, model, optimizer, balancer, data, **options):
     calls.append((model, len(keys), options['start']))
+    asked.append((optimizer, options['validation']))
     start = options['start']
     return type('Result', (), {'params': jax.tree.map(lambda x: x + 1, start)})
 
@@ -154,6 +155,11 @@ def test_equal_models_train_as_one_population(course, monkeypatch):
   assert [(model, count) for model, count, _ in calls] == [('a', 2), ('b', 1)]
   assert calls[0][2]['x'].tolist() == [[0], [2]]
   assert [int(one['x'][0]) for one in found] == [1, 2, 3]
+  assert asked[0][1] is course.data.validation
+  # What becomes sparse is that of the last epoch.
+  TRAIN(course, ['a'], seeds[:1], 2, change=lambda _, num_steps: num_steps)
+  num_rows = course.data.facts['rows']['train']
+  assert asked[-1] == (2 * (num_rows // course.config.batch_size), None)
 
 
 def test_forms_differ_from_the_first_in_one_respect():
@@ -172,7 +178,7 @@ def teacher(course):
   }
   config = dataclasses.replace(course.config, num_seeds=3)
   network = dense.Trained('ple', config, None, None, data)
-  return Teacher(network, {}, {NETWORK: outputs, TREES: {}}, outputs, {}, {})
+  return Teacher(network, {}, {NETWORK: outputs, TREES: {}}, outputs, {})
 
 
 def _plan(teacher, family):

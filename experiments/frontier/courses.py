@@ -99,13 +99,6 @@ class Course:
     return folded[0][0], [params for _, params in folded]
 
 
-def unchanged(
-  optimizer: optax.GradientTransformation, num_steps: int
-) -> optax.GradientTransformation:
-  """The Change of most roads."""
-  return optimizer
-
-
 def train(
   course: Course,
   models: Sequence[Any],
@@ -114,7 +107,7 @@ def train(
   *,
   rate: float = RATE,
   scheme: Scheme | None = None,
-  change: Change = unchanged,
+  change: Change | None = None,
 ) -> list[PyTree]:
   """Trains a model per seed, of which equal ones are one population.
 
@@ -130,7 +123,7 @@ def train(
     num_epochs: of training.
     rate: the learning rate at the first step.
     scheme: to round parameters by while training; None does not round.
-    change: of the optimiser.
+    change: of the optimiser, if any.
 
   Returns:
     The parameters of each seed.
@@ -140,14 +133,16 @@ def train(
   optimizer = build.make_optimizer(
     dataclasses.replace(config, learning_rate=rate), num_epochs * num_steps
   )
-  has_choice = not course.is_taught and change is unchanged
+  if change:
+    optimizer = change(optimizer, num_epochs * num_steps)
+  has_choice = not course.is_taught and change is None
   found: list[Any] = [None] * len(models)
   for places in _groups(models):
     model = models[places[0]]
     fitted = training.fit(
       jax.vmap(jax.random.key)(np.array(places) + config.seed),
       quantization.Quantized(model, scheme) if scheme else model,
-      change(optimizer, num_epochs * num_steps),
+      optimizer,
       build.make_balancer(config, course.tasks, num_steps),
       course.train,
       validation=course.data.validation if has_choice else None,

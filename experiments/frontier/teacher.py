@@ -43,7 +43,6 @@ class Teacher(NamedTuple):
       the tasks that LightGBM can learn, for the training rows.
     train: `{task: [N, K]}`, the outputs of all together for the training rows.
     held_out: likewise, for the validation rows.
-    validation: `{task: value}`, its primary metrics there.
   """
 
   network: Trained
@@ -51,7 +50,6 @@ class Teacher(NamedTuple):
   alone: dict[str, dict[str, np.ndarray]]
   train: dict[str, np.ndarray]
   held_out: dict[str, np.ndarray]
-  validation: dict[str, float]
 
   @property
   def inputs(self) -> dict[str, Any]:
@@ -110,7 +108,7 @@ def make(
     f'teacher: {len(network.seeds)} seeds of {network.name}{helped}: on '
     f'validation {shown}'
   )
-  return Teacher(network, trees, members, train, held_out, validation)
+  return Teacher(network, trees, members, train, held_out)
 
 
 def _boosted(

@@ -36,13 +36,13 @@ class Ready(NamedTuple):
   Attributes:
     models: of each seed.
     seeds: their parameters; None if they are drawn.
-    change: of the optimiser.
+    change: of the optimiser, if any.
     is_sparse: whether zeros are left out of what is stored.
   """
 
   models: list[Any]
   seeds: list[PyTree] | None = None
-  change: Change = courses.unchanged
+  change: Change | None = None
   is_sparse: bool = False
 
 
@@ -131,13 +131,12 @@ def by_disparse(target: Target) -> Ready:
     )
     for params in seeds
   ]
-
-  def change(
-    optimizer: optax.GradientTransformation, num_steps: int
-  ) -> optax.GradientTransformation:
-    return magnitude.keep_zeros(optimizer)
-
-  return Ready([model] * len(seeds), pruned, change, is_sparse=True)
+  return Ready(
+    [model] * len(seeds),
+    pruned,
+    lambda optimizer, _: magnitude.keep_zeros(optimizer),
+    is_sparse=True,
+  )
 
 
 def low_ranks(target: Target) -> Ready:
