@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ class Grower(NamedTuple):
   gains: dict[Split, float]
   seed: int
 
-  def sides(self, split: str, pool: Many[Split]) -> np.ndarray:
+  def sides(self, split: str, pool: Sequence[Split]) -> np.ndarray:
     """Returns `[P, N]` bool of the rows of train, validation or test."""
     return growing.sides(self.inputs.codes[split], self.ranks, pool)
 
@@ -53,7 +53,7 @@ def grower(rows: Inputs, todo: Targets, seed: int) -> Grower:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Sequence:
+class TreeSequence:
   """Trees that were grown one after the other.
 
   Attributes:
@@ -132,7 +132,7 @@ class Sequence:
 
 def grow(
   given: Grower, size: int, leaves: int, is_slow: bool, rounds: int
-) -> Sequence:
+) -> TreeSequence:
   """Grows a sequence.
 
   Args:
@@ -157,7 +157,7 @@ def grow(
     given.seed,
   )
   joined = inputs.distinct(given.todo, given.sides('train', pool))
-  return Sequence(pool, leaves, rows, *joined)
+  return TreeSequence(pool, leaves, rows, *joined)
 
 
 def _pool(given: Grower, size: int) -> list[Split]:
@@ -186,7 +186,7 @@ def _pool(given: Grower, size: int) -> list[Split]:
   return sorted(found)
 
 
-def _bytes(given: Grower, column: int, cuts: Many[int]) -> float:
+def _bytes(given: Grower, column: int, cuts: Sequence[int]) -> float:
   """Estimates the bytes of the tables for a column that is cut at some ranks.
 
   A category column has a count and a seed, and for each value outside the
@@ -199,7 +199,7 @@ def _bytes(given: Grower, column: int, cuts: Many[int]) -> float:
 
 
 def _full(
-  nodes: Many[int], used: Many[int], codes: np.ndarray, num_leaves: int
+  nodes: Sequence[int], used: Sequence[int], codes: np.ndarray, num_leaves: int
 ) -> tree_bytes.Tree:
   """Returns a tree of `num_leaves` leaves.
 

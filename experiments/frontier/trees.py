@@ -22,8 +22,7 @@ from experiments.frontier import drafts, inputs, sequences, sharing, tree_bytes
 from experiments.frontier.candidates import Candidate, Offer
 from experiments.frontier.drafts import Draft
 from experiments.frontier.inputs import Inputs
-from experiments.frontier.sequences import RATES, Grower
-from experiments.frontier.sequences import Sequence as Trees
+from experiments.frontier.sequences import RATES, Grower, TreeSequence
 from lplmtl.types import Batch
 
 _POOLS = (16, 32, 64, 128, 256, 512)
@@ -160,7 +159,7 @@ def _points(
       if size <= most or not rough:  # a budget may be too small for any
         rough.append(Offer(size, measure(scores), (trees, setting)))
 
-  def refitted(trees: Trees, setting: Setting) -> Offer:
+  def refitted(trees: TreeSequence, setting: Setting) -> Offer:
     made = trees.refitted(setting.rounds, setting.bits, setting.ridge)
     model = _Model(setting, made)
     shared, packed = _pack({given.todo.task.name: (given, model)})
@@ -205,7 +204,7 @@ def _beginnings(settings: Sequence[Setting], most: int) -> list[Setting]:
 
 
 def _staged(
-  given: Grower, trees: Trees, settings: Sequence[Setting]
+  given: Grower, trees: TreeSequence, settings: Sequence[Setting]
 ) -> Iterator[tuple[Setting, np.ndarray]]:
   """Yields `[N, K]` scores of validation rows, before leaves are refitted."""
   right = given.sides('validation', trees.pool)
