@@ -91,12 +91,11 @@ def score(
   ids = sharing.recode(shared, rows.codes[split]) if shared.columns else None
   upper = sections.get('scales', np.zeros(0, '<u2')).astype('<u4') << 16
   scales, places = iter(upper.view('<f4')), dict.fromkeys(BITS, 0)
-  counts = {
-    bits: sum(
-      sum(map(np.size, _stored(m, shared))) for m in models if m.bits == bits
-    )
-    for bits in BITS
-  }
+  counts = dict.fromkeys(BITS, 0)
+  for model in models:
+    for column, of in zip(shared.columns, shared.ids, strict=True):
+      if column in model.weights:
+        counts[model.bits] += len(model.bases) * int(of.max())
   weights = {
     bits: packing.unpack(sections[f'weights{bits}'], bits, count)
     for bits, count in counts.items()
@@ -120,14 +119,6 @@ def score(
         total[k] += next(scales) * own[k][ids[place]]
     found.append(total.T + np.array([next(bases) for _ in model.bases]))
   return np.concatenate(found, axis=1).astype(np.float32)
-
-
-def _stored(model: Columns, shared: Shared) -> list[np.ndarray]:
-  return [
-    _by_id(model, column, ids)[:, 1:]
-    for column, ids in zip(shared.columns, shared.ids, strict=True)
-    if column in model.weights
-  ]
 
 
 def _by_id(model: Columns, column: int, ids: np.ndarray) -> np.ndarray:
