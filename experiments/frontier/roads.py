@@ -1,7 +1,8 @@
 """The family of roads: which way to a small network is best at equal bytes?
 
 Networks drawn at the size that fits, and those made smaller from a trained PLE,
-all trained by the same function, for as many epochs in all.
+all trained by the same function, for as many epochs in all; one more after each
+round of removing units.
 """
 
 import dataclasses
