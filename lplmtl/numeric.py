@@ -18,6 +18,8 @@ from lplmtl.columns import Column, Factor, RowError
 # can be encoded. Stacked feature crosses multiply up to four of them, and the
 # largest float32 is 3e38: 1e9 leaves room, 1e10 does not. Real data lie nearer.
 FURTHEST = 1e9
+# The largest logarithm of a count that is predicted: exp(80) is 5e34.
+MAX_LOG_RATE = 80.0
 # A relative spread below this counts as constant: rounding leaves about 1e-16.
 _CONSTANT = 1e-14
 _WORDS = {'true': 1.0, 'false': 0.0}  # as a column of 1 and 0 has been saved

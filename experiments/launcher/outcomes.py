@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from experiments.launcher import kinds, scoring
-from lplmtl import ordinal, statistics
+from lplmtl import numeric, ordinal, statistics
 from lplmtl.types import Batch, Task
 
 # A point for more rows than this adds nothing to a picture.
 MOST_POINTS = 500
 # A table of more classes cannot be read.
 MOST_CLASSES = 30
-_MAX_LOG_RATE = 80.0  # exp(80) is 5e34
 
 
 def describe(
@@ -99,7 +98,7 @@ def _numbers(
   mean, std = target.get('mean'), target.get('std')
   predicted, true = outputs.astype(np.float64), labels.astype(np.float64)
   if kind == kinds.COUNT:  # in units of the mean, of which it is the logarithm
-    predicted = np.exp(np.minimum(predicted, _MAX_LOG_RATE))
+    predicted = np.exp(np.minimum(predicted, numeric.MAX_LOG_RATE))
     centre, scale = 0.0, mean or 1.0
   else:
     centre, scale = mean or 0.0, std or 1.0

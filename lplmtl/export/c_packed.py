@@ -20,6 +20,8 @@ from lplmtl.export import c_files, c_packed_layers, c_packed_rows, c_text, rows
 from lplmtl.storage import files
 from lplmtl.tables import Tables
 
+_MEANING = 'Logits, or numbers: in the units of the labels in training.'
+
 
 def write(
   folder: pathlib.Path,
@@ -54,7 +56,7 @@ def write(
   ]
   sizes = {task: x.shape[1] for task, x in expected.items()}
   sources = {
-    f'{name}.h': c_files.header(name, declared, sizes, 'Logits, or numbers.'),
+    f'{name}.h': c_files.header(name, declared, sizes, _MEANING),
     f'{name}.c': _source(name, packed, tables, sizes),
     f'{name}_test.c': c_files.self_test(
       name, _literals(members, columns), expected, tolerance='0'

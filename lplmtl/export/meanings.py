@@ -5,11 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lplmtl import losses, ordinal
+from lplmtl import losses, numeric, ordinal
 from lplmtl.types import Array, Task
-
-# The largest logarithm of a count that is predicted: exp(80) is 5e34.
-_MAX_LOG_RATE = 80.0
 
 
 def of(
@@ -33,7 +30,7 @@ def of(
   if loss is losses.ordinal_cross_entropy:
     return ordinal.probabilities
   if loss is losses.half_poisson_deviance:
-    return lambda x: jnp.exp(jnp.minimum(x, _MAX_LOG_RATE)) * std
+    return lambda x: jnp.exp(jnp.minimum(x, numeric.MAX_LOG_RATE)) * std
   decisions = losses.binary_cross_entropy, losses.multilabel_cross_entropy
   if loss in decisions or isinstance(loss, losses.Focal):
     return jax.nn.sigmoid

@@ -22,9 +22,6 @@ from lplmtl.tabular.schema import (
 )
 from lplmtl.types import Task
 
-# The largest logarithm of a count that is predicted: exp(80) is 5e34.
-_MAX_LOG_RATE = 80.0
-
 
 def make_tasks(schema: Schema) -> tuple[Task, ...]:
   """Returns one task per target, in the schema's order.
@@ -190,7 +187,8 @@ def mean_outputs(target: Target, logits: Any) -> np.ndarray:
   elif target.kind == 'ordinal':
     values = ordinal.probabilities(values)
   elif target.kind == 'count':
-    values = np.exp(np.minimum(values, _MAX_LOG_RATE)) * scale(target)[1]
+    rates = np.exp(np.minimum(values, numeric.MAX_LOG_RATE))
+    values = rates * scale(target)[1]
   else:
     values = values * scale(target)[1] + scale(target)[0]
   return values.mean(0) if values.ndim == 3 else values
