@@ -178,3 +178,16 @@ static void buckets(const char *text, uint32_t size, int32_t *found) {
 }
 """,
 }
+
+# Reads a float32, whatever the order of bytes of the machine.
+FLOAT32 = """
+static float {head} {{
+  union {{
+    uint32_t bits;
+    float number;
+  }} found;
+{step}  found.bits = data[0] | (uint32_t)data[1] << 8 |
+               (uint32_t)data[2] << 16 | (uint32_t)data[3] << 24;
+  return found.number;
+}}
+"""

@@ -97,7 +97,7 @@ def _numbers(packed: Packed, tables: Tables) -> list[str]:
       lines.append(f'  numbers[{flag}] = x != x;')
       flag += 1
     if scaler.fill is not None:
-      lines.append(f'  if (x != x) x = single_at(fills, {fills});')
+      lines.append(f'  if (x != x) x = float32_at(fills + {4 * fills});')
       fills += 1
     # Missing and infinite numbers fail the test.
     lines.append(f'  if (!(x - x == 0)) return {first + i + 1};')
@@ -116,8 +116,8 @@ def _numbers(packed: Packed, tables: Tables) -> list[str]:
     if not scaler.only_bins:
       if scaler.log:
         lines.append('  x = x < 0 ? -log1pf(-x) : log1pf(x);')
-      at = f'single_at(scalers, {2 * scaled})'
-      std = f'single_at(scalers, {2 * scaled + 1})'
+      at = f'float32_at(scalers + {8 * scaled})'
+      std = f'float32_at(scalers + {8 * scaled + 4})'
       lines.append(f'  numbers[{scaled}] = (x - {at}) / {std};')
       scaled += 1
   return lines
@@ -169,18 +169,9 @@ static int group(int i, const uint8_t *starts, int first) {
   return count;
 }
 """,
-  'single_at': """
-static float single_at(const uint8_t *data, int k) {
-  union {
-    uint32_t bits;
-    float number;
-  } found;
-  data += 4 * k;
-  found.bits = data[0] | (uint32_t)data[1] << 8 | (uint32_t)data[2] << 16 |
-               (uint32_t)data[3] << 24;
-  return found.number;
-}
-""",
+  'float32_at': c_helpers.FLOAT32.format(
+    head='float32_at(const uint8_t *data)', step=''
+  ),
   'look_up8': _LOOK_UP.format(bits=8, read='hashes[i]'),
   'look_up16': _LOOK_UP.format(
     bits=16, read='(uint32_t)(hashes[2 * i] | hashes[2 * i + 1] << 8)'
@@ -190,5 +181,5 @@ static float single_at(const uint8_t *data, int k) {
   'bin_i16': _BIN.format(
     kind='i16', read='(float)(int16_t)(edges[2 * i] | edges[2 * i + 1] << 8)'
   ),
-  'bin_f32': _BIN.format(kind='f32', read='single_at(edges, i)'),
+  'bin_f32': _BIN.format(kind='f32', read='float32_at(edges + 4 * i)'),
 }
