@@ -5,9 +5,10 @@
 
 The model is that of a finished run, a model folder, or any folder that
 `lplmtl.checkpoint.save` wrote. Raw rows go in, probabilities come out, or
-numbers in their own unit; see lplmtl/export/README.md. report.json in --to
-lists files and bytes, among them those that `size` counts if a C compiler is
-there.
+numbers in their own unit (of --format=packed, logits); see
+lplmtl/export/README.md. report.json in --to lists files and bytes, among them
+those that `size` counts if a C compiler is there, and the largest difference to
+JAX.
 """
 
 from absl import flags
