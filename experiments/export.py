@@ -18,7 +18,7 @@ from experiments.launcher.errors import InputError
 
 FORMATS = ('c99', 'numpy', 'packed')
 
-# Other commands have flags of these names, too: a process may import both.
+# Other commands have a flag of this name, too: a process may import both.
 flags.DEFINE_string(
   'model', '', 'The folder of a run, or of a model.', allow_override=True
 )
@@ -32,9 +32,8 @@ flags.DEFINE_string(
   'name', 'model', 'Of the files, and the beginning of all names in C.'
 )
 flags.DEFINE_integer(
-  'seed', 0, 'Which of the trained seeds, counted from 0.', lower_bound=0,
-  allow_override=True,
-)  # fmt: skip
+  'seed_index', 0, 'Which of the trained seeds, counted from 0.', lower_bound=0
+)
 
 
 def main(argv: list[str]) -> None:
@@ -67,7 +66,7 @@ def main(argv: list[str]) -> None:
         parsing.path('--to', flags.FLAGS.to),
         tuple(asked),
         name=flags.FLAGS.name,
-        seed=flags.FLAGS.seed,
+        seed=flags.FLAGS.seed_index,
       )
     )
 

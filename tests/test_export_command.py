@@ -20,7 +20,7 @@ MODEL = f'--model={golden.FOLDER / "format2"}'
 
 def test_all_forms_and_a_report(tmp_path, capsys):
   target = tmp_path / 'new' / 'dist'
-  assert launch(export.main, MODEL, '--seed=1', f'--to={target}') == 0
+  assert launch(export.main, MODEL, '--seed_index=1', f'--to={target}') == 0
   written = {path.name: path.stat().st_size for path in target.iterdir()}
   report = json.loads((target / 'report.json').read_text())
   assert written.keys() - report['bytes'].keys() == {'report.json'}
@@ -74,7 +74,7 @@ def test_a_packed_model(tmp_path):
     ([], '--model must name a run or a model'),
     ([MODEL, '--format=c99,java'], '--format must name some of c99, numpy, p'),
     ([MODEL, '--format=c99,packed'], 'name one of them'),
-    ([MODEL, '--seed=2'], '--seed=2: the model in'),
+    ([MODEL, '--seed_index=2'], '--seed_index=2: the model in'),
     ([MODEL, '--name=my model'], "such as 'my_model'; found 'my model'"),
     ([MODEL, '--name=../x', '--format=numpy'], '--name: the name of the files'),
     ([MODEL, '--format=numpy,packed'], 'trained with few bits'),
