@@ -370,6 +370,13 @@ def test_decimal_commas_in_quotes(cells, numbers, tmp_path):
     assert _texts(columns['a']) == cells
 
 
+def test_decimal_commas_that_look_like_thousands(tmp_path):
+  path = tmp_path / 'a.csv'
+  path.write_text('a,b\n"2,904",x\n"1,250",y\n')
+  columns, _ = _read(path, decimal=',', separator=',')
+  np.testing.assert_array_equal(columns['a'], [2.904, 1.25])
+
+
 @pytest.mark.parametrize(
   'options, complaint',
   [

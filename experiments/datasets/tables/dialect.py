@@ -6,6 +6,7 @@ import hashlib
 import io
 import itertools
 import re
+from collections.abc import Iterable, Sequence
 from typing import BinaryIO, NamedTuple
 
 from experiments.launcher.errors import InputError
@@ -82,8 +83,10 @@ def find(sample: bytes, is_whole: bool, config: Config, file: str) -> Dialect:
   separator = separator or max(
     _SEPARATORS, key=lambda one: _fitness(lines, one)
   )
-  point = config.decimal or _point(lines, separator)
-  if point == separator != _point(lines, separator):
+  rows = _split(lines, separator)
+  point = config.decimal or _point(rows, separator)
+  # Only in quotes can one character be both.
+  if point == separator and not any(map(_COMMA.fullmatch, _cells(rows))):
     raise InputError(
       f'--decimal={point} cannot be the separator of {file} as well: pass '
       '--separator'
@@ -139,21 +142,23 @@ def _fitness(lines: list[str], separator: str) -> tuple[float, int]:
   return counts.count(counts[0]) / len(counts), counts[0]
 
 
-def _point(lines: list[str], separator: str) -> str:
+def _cells(rows: Iterable[Sequence[str]]) -> list[str]:
+  return list(itertools.chain.from_iterable(rows))
+
+
+def _point(rows: list[list[str]], separator: str) -> str:
   """Returns a comma if there are decimal commas and no decimal points.
 
   Commas of thousands (1,234) must not turn into decimal ones: those count only
   if some number cannot be written with the former. Between separating commas,
   they count in columns of nothing but numbers.
   """
-  rows = _split(lines, separator)
-  cells = [cell for row in rows for cell in row]
+  cells = _cells(rows)
   if any(map(_POINT.fullmatch, cells)):
     return '.'
   if separator == ',':  # the numbers have quotes, as lists such as 3,5 do
     columns = itertools.zip_longest(*rows[1:], fillvalue='')
-    numbers = (x for x in columns if all(map(_WHOLE_OR_COMMA.fullmatch, x)))
-    cells = [cell for column in numbers for cell in column]
+    cells = _cells(x for x in columns if all(map(_WHOLE_OR_COMMA.fullmatch, x)))
   commas = [cell for cell in cells if _COMMA.fullmatch(cell)]
   return '.' if all(map(_THOUSANDS.fullmatch, commas)) else ','
 
