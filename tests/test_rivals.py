@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
@@ -244,6 +245,13 @@ def test_additive_models_fit_their_budgets_and_learn(data, monkeypatch):
   assert best['bought'] > 0.7 and best['spent'] > 0.4 and best['visits'] > 0.1
   with pytest.raises(ValueError, match='the smallest model takes'):
     additive.candidates(data._replace(tasks=TASKS[:1]), (1,))
+
+
+def test_few_rows_keep_their_categories(data):
+  train = jax.tree.map(lambda x: x[:300], data.train)
+  rows = inputs.encode(data._replace(train=train))
+  parts = additive._first_parts(rows)[: rows.num_unordered]
+  assert all(part.max() for part in parts)
 
 
 def test_a_front_and_its_split():

@@ -23,7 +23,8 @@ from lplmtl.tables import UNSEEN
 
 _BINS = (8, 16, 32, 64)  # of a number, at most
 _ROWS = (0, 300)  # of a category that has a weight of its own, at least
-_FIRST = 16, 100  # bins and rows, with which columns are put in order
+_FIRST = 16, 100  # bins and rows, with which columns are put in order,
+_SHARE = 0.01  # of a table's rows, where that is fewer
 _COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)  # of columns
 _RIDGE = 3.0
 _PASSES = 4  # whenever columns are added
@@ -45,7 +46,7 @@ def candidates(
   for task in data.tasks:
     todo = inputs.targets(data, task, teacher)
     measure = choosing.measure(task, data.validation)
-    order = _order(rows, todo, _merged(rows, *_FIRST))
+    order = _order(rows, todo, _first_parts(rows))
     points = []
     for num_bins, least in itertools.product(_BINS, _ROWS):
       parts = _merged(rows, num_bins, least)
@@ -71,6 +72,12 @@ def candidates(
     ),
   )
   return {budget: _candidate(rows, choice) for budget, choice in chosen.items()}
+
+
+def _first_parts(rows: Inputs) -> list[np.ndarray]:
+  num_bins, least = _FIRST
+  num_rows = rows.codes['train'].shape[1]
+  return _merged(rows, num_bins, min(least, int(_SHARE * num_rows)))
 
 
 def _merged(rows: Inputs, num_bins: int, least: int) -> list[np.ndarray]:
