@@ -11,7 +11,7 @@ from experiments.frontier.options import DISTILLED_DENSE
 from experiments.frontier.plan import Plan
 from experiments.frontier.points import Point, Scored
 from experiments.frontier.teacher import Teacher
-from lplmtl.compression import cost, distillation, encoders
+from lplmtl.compression import cost, distillation, encoders, teachers
 
 
 def points(plan: Plan, teacher: Teacher) -> list[Point]:
@@ -30,7 +30,19 @@ def points(plan: Plan, teacher: Teacher) -> list[Point]:
 
 
 def _make(teacher: Teacher) -> Scored:
+  """Trains the network again.
+
+  Raises:
+    TeacherError: the teacher is no better than a constant.
+  """
   network, data = teacher.network, teacher.network.data
+  for task in data.tasks:
+    teachers.check_teacher(
+      task,
+      teacher.held_out[task.name],
+      data.validation.labels[task.name],
+      where=(data.validation.where or {}).get(task.name),
+    )
   taught = data._replace(
     tasks=tuple(distillation.distilled(task) for task in data.tasks),
     train=distillation.with_teacher(data.tasks, data.train, teacher.train),
