@@ -322,6 +322,16 @@ def test_a_population_of_settings_is_its_members():
     assert not np.allclose(both['base'][task], both['other'][task], atol=1e-4)
 
 
+def test_a_small_table_has_smaller_batches():
+  fields = {'batch_size': 5000, 'num_seeds': 3}
+  for config, size in (
+    (Config(data='shop.csv', targets=('churn',), **fields), 100),
+    (Config(**fields), 5000),
+  ):
+    made = plan.Plan(config, {'sple': {}}, {}, {}, 2, 'sple').fitting(100)
+    assert made.tuning_configs('sple')[''].batch_size == size
+
+
 def test_chosen_is_the_best_mean_of_the_tasks():
   made = plan.Plan(
     Config(num_seeds=3), rows={'mmoe': {}, 'trees': None}, settings={},

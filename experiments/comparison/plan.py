@@ -108,6 +108,11 @@ class Plan:
         configs[name] = config
     return configs
 
+  def fitting(self, num_train: int) -> 'Plan':
+    """Returns the Plan for a number of training rows."""
+    base = build.fit_batch_size(self.base, num_train)
+    return dataclasses.replace(self, base=base)
+
   def final_config(self, row: str, setting: str) -> Config:
     """Returns the Config of a row's final fit, with seeds unused in tuning."""
     return dataclasses.replace(

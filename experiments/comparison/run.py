@@ -90,6 +90,7 @@ def _compare(
   source = dataset.load(plan.base, console)
   encode = functools.cache(source.encode)
   data = encode(plan.base.num_bins)
+  plan = plan.fitting(data.facts['rows']['train'])
   store = cells.Store(
     directory / run_folder.CELLS,
     cells.identify(plan.base, data),

@@ -87,6 +87,9 @@ def _compress(
   source = dataset.load(base, console)
   encode = functools.cache(source.encode)
   data = encode(base.num_bins)
+  plan = dataclasses.replace(
+    plan, dense=plan.dense.fitting(data.facts['rows']['train'])
+  )
   dense.check(data.tables)
   store = cells.Store(
     directory / run_folder.CELLS, cells.identify(base, data), before_writing

@@ -210,6 +210,16 @@ def _pick(kind: str, name: str, known: Mapping[str, _T]) -> _T:
   return known[name]
 
 
+def fit_batch_size(config: Config, num_train: int) -> Config:
+  """Lowers the batch size to the training rows of a small table of one's own.
+
+  As lplmtl.tabular does: that table may have fewer rows than the default is.
+  """
+  if config.data and config.batch_size > num_train:
+    return dataclasses.replace(config, batch_size=num_train)
+  return config
+
+
 def check_batch_size(config: Config, num_train: int) -> None:
   """Refuses a batch size above the number of training rows."""
   if config.batch_size > num_train:

@@ -90,8 +90,7 @@ def _execute(
   dataset.check(config)
   data = dataset.load(config, console).encode(config.num_bins, is_last=True)
   num_train = data.facts['rows']['train']
-  if config.data and config.batch_size > num_train:  # as in lplmtl.tabular
-    config = dataclasses.replace(config, batch_size=num_train)
+  config = build.fit_batch_size(config, num_train)
   build.check_batch_size(config, num_train)
   parts = build.make_parts(config, data.tasks, data.tables, num_train)
   build.check_model(config, parts.model, evaluation.one_row(data))
