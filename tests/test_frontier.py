@@ -345,19 +345,20 @@ def test_a_spoiled_teacher_is_reported_once(monkeypatch):
 
   def fit(point, *_):
     tried.append(point.name)
-    if point.family == 'net':
+    if point.family != 'trees':
       raise teachers.TeacherError("task 'a': its loss is that of a constant")
     return True
 
   monkeypatch.setattr(run.rows, 'fit', fit)
   todo = [
     points.Point(f'{family} {budget}', family, {}, None, None, budget)
-    for family in ('net', 'trees')
+    for family in ('net', 'levers', 'trees')
     for budget in (600, 900)
   ]
   assert run._fit_all(todo, None, None, lines.append)
-  assert tried == ['net 600', 'trees 600', 'trees 900']
-  (line,) = lines
+  assert tried == ['net 600', 'levers 600', 'trees 600', 'trees 900']
+  line, other = lines
+  assert other == 'left out: all of levers, for the same reason'
   assert 'all of net:' in line and "'a'" in line and '--epochs' in line
 
 

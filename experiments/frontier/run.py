@@ -163,7 +163,7 @@ def _fit_all(
   Returns:
     Whether there was time for all.
   """
-  untaught: set[str] = set()
+  untaught: dict[str, str] = {}  # why, by family
   for point in points:
     if point.family in untaught:
       continue
@@ -171,12 +171,14 @@ def _fit_all(
       if not rows.fit(point, store, is_late, note):
         return False
     except teachers.TeacherError as error:
-      untaught.add(point.family)
-      note(
-        f'left out: all of {point.family}: {error}: other --dense networks, '
-        'more --epochs or another --learning_rate; or leave the task out of '
-        '--tasks or --targets'
+      why = (
+        f': {error}: other --dense networks, more --epochs or another '
+        '--learning_rate; or leave the task out of --tasks or --targets'
       )
+      is_known = why in untaught.values()
+      untaught[point.family] = why
+      why = ', for the same reason' if is_known else why
+      note(f'left out: all of {point.family}{why}')
     except _LEFT_OUT as error:
       note(f'left out: {point.name}: {error}')
   return True
