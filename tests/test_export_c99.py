@@ -108,7 +108,7 @@ def test_every_kind_of_column(tmp_path):
   program = export.trace(model, params, features)
   data = rows.to_data(fitted)
   columns = vectors.of_encoding(data, 200)
-  columns['age'][:5] = [-999, '-999.0', 2, 0.5, float('inf')]
+  columns['age'][:6] = [-999, '-999.0', True, 0.5, float('inf'), ' ? ']
   for name in ('paid', 'int', 'name'):
     columns[name][:4] = ['?', ' TRUE', '3.0 ', '-0.0']
   c99.write(tmp_path, program, fitted, columns=columns)

@@ -46,7 +46,10 @@ def test_logits_have_the_bits_of_the_reference(scheme, fields, tmp_path):
 
 def test_merged_values_and_a_sentinel(tmp_path):
   """Ids that several values share, and bins alone: no mathematical library."""
-  columns = {'k': list('abcdef') * 5, 'n': [*range(28), float('inf'), -999]}
+  columns = {
+    'k': list('abcdef') * 5,
+    'n': [True, '.5', *range(2, 28), float('inf'), -999],
+  }
   rules = lplmtl.tables.Rules(fill_missing=True, missing=('-999', 'inf'))
   fitted = lplmtl.tables.fit(
     {'k': columns['k']}, {'n': columns['n']}, num_bins=5, rules=rules

@@ -8,7 +8,7 @@ is the float32 of IEEE 754, without excess precision.
 
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from lplmtl import columns as raw
 from lplmtl.compression import device_tables, reference
 from lplmtl.compression.packing import Packed
 from lplmtl.export import c_files, c_packed_layers, c_packed_rows, c_text, rows
+from lplmtl.export.reader import number_of
 from lplmtl.storage import files
 from lplmtl.tables import Tables
 
@@ -59,7 +60,7 @@ def write(
     f'{name}.h': c_files.header(name, declared, sizes, _MEANING),
     f'{name}.c': _source(name, packed, tables, sizes),
     f'{name}_test.c': c_files.self_test(
-      name, _literals(members, columns), expected, tolerance='0'
+      name, _literals(members, columns, tables.missing), expected, tolerance='0'
     ),
   }
   for file, text in sources.items():
@@ -68,7 +69,9 @@ def write(
 
 
 def _literals(
-  members: Iterable[tuple[str, Any]], columns: Mapping[Any, Any]
+  members: Iterable[tuple[str, Any]],
+  columns: Mapping[Any, Any],
+  missing: Collection[str],
 ) -> list[list[str]]:
   """Returns the initialisers of raw rows."""
   found = []
@@ -77,7 +80,7 @@ def _literals(
     if kind == c_packed_rows.TEXT:
       found.append([c_text.string(raw.text_of(value)) for value in values])
     else:
-      numbers = np.array([c_packed_rows.number(v) for v in values], np.float32)
+      numbers = np.array([number_of(v, missing) for v in values], np.float32)
       found.append([c_text.number(x, 'float32') for x in numbers.tolist()])
   return [list(row) for row in zip(*found, strict=True)]
 

@@ -8,7 +8,7 @@ import numpy as np
 from lplmtl.compression import device_tables
 from lplmtl.compression.packing import Packed
 from lplmtl.export import c_helpers, c_text
-from lplmtl.export.reader import canonical, is_number, missing_numbers
+from lplmtl.export.reader import missing_numbers
 from lplmtl.tables import Tables
 
 TEXT, NUMBER = 'const char *', 'float '
@@ -22,12 +22,6 @@ def members(tables: Tables) -> dict[tuple[str, Any], str]:
   } | {(NUMBER, n): n for n in tables.numerics}
   names = c_text.identifiers(labels.values())
   return {key: names[label] for key, label in labels.items()}
-
-
-def number(value: Any) -> float:
-  """Returns a raw number, NaN if it is missing."""
-  text = canonical(str(value))
-  return float(text) if is_number(text) else float('nan')
 
 
 def source(name: str, packed: Packed, tables: Tables) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lplmtl.export import c_helpers, c_text
 from lplmtl.export.nodes import Node
-from lplmtl.export.reader import canonical, missing_numbers
+from lplmtl.export.reader import canonical, missing_numbers, number_of
 
 MISSING = -(2**31)  # a missing whole number
 _WHOLE = re.compile(r'0|-?[1-9]\d{0,8}')
@@ -43,12 +43,12 @@ class Field(NamedTuple):
 
   def literal(self, value: Any) -> str:
     """Returns a raw value as an initialiser."""
-    text = canonical(str(value))
-    is_missing = text == 'nan' or text in self.missing
     if self.kind == 'text':
       return '0' if value is None else c_text.string(str(value))
     if self.kind == 'number':
-      return 'NAN' if is_missing else c_text.number(text, 'float64')
+      return c_text.number(number_of(value, self.missing), 'float64')
+    text = canonical(str(value))
+    is_missing = text == 'nan' or text in self.missing
     if not is_missing and not _WHOLE.fullmatch(text):
       raise ValueError(
         f'column {self.column!r} holds whole numbers on a device, of at most '

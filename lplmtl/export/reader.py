@@ -217,19 +217,23 @@ def missing_numbers(missing: Any) -> set[float]:
   return {x for x in map(float, filter(is_number, missing)) if x == x}
 
 
-def _number(value: Any, missing: Any, numbers: Any) -> float:
-  text = _text(value)
+def number_of(value: Any, missing: Any) -> float:
+  """Returns a raw number: NaN if it is missing, infinite if it is none."""
   if isinstance(value, (int, float, np.number, np.bool_)):
-    number = float(value)
-  elif is_number(text):
-    number = float(text)
-  else:
-    words = {'nan': math.nan, 'true': 1.0, 'false': 0.0}
-    number = words.get(_known(text, missing).lower(), math.inf)
+    return float(value)
+  text = _text(value)
+  if is_number(text):
+    return float(text)
+  words = {'nan': math.nan, 'true': 1.0, 'false': 0.0}
+  return words.get(_known(text, missing).lower(), math.inf)
+
+
+def _number(value: Any, missing: Any, numbers: Any) -> float:
+  number = number_of(value, missing)
   if number in numbers:
     return math.nan
   if math.isinf(number):
-    raise ValueError(f'expected a finite number, found {text!r}')
+    raise ValueError(f'expected a finite number, found {_text(value)!r}')
   return number
 
 
