@@ -1,6 +1,5 @@
 """A training run: train, score, write."""
 
-import dataclasses
 import pathlib
 import sys
 import time
