@@ -147,8 +147,8 @@ def _read(source: pathlib.Path, seed: int) -> _Model:
     num_seeds = checkpoint.num_seeds(folder)
     if seed >= max(num_seeds, 1):
       raise InputError(
-        f'--seed_index={seed}: the model in {folder} has {max(num_seeds, 1)} of '
-        'them, counted from 0'
+        f'--seed_index={seed}: the model in {folder} has {max(num_seeds, 1)} '
+        'of them, counted from 0'
       )
     model, params, tables = checkpoint.load(
       folder, seed=seed if num_seeds else None
