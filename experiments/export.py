@@ -31,6 +31,11 @@ flags.DEFINE_string('to', 'dist', 'The folder to write; made if need be.')
 flags.DEFINE_string(
   'name', 'model', 'Of the files, and the beginning of all names in C.'
 )
+flags.DEFINE_enum(
+  'hash_bits', '8', ['8', '16'],
+  'Of --format=packed: bits that tell a category from others. With 16, a text '
+  'that training never saw seldom passes for a known one.',
+)  # fmt: skip
 flags.DEFINE_integer(
   'seed_index', 0, 'Which of the trained seeds, counted from 0.', lower_bound=0
 )
@@ -67,6 +72,7 @@ def main(argv: list[str]) -> None:
         tuple(asked),
         name=flags.FLAGS.name,
         seed=flags.FLAGS.seed_index,
+        hash_bits=int(flags.FLAGS.hash_bits),
       )
     )
 

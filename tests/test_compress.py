@@ -16,6 +16,8 @@ from lplmtl.compression import (
   learning,
   lessons,
   merging,
+  packing,
+  quantization,
   recipe,
   recoding,
   reference,
@@ -152,6 +154,7 @@ def test_metrics_are_those_of_the_returned_model(small, params):
 
 
 def test_a_student_is_saved_like_any_model(small, tmp_path):
+  """And packed from what was saved, its bytes are the same."""
   path = tmp_path / 'small'
   checkpoint.save(
     path, small.model, small.params, tables=small.tables, num_seeds=2
@@ -159,6 +162,12 @@ def test_a_student_is_saved_like_any_model(small, tmp_path):
   model, params, loaded = checkpoint.load(path)
   assert (model, loaded) == (small.model, small.tables)
   jax.tree.map(np.testing.assert_array_equal, params, small.params)
+  for seed, packed in enumerate(small.packed):
+    frozen = quantization.freeze(model, _one(params, seed))
+    again = packing.pack(frozen, loaded)
+    assert again.sections.keys() == packed.sections.keys()
+    for name, section in again.sections.items():
+      np.testing.assert_array_equal(section, packed.sections[name])
 
 
 @pytest.mark.slow

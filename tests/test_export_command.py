@@ -1,6 +1,7 @@
 """experiments.export: from a saved model to its forms, every mistake a line."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -57,14 +58,21 @@ def test_a_packed_model(tmp_path):
   quantized = compression.Quantized(model, compression.Scheme(bits=4))
   params = contracts.random_params(quantized, tables.encode(golden.ROWS))
   checkpoint.save(tmp_path / 'model', quantized, params, tables)
-  arguments = f'--model={tmp_path}', f'--to={tmp_path}', '--format=packed'
-  assert launch(export.main, *arguments) == 0
-  assert 'weights4[' in (tmp_path / 'model.c').read_text()
-  assert 'largest <= 0' in (tmp_path / 'model_test.c').read_text()
-  report = json.loads((tmp_path / 'report.json').read_text())
-  params = quantization.freeze(quantized, params)
-  packed = packing.pack(params, tables)
-  assert report['packed']['constants'] == packed.num_bytes
+  frozen = quantization.freeze(quantized, params)
+  for hash_bits in (16, 8):
+    arguments = f'--model={tmp_path}', f'--to={tmp_path}', '--format=packed'
+    flag = f'--hash_bits={hash_bits}'
+    assert launch(export.main, *arguments, flag) == 0
+    source = (tmp_path / 'model.c').read_text()
+    assert 'largest <= 0' in (tmp_path / 'model_test.c').read_text()
+    report = json.loads((tmp_path / 'report.json').read_text())
+    packed = packing.pack(frozen, tables, hash_bits=hash_bits)
+    assert report['packed']['constants'] == packed.num_bytes
+    arrays = re.findall(r'const uint8_t (\w+)\[\d+\] = {([^}]*)}', source)
+    assert {name for name, _ in arrays} >= {'weights4', 'hashes', 'embeddings4'}
+    for name, listed in arrays:
+      stored = bytes(map(int, listed.replace(',', ' ').split()))
+      assert stored == packed.sections[name].tobytes()
   assert 'constants' not in report  # of a form that was not written
 
 

@@ -49,6 +49,7 @@ def export_model(
   *,
   name: str,
   seed: int,
+  hash_bits: int = 8,
 ) -> str:
   """Writes the forms of a model, and a report.
 
@@ -58,6 +59,7 @@ def export_model(
     formats: `c99`, `numpy`, `packed`; not both that write C.
     name: of the files.
     seed: of several, counted from 0.
+    hash_bits: of a packed model's categories, see `packing.pack`.
 
   Returns:
     The report, as text.
@@ -71,7 +73,7 @@ def export_model(
     raise InputError(f'--name: {error}') from error
   found = _read(source, seed)
   try:
-    report, writers = _forms(found, formats)
+    report, writers = _forms(found, formats, hash_bits)
     target.mkdir(parents=True, exist_ok=True)
     written = [path for one in writers for path in one(target, name=name)]
   except ValueError as error:
@@ -88,7 +90,7 @@ def export_model(
 
 
 def _forms(
-  found: _Model, formats: Collection[str]
+  found: _Model, formats: Collection[str], hash_bits: int
 ) -> tuple[dict[str, Any], list[Callable[..., list[pathlib.Path]]]]:
   """Returns facts about the forms, and what writes them."""
   encoding = rows.to_data(found.tables)
@@ -97,7 +99,7 @@ def _forms(
   report: dict[str, Any] = {'columns': len(encoding['columns'])}
   writers: list[Callable[..., list[pathlib.Path]]] = []
   if 'packed' in formats:
-    packed = _packed(found)
+    packed = _packed(found, hash_bits)
     report['packed'] = {
       'constants': packed.num_bytes,
       _DIFFERENCE: _difference(reference.score(packed, columns), logits),
@@ -131,14 +133,15 @@ def _forms(
   return report, writers
 
 
-def _packed(found: _Model) -> packing.Packed:
+def _packed(found: _Model, hash_bits: int) -> packing.Packed:
   if not isinstance(found.model, quantization.Quantized):
     raise ValueError(
       'only a model that was trained with few bits can be packed, a '
-      f'compression.Quantized; found {type(found.model).__name__}'
+      'compression.Quantized such as compression.compress returns; found '
+      f'{type(found.model).__name__}'
     )
   frozen = quantization.freeze(found.model, found.params)
-  return packing.pack(frozen, found.tables)
+  return packing.pack(frozen, found.tables, hash_bits=hash_bits)
 
 
 def _read(source: pathlib.Path, seed: int) -> _Model:

@@ -20,6 +20,8 @@ from lplmtl.compression import (
   cost,
   distillation,
   lessons,
+  packing,
+  quantization,
   recoding,
   student,
 )
@@ -103,15 +105,17 @@ def scored(found: compression.Compressed, data: Data) -> Scored:
     data: the rows as the model that was compressed reads them.
   """
   small = recoded(data, found.tables)
-  validation, test = dense.predict(found.model, found.params, small)
-  first = dense.seed(found.params, 0)
+  stored: Any = found.packed
+  seeds = [quantization.thaw(packing.unpack(packed)) for packed in stored]
+  model = found.model.model  # whose parameters are rounded for good
+  validation, test = dense.predict(model, dense.stack(seeds), small)
   return Scored(
-    [found.num_bytes] * len(found.packed),  # type: ignore[arg-type]
+    [found.num_bytes] * len(seeds),
     found.parts,
     validation,
     test,
-    cost.count_parameters(first),
-    dense.multiply_adds(found.model, first, small),
+    cost.count_parameters(seeds[0]),
+    dense.multiply_adds(model, seeds[0], small),
   )
 
 

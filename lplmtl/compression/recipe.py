@@ -3,6 +3,7 @@
     small = compress(key, model, params, tables, data, validation=validation,
                      budget=1536)
     lplmtl.predict(small.model, small.params, small.tables.encode(columns))
+    checkpoint.save('small', small.model, small.params, small.tables)
 
 Values that hardly matter to the losses are merged (`merging`) until a small
 network fits the budget (`student`). It learns from the model's predictions
@@ -44,9 +45,9 @@ class Compressed:
   """What `compress` returns; with several keys, arrays have a leading S axis.
 
   Attributes:
-    model: a plain model of the tasks, without rounding: its parameters are
-      rounded for good.
-    params: of `model`, float32.
+    model: a Quantized model of the tasks.
+    params: of `model`, float32, as trained: freezing them again, also after
+      `checkpoint.save`, gives the bytes of `packed`.
     tables: that encode its inputs.
     packed: what a device stores; a tuple of S with several keys.
     num_bytes: of `packed`, of each seed.
@@ -161,13 +162,12 @@ def from_lesson(
     for one in frozen
   )
   thawed = [quantization.thaw(one) for one in frozen]
-  params = jax.tree.map(lambda *leaves: np.stack(leaves), *thawed)
   validation = _measure(lesson, model, thawed, tables)
   if not key.ndim:
-    params, validation = jax.tree.map(lambda x: x[0], (params, validation))
+    validation = jax.tree.map(lambda x: x[0], validation)
   return Compressed(
-    model=model,
-    params=params,
+    model=rounds,
+    params=jax.device_get(last),
     tables=tables,
     packed=packed if key.ndim else packed[0],
     num_bytes=packed[0].num_bytes,
