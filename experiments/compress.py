@@ -1,4 +1,4 @@
-"""The frontier of a data set: quality against bytes on a device, in one table.
+r"""The frontier of a data set: quality against bytes on a device, in one table.
 
     python -m experiments.compress --flagfile=experiments/flags/NAME.flags
 
@@ -9,7 +9,10 @@ teacher then teaches the best dense network once more, and, by
 boosted trees, which learn from the labels or from the teacher, and additive
 models. Bytes are all constant data that a device needs to score a raw row,
 counted alike for all. Every finished fit is kept: the same command resumes
-where it stopped.
+where it stopped. The small networks are saved in --out_dir, to be exported:
+
+    python -m experiments.export --model=runs/frontier/models/net_1024 \
+        --format=packed --to=dist
 
 With `--data`, a table of your own, flags that are not given have the defaults
 that `python -m experiments.tabular --help` shows, but for --interpolate.

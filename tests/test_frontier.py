@@ -28,10 +28,11 @@ from experiments.frontier import (
   run,
   trees,
 )
+from experiments.frontier import net as net_family
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
-from lplmtl import tables
-from lplmtl.compression import merging, teachers
+from lplmtl import checkpoint, tables
+from lplmtl.compression import merging, packing, quantization, teachers
 from tests import launching
 
 launch = functools.partial(launching.launch, compress.main)
@@ -283,16 +284,16 @@ def test_mistakes_are_one_line(flags, said, tmp_path, capsys):
 
 
 def test_the_readme_names_every_family():
-  page = pathlib.Path(compress.__file__).with_name('README.md').read_text()
-  section = page.split('## Quality against bytes')[1].split('\n## ')[0]
+  page = pathlib.Path(options.__file__).with_name('README.md').read_text()
   for family in options.FAMILIES:
-    assert f'`{family}`' in section
+    assert f'`{family}`' in page
 
 
 def test_columns_that_cannot_be_packed_are_named():
   days = {'day': (['2020-01-01', '2020-02-02'], '')}
   fitted = tables.fit({}, {}, booleans={'late': [True, False]}, dates=days)
-  with pytest.raises(InputError, match=r"dates .*'day'.*'late'.*--categories"):
+  said = "dates .*'day'.*'late'.*: --categories=late --ignore=day$"
+  with pytest.raises(InputError, match=said):
     dense.check(fitted)
 
 
@@ -338,6 +339,15 @@ def test_small_networks_learn_from_the_teacher(
     for task, scored in row['test'].items():
       assert scored['auc']['mean'] > 0.6
       assert scored != by_name[found['baseline']]['test'][task]
+  # Its model is saved, and made again from the cell if it is lost.
+  (saved,) = (folder / 'models').iterdir()
+  assert f'--model={saved} --format=packed' in printed
+  shutil.rmtree(folder / 'models')
+  monkeypatch.setattr(net_family, '_make', lambda *_: pytest.fail('fitted'))
+  assert launch(*flags, '--budgets=400') == 0
+  model, params, fitted = checkpoint.load(saved, seed=1)
+  packed = packing.pack(quantization.freeze(model, params), fitted)
+  assert packed.num_bytes == net['bytes_per_seed'][1]
 
 
 def test_a_spoiled_teacher_is_reported_once(monkeypatch):

@@ -80,9 +80,14 @@ def check(tables: Tables) -> None:
   try:
     device_tables.checked(tables)
   except ValueError as error:
+    ways = {'categories': tables.booleans, 'ignore': tables.dates}
+    given = ' '.join(
+      f'--{flag}={",".join(map(str, names))}'
+      for flag, names in ways.items()
+      if names
+    )
     raise InputError(
-      f'{error} (such as with --categories or --numbers, or leave them out '
-      'with --ignore)'
+      f'{error}, or leave them out' + (f': {given}' if given else '')
     ) from error
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.datasets.base import Data
-from experiments.frontier import dense
+from experiments.frontier import dense, models
 from experiments.frontier.dense import Trained
 from experiments.frontier.options import NET
 from experiments.frontier.plan import Plan
@@ -39,7 +39,7 @@ def points(plan: Plan, teacher: Teacher) -> list[Point]:
   asked = functools.cache(lambda: lesson(teacher, recipe))
   return [
     Point(
-      f'{NET} {budget}',
+      name,
       NET,
       {
         'teacher': teacher.inputs,
@@ -51,8 +51,13 @@ def points(plan: Plan, teacher: Teacher) -> list[Point]:
       budget,
       len(network.seeds),
     )
-    for budget in plan.budgets
+    for name, budget in zip(names(plan), plan.budgets, strict=True)
   ]
+
+
+def names(plan: Plan) -> list[str]:
+  """Returns the names of the rows, one per budget."""
+  return [f'{NET} {budget}' for budget in plan.budgets]
 
 
 def settings(
@@ -133,4 +138,5 @@ def _make(
   """
   keys = jax.vmap(jax.random.key)(jnp.array(network.seeds))
   found = compressing.from_lesson(keys, asked(), budget, recipe)
-  return scored(found, network.data)
+  kept = models.Kept(found.model, found.params, found.tables)
+  return scored(found, network.data)._replace(kept=models.to_arrays(kept))

@@ -31,6 +31,7 @@ class Scored(NamedTuple):
     test: likewise, for the test rows.
     parameters: number of parameters; None if there are none.
     multiply_adds: to score one row; None for models that only compare and add.
+    kept: further arrays of the cell, see `models`.
   """
 
   num_bytes: list[int]
@@ -39,6 +40,7 @@ class Scored(NamedTuple):
   test: Outputs
   parameters: int | None = None
   multiply_adds: int | None = None
+  kept: Mapping[str, np.ndarray] = types.MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Point:
       'budget': self.budget,
     }
     arrays = {n: rows.without_single(x) for n, x in made.test.items()}
-    return Fitted(facts, arrays)
+    return Fitted(facts, {**made.kept, **arrays})
 
 
 def constants(*modules: types.ModuleType) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from experiments.comparison import (
 from experiments.comparison import run as comparison
 from experiments.comparison.folder import interrupted as interrupted
 from experiments.datasets.base import Data, Dataset
-from experiments.frontier import dense, families, knees, outputs
+from experiments.frontier import dense, families, knees, models, net, outputs
 from experiments.frontier.candidates import NotMadeError
 from experiments.frontier.dense import Dense
-from experiments.frontier.options import DISTILLED_TREES, TREES
+from experiments.frontier.options import DISTILLED_TREES, NET, TREES
 from experiments.frontier.plan import Plan
 from experiments.frontier.points import Point
 from experiments.launcher import display, run_folder
@@ -82,8 +82,11 @@ def _compress(
   console = display.make_console(140)  # a row of the table per line
   note = functools.partial(console.print, soft_wrap=True)
   base = plan.dense.base
+  kept = net.names(plan) if NET in plan.families else []
+  models.check(directory, kept)
   if base.overwrite:
     folder.clear(directory, outputs.NAMES)
+    models.clear(directory)
   source = dataset.load(base, console)
   encode = functools.cache(source.encode)
   data = encode(base.num_bins)
@@ -114,6 +117,9 @@ def _compress(
   finished += [
     done for point in points if (done := rows.finished(point, store))
   ]
+  before_writing()
+  extra = {'config': base.to_json(), 'data': data.facts, **data.extra}
+  written = models.write(directory, kept, finished, extra, note)
   made = _results(plan, data, best.name, finished)
   before_writing()
   outputs.write(directory, made)
@@ -121,6 +127,8 @@ def _compress(
     console.print(table.to_rich())
   note(outputs.notes(made))
   note(f'written to {directory}')
+  if written:
+    note(models.next_command(directory, written, made))
   if not is_whole:
     note(
       f'stopped after {plan.dense.max_minutes:g} minutes with {len(finished)} '

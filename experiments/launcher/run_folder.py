@@ -17,6 +17,7 @@ CURVES, GATES = 'curves.png', 'gates.png'
 OUTCOMES = 'outcomes.png'
 SCHEMA, PREDICTIONS = 'schema.json', 'test_predictions.csv'
 MODEL, CHECKPOINTS = 'model', 'checkpoints'
+MODELS = 'models'  # those of a frontier
 COMPARISON, CELLS = 'comparison.json', 'cells'
 FRONTIER = 'frontier.json'
 _REMOVED = (RESULTS, HISTORY, CURVES, GATES, OUTCOMES, PREDICTIONS)
@@ -42,7 +43,7 @@ def model_of(folder: pathlib.Path) -> pathlib.Path:
   """Returns the folder of the model of a run, or the model folder itself.
 
   Raises:
-    InputError: `--model` names a file, or a run that is not finished.
+    InputError: `--model` names a file, an unfinished run, or several models.
   """
   if folder.is_file():
     raise InputError(
@@ -51,6 +52,11 @@ def model_of(folder: pathlib.Path) -> pathlib.Path:
     )
   if (folder / MODEL).is_dir():
     return folder / MODEL
+  if several := sorted((folder / MODELS).glob('[!.]*')):
+    raise InputError(
+      f'--model={folder} has models of several sizes: name one of them, such '
+      f'as --model={several[-1]}'
+    )
   started = (SCHEMA, CHECKPOINTS)
   is_started = any((folder / name).exists() for name in started)
   if is_started and not (folder / RESULTS).exists():
