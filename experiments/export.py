@@ -1,14 +1,15 @@
-"""Writes a trained model as a program that needs neither JAX nor lplmtl.
+"""Writes a trained model as a program that does not need lplmtl.
 
     python -m experiments.export --model=runs/sple --to=dist
     cd dist && cc -std=c99 -O2 model.c model_test.c -lm && ./a.out
+    python -m experiments.export --model=runs/sple --format=onnx,stablehlo
 
 The model is that of a finished run, a model folder, or any folder that
-`lplmtl.checkpoint.save` wrote. Raw rows go in, probabilities come out, or
-numbers in their own unit (of --format=packed, logits); see
-lplmtl/export/README.md. report.json in --to lists files and bytes, among them
-those that `size` counts if a C compiler is there, and the largest difference to
-JAX.
+`lplmtl.checkpoint.save` wrote. Raw rows go in (of --format=stablehlo, encoded
+ones), probabilities come out, or numbers in their own unit (of --format=packed,
+logits); see lplmtl/export/README.md. report.json in --to lists files and bytes,
+among them those that `size` counts if a C compiler is there, and the largest
+difference to JAX.
 """
 
 from absl import flags
@@ -16,7 +17,7 @@ from absl import flags
 from experiments.launcher import frame, options, parsing
 from experiments.launcher.errors import InputError
 
-FORMATS = ('c99', 'numpy', 'packed')
+FORMATS = ('c99', 'numpy', 'onnx', 'stablehlo', 'packed')
 
 # Other commands have a flag of this name, too: a process may import both.
 flags.DEFINE_string(

@@ -187,7 +187,7 @@ class Own(nn.Module):
     return jnp.concatenate([nn.gelu(sizes), picked, steps.max(axis=2)], axis=1)
 
 
-class _Inverting(nn.Module):
+class Inverting(nn.Module):
   @nn.compact
   def __call__(self, x):
     return x + jnp.linalg.inv(jnp.eye(3) + x[:1])[:1]
@@ -202,7 +202,7 @@ def test_modules_of_ones_own():
 
 
 def test_an_unknown_operation_is_named():
-  model = lplmtl.SharedBottom(EVERY_KIND[:1], bottom=_Inverting())
+  model = lplmtl.SharedBottom(EVERY_KIND[:1], bottom=Inverting())
   x = np.zeros((1, 3), np.float32)
   params = contracts.random_params(model, x)
   with pytest.raises(export.UnsupportedError) as error:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -50,6 +51,45 @@ def test_numbers_are_in_the_unit_of_the_table(tmp_path):
   assert not (tmp_path / 'model.c').exists()
 
 
+def test_onnx_and_stablehlo(tmp_path, capsys):
+  pytest.importorskip('onnx')
+  pytest.importorskip('onnxruntime')
+  pytest.importorskip('flatbuffers')
+  arguments = MODEL, f'--to={tmp_path}', '--format=onnx,stablehlo'
+  assert launch(export.main, *arguments) == 0
+  report = json.loads((tmp_path / 'report.json').read_text())
+  assert report['onnx']['largest_difference_to_jax'] < 1e-5
+  assert report['stablehlo']['largest_difference_to_jax'] < 1e-5
+  assert set(report['bytes']) == {
+    'model.onnx', 'model.stablehlo', 'model_encoding.json', 'reader.py',
+  }  # fmt: skip
+  printed = capsys.readouterr().out
+  assert 'ONNX' in printed and 'StableHLO' in printed
+
+
+def test_onnx_without_a_runtime_is_not_compared(tmp_path, capsys, monkeypatch):
+  pytest.importorskip('onnx')
+  monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+  assert launch(export.main, MODEL, f'--to={tmp_path}', '--format=onnx') == 0
+  assert json.loads((tmp_path / 'report.json').read_text())['onnx'] == {}
+  assert 'ONNX was not compared' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+  'name, package', [('onnx', 'onnx'), ('stablehlo', 'flatbuffers')]
+)
+def test_a_missing_extra_is_one_line(
+  name, package, tmp_path, capsys, monkeypatch
+):
+  monkeypatch.setitem(sys.modules, package, None)
+  target = tmp_path / 'dist'
+  arguments = MODEL, f'--to={target}', f'--format=numpy,{name}'
+  assert launch(export.main, *arguments) == 1
+  error = capsys.readouterr().err
+  assert f"pip install 'lplmtl[{name}]'" in error
+  assert len(error.splitlines()) == 1 and not target.exists()
+
+
 def test_a_packed_model(tmp_path):
   """A small network of 4 bits, as `compression.compress` saves it."""
   tables = golden.encoder_tables()
@@ -80,7 +120,7 @@ def test_a_packed_model(tmp_path):
   'arguments, message',
   [
     ([], '--model must name a run or a model'),
-    ([MODEL, '--format=c99,java'], '--format must name some of c99, numpy, p'),
+    ([MODEL, '--format=c99,java'], '--format must name some of c99, numpy, o'),
     ([MODEL, '--format=c99,packed'], 'name one of them'),
     ([MODEL, '--seed_index=2'], '--seed_index=2: the model in'),
     ([MODEL, '--name=my model'], "such as 'my_model'; found 'my model'"),

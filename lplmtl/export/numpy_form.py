@@ -84,8 +84,12 @@ def write(
   }
   content = io.BytesIO()
   np.savez_compressed(content, model=np.frombuffer(text, np.uint8), **numbers)
-  source = pathlib.Path(reader.__file__).read_bytes()
   written = [folder / f'{name}.npz', folder / READER]
   files.write(written[0], content.getvalue())
-  files.write(written[1], source)
+  files.write(written[1], reader_source())
   return written
+
+
+def reader_source() -> bytes:
+  """Returns the text of `reader.py`."""
+  return pathlib.Path(reader.__file__).read_bytes()

@@ -17,7 +17,7 @@ import numpy as np
 Model = dict[str, Any]
 
 _UTC = datetime.timezone.utc  # noqa: UP017  (UTC needs Python 3.11)
-_MISSING = {'', 'None', 'nan', 'NaN', 'NaT', '<NA>'}
+MISSING = {'', 'None', 'nan', 'NaN', 'NaT', '<NA>'}
 _SCIENTIFIC = re.compile(r'-?\d(?:\.\d*[1-9])?e[+-]\d\d+')
 _TIME = re.compile(
   r'(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d+))?([+-]\d\d:\d\d)?'
@@ -138,7 +138,7 @@ def encode(encoding: Any, columns: Any) -> dict[str, np.ndarray]:
   positions: list[Any] = []
   for column in encoding['categories']:
     ids, unseen = column['ids'], column['unseen']
-    texts = map(_text, columns[column['name']])
+    texts = map(text_of, columns[column['name']])
     found = [ids[t] if t in ids else ids.get(canonical(t)) for t in texts]
     categories.append([unseen if i is None else i for i in found])
   for column in encoding['numbers']:
@@ -168,8 +168,11 @@ def encode(encoding: Any, columns: Any) -> dict[str, np.ndarray]:
     'numeric': np.array(numeric, np.float32).reshape(-1, n).T,
   }
   hashed = [
-    [_buckets(_known(_text(v), missing), c['size']) for v in columns[c['name']]]
-    for c in encoding['hashed']
+    [
+      _buckets(_known(text_of(value), missing), column['size'])
+      for value in columns[column['name']]
+    ]
+    for column in encoding['hashed']
   ]
   if hashed:
     features['hashed'] = np.array(hashed, np.int32).swapaxes(0, 1)
@@ -179,7 +182,7 @@ def encode(encoding: Any, columns: Any) -> dict[str, np.ndarray]:
 def canonical(text: str) -> str:
   """Returns the text by which equal values of any type are known."""
   text = text.strip()
-  if text in _MISSING:
+  if text in MISSING:
     return 'nan'
   if _SCIENTIFIC.fullmatch(text) and math.isfinite(float(text)):
     number = float(text)
@@ -201,7 +204,8 @@ def canonical(text: str) -> str:
   return day if clock == '00:00:00' else f'{day}T{clock}'
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+  """Returns a raw value as text."""
   if isinstance(value, bytes):
     return value.decode('utf-8', 'backslashreplace')
   return str(None if value is np.ma.masked else value)
@@ -221,7 +225,7 @@ def number_of(value: Any, missing: Any) -> float:
   """Returns a raw number: NaN if it is missing, infinite if it is none."""
   if isinstance(value, (int, float, np.number, np.bool_)):
     return float(value)
-  text = _text(value)
+  text = text_of(value)
   if is_number(text):
     return float(text)
   words = {'nan': math.nan, 'true': 1.0, 'false': 0.0}
@@ -233,7 +237,7 @@ def _number(value: Any, missing: Any, numbers: Any) -> float:
   if number in numbers:
     return math.nan
   if math.isinf(number):
-    raise ValueError(f'expected a finite number, found {_text(value)!r}')
+    raise ValueError(f'expected a finite number, found {text_of(value)!r}')
   return number
 
 

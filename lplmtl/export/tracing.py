@@ -1,7 +1,7 @@
 """Traces a model at inference, and turns the trace into a Program."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -85,6 +85,44 @@ def trace(
     >>> [node.kind for node in program.operations]  # biases are still 0
     ['matmul', 'maximum', 'matmul', 'maximum', 'matmul', 'logistic']
   """
+  names, predict, row = inference(model, params, features, scales)
+  found, shapes = jax.make_jaxpr(predict, return_shape=True)(*row)
+  inputs = [
+    Node('input', x.shape, nodes.dtype_name(x.dtype), options={'name': name})
+    for name, x in zip(names, row, strict=True)
+  ]
+  flat = _run(found.jaxpr, found.consts, inputs, '')
+  outputs = jax.tree.unflatten(jax.tree.structure(shapes), flat)
+  return Program(
+    dict(zip(names, inputs, strict=True)),
+    {task.name: _as_row(outputs[task.name]) for task in model.tasks},
+  )
+
+
+def inference(
+  model: Any,
+  params: PyTree,
+  features: PyTree,
+  scales: Mapping[str, tuple[float, float]] | None,
+) -> tuple[
+  list[str], Callable[..., dict[str, Any]], list[jax.ShapeDtypeStruct]
+]:
+  """Returns what a model computes, as a function of arrays.
+
+  Args:
+    model: as for `trace`, and so are the others.
+    params: its parameters.
+    features: to read shapes from.
+    scales: of labels.
+
+  Returns:
+    `(names, predict, row)`: the names of features, one that is empty for a
+    single array; the function from as many arrays, `[B, ...]`, to predictions,
+    `{task: [B, ..., K]}`; and the shapes and dtypes of these arrays for B = 1.
+
+  Raises:
+    ValueError: see `trace`.
+  """
   _checks.check_call(model, params)
   names = list(features) if isinstance(features, Mapping) else ['']
   if not all(isinstance(name, str) for name in names):
@@ -106,17 +144,7 @@ def trace(
     return {name: link(found[name]) for name, link in links.items()}
 
   row = [jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in parts]
-  found, shapes = jax.make_jaxpr(predict, return_shape=True)(*row)
-  inputs = [
-    Node('input', x.shape, nodes.dtype_name(x.dtype), options={'name': name})
-    for name, x in zip(names, row, strict=True)
-  ]
-  flat = _run(found.jaxpr, found.consts, inputs, '')
-  outputs = jax.tree.unflatten(jax.tree.structure(shapes), flat)
-  return Program(
-    dict(zip(names, inputs, strict=True)),
-    {name: _as_row(outputs[name]) for name in links},
-  )
+  return names, predict, row
 
 
 def _as_row(output: Node) -> Node:

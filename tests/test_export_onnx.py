@@ -1,0 +1,261 @@
+"""The ONNX form: what a runtime computes is what the NumPy reader does."""
+
+import sys
+
+import numpy as np
+import pytest
+
+import lplmtl
+from lplmtl import export, tables, tasks
+from lplmtl.export import (
+  nodes,
+  numpy_form,
+  onnx_form,
+  reader,
+  rows,
+  tracing,
+  vectors,
+)
+from tests import contracts, test_export
+
+onnx = pytest.importorskip('onnx')
+onnxruntime = pytest.importorskip('onnxruntime')
+
+
+def _predict(program, inputs, fitted=None):
+  model = onnx_form.to_model(program, fitted)
+  onnx.checker.check_model(model, full_check=True)
+  session = onnxruntime.InferenceSession(model.SerializeToString())
+  found = session.run(list(program.outputs), inputs)
+  return dict(zip(program.outputs, found, strict=True))
+
+
+def _assert_same(found, expected):
+  assert list(found) == list(expected)
+  for name, values in expected.items():
+    np.testing.assert_allclose(
+      found[name], values, rtol=1e-5, atol=1e-6, err_msg=name
+    )
+
+
+@pytest.mark.parametrize('name', test_export.MODELS)
+def test_every_architecture_predicts_the_same_from_raw_rows(name):
+  """Five tasks of every kind, crosses, bins, missing and unseen values."""
+  model, fitted = test_export.MODELS[name], test_export.BINNED
+  encoded = rows.features(fitted)
+  params = contracts.random_params(model, encoded)
+  program = export.trace(model, params, encoded)
+  data = numpy_form.to_data(program, fitted)
+  some = vectors.of_encoding(data['encoding'])
+  raw = {k: test_export.NEW_ROWS[k] + list(v) for k, v in some.items()}
+  found = _predict(program, onnx_form.feed(fitted, raw), fitted)
+  _assert_same(found, reader.predict(data, raw))
+
+
+def test_modules_of_ones_own_and_any_number_of_rows():
+  """A model of arrays: attention, sums along axes, slices backwards."""
+  x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+  model = lplmtl.MMoE(
+    test_export.EVERY_KIND[:2], expert=test_export.Own(), num_experts=2
+  )
+  params = contracts.random_params(model, x)
+  program = export.trace(model, params, x)
+  expected = reader.run(numpy_form.to_data(program), x)
+  for n in (0, 1, 5):
+    found = _predict(program, {'x': x[:n]})
+    _assert_same(found, {task: values[:n] for task, values in expected.items()})
+
+
+def _every_operation(x):
+  """Returns a node of each kind; x is `[1, 2, 2]`."""
+  shape, half = x.shape, nodes.constant(np.float32(0.5))
+  positive = nodes.elementwise('absolute', [x], shape, 'float32')
+  is_small = nodes.elementwise('less', [positive, half], shape, 'bool')
+  ids = nodes.make('astype', [is_small], shape, 'int32', dtype='int32')
+  unary = 'negative sign floor ceil exp expm1 tanh sin cos erf logistic'
+  found = {k: nodes.make(k, [x], shape, 'float32') for k in unary.split()}
+  found |= {
+    k: nodes.make(k, [positive], shape, 'float32')
+    for k in ('absolute', 'sqrt', 'log', 'log1p')
+  }
+  binary = 'add subtract multiply divide maximum minimum'
+  for kind in binary.split():
+    found[kind] = nodes.elementwise(kind, [half, x], shape, 'float32')
+  found['power'] = nodes.elementwise(
+    'power', [positive, half], shape, 'float32'
+  )
+  found |= {
+    k: nodes.elementwise(k, [x, half], shape, 'bool')
+    for k in ('less', 'less_equal', 'equal', 'not_equal')
+  }
+  found |= {
+    k: nodes.make(k, [is_small, found['equal']], shape, 'bool')
+    for k in ('logical_and', 'logical_or')
+  }
+  found['logical_not'] = nodes.make('logical_not', [is_small], shape, 'bool')
+  found['isfinite'] = nodes.make('isfinite', [found['exp']], shape, 'bool')
+  found['where'] = nodes.elementwise(
+    'where', [is_small, x, half], shape, 'float32'
+  )
+  found |= {k: nodes.reduce(k, x, [1]) for k in ('sum', 'prod', 'max', 'min')}
+  for kind in ('cumsum', 'sort'):
+    found[kind] = nodes.make(kind, [x], shape, 'float32', axis=-1)
+  table = nodes.constant(np.arange(6, dtype=np.float32).reshape(2, 3))
+  found['gather'] = nodes.gather(table, ids)
+  found['matmul'] = nodes.matmul(x, x)
+  found['transpose'] = nodes.transpose(x, (0, 2, 1))
+  found['slice'] = nodes.cut(x, 2, 1, -1, -1)
+  ones = nodes.constant(np.ones(shape, np.float32))
+  found['concatenate'] = nodes.concatenate([ones, x], 2)
+  found['broadcast'] = nodes.broadcast(
+    nodes.reduce('max', x, [0, 1, 2]), (1, 2)
+  )
+  found['constant'] = nodes.constant(np.float32([[1, 2]]))
+  return found
+
+
+def test_every_operation():
+  """Also where log(1 + x) and exp(x) - 1 lose digits, overflow or end."""
+  x = nodes.Node('input', (1, 2, 2), 'float32')
+  outputs = {}
+  for kind, node in _every_operation(x).items():
+    if node.dtype == 'bool':
+      node = nodes.make(
+        'astype', [node], node.shape, 'float32', dtype='float32'
+      )
+    outputs[kind] = nodes.reshape(node, (1, int(np.prod(node.shape))))
+  program = tracing.Program({'': x}, outputs)
+  assert {node.kind for node in program.operations} == set(reader.OPS)
+  numbers = np.float32([
+    *(0, 0.5, 1, -1, 0.25, 1e-3, -1e-7, 1e-7, 2e-4, -0.4, 87, 88),
+    *(100, -90, -170, -1e3, 1e9, -0.0, 3.5, -2.5),
+  ])  # fmt: skip
+  rows_ = numbers.reshape(-1, 2, 2)
+  expected = reader.run(numpy_form.to_data(program), rows_)
+  with np.errstate(all='ignore'):
+    _assert_same(_predict(program, {'x': rows_}), expected)
+
+
+def _features(fitted):
+  """Returns the program that returns what it reads."""
+  shapes = {name: x.shape for name, x in rows.features(fitted).items()}
+  x = {
+    'categories': nodes.Node('input', shapes['categories'], 'int32'),
+    'numeric': nodes.Node('input', shapes['numeric'], 'float32'),
+  }
+  ids = x['categories']
+  floats = nodes.make('astype', [ids], ids.shape, 'float32', dtype='float32')
+  return tracing.Program(x, {'ids': floats, 'numbers': x['numeric']})
+
+
+def _assert_encodes(fitted, raw, inputs=None):
+  inputs = onnx_form.feed(fitted, raw) if inputs is None else inputs
+  found = _predict(_features(fitted), inputs, fitted)
+  expected = fitted.encode(raw)
+  np.testing.assert_array_equal(found['ids'], expected['categories'])
+  # Sums of float64 may differ in their order before they are rounded.
+  np.testing.assert_allclose(found['numbers'], expected['numeric'], rtol=2e-7)
+
+
+@pytest.mark.parametrize('interpolate', [False, True])
+def test_numbers_of_all_sorts(interpolate):
+  """Timestamps, logarithms, fills, flags, bins and places between edges."""
+  rng = np.random.default_rng(0)
+  numbers = {
+    'time': 1.7e9 + rng.integers(0, 90, 50),
+    'gain': rng.exponential(1e4, 50) * rng.integers(-1, 2, 50),
+    'age': [*range(30), *[None] * 5, *[-999] * 5, *range(10)],
+  }
+  fitted = tables.fit(
+    {'age': numbers['age']}, numbers, log=['gain'], num_bins=6,
+    interpolate=interpolate,
+    rules=tables.Rules(fill_missing=True, missing=('-999', '?')),
+  )  # fmt: skip
+  raw = vectors.of_encoding(rows.to_data(fitted), 200)
+  raw['age'] = [-999, '?', -999.0, *range(-2, 35), *raw['age'][40:]]
+  _assert_encodes(fitted, raw)
+  assert {'age', 'age_category'} <= set(onnx_form.feed(fitted, raw))
+
+
+def test_texts_have_the_forms_that_columns_give_them():
+  """Without `feed`: missing values, and whole numbers read as floats."""
+  raw = {'city': ['Oslo', 'Rome', None, 'Oslo'], 'code': [3, 4, 0, None]}
+  fitted = tables.fit(
+    raw,
+    {},
+    booleans={'member': ['yes', 'no', 'yes', None]},
+    rules=tables.Rules(missing=('unknown',)),
+  )
+  new = {
+    'city': ['Rome', 'None', '', '<NA>', 'unknown', 'rome'],
+    'code': ['3', '3.0', '0', '-3', 'nan', '4.0'],
+    'member': ['true', 'no', 'YES', 'nan', '', 'maybe'],
+  }
+  inputs = {k: np.array(v, object)[:, None] for k, v in new.items()}
+  _assert_encodes(fitted, new, inputs)
+
+
+def test_rows_that_cannot_be_read_have_no_prediction():
+  fitted = tables.fit({'city': ['Oslo', 'Rome']}, {'age': [1, 2], 'n': [3, 5]})
+  raw = {'city': ['Oslo'] * 6, 'age': [1, None, 1e30, 'old', 2, np.inf],
+         'n': [3, 3, 3, 3, -np.inf, 4]}  # fmt: skip
+  inputs = onnx_form.feed(fitted, raw)
+  found = _predict(_features(fitted), inputs, fitted)
+  for values in found.values():
+    np.testing.assert_array_equal(
+      np.isnan(values).all(axis=1), [False, *[True] * 5]
+    )
+    assert not np.isnan(values[0]).any()
+
+
+def test_a_file_with_the_names_of_columns_and_tasks(tmp_path):
+  model, fitted = test_export.MODELS['shared_bottom'], test_export.BINNED
+  encoded = rows.features(fitted)
+  params = contracts.random_params(model, encoded)
+  program = export.trace(model, params, encoded)
+  (path,) = onnx_form.write(tmp_path, program, fitted, name='small')
+  assert list(tmp_path.iterdir()) == [path] == [tmp_path / 'small.onnx']
+  session = onnxruntime.InferenceSession(path)
+  inputs = {x.name: (x.type, x.shape) for x in session.get_inputs()}
+  assert inputs == {
+    'city': ('tensor(string)', ['N', 1]),
+    'age': ('tensor(double)', ['N', 1]),
+    'gain': ('tensor(double)', ['N', 1]),
+  }
+  outputs = {x.name: x.shape for x in session.get_outputs()}
+  assert outputs == {
+    'zebra': ['N', 1], 'apple': ['N', 3], 'mango': ['N', 1],
+    'grade': ['N', 4], 'tags': ['N', 2],
+  }  # fmt: skip
+  opsets = {one.domain: one.version for one in onnx.load(path).opset_import}
+  assert opsets[''] == onnx_form.OPSET
+
+
+@pytest.mark.parametrize(
+  'columns, rules, task, message',
+  [
+    (['city'], tables.Rules(max_vocabulary=1, num_buckets=4), 'buy', 'hash'),
+    (['city'], tables.Rules(), 'city', "one name, found .'city'.: rename"),
+    (['3', 3], tables.Rules(), 'buy', "different names as text, found .'3', '"),
+  ],
+)
+def test_what_cannot_be_expressed_is_one_line(columns, rules, task, message):
+  raw = {name: ['Oslo', 'Rome'] for name in columns}
+  fitted = tables.fit(raw, {}, rules=rules)
+  encoder = lplmtl.TabularEncoder(
+    fitted.num_categories, 2, num_buckets=fitted.num_buckets
+  )
+  model = lplmtl.SharedBottom((tasks.binary(task),), encoder)
+  encoded = rows.features(fitted)
+  params = contracts.random_params(model, encoded)
+  program = export.trace(model, params, encoded)
+  with pytest.raises(ValueError, match=message) as error:
+    onnx_form.to_model(program, fitted)
+  assert '\n' not in str(error.value)
+
+
+def test_the_extra_is_named(monkeypatch):
+  x = nodes.Node('input', (1, 1), 'float32')
+  monkeypatch.setitem(sys.modules, 'onnx', None)
+  with pytest.raises(ModuleNotFoundError, match=r"'lplmtl\[onnx\]'"):
+    onnx_form.to_model(tracing.Program({'': x}, {'y': x}))
