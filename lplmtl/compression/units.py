@@ -102,12 +102,14 @@ def remove(
           rows = masks.get(key, np.zeros((0, axis.size), bool))
           masks[key] = np.concatenate([rows, mask[None]])
 
+  # By NumPy: JAX would compile a program for each shape.
   def take(name: str, x: Any) -> Any:
+    x = np.asarray(x)
     for axis in (-1, -2):
       mask = masks.get((name, axis))
       if mask is not None:
         x = _take(x, mask, axis)
-    return x
+    return jax.numpy.asarray(x)
 
   widths = {
     (layer.field, layer.entry, layer.number): kept[layer.name].shape[1]
@@ -137,16 +139,17 @@ def mask(params: PyTree, layers: Sequence[Layer], kept: Kept) -> PyTree:
       return x
     if factor.ndim > 1 and x.ndim > 2:  # [E, H] for a kernel [E, D, H]
       factor = factor[:, None]
-    return x * np.broadcast_to(factor, x.shape)
+    x = np.asarray(x)
+    return jax.numpy.asarray(x * factor.astype(x.dtype))
 
   return leaves.map_named(times, params)
 
 
-def _take(x: Any, mask: np.ndarray, axis: int) -> Any:
+def _take(x: np.ndarray, mask: np.ndarray, axis: int) -> np.ndarray:
   if mask.ndim == 1:
     return x.take(np.flatnonzero(mask), axis=axis)
   rows = [x[e].take(np.flatnonzero(m), axis=axis) for e, m in enumerate(mask)]
-  return jax.numpy.stack(rows)
+  return np.stack(rows)
 
 
 def _stay(axis: Axis, width: int, numbers: np.ndarray) -> np.ndarray:
