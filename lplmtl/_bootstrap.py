@@ -111,7 +111,7 @@ def bootstrap_interval(
   kept = defined([one.samples for one in methods])
   signs = [1, -1][: len(methods)]
 
-  def variance(samples: np.ndarray) -> float:
+  def variance(samples: Any) -> float:
     return float(np.var(samples, axis=0, ddof=1).mean())
 
   return _intervals.from_variances(

@@ -31,7 +31,7 @@ class Knots:
     # because rounding keeps order.
     cells = self._cells(knots)
     counts = np.bincount(cells)
-    if counts.max() > 1:
+    if (counts > 1).any():
       return
     self._slopes = np.append(1 / gaps, 0.0)  # 0 for the last knot itself
     self._before = np.cumsum(counts) - counts - 1  # the last knot below a cell

@@ -221,7 +221,7 @@ def _number(value: Any) -> Any:
   if is_array and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
     value = np.asarray(value)[()]
   if isinstance(value, np.generic):
-    kinds = (bool, np.bool_), (int, jnp.integer), (float, jnp.floating)
+    kinds: Any = (bool, np.bool_), (int, jnp.integer), (float, jnp.floating)
     for kind, family in kinds:
       if jnp.issubdtype(value.dtype, family):
         return kind(value)

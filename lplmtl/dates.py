@@ -201,8 +201,9 @@ def _read_texts(
   if array.dtype == object and format:
     is_time = np.array([_is_time(value) for value in array], bool)
   if is_time.any():  # their texts are in ISO 8601
-    as_times: Any = np.where(is_time, array, None)
-    as_texts: Any = np.where(is_time, None, array)
+    no_value: Any = None
+    as_times = np.where(is_time, array, no_value)
+    as_texts = np.where(is_time, no_value, array)
     iso = read(name, _column(codes, as_times), '', missing)
     times = read(name, _column(codes, as_texts), format, missing)
     return None, np.where(np.isnat(times), iso, times)

@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(config, items):
   if 'PYTEST_XDIST_WORKER' in os.environ:
     seconds = collections.Counter()
     for item in items:  # rough means of slow tests, and of all others
-      seconds[item.path] += 5 if item.get_closest_marker('slow') else 0.2
+      seconds[item.path] += 4 if item.get_closest_marker('slow') else 0.2
     items.sort(key=lambda item: -seconds[item.path])
   limit = config.getoption('cases')
   if limit is None:

@@ -85,6 +85,7 @@ def test_equal_fits_compile_once(count):
   assert count(fit, width=5) >= 3
 
 
+@pytest.mark.slow
 def test_nothing_else_is_kept():
   """Neither rows nor models nor what they refer to outlive a call."""
   compiled.clear()

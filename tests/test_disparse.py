@@ -59,6 +59,7 @@ def _slow_masks(params, gradients, criterion, kappa):
   return kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('criterion', ['sensitivity', 'taylor', 'magnitude'])
 @pytest.mark.parametrize('kappa', [0.2, 0.5])
 def test_is_the_union_of_the_tasks_masks(criterion, kappa, params, gradients):
@@ -80,6 +81,7 @@ def test_is_the_union_of_the_tasks_masks(criterion, kappa, params, gradients):
     np.testing.assert_array_equal(named[name], x)
 
 
+@pytest.mark.slow
 def test_tasks_rank_what_their_gradient_reaches(params):
   found = disparse.saliencies(MODEL, params, ROWS)
   known = np.isfinite(found['tower_zebra/head/kernel']).all(axis=(1, 2))
@@ -104,6 +106,7 @@ def test_seeds_share_their_program(num_compiled):
   assert num_compiled(saliencies, 1) == 0
 
 
+@pytest.mark.slow
 def test_sparse_training_keeps_the_zeros():
   model = contracts.architectures(encoder=contracts.encoder())['shared_bottom']
   params = contracts.random_params(model, ROWS.features)

@@ -87,6 +87,7 @@ def test_keys_do_not_repeat():
   assert len(np.unique(words, axis=0)) == 1 << 15
 
 
+@pytest.mark.slow
 def test_everything_in_jax_random_works():
   key = _key()
   normal = jax.random.normal(key, (1000, 100))

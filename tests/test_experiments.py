@@ -113,6 +113,7 @@ def test_a_run_writes_what_it_should(finished):
   assert png.startswith(b'\x89PNG') and len(png) > 20_000
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_numbers(finished, tmp_path):
   assert launch(*TINY, '--num_seeds=2', f'--out_dir={tmp_path / "b"}') == 0
   first = json.loads((finished / 'results.json').read_text())
@@ -125,6 +126,7 @@ def test_the_same_command_gives_the_same_numbers(finished, tmp_path):
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_saved_model_scores_the_same(finished, capsys):
   before = {p: p.read_bytes() for p in finished.iterdir() if p.is_file()}
   results = json.loads((finished / 'results.json').read_text())
@@ -540,7 +542,7 @@ def test_a_disk_that_is_full(tmp_path, capsys, monkeypatch):
 @pytest.mark.slow
 def test_a_run_that_is_killed(tmp_path):
   """A short `python -m tests.stress_resume`; for signals see test_stops.py."""
-  found = stress_resume.run(1, 0, 10, 0, tmp_path)
+  found = stress_resume.run(1, 0, 4, 0, tmp_path)
   assert found.total() == 1
 
 
@@ -625,7 +627,10 @@ def _command(*arguments):
 
 @pytest.mark.slow
 def test_quickstart_as_a_user_runs_it(tmp_path, monkeypatch):
-  """In a separate process, with all compiler optimisations."""
+  """In a separate process, with all compiler optimisations.
+
+  The sample can be learned, but is not trivial.
+  """
   monkeypatch.delenv('JAX_DISABLE_MOST_OPTIMIZATIONS')
   flag_file = ROOT / 'experiments' / 'flags' / 'quickstart.flags'
   found = _command(f'--flagfile={flag_file}', f'--out_dir={tmp_path / "run"}')
@@ -635,22 +640,8 @@ def test_quickstart_as_a_user_runs_it(tmp_path, monkeypatch):
   assert results['seconds']['total'] < 120
   for task, optimum in results['data']['optimum'].items():
     if task in results['test']:
-      assert 0.75 < results['test'][task]['auc']['mean'] < optimum
-
-
-@pytest.mark.slow
-def test_sample_is_learnable_but_not_trivial(tmp_path):
-  """Shared-bottom reaches an AUC of .80 to .95, below the optimum."""
-  results = census.run(
-    Config(
-      dataset='sample', architecture='shared_bottom', balancer='equal', epochs=6,
-      out_dir=str(tmp_path / 'run'),
-    )
-  )  # fmt: skip
-  for task in ('income', 'marital'):
-    auc = results['test'][task]['auc']['mean']
-    assert 0.80 < auc < 0.95
-    assert auc < results['data']['optimum'][task]
+      auc = results['test'][task]['auc']['mean']
+      assert 0.8 < auc < min(optimum, 0.95)
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,7 @@ def test_number_of_parameters_by_hand():
   )
 
 
+@pytest.mark.slow
 def test_keeping_all_changes_nothing():
   model = _models()['ple']
   params = contracts.random_params(model, X)

@@ -80,6 +80,7 @@ def test_what_is_shared_receives_more_than_one_tasks_gradient(name):
   assert shared == actual
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('num_tasks', [2, 3])  # without and with a loop
 def test_task_gradients(num_tasks):
   todo = contracts.TASKS[:num_tasks]
@@ -122,6 +123,7 @@ def test_pull_backs_take_turns_on_a_cpu_alone(platform, takes_turns):
   assert ('stablehlo.while' in program) == takes_turns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scope', ['all', 'shared'])
 def test_a_gramian_step_by_hand(scope):
   """Weights from PCGrad's own definition, on whole gradient vectors."""
@@ -178,6 +180,7 @@ def test_pcgrad_meets_conflict():
     np.testing.assert_array_equal(weights, [1, 1])
 
 
+@pytest.mark.slow
 def test_weights_for_shared_parameters_without_a_gramian():
   model, params, batch = _example('mmoe')
   plain = lplmtl.Balancer(
@@ -215,8 +218,8 @@ def test_weights_for_shared_parameters_without_a_gramian():
 @pytest.mark.parametrize('name', ['uncertainty', 'pcgrad'])
 def test_parts_give_the_gradient_of_the_whole(name, scope):
   """Also with dropout, uneven missing labels, and weights, also by task."""
-  noisy = (lplmtl.MLP((6,), dropout_rate=0.3),) * 2
-  model = dataclasses.replace(MODELS['ple'], levels=noisy)
+  noisy = lplmtl.MLP((6,), dropout_rate=0.3)
+  model = dataclasses.replace(MODELS['cgc'], expert=noisy)
   batch = contracts.batch(rows=12)
   params = contracts.random_params(model, batch.features)
   weights = jnp.linspace(0.0, 2.0, 12)

@@ -171,9 +171,9 @@ def _many(largest_condition):
 
 @pytest.mark.parametrize('name', SOLVED)
 def test_against_independent_solvers(name):
-  """Random Gramians of two to ten tasks, with conditions up to 1e6."""
+  """Random Gramians of two and ten tasks, with conditions up to 1e6."""
   balancer, _, _, slow = METHODS[name]
-  for size, number in ((2, 100), (4, 200), (10, 200)):
+  for size, number in ((2, 100), (10, 200)):
     jacobians = _random_jacobians(size, number, 1e6)
     wanted = np.stack([slow(jacobian) for jacobian in jacobians])
     scale = np.maximum(np.abs(wanted).max(axis=1, keepdims=True), 1)

@@ -39,6 +39,7 @@ def test_ranks_name_what_gets_smaller(params):
   assert towers and all('tower' in name for name, _ in towers)
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_split_by_singular_values(params):
   ranks = low_rank.ranks(params, 2)
   small, factors = low_rank.factorise(MODEL, params, ranks)
@@ -108,6 +109,7 @@ def test_trains_saves_and_shares_like_the_model_inside(params, tmp_path):
     assert is_shared == plain[whole]
 
 
+@pytest.mark.slow
 def test_representation_scope_and_missing_methods():
   model = lplmtl.MMoE(TASKS, expert=contracts.SMALL, num_experts=2)
   x = jnp.ones((2, 7))

@@ -97,6 +97,7 @@ def test_gradual_pruning_step_by_step(begin, end, every):
   }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_at_once(params):
   sparse = magnitude.prune(params, 0.6)
   for name, x in leaves.names(params).items():

@@ -122,6 +122,7 @@ def _weight(task, row):
   return weights[row] / weights.sum()
 
 
+@pytest.mark.slow
 def test_sensitivity_is_the_sum_over_rows_of_its_definition(measured):
   """Row by row and value by value, with the Hessians by hand."""
   found = measured
@@ -241,6 +242,7 @@ def _bytes(groups, sizes, prices):
   return prices.group * len(known) + prices.value * told + prices.column
 
 
+@pytest.mark.slow
 def test_merged_tables_train_and_merge_again(measured):
   smaller = merging.merge(FITTED, MODEL, PARAMS, BATCH, num_ids=9)
   assert smaller == merging.merge_by(FITTED, measured, num_ids=9)
@@ -285,6 +287,7 @@ def test_a_budget_of_bytes_is_that_of_the_packed_tables(measured):
     assert costs.num_bytes(smaller.tables) <= budget
 
 
+@pytest.mark.slow
 def test_values_that_no_task_needs_go_first():
   rng = np.random.default_rng(1)
   useful, noise = rng.choice(list('abcdef'), 400), rng.choice(list('uvwxyz'), 400)  # fmt: skip
@@ -305,6 +308,7 @@ def test_values_that_no_task_needs_go_first():
   assert ids.tolist() == [1, 1, 0, 0, 0, 0]
 
 
+@pytest.mark.slow
 def test_columns_of_dates_and_booleans_disappear():
   days = np.datetime64('2020-01-01') + RNG.integers(0, 900, N)
   columns = {'day': days.astype(str), 'vip': RNG.choice(['yes', 'no'], N), 'pay': COLUMNS['pay']}  # fmt: skip
@@ -381,6 +385,7 @@ def test_budgets_and_tables_that_do_not_fit(measured):
     merging.merge_by(other, measured, num_ids=2)
 
 
+@pytest.mark.slow
 def test_a_distilled_task_is_as_sensitive_as_the_task():
   """The Hessian of a cross-entropy does not depend on the labels."""
   todo = TASKS[:1]
@@ -396,6 +401,7 @@ def test_a_distilled_task_is_as_sensitive_as_the_task():
   assert found.losses['click'] != plain.losses['click']
 
 
+@pytest.mark.slow
 def test_other_kinds_of_tasks_have_positive_semidefinite_curvature():
   todo = tasks.ordinal('grade', 4), tasks.multilabel('tags', 3), tasks.focal('fraud'), tasks.huber('cost')  # fmt: skip
   model, params = _made(todo=todo)

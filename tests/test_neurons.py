@@ -114,6 +114,7 @@ def test_norm_by_loops():
   )
 
 
+@pytest.mark.slow
 def test_taylor_is_the_derivative_for_each_units_output(monkeypatch):
   """Against gradients for factors that multiply the outputs, row by row."""
   model = lplmtl.MMoE(
@@ -160,6 +161,7 @@ def test_taylor_is_the_derivative_for_each_units_output(monkeypatch):
   )
 
 
+@pytest.mark.slow
 def test_a_unit_that_does_nothing_goes_first():
   model = _models()['sple_concat']
   params = contracts.random_params(model, X)

@@ -71,6 +71,7 @@ def test_what_was_infinite_before():
   assert not steps.is_finite(spoiled, before)
 
 
+@pytest.mark.slow
 def test_fit_hands_over_the_loss_and_returns_averages():
   """Two steps: the values are weighted losses, params are the averages."""
   todo = (tasks.binary('zebra'), tasks.regression('apple'))
@@ -138,6 +139,7 @@ def test_an_optimizer_whose_state_changes():
     jax.eval_shape(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['x64', 'strict'])
 def test_fit_in_other_modes_of_jax(kind):
   """Parameters and states stay float32 and int32, whatever the rows are."""

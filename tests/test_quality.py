@@ -315,6 +315,7 @@ def test_a_comparison_of_other_tasks(drawn, monkeypatch):
   assert drawn[1].axes[2].get_xlabel() == 'difference in test AUC'
 
 
+@pytest.mark.slow
 def test_the_interval_of_an_auc_of_soft_labels(monkeypatch):
   monkeypatch.setattr(intervals, 'SAMPLES', 10)
   rng = np.random.default_rng(0)

@@ -153,6 +153,7 @@ def test_coverage_of_one_method():
   assert 0.93 < coverage < 0.97
 
 
+@pytest.mark.slow
 def test_intervals_from_seeds_or_rows_only_cover_too_little():
   """The coverage test would fail if either part were left out."""
   seeds_only = _coverage(

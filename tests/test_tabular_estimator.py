@@ -284,6 +284,7 @@ def test_training_is_a_pure_function(one):
   assert trained.schema == one.predictor_.schema
 
 
+@pytest.mark.slow
 def test_a_share_of_the_rows_is_split_off():
   rows = table(NUM_VALIDATED)
   part = tabular.split(rows, tabular.Schema({}, {}), share=0.2)
@@ -308,6 +309,7 @@ def test_training_reads_training_rows_alone():
   assert tables.numerics['b'].mean == pytest.approx(rows['b'][:n].mean())
 
 
+@pytest.mark.slow
 def test_validation_rows_may_be_passed():
   rows, others = table(NUM_ROWS), table(12, seed=1)
   schema, settings = tabular.infer(rows, 'late'), tabular.Settings(**OPTIONS)
@@ -373,6 +375,7 @@ def hashed():
   return tabular.Estimator(schema=schema, **OPTIONS).fit(towns())
 
 
+@pytest.mark.slow
 def test_categories_only_and_hashed_ones(hashed):
   tables = hashed.predictor_.tables
   assert tables.hashed == {'town': 16} and not tables.numerics

@@ -71,6 +71,7 @@ def test_the_readme_lists_the_settings_with_their_defaults():
   }
 
 
+@pytest.mark.slow
 def test_clones_are_equal_and_not_fitted(late, X, y):
   late.fit(X, y)
   copy = base.clone(late)
@@ -130,6 +131,7 @@ def tagged(num_rows):
   return rows.assign(tall=(rows['a'] > 0) * 1)
 
 
+@pytest.mark.slow
 def test_validation_of_one_of_several_targets():
   frame = tagged(96)
   found = model_selection.cross_validate(

@@ -65,6 +65,7 @@ def finished(tmp_path_factory):
   return folder / 'run', arguments
 
 
+@pytest.mark.slow
 def test_undefined_metrics_are_null(finished, tmp_path, capsys):
   run, arguments = finished
   results = _strict((run / 'results.json').read_text())

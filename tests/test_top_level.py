@@ -55,6 +55,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', VARIANTS)
 def test_is_the_masked_model(name, monkeypatch):
   model, params = _ple(**VARIANTS[name])
@@ -84,6 +85,7 @@ def test_number_of_parameters_by_hand():
   assert counts['concat'] == counts['shared'] + 3 * 6 * 4
 
 
+@pytest.mark.slow
 def test_towers_take_over_what_is_linear_in_the_level_below():
   """Top specific experts that are linear are estimated without error."""
   linear = lplmtl.MLP((6,), activation=jax.nn.identity)

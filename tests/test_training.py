@@ -126,6 +126,7 @@ GOLDEN_LOSSES = [0.5839559, 1.1621073]
 GOLDEN_WEIGHTS = [0.9612215, 0.9610066]
 
 
+@pytest.mark.slow
 def test_scan_is_a_loop():
   step = lplmtl.make_train_step(MODEL, TASKS, OPTIMIZER, BALANCER)
   data = jax.device_put(_data())
@@ -280,6 +281,7 @@ def test_fit_learns_and_reports(three_seeds):
   assert not np.allclose(kernel[0], kernel[1])
 
 
+@pytest.mark.slow
 def test_fit_with_one_key_has_no_seed_axis(three_seeds):
   one = _fit(jax.random.key(1))
   assert one.params['tower_zebra']['head']['kernel'].shape == (4, 1)
@@ -327,6 +329,7 @@ def test_validation_rows_of_one_class():
   assert np.isnan(found.history[0]['validation']['zebra']['auc']).all()
 
 
+@pytest.mark.slow
 def test_an_evaluation_without_a_label_tells_nothing():
   rows = _data(rows=8)._replace(where={'apple': np.zeros(8, bool)})
   params = contracts.random_params(MODEL, rows.features)
@@ -334,6 +337,7 @@ def test_an_evaluation_without_a_label_tells_nothing():
   assert np.isnan(found['apple']['loss']) and found['zebra']['loss'] > 0
 
 
+@pytest.mark.slow
 def test_choice_and_early_stopping():
   """Ties go to the earlier epoch; a stopped seed's choice stays."""
   choice = progress.start(_state(_keys(1)[0]), 3, 10, 2).choice
@@ -356,6 +360,7 @@ def test_choice_and_early_stopping():
   np.testing.assert_array_equal(choice.best_score, [0.9, 0.2, 0.9])
 
 
+@pytest.mark.slow
 def test_stopped_seeds_are_frozen_until_the_last_one_stops():
   """A learning rate that is too high: seeds stop at different epochs."""
   found = _fit(_keys(3), optimizer=optax.adam(0.06), num_epochs=30, patience=1)
@@ -392,6 +397,7 @@ def test_one_compilation_a_program():
   assert traces.count(False) == 2
 
 
+@pytest.mark.slow
 def test_missing_labels_and_row_weights():
   """Rows without a label or with weight 0 do not matter to a task."""
   data = _data()
@@ -496,6 +502,7 @@ _bad_gradient.defvjp(
 )
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite():
   """The losses are; only one of the tasks is to blame; names a parameter."""
 
@@ -523,6 +530,7 @@ def test_a_gradient_that_is_not_finite():
     _fit(model=Both(), num_epochs=2)
 
 
+@pytest.mark.slow
 def test_a_weight_that_is_too_large():
   """Neither losses nor gradients are to blame: the weights are named."""
   expected = (
@@ -545,6 +553,7 @@ def test_steps_that_are_not_finite_may_be_skipped(spoiled):
     _fit(_keys(2), data=data, num_epochs=3, skip_nonfinite=1)
 
 
+@pytest.mark.slow
 def test_without_a_bad_step_skipping_changes_nothing(three_seeds):
   found = _fit(_keys(3), skip_nonfinite=5)
   contracts.assert_trees_close(found.params, three_seeds.params, atol=1e-6)

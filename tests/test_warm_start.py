@@ -45,6 +45,7 @@ def trained():
   return _fit(0.1)
 
 
+@pytest.mark.slow
 def test_a_run_starts_where_another_ended(trained):
   found = _fit(0.0, start=trained.params)
   contracts.assert_trees_equal(found.params, trained.params)

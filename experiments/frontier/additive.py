@@ -94,7 +94,7 @@ def _merged(rows: Inputs, num_bins: int, least: int) -> list[np.ndarray]:
       found.append(np.arange(size_of) * min(num_bins, size_of) // size_of)
       continue
     is_common = (counts >= max(least, 1)) & (np.arange(size_of) != UNSEEN)
-    is_common[counts.argmax()] = False
+    is_common[np.argmax(counts)] = False
     parts = np.zeros(size_of, int)
     parts[is_common] = np.arange(1, is_common.sum() + 1)
     found.append(parts)

@@ -195,7 +195,8 @@ def _bytes(given: Grower, column: int, cuts: Sequence[int]) -> float:
   if column >= given.inputs.num_unordered:
     return 2 + 1.5 * len(cuts)
   parts = np.searchsorted(np.sort(cuts), given.ranks[column][1:])
-  return 2 + 9 / 8 * (len(parts) - np.bincount(parts).max(initial=0))
+  largest = int(np.max(np.bincount(parts), initial=0))
+  return 2 + 9 / 8 * (len(parts) - largest)
 
 
 def _full(

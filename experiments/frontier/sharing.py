@@ -120,7 +120,7 @@ def _ids(
   if keep_unseen or (inputs.codes['train'][column] == UNSEEN).any():
     free = groups[UNSEEN]
   else:
-    free = np.bincount(groups[seen]).argmax()
+    free = np.argmax(np.bincount(groups[seen]))
     groups[UNSEEN] = free
   order = np.unique(groups)
   ids = np.zeros(order[-1] + 1, int)

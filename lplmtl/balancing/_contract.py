@@ -242,7 +242,9 @@ def _leaf_problem(state: PyTree, like: PyTree) -> str:
 def _numbers(leaf: Any) -> str:
   """Names the kind of an array's numbers; float64 states are fine."""
   dtype = leaf.dtype if hasattr(leaf, 'dtype') else np.asarray(leaf).dtype
-  kinds = (jnp.floating, jnp.signedinteger, jnp.unsignedinteger, jnp.bool_)
+  kinds: tuple[Any, ...] = (
+    jnp.floating, jnp.signedinteger, jnp.unsignedinteger, jnp.bool_,
+  )  # fmt: skip
   names = ('floats', 'integers', 'unsigned integers', 'bools')
   for kind, name in zip(kinds, names, strict=True):
     if jnp.issubdtype(dtype, kind):

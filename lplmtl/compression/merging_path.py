@@ -113,7 +113,7 @@ class Column:
     losses = self._losses[np.ix_(alive, alive)]
     saved = self.prices.group + self.prices.value * self._fewer(alive)
     ratios = losses / saved
-    ties = np.where(ratios <= ratios.min(), saved, -np.inf)
+    ties = np.where(ratios <= np.min(ratios), saved, -np.inf)
     i, j = np.unravel_index(np.argmax(ties), ties.shape)
     pair = int(min(alive[i], alive[j])), int(max(alive[i], alive[j]))
     return Step(column, pair, float(losses[i, j]), float(saved[i, j]))
@@ -138,7 +138,7 @@ class Column:
     apart = vectors - _common(vectors, curvature)
     loss = np.einsum('nd,nde,ne->', apart, curvature, apart) / 2
     sizes = self._sizes[alive]
-    told = len(alive) - 1 if self.ordered else sizes.sum() - sizes.max()
+    told = len(alive) - 1 if self.ordered else sizes.sum() - np.max(sizes)
     if not (self.ordered or self._is_free):
       told = sizes.sum() - self._sizes[_UNSEEN]
     group, value, rest = self.prices

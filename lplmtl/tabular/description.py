@@ -5,6 +5,8 @@ NumPy only.
 
 from typing import Any
 
+import numpy as np
+
 from lplmtl.tabular import checks, facts, hints
 from lplmtl.tabular.schema import Schema, label_columns
 
@@ -44,7 +46,7 @@ def describe(schema: Schema, frame: Any) -> list[dict[str, Any]]:
         f'more than {schema.max_vocabulary:,} values: hashed into '
         f'{schema.num_buckets:,} buckets'
       )
-    best = int(found.counts.argmax()) if len(found.counts) else None
+    best = int(np.argmax(found.counts)) if len(found.counts) else None
     rows.append(
       {
         'column': name,

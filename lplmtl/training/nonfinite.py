@@ -42,7 +42,7 @@ def check(
   bad = bad_seeds(before, after, is_finite, limit)
   if not bad.any():
     return
-  seed = int(bad.argmax())
+  seed = int(np.argmax(bad))
 
   def run_one(state: TrainState, step: int) -> tuple[TrainState, bool]:
     state, _, finite = job.run(state, rows, step, step + 1)
@@ -111,7 +111,7 @@ def locate(
     losses = after.metrics['losses'][seed, before.step : after.step]
     bad = ~np.isfinite(losses).all(axis=1)
     # Without a bad loss the last step, or one before it, spoiled the state.
-    suspect = before.step + int(bad.argmax()) if bad.any() else after.step - 1
+    suspect = before.step + int(np.argmax(bad)) if bad.any() else after.step - 1
   state = before.state
   for step in range(before.step, suspect):
     new, is_finite = run_one(state, step)
