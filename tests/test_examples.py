@@ -48,14 +48,14 @@ def test_two_dense_tasks_and_a_label_on_images():
   )
   model = lplmtl.PLE(
     todo,
-    encoder=conv(8),
-    levels=(conv(8), conv(8)),
+    encoder=conv(4),
+    levels=(conv(4), conv(4)),
     num_specific=1,
     num_shared=1,
     tower=(
-      conv(8),
-      conv(8),
-      nn.Sequential([nn.Conv(8, (3, 3)), nn.relu, pool]),
+      conv(4),
+      conv(4),
+      nn.Sequential([nn.Conv(4, (3, 3)), nn.relu, pool]),
     ),
   )
   first, last, predict = _train(model, _images(256, 0), num_epochs=10)

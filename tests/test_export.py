@@ -149,6 +149,7 @@ def test_raw_values_mean_what_they_meant_in_training():
     np.testing.assert_array_equal(found[name], expected, name)
 
 
+@pytest.mark.slow
 def test_a_written_model_needs_its_reader_only(tmp_path):
   """The golden model: LayerNorm, gelu, mish, gate bodies, several seeds."""
   folder = golden.FOLDER / 'format2'

@@ -140,6 +140,7 @@ def test_fit_prunes_and_fine_tunes(params, tmp_path):
   assert _zeros(tuned.params) == _zeros(one)
 
 
+@pytest.mark.slow
 def test_what_is_not_0_moves_as_without_a_mask(params):
   one = magnitude.prune(params, 0.75)
   tuner = magnitude.keep_zeros(optax.sgd(0.5))

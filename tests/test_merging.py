@@ -161,6 +161,7 @@ def test_sensitivity_is_the_sum_over_rows_of_its_definition(measured):
   assert found.counts.sum() == N * 4
 
 
+@pytest.mark.slow
 def test_seeds_share_their_programs(num_compiled):
   rows = jax.tree.map(lambda x: x[:35], BATCH)
 

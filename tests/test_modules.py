@@ -240,6 +240,7 @@ def test_layers_of_a_sequence_are_told():
     modules.call(nn.Sequential([]).bind({}), X, train=True)
 
 
+@pytest.mark.slow
 def test_rematerialised_mlps():
   """As trunk and expert: the checkpoint is there, the numbers stay."""
   plain = lplmtl.MLP((6,), dropout_rate=0.5)

@@ -386,6 +386,7 @@ def test_categories_only_and_hashed_ones(hashed):
   assert hashed.predictor_.gates(towns()) == []  # it has none
 
 
+@pytest.mark.slow
 def test_rows_of_weight_0_do_not_count(hashed):
   other = tabular.Estimator(**hashed.get_params()).fit(towns(label=-3.0))
   _assert_equal(other, hashed)

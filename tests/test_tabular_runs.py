@@ -84,6 +84,7 @@ def test_undefined_metrics_are_null(finished, tmp_path, capsys):
   assert 'undefined' in (tmp_path / 'report.md').read_text()
 
 
+@pytest.mark.slow
 def test_a_history_with_undefined_metrics_is_drawn(finished, tmp_path):
   run = shutil.copytree(finished[0], tmp_path / 'run')
   path = run / 'history.jsonl'
@@ -132,6 +133,7 @@ def test_cells_with_undefined_metrics_are_not_fitted_again(is_old, tmp_path):
   np.testing.assert_array_equal(read['scores']['']['churn'], [NAN, 0.5])
 
 
+@pytest.mark.slow
 def test_a_saved_model_scores_in_the_units_of_the_table(finished, capsys):
   run, arguments = finished
   results = files.read_json(run / 'results.json')
@@ -142,6 +144,7 @@ def test_a_saved_model_scores_in_the_units_of_the_table(finished, capsys):
   assert 'rare AUC undefined' in shown
 
 
+@pytest.mark.slow
 def test_a_table_that_has_changed_is_called_by_name(finished, tmp_path, capsys):
   _, arguments = finished
   table = _table(tmp_path / 'a.csv', 220)

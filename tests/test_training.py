@@ -313,6 +313,7 @@ def test_selection_is_by_the_mean_primary_metric(three_seeds):
     )
 
 
+@pytest.mark.slow
 def test_validation_rows_of_one_class():
   """The other task chooses; said once, naming task and metric."""
   rows = _data(rows=80, seed=1)

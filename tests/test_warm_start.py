@@ -59,6 +59,7 @@ def test_a_run_starts_where_another_ended(trained):
     np.testing.assert_allclose(kept[0], np.array(reached)[best, range(2)])
 
 
+@pytest.mark.slow
 def test_all_seeds_may_start_from_one(trained):
   one = jax.tree.map(lambda x: x[1], trained.params)
   found = _fit(0.0, start=jax.device_get(one)).params
@@ -66,6 +67,7 @@ def test_all_seeds_may_start_from_one(trained):
   contracts.assert_trees_equal(found, expected)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_where_it_was(trained, tmp_path):
   with resume.Checkpoints(tmp_path / 'run', every_steps=6) as keeper:
     first = _fit(0.1, keeper=keeper, start=trained.params)
@@ -104,6 +106,7 @@ def test_parameters_of_another_model(start, complaint):
     warm_start.read(start, DRAWN, 2)
 
 
+@pytest.mark.slow
 def test_a_result_instead_of_its_parameters(trained):
   with pytest.raises(ValueError, match='found FitResult: use its .params'):
     warm_start.read(trained, DRAWN, 2)
