@@ -39,10 +39,15 @@ def pytest_addoption(parser):
     '--cases', type=int, metavar='N',
     help='run at most N cases of each parametrised test, evenly spaced',
   )  # fmt: skip
+  parser.addoption(
+    '--every', type=int, metavar='N', default=1,
+    help='run every N-th test of each file, with all of its cases',
+  )  # fmt: skip
 
 
+@pytest.hookimpl(trylast=True)  # after -m has chosen
 def pytest_collection_modifyitems(config, items):
-  """Sorts files and, for versions that need not run them all, thins out cases.
+  """Sorts files and, for versions that need not run them all, thins out tests.
 
   Where processes share the files, those that take long come first: the last ones
   decide for how long a process is idle.
@@ -52,16 +57,16 @@ def pytest_collection_modifyitems(config, items):
     for item in items:  # rough means of slow tests, and of all others
       seconds[item.path] += 4 if item.get_closest_marker('slow') else 0.2
     items.sort(key=lambda item: -seconds[item.path])
-  limit = config.getoption('cases')
-  if limit is None:
-    return
-  cases = collections.defaultdict(list)
+  limit, step = config.getoption('cases'), config.getoption('every')
+  tests = collections.defaultdict(dict)
   for item in items:
-    cases[item.nodeid.partition('[')[0]].append(item)
+    alike = tests[item.path].setdefault(item.nodeid.partition('[')[0], [])
+    alike.append(item)
   kept = set()
-  for alike in cases.values():
-    step = max(1, len(alike) / limit)
-    kept |= {alike[int(i * step)] for i in range(min(limit, len(alike)))}
+  for of_file in tests.values():
+    for alike in list(of_file.values())[::step]:
+      count = min(limit or len(alike), len(alike))
+      kept |= {alike[i * len(alike) // count] for i in range(count)}
   config.hook.pytest_deselected(items=[i for i in items if i not in kept])
   items[:] = [item for item in items if item in kept]
 
