@@ -165,13 +165,17 @@ def test_numbers_of_all_sorts(interpolate):
     'time': 1.7e9 + rng.integers(0, 90, 50),
     'gain': rng.exponential(1e4, 50) * rng.integers(-1, 2, 50),
     'age': [*range(30), *[None] * 5, *[-999] * 5, *range(10)],
+    'children': rng.integers(0, 3, 50),
   }
   fitted = tables.fit(
     {'age': numbers['age']}, numbers, log=['gain'], num_bins=6,
     interpolate=interpolate,
     rules=tables.Rules(fill_missing=True, missing=('-999', '?')),
   )  # fmt: skip
-  raw = vectors.of_encoding(rows.to_data(fitted), 200)
+  encoding = rows.to_data(fitted)
+  kind = 'knots' if interpolate else 'edges'
+  assert len({len(column[kind]) for column in encoding['numbers']}) > 1
+  raw = vectors.of_encoding(encoding, 200)
   raw['age'] = [-999, '?', -999.0, *range(-2, 35), *raw['age'][40:]]
   _assert_encodes(fitted, raw)
   assert {'age', 'age_category'} <= set(onnx_form.feed(fitted, raw))

@@ -235,7 +235,7 @@ def _positions(
   if not picked:
     return ''
   starts = _padded([some[:-1] for some in knots if some])
-  widths = _padded([np.diff(some) for some in knots if some])
+  widths = _padded([np.diff(some) for some in knots if some], 1.0)
   last = graph.constant([2])
   distance = graph.add(
     'Sub', graph.add('Unsqueeze', picked, last), graph.constant(starts)
@@ -265,9 +265,11 @@ def _bins(
   return [graph.add('ReduceSum', counts, last, keepdims=0)]
 
 
-def _padded(lists: Sequence[Sequence[float]]) -> np.ndarray:
-  """Returns lists as rows of a matrix; infinity, never reached, fills them."""
-  found = np.full((len(lists), max(map(len, lists))), np.inf)
+def _padded(
+  lists: Sequence[Sequence[float]], filler: float = np.inf
+) -> np.ndarray:
+  """Returns lists as rows of a matrix, which infinity, never reached, fills."""
+  found = np.full((len(lists), max(map(len, lists))), filler)
   for row, values in zip(found, lists, strict=True):
     row[: len(values)] = values
   return found
