@@ -2,6 +2,7 @@
 
 import sys
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from lplmtl.export import (
   tracing,
   vectors,
 )
-from tests import contracts, test_export
+from tests import contracts, test_export, test_tables_property
 
 onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
@@ -179,6 +180,36 @@ def test_numbers_of_all_sorts(interpolate):
   raw['age'] = [-999, '?', -999.0, *range(-2, 35), *raw['age'][40:]]
   _assert_encodes(fitted, raw)
   assert {'age', 'age_category'} <= set(onnx_form.feed(fitted, raw))
+
+
+@pytest.fixture(scope='module')
+def encoder():
+  """Tables of every kind that ONNX encodes, and what encodes there."""
+  train = test_tables_property.TRAIN
+  fitted = tables.fit(
+    {'category': train['category']},
+    {name: train[name] for name in ('number', 'money')},
+    log=('money',),
+    num_bins=4,
+    booleans={'boolean': train['boolean']},
+    rules=tables.Rules(
+      fill_missing=True, missing=test_tables_property.TEXTS, min_count=2
+    ),
+  )
+  model = onnx_form.to_model(_features(fitted), fitted)
+  return fitted, onnxruntime.InferenceSession(model.SerializeToString())
+
+
+@hypothesis.settings(max_examples=50, derandomize=True, deadline=None)
+@hypothesis.given(test_tables_property.rows_in_forms())
+def test_values_in_any_form_are_encoded_alike(encoder, drawn):
+  fitted, session = encoder
+  _, columns = drawn
+  inputs = onnx_form.feed(fitted, test_tables_property.listed(columns))
+  ids, numbers = session.run(['ids', 'numbers'], inputs)
+  expected = fitted.encode(columns)
+  np.testing.assert_array_equal(ids, expected['categories'])
+  np.testing.assert_allclose(numbers, expected['numeric'], rtol=2e-7)
 
 
 def test_texts_have_the_forms_that_columns_give_them():
