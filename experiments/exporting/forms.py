@@ -22,7 +22,6 @@ from lplmtl.export import (
   reader,
   rows,
   stablehlo_form,
-  tracing,
   vectors,
 )
 from lplmtl.tables import Tables
@@ -102,12 +101,9 @@ def prepare(
     )
   graphs = [one for one in formats if one in _GRAPHS]
   if graphs:
-    facts, program = _of_graphs(found, graphs, columns, expected)
+    facts, more = _of_graphs(found, graphs, columns, expected)
     report |= facts
-    writers += [
-      functools.partial(_GRAPHS[one], program=program, tables=found.tables)
-      for one in graphs
-    ]
+    writers += more
   return report, writers
 
 
@@ -116,25 +112,34 @@ def _of_graphs(
   formats: Collection[str],
   columns: Columns,
   expected: Mapping[str, Any],
-) -> tuple[dict[str, Any], tracing.Program]:
+) -> tuple[dict[str, Any], list[Writer]]:
+  """Returns facts about the forms made of one graph, and what writes them."""
+  encoded = rows.features(found.tables)
   program = export.trace(
-    found.model,
-    found.params,
-    rows.features(found.tables),
-    scales=found.scales,
+    found.model, found.params, encoded, scales=found.scales
   )
   data = numpy_form.to_data(program, found.tables)
   report: dict[str, Any] = {
     'constants': sum(c.nbytes for c in data['constants']),
     DIFFERENCE: _difference(reader.predict(data, columns), expected),
   }
+  writers = {
+    name: functools.partial(write, program=program, tables=found.tables)
+    for name, write in _GRAPHS.items()
+  }
   if 'onnx' in formats:
-    model = onnx_form.to_model(program, found.tables)
+    frozen = (
+      quantization.freeze(found.model, found.params)
+      if isinstance(found.model, quantization.Quantized)
+      else None
+    )
+    writers['onnx'] = functools.partial(writers['onnx'], frozen=frozen)
+    model = onnx_form.to_model(program, found.tables, frozen=frozen)
     predicted = _by_onnx(model, found, columns)
     report['onnx'] = {}
     if predicted is not None:
       report['onnx'][DIFFERENCE] = _difference(predicted, expected)
-  return report, program
+  return report, [writers[name] for name in formats]
 
 
 def _by_onnx(model: Any, found: Model, columns: Columns) -> Any:

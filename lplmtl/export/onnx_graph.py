@@ -7,6 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# As of TensorProto.DataType.
+TYPES = {
+  'float32': 1, 'int32': 6, 'int64': 7, 'text': 8, 'bool': 9, 'float64': 11,
+}  # fmt: skip
+
 
 class Call(NamedTuple):
   """A node: an operator of `domain`, which is ONNX's own if empty."""

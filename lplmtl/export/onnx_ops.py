@@ -8,15 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from lplmtl.export import nodes, onnx_graph
+from lplmtl.export import nodes, onnx_graph, onnx_weights
 from lplmtl.export.nodes import Node
-from lplmtl.export.onnx_graph import Graph
+from lplmtl.export.onnx_graph import TYPES, Graph
 from lplmtl.export.tracing import Program
 
-# As of TensorProto.DataType.
-TYPES = {
-  'float32': 1, 'int32': 6, 'int64': 7, 'text': 8, 'bool': 9, 'float64': 11,
-}  # fmt: skip
 _SAME = {
   'add': 'Add',
   'subtract': 'Sub',
@@ -58,7 +54,10 @@ Rule = Callable[[Graph, Node, Sequence[str]], str]
 
 
 def outputs(
-  graph: Graph, program: Program, names: Mapping[str, str]
+  graph: Graph,
+  program: Program,
+  names: Mapping[str, str],
+  scales: np.ndarray,
 ) -> dict[str, str]:
   """Adds a program, and returns the values of its outputs, `[N, K]`.
 
@@ -66,6 +65,7 @@ def outputs(
     graph: is extended.
     program: what to add.
     names: `{input: value}`, `[N, ...]`.
+    scales: of weights of few bits, see `onnx_weights`.
   """
   rows = graph.add('Shape', next(iter(names.values())), start=0, end=1)
   used = nodes.order(list(program.outputs.values()))
@@ -76,7 +76,9 @@ def outputs(
   }
   for node in used:
     if node.kind == 'constant':
-      found[id(node)] = graph.constant(node.data)
+      found[id(node)] = onnx_weights.constant(
+        graph, np.asarray(node.data), scales
+      )
     elif node.kind == 'concatenate':
       found[id(node)] = _concatenate(graph, node, found, rows)
     elif node.kind != 'input':

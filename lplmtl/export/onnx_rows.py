@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lplmtl.export import onnx_graph, reader
-from lplmtl.export.onnx_graph import Graph
-from lplmtl.export.onnx_ops import TYPES
+from lplmtl.export.onnx_graph import TYPES, Graph
 
 _WHOLE = re.compile(r'0|-?[1-9]\d*')
 
