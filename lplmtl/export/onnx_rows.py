@@ -264,9 +264,7 @@ def _bins(
   return [graph.add('ReduceSum', counts, last, keepdims=0)]
 
 
-def _padded(
-  lists: Sequence[Sequence[float]], filler: float = np.inf
-) -> np.ndarray:
+def _padded(lists: Sequence[Any], filler: float = np.inf) -> np.ndarray:
   """Returns lists as rows of a matrix, which infinity, never reached, fills."""
   found = np.full((len(lists), max(map(len, lists))), filler)
   for row, values in zip(found, lists, strict=True):
