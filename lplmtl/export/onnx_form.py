@@ -61,7 +61,7 @@ def to_model(
     ValueError: the program does not read what the tables encode, there are
       hashed columns, or an input and a task have one name.
   """
-  onnx = module()
+  onnx = _package()
   encoding = None
   if tables is not None:
     rows.check(program.inputs, tables)
@@ -142,7 +142,7 @@ def write(
   return [path]
 
 
-def module() -> Any:
+def _package() -> Any:
   """Returns the package `onnx`.
 
   Raises:
