@@ -287,7 +287,7 @@ def test_few_values_are_measured_anew(monkeypatch):
   found = _sensitivity(FITTED)
   sizes = FITTED.num_categories
   found.curvature['click'][sizes[0] : sizes[0] + sizes[1]] *= 100
-  lesson = lessons.Lesson(todo, FITTED, found, ROWS, ROWS, {}, {})
+  lesson = lessons.Lesson(todo, FITTED, found, ROWS, ROWS, {}, {}, (1.0,))
   options = [(0, student.costs(todo, Sizes(1, 1, 2)))]
   settings = compression.Recipe(
     num_steps=120, batch_size=40, share=0, learning_rate=3e-2
@@ -353,6 +353,15 @@ def test_a_worse_teacher_is_named(params):
     lessons.check_teacher(TASKS, mixed, [one], rows)
 
 
+@pytest.mark.parametrize(
+  'labels, weight', [([0, 1] * 5, 1 / np.log(2)), ([0] * 10, 1)]
+)
+def test_losses_count_by_those_of_a_constant(labels, weight):
+  rows = Batch(np.zeros((10, 1)), {'click': np.array(labels)})
+  found = lessons._weight(tasks.binary('click'), rows)
+  np.testing.assert_allclose(found, weight, 1e-5)
+
+
 def test_mistakes_are_named(params):
   def fails(match, *args, **changes):
     with pytest.raises(ValueError, match=match):
@@ -363,6 +372,9 @@ def test_mistakes_are_named(params):
   wider = MODEL.clone(bottom=lplmtl.MLP((9,)))
   fails(r'bottom/layer_0/bias must be \(9,\).*found \(2, 8\)', params,
         model=wider)  # fmt: skip
+  odd = compression.Recipe(weights={'clik': 2})
+  fails(r"names the task 'clik'; those of the model are \['click'", params,
+        recipe=odd)  # fmt: skip
   fails('without', params, model=MODEL.clone(encoder=None))
   fewer = tables.fit({'city': COLUMNS['city']}, {})
   fails('pass the tables that the model was trained with', params, tables=fewer)

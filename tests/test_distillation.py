@@ -372,6 +372,20 @@ def test_a_teacher_that_stopped_early():
     teachers.check_teacher(PLAIN, outputs, labels, where=np.zeros(400, bool))
 
 
+def test_the_loss_of_a_constant():
+  labels, where = np.array([0, 1, 0, 0, 1, 9]), np.arange(6) < 5
+  found = teachers.constant_loss(tasks.binary('a'), labels, where)
+  p = 0.4
+  expected = -p * np.log(p) - (1 - p) * np.log(1 - p)
+  np.testing.assert_allclose(found, expected, 1e-5)
+  numbers = np.array([1.0, 3.0, 8.0], np.float32)
+  task = lplmtl.Task('b', lplmtl.losses.squared_error)
+  found = teachers.constant_loss(task, numbers)
+  np.testing.assert_allclose(found, numbers.var(), 1e-6)
+  found = teachers.constant_loss(tasks.multiclass('c', 4), np.arange(8) % 4)
+  np.testing.assert_allclose(found, np.log(4), 1e-5)
+
+
 def test_a_loss_of_ones_own():
   """Whoever brings a loss brings a soft loss, too."""
   loss = distillation.Distilled(

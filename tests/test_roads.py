@@ -198,7 +198,7 @@ def asked(teacher, monkeypatch):
       validation={'income': {'auc': np.full(2, quality)}},
     )  # fmt: skip
 
-  lesson = lessons.Lesson(data.tasks, data.tables, None, None, None, {}, {})
+  lesson = lessons.Lesson(data.tasks, data.tables, None, None, None, {}, {}, ())
   monkeypatch.setattr(net, 'lesson', lambda teacher, recipe: lesson)
   monkeypatch.setattr(net, 'scored', lambda found, data: found)
   monkeypatch.setattr(levers.compressing, 'from_lesson', from_lesson)

@@ -65,7 +65,10 @@ def train(
     key,
     model,
     optax.adamw(rate, weight_decay=recipe.weight_decay),
-    balancing.uncertainty(),
+    # Weights that are learned follow losses, and of some tasks nearly all is
+    # learned: on diamonds, `uncertainty` gave price (R² .98) fifty times the
+    # weight of cut, whose accuracy fell from .80 to .75 (4 kB).
+    balancing.static(lesson.weights),
     lesson.data._replace(features=features),
     batch_size=batch_size,
     num_epochs=num_epochs,

@@ -29,6 +29,7 @@ class Lesson(NamedTuple):
     validation: ordinary rows.
     teacher: its metrics.
     dense: those of the model.
+    weights: of the tasks' losses; see `Recipe.weights`.
   """
 
   tasks: tuple[Task, ...]
@@ -38,6 +39,7 @@ class Lesson(NamedTuple):
   validation: Batch
   teacher: Metrics
   dense: Metrics
+  weights: tuple[float, ...]
 
 
 def prepare(
@@ -53,6 +55,13 @@ def prepare(
   Arguments and errors are those of `compress`.
   """
   tasks = tuple(model.tasks)
+  names = [task.name for task in tasks]
+  factors = recipe.weights or {}
+  for name in factors:
+    if name not in names:
+      raise ValueError(
+        f'recipe.weights names the task {name!r}; those of the model are {names}'
+      )
   rows = [
     dense.read(tasks, arrays.read_labels(batch, name), name)
     for name, batch in (('data', data), ('validation', validation))
@@ -70,8 +79,26 @@ def prepare(
   if recipe.share:
     check_teacher(tasks, taught[1], own[1], rows[1])
     train = distillation.with_teacher(tasks, train, taught[0])
-  found = dense.sensitivity(tables, model, members, rows[0].batch)
-  return Lesson(tasks, tables, found, train, validation, teacher, mean(metrics))
+  return Lesson(
+    tasks,
+    tables,
+    dense.sensitivity(tables, model, members, rows[0].batch),
+    train,
+    validation,
+    teacher,
+    mean(metrics),
+    tuple(
+      factors.get(task.name, 1.0) * _weight(task, rows[0].batch)
+      for task in tasks
+    ),
+  )
+
+
+def _weight(task: Task, data: Batch) -> float:
+  where = (data.where or {}).get(task.name)
+  loss = teachers.constant_loss(task, data.labels[task.name], where)
+  # Where all labels are equal, probabilities are clipped at 1e-7 from them.
+  return 1 / loss if loss > 1e-6 else 1.0
 
 
 def predict(

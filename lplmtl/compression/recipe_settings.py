@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from lplmtl import _checks
@@ -23,6 +24,8 @@ class Recipe:
     share: of the teacher in the losses, see `distillation.distilled`; 0 trains
       on the labels alone.
     temperature: see `distillation.distilled`; numbers and counts have none.
+    weights: `{task: factor}`, 1 for tasks that are not named. Losses count in
+      units of those of a constant; with 2, a task counts twice as much.
     rounded: whether training computes with rounded parameters; False rounds
       them afterwards, at a loss.
     sizes: of the student; None takes those for the budget.
@@ -36,6 +39,7 @@ class Recipe:
   batch_size: int = 256
   share: float = 1.0
   temperature: float = 1.0
+  weights: Mapping[str, float] | None = None
   rounded: bool = True
   sizes: Sizes | None = None
   hash_bits: int = 8
@@ -56,6 +60,11 @@ class Recipe:
       raise ValueError(
         f'weight_decay must be a number >= 0, found {self.weight_decay!r}'
       )
+    for name, factor in (self.weights or {}).items():
+      if not 0 < factor < math.inf:
+        raise ValueError(
+          f'weights must be numbers > 0, found {factor!r} for task {name!r}'
+        )
     if not 0 <= self.share <= 1:
       raise ValueError(f'share must be from 0 to 1, found {self.share!r}')
 

@@ -158,8 +158,7 @@ def check_teacher(
 
   outputs = np.asarray(logits)
   own = measure(outputs)
-  mean = links.of(task).outputs(links.targets(task, labels).mean(axis=0))
-  constant = measure(np.broadcast_to(mean, outputs.shape))
+  constant = measure(np.broadcast_to(_constant(task, labels), outputs.shape))
   # A good teacher may have the accuracy of a constant, where one class is far
   # more frequent than the others; its loss is smaller all the same.
   bad = [name for name in own if _is_better(name, constant[name], own[name])]
@@ -180,6 +179,27 @@ def check_teacher(
           stacklevel=2,
         )
   return own
+
+
+def constant_loss(task: Task, labels: Any, where: Any = None) -> float:
+  """Returns the mean loss of the best constant.
+
+  Args:
+    task: the task.
+    labels: `[N, ...]`.
+    where: `[N]` bool, True where a row has a label; None if all have.
+  """
+  labels = np.asarray(labels)
+  labels = labels if where is None else labels[np.asarray(where)]
+  outputs = _constant(task, labels)
+  shape = (len(labels), *outputs.shape)
+  return float(task.loss_fn(np.broadcast_to(outputs, shape), labels).mean())
+
+
+def _constant(task: Task, labels: np.ndarray) -> np.ndarray:
+  """Returns the outputs of the best constant, float32."""
+  mean = links.targets(task, labels).mean(axis=0)
+  return links.of(task).outputs(mean).astype(np.float32)
 
 
 def _measure(task: Task, outputs: Array, labels: Array) -> dict[str, Array]:
