@@ -401,6 +401,7 @@ def test_mistakes_are_named(params):
     ({'learning_rate': -1.0}, 'learning_rate must be'),
     ({'weight_decay': -0.1}, 'weight_decay must be'),
     ({'share': 2.0}, 'share must be from 0 to 1'),
+    ({'weights': {'click': 0}}, 'weights must be numbers > 0'),
   ],
 )
 def test_settings_are_checked(settings, match):
