@@ -60,7 +60,8 @@ def prepare(
   for name in factors:
     if name not in names:
       raise ValueError(
-        f'recipe.weights names the task {name!r}; those of the model are {names}'
+        f'recipe.weights names the task {name!r}; those of the model are '
+        f'{names}'
       )
   rows = [
     dense.read(tasks, arrays.read_labels(batch, name), name)
