@@ -192,8 +192,8 @@ def constant_loss(task: Task, labels: Any, where: Any = None) -> float:
   labels = np.asarray(labels)
   labels = labels if where is None else labels[np.asarray(where)]
   outputs = _constant(task, labels)
-  shape = (len(labels), *outputs.shape)
-  return float(task.loss_fn(np.broadcast_to(outputs, shape), labels).mean())
+  every = jnp.broadcast_to(outputs, (len(labels), *outputs.shape))
+  return float(task.loss_fn(every, labels).mean())
 
 
 def _constant(task: Task, labels: np.ndarray) -> np.ndarray:
