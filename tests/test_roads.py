@@ -8,11 +8,15 @@ import types
 import jax
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 import lplmtl
 from experiments.comparison import plan as comparison
+from experiments.comparison import rows
+from experiments.datasets import base
 from experiments.datasets.census import loading, protocol
 from experiments.frontier import (
+  abreast,
   courses,
   dense,
   levers,
@@ -28,6 +32,7 @@ from experiments.frontier import (
 from experiments.frontier import plan as frontier
 from experiments.frontier.teacher import NETWORK, TREES, Teacher
 from experiments.launcher.options import Config
+from lplmtl import tasks
 from lplmtl.compression import (
   lessons,
   low_rank,
@@ -37,6 +42,7 @@ from lplmtl.compression import (
   recipe_settings,
   student,
 )
+from lplmtl.types import Batch
 from tests import contracts
 
 pytestmark = pytest.mark.slow
@@ -277,3 +283,42 @@ def test_with_other_constants_every_point_is_fitted_anew(
   monkeypatch.setattr(module, name, value)
   for old, new in zip(before, inputs(), strict=True):
     assert old != new
+
+
+def _finished(name, road, scores):
+  facts = {'family': road, 'test': {'a': {'auc': {'mean': 0.5, 'std': 0.1}}}}
+  return rows.Finished(name, {}, 1, facts, {'a': scores}, {}, 1)
+
+
+def test_roads_are_compared_with_sple_at_the_same_bytes():
+  rng = np.random.default_rng(0)
+  labels = np.arange(400) % 2
+  test = Batch(np.zeros((400, 1)), {'a': labels})
+  todo = (tasks.binary('a'),)
+  data = base.Data(todo, None, None, test, None, facts={}, optimum={})
+  noise = [3 * rng.normal(size=(2, 400)) for _ in range(3)]
+  form = '900 int4 merged taught'
+  every = [
+    _finished(f'sple from scratch {form}', 'sple from scratch', labels + noise[0]),
+    _finished(f'ple to sple {form}', 'ple to sple', 9 * labels + noise[1]),
+    _finished('ple to sple 900 int4 merged', 'ple to sple', labels + noise[2]),
+    _finished('net 900', 'net', labels + noise[2]),
+  ]  # fmt: skip
+  found = abreast.differences(every, data)
+  assert list(found) == [f'ple to sple {form}']  # the others have no baseline
+  auc = [
+    np.mean([roc_auc_score(labels, x) for x in row.scores['a']])
+    for row in every[:2]
+  ]
+  difference = found[f'ple to sple {form}']['a']
+  np.testing.assert_allclose(difference['estimate'], auc[1] - auc[0], rtol=1e-4)
+  assert 0 < difference['low'] < difference['high']
+  table = abreast.table({
+    'title': 'x', 'tasks': ['a'], 'budgets': [900], 'num_seeds': 2,
+    'rows': [{**row.facts, 'name': row.name} for row in every],
+    'abreast': found, 'config': {},
+  })  # fmt: skip
+  first, second, third = table.rows
+  assert first[:2] == ['int4 merged taught', 'sple from scratch']
+  assert '±' in first[2] and second[2].startswith('+') and '[' in second[2]
+  assert third[:2] == ['int4 merged', 'ple to sple']

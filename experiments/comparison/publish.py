@@ -9,7 +9,7 @@ between two comments:
     <!-- end -->
 
 with `cost` or `settings` instead of `quality` for the other tables, and
-`frontier` for a frontier.
+`frontier` or `roads` for a frontier.
 """
 
 import pathlib

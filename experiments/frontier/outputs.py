@@ -11,7 +11,7 @@ import pandas as pd
 
 from experiments.comparison import publish
 from experiments.comparison import tables as comparison
-from experiments.frontier import knees, picture
+from experiments.frontier import abreast, knees, picture
 from experiments.launcher import (
   display,
   drawing,
@@ -51,10 +51,11 @@ def markdown(results: Results) -> str:
 def tables(results: Results) -> list[display.TextTable]:
   """Returns the tables, of a few tasks each."""
   tasks, most = results['tasks'], comparison.MOST_TASKS
-  return [
+  found = [
     frontier_table(results, tasks[i : i + most])
     for i in range(0, len(tasks), most)
   ]
+  return [*found, abreast.table(results)] if results['abreast'] else found
 
 
 def frontier_table(
@@ -145,7 +146,11 @@ def csv(results: Results) -> str:
 
 
 # All tables that a page of published results may ask for.
-KINDS: publish.Kinds = {**publish.TABLES, 'frontier': frontier_table}
+KINDS: publish.Kinds = {
+  **publish.TABLES,
+  'frontier': frontier_table,
+  'roads': abreast.table,
+}
 
 
 def publish_to(source: pathlib.Path, target: pathlib.Path) -> str:

@@ -17,7 +17,15 @@ from experiments.comparison import (
 from experiments.comparison import run as comparison
 from experiments.comparison.folder import interrupted as interrupted
 from experiments.datasets.base import Data, Dataset
-from experiments.frontier import dense, families, knees, models, net, outputs
+from experiments.frontier import (
+  abreast,
+  dense,
+  families,
+  knees,
+  models,
+  net,
+  outputs,
+)
 from experiments.frontier.candidates import NotMadeError
 from experiments.frontier.dense import Dense
 from experiments.frontier.options import DISTILLED_TREES, NET, TREES
@@ -197,7 +205,8 @@ def _results(
 ) -> dict[str, Any]:
   """Returns the figures of a frontier as JSON data, one family after another.
 
-  Those of a comparison, `families` and `knees` (`{family: row}`).
+  Those of a comparison, `families`, `knees` (`{family: row}`) and `abreast`
+  (`{row: {task: difference}}`, of roads).
   """
   order = list(dict.fromkeys(row.facts['family'] for row in finished))
   ordered = sorted(finished, key=lambda row: order.index(row.facts['family']))
@@ -208,4 +217,5 @@ def _results(
     'budgets': list(plan.budgets),
     'families': order,
     'knees': knees.find(made['rows']),
+    'abreast': abreast.differences(finished, data),
   }
