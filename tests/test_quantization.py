@@ -9,6 +9,7 @@ import pytest
 import lplmtl
 from lplmtl import balancing, checkpoint
 from lplmtl.compression import leaves, quantization
+from lplmtl.compression.integers import Integers
 from lplmtl.compression.quantization import Quantized, Scheme
 from lplmtl.training import gradients
 from tests import contracts
@@ -88,6 +89,53 @@ def test_rounding_is_what_the_docstrings_say(scheme):
     assert thawed[name].dtype == np.float32
     # What training computes with is what is stored, to the last bit.
     np.testing.assert_array_equal(used[name], thawed[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+  'scheme',
+  [*SCHEMES, Scheme(bits=8, scale_bits=8, vector_bits=8)],
+  ids=str,
+)
+def test_settled_parameters_are_far_from_a_tie(scheme):
+  """They have the same integers, which a small change leaves as they are."""
+  rng = np.random.default_rng(0)
+  model = Quantized(MODELS['mmoe'], scheme)
+  params = _params(model, seed=3)
+  first = _leaves(quantization.freeze(model, params))
+  # To half-way between codes, but for one number in three and the largest ones.
+  tied = [
+    np.where(rng.random(x.shape) < 0.6, _tied(x, one), x)
+    for x, one in zip(jax.tree.leaves(params), first, strict=True)
+  ]
+  params = jax.tree.unflatten(jax.tree.structure(params), tied)
+  expected = _leaves(quantization.freeze(model, params))
+  settled = quantization.settle(model, params)
+  for near in (0, 1e-6):
+    moved = jax.tree.map(
+      lambda x, near=near: np.float32(x * (1 - near * rng.random(x.shape))),
+      settled,
+    )
+    found = _leaves(quantization.freeze(model, moved))
+    for a, b in zip(found, expected, strict=True):
+      if isinstance(a, Integers):
+        np.testing.assert_array_equal(a.codes, b.codes)
+        np.testing.assert_allclose(a.scale, b.scale, rtol=2 * near)
+      else:
+        np.testing.assert_allclose(a, b, rtol=1e-3 if near else 0)
+
+
+def _tied(x, frozen):
+  """Returns numbers half-way to the code above, away from the largest codes."""
+  if not isinstance(frozen, Integers):
+    return x
+  most = 2 ** (frozen.bits - 1) - 1
+  step = frozen.values() / np.where(frozen.codes == 0, 1, frozen.codes)
+  is_far = (abs(frozen.codes) < 0.8 * most) & (frozen.codes != 0)
+  return np.where(is_far, step * (frozen.codes + 0.5), x).astype(np.float32)
+
+
+def _leaves(frozen):
+  return jax.tree.leaves(frozen, is_leaf=lambda x: isinstance(x, Integers))
 
 
 def test_seeds_share_their_program(num_compiled):

@@ -125,6 +125,42 @@ def freeze(model: Quantized, params: PyTree) -> PyTree:
   )
 
 
+def settle(model: Quantized, params: PyTree) -> PyTree:
+  """Returns parameters that `freeze` rounds alike in every program.
+
+  Training with rounding ends with some parameters at a tie: a step across it
+  changes the code, and the next one leads back. How a tie is rounded depends on
+  the program. So all parameters move to what they are rounded to, but for the
+  largest of a group, which its scale follows.
+
+  Args:
+    model: says how they are rounded.
+    params: parameters of one seed.
+
+  Returns:
+    NumPy arrays, float32.
+  """
+  return jax.device_get(programs.of(_all_settled, model)(params))
+
+
+def _all_settled(model: Quantized, params: PyTree) -> PyTree:
+  return _map(model, params, _settled)
+
+
+def _settled(x: Array, plan: Plan) -> Array:
+  values, scale = _rounded(x, plan)
+  if scale is None:
+    return values
+  values = values * _spread(scale, plan.sizes)
+  if plan.bits == 2:  # the scale, which may be smaller than the largest number
+    return values
+  groups = _by_column(jnp.abs(x), plan.sizes)
+  largest = groups.max(axis=plan.axes, keepdims=True)
+  largest = _spread(largest[:, 0] if plan.sizes else largest, plan.sizes)
+  within = jnp.clip(values, -largest, largest)
+  return jnp.where(jnp.abs(x) == largest, x, within)
+
+
 def _all_rounded(model: Quantized, params: PyTree) -> PyTree:
   return _map(model, params, _rounded)
 

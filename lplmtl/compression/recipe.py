@@ -46,8 +46,8 @@ class Compressed:
 
   Attributes:
     model: a Quantized model of the tasks.
-    params: of `model`, float32, as trained: freezing them again, also after
-      `checkpoint.save`, gives the bytes of `packed`.
+    params: of `model`, float32, see `quantization.settle`: freezing them again,
+      also after `checkpoint.save`, gives the bytes of `packed`.
     tables: that encode its inputs.
     packed: what a device stores; a tuple of S with several keys.
     num_bytes: of `packed`, of each seed.
@@ -156,18 +156,20 @@ def from_lesson(
   seeds = [last]
   if key.ndim:
     seeds = [jax.tree.map(lambda x, i=i: x[i], last) for i in range(len(key))]
+  seeds = [quantization.settle(rounds, one) for one in seeds]
   frozen = [quantization.freeze(rounds, one) for one in seeds]
   packed = tuple(
     packing.pack(one, tables, hash_bits=recipe.hash_bits, row=recipe.row)
     for one in frozen
   )
   thawed = [quantization.thaw(one) for one in frozen]
+  params = jax.tree.map(lambda *leaves: np.stack(leaves), *seeds)
   validation = _measure(lesson, model, thawed, tables)
   if not key.ndim:
-    validation = jax.tree.map(lambda x: x[0], validation)
+    params, validation = jax.tree.map(lambda x: x[0], (params, validation))
   return Compressed(
     model=rounds,
-    params=jax.device_get(last),
+    params=params,
     tables=tables,
     packed=packed if key.ndim else packed[0],
     num_bytes=packed[0].num_bytes,
