@@ -226,6 +226,23 @@ def test_what_depends_on_parameters_only_is_computed_once():
   _assert_same(found, _expected(rounded, params, x))
 
 
+def test_columns_of_few_ids_have_their_own_scale():
+  """Beyond them is nothing, not the last row of the embeddings."""
+  encoder = lplmtl.TabularEncoder((2, 5), embed_dim=2)
+  model = lplmtl.SharedBottom(EVERY_KIND[:1], encoder, lplmtl.MLP((4,)))
+  rounded = compression.Quantized(model, compression.Scheme(bits=4))
+  features = {
+    'categories': np.array([[0, 1], [1, 4]], np.int32),
+    'numeric': np.zeros((2, 0), np.float32),
+  }
+  params = contracts.random_params(rounded, features)
+  embedding = params['encoder']['embedding']
+  params['encoder']['embedding'] = embedding.at[-1].multiply(20)
+  program = export.trace(rounded, params, features)
+  found = reader.run(numpy_form.to_data(program), features)
+  _assert_same(found, _expected(rounded, params, features))
+
+
 def test_numbers_have_their_own_unit():
   todo = tasks.regression('price'), tasks.poisson('visits')
   model = lplmtl.SharedBottom(todo, bottom=lplmtl.MLP((2,)))

@@ -2,13 +2,15 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 
 import lplmtl
-from lplmtl.compression import packing, quantization
+from lplmtl import export
+from lplmtl.compression import packing, quantization, reference
 from lplmtl.compression.quantization import Scheme
-from lplmtl.export import c_packed
+from lplmtl.export import c99, c_packed, numpy_form, reader
 from tests import contracts, test_packing
 from tests.test_export_c99 import COMPILERS, check
 
@@ -39,7 +41,12 @@ def test_logits_have_the_bits_of_the_reference(scheme, fields, tmp_path):
   """
   columns = test_packing._columns(100, seed=1)
   columns['city'][:3] = ['unseen', '', ' city 1']
-  c_packed.write(tmp_path, _packed(scheme, **fields), columns)
+  packed = _packed(scheme, **fields)
+  task = next(name for name in reference.score(packed, columns))
+  classes = ', '.join(f"'*/ class {i}'" for i in range(9))
+  c_packed.write(tmp_path, packed, columns, notes={task: classes})
+  header = ' '.join((tmp_path / 'model.h').read_text().split())
+  assert f'/* {task!r}: {classes.replace("*/", "* /")} */ float' in header
   found = check(tmp_path, '-O2', '-ffp-contract=off', compiler=COMPILERS[-1])
   assert '100 rows, largest difference 0.0e+00' in found
 
@@ -62,14 +69,23 @@ def test_merged_values_and_a_sentinel(tmp_path):
   merged = lplmtl.compression.merge(fitted, model, params, batch, num_ids=6)
   tables = merged.tables
   assert tables.merged
-  quantized = quantization.Quantized(
-    test_packing._model(tables), Scheme(bits=4)
-  )
+  scheme = Scheme(bits=4, scale_bits=8, vector_bits=8)
+  quantized = quantization.Quantized(test_packing._model(tables), scheme)
   params = contracts.random_params(quantized, tables.encode(columns))
   packed = packing.pack(quantization.freeze(quantized, params), tables)
   _, source, _ = c_packed.write(tmp_path, packed, columns, name='tiny')
   assert 'largest difference 0.0e+00' in check(tmp_path)
   assert 'math.h' not in source.read_text()
+  for path in tmp_path.iterdir():
+    path.unlink()
+  # As C of floats, which rounds the parameters once.
+  features = tables.encode(columns)
+  program = export.trace(quantized, params, features)
+  c99.write(tmp_path, program, tables)
+  check(tmp_path)
+  found = reader.run(numpy_form.to_data(program), features)
+  logits = lplmtl.predict(quantized, params, features)['zebra']
+  np.testing.assert_allclose(found['zebra'], jax.nn.sigmoid(logits), atol=1e-5)
 
 
 def test_constants_are_the_bytes_that_are_counted(tmp_path):
@@ -95,4 +111,8 @@ def test_other_models_are_refused(tmp_path):
     c_packed.write(tmp_path, packing.pack(params), {})
   with pytest.raises(ValueError, match="such as 'a_b'; found 'a b'"):
     c_packed.write(tmp_path, packing.pack(params), {}, name='a b')
+  with pytest.raises(ValueError, match=r'packing.pack returns.*found tuple'):
+    c_packed.write(tmp_path, (packing.pack(params),), {})
+  with pytest.raises(ValueError, match='raw rows.*found list'):
+    c_packed.write(tmp_path, packing.pack(params), ['city', 'age'])
   assert not list(tmp_path.iterdir())

@@ -171,7 +171,11 @@ def encoder(encoding: Mapping[str, Any], prefix: str) -> tuple[str, str]:
     for name in ('row', 'categories', 'numeric')
     if not any(name in line for line in body)
   ]
-  locals_ = ['  double x, scaled;'] if encoding['numbers'] else []
+  locals_ = [
+    f'  double {name};'
+    for name in ('x', 'scaled')
+    if any(re.search(rf'\b{name} = ', line) for line in body)
+  ]
   head = (
     f'static int encode(const {prefix}_row *row, {", ".join(arguments)}) {{'
   )

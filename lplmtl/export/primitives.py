@@ -277,6 +277,8 @@ def _dot_general(equation: Any, operands: Sequence[Node]) -> Node:
 def _gather(equation: Any, operands: Sequence[Node]) -> Node | None:
   """Rows along one axis; what `jnp.take` and indexing by an array trace to."""
   table, ids = operands
+  if table.data is not None and ids.data is not None:
+    return None  # JAX fills in what ids out of range name
   numbers = equation.params['dimension_numbers']
   axes, sizes = numbers.start_index_map, equation.params['slice_sizes']
   is_whole = all(

@@ -66,7 +66,7 @@ def run(model: Model, features: Any) -> dict[str, np.ndarray]:
 
 
 def _reshape(x: Any, rank: int, shape: Any) -> Any:
-  return x.reshape(*x.shape[: x.ndim - rank], *shape)
+  return x.reshape((*x.shape[: x.ndim - rank], *shape))
 
 
 def _transpose(x: Any, axes: Any) -> Any:
