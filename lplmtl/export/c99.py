@@ -3,6 +3,7 @@
 import math
 import pathlib
 import re
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,7 @@ def write(
   *,
   name: str = 'model',
   columns: Any = None,
+  notes: Mapping[str, str] = types.MappingProxyType({}),
 ) -> list[pathlib.Path]:
   """Writes `name.h`, `name.c` and a self-test, `name_test.c`.
 
@@ -41,6 +43,8 @@ def write(
     name: of the files, and the beginning of all public names.
     columns: raw rows for the self-test, as for `reader.predict`; None for those
       of `vectors`.
+    notes: `{task: what its outputs are}`, such as the names of the classes, for
+      the header.
 
   Returns:
     The files.
@@ -62,6 +66,7 @@ def write(
       [c_files.member(one.declaration, one.note) for one in members],
       {task: x.shape[1] for task, x in program.outputs.items()},
       'Probabilities, expected counts, or numbers.',
+      notes,
     ),
     f'{name}.c': _source(name, program, encoding, members),
     f'{name}_test.c': c_test.source(name, data, members, columns),

@@ -1,11 +1,14 @@
 """What all programs in C99 share: a header, and a self-test."""
 
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from lplmtl.export import c_text
+
+_WIDTH = 80
 
 
 def check_name(name: str) -> None:
@@ -32,10 +35,20 @@ def used(helpers: Mapping[str, str], body: str) -> list[str]:
 
 
 def member(declaration: str, note: str) -> str:
-  """Returns the line of a member of a struct, with a comment."""
-  return (
-    f'  {declaration} /* {note.replace("*/", "* /").replace("/*", "/ *")} */'
+  """Returns a member of a struct, with a comment beside it, or above it."""
+  note = note.replace('*/', '* /').replace('/*', '/ *')
+  beside = f'  {declaration} /* {note} */'
+  if len(beside) <= _WIDTH:
+    return beside
+  lines = textwrap.wrap(
+    f'/* {note} */',
+    _WIDTH,
+    initial_indent='  ',
+    subsequent_indent='     ',
+    break_long_words=False,
+    break_on_hyphens=False,
   )
+  return '\n'.join([*lines, f'  {declaration}'])
 
 
 def header(
@@ -43,6 +56,7 @@ def header(
   row: Sequence[str],
   expected: Mapping[str, int],
   meaning: str,
+  notes: Mapping[str, str],
 ) -> str:
   """Returns the header of a program.
 
@@ -51,10 +65,14 @@ def header(
     row: the members of a raw row.
     expected: `{task: K}`.
     meaning: of the outputs.
+    notes: `{task: what its outputs are}`, for those of which more is known.
   """
   outputs = c_text.identifiers(expected)
   found = [
-    member(f'float {outputs[task]}[{size}];', repr(task))
+    member(
+      f'float {outputs[task]}[{size}];',
+      f'{task!r}: {notes[task]}' if task in notes else repr(task),
+    )
     for task, size in expected.items()
   ]
   return f"""#ifndef {name.upper()}_H

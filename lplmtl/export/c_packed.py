@@ -8,6 +8,7 @@ is the float32 of IEEE 754, without excess precision.
 
 import pathlib
 import re
+import types
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -30,24 +31,39 @@ def write(
   columns: Mapping[Any, Any],
   *,
   name: str = 'model',
+  notes: Mapping[str, str] = types.MappingProxyType({}),
 ) -> list[pathlib.Path]:
   """Writes `name.h`, `name.c` and a self-test, `name_test.c`.
 
   Args:
     folder: must exist.
-    packed: a model that `compression.reference` scores, with its tables.
-    columns: raw rows for the self-test, `{column: [N] values}`.
+    packed: a model that `compression.reference` scores, with its tables: what
+      `packing.pack` returns for frozen parameters of a Quantized model, such as
+      `compress(...).packed`, of one seed.
+    columns: raw rows for the self-test, `{column: [N] values}`, at least one.
     name: of the files, and the beginning of all public names.
+    notes: `{task: what its outputs are}`, such as the names of the classes, for
+      the header.
 
   Returns:
     The files.
 
   Raises:
-    ValueError: the model is of another kind, a row cannot be read, or `name` is
-      not a C identifier.
+    ValueError: `packed` is not packed or of another kind of model, `columns`
+      are no rows or cannot be read, or `name` is not a C identifier.
     OSError: a file cannot be written.
   """
   c_files.check_name(name)
+  if not isinstance(packed, Packed):
+    raise ValueError(
+      'packed must be what compression.packing.pack returns, of one seed, such '
+      f'as compress(...).packed[0]; found {type(packed).__name__}'
+    )
+  if not hasattr(columns, 'keys'):
+    raise ValueError(
+      'columns must be raw rows for the self-test, such as '
+      "{'city': ['Oslo'], 'age': [30]}; found " + type(columns).__name__
+    )
   expected = reference.score(packed, columns)
   tables = device_tables.checked(packed.tables)
   members = c_packed_rows.members(tables)
@@ -57,7 +73,7 @@ def write(
   ]
   sizes = {task: x.shape[1] for task, x in expected.items()}
   sources = {
-    f'{name}.h': c_files.header(name, declared, sizes, _MEANING),
+    f'{name}.h': c_files.header(name, declared, sizes, _MEANING, notes),
     f'{name}.c': _source(name, packed, tables, sizes),
     f'{name}_test.c': c_files.self_test(
       name, _literals(members, columns, tables.missing), expected, tolerance='0'
