@@ -8,9 +8,12 @@ The model is that of a finished run, a model folder, or any folder that
 `lplmtl.checkpoint.save` wrote. Raw rows go in (of --format=stablehlo, encoded
 ones), probabilities come out, or numbers in their own unit (of --format=packed,
 logits); see lplmtl/export/README.md. report.json in --to lists files and bytes,
-among them those that `size` counts if a C compiler is there, and the largest
-difference to JAX.
+multiply-adds, the largest difference to JAX (with --test_data, over your own
+rows, too) and, if a C compiler is there, sections, stack and time of a row.
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -19,7 +22,7 @@ from experiments.launcher.errors import InputError
 
 FORMATS = ('c99', 'numpy', 'onnx', 'stablehlo', 'packed')
 
-# Other commands have a flag of this name, too: a process may import both.
+# Other commands have flags of these names, too: a process may import both.
 flags.DEFINE_string(
   'model', '', 'The folder of a run, or of a model.', allow_override=True
 )
@@ -32,6 +35,10 @@ flags.DEFINE_string('to', 'dist', 'The folder to write; made if need be.')
 flags.DEFINE_string(
   'name', 'model', 'Of the files, and the beginning of all names in C.'
 )
+flags.DEFINE_string(
+  'test_data', '', 'A table of raw rows, as in training, to compare with JAX.',
+  allow_override=True,
+)  # fmt: skip
 flags.DEFINE_enum(
   'hash_bits', '8', ['8', '16'],
   'Of --format=packed: bits that tell a category from others. With 16, a text '
@@ -63,9 +70,15 @@ def main(argv: list[str]) -> None:
         'none'
       )
     # JAX takes seconds to import: not for --help.
+    from experiments.datasets.tables import reader
     from experiments.exporting import writing
 
+    def read(missing: Sequence[str]) -> Mapping[str, Any]:
+      config = options.Config(test_data=file)
+      return reader.values(reader.read(config, missing, 'test_data').columns)
+
     ready()
+    file = flags.FLAGS.test_data
     print(
       writing.export_model(
         parsing.path('--model', flags.FLAGS.model),
@@ -74,6 +87,7 @@ def main(argv: list[str]) -> None:
         name=flags.FLAGS.name,
         seed=flags.FLAGS.seed_index,
         hash_bits=int(flags.FLAGS.hash_bits),
+        test_rows=writing.Rows(file, read) if file else None,
       )
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import lplmtl
 from experiments import export
+from experiments.exporting import notes
 from lplmtl import checkpoint, compression
 from lplmtl.compression import packing, quantization
 from lplmtl.export import reader
@@ -27,12 +29,21 @@ def test_all_forms_and_a_report(tmp_path, capsys):
   report = json.loads((target / 'report.json').read_text())
   assert written.keys() - report['bytes'].keys() == {'report.json'}
   assert all(written[name] == n for name, n in report['bytes'].items())
-  assert report['largest_difference_to_jax'] < 1e-5
-  for parts in report['compiled'].values():
+  assert report['forms'].keys() == {'c99', 'numpy'}
+  for form in report['forms'].values():
+    assert form['largest_difference_to_jax'] < 1e-5
+  for facts in report['compiled'].values():
     # Compilers compute with some constants instead of storing them.
-    assert parts['constants'] > report['constants'] / 2
+    parts = facts['sections']
+    assert parts['constants'] > report['forms']['c99']['constants'] / 2
     assert not parts['writable']
-  assert 'Largest difference to JAX' in capsys.readouterr().out
+    assert facts.get('stack', 64) >= 64  # gcc tells
+  printed = capsys.readouterr().out
+  assert 'Largest difference to JAX over 1,000 rows' in printed
+  assert f'{report["multiply_adds"]:,} multiply-adds a row' in printed
+  has_compiler = shutil.which('cc') is not None
+  assert bool(report['seconds_per_row']) == has_compiler
+  assert ('microseconds a row' in printed) == has_compiler
   found = reader.predict(reader.load(target / 'model.npz'), golden.ROWS)
   assert found['rating'].shape == (3, 3)
 
@@ -51,6 +62,55 @@ def test_numbers_are_in_the_unit_of_the_table(tmp_path):
   assert not (tmp_path / 'model.c').exists()
 
 
+def test_rows_of_the_user_are_compared(tmp_path, capsys):
+  """Texts, numbers, missing and unseen values, in a file; other columns too."""
+  rows = ['age,colour,id,gain', '30,blue,7,1e2', '16,,8,0', ' 80.5,violet,9,-3']
+  table = tmp_path / 'rows.csv'
+  table.write_text('\n'.join(rows))
+  flags = MODEL, f'--to={tmp_path}', '--format=numpy', f'--test_data={table}'
+  assert launch(export.main, *flags) == 0
+  report = json.loads((tmp_path / 'report.json').read_text())['test_data']
+  assert report['rows'] == 3
+  assert report['largest_difference_to_jax']['numpy'] < 1e-5
+  said = f'JAX over the 3 rows of {table}: NumPy'
+  assert said in ' '.join(capsys.readouterr().out.split())
+  for content, error in (
+    ('age,colour\n1,red', r"columns \['gain'\] are missing"),
+    ('age,colour,gain\nold,red,3', "column 'age'.*'old'"),
+    ('age,colour,gain\n', 'expected rows below the header'),
+  ):
+    table.write_text(content)
+    assert launch(export.main, *flags) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(error, line), line
+  assert launch(export.main, *flags[:3], '--test_data=/nowhere.csv') == 1
+  (line,) = capsys.readouterr().err.splitlines()
+  assert '--test_data=/nowhere.csv' in line
+
+
+def test_the_header_names_classes_and_units():
+  kinds = {
+    'churn': schema.Target('binary', ('no', 'yes'), 'no'),
+    'plan': schema.Target('multiclass', (3, 7, 9)),
+    'mood': schema.Target('ordinal', ('low', 'mid', 'high')),
+    'tags': schema.Target('multilabel', columns=('new', 'old')),
+    'spent': schema.Target('regression', mean=100.0, std=20.0),
+    'visits': schema.Target('count', mean=2.5),
+  }
+  asked = schema.Schema({}, kinds)
+  found = notes.of(asked)
+  assert found['churn'] == "the probability of 'no'"
+  assert found['plan'] == 'the probabilities of 3, 7, 9'
+  assert found['mood'] == "the probabilities of 'low', 'mid', 'high'"
+  assert found['tags'] == "the probabilities of 'new', 'old'"
+  found = notes.of_logits(asked)
+  assert found['plan'].startswith('the logits of 3, 7, 9; softmax')
+  assert found['mood'].startswith("the logits of above 'low', above 'mid'; 1 /")
+  assert found['spent'] == 'times 20, plus 100, is in its own unit'
+  assert 'exp(min(x, ' in found['visits'] and 'times 2.5 ' in found['visits']
+  assert not notes.of(None)
+
+
 def test_onnx_and_stablehlo(tmp_path, capsys):
   pytest.importorskip('onnx')
   pytest.importorskip('onnxruntime')
@@ -58,8 +118,8 @@ def test_onnx_and_stablehlo(tmp_path, capsys):
   arguments = MODEL, f'--to={tmp_path}', '--format=onnx,stablehlo'
   assert launch(export.main, *arguments) == 0
   report = json.loads((tmp_path / 'report.json').read_text())
-  assert report['onnx']['largest_difference_to_jax'] < 1e-5
-  assert report['stablehlo']['largest_difference_to_jax'] < 1e-5
+  assert report['forms']['onnx']['largest_difference_to_jax'] < 1e-5
+  assert report['forms']['stablehlo']['largest_difference_to_jax'] < 1e-5
   assert set(report['bytes']) == {
     'model.onnx', 'model.stablehlo', 'model_encoding.json', 'reader.py',
   }  # fmt: skip
@@ -71,7 +131,8 @@ def test_onnx_without_a_runtime_is_not_compared(tmp_path, capsys, monkeypatch):
   pytest.importorskip('onnx')
   monkeypatch.setitem(sys.modules, 'onnxruntime', None)
   assert launch(export.main, MODEL, f'--to={tmp_path}', '--format=onnx') == 0
-  assert json.loads((tmp_path / 'report.json').read_text())['onnx'] == {}
+  (form,) = json.loads((tmp_path / 'report.json').read_text())['forms'].values()
+  assert form['largest_difference_to_jax'] is None
   assert 'ONNX was not compared' in capsys.readouterr().out
 
 
@@ -107,13 +168,13 @@ def test_a_packed_model(tmp_path):
     assert 'largest <= 0' in (tmp_path / 'model_test.c').read_text()
     report = json.loads((tmp_path / 'report.json').read_text())
     packed = packing.pack(frozen, tables, hash_bits=hash_bits)
-    assert report['packed']['constants'] == packed.num_bytes
+    assert report['forms']['packed']['constants'] == packed.num_bytes
     arrays = re.findall(r'const uint8_t (\w+)\[\d+\] = {([^}]*)}', source)
     assert {name for name, _ in arrays} >= {'weights4', 'hashes', 'embeddings4'}
     for name, listed in arrays:
       stored = bytes(map(int, listed.replace(',', ' ').split()))
       assert stored == packed.sections[name].tobytes()
-  assert 'constants' not in report  # of a form that was not written
+  assert list(report['forms']) == ['packed']
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,9 @@ def test_it_is_exported_packed(kept, frontier, tmp_path):
   last = jax.tree.map(lambda x: x[2], kept.params)
   frozen = quantization.freeze(kept.model, last)
   packed = packing.pack(frozen, kept.tables)
-  assert report['packed']['constants'] == packed.num_bytes
+  assert report['forms']['packed']['constants'] == packed.num_bytes
+  header = ' '.join((tmp_path / 'model.h').read_text().split())
+  assert "'paid': the logit of 'yes';" in header
 
 
 def test_it_predicts_a_table(frontier, tmp_path):

@@ -11,8 +11,9 @@ import jax
 import jax.export
 import numpy as np
 
+from experiments.exporting import notes
 from lplmtl import export
-from lplmtl.compression import packing, quantization, reference
+from lplmtl.compression import cost, packing, reference
 from lplmtl.export import (
   c99,
   c_packed,
@@ -22,12 +23,15 @@ from lplmtl.export import (
   reader,
   rows,
   stablehlo_form,
+  tracing,
   vectors,
 )
 from lplmtl.tables import Tables
+from lplmtl.tabular import targets
+from lplmtl.tabular.schema import Schema
 
-DIFFERENCE = 'largest_difference_to_jax'
 NUM_ROWS = 1000  # to compare with JAX
+_NUM_TESTED = 64  # of the self-test
 _GRAPHS = {
   'c99': c99.write,
   'numpy': numpy_form.write,
@@ -39,111 +43,141 @@ Columns = Mapping[Any, Any]
 
 
 class Model(NamedTuple):
-  """A model of one seed, and the scales of its numbers."""
+  """A model of one seed.
+
+  Attributes:
+    model: see `lplmtl.types.Model`; of a Quantized model, the one inside.
+    params: of one seed, and rounded for good if they are.
+    tables: of its encoder.
+    schema: of the table that it was trained on; None if there was none.
+    frozen: what `quantization.freeze` returned for a Quantized model, or None.
+  """
 
   model: Any
   params: Any
   tables: Tables
-  scales: dict[str, tuple[float, float]]
+  schema: Schema | None
+  frozen: Any
+
+  @property
+  def scales(self) -> dict[str, tuple[float, float]]:
+    """The mean and standard deviation of each target with a unit."""
+    known = self.schema.targets if self.schema else {}
+    return {
+      name: targets.scale(one)
+      for name, one in known.items()
+      if one.kind in ('regression', 'count')
+    }
+
+
+class Form(NamedTuple):
+  """A form of a model.
+
+  Attributes:
+    write: takes a folder and the name of the files.
+    predict: takes raw columns; None if what runs the form is not installed.
+    facts: for the report.
+  """
+
+  write: Writer
+  predict: Callable[[Columns], Mapping[str, Any]] | None
+  facts: dict[str, Any]
 
 
 def prepare(
   found: Model, formats: Collection[str], hash_bits: int
-) -> tuple[dict[str, Any], list[Writer]]:
-  """Returns facts about the forms, and what writes them.
+) -> dict[str, Form]:
+  """Returns the forms of a model, by format.
 
   Args:
     found: the model.
     formats: see `writing.export_model`.
     hash_bits: see there.
 
-  Returns:
-    `(report, writers)`: a writer takes a folder and the name of the files.
-
   Raises:
     ModuleNotFoundError: a form needs a package that is not installed.
     ValueError: the model has no such form.
   """
-  encoding = rows.to_data(found.tables)
-  columns = vectors.of_encoding(encoding, NUM_ROWS)
+  made = {}
+  if 'packed' in formats:
+    made['packed'] = _packed(found, hash_bits)
+  if 'stablehlo' in formats:
+    made['stablehlo'] = _stablehlo(found)
+  graphs = [one for one in formats if one in _GRAPHS]
+  if graphs:
+    program = export.trace(
+      found.model,
+      found.params,
+      rows.features(found.tables),
+      scales=found.scales,
+    )
+    made |= {one: _graph(found, program, one) for one in graphs}
+  return made
+
+
+def compare(
+  found: Model, made: Mapping[str, Form], columns: Columns
+) -> dict[str, float]:
+  """Returns `{format: the largest difference to JAX}` over raw rows.
+
+  The C of both formats does what the NumPy code of its form does, which is what
+  is compared; of packed models, the logits.
+
+  Args:
+    found: the model.
+    made: its forms.
+    columns: the raw rows.
+
+  Raises:
+    ValueError: the rows cannot be read.
+  """
   logits = _logits(found, columns)
   links = {
     task.name: meanings.of(task, *found.scales.get(task.name, ()))
     for task in found.model.tasks
   }
   expected = {name: link(logits[name]) for name, link in links.items()}
-  report: dict[str, Any] = {'columns': len(encoding['columns'])}
-  writers: list[Writer] = []
-  if 'packed' in formats:
-    packed = _packed(found, hash_bits)
-    report['packed'] = {
-      'constants': packed.num_bytes,
-      DIFFERENCE: _difference(reference.score(packed, columns), logits),
-    }
-    tested = vectors.of_encoding(encoding)
-    writers.append(
-      functools.partial(c_packed.write, packed=packed, columns=tested)
+  return {
+    name: _difference(
+      form.predict(columns), logits if name == 'packed' else expected
     )
-  if 'stablehlo' in formats:
-    content = stablehlo_form.serialize(
-      found.model,
-      found.params,
-      rows.features(found.tables),
-      scales=found.scales,
-    )
-    report['stablehlo'] = {
-      DIFFERENCE: _difference(_by_stablehlo(content, found, columns), expected)
-    }
-    writers.append(
-      functools.partial(
-        stablehlo_form.write, content=content, tables=found.tables
-      )
-    )
-  graphs = [one for one in formats if one in _GRAPHS]
-  if graphs:
-    facts, more = _of_graphs(found, graphs, columns, expected)
-    report |= facts
-    writers += more
-  return report, writers
+    for name, form in made.items()
+    if form.predict
+  }
 
 
-def _of_graphs(
-  found: Model,
-  formats: Collection[str],
-  columns: Columns,
-  expected: Mapping[str, Any],
-) -> tuple[dict[str, Any], list[Writer]]:
-  """Returns facts about the forms made of one graph, and what writes them."""
-  encoded = rows.features(found.tables)
-  program = export.trace(
-    found.model, found.params, encoded, scales=found.scales
+def multiply_adds(found: Model) -> int:
+  """Returns the multiply-adds of scoring one row."""
+  return cost.multiply_adds(
+    lambda params, x: found.model.apply({'params': params}, x)[0],
+    found.params,
+    rows.features(found.tables),
   )
+
+
+def test_rows(found: Model, num_rows: int = NUM_ROWS) -> dict[Any, list[Any]]:
+  """Returns raw rows: ordinary, missing, unseen and extreme."""
+  return vectors.of_encoding(rows.to_data(found.tables), num_rows)
+
+
+def _graph(found: Model, program: tracing.Program, name: str) -> Form:
   data = numpy_form.to_data(program, found.tables)
-  report: dict[str, Any] = {
-    'constants': sum(c.nbytes for c in data['constants']),
-    DIFFERENCE: _difference(reader.predict(data, columns), expected),
-  }
-  writers = {
-    name: functools.partial(write, program=program, tables=found.tables)
-    for name, write in _GRAPHS.items()
-  }
-  if 'onnx' in formats:
-    frozen = (
-      quantization.freeze(found.model, found.params)
-      if isinstance(found.model, quantization.Quantized)
-      else None
-    )
-    writers['onnx'] = functools.partial(writers['onnx'], frozen=frozen)
-    model = onnx_form.to_model(program, found.tables, frozen=frozen)
-    predicted = _by_onnx(model, found, columns)
-    report['onnx'] = {}
-    if predicted is not None:
-      report['onnx'][DIFFERENCE] = _difference(predicted, expected)
-  return report, [writers[name] for name in formats]
+  facts = {'constants': sum(c.nbytes for c in data['constants'])}
+  options: dict[str, Any] = {'program': program, 'tables': found.tables}
+  predict: Any = functools.partial(reader.predict, data)
+  if name == 'c99':
+    options['notes'] = notes.of(found.schema)
+  if name == 'onnx':
+    options['frozen'] = found.frozen
+    model = onnx_form.to_model(program, found.tables, frozen=found.frozen)
+    predict = _by_onnx(model, found)
+  return Form(functools.partial(_GRAPHS[name], **options), predict, facts)
 
 
-def _by_onnx(model: Any, found: Model, columns: Columns) -> Any:
-  """Returns predictions; None if onnxruntime is not installed."""
+def _by_onnx(
+  model: Any, found: Model
+) -> Callable[[Columns], dict[str, Any]] | None:
+  """Returns what predicts; None if onnxruntime is not installed."""
   if importlib.util.find_spec('onnxruntime') is None:
     return None
   runtime = importlib.import_module('onnxruntime')
@@ -151,24 +185,46 @@ def _by_onnx(model: Any, found: Model, columns: Columns) -> Any:
     model.SerializeToString(), providers=['CPUExecutionProvider']
   )
   names = [output.name for output in session.get_outputs()]
-  predicted = session.run(names, onnx_form.feed(found.tables, columns))
-  return dict(zip(names, predicted, strict=True))
+
+  def predict(columns: Columns) -> dict[str, Any]:
+    predicted = session.run(names, onnx_form.feed(found.tables, columns))
+    return dict(zip(names, predicted, strict=True))
+
+  return predict
 
 
-def _by_stablehlo(content: bytes, found: Model, columns: Columns) -> Any:
+def _stablehlo(found: Model) -> Form:
+  content = stablehlo_form.serialize(
+    found.model, found.params, rows.features(found.tables), scales=found.scales
+  )
   program = jax.export.deserialize(bytearray(content))
-  return program.call(found.tables.encode(columns))
+  return Form(
+    functools.partial(
+      stablehlo_form.write, content=content, tables=found.tables
+    ),
+    lambda columns: program.call(found.tables.encode(columns)),
+    {},
+  )
 
 
-def _packed(found: Model, hash_bits: int) -> packing.Packed:
-  if not isinstance(found.model, quantization.Quantized):
+def _packed(found: Model, hash_bits: int) -> Form:
+  if found.frozen is None:
     raise ValueError(
       'only a model that was trained with few bits can be packed, a '
       'compression.Quantized such as compression.compress returns; found '
       f'{type(found.model).__name__}'
     )
-  frozen = quantization.freeze(found.model, found.params)
-  return packing.pack(frozen, found.tables, hash_bits=hash_bits)
+  packed = packing.pack(found.frozen, found.tables, hash_bits=hash_bits)
+  return Form(
+    functools.partial(
+      c_packed.write,
+      packed=packed,
+      columns=test_rows(found, _NUM_TESTED),
+      notes=notes.of_logits(found.schema),
+    ),
+    functools.partial(reference.score, packed),
+    {'constants': packed.num_bytes},
+  )
 
 
 def _logits(found: Model, columns: Mapping[Any, Any]) -> dict[str, Any]:

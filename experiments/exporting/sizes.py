@@ -1,4 +1,4 @@
-"""What a compiler makes of a C file: the bytes of each section."""
+"""What a compiler makes of a C file: bytes of each section and of the stack."""
 
 import pathlib
 import re
@@ -13,48 +13,74 @@ _CORTEX = (
   '-mfloat-abi=hard',
   '-mfpu=fpv4-sp-d16',
 )
+HOST = 'cc'
 _COMPILERS = {
-  'cc': ('cc', 'size', ()),
+  HOST: (HOST, 'size', ()),
   'arm-none-eabi-gcc': ('arm-none-eabi-gcc', 'arm-none-eabi-size', _CORTEX),
 }
-_LIMIT = 120  # seconds
+LIMIT = 120  # seconds
+_CALLS = '-fcallgraph-info=su'  # gcc from release 10 on
+_FRAME = re.compile(r'node: { title: "(.*?)" label: ".*?(\d+) bytes \(')
+_CALL = re.compile(r'edge: { sourcename: "(.*?)" targetname: "(.*?)"')
 
 
-def of_source(source: pathlib.Path) -> dict[str, dict[str, int]]:
-  """Returns `{compiler: {'code', 'constants', 'writable': bytes}}` at -Os.
+def of_source(
+  source: pathlib.Path, entry: str
+) -> dict[str, dict[str, dict[str, int] | int]]:
+  """Returns what compilers make of a C file at -Os.
 
   Args:
     source: a C file; headers beside it are found.
+    entry: the function whose stack is measured.
 
   Returns:
-    Only compilers that are there, with their `size`.
+    `{compiler: {'sections': {'code', 'constants', 'writable': bytes}, 'stack':
+    bytes}}`, of compilers that are there with their `size`. The stack is that
+    of the deepest calls, without functions of the C library; absent if the
+    compiler is no gcc.
   """
   found = {}
   for name, (compiler, size, flags) in _COMPILERS.items():
     if shutil.which(compiler) and shutil.which(size):
-      sections = _sections(source, compiler, size, flags)
-      if sections:
-        found[name] = sections
+      facts = _compiled(source, entry, (compiler, *flags), size)
+      if facts:
+        found[name] = facts
   return found
 
 
-def _sections(
-  source: pathlib.Path, compiler: str, size: str, flags: tuple[str, ...]
-) -> dict[str, int]:
+def _compiled(
+  source: pathlib.Path, entry: str, compiler: tuple[str, ...], size: str
+) -> dict[str, dict[str, int] | int]:
   with tempfile.TemporaryDirectory() as folder:
-    target = f'{folder}/model.o'
-    command = [compiler, '-std=c99', '-Os', *flags, '-c', str(source)]
+    target = pathlib.Path(folder) / 'model.o'
+    command = (*compiler, '-std=c99', '-Os', '-c', str(source))
     try:
-      subprocess.run(
-        [*command, '-o', target],
-        check=True, capture_output=True, timeout=_LIMIT,
-      )  # fmt: skip
-      listed = subprocess.run(
-        [size, '-A', target],
-        check=True, capture_output=True, text=True, timeout=_LIMIT,
-      ).stdout  # fmt: skip
+      for flags in ((_CALLS,), ()):
+        process = run(*command, *flags, '-o', str(target))
+        if not process.returncode:
+          break
+      process.check_returncode()
+      listed = run(size, '-A', str(target))
+      listed.check_returncode()
     except (subprocess.SubprocessError, OSError):
       return {}
+    found: dict[str, dict[str, int] | int] = {
+      'sections': _sections(listed.stdout)
+    }
+    calls = target.with_suffix('.ci')
+    if calls.exists():
+      found['stack'] = _stack(calls.read_text(), entry)
+  return found
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+  """Runs a command, and keeps what it prints."""
+  return subprocess.run(
+    command, capture_output=True, text=True, timeout=LIMIT, check=False
+  )
+
+
+def _sections(listed: str) -> dict[str, int]:
   counts = {'code': 0, 'constants': 0, 'writable': 0}
   parts = {'text': 'code', 'rodata': 'constants', 'data': 'writable'}
   # .data.rel.ro holds addresses of constants.
@@ -67,3 +93,21 @@ def _sections(
     if kind in ('bss', 'data', 'rodata', 'text'):
       counts[parts.get(kind, 'writable')] += int(count)
   return counts
+
+
+def _stack(calls: str, entry: str) -> int:
+  """Returns the bytes of a function's frame and of those below it.
+
+  Args:
+    calls: the graph of calls, as gcc writes it; there is no recursion.
+    entry: the function.
+  """
+  frames = {name: int(count) for name, count in _FRAME.findall(calls)}
+  below: dict[str, set[str]] = {}
+  for caller, callee in _CALL.findall(calls):
+    below.setdefault(caller, set()).add(callee)
+
+  def depth(name: str) -> int:
+    return frames.get(name, 0) + max(map(depth, below.get(name, ())), default=0)
+
+  return depth(entry)

@@ -1,18 +1,31 @@
 """Reads a model, writes its forms, and reports their sizes."""
 
 import pathlib
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from experiments.exporting import forms, sizes
+from experiments.exporting import forms, sizes, texts, timing
 from experiments.launcher import files, run_folder
 from experiments.launcher.errors import InputError
 from lplmtl import checkpoint
+from lplmtl.compression import quantization
 from lplmtl.export import c_files
-from lplmtl.tabular import targets
 from lplmtl.tabular.schema import Schema
 
 REPORT = 'report.json'
+DIFFERENCE = texts.DIFFERENCE
+
+
+class Rows(NamedTuple):
+  """Raw rows of a user, to compare with JAX.
+
+  Attributes:
+    file: where they are.
+    read: returns their columns; takes the texts that mean "missing".
+  """
+
+  file: str
+  read: Callable[[Sequence[str]], Mapping[Any, Any]]
 
 
 def export_model(
@@ -23,6 +36,7 @@ def export_model(
   name: str,
   seed: int,
   hash_bits: int = 8,
+  test_rows: Rows | None = None,
 ) -> str:
   """Writes the forms of a model, and a report.
 
@@ -33,12 +47,14 @@ def export_model(
     name: of the files.
     seed: of several, counted from 0.
     hash_bits: of a packed model's categories, see `packing.pack`.
+    test_rows: further rows to compare with JAX.
 
   Returns:
     The report, as text.
 
   Raises:
-    InputError: the model cannot be read or exported, or the folder not written.
+    InputError: the model cannot be read or exported, the rows not read, or the
+      folder not written.
   """
   try:
     c_files.check_name(name)
@@ -46,11 +62,14 @@ def export_model(
     raise InputError(f'--name: {error}') from error
   found = _read(source, seed)
   try:
-    report, writers = forms.prepare(found, formats, hash_bits)
+    made = forms.prepare(found, formats, hash_bits)
+    report = _compared(found, made, test_rows)
     target.mkdir(parents=True, exist_ok=True)
-    written = [path for one in writers for path in one(target, name=name)]
+    written = [p for one in made.values() for p in one.write(target, name=name)]
   except ModuleNotFoundError as error:
     raise InputError(f'--format: {error}') from error
+  except InputError:
+    raise
   except ValueError as error:
     raise InputError(f'--model={source}: {error}') from error
   except OSError as error:
@@ -59,9 +78,37 @@ def export_model(
     ) from error
   report['bytes'] = {path.name: path.stat().st_size for path in written}
   if {'c99', 'packed'} & set(formats):
-    report['compiled'] = sizes.of_source(target / f'{name}.c')
+    entry = f'{name}_predict'
+    report['compiled'] = sizes.of_source(target / f'{name}.c', entry)
+    report['seconds_per_row'] = timing.seconds_per_row(target, name)
   files.write_json(target / REPORT, report)
-  return _text(report, target)
+  return texts.of(report, target)
+
+
+def _compared(
+  found: forms.Model, made: Mapping[str, forms.Form], test_rows: Rows | None
+) -> dict[str, Any]:
+  """Returns facts about forms, and how far each is from JAX."""
+  columns = forms.test_rows(found)
+  differences = forms.compare(found, made, columns)
+  report: dict[str, Any] = {
+    'columns': len(columns),
+    'multiply_adds': forms.multiply_adds(found),
+    'forms': {
+      name: {**form.facts, DIFFERENCE: differences.get(name)}
+      for name, form in made.items()
+    },
+  }
+  if test_rows:
+    given = test_rows.read(found.tables.missing)
+    try:
+      differences = forms.compare(found, made, given)
+    except ValueError as error:
+      raise InputError(f'--test_data={test_rows.file}: {error}') from error
+    count = len(next(iter(given.values())))
+    facts = {'file': test_rows.file, 'rows': count, DIFFERENCE: differences}
+    report['test_data'] = facts
+  return report
 
 
 def _read(source: pathlib.Path, seed: int) -> forms.Model:
@@ -76,7 +123,12 @@ def _read(source: pathlib.Path, seed: int) -> forms.Model:
     model, params, tables = checkpoint.load(
       folder, seed=seed if num_seeds else None
     )
-    scales = _scales(checkpoint.load_extra(folder))
+    schema = checkpoint.load_extra(folder).get('schema')
+    parsed = None if schema is None else Schema.from_json(schema)
+    frozen = None
+    if isinstance(model, quantization.Quantized):
+      frozen = quantization.freeze(model, params)
+      model, params = model.model, quantization.thaw(frozen)
   except InputError:
     raise
   except ValueError as error:
@@ -86,54 +138,4 @@ def _read(source: pathlib.Path, seed: int) -> forms.Model:
       f'the model in {folder} was saved without tables, so that the shape of '
       'its features is not known: use lplmtl.export.trace'
     )
-  return forms.Model(model, params, tables, scales)
-
-
-def _scales(extra: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-  """Returns the mean and standard deviation of each target with a unit."""
-  if 'schema' not in extra:
-    return {}
-  schema = Schema.from_json(extra['schema'])
-  return {
-    name: targets.scale(one)
-    for name, one in schema.targets.items()
-    if one.kind in ('regression', 'count')
-  }
-
-
-def _text(report: Mapping[str, Any], target: pathlib.Path) -> str:
-  lines = [
-    f'{count:>12,} bytes  {target / name}'
-    for name, count in report['bytes'].items()
-  ]
-  for compiler, parts in report.get('compiled', {}).items():
-    listed = ', '.join(f'{n} {size:,}' for n, size in parts.items())
-    lines.append(f'{sum(parts.values()):>12,} bytes  by {compiler}: {listed}')
-  rows_like = (
-    f'over {forms.NUM_ROWS:,} rows with missing, unseen and extreme values'
-  )
-  if 'packed' in report:
-    facts = report['packed']
-    lines += [
-      f'{facts["constants"]:>12,} bytes  of constants, packed',
-      f'Largest difference of packed logits to JAX {rows_like}: '
-      f'{facts[forms.DIFFERENCE]:.1e} (an unseen text may have the hash of a '
-      'known one, a number in float32 another bin)',
-    ]
-  if 'constants' in report:
-    count = report['constants']
-    lines.append(f'{count:>12,} bytes  of constants, unpacked')
-  forms_of = {'NumPy': report, 'ONNX': report.get('onnx', {})}
-  forms_of['StableHLO'] = report.get('stablehlo', {})
-  differences = [
-    f'{title} {facts[forms.DIFFERENCE]:.1e}'
-    for title, facts in forms_of.items()
-    if forms.DIFFERENCE in facts
-  ]
-  if differences:
-    lines.append(
-      f'Largest difference to JAX {rows_like}: {", ".join(differences)}'
-    )
-  if 'onnx' in report and not report['onnx']:
-    lines.append('ONNX was not compared, as onnxruntime is not installed')
-  return '\n'.join(lines)
+  return forms.Model(model, params, tables, parsed, frozen)

@@ -20,6 +20,7 @@ from experiments.datasets.tables.blocks import Block
 from experiments.datasets.tables.values import Growing, as_factor
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
+from lplmtl import columns as raw
 from lplmtl.columns import Column, Factor
 
 Columns = Mapping[str, Column]
@@ -193,6 +194,16 @@ def _quick() -> blocks.Split | None:
   """Returns what splits rows with PyArrow; None without it."""
   module = sources.with_pyarrow('quick')
   return module.split if module else None
+
+
+def values(columns: Columns) -> dict[str, Any]:
+  """Returns columns as lists of texts, and arrays of numbers."""
+  found: dict[str, Any] = dict(columns)
+  for name, column in columns.items():
+    if isinstance(column, Factor):
+      texts = [raw.text_of(value) for value in column.values]
+      found[name] = [texts[code] for code in column.codes.tolist()]
+  return found
 
 
 def num_rows(columns: Columns) -> int:
