@@ -31,8 +31,9 @@ def test_csv_holds_the_same_figures(path):
   is_frontier = 'families' in results
   made = outputs.csv(results) if is_frontier else tables.csv(results)
   assert made == path.with_suffix('.csv').read_text()
-  mark = f'<!-- {path.stem}: {"frontier" if is_frontier else "quality"} -->'
-  assert any(mark in text.read_text() for text in TEXTS)
+  kinds = ('frontier', 'roads') if is_frontier else ('quality',)
+  marks = [f'<!-- {path.stem}: {kind} -->' for kind in kinds]
+  assert any(mark in text.read_text() for text in TEXTS for mark in marks)
 
 
 @pytest.fixture
