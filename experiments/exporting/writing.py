@@ -61,15 +61,20 @@ def export_model(
   except ValueError as error:
     raise InputError(f'--name: {error}') from error
   found = _read(source, seed)
+  given = None if test_rows is None else _given(found, test_rows)
   try:
     made = forms.prepare(found, formats, hash_bits)
-    report = _compared(found, made, test_rows)
+    report = _compared(found, made)
+    if test_rows and given:
+      report['test_data'] = {
+        'file': test_rows.file,
+        'rows': len(next(iter(given.values()))),
+        DIFFERENCE: forms.compare(found, made, given),
+      }
     target.mkdir(parents=True, exist_ok=True)
     written = [p for one in made.values() for p in one.write(target, name=name)]
   except ModuleNotFoundError as error:
     raise InputError(f'--format: {error}') from error
-  except InputError:
-    raise
   except ValueError as error:
     raise InputError(f'--model={source}: {error}') from error
   except OSError as error:
@@ -85,13 +90,27 @@ def export_model(
   return texts.of(report, target)
 
 
+def _given(found: forms.Model, test_rows: Rows) -> Mapping[Any, Any]:
+  """Returns the rows of a user.
+
+  Raises:
+    InputError: the model cannot read them.
+  """
+  columns = test_rows.read(found.tables.missing)
+  try:
+    found.tables.encode(columns)
+  except ValueError as error:
+    raise InputError(f'--test_data={test_rows.file}: {error}') from error
+  return columns
+
+
 def _compared(
-  found: forms.Model, made: Mapping[str, forms.Form], test_rows: Rows | None
+  found: forms.Model, made: Mapping[str, forms.Form]
 ) -> dict[str, Any]:
   """Returns facts about forms, and how far each is from JAX."""
   columns = forms.test_rows(found)
   differences = forms.compare(found, made, columns)
-  report: dict[str, Any] = {
+  return {
     'columns': len(columns),
     'multiply_adds': forms.multiply_adds(found),
     'forms': {
@@ -99,16 +118,6 @@ def _compared(
       for name, form in made.items()
     },
   }
-  if test_rows:
-    given = test_rows.read(found.tables.missing)
-    try:
-      differences = forms.compare(found, made, given)
-    except ValueError as error:
-      raise InputError(f'--test_data={test_rows.file}: {error}') from error
-    count = len(next(iter(given.values())))
-    facts = {'file': test_rows.file, 'rows': count, DIFFERENCE: differences}
-    report['test_data'] = facts
-  return report
 
 
 def _read(source: pathlib.Path, seed: int) -> forms.Model:
