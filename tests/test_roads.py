@@ -17,6 +17,7 @@ from experiments.datasets import base
 from experiments.datasets.census import loading, protocol
 from experiments.frontier import (
   abreast,
+  abreast_picture,
   courses,
   dense,
   levers,
@@ -31,6 +32,7 @@ from experiments.frontier import (
 )
 from experiments.frontier import plan as frontier
 from experiments.frontier.teacher import NETWORK, TREES, Teacher
+from experiments.launcher import drawing
 from experiments.launcher.options import Config
 from lplmtl import tasks
 from lplmtl.compression import (
@@ -290,7 +292,7 @@ def _finished(name, road, scores):
   return rows.Finished(name, {}, 1, facts, {'a': scores}, {}, 1)
 
 
-def test_roads_are_compared_with_sple_at_the_same_bytes():
+def test_roads_are_compared_with_sple_at_the_same_bytes(tmp_path):
   rng = np.random.default_rng(0)
   labels = np.arange(400) % 2
   test = Batch(np.zeros((400, 1)), {'a': labels})
@@ -313,12 +315,15 @@ def test_roads_are_compared_with_sple_at_the_same_bytes():
   difference = found[f'ple to sple {form}']['a']
   np.testing.assert_allclose(difference['estimate'], auc[1] - auc[0], rtol=1e-4)
   assert 0 < difference['low'] < difference['high']
-  table = abreast.table({
+  results = {
     'title': 'x', 'tasks': ['a'], 'budgets': [900], 'num_seeds': 2,
     'rows': [{**row.facts, 'name': row.name} for row in every],
-    'abreast': found, 'config': {},
-  })  # fmt: skip
-  first, second, third = table.rows
+    'abreast': found, 'config': {}, 'margin': {'a': 0.002},
+  }  # fmt: skip
+  first, second, third = abreast.table(results).rows
   assert first[:2] == ['int4 merged taught', 'sple from scratch']
   assert '±' in first[2] and second[2].startswith('+') and '[' in second[2]
   assert third[:2] == ['int4 merged', 'ple to sple']
+  pytest.importorskip('matplotlib')
+  abreast_picture.draw(tmp_path / 'a.png', results)
+  assert drawing.is_own(tmp_path / 'a.png')

@@ -11,7 +11,7 @@ import pandas as pd
 
 from experiments.comparison import publish
 from experiments.comparison import tables as comparison
-from experiments.frontier import abreast, knees, picture
+from experiments.frontier import abreast, abreast_picture, knees, picture
 from experiments.launcher import (
   display,
   drawing,
@@ -39,7 +39,9 @@ def write(directory: pathlib.Path, results: Results) -> None:
   files.write_text(directory / CSV, csv(results))
   (directory / PICTURE).unlink(missing_ok=True)  # of an older table
   if drawing.is_available():
-    picture.draw(directory / PICTURE, results)
+    # Of roads, all bytes are nearly equal.
+    draw = abreast_picture.draw if results['abreast'] else picture.draw
+    draw(directory / PICTURE, results)
   files.write_json(directory / JSON, results)
 
 
