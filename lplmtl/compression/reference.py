@@ -8,7 +8,7 @@ same has the same bits.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,47 +18,6 @@ from lplmtl.compression.integers import Integers
 from lplmtl.compression.packing import Packed
 
 Part = Mapping[str, Any]
-
-
-class Inputs(NamedTuple):
-  """The encoded rows: codes of embeddings, and numbers.
-
-  Attributes:
-    codes: `[B, C, embed_dim]` int32.
-    scale: `[C]` float32, of the codes of each column.
-    numbers: `[B, M]` float32.
-  """
-
-  codes: np.ndarray
-  scale: np.ndarray
-  numbers: np.ndarray
-
-  @property
-  def shape(self) -> tuple[int, int]:
-    """`[B, D]`, D = C embed_dim + M."""
-    rows, columns, width = self.codes.shape
-    return rows, columns * width + self.numbers.shape[1]
-
-  def values(self) -> np.ndarray:
-    """Returns `[B, D]` float32."""
-    embedded = self.codes.astype(np.float32) * self.scale[:, None]
-    rows = len(self.codes)
-    return np.concatenate([embedded.reshape(rows, -1), self.numbers], axis=1)
-
-  def times(self, kernel: Integers) -> np.ndarray:
-    """Returns the product with codes `[D, H]`, `[B, H]`, yet to be scaled.
-
-    Each column's product of codes is summed in int32, and its scale comes last.
-    """
-    columns, width = self.codes.shape[1:]
-    weights = kernel.codes.astype(np.int32)
-    split = columns * width
-    by_column = weights[:split].reshape(columns, width, -1)
-    sums = np.einsum('bce,ceh->bch', self.codes, by_column, dtype=np.int32)
-    embedded = np.zeros((len(sums), weights.shape[1]), np.float32)
-    for column, scale in enumerate(self.scale):
-      embedded += sums[:, column].astype(np.float32) * scale
-    return embedded + _sums(self.numbers, weights[split:])
 
 
 def score(
@@ -90,7 +49,7 @@ def score(
   ids, numbers = device_rows.encode(
     packed.sections, packed.tables, columns, packed.hash_bits
   )
-  x: Any = _cross(params['encoder'], ids, numbers)
+  x = _cross(params['encoder'], ids, numbers)
   x = _layers(params.get('bottom', {}), x)
   return {
     name: _dense(tower['head'], _layers(tower.get('body', {}), x))
@@ -106,33 +65,29 @@ def _another_kind(params: Part) -> ValueError:
   )
 
 
-def _cross(encoder: Part, ids: np.ndarray, numbers: np.ndarray) -> Any:
-  """Returns Inputs, or `[B, D]` behind a CrossNetwork."""
+def _cross(encoder: Part, ids: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+  """Returns `[B, D]`, behind a CrossNetwork if there is one."""
   table = encoder.get('encoder', encoder)
   if set(table) != {'embedding'}:
     raise _another_kind(table)
-  inputs = _look_up(table['embedding'], ids, numbers)
-  if table is encoder:
-    return inputs
-  first = inputs.values() if isinstance(inputs, Inputs) else inputs
-  x = inputs
-  for i in range(len(encoder) // 2):
-    up = _dense(encoder[f'up_{i}'], _product(x, encoder[f'down_{i}']['kernel']))
-    x = first * up + (first if i == 0 else x)
+  first = x = _look_up(table['embedding'], ids, numbers)
+  if table is not encoder:
+    for i in range(len(encoder) // 2):
+      down = _product(x, encoder[f'down_{i}']['kernel'])
+      x = first * _dense(encoder[f'up_{i}'], down) + x
   return x
 
 
-def _look_up(table: Any, ids: np.ndarray, numbers: np.ndarray) -> Any:
-  """Returns Inputs, or `[B, D]` if the embeddings are floats."""
-  if isinstance(table, Integers):
-    rows = ids + np.cumsum((0, *table.sizes[:-1]))
-    return Inputs(
-      table.codes[rows].astype(np.int32), table.scale[:, 0], numbers
-    )
-  raise _another_kind({'embedding': table})
+def _look_up(table: Any, ids: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+  """Returns `[B, D]`: the embeddings of a row, then its numbers."""
+  if not isinstance(table, Integers):
+    raise _another_kind({'embedding': table})
+  rows = ids + np.cumsum((0, *table.sizes[:-1]))
+  embedded = table.codes[rows].astype(np.float32) * table.scale
+  return np.concatenate([embedded.reshape(len(ids), -1), numbers], axis=1)
 
 
-def _layers(layers: Part, x: Any) -> Any:
+def _layers(layers: Part, x: np.ndarray) -> np.ndarray:
   for i in range(len(layers)):
     if f'layer_{i}' not in layers:
       raise _another_kind(layers)
@@ -140,14 +95,14 @@ def _layers(layers: Part, x: Any) -> Any:
   return x
 
 
-def _dense(layer: Part, x: Any) -> np.ndarray:
+def _dense(layer: Part, x: np.ndarray) -> np.ndarray:
   bias = layer['bias']
   if isinstance(bias, Integers):
     bias = bias.values()
   return _product(x, layer['kernel']) + bias.astype(np.float32)
 
 
-def _product(x: Any, kernel: Any) -> np.ndarray:
+def _product(x: np.ndarray, kernel: Any) -> np.ndarray:
   """Returns `x @ kernel`; the kernel's scale comes last."""
   codes = kernel.codes if isinstance(kernel, Integers) else kernel
   if codes.shape[0] != x.shape[1]:
@@ -155,12 +110,8 @@ def _product(x: Any, kernel: Any) -> np.ndarray:
       f'a layer reads {codes.shape[0]} numbers, found {x.shape[1]}: pack a '
       'model with the tables that it was trained with'
     )
-  if not isinstance(kernel, Integers):
-    x = x.values() if isinstance(x, Inputs) else x
-    return _sums(x, kernel)
-  if isinstance(x, Inputs):
-    return x.times(kernel) * kernel.scale
-  return _sums(x, kernel.codes) * kernel.scale
+  sums = _sums(x, codes)
+  return sums * kernel.scale if isinstance(kernel, Integers) else sums
 
 
 def _sums(x: np.ndarray, weights: np.ndarray) -> np.ndarray:

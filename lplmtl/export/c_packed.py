@@ -107,15 +107,19 @@ def _source(
   shapes = {key: x.shape[1] for key, x in rows.features(tables).items()}
   encode = c_packed_rows.source(name, packed, tables)
   layers = c_packed_layers.source(name, packed, sizes, shapes['numeric'])
-  helpers = c_packed_rows.HELPERS | c_packed_layers.HELPERS
+  helpers = c_packed_rows.helpers(packed) | c_packed_layers.HELPERS
   used = c_files.used(helpers, encode + layers)
-  # Counts, kinds and formats have become code.
+  body = ''.join([*used, encode, layers])
   constants = [
     c_text.array('uint8_t', key, map(str, array.tobytes()))
     for key, array in packed.sections.items()
-    if re.search(rf'\b{key}\b', encode + layers)
+    if re.search(rf'\b{key}\b', body)
   ]
   include = '#include <math.h>\n' if 'log1pf' in encode else ''
+  include += '#include <stddef.h>\n' if 'offsetof' in encode else ''
+  width = c_packed_layers.width(packed)
+  embedded = width * shapes['categories']
+  numbers = f'x + {embedded}' if embedded else 'x'
   return f"""#include "{name}.h"
 {include}
 #ifdef __clang__ /* a product must be rounded before it is added */
@@ -125,13 +129,13 @@ def _source(
 {chr(10).join(constants)}
 {''.join(used)}
 {encode}
+
 {layers}
 int {name}_predict(const {name}_row *row, {name}_prediction *found) {{
   uint16_t ids[{max(shapes['categories'], 1)}];
-  float numbers[{max(shapes['numeric'], 1)}];
-  const int problem = encode(row, ids, numbers);
-  if (problem) return problem;
-  run(ids, numbers, found);
-  return 0;
+  float x[{max(embedded + shapes['numeric'], 1)}];
+  const int problem = encode(row, ids, {numbers});
+  if (!problem) run(ids, x, found);
+  return problem;
 }}
 """

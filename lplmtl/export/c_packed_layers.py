@@ -27,15 +27,15 @@ class _Place(NamedTuple):
     return f'{_READ[self.leaf.bits]}({stream}, {_plus(self.start, index)})'
 
   def scale(self, index: str) -> str:
-    """Returns the expression of a scale; 1 for floats."""
-    if not self.leaf.scale_bits:
-      return '1'
+    """Returns the expression of a scale."""
     read = _READ_SCALE[self.leaf.scale_bits]
     at = _plus(self.scale_start, index)
     return f'{read}(scales{self.leaf.scale_bits}, {at})'
 
 
 def _plus(start: int, index: str) -> str:
+  if index == '0':
+    return str(start)
   return f'{start} + {index}' if start else index
 
 
@@ -63,18 +63,13 @@ def source(
   for task in sizes:
     layers.tower(task, f'found->{outputs[task]}')
   arrays = [f'  float {array}[{n}];' for array, n in layers.arrays.items()]
-  body = '\n'.join(layers.lines)
-  unused = [
-    f'  (void){one};' for one in ('ids', 'numbers') if f'{one}[' not in body
-  ]
   return '\n'.join(
     [
-      'static void run(const uint16_t *ids, const float *numbers,'
-      f' {name}_prediction *found) {{',
+      'static void run(const uint16_t *ids, float *x,',
+      f'                {name}_prediction *found) {{',
       *arrays,
-      '  int h, d, e;',
-      *unused,
-      body,
+      '  int h;',
+      *layers.lines,
       '}',
       '',
     ]
@@ -82,18 +77,21 @@ def source(
 
 
 class _Layers:
-  """Collects the lines of a model, layer by layer."""
+  """Collects the lines of a model, layer by layer.
+
+  Attributes:
+    lines: of code.
+    arrays: `{name: size}`, beside `x`, the encoded row.
+  """
 
   def __init__(self, packed: Packed, num_numbers: int):
     self.lines: list[str] = []
     self.arrays: dict[str, int] = {}
     self._params = packing.unpack(packed)
     self._places = _places(packed)
-    table = self._places[_table(self._places)]
-    self._table, self._width = table, table.leaf.shape[1]
-    self._columns = len(table.leaf.sizes)
-    self._numbers = num_numbers
-    self._trunk = self._cross()
+    self._size = self._embed(num_numbers)
+    self._cross()
+    self._trunk = 'x'
     for i in range(len(self._params.get('bottom', {}))):
       self._trunk = self._dense(f'bottom/layer_{i}', self._trunk, relu=True)
 
@@ -104,112 +102,81 @@ class _Layers:
       x = self._dense(f'{path}/body/layer_{i}', x, relu=True)
     self._dense(f'{path}/head', x, target=target)
 
-  def _cross(self) -> str:
-    """Returns the array of the encoded row; '' stands for its codes."""
-    encoder = self._params['encoder']
-    if 'encoder' not in encoder:
-      return ''
-    first, x = self._row(), ''
-    size = self.arrays[first]
-    for i in range(len(encoder) // 2):
-      down = self._dense(f'encoder/down_{i}', x)
-      up = self._dense(f'encoder/up_{i}', down)
-      new, old = self._array(size), x or first
-      self.lines.append(
-        f'  for (d = 0; d < {size}; d++) {new}[d] = {first}[d] * {up}[d] + '
-        f'{old}[d];'
-      )
-      x = new
-    return x or first
+  def _embed(self, num_numbers: int) -> int:
+    """Adds the embeddings of a row; returns its size D."""
+    table = self._places[_table(self._places)]
+    width, columns = table.leaf.shape[1], len(table.leaf.sizes)
+    column, row = 'h', 'ids[h]'
+    if width > 1:
+      column, row = f'h / {width}', f'{width} * ids[h / {width}] + h % {width}'
+    size = width * columns
+    if size:
+      self.lines += [
+        f'  for (h = 0; h < {size}; h++)',
+        f'    x[h] = (float){table.code(row)} *',
+        f'           {table.scale(column)};',
+      ]
+    else:
+      self.lines.append('  (void)ids;')
+    return size + num_numbers
 
-  def _row(self) -> str:
-    """Adds an array of the encoded row, as floats."""
-    split = self._columns * self._width
-    first = self._array(split + self._numbers)
-    self.lines += [
-      f'  for (d = 0; d < {self._columns}; d++)',
-      f'    for (e = 0; e < {self._width}; e++)',
-      f'      {first}[{self._width} * d + e] =',
-      f'          (float){self._code_of_row()} * {self._table.scale("d")};',
-    ]
-    if self._numbers:
+  def _cross(self) -> None:
+    """Adds layers that multiply the row by a function of itself, in place."""
+    encoder = self._params['encoder']
+    num_layers = len(encoder) // 2 if 'encoder' in encoder else 0
+    first = 'x'
+    if num_layers > 1:
+      first = self._array(self._size)
       self.lines.append(
-        f'  for (d = 0; d < {self._numbers}; d++) '
-        f'{first}[{split} + d] = numbers[d];'
+        f'  for (h = 0; h < {self._size}; h++) {first}[h] = x[h];'
       )
-    return first
+    for i in range(num_layers):
+      down = self._dense(f'encoder/down_{i}', 'x')
+      up = self._value(f'encoder/up_{i}', down)
+      self.lines += [
+        f'  for (h = 0; h < {self._size}; h++)',
+        f'    x[h] = {first}[h] * ({up}) +',
+        '           x[h];',
+      ]
 
   def _array(self, size: int) -> str:
-    name = f'x{len(self.arrays)}'
+    name = f'x{len(self.arrays) + 1}'
     self.arrays[name] = size
     return name
-
-  def _code_of_row(self) -> str:
-    return self._table.code(f'{self._width} * ids[d] + e')
 
   def _dense(
     self, path: str, x: str, *, relu: bool = False, target: str = ''
   ) -> str:
     """Adds a layer; returns the array of its outputs."""
-    kernel, bias = (
-      self._places[f'{path}/kernel'],
-      self._places.get(f'{path}/bias'),
-    )
-    inputs, width = kernel.leaf.shape
-    if not x and not kernel.leaf.scale_bits:
-      x = self._row()
+    width = self._places[f'{path}/kernel'].leaf.shape[1]
     target = target or self._array(width)
-    per_output = kernel.leaf.scale_shape[-1:] == (width,) and width > 1
-    result = f'sum * {kernel.scale("h" if per_output else "0")}'
-    if not kernel.leaf.scale_bits:
-      result = 'sum'
-    if bias:
-      result += f' + {self._value(bias)}'
-    lines = [f'  for (h = 0; h < {width}; h++) {{', '    float sum = 0;']
-    lines += self._sums(kernel, x, width, inputs)
-    lines.append(f'    sum = {result};')
+    value = self._value(path, x)
+    lines = [
+      f'  for (h = 0; h < {width}; h++){" {" * relu}',
+      f'    {target}[h] = {value};',
+    ]
     if relu:
-      lines.append('    if (!(sum > 0)) sum = 0;')
-    self.lines += [*lines, f'    {target}[h] = sum;', '  }']
+      lines += [f'    if (!({target}[h] > 0)) {target}[h] = 0;', '  }']
+    self.lines += lines
     return target
 
-  def _sums(self, kernel: _Place, x: str, width: int, inputs: int) -> list[str]:
-    """Returns the lines that add products, one input after the other."""
-    if x:
-      weight = kernel.code(f'{width} * d + h')
-      return [
-        f'    for (d = 0; d < {inputs}; d++)',
-        f'      sum += {x}[d] * (float){weight};',
-      ]
-    weight = kernel.code(f'{width} * ({self._width} * d + e) + h')
-    lines = [
-      f'    for (d = 0; d < {self._columns}; d++) {{',
-      '      int32_t product = 0;',
-      f'      for (e = 0; e < {self._width}; e++)',
-      f'        product += (int32_t){self._code_of_row()} * {weight};',
-      f'      sum += (float)product * {self._table.scale("d")};',
-      '    }',
-    ]
-    if self._numbers:
-      first = kernel.start + width * self._columns * self._width
-      weight = kernel._replace(start=first).code(f'{width} * d + h')
-      lines += [
-        '    {',
-        '      float others = 0;',
-        f'      for (d = 0; d < {self._numbers}; d++)',
-        f'        others += numbers[d] * (float){weight};',
-        '      sum += others;',
-        '    }',
-      ]
-    return lines
-
-  def _value(self, bias: _Place) -> str:
-    code = bias.code('h')
+  def _value(self, path: str, x: str) -> str:
+    """Returns the expression of output h of a layer."""
+    kernel = self._places[f'{path}/kernel']
+    bias = self._places.get(f'{path}/bias')
+    inputs, width = kernel.leaf.shape
+    first = _plus(kernel.start, 'h')
+    value = f'dot{kernel.leaf.bits}({x}, {inputs}, {first}, {width})'
+    if kernel.leaf.scale_bits:
+      per_output = kernel.leaf.scale_shape[-1:] == (width,) and width > 1
+      value += f' * {kernel.scale("h" if per_output else "0")}'
+    if not bias:
+      return value
     if not bias.leaf.scale_bits:
-      return code
-    shape = bias.leaf.scale_shape
-    is_each = bool(shape) and shape[-1] > 1
-    return f'(float){code} * {bias.scale("h" if is_each else "0")}'
+      return f'{value} +\n        {bias.code("h")}'
+    is_each = bool(bias.leaf.scale_shape) and bias.leaf.scale_shape[-1] > 1
+    scale = bias.scale('h' if is_each else '0')
+    return f'{value} +\n        (float){bias.code("h")} * {scale}'
 
 
 HELPERS = {
@@ -217,36 +184,32 @@ HELPERS = {
   'single_at': c_helpers.FLOAT32.format(
     head='single_at(const uint8_t *data, int k)', step='  data += 4 * k;\n'
   ),
-  'of_half': """
-/* A float16; there are no infinite ones. */
-static float of_half(uint32_t half) {
+  'half_at': """
+/* A float16 has the bits of a float that is 2^112 times smaller. */
+static float half_at(const uint8_t *data, int k) {
   union {
     uint32_t bits;
     float number;
   } found;
-  const uint32_t sign = half >> 15 << 31, exponent = half >> 10 & 31;
-  if (exponent == 0) {
-    const float small = (float)(half & 1023) * 5.96046448e-8f;
-    return sign ? -small : small;
-  }
-  found.bits = sign | (exponent + 112) << 23 | (half & 1023) << 13;
-  return found.number;
-}
-""",
-  'half_at': """
-static float half_at(const uint8_t *data, int k) {
-  return of_half(data[2 * k] | (uint32_t)data[2 * k + 1] << 8);
+  const uint32_t half = data[2 * k] | (uint32_t)data[2 * k + 1] << 8;
+  found.bits = half >> 15 << 31 | (half & 0x7fff) << 13;
+  return found.number * 5.19229686e33f;
 }
 """,
   'scale8_at': """
+/* A scale is the upper half of a float16, whose bits are those of a float that
+   is 2^112 times smaller. */
 static float scale8_at(const uint8_t *data, int k) {
-  return of_half((uint32_t)data[k] << 7);
+  union {
+    uint32_t bits;
+    float number;
+  } found;
+  found.bits = (uint32_t)data[k] << 20;
+  return found.number * 5.19229686e33f;
 }
 """,
   'code8_at': """
-static int code8_at(const uint8_t *data, int k) {
-  return data[k] < 128 ? data[k] : data[k] - 256;
-}
+static int code8_at(const uint8_t *data, int k) { return (int8_t)data[k]; }
 """,
   'code4_at': """
 static int code4_at(const uint8_t *data, int k) {
@@ -268,7 +231,24 @@ static int ternary_at(const uint8_t *data, int k) {
   return found % 3 - 1;
 }
 """,
+} | {
+  f'dot{bits}': f"""
+/* A sum of products with weights, of which the first is the k-th. */
+static float dot{bits}(const float *x, int count, int k, int step) {{
+  float sum = 0;
+  for (; count > 0; count--, k += step)
+    sum += *x++ * (float){read}(weights{bits}, k);
+  return sum;
+}}
+"""
+  for bits, read in _READ.items()
 }
+
+
+def width(packed: Packed) -> int:
+  """Returns the width of the embeddings."""
+  places = _places(packed)
+  return places[_table(places)].leaf.shape[1]
 
 
 def _table(places: Mapping[str, _Place]) -> str:

@@ -1,11 +1,17 @@
-"""Code that encodes raw rows from packed sections, as `device_rows` does."""
+"""Code that encodes raw rows from packed sections, as `device_rows` does.
 
-import itertools
+One loop over the texts of a row and one over its numbers; counts, kinds and
+formats of the columns are data.
+"""
+
+import re
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from lplmtl.compression import device_tables
+from lplmtl.compression.device_tables import FILLED, FLAGGED, LOG, SCALED
 from lplmtl.compression.packing import Packed
 from lplmtl.export import c_helpers, c_text
 from lplmtl.export.reader import missing_numbers
@@ -24,19 +30,56 @@ def members(tables: Tables) -> dict[tuple[str, Any], str]:
   return {key: names[label] for key, label in labels.items()}
 
 
+def places(name: str, tables: Tables, const: str = 'const ') -> list[str]:
+  """Returns the lines that take the members of a row for two arrays.
+
+  Args:
+    name: the beginning of all public names.
+    tables: whose columns are the members.
+    const: empty if the row is written.
+  """
+  found = []
+  if tables.vocabularies:
+    start = f'({const}void *)row' if const else '(void *)row'
+    found.append(f'  const char *{const}*texts = {start};')
+  if tables.numerics:
+    first = members(tables)[NUMBER, next(iter(tables.numerics))]
+    found += [
+      f'  {const}float *numbers = ({const}void *)(({const}char *)row +',
+      f'      offsetof({name}_row, {first}));',
+    ]
+  return found
+
+
 def source(name: str, packed: Packed, tables: Tables) -> str:
   """Returns the function `encode`, which calls some of HELPERS."""
-  categories, numbers = _categories(packed, tables), _numbers(packed, tables)
-  body = '\n'.join([*categories, *numbers])
-  locals_ = ['  uint32_t h;'] * bool(categories)
-  locals_ += ['  float x;'] * bool(numbers)
-  if 'numbers[' not in body:
-    locals_.append('  (void)numbers;')
+  body = '\n'.join([*_texts(packed, tables), *_numbers(packed, tables)])
+  declared = {
+    'i': 'i',
+    'n': 'n',
+    'k': 'k = 0',
+    'bin': 'bin = 0',
+    'last': 'last = -1',
+  }
+  used = [text for one, text in declared.items() if _is_in(one, body)]
+  pointers = {
+    'edge': '  const uint8_t *edge = edges;',
+    'hash': '  const uint8_t *hash = hashes;',
+    'fill': '  const uint8_t *fill = fills;',
+    'scaler': '  const uint8_t *scaler = scalers;',
+    'flag': f'  float *flag = scaled + {len(tables.numbers)};',
+  }
+  unused = [
+    f'  (void){one};' for one in ('ids', 'scaled') if not _is_in(one, body)
+  ]
   return '\n'.join(
     [
-      f'static int encode(const {name}_row *row, uint16_t *ids, float *numbers)'
+      f'static int encode(const {name}_row *row, uint16_t *ids, float *scaled)'
       ' {',
-      *locals_,
+      *places(name, tables),
+      *(text for one, text in pointers.items() if _is_in(one, body)),
+      f'  int {", ".join(used)};',
+      *unused,
       body,
       '  return 0;',
       '}',
@@ -44,107 +87,178 @@ def source(name: str, packed: Packed, tables: Tables) -> str:
   )
 
 
-def _first_ids(tables: Tables) -> list[int]:
-  """Returns the row of the embeddings where each column begins."""
-  return [0, *itertools.accumulate(tables.num_categories)]
+def _is_in(name: str, body: str) -> bool:
+  return bool(re.search(rf'\b{name}\b', body))
 
 
-def _categories(packed: Packed, tables: Tables) -> list[str]:
-  """Returns the lines that look up the ids of categories."""
-  sections = packed.sections
-  lines, place, byte = [], 0, 0
-  has_starts = 'starts' in sections
-  counts = sections.get('counts', np.zeros(0, np.uint8)).tolist()
-  named, firsts = members(tables), _first_ids(tables)
-  for i, column in enumerate(tables.vocabularies):
-    count = counts[i]
-    hashes = device_tables.category(tables, column, packed.hash_bits).hashes
-    bits = 8 * hashes.itemsize
-    if count:
-      shift = 32 - bits
-      starts = f'starts, {place}' if has_starts else '0, 0'
-      lines += [
-        f'  h = mixed(hash_of(row->{named[TEXT, column]}), seeds[{i}]) '
-        f'>> {shift};',
-        f'  ids[{i}] = (uint16_t)({firsts[i]} + '
-        f'look_up{bits}(h, hashes + {byte}, {count}, {starts}));',
-      ]
-    else:
-      lines.append(f'  ids[{i}] = {firsts[i]};')
-    place, byte = place + count, byte + count * bits // 8
-  return lines
+def _count(packed: Packed, section: str) -> str:
+  """Returns the expression of a column's count, of one byte or two."""
+  if packed.sections[section].itemsize == 1:
+    return f'{section}[i]'
+  return f'{section}[2 * i] | {section}[2 * i + 1] << 8'
+
+
+def _texts(packed: Packed, tables: Tables) -> list[str]:
+  """Returns the loop that looks up the ids of categories."""
+  if not tables.vocabularies:
+    return []
+  count = len(tables.vocabularies)
+  if 'hashes' not in packed.sections:
+    return [f'  for (i = 0; i < {count}; i++) ids[i] = (uint16_t)++last;']
+  shift, stored, begins, size = '24', 'hashes[k]', 'last++', []
+  if 'wide' in packed.sections:
+    shift = '(32 - 8 * size)'
+    stored = '(hash[0] | (size == 2 ? (uint32_t)hash[1] << 8 : 0))'
+    size = ['    const int size = 1 + (wide[i / 8] >> i % 8 & 1);']
+  elif packed.hash_bits == 16:
+    shift = '16'
+    stored = '(hashes[2 * k] | (uint32_t)hashes[2 * k + 1] << 8)'
+  if 'starts' in packed.sections:
+    begins = 'last += starts[k / 8] >> k % 8 & 1'
+  step = 'n--, k++' + ', hash += size' * bool(size)
+  return [
+    '  /* Each column has ids of its own, the first for what is not known. */',
+    f'  for (i = 0; i < {count}; i++) {{',
+    *size,
+    f'    const uint32_t h = mixed(hash_of(texts[i]), seeds[i]) >> {shift};',
+    '    const int unknown = ++last;',
+    '    ids[i] = (uint16_t)unknown;',
+    f'    for (n = {_count(packed, "counts")}; n > 0; {step}) {{',
+    f'      {begins};',
+    f'      if (h == {stored} && ids[i] == unknown) ids[i] = (uint16_t)last;',
+    '    }',
+    '  }',
+  ]
 
 
 def _numbers(packed: Packed, tables: Tables) -> list[str]:
-  """Returns the lines that bin and scale numbers."""
-  sections, firsts = packed.sections, _first_ids(tables)
-  named, first = members(tables), len(tables.vocabularies)
-  bins, scaled, flag, fills, byte, used = 0, 0, len(tables.numbers), 0, 0, 0
-  lines = []
-  for i, (column, scaler) in enumerate(tables.numerics.items()):
-    lines.append(f'  x = row->{named[NUMBER, column]};')
-    for value in sorted(missing_numbers(tables.missing)):
-      text = c_text.number(value, 'float32')
-      text = text.replace('INFINITY', '1.0f / 0.0f')  # of math.h
-      lines.append(f'  if (x == {text}) x = 0.0f / 0.0f;')
-    if scaler.flag:
-      lines.append(f'  numbers[{flag}] = x != x;')
-      flag += 1
-    if scaler.fill is not None:
-      lines.append(f'  if (x != x) x = float32_at(fills + {4 * fills});')
-      fills += 1
-    # Missing and infinite numbers fail the test.
-    lines.append(f'  if (!(x - x == 0)) return {first + i + 1};')
-    if scaler.edges:
-      shift, code = divmod(int(sections['edge_formats'][used]), 4)
-      count, used = len(scaler.edges), used + 1
-      kind = ('u8', 'u16', 'i16', 'f32')[code]
-      scale = c_text.number(2.0**shift, 'float32')
-      place = first + bins
-      lines.append(
-        f'  ids[{place}] = (uint16_t)({firsts[place]} + '
-        f'bin_{kind}(x, edges + {byte}, {count}, {scale}));'
-      )
-      bins += 1
-      byte += count * device_tables.EDGE_TYPES[code].itemsize
-    if not scaler.only_bins:
-      if scaler.log:
-        lines.append('  x = x < 0 ? -log1pf(-x) : log1pf(x);')
-      at = f'float32_at(scalers + {8 * scaled})'
-      std = f'float32_at(scalers + {8 * scaled + 4})'
-      lines.append(f'  numbers[{scaled}] = (x - {at}) / {std};')
-      scaled += 1
-  return lines
+  """Returns the loop that bins and scales numbers."""
+  scalers = list(tables.numerics.values())
+  if not scalers:
+    return []
+  kinds = [device_tables.kind_of(scaler) for scaler in scalers]
+  lines = [
+    f'  for (i = 0; i < {len(scalers)}; i++) {{',
+    '    float x = numbers[i];',
+  ]
+  for value in sorted(missing_numbers(tables.missing)):
+    text = c_text.number(value, 'float32')
+    text = text.replace('INFINITY', '1.0f / 0.0f')  # of math.h
+    lines.append(f'    if (x == {text}) x = 0.0f / 0.0f;')
+  lines += _if(kinds, FLAGGED, ['*flag++ = (float)(x != x);'])
+  lines += _if(
+    kinds, FILLED, ['if (x != x) x = float32_at(fill);', 'fill += 4;']
+  )
+  lines += [
+    '    /* Missing and infinite numbers fail the test. */',
+    f'    if (!(x - x == 0)) return {len(tables.vocabularies) + 1} + i;',
+    *_bins(packed, tables),
+  ]
+  lines += _if(kinds, LOG, ['x = x < 0 ? -log1pf(-x) : log1pf(x);'])
+  lines += _if(
+    kinds,
+    SCALED,
+    [
+      '*scaled++ = (x - float32_at(scaler)) / float32_at(scaler + 4);',
+      'scaler += 8;',
+    ],
+  )
+  return [*lines, '  }']
 
 
-_LOOK_UP = """
-static int look_up{bits}(uint32_t h, const uint8_t *hashes, int count,
-                    const uint8_t *starts, int first) {{
-  int i;
-  for (i = 0; i < count; i++)
-    if (h == {read}) return group(i, starts, first);
-  return 0;
+def _if(kinds: Collection[int], bit: int, lines: list[str]) -> list[str]:
+  """Returns lines for the columns of a kind; none if there is none."""
+  if not any(kind & bit for kind in kinds):
+    return []
+  if all(kind & bit for kind in kinds):
+    return [f'    {line}' for line in lines]
+  return [
+    f'    if (kinds[i] & {bit}) {{',
+    *(f'      {line}' for line in lines),
+    '    }',
+  ]
+
+
+def _bins(packed: Packed, tables: Tables) -> list[str]:
+  """Returns the lines that count the edges which are not above a number."""
+  if 'edges' not in packed.sections:
+    return []
+  are_all = all(scaler.edges for scaler in tables.numerics.values())
+  place = 'i' if are_all else 'bin'
+  first = len(tables.vocabularies)
+  bin_ = f'ids[{first} + {place}]' if first else f'ids[{place}]'
+  lines = [
+    f'const int kind = edge_formats[{place}] & 3, size = 1 << (kind + 1) / 2;',
+    f'const float larger = x * (float)(1 << edge_formats[{place}] / 4);',
+    f'{bin_} = (uint16_t)++last;',
+    'for (; n > 0; n--, last++, edge += size)',
+    f'  if (larger >= edge_at(edge, kind)) {bin_}++;',
+  ]
+  count = f'    n = {_count(packed, "edge_counts")};'
+  if are_all:
+    return [count, *(f'    {line}' for line in lines)]
+  lines.append('bin++;')
+  return [count, '    if (n) {', *(f'      {line}' for line in lines), '    }']
+
+
+def helpers(packed: Packed) -> dict[str, str]:
+  """Returns the functions that `encode` may call; later ones call earlier ones.
+
+  Args:
+    packed: whose formats of edges are read.
+  """
+  formats = packed.sections.get('edge_formats', np.zeros(0, np.uint8))
+  codes = sorted({one % 4 for one in formats.tolist()})
+  lines = [f'  if (kind == {code}) return {_EDGES[code]};' for code in codes]
+  if lines:
+    lines[-1] = f'  return {_EDGES[codes[-1]]};'
+  if len(codes) == 1:
+    lines.insert(0, '  (void)kind;')
+  body = '\n'.join(lines)
+  edge_at = f"""
+/* An edge in one of the formats of lplmtl.compression.device_tables. */
+static float edge_at(const uint8_t *edge, int kind) {{
+{body}
 }}
 """
-_BIN = """
-/* How many edges are not above a number. */
-static int bin_{kind}(float x, const uint8_t *edges, int count, float scale) {{
-  int i, bin = 0;
-  for (i = 0; i < count; i++) bin += x >= {read} / scale;
-  return bin;
-}}
-"""
-_U16 = '(uint32_t)(edges[2 * i] | edges[2 * i + 1] << 8)'
-HELPERS = {
-  'bytes_from': c_helpers.ROWS['bytes_from'],
-  'canonical': c_helpers.ROWS['canonical'],
+  return _HELPERS | {'edge_at': edge_at}
+
+
+_EDGES = (
+  '(float)edge[0]',
+  '(float)(edge[0] | edge[1] << 8)',
+  '(float)(int16_t)(edge[0] | edge[1] << 8)',
+  'float32_at(edge)',
+)
+_HELPERS = {
   'hash_of': """
 /* FNV-1a of a category's canonical text: see lplmtl.compression.text_hashes. */
 static uint32_t hash_of(const char *text) {
+  /* Of the texts that mean nan: <NA>, NaN, NaT, None, and an empty one. */
+  static const uint32_t missing[5] = {0xa4dc86bcu, 0x721b0bfau, 0x581ae30cu,
+                                      0x304ff7fbu, 0x811c9dc5u};
+  const char *start = 0, *end = 0;
   uint32_t h = 0x811c9dc5u;
-  int i, n;
-  text = canonical(text ? text : "nan", &n);
-  for (i = 0; i < n; i++) h = (h ^ (unsigned char)text[i]) * 0x01000193u;
+  int i;
+  /* Without blanks around it, */
+  for (; text && *text; text++)
+    if (!((*text >= 28 && *text <= 32) || (*text >= 9 && *text <= 13))) {
+      if (!start) start = text;
+      end = text + 1;
+    }
+  /* and without the .0 of a whole number. */
+  if (end - start > 2 && end[-1] == '0' && end[-2] == '.') {
+    const char *first = start + (*start == '-'), *point = first;
+    while (*point >= '0' && *point <= '9') point++;
+    if (point + 2 == end && point != first &&
+        (*first != '0' || point == first + 1)) {
+      end = point;
+      if (*first == '0') start = first;
+    }
+  }
+  for (; start < end; start++) h = (h ^ (unsigned char)*start) * 0x01000193u;
+  for (i = 0; i < 5; i++)
+    if (h == missing[i]) h = 0x2f8f13bau; /* nan */
   return h;
 }
 """,
@@ -154,26 +268,7 @@ static uint32_t mixed(uint32_t h, uint32_t seed) {
   return (h ^ h >> 15) * 0xc2b2ae35u;
 }
 """,
-  'group': """
-/* The group of the i-th hash: each of them begins one, unless bits say so. */
-static int group(int i, const uint8_t *starts, int first) {
-  int k, count = 0;
-  if (!starts) return i + 1;
-  for (k = first; k <= first + i; k++) count += starts[k / 8] >> k % 8 & 1;
-  return count;
-}
-""",
   'float32_at': c_helpers.FLOAT32.format(
     head='float32_at(const uint8_t *data)', step=''
   ),
-  'look_up8': _LOOK_UP.format(bits=8, read='hashes[i]'),
-  'look_up16': _LOOK_UP.format(
-    bits=16, read='(uint32_t)(hashes[2 * i] | hashes[2 * i + 1] << 8)'
-  ),
-  'bin_u8': _BIN.format(kind='u8', read='(float)edges[i]'),
-  'bin_u16': _BIN.format(kind='u16', read=f'(float){_U16}'),
-  'bin_i16': _BIN.format(
-    kind='i16', read='(float)(int16_t)(edges[2 * i] | edges[2 * i + 1] << 8)'
-  ),
-  'bin_f32': _BIN.format(kind='f32', read='float32_at(edges + 4 * i)'),
 }
