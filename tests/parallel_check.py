@@ -18,12 +18,9 @@ from lplmtl.training import parallel, programs
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
-# One level: the programs of eight devices are most of the time.
-MODEL = lplmtl.MMoE(
-  TASKS,
-  expert=lplmtl.MLP((8,), dropout_rate=0.2),
-  num_experts=3,
-  tower=lplmtl.MLP((4,)),
+# Small: the programs of eight devices are most of the time.
+MODEL = lplmtl.SharedBottom(
+  TASKS, bottom=lplmtl.MLP((8,), dropout_rate=0.2), tower=lplmtl.MLP((4,))
 )
 ROWS, BATCH = 320, 64
 
