@@ -6,8 +6,8 @@
 
 The model is that of a finished run, a model folder, or any folder that
 `lplmtl.checkpoint.save` wrote. Raw rows go in (of --format=stablehlo, encoded
-ones), probabilities come out, or numbers in their own unit (of --format=packed,
-logits); see lplmtl/export/README.md. report.json in --to lists files and bytes,
+ones), probabilities come out, or numbers in their own unit; see
+lplmtl/export/README.md. report.json in --to lists files and bytes,
 multiply-adds, the largest difference to JAX (with --test_data, over your own
 rows, too) and, if a C compiler is there, sections, stack and time of a row.
 """

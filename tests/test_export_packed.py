@@ -10,7 +10,14 @@ import lplmtl
 from lplmtl import export
 from lplmtl.compression import packing, quantization, reference
 from lplmtl.compression.quantization import Scheme
-from lplmtl.export import c99, c_packed, numpy_form, reader
+from lplmtl.export import (
+  c99,
+  c_packed,
+  c_packed_outputs,
+  meanings,
+  numpy_form,
+  reader,
+)
 from tests import contracts, test_packing
 from tests.test_export_c99 import COMPILERS, check
 
@@ -49,6 +56,55 @@ def test_logits_have_the_bits_of_the_reference(scheme, fields, tmp_path):
   assert f'/* {task!r}: {classes.replace("*/", "* /")} */ float' in header
   found = check(tmp_path, '-O2', '-ffp-contract=off', compiler=COMPILERS[-1])
   assert '100 rows, largest difference 0.0e+00' in found
+
+
+def test_predictions_of_every_kind_have_the_bits_of_the_reference(tmp_path):
+  """And are those of JAX to 1e-5, without a mathematical library."""
+  given = (
+    lplmtl.tasks.binary('yes'),
+    lplmtl.tasks.multiclass('one', 3),
+    lplmtl.tasks.ordinal('grade', 4),
+    lplmtl.tasks.poisson('count'),
+    lplmtl.tasks.regression('price'),
+  )
+  tables = test_packing.TABLES
+  model = test_packing._model(tables, cross=False).clone(tasks=given)
+  quantized = quantization.Quantized(model, Scheme(bits=8))
+  columns = test_packing._columns(60, seed=2)
+  features = tables.encode(columns)
+  params = contracts.random_params(quantized, features)
+  scales = {'price': (100.0, 20.0), 'count': (0.0, 2.5)}
+  described = {
+    task.name: meanings.describe(task, *scales.get(task.name, ()))
+    for task in given
+  }
+  frozen = quantization.freeze(quantized, params)
+  packed = packing.pack(frozen, tables, hash_bits=16)
+  c_packed.write(tmp_path, packed, columns, meanings=described)
+  assert 'largest difference 0.0e+00' in check(tmp_path, '-ffp-contract=off')
+  logits = reference.score(packed, columns)
+  found = c_packed.predict(packed, columns, described)
+  for task in given:
+    link = meanings.of(task, *scales.get(task.name, ()))
+    expected = np.asarray(link(logits[task.name]))
+    np.testing.assert_allclose(found[task.name], expected, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize('kind', ['decisions', 'classes', 'count'])
+def test_extreme_logits(kind):
+  """Predictions stay finite, and close to those of the function they are."""
+  x = np.float32([[-1e30, 1e30], [-88, 3], [40, 30], [0, -0.5], [12, 14]])
+  meaning = meanings.Meaning(kind)
+  found = c_packed_outputs.predict({'a': x}, {'a': meaning})['a']
+  exact = np.float64(x)
+  if kind == 'decisions':
+    expected = 1 / (1 + np.exp(np.minimum(-exact, 700)))
+  elif kind == 'count':
+    expected = np.exp(np.clip(exact, -700, 80))
+  else:
+    powers = np.exp(exact - exact.max(axis=1, keepdims=True))
+    expected = powers / powers.sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(found, expected, 1e-5, 1e-12)
 
 
 def test_merged_values_and_a_sentinel(tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.exporting import notes
 from lplmtl import export
-from lplmtl.compression import cost, packing, reference
+from lplmtl.compression import cost, packing
 from lplmtl.export import (
   c99,
   c_packed,
@@ -121,7 +121,7 @@ def compare(
   """Returns `{format: the largest difference to JAX}` over raw rows.
 
   The C of both formats does what the NumPy code of its form does, which is what
-  is compared; of packed models, the logits.
+  is compared.
 
   Args:
     found: the model.
@@ -138,9 +138,7 @@ def compare(
   }
   expected = {name: link(logits[name]) for name, link in links.items()}
   return {
-    name: _difference(
-      form.predict(columns), logits if name == 'packed' else expected
-    )
+    name: _difference(form.predict(columns), expected)
     for name, form in made.items()
     if form.predict
   }
@@ -215,14 +213,19 @@ def _packed(found: Model, hash_bits: int) -> Form:
       f'{type(found.model).__name__}'
     )
   packed = packing.pack(found.frozen, found.tables, hash_bits=hash_bits)
+  described = {
+    task.name: meanings.describe(task, *found.scales.get(task.name, ()))
+    for task in found.model.tasks
+  }
   return Form(
     functools.partial(
       c_packed.write,
       packed=packed,
       columns=test_rows(found, _NUM_TESTED),
-      notes=notes.of_logits(found.schema),
+      meanings=described,
+      notes=notes.of(found.schema),
     ),
-    functools.partial(reference.score, packed),
+    functools.partial(c_packed.predict, packed, meanings=described),
     {'constants': packed.num_bytes},
   )
 

@@ -3,7 +3,6 @@
 Of models of a table, whose schema names the classes and the units.
 """
 
-from lplmtl import numeric
 from lplmtl.tabular import targets
 from lplmtl.tabular.schema import Schema, Target, label_columns
 
@@ -17,26 +16,6 @@ def of(schema: Schema | None) -> dict[str, str]:
       found[name] = 'the expected count' if is_count else 'in its own unit'
     else:
       found[name] = _of(_classes(name, target), 'probability', 'probabilities')
-  return found
-
-
-def of_logits(schema: Schema | None) -> dict[str, str]:
-  """Returns `{target: a note}` on outputs that are yet to be linked."""
-  found = {}
-  for name, target in _targets(schema).items():
-    if target.kind in ('regression', 'count'):
-      mean, std = targets.scale(target)
-      found[name] = f'times {std:.9g}, plus {mean:.9g}, is in its own unit'
-      if target.kind == 'count':
-        most = f'{numeric.MAX_LOG_RATE:g}'
-        found[name] = f'exp(min(x, {most})) times {std:.9g} is the count'
-      continue
-    classes = _classes(name, target)
-    if target.kind == 'ordinal':
-      classes = [f'above {one}' for one in classes[:-1]]
-    means = 'softmax' if target.kind == 'multiclass' else '1 / (1 + exp(-x))'
-    listed = _of(classes, 'logit', 'logits')
-    found[name] = f'{listed}; {means} is the probability'
   return found
 
 

@@ -12,7 +12,7 @@ _TITLES = {
   'c99': 'C99',
   'onnx': 'ONNX',
   'stablehlo': 'StableHLO',
-  'packed': 'packed logits',
+  'packed': 'packed',
 }
 
 

@@ -1,9 +1,9 @@
 """Packed models in C99: integers, hashes, and the bytes that `cost` counts.
 
 What `compression.packing.pack` laid out, with code that scores a raw row from
-it: no other constants, no mathematical library, no allocation. Logits have the
-bits of `compression.reference.score` where numbers have no logarithm and float
-is the float32 of IEEE 754, without excess precision.
+it: no other constants, no mathematical library, no allocation. It has the bits
+of `predict` where numbers have no logarithm and float is the float32 of IEEE
+754, without excess precision.
 """
 
 import pathlib
@@ -17,12 +17,20 @@ import numpy as np
 from lplmtl import columns as raw
 from lplmtl.compression import device_tables, reference
 from lplmtl.compression.packing import Packed
-from lplmtl.export import c_files, c_packed_layers, c_packed_rows, c_text, rows
+from lplmtl.export import (
+  c_files,
+  c_packed_layers,
+  c_packed_outputs,
+  c_packed_rows,
+  c_text,
+  rows,
+)
+from lplmtl.export.meanings import Meaning
 from lplmtl.export.reader import number_of
 from lplmtl.storage import files
-from lplmtl.tables import Tables
 
-_MEANING = 'Logits, or numbers: in the units of the labels in training.'
+_MEANING = 'Probabilities, expected counts, or numbers in their own unit.'
+_RAW = 'Logits, or numbers: in the units of the labels in training.'
 
 
 def write(
@@ -31,6 +39,7 @@ def write(
   columns: Mapping[Any, Any],
   *,
   name: str = 'model',
+  meanings: Mapping[str, Meaning] = types.MappingProxyType({}),
   notes: Mapping[str, str] = types.MappingProxyType({}),
 ) -> list[pathlib.Path]:
   """Writes `name.h`, `name.c` and a self-test, `name_test.c`.
@@ -42,6 +51,8 @@ def write(
       `compress(...).packed`, of one seed.
     columns: raw rows for the self-test, `{column: [N] values}`, at least one.
     name: of the files, and the beginning of all public names.
+    meanings: `{task: meanings.describe(task, ...)}`, by which outputs become
+      predictions; those of a task without one are logits.
     notes: `{task: what its outputs are}`, such as the names of the classes, for
       the header.
 
@@ -64,7 +75,8 @@ def write(
       'columns must be raw rows for the self-test, such as '
       "{'city': ['Oslo'], 'age': [30]}; found " + type(columns).__name__
     )
-  expected = reference.score(packed, columns)
+  logits = reference.score(packed, columns)
+  expected = c_packed_outputs.predict(logits, meanings)
   tables = device_tables.checked(packed.tables)
   members = c_packed_rows.members(tables)
   declared = [
@@ -73,8 +85,12 @@ def write(
   ]
   sizes = {task: x.shape[1] for task, x in expected.items()}
   sources = {
-    f'{name}.h': c_files.header(name, declared, sizes, _MEANING, notes),
-    f'{name}.c': _source(name, packed, tables, sizes),
+    f'{name}.h': c_files.header(
+      name, declared, sizes, _MEANING if meanings else _RAW, notes
+    ),
+    f'{name}.c': _source(
+      name, packed, {k: x.shape[1] for k, x in logits.items()}, meanings
+    ),
     f'{name}_test.c': c_files.self_test(
       name, _literals(members, columns, tables.missing), expected, tolerance='0'
     ),
@@ -82,6 +98,21 @@ def write(
   for file, text in sources.items():
     files.write(folder / file, text.encode())
   return [folder / file for file in sources]
+
+
+def predict(
+  packed: Packed,
+  columns: Mapping[Any, Any],
+  meanings: Mapping[str, Meaning] = types.MappingProxyType({}),
+) -> dict[str, np.ndarray]:
+  """Returns what the C does for raw rows: `{task: [N, K] float32}`.
+
+  Args:
+    packed: see `write`.
+    columns: see `write`.
+    meanings: see `write`.
+  """
+  return c_packed_outputs.predict(reference.score(packed, columns), meanings)
 
 
 def _literals(
@@ -102,13 +133,22 @@ def _literals(
 
 
 def _source(
-  name: str, packed: Packed, tables: Tables, sizes: Mapping[str, int]
+  name: str,
+  packed: Packed,
+  sizes: Mapping[str, int],
+  meanings: Mapping[str, Meaning],
 ) -> str:
+  tables = device_tables.checked(packed.tables)
   shapes = {key: x.shape[1] for key, x in rows.features(tables).items()}
   encode = c_packed_rows.source(name, packed, tables)
   layers = c_packed_layers.source(name, packed, sizes, shapes['numeric'])
-  helpers = c_packed_rows.helpers(packed) | c_packed_layers.HELPERS
-  used = c_files.used(helpers, encode + layers)
+  outputs = '\n'.join(c_packed_outputs.source(sizes, meanings))
+  helpers = {
+    **c_packed_rows.helpers(packed),
+    **c_packed_layers.HELPERS,
+    **c_packed_outputs.helpers(meanings),
+  }
+  used = c_files.used(helpers, encode + layers + outputs)
   body = ''.join([*used, encode, layers])
   constants = [
     c_text.array('uint8_t', key, map(str, array.tobytes()))
@@ -135,7 +175,9 @@ int {name}_predict(const {name}_row *row, {name}_prediction *found) {{
   uint16_t ids[{max(shapes['categories'], 1)}];
   float x[{max(embedded + shapes['numeric'], 1)}];
   const int problem = encode(row, ids, {numbers});
-  if (!problem) run(ids, x, found);
-  return problem;
+  if (problem) return problem;
+  run(ids, x, found);
+{outputs}
+  return 0;
 }}
 """

@@ -1,6 +1,7 @@
 """What the outputs of a task mean: from logits to predictions, in JAX."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,29 +10,68 @@ from lplmtl import losses, numeric, ordinal
 from lplmtl.types import Array, Task
 
 
+class Meaning(NamedTuple):
+  """What outputs mean.
+
+  Attributes:
+    kind: `decisions` (each has a probability of its own), `classes` (one of
+      them holds), `ordered classes`, `count` (whose logarithm it is) or
+      `number`.
+    mean: what is added to a number after scaling.
+    std: what numbers and counts are multiplied by.
+  """
+
+  kind: str
+  mean: float = 0.0
+  std: float = 1.0
+
+
+def describe(task: Task, mean: float = 0.0, std: float = 1.0) -> Meaning:
+  """Returns what the outputs of a task mean, which its loss determines.
+
+  Outputs of a loss of one's own are numbers; those of a distilled task mean
+  what its own loss means.
+
+  Args:
+    task: the task.
+    mean: see Meaning.
+    std: see Meaning.
+  """
+  loss = getattr(task.loss_fn, 'hard', task.loss_fn)
+  kinds = {
+    losses.softmax_cross_entropy: 'classes',
+    losses.ordinal_cross_entropy: 'ordered classes',
+    losses.half_poisson_deviance: 'count',
+    losses.binary_cross_entropy: 'decisions',
+    losses.multilabel_cross_entropy: 'decisions',
+  }
+  for known, kind in kinds.items():
+    if loss is known:
+      return Meaning(kind, mean, std)
+  is_focal = isinstance(loss, losses.Focal)
+  return Meaning('decisions' if is_focal else 'number', mean, std)
+
+
 def of(
   task: Task, mean: float = 0.0, std: float = 1.0
 ) -> Callable[[Array], Array]:
   """Returns the function from outputs `[..., K]` to predictions.
 
-  These are, by the task's loss, the probability of each label (binary and
-  multi-label tasks), of each class (multiclass and ordinal tasks: K + 1 of the
-  latter), an expected count, or a number. Outputs of a loss of one's own stay
-  as they are.
+  These are the probability of each label or class (K + 1 ordered ones), an
+  expected count, or a number.
 
   Args:
-    task: the task; a distilled one means what its own loss means.
-    mean: what is added to a number after scaling.
-    std: what numbers and counts are multiplied by.
+    task: see `describe`.
+    mean: see Meaning.
+    std: see Meaning.
   """
-  loss = getattr(task.loss_fn, 'hard', task.loss_fn)
-  if loss is losses.softmax_cross_entropy:
+  kind = describe(task).kind
+  if kind == 'classes':
     return lambda x: jax.nn.softmax(x, axis=-1)
-  if loss is losses.ordinal_cross_entropy:
+  if kind == 'ordered classes':
     return ordinal.probabilities
-  if loss is losses.half_poisson_deviance:
+  if kind == 'count':
     return lambda x: jnp.exp(jnp.minimum(x, numeric.MAX_LOG_RATE)) * std
-  decisions = losses.binary_cross_entropy, losses.multilabel_cross_entropy
-  if loss in decisions or isinstance(loss, losses.Focal):
+  if kind == 'decisions':
     return jax.nn.sigmoid
   return lambda x: x * std + mean
