@@ -44,6 +44,11 @@ flags.DEFINE_enum(
   'Of --format=packed: bits that tell a category from others. With 16, a text '
   'that training never saw seldom passes for a known one.',
 )  # fmt: skip
+flags.DEFINE_enum(
+  'bits', None, ['8', '4', '3', '2'],
+  'Rounds the weights of a model that was trained without: with 8 bits at next '
+  'to no loss. Fewer cost quality, unless trained: see experiments.compress.',
+)  # fmt: skip
 flags.DEFINE_integer(
   'seed_index', 0, 'Which of the trained seeds, counted from 0.', lower_bound=0
 )
@@ -86,6 +91,7 @@ def main(argv: list[str]) -> None:
         tuple(asked),
         name=flags.FLAGS.name,
         seed=flags.FLAGS.seed_index,
+        bits=int(flags.FLAGS.bits or 0),
         hash_bits=int(flags.FLAGS.hash_bits),
         test_rows=writing.Rows(file, read) if file else None,
       )

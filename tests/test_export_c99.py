@@ -16,19 +16,52 @@ from tests import contracts
 from tests.test_export import BINNED, EVERY_KIND, MODELS, Own
 
 FLAGS = ('-std=c99', '-Wall', '-Wextra', '-Werror', '-pedantic')
+SANITIZERS = '-fsanitize=address,undefined', '-fno-sanitize-recover'
 COMPILERS = [name for name in ('gcc', 'clang') if shutil.which(name)]
 pytestmark = pytest.mark.skipif(not COMPILERS, reason='needs a C compiler')
 
 
-def check(folder, *flags, compiler=COMPILERS[0] if COMPILERS else ''):
+def check(
+  folder, *flags, compiler=COMPILERS[0] if COMPILERS else '', runner=()
+):
   """Compiles the model in a folder and runs its self-test."""
   sources = sorted(folder.glob('*.c'))
   command = [compiler, *FLAGS, *flags, *sources, '-o', folder / 'run', '-lm']
   found = subprocess.run(command, capture_output=True, text=True)
   assert found.returncode == 0, found.stderr
-  tested = subprocess.run(folder / 'run', capture_output=True, text=True)
+  tested = subprocess.run(
+    [*runner, folder / 'run'], capture_output=True, text=True
+  )
   assert tested.returncode == 0, tested.stdout + tested.stderr
   return tested.stdout
+
+
+# x87's registers would round at other places; of Arm, a Cortex-A, as QEMU runs
+# no program for a Cortex-M without a board.
+TARGETS = {
+  'x86-32': (COMPILERS[0], ('-m32', '-msse2', '-mfpmath=sse'), ()),
+  'arm': (
+    'arm-none-eabi-gcc',
+    ('-mcpu=cortex-a9', '-O2', '--specs=rdimon.specs'),
+    ('qemu-arm',),
+  ),
+} if COMPILERS else {}  # fmt: skip
+
+
+def check_on(target, folder):
+  """Runs a self-test on another processor; skips if it cannot be had."""
+  compiler, flags, runner = TARGETS[target]
+  if not all(map(shutil.which, (compiler, *runner))):
+    pytest.skip(f'needs {compiler} {" ".join(runner)}')
+  probe = folder / 'probe.c'
+  probe.write_text('#include <math.h>\nint main(void) { return 0; }\n')
+  built = subprocess.run(
+    [compiler, *flags, probe, '-o', folder / 'run', '-lm'], capture_output=True
+  )
+  probe.unlink()
+  if built.returncode:
+    pytest.skip(f'{compiler} {flags[0]} lacks its libraries')
+  return check(folder, *flags, compiler=compiler, runner=runner)
 
 
 @pytest.mark.slow  # C does not depend on the version of jax: one will do
@@ -50,11 +83,17 @@ def _small(folder):
 
 
 @pytest.mark.slow  # sanitisers are slow to compile and to start
+@pytest.mark.parametrize('level', ['-O0', '-O3'])
 @pytest.mark.parametrize('compiler', COMPILERS)
-def test_optimised_and_sanitised(compiler, tmp_path):
+def test_optimised_and_sanitised(compiler, level, tmp_path):
   _small(tmp_path)
-  checks = '-fsanitize=address,undefined', '-fno-sanitize-recover'
-  check(tmp_path, '-O2', *checks, compiler=compiler)
+  check(tmp_path, level, *SANITIZERS, compiler=compiler)
+
+
+@pytest.mark.parametrize('target', TARGETS)
+def test_other_processors(target, tmp_path):
+  _small(tmp_path)
+  assert '64 rows' in check_on(target, tmp_path)
 
 
 def test_a_wrong_number_fails_the_self_test(tmp_path):

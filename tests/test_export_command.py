@@ -106,6 +106,32 @@ def test_the_header_names_classes_and_units():
   assert not notes.of(None)
 
 
+def test_a_model_is_rounded_after_training(tmp_path, capsys):
+  """One flag from float weights to codes, in fewer bytes."""
+  counts = []
+  for flags in ((), ('--bits=8',)):
+    arguments = MODEL, f'--to={tmp_path}', '--format=numpy', *flags
+    assert launch(export.main, *arguments) == 0
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert report['forms']['numpy']['largest_difference_to_jax'] < 1e-5
+    counts.append(report['forms']['numpy']['constants'])
+  assert counts[1] < counts[0] and report['rounded_to_bits'] == 8
+  assert '8 bits  a weight, rounded after' in capsys.readouterr().out
+  stored = reader.load(tmp_path / 'model.npz')['constants']
+  assert any(x.dtype == np.int8 for x in stored)
+
+
+def test_a_rounded_model_is_not_rounded_again(tmp_path, capsys):
+  model, params, tables = checkpoint.load(golden.FOLDER / 'format2', seed=0)
+  quantized = compression.Quantized(model, compression.Scheme(bits=8))
+  checkpoint.save(tmp_path / 'model', quantized, params, tables)
+  arguments = f'--model={tmp_path}', f'--to={tmp_path / "dist"}', '--bits=4'
+  assert launch(export.main, *arguments) == 1
+  error = capsys.readouterr().err
+  assert '--bits=4: the model was trained with few bits already' in error
+  assert len(error.splitlines()) == 1 and not (tmp_path / 'dist').exists()
+
+
 def test_onnx_and_stablehlo(tmp_path, capsys):
   pytest.importorskip('onnx')
   pytest.importorskip('onnxruntime')

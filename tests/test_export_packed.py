@@ -19,7 +19,7 @@ from lplmtl.export import (
   reader,
 )
 from tests import contracts, test_packing
-from tests.test_export_c99 import COMPILERS, check
+from tests.test_export_c99 import COMPILERS, TARGETS, check, check_on
 
 pytestmark = pytest.mark.skipif(not COMPILERS, reason='needs a C compiler')
 
@@ -105,6 +105,14 @@ def test_extreme_logits(kind):
     powers = np.exp(exact - exact.max(axis=1, keepdims=True))
     expected = powers / powers.sum(axis=1, keepdims=True)
   np.testing.assert_allclose(found, expected, 1e-5, 1e-12)
+
+
+@pytest.mark.parametrize('target', TARGETS)
+def test_other_processors_compute_the_same_bits(target, tmp_path):
+  columns = test_packing._columns(64, seed=1)
+  c_packed.write(tmp_path, _packed(Scheme(bits=4), num_layers=2), columns)
+  found = check_on(target, tmp_path)
+  assert '64 rows, largest difference 0.0e+00' in found
 
 
 def test_merged_values_and_a_sentinel(tmp_path):

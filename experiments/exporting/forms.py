@@ -111,6 +111,7 @@ def prepare(
       rows.features(found.tables),
       scales=found.scales,
     )
+    program = export.with_codes(program, found.frozen)
     made |= {one: _graph(found, program, one) for one in graphs}
   return made
 
@@ -166,8 +167,7 @@ def _graph(found: Model, program: tracing.Program, name: str) -> Form:
   if name == 'c99':
     options['notes'] = notes.of(found.schema)
   if name == 'onnx':
-    options['frozen'] = found.frozen
-    model = onnx_form.to_model(program, found.tables, frozen=found.frozen)
+    model = onnx_form.to_model(program, found.tables)
     predict = _by_onnx(model, found)
   return Form(functools.partial(_GRAPHS[name], **options), predict, facts)
 

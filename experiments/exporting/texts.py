@@ -36,6 +36,9 @@ def _sizes(report: Mapping[str, Any], target: pathlib.Path) -> Iterator[str]:
       listed += f'; stack {facts["stack"]:,}'
     total = sum(sections.values())
     yield f'{total:>12,} bytes  by {compiler} -Os: {listed}'
+  if 'rounded_to_bits' in report:
+    bits = report['rounded_to_bits']
+    yield f'{bits:>12} bits  a weight, rounded after training (also for JAX)'
   counts = {
     'packed' if name == 'packed' else 'unpacked': facts['constants']
     for name, facts in report['forms'].items()

@@ -8,7 +8,7 @@ from experiments.exporting import forms, sizes, texts, timing
 from experiments.launcher import files, run_folder
 from experiments.launcher.errors import InputError
 from lplmtl import checkpoint
-from lplmtl.compression import quantization
+from lplmtl.compression import encoders, quantization
 from lplmtl.export import c_files
 from lplmtl.tabular.schema import Schema
 
@@ -35,6 +35,7 @@ def export_model(
   *,
   name: str,
   seed: int,
+  bits: int = 0,
   hash_bits: int = 8,
   test_rows: Rows | None = None,
 ) -> str:
@@ -46,6 +47,7 @@ def export_model(
     formats: of `experiments.export.FORMATS`; not both that write C.
     name: of the files.
     seed: of several, counted from 0.
+    bits: to which a model is rounded that was trained without; 0 for none.
     hash_bits: of a packed model's categories, see `packing.pack`.
     test_rows: further rows to compare with JAX.
 
@@ -60,7 +62,7 @@ def export_model(
     c_files.check_name(name)
   except ValueError as error:
     raise InputError(f'--name: {error}') from error
-  found = _read(source, seed)
+  found = _read(source, seed, bits)
   given = None if test_rows is None else _given(found, test_rows)
   try:
     made = forms.prepare(found, formats, hash_bits)
@@ -81,6 +83,8 @@ def export_model(
     raise InputError(
       f'cannot write --to={target} ({error.strerror or error})'
     ) from error
+  if bits:
+    report['rounded_to_bits'] = bits
   report['bytes'] = {path.name: path.stat().st_size for path in written}
   if {'c99', 'packed'} & set(formats):
     entry = f'{name}_predict'
@@ -120,7 +124,7 @@ def _compared(
   }
 
 
-def _read(source: pathlib.Path, seed: int) -> forms.Model:
+def _read(source: pathlib.Path, seed: int, bits: int) -> forms.Model:
   folder = run_folder.model_of(source)
   try:
     num_seeds = checkpoint.num_seeds(folder)
@@ -134,6 +138,8 @@ def _read(source: pathlib.Path, seed: int) -> forms.Model:
     )
     schema = checkpoint.load_extra(folder).get('schema')
     parsed = None if schema is None else Schema.from_json(schema)
+    if bits:
+      model, params = _quantized(model, params, bits)
     frozen = None
     if isinstance(model, quantization.Quantized):
       frozen = quantization.freeze(model, params)
@@ -148,3 +154,16 @@ def _read(source: pathlib.Path, seed: int) -> forms.Model:
       'its features is not known: use lplmtl.export.trace'
     )
   return forms.Model(model, params, tables, parsed, frozen)
+
+
+def _quantized(
+  model: Any, params: Any, bits: int
+) -> tuple[quantization.Quantized, Any]:
+  if isinstance(model, quantization.Quantized):
+    raise InputError(
+      f'--bits={bits}: the model was trained with few bits already; leave the '
+      'flag out'
+    )
+  # Sums of rounded steps would be no codes.
+  model, params = encoders.fold_steps(model, params)
+  return quantization.Quantized(model, quantization.Scheme(bits=bits)), params

@@ -7,9 +7,8 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from lplmtl.export import (
+  c_constants,
   c_files,
   c_helpers,
   c_loops,
@@ -20,7 +19,7 @@ from lplmtl.export import (
   c_text,
   numpy_form,
 )
-from lplmtl.export.tracing import Program
+from lplmtl.export.program import Program
 from lplmtl.storage import files
 from lplmtl.tables import Tables
 
@@ -90,7 +89,7 @@ def _source(
   values = c_loops.Values(memory, names)
   run = _run(name, program, values, inputs)
   constants = [
-    c_text.numbers(names[id(c)], np.asarray(c.data))
+    c_text.numbers(names[id(c)], c_constants.stored(c))
     for c in program.constants
     if re.search(rf'\b{names[id(c)]}\b', run)  # others are part of expressions
   ]

@@ -1,5 +1,23 @@
 """Small C99 functions, of which a program gets those that it calls."""
 
+_PRODUCT = """
+/* y[m][n] = x[m][k] w[k][n]; four rows of w at a time spare loads and stores */
+static void %s(const float *restrict x, const %s *restrict w,
+               float *restrict y, int m, int k, int n) {
+  int a, b, c;
+  for (a = 0; a < m; a++, x += k, y += n) {
+    const %s *row = w;
+    for (c = 0; c < n; c++) y[c] = 0.0f;
+    for (b = 0; b + 4 <= k; b += 4, row += 4 * n)
+      for (c = 0; c < n; c++)
+        y[c] += x[b] * row[c] + x[b + 1] * row[n + c] +
+                x[b + 2] * row[2 * n + c] + x[b + 3] * row[3 * n + c];
+    for (; b < k; b++, row += n)
+      for (c = 0; c < n; c++) y[c] += x[b] * row[c];
+  }
+}
+"""
+
 # Of arithmetic.
 ARITHMETIC = {
   'logistic': """
@@ -20,20 +38,28 @@ static int32_t larger_integer(int32_t a, int32_t b) { return a > b ? a : b; }
   'smaller_integer': """
 static int32_t smaller_integer(int32_t a, int32_t b) { return a < b ? a : b; }
 """,
-  'product': """
-/* y[m][n] = x[m][k] w[k][n]; four rows of w at a time spare loads and stores */
-static void product(const float *restrict x, const float *restrict w,
-                    float *restrict y, int m, int k, int n) {
+  'product': _PRODUCT % ('product', 'float', 'float'),
+  'product_of_codes': _PRODUCT % ('product_of_codes', 'int8_t', 'int8_t'),
+  'half_at': """
+/* w[row][column] of codes of 4 bits: a byte has those of two rows */
+static int half_at(const uint8_t *w, int row, int column, int n) {
+  return (w[row / 2 * n + column] >> row % 2 * 4 & 15) - 7;
+}
+""",
+  'product_of_halves': """
+/* y[m][n] = x[m][k] w[k][n] of codes of 4 bits, two rows a byte */
+static void product_of_halves(const float *restrict x,
+                              const uint8_t *restrict w, float *restrict y,
+                              int m, int k, int n) {
   int a, b, c;
   for (a = 0; a < m; a++, x += k, y += n) {
-    const float *row = w;
+    const uint8_t *row = w;
     for (c = 0; c < n; c++) y[c] = 0.0f;
-    for (b = 0; b + 4 <= k; b += 4, row += 4 * n)
+    for (b = 0; b + 2 <= k; b += 2, row += n)
       for (c = 0; c < n; c++)
-        y[c] += x[b] * row[c] + x[b + 1] * row[n + c] +
-                x[b + 2] * row[2 * n + c] + x[b + 3] * row[3 * n + c];
-    for (; b < k; b++, row += n)
-      for (c = 0; c < n; c++) y[c] += x[b] * row[c];
+        y[c] += x[b] * ((row[c] & 15) - 7) + x[b + 1] * ((row[c] >> 4) - 7);
+    if (b < k)
+      for (c = 0; c < n; c++) y[c] += x[b] * ((row[c] & 15) - 7);
   }
 }
 """,
@@ -140,7 +166,7 @@ static int32_t id_of_integer(int32_t value, const int32_t *known,
 """,
   'count_below': """
 /* The number of edges at or below a number. */
-static int32_t count_below(double x, const double *edges, int count) {
+static int32_t count_below(double x, const EDGE_TYPE *edges, int count) {
   int low = 0;
   while (low < count) {
     const int middle = low + (count - low) / 2;

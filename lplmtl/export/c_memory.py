@@ -5,7 +5,7 @@ import math
 from typing import NamedTuple
 
 from lplmtl.export.nodes import Node
-from lplmtl.export.tracing import Program
+from lplmtl.export.program import Program
 
 ELEMENTWISE = frozenset(
   """

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from lplmtl.export import c_loops
+from lplmtl.export import c_constants, c_loops
 from lplmtl.export.c_loops import Values
 from lplmtl.export.nodes import Node
 
@@ -13,9 +13,10 @@ def _matmul(node: Node, values: Values) -> list[str]:
   if len(y.shape) == 2 and len(x.shape) == 2:
     return [_product(values, node, x, y, ('', '', ''))]
   (p, m, k), n = node.shape[0:1] + x.shape[-2:], y.shape[-1]
+  rows = -(-k // 2) if c_constants.is_halves(y) else k
   shifts = [
     '' if len(z.shape) < 3 else f' + {step} * i'
-    for z, step in ((x, m * k), (y, k * n), (node, m * n))
+    for z, step in ((x, m * k), (y, rows * n), (node, m * n))
   ]
   return c_loops.loops([p], [_product(values, node, x, y, shifts)])
 
@@ -28,7 +29,12 @@ def _product(
     values.pointer(z) + shift
     for z, shift in zip((x, y, node), shifts, strict=True)
   ]
-  return f'product({", ".join(places)}, {m}, {k}, {n});'
+  name = 'product'
+  if y.dtype == 'int8':
+    name = 'product_of_codes'
+    if c_constants.is_halves(y):
+      name = 'product_of_halves'
+  return f'{name}({", ".join(places)}, {m}, {k}, {n});'
 
 
 def _gather(node: Node, values: Values) -> list[str]:
@@ -40,7 +46,12 @@ def _gather(node: Node, values: Values) -> list[str]:
   if width == 1:
     copied = f'{values.at(node, "i")} = '
   sizes = [count, width] if width > 1 else [count]
-  return c_loops.loops(sizes, [f'{copied}{values.names[id(table)]}[{place}];'])
+  name = values.names[id(table)]
+  found = f'{name}[{place}]'
+  if c_constants.is_halves(table):
+    column = 'j' if width > 1 else 0
+    found = f'half_at({name}, {row}, {column}, {width})'
+  return c_loops.loops(sizes, [f'{copied}{found};'])
 
 
 def _concatenate(node: Node, values: Values) -> list[str]:

@@ -3,7 +3,7 @@
 from lplmtl.export import c_loops, c_memory, c_moves
 from lplmtl.export.c_loops import Values
 from lplmtl.export.nodes import Node
-from lplmtl.export.tracing import Program
+from lplmtl.export.program import Program
 
 # {0}, {1}, ... are the operands.
 _EXPRESSIONS = {

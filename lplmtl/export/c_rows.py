@@ -270,20 +270,32 @@ def _number(
     lines.append(f'  if (!(x - x == 0)) return {problem};')
   if 'knots' in places:
     name, count = f'knots_{problem}', len(column['knots'])
-    constants += _doubles(name, column['knots'])
+    constants += _numbers('double', name, column['knots'])
     place = f'place_among(scaled, {name}, {count})'
     lines.append(f'  numeric[{places["knots"]}] = (float){place};')
   if 'edges' in places:
     name, count = f'edges_{problem}', len(column['edges'])
-    constants += _doubles(name, column['edges'])
+    constants += _numbers(_edge_type(encoding), name, column['edges'])
     above = f'count_below(x, {name}, {count})'
     lines.append(f'  categories[{places["edges"]}] = {above};')
   return constants, lines
 
 
-def _doubles(name: str, values: Sequence[float]) -> str:
-  items = [c_text.number(value, 'float64') for value in np.asarray(values)]
-  return c_text.array('double', name, items)
+def _edge_type(encoding: Mapping[str, Any]) -> str:
+  """Returns the type of all edges: half the bytes if that changes none."""
+  columns = encoding['numbers']
+  edges = np.concatenate([[0.0], *(c['edges'] for c in columns)])
+  with np.errstate(over='ignore'):
+    is_exact = (edges == edges.astype(np.float32)).all()
+  # A helper counts edges and knots.
+  is_alone = not any(c['knots'] for c in columns)
+  return 'float' if is_exact and is_alone else 'double'
+
+
+def _numbers(kind: str, name: str, values: Sequence[float]) -> str:
+  dtype = 'float32' if kind == 'float' else 'float64'
+  items = [c_text.number(value, dtype) for value in np.asarray(values)]
+  return c_text.array(kind, name, items)
 
 
 def helpers(encoding: Mapping[str, Any]) -> dict[str, str]:
@@ -293,8 +305,11 @@ def helpers(encoding: Mapping[str, Any]) -> dict[str, str]:
     'text = "nan", n = 3;'
     for text in sorted(encoding['missing'])
   ]
-  kind = _id_type(encoding)
-  found = {k: v.replace('ID_TYPE', kind) for k, v in c_helpers.ROWS.items()}
+  kinds = {'ID_TYPE': _id_type(encoding), 'EDGE_TYPE': _edge_type(encoding)}
+  found = {
+    name: re.sub('|'.join(kinds), lambda match: kinds[match[0]], text)
+    for name, text in c_helpers.ROWS.items()
+  }
   found['buckets'] = found['buckets'].replace(
     '  IS_MISSING\n', ''.join(f'{line}\n' for line in lines)
   )

@@ -20,7 +20,10 @@ _RESERVED = frozenset(
   virtual void volatile wchar_t while xor
   """.split()
 )
-TYPES = {'float32': 'float', 'int32': 'int32_t', 'bool': 'uint8_t'}
+TYPES = {
+  'float32': 'float', 'int8': 'int8_t', 'int16': 'int16_t',
+  'int32': 'int32_t', 'uint8': 'uint8_t', 'bool': 'uint8_t',
+}  # fmt: skip
 
 
 def identifier(name: Any) -> str:

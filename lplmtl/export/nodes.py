@@ -195,8 +195,13 @@ def matmul(x: Node, y: Node) -> Node:
 
   Columns of zeros in constant weights are left out, and zeros put in their
   place afterwards: `layers.mixture` pads the kernels of gates with them.
+  Weights stand on the right, if they can: a form needs one kind of product.
   """
   shape = (*x.shape[:-1], y.shape[-1])
+  if x.data is not None and y.data is None and y.shape[-1] == 1:
+    row = reshape(y, (*y.shape[:-2], 1, y.shape[-2]))
+    weights = constant(x.data.swapaxes(-1, -2))
+    return reshape(matmul(row, weights), shape)
   if y.data is not None and x.data is None and y.data.ndim == 2:
     used = np.any(y.data, axis=0)
     if not used.all():

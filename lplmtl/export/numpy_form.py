@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lplmtl.export import reader, rows
-from lplmtl.export.tracing import Program
+from lplmtl.export.program import Program
 from lplmtl.storage import files
 from lplmtl.tables import Tables
 

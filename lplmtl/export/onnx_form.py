@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from lplmtl.export import onnx_ops, onnx_rows, onnx_weights, rows
+from lplmtl.export import onnx_ops, onnx_rows, rows
 from lplmtl.export.onnx_graph import TYPES, Call, Graph
-from lplmtl.export.tracing import Program
+from lplmtl.export.program import Program
 from lplmtl.storage import files
 from lplmtl.tables import Tables
-from lplmtl.types import PyTree
 
 # The oldest that has all operators in their present form (ReduceMax with axes
 # as an input), and the version of the file that came with it: runtimes since
@@ -38,9 +37,7 @@ def feed(tables: Tables, columns: Mapping[Any, Any]) -> dict[str, np.ndarray]:
   return onnx_rows.feed(rows.to_data(tables), columns)
 
 
-def to_model(
-  program: Program, tables: Tables | None = None, *, frozen: PyTree = None
-) -> Any:
+def to_model(program: Program, tables: Tables | None = None) -> Any:
   """Returns a program as an `onnx.ModelProto`.
 
   Inputs are raw columns, `[N, 1]`: texts, or float64. Without tables they are
@@ -52,9 +49,6 @@ def to_model(
   Args:
     program: what to write.
     tables: those that the model was trained with; None if it reads arrays.
-    frozen: what `quantization.freeze` makes of the parameters of a quantised
-      model: matrices that consist of its integers are stored as int8, with
-      the same predictions. None stores float32.
 
   Raises:
     ModuleNotFoundError: the package `onnx` is not installed.
@@ -75,7 +69,7 @@ def to_model(
       'task'
     )
   graph = Graph({*inputs, *outputs})
-  _fill(graph, program, encoding, onnx_weights.scales_of(frozen))
+  _fill(graph, program, encoding)
   calls = graph.live(outputs)
   used = {name for call in calls for name in call.operands}
   helper, number = onnx.helper, TYPES['float32']
@@ -116,7 +110,6 @@ def write(
   tables: Tables | None = None,
   *,
   name: str = 'model',
-  frozen: PyTree = None,
 ) -> list[pathlib.Path]:
   """Writes `name.onnx`, completely or not at all; see `to_model`.
 
@@ -125,7 +118,6 @@ def write(
     program: see `to_model`.
     tables: see `to_model`.
     name: of the file.
-    frozen: see `to_model`.
 
   Returns:
     The file, in a list.
@@ -134,9 +126,7 @@ def write(
     ModuleNotFoundError, ValueError: as for `to_model`.
     OSError: the file cannot be written.
   """
-  content = to_model(program, tables, frozen=frozen).SerializeToString(
-    deterministic=True
-  )
+  content = to_model(program, tables).SerializeToString(deterministic=True)
   path = folder / f'{name}.onnx'
   files.write(path, content)
   return [path]
@@ -176,13 +166,12 @@ def _fill(
   graph: Graph,
   program: Program,
   encoding: Mapping[str, Any] | None,
-  scales: np.ndarray,
 ) -> None:
   """Adds all nodes."""
   values, readable = {name: name or 'x' for name in program.inputs}, ''
   if encoding is not None:
     values, readable = onnx_rows.encode(graph, encoding)
-  found = onnx_ops.outputs(graph, program, values, scales)
+  found = onnx_ops.outputs(graph, program, values)
   for task, value in found.items():
     axis = graph.constant([1])
     if readable:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from lplmtl.export import nodes, onnx_graph, onnx_weights
+from lplmtl.export import nodes, onnx_graph
 from lplmtl.export.nodes import Node
 from lplmtl.export.onnx_graph import TYPES, Graph
-from lplmtl.export.tracing import Program
+from lplmtl.export.program import Program
 
 _SAME = {
   'add': 'Add',
@@ -57,7 +57,6 @@ def outputs(
   graph: Graph,
   program: Program,
   names: Mapping[str, str],
-  scales: np.ndarray,
 ) -> dict[str, str]:
   """Adds a program, and returns the values of its outputs, `[N, K]`.
 
@@ -65,7 +64,6 @@ def outputs(
     graph: is extended.
     program: what to add.
     names: `{input: value}`, `[N, ...]`.
-    scales: of weights of few bits, see `onnx_weights`.
   """
   rows = graph.add('Shape', next(iter(names.values())), start=0, end=1)
   used = nodes.order(list(program.outputs.values()))
@@ -76,9 +74,10 @@ def outputs(
   }
   for node in used:
     if node.kind == 'constant':
-      found[id(node)] = onnx_weights.constant(
-        graph, np.asarray(node.data), scales
-      )
+      found[id(node)] = graph.constant(node.data)
+      if node.dtype == 'int8':  # products take floats
+        number = TYPES['float32']
+        found[id(node)] = graph.add('Cast', found[id(node)], to=number)
     elif node.kind == 'concatenate':
       found[id(node)] = _concatenate(graph, node, found, rows)
     elif node.kind != 'input':

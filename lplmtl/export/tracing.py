@@ -1,6 +1,5 @@
 """Traces a model at inference, and turns the trace into a Program."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,9 +7,10 @@ import jax
 import numpy as np
 
 from lplmtl import _checks
-from lplmtl.compression import cost
-from lplmtl.export import meanings, nodes, primitives
+from lplmtl.compression import cost, quantization
+from lplmtl.export import codes, meanings, nodes, primitives
 from lplmtl.export.nodes import Node
+from lplmtl.export.program import Program
 from lplmtl.types import PyTree
 
 # How the parameters of a call name the program that it runs.
@@ -19,35 +19,6 @@ _INSIDE = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')
 
 class UnsupportedError(ValueError):
   """A model uses an operation that the intermediate form does not have."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Program:
-  """What a model computes for one row.
-
-  Attributes:
-    inputs: `{feature: node}` of shape `[1, ...]`; the name is empty if features
-      are a single array.
-    outputs: `{task: node}` of shape `[1, K]`.
-  """
-
-  inputs: Mapping[str, Node]
-  outputs: Mapping[str, Node]
-
-  @property
-  def operations(self) -> list[Node]:
-    """All operations, each after its operands."""
-    return [
-      node
-      for node in nodes.order(list(self.outputs.values()))
-      if node.kind not in ('input', 'constant')
-    ]
-
-  @property
-  def constants(self) -> list[Node]:
-    """The constants that operations or outputs use, in the order of use."""
-    every = nodes.order(list(self.outputs.values()))
-    return [node for node in every if node.kind == 'constant']
 
 
 def trace(
@@ -60,7 +31,8 @@ def trace(
   """Returns the program from features to predictions.
 
   Args:
-    model: see `lplmtl.types.Model`; its modules may be anybody's.
+    model: see `lplmtl.types.Model`; its modules may be anybody's. The weights
+      of a Quantized one stay codes, see `codes.with_codes`.
     params: its parameters, of one seed.
     features: rows to read shapes from, `[N, ...]`, an array or a dict of
       arrays.
@@ -85,6 +57,11 @@ def trace(
     >>> [node.kind for node in program.operations]  # biases are still 0
     ['matmul', 'maximum', 'matmul', 'maximum', 'matmul', 'logistic']
   """
+  if isinstance(model, quantization.Quantized):
+    frozen = quantization.freeze(model, params)
+    rounded = quantization.thaw(frozen)
+    program = trace(model.model, rounded, features, scales=scales)
+    return codes.with_codes(program, frozen)
   names, predict, row = inference(model, params, features, scales)
   found, shapes = jax.make_jaxpr(predict, return_shape=True)(*row)
   inputs = [
