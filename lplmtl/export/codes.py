@@ -188,7 +188,7 @@ def _table(table: Node, scales: np.ndarray) -> _Table | None:
   """Returns the codes of a table; None if its first rows have none."""
   data = np.asarray(table.data)
   codes, scale = split(data.reshape(len(data), -1), scales)
-  count = int(np.append(scale == 0, True).argmax())
+  count = int(np.append(np.flatnonzero(scale == 0), len(scale))[0])
   if not count:
     return None
   each, groups = np.unique(scale[:count], return_inverse=True)
