@@ -211,6 +211,7 @@ def test_a_packed_model(tmp_path):
     (['--model=/nowhere'], 'found none at /nowhere'),
     ([f'--model={__file__}'], 'is a file: name the folder of a run'),
     ([MODEL, '--to=/dev/null/x'], 'cannot write --to=/dev/null/x'),
+    ([MODEL, f'--to={__file__}'], 'is a file: name a folder'),
   ],
 )
 def test_a_mistake_is_one_line(

@@ -131,7 +131,9 @@ def test_a_folder_of_others_is_refused_and_left(tmp_path):
     models.check(tmp_path / 'file', NAMES)
 
 
-def test_the_next_command_names_the_smallest_that_is_good_enough(tmp_path):
+def test_the_next_command_names_the_smallest_that_is_good_enough(
+  tmp_path, monkeypatch
+):
   rows = [
     {'name': n, 'family': 'net', 'num_bytes': i, 'verdict': verdict}
     for i, (n, verdict) in enumerate(
@@ -142,8 +144,13 @@ def test_the_next_command_names_the_smallest_that_is_good_enough(tmp_path):
   assert f'--model={tmp_path}/models/net_900 --format=packed' in said
   of_knee = {'rows': rows[:1], 'knees': {'net': 'net 300'}}
   assert 'models/net_300 ' in models.next_command(tmp_path, NAMES, of_knee)
+  installed = tmp_path / 'lplmtl' / 'experiments' / 'compress.py'
+  installed.parent.mkdir(parents=True)
+  (tmp_path / 'lplmtl' / '__init__.py').touch()
+  monkeypatch.setattr('sys.argv', [str(installed)])
   none = {'rows': [], 'knees': {}}
-  assert 'models/net_900 ' in models.next_command(tmp_path, NAMES, none)
+  said = models.next_command(tmp_path, NAMES, none)
+  assert 'lplmtl export --model=' in said and 'models/net_900 ' in said
 
 
 def test_the_model_of_a_frontier_must_be_named(frontier, capsys):

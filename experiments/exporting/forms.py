@@ -139,7 +139,7 @@ def compare(
   }
   expected = {name: link(logits[name]) for name, link in links.items()}
   return {
-    name: _difference(form.predict(columns), expected)
+    name: _difference(form.predict(columns), expected, found.scales)
     for name, form in made.items()
     if form.predict
   }
@@ -237,12 +237,19 @@ def _logits(found: Model, columns: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _difference(
-  predicted: Mapping[str, Any], by_jax: Mapping[str, Any]
+  predicted: Mapping[str, Any],
+  by_jax: Mapping[str, Any],
+  scales: Mapping[str, tuple[float, float]],
 ) -> float:
-  """Returns the largest difference to JAX, relative to numbers above 1."""
+  """Returns the largest difference to JAX.
+
+  It is relative for numbers above 1, or above the standard deviation of their
+  labels, in units of which they were computed.
+  """
   largest = [0.0]
   for name, found in predicted.items():
     expected = np.asarray(by_jax[name]).reshape(found.shape)
-    difference = np.abs(found - expected)
-    largest.append((difference / np.maximum(np.abs(expected), 1)).max())
+    _, unit = scales.get(name, (0.0, 1.0))
+    size = np.maximum(np.abs(expected), max(unit, 1.0))
+    largest.append((np.abs(found - expected) / size).max())
   return float(np.max(largest))  # NaN if one is

@@ -79,6 +79,10 @@ def export_model(
     raise InputError(f'--format: {error}') from error
   except ValueError as error:
     raise InputError(f'--model={source}: {error}') from error
+  except FileExistsError as error:
+    raise InputError(
+      f'--to={target} is a file: name a folder, which may be new'
+    ) from error
   except OSError as error:
     raise InputError(
       f'cannot write --to={target} ({error.strerror or error})'

@@ -6,6 +6,7 @@ cells: one that is lost is made again without training.
 
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 from experiments.comparison.rows import Finished
 from experiments.frontier import knees
 from experiments.frontier.options import NET
-from experiments.launcher import run_folder
+from experiments.launcher import provenance, run_folder
 from experiments.launcher.errors import InputError
 from lplmtl import blueprint, checkpoint
 from lplmtl.compression import leaves, recoding
@@ -160,9 +161,10 @@ def next_command(
   best = knees.smallest_equivalent(results['rows']).get(NET)
   choices = best or '', results['knees'].get(NET, ''), written[-1]
   path = folder_of(directory, next(x for x in choices if x in written))
+  export = str(pathlib.Path(sys.argv[0]).with_name('export.py'))
+  command = [export, f'--model={path}', '--format=packed', '--to=dist']
   return (
-    f'models are in {path.parent}; as C: python -m experiments.export '
-    f'--model={path} --format=packed --to=dist'
+    f'models are in {path.parent}; as C: {provenance.command_line(command)}'
   )
 
 
