@@ -86,7 +86,7 @@ def test_it_is_exported_packed(kept, frontier, tmp_path):
   packed = packing.pack(frozen, kept.tables)
   assert report['forms']['packed']['constants'] == packed.num_bytes
   header = ' '.join((tmp_path / 'model.h').read_text().split())
-  assert "'paid': the logit of 'yes';" in header
+  assert "'paid': the probability of 'yes'" in header
 
 
 def test_it_predicts_a_table(frontier, tmp_path):
