@@ -145,7 +145,7 @@ def _source(
   outputs = '\n'.join(c_packed_outputs.source(sizes, meanings))
   helpers = {
     **c_packed_rows.helpers(packed),
-    **c_packed_layers.HELPERS,
+    **c_packed_layers.helpers(packed),
     **c_packed_outputs.helpers(meanings),
   }
   used = c_files.used(helpers, encode + layers + outputs)

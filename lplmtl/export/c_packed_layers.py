@@ -197,8 +197,8 @@ static float half_at(const uint8_t *data, int k) {
 }
 """,
   'scale8_at': """
-/* A scale is the upper half of a float16, whose bits are those of a float that
-   is 2^112 times smaller. */
+/* A scale is the upper half of a float16, and has the bits of a float that is
+   2^112 times smaller. */
 static float scale8_at(const uint8_t *data, int k) {
   union {
     uint32_t bits;
@@ -233,7 +233,7 @@ static int ternary_at(const uint8_t *data, int k) {
 """,
 } | {
   f'dot{bits}': f"""
-/* A sum of products with weights, of which the first is the k-th. */
+/* A sum of products with weights, of which the first is number k. */
 static float dot{bits}(const float *x, int count, int k, int step) {{
   float sum = 0;
   for (; count > 0; count--, k += step)
@@ -243,6 +243,46 @@ static float dot{bits}(const float *x, int count, int k, int step) {{
 """
   for bits, read in _READ.items()
 }
+# Two codes a byte: less work than by `code4_at`.
+HELPERS['dot4'] = """
+/* A sum of products with weights, of which the first is number k. */
+static float dot4(const float *x, int count, int k, int step) {
+  const uint8_t *codes = weights4 + k / 2;
+  int shift = 4 * (k & 1);
+  float sum = 0;
+  for (; count > 0; count--) {
+    sum += *x++ * (float)((*codes >> shift & 15) - 7);
+    codes += (step + shift / 4) / 2;
+    if (step & 1) shift ^= 4; /* the other half of a byte */
+  }
+  return sum;
+}
+"""
+
+
+def helpers(packed: Packed) -> dict[str, str]:
+  """Returns the functions that `run` may call; later ones call earlier ones.
+
+  Args:
+    packed: whose scales are read.
+  """
+  scales = packed.sections.get('scales8')
+  if scales is None or scales.min() < 8:  # some are subnormal as float16
+    return HELPERS
+  return HELPERS | {'scale8_at': _SCALE8}
+
+
+_SCALE8 = """
+/* A scale is the upper half of a float16, whose exponent counts from -15. */
+static float scale8_at(const uint8_t *data, int k) {
+  union {
+    uint32_t bits;
+    float number;
+  } found;
+  found.bits = (uint32_t)(data[k] + (127 - 15) * 8) << 20;
+  return found.number;
+}
+"""
 
 
 def width(packed: Packed) -> int:

@@ -12,10 +12,10 @@ from lplmtl import numeric
 from lplmtl.export import c_text
 from lplmtl.export.meanings import Meaning
 
-# Of the series. With 64, the relative error is below 1e-5 up to e^30, beside
-# which a probability is 1e-13; further out the sum is too small, but over 1e12.
+# Of the series. With 32, the relative error is below 1e-5 up to e^14, beside
+# which a probability is 1e-6; further out the sum is too small, but above 1e6.
 # Expected counts go up to e^80.
-_TERMS = 64
+_TERMS = 32
 _TERMS_OF_COUNTS = 192
 _MOST = np.float32(numeric.MAX_LOG_RATE)
 
@@ -41,12 +41,17 @@ def _terms(meanings: Mapping[str, Meaning]) -> int:
   return _TERMS_OF_COUNTS if 'count' in kinds else _TERMS
 
 
-def _exp(x: np.ndarray, terms: int) -> np.ndarray:
-  size, total = np.abs(x), np.ones_like(x)
+def _power_of_e(size: np.ndarray, terms: int) -> np.ndarray:
+  total = np.ones_like(size)
   with np.errstate(over='ignore'):
     for i in range(terms, 0, -1):
       total = 1 + total * size / np.float32(i)
-  return np.where(x < 0, 1 / total, total)
+  return total
+
+
+def _chance(x: np.ndarray, terms: int) -> np.ndarray:
+  rest = 1 / (1 + _power_of_e(np.abs(x), terms))
+  return np.where(x < 0, rest, 1 - rest)
 
 
 def _predict(x: np.ndarray, meaning: Meaning, terms: int) -> np.ndarray:
@@ -54,19 +59,23 @@ def _predict(x: np.ndarray, meaning: Meaning, terms: int) -> np.ndarray:
   if meaning.kind == 'number':
     return x * std + mean
   if meaning.kind == 'count':
-    return _exp(np.minimum(x, _MOST), terms) * std
+    x = np.minimum(x, _MOST)
+    power = _power_of_e(np.abs(x), terms)
+    return np.where(x < 0, 1 / power, power) * std
   if meaning.kind == 'classes':
-    powers = _exp(x - x.max(axis=1, keepdims=True), terms)
+    shares = 1 / _power_of_e(x.max(axis=1, keepdims=True) - x, terms)
     total = np.zeros(len(x), np.float32)
-    for column in powers.T:
+    for column in shares.T:
       total += column
-    return powers / total[:, None]
+    return shares / total[:, None]
   if meaning.kind == 'ordered classes':
-    x = -np.sort(-x, axis=1)
-    above = 1 / (1 + _exp(-x, terms))
-    ends = np.ones((len(x), 1), np.float32), np.zeros((len(x), 1), np.float32)
-    return -np.diff(np.concatenate([ends[0], above, ends[1]], axis=1), axis=1)
-  return 1 / (1 + _exp(-x, terms))
+    above = _chance(-np.sort(-x, axis=1), terms)
+    one, zero = (
+      np.ones((len(x), 1), np.float32),
+      np.zeros((len(x), 1), np.float32),
+    )
+    return -np.diff(np.concatenate([one, above, zero], axis=1), axis=1)
+  return _chance(x, terms)
 
 
 def source(
@@ -78,6 +87,9 @@ def source(
     sizes: `{task: K}`, K the number of logits.
     meanings: of outputs.
   """
+  kinds = {meanings[task].kind if task in meanings else '' for task in sizes}
+  if kinds == {'decisions'}:  # all members at once: they follow each other
+    return [f'  to_chances((float *)(void *)found, {sum(sizes.values())});']
   outputs = c_text.identifiers(sizes)
   lines = []
   for task, meaning in meanings.items():
@@ -109,18 +121,24 @@ def helpers(meanings: Mapping[str, Meaning]) -> dict[str, str]:
 
 _HELPERS = {
   'power_of_e': """
-/* e^x: the first terms of its series, all of them positive. */
+/* e^x for x >= 0: the first terms of its series. */
 static float power_of_e(float x) {
-  const float size = x < 0 ? -x : x;
   float sum = 1;
   int i;
-  for (i = TERMS; i > 0; i--) sum = 1 + sum * size / (float)i;
-  return x < 0 ? 1 / sum : sum;
+  for (i = TERMS; i > 0; i--) sum = 1 + sum * x / (float)i;
+  return sum;
+}
+""",
+  'chance': """
+/* 1 / (1 + e^-x) */
+static float chance(float x) {
+  const float rest = 1 / (1 + power_of_e(x < 0 ? -x : x));
+  return x < 0 ? rest : 1 - rest;
 }
 """,
   'to_chances': """
 static void to_chances(float *x, int count) {
-  for (; count > 0; count--, x++) *x = 1 / (1 + power_of_e(-*x));
+  for (; count > 0; count--, x++) *x = chance(*x);
 }
 """,
   'to_classes': """
@@ -130,7 +148,7 @@ static void to_classes(float *x, int count) {
   for (i = 1; i < count; i++)
     if (x[i] > largest) largest = x[i];
   for (i = 0; i < count; i++) {
-    x[i] = power_of_e(x[i] - largest);
+    x[i] = 1 / power_of_e(largest - x[i]);
     sum += x[i];
   }
   for (i = 0; i < count; i++) x[i] /= sum;
@@ -148,7 +166,7 @@ static void to_ordered_classes(float *x, int count) {
       x[j - 1] = larger;
     }
   for (i = 0; i < count; i++) {
-    const float next = 1 / (1 + power_of_e(-x[i]));
+    const float next = chance(x[i]);
     x[i] = above - next;
     above = next;
   }
@@ -157,8 +175,11 @@ static void to_ordered_classes(float *x, int count) {
 """,
   'to_counts': """
 static void to_counts(float *x, int count, float scale) {
-  for (; count > 0; count--, x++)
-    *x = power_of_e(*x < MOST ? *x : MOST) * scale;
+  for (; count > 0; count--, x++) {
+    const float rate = *x < MOST ? *x : MOST;
+    const float power = power_of_e(rate < 0 ? -rate : rate);
+    *x = (rate < 0 ? 1 / power : power) * scale;
+  }
 }
 """.replace('MOST', c_text.number(_MOST, 'float32')),
   'to_unit': """

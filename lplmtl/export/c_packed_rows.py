@@ -58,6 +58,7 @@ def source(name: str, packed: Packed, tables: Tables) -> str:
     'i': 'i',
     'n': 'n',
     'k': 'k = 0',
+    'bits': 'bits = 0',
     'bin': 'bin = 0',
     'last': 'last = -1',
   }
@@ -95,7 +96,7 @@ def _count(packed: Packed, section: str) -> str:
   """Returns the expression of a column's count, of one byte or two."""
   if packed.sections[section].itemsize == 1:
     return f'{section}[i]'
-  return f'{section}[2 * i] | {section}[2 * i + 1] << 8'
+  return f'({section}[2 * i] | {section}[2 * i + 1] << 8)'
 
 
 def _texts(packed: Packed, tables: Tables) -> list[str]:
@@ -114,18 +115,18 @@ def _texts(packed: Packed, tables: Tables) -> list[str]:
     shift = '16'
     stored = '(hashes[2 * k] | (uint32_t)hashes[2 * k + 1] << 8)'
   if 'starts' in packed.sections:
-    begins = 'last += starts[k / 8] >> k % 8 & 1'
-  step = 'n--, k++' + ', hash += size' * bool(size)
+    begins = 'bits = k % 8 ? bits >> 1 : starts[k / 8];\n      last += bits & 1'
+  step = 'k++' + ', hash += size' * bool(size)
   return [
-    '  /* Each column has ids of its own, the first for what is not known. */',
+    '  /* Each column has ids of its own, the first for what is not known. No\n'
+    '     two of them share a value of h. */',
     f'  for (i = 0; i < {count}; i++) {{',
     *size,
-    f'    const uint32_t h = mixed(hash_of(texts[i]), seeds[i]) >> {shift};',
-    '    const int unknown = ++last;',
-    '    ids[i] = (uint16_t)unknown;',
-    f'    for (n = {_count(packed, "counts")}; n > 0; {step}) {{',
+    f'    const uint32_t h = hash_of(texts[i], seeds[i]) >> {shift};',
+    '    ids[i] = (uint16_t)++last;',
+    f'    for (n = k + {_count(packed, "counts")}; k < n; {step}) {{',
     f'      {begins};',
-    f'      if (h == {stored} && ids[i] == unknown) ids[i] = (uint16_t)last;',
+    f'      if (h == {stored}) ids[i] = (uint16_t)last;',
     '    }',
     '  }',
   ]
@@ -232,38 +233,40 @@ _EDGES = (
 )
 _HELPERS = {
   'hash_of': """
-/* FNV-1a of a category's canonical text: see lplmtl.compression.text_hashes. */
-static uint32_t hash_of(const char *text) {
-  /* Of the texts that mean nan: <NA>, NaN, NaT, None, and an empty one. */
-  static const uint32_t missing[5] = {0xa4dc86bcu, 0x721b0bfau, 0x581ae30cu,
-                                      0x304ff7fbu, 0x811c9dc5u};
-  const char *start = 0, *end = 0;
+#ifdef __GNUC__ /* gcc -Os inlines what is called once, here in vain */
+__attribute__((noinline))
+#endif
+/* The hash of a category's canonical text: see
+   lplmtl.compression.text_hashes. */
+static uint32_t hash_of(const char *text, uint32_t seed) {
+  const uint32_t none = 0x2f8f13bau; /* of nan */
+  /* Of the texts that mean the same: <NA>, NaN, NaT and None. */
+  static const uint32_t others[4] = {0xa4dc86bcu, 0x721b0bfau, 0x581ae30cu,
+                                     0x304ff7fbu};
+  const char *start = text, *end = 0;
   uint32_t h = 0x811c9dc5u;
   int i;
   /* Without blanks around it, */
   for (; text && *text; text++)
-    if (!((*text >= 28 && *text <= 32) || (*text >= 9 && *text <= 13))) {
-      if (!start) start = text;
+    if (*text > 32 || (*text < 28 && (*text < 9 || *text > 13))) {
+      if (!end) start = text;
       end = text + 1;
     }
-  /* and without the .0 of a whole number. */
-  if (end - start > 2 && end[-1] == '0' && end[-2] == '.') {
+  if (end) {
+    /* and without the .0 of a whole number. */
     const char *first = start + (*start == '-'), *point = first;
     while (*point >= '0' && *point <= '9') point++;
-    if (point + 2 == end && point != first &&
-        (*first != '0' || point == first + 1)) {
+    if (point != first && (*first != '0' || point == first + 1) &&
+        point + 2 == end && point[0] == '.' && point[1] == '0') {
       end = point;
       if (*first == '0') start = first;
     }
+    for (; start < end; start++) h = (h ^ (unsigned char)*start) * 0x01000193u;
+  } else {
+    h = none;
   }
-  for (; start < end; start++) h = (h ^ (unsigned char)*start) * 0x01000193u;
-  for (i = 0; i < 5; i++)
-    if (h == missing[i]) h = 0x2f8f13bau; /* nan */
-  return h;
-}
-""",
-  'mixed': """
-static uint32_t mixed(uint32_t h, uint32_t seed) {
+  for (i = 0; i < 4; i++)
+    if (h == others[i]) h = none;
   h = (h ^ seed * 0x9e3779b9u) * 0x85ebca6bu;
   return (h ^ h >> 15) * 0xc2b2ae35u;
 }
