@@ -215,7 +215,7 @@ def test_arrays_and_modules_of_ones_own(tmp_path):
 
 def test_the_example_of_the_readme(tmp_path):
   text = (pathlib.Path(c99.__file__).parent / 'README.md').read_text()
-  (code,) = re.findall(r'```c\n(.*?)```', text, re.DOTALL)
+  code, _ = re.findall(r'```c\n(.*?)```', text, re.DOTALL)
   include, body = code.split('\n\n', 1)
   fitted = tables.fit({'city': ['Oslo', 'Rome']}, {'age': [30, 40]})
   encoder = lplmtl.TabularEncoder(fitted.num_categories, 2)

@@ -9,7 +9,7 @@ from experiments.launcher import files, run_folder
 from experiments.launcher.errors import InputError
 from lplmtl import checkpoint
 from lplmtl.compression import encoders, quantization
-from lplmtl.export import c_files
+from lplmtl.export import c_csv, c_files
 from lplmtl.tabular.schema import Schema
 
 REPORT = 'report.json'
@@ -75,6 +75,11 @@ def export_model(
       }
     target.mkdir(parents=True, exist_ok=True)
     written = [p for one in made.values() for p in one.write(target, name=name)]
+    if {'c99', 'packed'} & set(formats):
+      line = list(given) if given else None
+      written += c_csv.write(
+        target, found.tables, line, name=name, is_packed='packed' in formats
+      )
   except ModuleNotFoundError as error:
     raise InputError(f'--format: {error}') from error
   except ValueError as error:
