@@ -1,17 +1,22 @@
 """Packed models in C: logits with the bits of the NumPy reference."""
 
+import dataclasses
 import re
+import shutil
+import subprocess
 
 import jax
 import numpy as np
 import pytest
 
 import lplmtl
+from experiments.exporting import sizes
 from lplmtl import export
 from lplmtl.compression import packing, quantization, reference
 from lplmtl.compression.quantization import Scheme
 from lplmtl.export import (
   c99,
+  c_csv,
   c_packed,
   c_packed_outputs,
   meanings,
@@ -88,6 +93,80 @@ def test_predictions_of_every_kind_have_the_bits_of_the_reference(tmp_path):
     link = meanings.of(task, *scales.get(task.name, ()))
     expected = np.asarray(link(logits[task.name]))
     np.testing.assert_allclose(found[task.name], expected, 1e-5, 1e-6)
+
+
+def _student(folder):
+  """Writes a network such as `compression.compress` makes, with its CSV."""
+  numerics = {
+    name: dataclasses.replace(scaler, log=False)  # needs math.h
+    for name, scaler in test_packing.TABLES.numerics.items()
+  }
+  tables = dataclasses.replace(test_packing.TABLES, numerics=numerics)
+  parts = {'bottom': lplmtl.MLP((8,)), 'tower': lplmtl.MLP(())}
+  scheme = Scheme(bits=4, scale_bits=8, vector_bits=8)
+  packed = _packed(scheme, tables, **parts)
+  columns = test_packing._columns(100, seed=1)
+  described = {t.name: meanings.describe(t) for t in test_packing.TASKS}
+  c_packed.write(folder, packed, columns, meanings=described)
+  c_csv.write(folder, packed.tables, is_packed=True)
+  return packed
+
+
+def _missing(*tools):
+  absent = [tool for tool in tools if not shutil.which(tool)]
+  return pytest.mark.skipif(bool(absent), reason=f'needs {absent}')
+
+
+def _run(*command, cwd):
+  found = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+  assert not found.returncode, found.stdout + found.stderr
+  return found.stdout
+
+
+@_missing('arm-none-eabi-gcc', 'arm-none-eabi-nm')
+def test_a_microcontroller_needs_little(tmp_path):
+  """Code and stack of a Cortex-M4, and no function of a library but memset.
+
+  More code than the README names, as this network has scaled numbers, hashes
+  of 16 bits and a multiclass task.
+  """
+  packed = _student(tmp_path)
+  stack = 0
+  for file, entry in ('model', 'model_predict'), ('model_csv', 'model_read'):
+    found = sizes.of_source(tmp_path / f'{file}.c', entry)
+    facts = found['arm-none-eabi-gcc']
+    stack = max(stack, facts['stack'])
+    if file == 'model':
+      # gcc leaves out arrays whose bytes are all alike.
+      assert facts['sections']['constants'] <= packed.num_bytes
+    assert facts['sections']['code'] < {'model': 1600, 'model_csv': 370}[file]
+    assert not facts['sections']['writable']
+  assert stack < 400
+  flags = '-std=c99', '-Os', *sizes.CORTEX
+  _run('arm-none-eabi-gcc', *flags, '-c', 'model.c', cwd=tmp_path)
+  undefined = _run('arm-none-eabi-nm', '-u', 'model.o', cwd=tmp_path).split()
+  assert set(undefined) <= {'U', 'memset'}
+
+
+@_missing('clang', 'wasm-ld', 'node')
+def test_bits_in_webassembly(tmp_path):
+  _student(tmp_path)
+  text = (tmp_path / 'model_test.c').read_text()
+  text = text.replace('#include <math.h>', '#define NAN __builtin_nanf("")')
+  text = text.replace('#include <stdio.h>', '#define fabs __builtin_fabs')
+  text = re.sub(r'printf\(.*?\);', ';', text).replace(
+    'main(void)', 'test(void)'
+  )
+  (tmp_path / 'model_test.c').write_text(text)
+  flags = '--target=wasm32', '-nostdlib', '-O2', '-Wl,--no-entry'
+  files = 'model.c', 'model_test.c', '-Wl,--export=test', '-o', 'test.wasm'
+  _run('clang', *flags, *files, cwd=tmp_path)
+  (tmp_path / 'run.js').write_text(
+    'const program = require("fs").readFileSync("test.wasm");\n'
+    'WebAssembly.instantiate(program).then(({instance}) =>\n'
+    '  process.exit(instance.exports.test()));\n'
+  )
+  _run('node', 'run.js', cwd=tmp_path)
 
 
 @pytest.mark.parametrize('kind', ['decisions', 'classes', 'count'])

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 
 # A Cortex-M4 has instructions for float32.
-_CORTEX = (
+CORTEX = (
   '-mcpu=cortex-m4',
   '-mthumb',
   '-mfloat-abi=hard',
@@ -16,7 +16,7 @@ _CORTEX = (
 HOST = 'cc'
 _COMPILERS = {
   HOST: (HOST, 'size', ()),
-  'arm-none-eabi-gcc': ('arm-none-eabi-gcc', 'arm-none-eabi-size', _CORTEX),
+  'arm-none-eabi-gcc': ('arm-none-eabi-gcc', 'arm-none-eabi-size', CORTEX),
 }
 LIMIT = 120  # seconds
 _CALLS = '-fcallgraph-info=su'  # gcc from release 10 on
