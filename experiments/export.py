@@ -36,7 +36,8 @@ flags.DEFINE_string(
   'name', 'model', 'Of the files, and the beginning of all names in C.'
 )
 flags.DEFINE_string(
-  'test_data', '', 'A table of raw rows, as in training, to compare with JAX.',
+  'test_data', '', 'A table of raw rows, as in training, to compare with JAX; '
+  'lines that model_csv.c reads have its columns.',
   allow_override=True,
 )  # fmt: skip
 flags.DEFINE_enum(
