@@ -154,7 +154,9 @@ def multiply_adds(found: Model) -> int:
   )
 
 
-def test_rows(found: Model, num_rows: int = NUM_ROWS) -> dict[Any, list[Any]]:
+def made_up_rows(
+  found: Model, num_rows: int = NUM_ROWS
+) -> dict[Any, list[Any]]:
   """Returns raw rows: ordinary, missing, unseen and extreme."""
   return vectors.of_encoding(rows.to_data(found.tables), num_rows)
 
@@ -221,7 +223,7 @@ def _packed(found: Model, hash_bits: int) -> Form:
     functools.partial(
       c_packed.write,
       packed=packed,
-      columns=test_rows(found, _NUM_TESTED),
+      columns=made_up_rows(found, _NUM_TESTED),
       meanings=described,
       notes=notes.of(found.schema),
     ),

@@ -121,7 +121,7 @@ def _compared(
   found: forms.Model, made: Mapping[str, forms.Form]
 ) -> dict[str, Any]:
   """Returns facts about forms, and how far each is from JAX."""
-  columns = forms.test_rows(found)
+  columns = forms.made_up_rows(found)
   differences = forms.compare(found, made, columns)
   return {
     'columns': len(columns),

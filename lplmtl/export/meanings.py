@@ -1,5 +1,6 @@
 """What the outputs of a task mean: from logits to predictions, in JAX."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lplmtl import losses, numeric, ordinal
+from lplmtl.compression import links
 from lplmtl.types import Array, Task
 
 
@@ -38,18 +40,13 @@ def describe(task: Task, mean: float = 0.0, std: float = 1.0) -> Meaning:
     std: see Meaning.
   """
   loss = getattr(task.loss_fn, 'hard', task.loss_fn)
-  kinds = {
-    losses.softmax_cross_entropy: 'classes',
-    losses.ordinal_cross_entropy: 'ordered classes',
-    losses.half_poisson_deviance: 'count',
-    losses.binary_cross_entropy: 'decisions',
-    losses.multilabel_cross_entropy: 'decisions',
-  }
-  for known, kind in kinds.items():
-    if loss is known:
-      return Meaning(kind, mean, std)
-  is_focal = isinstance(loss, losses.Focal)
-  return Meaning('decisions' if is_focal else 'number', mean, std)
+  if loss is losses.ordinal_cross_entropy:
+    return Meaning('ordered classes', mean, std)
+  try:
+    kind = links.of(dataclasses.replace(task, loss_fn=loss)).kind
+  except ValueError:  # a loss of one's own
+    kind = 'number'
+  return Meaning(kind, mean, std)
 
 
 def of(

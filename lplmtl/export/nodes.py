@@ -25,7 +25,7 @@ class Node:
   Attributes:
     kind: `input`, `constant`, or a name of `reader.OPS`.
     shape: of the value for one row, as JAX traced it with B = 1.
-    dtype: `float32`, `int32` or `bool`.
+    dtype: `float32`, `int32`, `bool`, or `int8` of codes.
     operands: of the operation.
     options: its settings. Axes count from the end, as in the reader there is an
       axis of rows in front.
