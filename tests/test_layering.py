@@ -100,7 +100,7 @@ ALLOWED = {
     'vocabulary',
   },
   'inspection': set(),
-  'data': set(),
+  'data': {'tasks'},
   'training.frozen': {'training.optimizers'},
   'training.gradients': {'losses', 'training.arrays', 'training.checks'},
   'training.returned': set(),

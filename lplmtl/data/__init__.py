@@ -1,4 +1,12 @@
-"""Synthetic data, for examples and tests."""
+"""Synthetic data, for examples, tests and studies."""
 
 from lplmtl.data.customer_table import customers as customers
+from lplmtl.data.landscape import STARTS as STARTS
+from lplmtl.data.landscape import conflicting_losses as conflicting_losses
+from lplmtl.data.related import Drawn as Drawn
+from lplmtl.data.related import Outcome as Outcome
+from lplmtl.data.related import Problem as Problem
+from lplmtl.data.related import keep_labels as keep_labels
+from lplmtl.data.related import optimum as optimum
+from lplmtl.data.related import related as related
 from lplmtl.data.synthetic import clicks as clicks
