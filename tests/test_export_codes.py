@@ -74,7 +74,7 @@ def test_every_architecture_stores_codes_and_agrees(
   assert '64 rows' in check(tmp_path, '-O0')
 
 
-def _plain(bits):
+def plain(bits):
   """A model with folded steps: its table has codes alone."""
   model, encoded = MODELS['mmoe'], rows.features(BINNED)
   params = contracts.random_params(model, encoded)
@@ -86,7 +86,7 @@ def _plain(bits):
 @pytest.mark.parametrize('bits', [8, 4])
 def test_a_quantised_model_is_traced_to_its_codes(bits, tmp_path):
   """As JAX predicts, and read back from a file."""
-  model, params, encoded = _plain(bits)
+  model, params, encoded = plain(bits)
   found = export.trace(model, params, encoded)
   frozen = quantization.freeze(model, params)
   kernel = frozen['encoder']['down_0']['kernel'].codes
@@ -110,7 +110,7 @@ def test_a_quantised_model_is_traced_to_its_codes(bits, tmp_path):
 @pytest.mark.parametrize('bits', [8, 4])
 def test_codes_on_other_processors(bits, target, tmp_path, monkeypatch):
   monkeypatch.setattr(codes, 'FEW', 1)
-  found = export.trace(*_plain(bits))
+  found = export.trace(*plain(bits))
   source = c99.write(tmp_path, found, BINNED)[1].read_text()
   kind = {8: 'int8_t', 4: 'uint8_t'}[bits]
   assert source.count(f'static const {kind} constant_') > 5
@@ -123,7 +123,7 @@ def test_codes_on_other_processors(bits, target, tmp_path, monkeypatch):
 @pytest.mark.parametrize('compiler', COMPILERS)
 def test_sanitised(bits, compiler, level, tmp_path, monkeypatch):
   monkeypatch.setattr(codes, 'FEW', 1)
-  c99.write(tmp_path, export.trace(*_plain(bits)), BINNED)
+  c99.write(tmp_path, export.trace(*plain(bits)), BINNED)
   check(tmp_path, level, *SANITIZERS, compiler=compiler)
 
 

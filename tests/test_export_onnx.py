@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import lplmtl
-from lplmtl import compression, export, tables, tasks
+from lplmtl import export, tables, tasks
 from lplmtl.export import (
+  codes,
   nodes,
   numpy_form,
   onnx_form,
@@ -17,7 +18,12 @@ from lplmtl.export import (
   tracing,
   vectors,
 )
-from tests import contracts, test_export, test_tables_property
+from tests import (
+  contracts,
+  test_export,
+  test_export_codes,
+  test_tables_property,
+)
 
 onnx = pytest.importorskip('onnx')
 onnxruntime = pytest.importorskip('onnxruntime')
@@ -266,23 +272,44 @@ def test_a_file_with_the_names_of_columns_and_tasks(tmp_path):
   assert opsets[''] == onnx_form.OPSET
 
 
-def test_weights_of_few_bits_take_a_byte_each():
-  """And predictions are those of the reader."""
-  x = np.random.default_rng(0).normal(size=(5, 9)).astype(np.float32)
-  inside = contracts.architectures(test_export.EVERY_KIND[:2])['sple_concat']
-  model = compression.Quantized(inside, compression.Scheme(bits=8))
-  params = contracts.random_params(model, x)
-  program = export.trace(model, params, x)
-  written = onnx_form.to_model(program)
-  matrices = {
-    (one.data_type, *one.dims)
-    for one in written.graph.initializer
-    if np.prod(one.dims) >= 64
+def _uses_of_codes(graph):
+  """Yields what reads codes, or the rows of a table that are codes."""
+  codes = {
+    one.name: list(one.dims)
+    for one in graph.initializer
+    if one.data_type == onnx.TensorProto.INT8
   }
-  assert {len(shape) for _, *shape in matrices} == {2, 3}
-  assert {kind for kind, *_ in matrices} == {onnx.TensorProto.INT8}
-  expected = reader.run(numpy_form.to_data(program), x)
-  _assert_same(_predict(program, {'x': x}), expected)
+  scales = {
+    one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer
+  }
+  for node in graph.node:
+    if node.op_type == 'Gather' and node.input[0] in codes:
+      codes[node.output[0]] = codes[node.input[0]]
+    elif set(node.input) & set(codes):
+      shape = codes[node.input[0]]
+      yield node.op_type, (len(shape), scales[node.input[1]].size > 1)
+
+
+def test_weights_of_few_bits_are_dequantised(monkeypatch):
+  """QDQ: DequantizeLinear takes their codes, and the scale of each column.
+
+  Matrices have three axes, which onnxruntime leaves as they are.
+  """
+  monkeypatch.setattr(codes, 'FEW', 1)
+  model, params, encoded = test_export_codes.plain(bits=8)
+  program = export.trace(model, params, encoded)
+  written = onnx_form.to_model(program, test_export.BINNED)
+  large = [x for x in written.graph.initializer if np.prod(x.dims) >= 64]
+  assert {x.data_type for x in large} == {onnx.TensorProto.INT8}
+  uses = set(_uses_of_codes(written.graph))
+  assert {kind for kind, *_ in uses} == {'DequantizeLinear'}
+  # Matrices; transposed and stacked ones, whose scales are apart; a table.
+  assert {of for _, of in uses} == {(3, True), (3, False), (2, False)}
+  raw = test_export.NEW_ROWS
+  data = numpy_form.to_data(program, test_export.BINNED)
+  inputs = onnx_form.feed(test_export.BINNED, raw)
+  found = _predict(program, inputs, test_export.BINNED)
+  _assert_same(found, reader.predict(data, raw))
 
 
 @pytest.mark.parametrize(

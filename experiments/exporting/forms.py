@@ -3,8 +3,15 @@
 import functools
 import importlib
 import importlib.util
+import itertools
 import pathlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from typing import Any, NamedTuple
 
 import jax
@@ -32,11 +39,7 @@ from lplmtl.tabular.schema import Schema
 
 NUM_ROWS = 1000  # to compare with JAX
 _NUM_TESTED = 64  # of the self-test
-_GRAPHS = {
-  'c99': c99.write,
-  'numpy': numpy_form.write,
-  'onnx': onnx_form.write,
-}
+_GRAPHS = ('c99', 'numpy', 'onnx')
 
 Writer = Callable[..., list[pathlib.Path]]
 Columns = Mapping[Any, Any]
@@ -117,9 +120,9 @@ def prepare(
 
 
 def compare(
-  found: Model, made: Mapping[str, Form], columns: Columns
-) -> dict[str, float]:
-  """Returns `{format: the largest difference to JAX}` over raw rows.
+  found: Model, made: Mapping[str, Form], sets: Sequence[Columns]
+) -> list[dict[str, float]]:
+  """Returns `{format: the largest difference to JAX}` over sets of raw rows.
 
   The C of both formats does what the NumPy code of its form does, which is what
   is compared.
@@ -127,22 +130,20 @@ def compare(
   Args:
     found: the model.
     made: its forms.
-    columns: the raw rows.
+    sets: the raw rows, `{column: [N] values}`, which may differ in N.
 
   Raises:
     ValueError: the rows cannot be read.
   """
-  logits = _logits(found, columns)
-  links = {
-    task.name: meanings.of(task, *found.scales.get(task.name, ()))
-    for task in found.model.tasks
-  }
-  expected = {name: link(logits[name]) for name, link in links.items()}
-  return {
-    name: _difference(form.predict(columns), expected, found.scales)
-    for name, form in made.items()
-    if form.predict
-  }
+  every = zip(sets, _by_jax(found, sets), strict=True)
+  return [
+    {
+      name: _difference(form.predict(columns), expected, found.scales)
+      for name, form in made.items()
+      if form.predict
+    }
+    for columns, expected in every
+  ]
 
 
 def multiply_adds(found: Model) -> int:
@@ -164,14 +165,18 @@ def made_up_rows(
 def _graph(found: Model, program: tracing.Program, name: str) -> Form:
   data = numpy_form.to_data(program, found.tables)
   facts = {'constants': sum(c.nbytes for c in data['constants'])}
-  options: dict[str, Any] = {'program': program, 'tables': found.tables}
-  predict: Any = functools.partial(reader.predict, data)
-  if name == 'c99':
-    options['notes'] = notes.of(found.schema)
+  by_reader = functools.partial(reader.predict, data)
   if name == 'onnx':
     model = onnx_form.to_model(program, found.tables)
-    predict = _by_onnx(model, found)
-  return Form(functools.partial(_GRAPHS[name], **options), predict, facts)
+    write = functools.partial(onnx_form.save, model=model)
+    return Form(write, _by_onnx(model, found), facts)
+  options: dict[str, Any] = {'program': program, 'tables': found.tables}
+  if name == 'numpy':
+    return Form(
+      functools.partial(numpy_form.write, **options), by_reader, facts
+    )
+  options['notes'] = notes.of(found.schema)
+  return Form(functools.partial(c99.write, **options), by_reader, facts)
 
 
 def _by_onnx(
@@ -232,10 +237,22 @@ def _packed(found: Model, hash_bits: int) -> Form:
   )
 
 
-def _logits(found: Model, columns: Mapping[Any, Any]) -> dict[str, Any]:
+def _by_jax(
+  found: Model, sets: Sequence[Columns]
+) -> Iterator[dict[str, np.ndarray]]:
+  """Yields the predictions of JAX for each set of rows; compiles once."""
+  links = {
+    task.name: meanings.of(task, *found.scales.get(task.name, ()))
+    for task in found.model.tasks
+  }
+  encoded = [found.tables.encode(columns) for columns in sets]
+  joined = jax.tree.map(lambda *parts: np.concatenate(parts), *encoded)
   apply = jax.jit(lambda p, x: found.model.apply({'params': p}, x)[0])
-  logits = apply(found.params, found.tables.encode(columns))
-  return {task.name: logits[task.name] for task in found.model.tasks}
+  logits = apply(found.params, joined)
+  every = {name: np.asarray(link(logits[name])) for name, link in links.items()}
+  ends = np.cumsum([len(one['numeric']) for one in encoded])
+  for start, end in itertools.pairwise([0, *ends]):
+    yield {name: values[start:end] for name, values in every.items()}
 
 
 def _difference(

@@ -66,7 +66,9 @@ def _differences(report: Mapping[str, Any]) -> Iterator[str]:
       'in float32 another bin'
     )
   if 'onnx' in found and found['onnx'] is None:
-    yield 'ONNX was not compared, as onnxruntime is not installed'
+    yield (
+      'ONNX was not compared, for want of a runtime: pip install onnxruntime'
+    )
 
 
 def _difference(found: Mapping[str, float | None], rows: str) -> str:

@@ -66,13 +66,9 @@ def export_model(
   given = None if test_rows is None else _given(found, test_rows)
   try:
     made = forms.prepare(found, formats, hash_bits)
-    report = _compared(found, made)
-    if test_rows and given:
-      report['test_data'] = {
-        'file': test_rows.file,
-        'rows': len(next(iter(given.values()))),
-        DIFFERENCE: forms.compare(found, made, given),
-      }
+    report = _compared(found, made, given)
+    if test_rows:
+      report['test_data']['file'] = test_rows.file
     target.mkdir(parents=True, exist_ok=True)
     written = [p for one in made.values() for p in one.write(target, name=name)]
     if {'c99', 'packed'} & set(formats):
@@ -118,19 +114,26 @@ def _given(found: forms.Model, test_rows: Rows) -> Mapping[Any, Any]:
 
 
 def _compared(
-  found: forms.Model, made: Mapping[str, forms.Form]
+  found: forms.Model,
+  made: Mapping[str, forms.Form],
+  given: Mapping[Any, Any] | None,
 ) -> dict[str, Any]:
   """Returns facts about forms, and how far each is from JAX."""
   columns = forms.made_up_rows(found)
-  differences = forms.compare(found, made, columns)
-  return {
+  sets = [columns] if given is None else [columns, given]
+  made_up, *others = forms.compare(found, made, sets)
+  report = {
     'columns': len(columns),
     'multiply_adds': forms.multiply_adds(found),
     'forms': {
-      name: {**form.facts, DIFFERENCE: differences.get(name)}
+      name: {**form.facts, DIFFERENCE: made_up.get(name)}
       for name, form in made.items()
     },
   }
+  if given is not None:
+    num_rows = len(next(iter(given.values())))
+    report['test_data'] = {'rows': num_rows, DIFFERENCE: others[0]}
+  return report
 
 
 def _read(source: pathlib.Path, seed: int, bits: int) -> forms.Model:

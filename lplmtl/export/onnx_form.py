@@ -126,7 +126,26 @@ def write(
     ModuleNotFoundError, ValueError: as for `to_model`.
     OSError: the file cannot be written.
   """
-  content = to_model(program, tables).SerializeToString(deterministic=True)
+  return save(folder, to_model(program, tables), name=name)
+
+
+def save(
+  folder: pathlib.Path, model: Any, *, name: str = 'model'
+) -> list[pathlib.Path]:
+  """Writes what `to_model` returned, as `write` does.
+
+  Args:
+    folder: must exist.
+    model: an `onnx.ModelProto`.
+    name: of the file.
+
+  Returns:
+    The file, in a list.
+
+  Raises:
+    OSError: the file cannot be written.
+  """
+  content = model.SerializeToString(deterministic=True)
   path = folder / f'{name}.onnx'
   files.write(path, content)
   return [path]
