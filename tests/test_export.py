@@ -1,6 +1,7 @@
 """Exported programs: the same predictions as JAX, from NumPy alone."""
 
 import ast
+import functools
 import json
 import runpy
 
@@ -84,6 +85,38 @@ def test_models_of_arrays(name):
   program = export.trace(model, params, x)
   found = reader.predict(numpy_form.to_data(program), x)
   _assert_same(found, _expected(model, params, x))
+
+
+@functools.cache
+def logits_of_arrays():
+  """Returns rows, the program from them to logits, and the logits of JAX."""
+  model = contracts.architectures(EVERY_KIND[:3])['sple_concat']
+  x = np.random.default_rng(0).normal(size=(99, 3)).astype(np.float32)
+  params = contracts.random_params(model, x)
+  apply = jax.jit(lambda p, x: model.apply({'params': p}, x)[0])
+  return x, export.trace(model, params, x, logits=True), apply(params, x)
+
+
+def assert_same_logits(found):
+  """To 1e-6 of their norm: that of a logit near 0, float32 cannot hold."""
+  _, _, expected = logits_of_arrays()
+  assert list(found) == [task.name for task in EVERY_KIND[:3]]
+  for name, values in found.items():
+    by_jax = np.asarray(expected[name], np.float64)
+    assert np.linalg.norm(values - by_jax) < 1e-6 * np.linalg.norm(by_jax)
+
+
+def test_logits():
+  x, program, _ = logits_of_arrays()
+  assert_same_logits(reader.run(numpy_form.to_data(program), x))
+
+
+def test_scales_are_not_for_logits():
+  model = contracts.architectures()['shared_bottom']
+  x = np.zeros((1, 3), np.float32)
+  params = contracts.random_params(model, x)
+  with pytest.raises(ValueError, match='not for logits'):
+    export.trace(model, params, x, scales={'mango': (1.0, 2.0)}, logits=True)
 
 
 def test_zeros_and_dropout_are_not_stored():

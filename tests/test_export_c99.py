@@ -1,5 +1,6 @@
 """Programs in C99: they compile without a warning, and agree with NumPy."""
 
+import ctypes
 import pathlib
 import re
 import shutil
@@ -12,7 +13,7 @@ import pytest
 import lplmtl
 from lplmtl import export, tables, tasks
 from lplmtl.export import c99, c_files, c_rows, c_text, reader, rows, vectors
-from tests import contracts
+from tests import contracts, test_export
 from tests.test_export import BINNED, EVERY_KIND, MODELS, Own
 
 FLAGS = ('-std=c99', '-Wall', '-Wextra', '-Werror', '-pedantic')
@@ -104,6 +105,24 @@ def test_a_wrong_number_fails_the_self_test(tmp_path):
   test.write_text(f'{text[:place]} 0.001f +{text[place:]}')
   with pytest.raises(AssertionError, match='largest difference'):
     check(tmp_path)
+
+
+def test_logits(tmp_path):
+  """Called from Python: a row and a prediction are arrays of floats."""
+  x, program, _ = test_export.logits_of_arrays()
+  _, source, _ = c99.write(tmp_path, program)
+  library = tmp_path / 'model.so'
+  flags = '-std=c99', '-O2', '-shared', '-fPIC'
+  subprocess.run(
+    [COMPILERS[0], *flags, source, '-o', library, '-lm'], check=True
+  )
+  predict = ctypes.CDLL(str(library)).model_predict
+  sizes = [output.shape[1] for output in program.outputs.values()]
+  found = np.zeros((len(x), sum(sizes)), np.float32)
+  for row, prediction in zip(x, found, strict=True):
+    predict(*(ctypes.c_void_p(y.ctypes.data) for y in (row, prediction)))
+  parts = np.split(found, np.cumsum(sizes)[:-1], axis=1)
+  test_export.assert_same_logits(dict(zip(program.outputs, parts, strict=True)))
 
 
 @pytest.mark.skipif(not shutil.which('g++'), reason='needs a C++ compiler')

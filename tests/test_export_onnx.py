@@ -73,6 +73,11 @@ def test_modules_of_ones_own_and_any_number_of_rows():
     _assert_same(found, {task: values[:n] for task, values in expected.items()})
 
 
+def test_logits():
+  x, program, _ = test_export.logits_of_arrays()
+  test_export.assert_same_logits(_predict(program, {'x': x}))
+
+
 def _every_operation(x):
   """Returns a node of each kind; x is `[1, 2, 2]`."""
   shape, half = x.shape, nodes.constant(np.float32(0.5))

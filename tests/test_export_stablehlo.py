@@ -73,6 +73,18 @@ def test_arrays_units_and_operations_that_graphs_lack():
   _assert_same(found, {'mango': 100 + 20 * logits['mango']})
 
 
+def test_logits():
+  x = np.ones((2, 3), np.float32)
+  model = lplmtl.SharedBottom(test_export.EVERY_KIND[:1])
+  params = contracts.random_params(model, x)
+  content = stablehlo_form.serialize(
+    model, params, x, logits=True, platforms=['cpu']
+  )
+  found = jax.export.deserialize(bytearray(content)).call(x)
+  program = numpy_form.to_data(export.trace(model, params, x, logits=True))
+  _assert_same(found, reader.run(program, x))
+
+
 class _Counting(nn.Module):
   @nn.compact
   def __call__(self, x):

@@ -64,7 +64,7 @@ def write(
       name,
       [c_files.member(one.declaration, one.note) for one in members],
       {task: x.shape[1] for task, x in program.outputs.items()},
-      'Probabilities, expected counts, or numbers.',
+      'Probabilities, expected counts, or numbers (or logits, if asked for).',
       notes,
     ),
     f'{name}.c': _source(name, program, encoding, members),

@@ -27,6 +27,7 @@ def serialize(
   features: PyTree,
   *,
   scales: Mapping[str, tuple[float, float]] | None = None,
+  logits: bool = False,
   platforms: Sequence[str] = PLATFORMS,
 ) -> bytes:
   """Returns what `jax.export.deserialize` reads.
@@ -41,6 +42,7 @@ def serialize(
     features: rows to read shapes from, `[N, ...]`, an array or a dict of
       arrays.
     scales: `{task: (mean, std)}` of labels that were standardised.
+    logits: see `export.trace`.
     platforms: where it shall run, by the names of `jax.export.export`.
 
   Raises:
@@ -53,7 +55,9 @@ def serialize(
     raise ModuleNotFoundError(
       "the stablehlo form needs FlatBuffers: pip install 'lplmtl[stablehlo]'"
     )
-  names, predict, row = tracing.inference(model, params, features, scales)
+  names, predict, row = tracing.inference(
+    model, params, features, scales, logits=logits
+  )
 
   def run(features: Any) -> dict[str, Any]:
     parts = [features] if names == [''] else [features[name] for name in names]

@@ -27,8 +27,9 @@ def trace(
   features: PyTree,
   *,
   scales: Mapping[str, tuple[float, float]] | None = None,
+  logits: bool = False,
 ) -> Program:
-  """Returns the program from features to predictions.
+  """Returns the program from features to predictions, or to logits.
 
   Args:
     model: see `lplmtl.types.Model`; its modules may be anybody's. The weights
@@ -37,6 +38,8 @@ def trace(
     features: rows to read shapes from, `[N, ...]`, an array or a dict of
       arrays.
     scales: `{task: (mean, std)}` of labels that were standardised.
+    logits: return what the model does: logits of probabilities, logarithms of
+      counts, standardised numbers. Scales must be None then.
 
   Returns:
     A program whose outputs are probabilities (binary, multi-label, multiclass
@@ -60,9 +63,13 @@ def trace(
   if isinstance(model, quantization.Quantized):
     frozen = quantization.freeze(model, params)
     rounded = quantization.thaw(frozen)
-    program = trace(model.model, rounded, features, scales=scales)
+    program = trace(
+      model.model, rounded, features, scales=scales, logits=logits
+    )
     return codes.with_codes(program, frozen)
-  names, predict, row = inference(model, params, features, scales)
+  names, predict, row = inference(
+    model, params, features, scales, logits=logits
+  )
   found, shapes = jax.make_jaxpr(predict, return_shape=True)(*row)
   inputs = [
     Node('input', x.shape, nodes.dtype_name(x.dtype), options={'name': name})
@@ -81,6 +88,8 @@ def inference(
   params: PyTree,
   features: PyTree,
   scales: Mapping[str, tuple[float, float]] | None,
+  *,
+  logits: bool = False,
 ) -> tuple[
   list[str], Callable[..., dict[str, Any]], list[jax.ShapeDtypeStruct]
 ]:
@@ -91,6 +100,7 @@ def inference(
     params: its parameters.
     features: to read shapes from.
     scales: of labels.
+    logits: whether outputs stay as they are.
 
   Returns:
     `(names, predict, row)`: the names of features, one that is empty for a
@@ -110,8 +120,14 @@ def inference(
       'features must be an array [N, ...] or a dict of such arrays, found '
       f'{jax.tree.map(np.shape, features)}'
     )
-  links = {
-    task.name: meanings.of(task, *(scales or {}).get(task.name, ()))
+  if logits and scales:
+    raise ValueError(
+      f'scales are for predictions, not for logits: found {dict(scales)}'
+    )
+  links: dict[str, Callable[[Any], Any]] = {
+    task.name: (lambda x: x)
+    if logits
+    else meanings.of(task, *(scales or {}).get(task.name, ()))
     for task in model.tasks
   }
 
