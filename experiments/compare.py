@@ -22,22 +22,14 @@ from experiments.launcher import frame, options, parsing
 
 options.define_flags()
 comparing.define_flags()
+comparing.define_rows()
 flags.adopt_module_key_flags(options)
 flags.adopt_module_key_flags(comparing)
-flags.DEFINE_multi_string(
-  'row', [],
-  'Compare: a row of the table (repeat the flag): an architecture and fields '
-  'of its own, such as "sple top=identity balancer=equal", or "trees".',
-)  # fmt: skip
 flags.DEFINE_multi_string(
   'tree_setting', [],
   'Compare: a setting that the trees try (repeat the flag), such as '
   '"num_leaves=15 learning_rate=0.1". Default: three, of 31 or 7 leaves, of '
   'which the validation rows decide.',
-)  # fmt: skip
-flags.DEFINE_string(
-  'baseline', '',
-  'Compare: the row from which differences are taken. Default: the first.',
 )  # fmt: skip
 flags.DEFINE_string(
   'single', '',

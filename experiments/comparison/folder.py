@@ -40,7 +40,7 @@ def check(folder: pathlib.Path, names: Sequence[str] = NAMES) -> None:
   cells = folder / run_folder.CELLS
   if cells.is_symlink() or (cells.exists() and not cells.is_dir()):
     raise InputError(f'{cells} is not a folder: {_ELSEWHERE}')
-  is_ours = _has(folder / names[0], 'rows', 'baseline', 'tasks')
+  is_ours = _has(folder / names[0], 'rows', 'baseline')
   is_ours = is_ours or bool(_cells(cells))
   for name in names:
     path = folder / name

@@ -71,7 +71,7 @@ class Networks:
     for config in self.plan.tuning_configs(self.name).values():
       data = self.encode(config.num_bins)
       try:
-        _check(config, data)
+        check(config, data)
       except InputError as error:
         raise InputError(f'row {self.name}: {error}') from error
 
@@ -149,7 +149,7 @@ def tune(
   """
   first = next(iter(configs.values()))
   with memory.guard(first):
-    fitted, _ = _fit(list(configs.values()), data)
+    fitted, _ = fit(list(configs.values()), data)
   scored = _chosen_validation(fitted, data.tasks)
   size = first.num_seeds
   return {
@@ -169,7 +169,7 @@ def train(config: Config, data: Data, *, keep: bool = False) -> Fitted:
     keep: adds the parameters to the arrays, see `parameters_of`.
   """
   with memory.guard(config):
-    fitted, model = _fit([config], data)
+    fitted, model = fit([config], data)
     facts, arrays = _score(config, data, fitted, model)
     if keep:
       for name, leaf in leaves.names(jax.device_get(fitted.params)).items():
@@ -180,7 +180,7 @@ def train(config: Config, data: Data, *, keep: bool = False) -> Fitted:
 def fit_one(config: Config, data: Data) -> tuple[nn.Module, PyTree]:
   """Trains one setting; returns the model and its parameters `[S, ...]`."""
   with memory.guard(config):
-    fitted, model = _fit([config], data)
+    fitted, model = fit([config], data)
   return model, jax.device_get(fitted.params)
 
 
@@ -190,7 +190,7 @@ def parameters_of(
   """Returns the model, and the parameters `[S, ...]` that `train` has kept."""
   num_rows = data.facts['rows']['train']
   model = build.make_parts(config, data.tasks, data.tables, num_rows).model
-  shapes = jax.eval_shape(model.init, jax.random.key(0), _one_row(data))
+  shapes = jax.eval_shape(model.init, jax.random.key(0), one_row(data))
   params = leaves.map_named(
     lambda name, _: arrays[_PARAMETER + name], shapes['params']
   )
@@ -201,7 +201,7 @@ def _score(
   config: Config, data: Data, fitted: training.FitResult, model: nn.Module
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   params = jax.device_get(fitted.params)
-  one_row = _one_row(data)
+  row = one_row(data)
   rows_seen = fitted.steps_taken * config.batch_size * config.num_seeds
   weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
   test = scoring.score(model, data.tasks, fitted.params, data.test)
@@ -212,7 +212,7 @@ def _score(
     'test': test.metrics,
     'validation': validation.metrics,
     'calibration': test.calibration,
-    **scoring.costs(model, params, one_row),
+    **scoring.costs(model, params, row),
     'gates': scoring.gate_use(model, params, data.test.features),
     'loss_weights': {
       task.name: scoring.over_seeds(weights[:, i])
@@ -220,13 +220,13 @@ def _score(
     },
     'best_epoch': fitted.best_epoch.tolist(),
     'examples_per_second': rows_seen / fitted.seconds['train'],
-    'latency': scoring.latency(predict, one_row),
+    'latency': scoring.latency(predict, row),
     'seconds': dict(fitted.seconds),
   }
   return facts, {n: rows.without_single(x) for n, x in test.logits.items()}
 
 
-def _fit(
+def fit(
   configs: Sequence[Config], data: Data
 ) -> tuple[training.FitResult, nn.Module]:
   """Trains one population; also returns the first setting's model."""
@@ -268,15 +268,16 @@ def _fit(
   return fitted, made.model
 
 
-def _check(config: Config, data: Data) -> None:
+def check(config: Config, data: Data) -> None:
   """Refuses sizes that do not fit, before anything is trained."""
   num_rows = data.facts['rows']['train']
   build.check_batch_size(config, num_rows)
   parts = build.make_parts(config, data.tasks, data.tables, num_rows)
-  build.check_model(config, parts.model, _one_row(data))
+  build.check_model(config, parts.model, one_row(data))
 
 
-def _one_row(data: Data) -> Any:
+def one_row(data: Data) -> Any:
+  """Returns the features of a single row."""
   return jax.tree.map(lambda x: x[:1], data.test.features)
 
 

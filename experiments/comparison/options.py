@@ -41,3 +41,19 @@ def define_flags() -> None:
     'written once all rows are finished. `compare` without a --row only '
     'regenerates the tables from the figures that the folder holds.',
   )  # fmt: skip
+
+
+def define_rows() -> None:
+  """Defines the flags of the commands whose rows are named one by one."""
+  if 'row' in flags.FLAGS:
+    return
+  flags.DEFINE_multi_string(
+    'row', [],
+    'Compare: a row of the table (repeat the flag): an architecture and fields '
+    'of its own, such as "sple top=identity balancer=equal", or, for compare, '
+    '"trees".',
+  )  # fmt: skip
+  flags.DEFINE_string(
+    'baseline', '',
+    'Compare: the row from which differences are taken. Default: the first.',
+  )  # fmt: skip

@@ -130,7 +130,7 @@ def from_flags(values: flags.FlagValues) -> Plan:
         f'--{name} has no effect here: leave it out (rows name their own '
         'architectures, and finished fits are always kept)'
       )
-  rows = _by_name('row', values.row, parse_row)
+  rows = by_name('row', values.row, parse_row)
   if not rows:
     raise InputError('nothing to compare: name each row with --row')
   default = SINGLE if SINGLE in rows else ''
@@ -143,8 +143,8 @@ def from_flags(values: flags.FlagValues) -> Plan:
   return Plan(
     base=base,
     rows=rows,
-    settings=_by_name('setting', values.setting, parse_setting),
-    tree_settings=_by_name('tree_setting', tree_settings, boosting.parse),
+    settings=by_name('setting', values.setting, parse_setting),
+    tree_settings=by_name('tree_setting', tree_settings, boosting.parse),
     tuning_seeds=values.tuning_seeds,
     baseline=_even_spaces(values.baseline) or next(iter(rows)),
     single=_even_spaces(values.single) or default,
@@ -177,10 +177,16 @@ def parse_setting(name: str) -> dict[str, Any]:
   return options.parse_fields(name, f'--setting={name}', FIXED)
 
 
-def _by_name(
+def by_name(
   flag: str, texts: Sequence[str], parse: Callable[[str], Any]
 ) -> dict[str, Any]:
-  """Returns `{text: its meaning}`; refuses a text that is given twice."""
+  """Returns `{text: its meaning}`; refuses a text that is given twice.
+
+  Args:
+    flag: that gives the texts.
+    texts: with any spaces.
+    parse: returns the meaning of a text.
+  """
   names = [_even_spaces(text) for text in texts]
   for name in names:
     if names.count(name) > 1:

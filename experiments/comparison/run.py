@@ -43,7 +43,10 @@ def compare(
       fitted, or too little time to finish even the baseline, which comes first.
   """
   check(plan, dataset)
-  others = {'a frontier': (run_folder.FRONTIER,)}
+  others = {
+    'a frontier': (run_folder.FRONTIER,),
+    'a study': (run_folder.STUDY,),
+  }
   with folder.claim(directory, folder.NAMES, others) as before_writing:
     return _compare(plan, dataset, directory, before_writing)
 

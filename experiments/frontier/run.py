@@ -63,7 +63,10 @@ def compress(
     NonFiniteError: a dense network diverges.
   """
   check(plan, dataset)
-  others = {'a comparison': (run_folder.COMPARISON,)}
+  others = {
+    'a comparison': (run_folder.COMPARISON,),
+    'a study': (run_folder.STUDY,),
+  }
   with folder.claim(directory, outputs.NAMES, others) as before_writing:
     return _compress(plan, dataset, directory, before_writing)
 

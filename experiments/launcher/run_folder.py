@@ -20,6 +20,7 @@ MODEL, CHECKPOINTS = 'model', 'checkpoints'
 MODELS = 'models'  # those of a frontier
 COMPARISON, CELLS = 'comparison.json', 'cells'
 FRONTIER = 'frontier.json'
+STUDY = 'study.json'
 _REMOVED = (RESULTS, HISTORY, CURVES, GATES, OUTCOMES, PREDICTIONS)
 TRUTH = '_truth'  # ends the name of a column of true values in PREDICTIONS
 _LONGEST_HEADER = 2**20  # bytes: enough for 10,000 names

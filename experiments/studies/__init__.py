@@ -1,0 +1,1 @@
+"""Studies: what methods lose as a factor of a generated problem varies."""

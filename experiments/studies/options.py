@@ -1,0 +1,34 @@
+"""The flags of a study.
+
+Cheap to import (no JAX), so that --help answers at once.
+"""
+
+from absl import flags
+
+NUM_DRAWS = 30
+# What the text of --problem has in place of each of --values.
+FACTOR = '@'
+
+
+def define_flags() -> None:
+  """Defines the flags."""
+  flags.DEFINE_string(
+    'problem', f'correlation={FACTOR}',
+    'Study: the generated problem, as field=value separated by spaces; '
+    f'{FACTOR} stands for one of --values. Fields: tasks, correlation, '
+    'clusters, features (of lplmtl.data.related); kind, sines, noise, scale, '
+    'labels (one value, or one per task, separated by commas; labels=0 keeps '
+    'all); rows, validation_rows, test_rows.',
+  )  # fmt: skip
+  flags.DEFINE_list(
+    'values', ['0', '0.5', '0.9', '1'], 'Study: the values of the factor.'
+  )
+  flags.DEFINE_string(
+    'factor', '', 'Study: what varies, for the axis of the picture.'
+  )
+  flags.DEFINE_list(
+    'regret_of',
+    [],
+    'Study: the tasks whose mean regret is shown, such as task_2. Default: '
+    'all.',
+  )

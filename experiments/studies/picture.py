@@ -1,0 +1,93 @@
+"""The picture of a study: regret, and its difference, against the factor.
+
+Needs Matplotlib (the extra `plots`).
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.launcher import drawing, quality
+
+# A factor that varies by more than this is drawn on a logarithmic axis.
+_WIDE = 20.0
+
+
+def draw(path: pathlib.Path, results: Mapping[str, Any]) -> None:
+  """Draws a line per method, with a band for the 95 % interval.
+
+  Args:
+    path: the file, written atomically.
+    results: the content of study.json.
+  """
+  has_others = len({row['name'] for row in results['rows']}) > 1
+  figure = drawing.new_figure(5.2 * (1 + has_others) + 1.8, 4.6)
+  axes = figure.subplots(1, 1 + has_others, squeeze=False)
+  places = _places(results['values'])
+  kinds = ['regret', 'difference'][: 1 + has_others]
+  for axis, kind in zip(axes[0], kinds, strict=True):
+    for number, name in enumerate(results['methods']):
+      rows = [
+        row
+        for row in results['rows']
+        if row['name'] == name and row[kind] is not None
+      ]
+      if rows:
+        _line(axis, rows, kind, places, drawing.line_style(number))
+    _label(axis, results, places)
+  metric = ' or '.join(map(quality.label, results['metrics']))
+  axes[0, 0].set_ylabel(f'regret: best possible less test {metric}')
+  axes[0, 0].set_ylim(bottom=min(0.0, axes[0, 0].get_ylim()[0]))
+  if has_others:
+    axes[0, 1].axhline(0, color='0.4', lw=0.8)
+    axes[0, 1].set_ylabel(
+      f'regret above that of {results["baseline"]} (less is better)'
+    )
+  drawing.add_legend(figure, axes)
+  of = ', '.join(results['regret_of']) or 'all tasks'
+  figure.suptitle(
+    f'{results["problem"]}\nmean over {of} and {results["num_draws"]} draws; '
+    'bands: 95 % interval',
+    fontsize=9,
+  )
+  drawing.save(figure, path)
+
+
+def _line(
+  axis: Any,
+  rows: Sequence[Mapping[str, Any]],
+  kind: str,
+  places: Mapping[str, float],
+  style: Mapping[str, Any],
+) -> None:
+  x = [places[row['value']] for row in rows]
+  mean, low, high = (
+    np.array([row[kind][end] for row in rows])
+    for end in ('estimate', 'low', 'high')
+  )
+  axis.plot(
+    x, mean, label=rows[0]['name'], ms=5, lw=1.3, mec='black', mew=0.5, **style
+  )
+  axis.fill_between(x, low, high, color=style['color'], alpha=0.15, lw=0)
+
+
+def _label(
+  axis: Any, results: Mapping[str, Any], places: Mapping[str, float]
+) -> None:
+  x = np.array(list(places.values()))
+  if (x > 0).all() and x.max() > _WIDE * x.min():
+    axis.set_xscale('log')
+    axis.minorticks_off()
+  axis.set_xticks(x, list(places), fontsize=8)
+  axis.set_xlabel(results['factor'])
+  axis.grid(alpha=0.3)
+
+
+def _places(values: Sequence[str]) -> dict[str, float]:
+  """Returns where values lie on the axis: evenly, unless all are numbers."""
+  try:
+    return {value: float(value) for value in values}
+  except ValueError:
+    return {value: float(i) for i, value in enumerate(values)}

@@ -1,0 +1,124 @@
+"""Runs a study: fits what is missing, then writes table and picture."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from experiments.comparison import cells, folder, rows
+from experiments.comparison import run as comparison
+from experiments.comparison.folder import interrupted as interrupted
+from experiments.launcher import display, run_folder
+from experiments.launcher.errors import InputError
+from experiments.studies import outputs, results
+from experiments.studies.methods import Method
+from experiments.studies.plan import Plan
+from lplmtl import training
+
+# Draws whose rows are kept in memory, for the next method.
+_KEPT_DRAWS = 40
+
+
+def study(plan: Plan, directory: pathlib.Path) -> dict[str, Any]:
+  """Fits what is missing, prints the table and writes it.
+
+  Args:
+    plan: what to study.
+    directory: for the fits, the table and the picture.
+
+  Returns:
+    What is written to study.json, and `is_whole`: whether no fit is missing.
+
+  Raises:
+    InputError: a mistake in the plan or the files, a method that cannot be
+      fitted, or too little time to finish the baseline anywhere.
+  """
+  comparison.refuse_unused(plan.compared, 'row')
+  others = {
+    'a comparison': (run_folder.COMPARISON,),
+    'a frontier': (run_folder.FRONTIER,),
+  }
+  with folder.claim(directory, outputs.NAMES, others) as before_writing:
+    return _study(plan, directory, before_writing)
+
+
+def _study(
+  plan: Plan, directory: pathlib.Path, before_writing: Callable[[], None]
+) -> dict[str, Any]:
+  is_late = comparison.clock(plan.compared.max_minutes)
+  console = display.make_console(140)  # a row of the table per line
+  note = functools.partial(console.print, soft_wrap=True)
+  if plan.compared.base.overwrite:
+    folder.clear(directory, outputs.NAMES)
+  store = cells.Store(
+    directory / run_folder.CELLS, {'dataset': 'generated'}, before_writing
+  )
+  every = methods(plan, note)
+  for method in every:
+    method.check()
+  failures, is_whole = _fit_all(every, store, is_late, note)
+  finished = [
+    (method, done) for method in every if (done := rows.finished(method, store))
+  ]
+  made = results.make(plan, finished)
+  if not made['rows']:
+    raise InputError(
+      failures[0]
+      if failures
+      else 'no value of the factor was finished within --max_minutes: run the '
+      'same command again, and it resumes where this one stopped'
+    )
+  before_writing()
+  outputs.write(directory, made)
+  for table in outputs.tables(made):
+    console.print(table.to_rich())
+  note(outputs.notes(made))
+  note(f'written to {directory}')
+  if not is_whole:
+    note(
+      f'stopped after {plan.compared.max_minutes:g} minutes with '
+      f'{len(finished)} of {len(every)} fits: the same command resumes'
+    )
+  if failures:
+    raise InputError('; '.join(failures))
+  return {**made, 'is_whole': is_whole}
+
+
+def methods(plan: Plan, note: Callable[[str], None]) -> list[Method]:
+  """Returns all methods, value by value, the baseline first.
+
+  Args:
+    plan: of the study.
+    note: called with a line for each setting that diverges.
+  """
+  compared = plan.compared
+  order = sorted(compared.rows, key=lambda name: name != compared.baseline)
+  found = []
+  for value, setup in plan.setups.items():
+    draw = functools.lru_cache(_KEPT_DRAWS)(setup.draw)
+    found += [
+      Method(name, value, setup, draw, compared, note) for name in order
+    ]
+  return found
+
+
+def _fit_all(
+  every: Sequence[Method],
+  store: cells.Store,
+  is_late: Callable[[], bool],
+  note: Callable[[str], None],
+) -> tuple[list[str], bool]:
+  """Fits the methods; a method that diverges is left out at that value.
+
+  Returns:
+    A line for each that failed, and whether there was time for all.
+  """
+  failures: list[str] = []
+  for method in every:
+    try:
+      if not rows.fit(method, store, is_late, note):
+        return failures, False
+    except training.NonFiniteError as error:
+      failures.append(f'{method.name} cannot be fitted: {error}')
+      note(failures[-1])
+  return failures, True

@@ -1,0 +1,244 @@
+"""Studies of generated problems: what is fitted, kept and reported."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from scipy import stats
+from sklearn import metrics as oracle
+
+from experiments import compare, study
+from experiments.comparison import networks
+from experiments.launcher.errors import InputError
+from experiments.studies import outputs, plan, problems, run
+from lplmtl.training import evaluation
+from tests import launching
+
+launch = functools.partial(launching.launch, study.main)
+ROOT = pathlib.Path(__file__).parent.parent
+FLAG_FILES = sorted((ROOT / 'experiments' / 'flags').glob('study*.flags'))
+SINGLE = 'single_task learning_rate=0.01'
+TINY = (
+  '--problem=correlation=@ features=4 rows=60 validation_rows=30 test_rows=40 '
+  'labels=0,20', '--values=0,1', '--factor=cosine',
+  '--row=shared_bottom', '--row=single_task learning_rate=0.01', '--epochs=1', '--batch_size=20',
+  '--dropout=0', '--bottom_widths=4', '--tower_widths=', '--balancer=equal',
+  '--setting=learning_rate=0.001', '--setting=learning_rate=0.01',
+  '--tuning_seeds=1', '--num_seeds=3', '--compilation_cache=none',
+)  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A finished study: its folder."""
+  folder = tmp_path_factory.mktemp('study') / 'a'
+  assert launch(*TINY, f'--out_dir={folder}') == 0
+  return folder
+
+
+@pytest.fixture
+def no_fits(monkeypatch):
+  """Nothing may be fitted."""
+  for name in ('tune', 'fit'):
+    monkeypatch.setattr(networks, name, None)
+
+
+def _results(folder):
+  return json.loads((folder / 'study.json').read_text())
+
+
+@pytest.mark.slow
+def test_files(finished):
+  names = {path.name for path in finished.iterdir()}
+  assert names == {*outputs.NAMES, 'cells', '.lock'}
+  assert (finished / 'study.png').read_bytes().startswith(b'\x89PNG')
+  lines = (finished / 'study.csv').read_text().splitlines()
+  assert len(lines) == 1 + 4 and lines[0].startswith('row,cosine,setting,')
+  page = (finished / 'study.md').read_text()
+  assert '| method \\ cosine | 0 | 1 |' in page
+  assert f'| {SINGLE} |' in page
+
+
+@pytest.mark.slow
+def test_regret_is_what_is_lost_to_the_optimum(finished):
+  """Student's interval of means over draws; differences are paired."""
+  found = {(r['name'], r['value']): r for r in _results(finished)['rows']}
+  assert len(found) == 4
+  own, base = found[SINGLE, '1'], found['shared_bottom', '1']
+  lost = {}
+  for row in (own, base):
+    lost[row['name']] = np.mean(
+      [
+        np.array(row['optimum'][task]) - row['test'][task]['r2']['per_seed']
+        for task in ('task_1', 'task_2')
+      ],
+      axis=0,
+    )
+    np.testing.assert_allclose(row['per_draw'], lost[row['name']])
+  assert own['optimum'] == base['optimum']  # the same draws
+  gap = lost[SINGLE] - lost['shared_bottom']
+  reach = stats.t.ppf(0.975, 2) * gap.std(ddof=1) / np.sqrt(3)
+  assert own['difference']['estimate'] == pytest.approx(gap.mean())
+  assert own['difference']['high'] == pytest.approx(gap.mean() + reach)
+  assert base['difference'] is None
+  assert own['fits'] == 3 and base['fits'] == 2 * 1 + 3
+  # Two trunks, each with a head, in place of one with two.
+  assert own['parameters'] - base['parameters'] == 4 * 4 + 4
+
+
+@pytest.mark.slow
+def test_a_finished_study_fits_nothing(finished, no_fits):
+  before = _results(finished)['rows']
+  other = (*TINY, f'--baseline={SINGLE}', '--regret_of=task_2')
+  assert launch(*other, f'--out_dir={finished}') == 0
+  after = _results(finished)
+  assert [r['test'] for r in after['rows'] if r['name'] == 'shared_bottom'] == [
+    r['test'] for r in before if r['name'] == 'shared_bottom'
+  ]
+  row = next(r for r in after['rows'] if r['name'] == 'shared_bottom')
+  lost = (
+    np.array(row['optimum']['task_2']) - row['test']['task_2']['r2']['per_seed']
+  )
+  np.testing.assert_allclose(row['per_draw'], lost)
+  assert row['difference'] is not None
+
+
+@pytest.mark.slow
+def test_a_draw_is_scored_by_its_own_test_rows(finished):
+  """The first final fit, done once more, by scikit-learn's metric."""
+  _parse(*TINY)
+  asked = plan.from_flags(flags.FLAGS)
+  method = run.methods(asked, print)[0]
+  row = next(
+    r
+    for r in _results(finished)['rows']
+    if (r['name'], r['value']) == (method.method, method.value)
+  )
+  config = asked.compared.final_config(method.method, row['setting'])
+  data = asked.setups['0'].draw(config.seed)
+  fitted, model = networks.fit([dataclasses.replace(config, num_seeds=1)], data)
+  one = jax.tree.map(lambda x: x[0], fitted.params)
+  predicted = evaluation.predict(model, one, data.test.features)['task_1']
+  expected = oracle.r2_score(data.test.labels['task_1'], predicted[:, 0])
+  assert row['test']['task_1']['r2']['per_seed'][0] == pytest.approx(
+    expected, abs=1e-5
+  )
+
+
+def _parse(*arguments):
+  flags.FLAGS.unparse_flags()
+  for name in flags.FLAGS:
+    flags.FLAGS[name].unparse()
+  flags.FLAGS(['study', *arguments])
+
+
+def test_draws_are_alike_only_if_their_seeds_are():
+  setup = problems.parse(
+    'features=3 rows=20 validation_rows=10 test_rows=15 labels=0,5', ''
+  )
+  one, again, other = setup.draw(4), setup.draw(4), setup.draw(5)
+  np.testing.assert_array_equal(
+    one.train.labels['task_1'], again.train.labels['task_1']
+  )
+  every = [
+    np.ravel(batch.labels['task_1'])
+    for data in (one, other)
+    for batch in (data.train, data.validation, data.test)
+  ]
+  assert len(np.unique(np.concatenate(every))) == 2 * (20 + 10 + 15)
+  assert one.train.where['task_2'].sum() == 5
+  assert one.validation.where['task_2'].sum() == round(5 * 10 / 20)
+  assert one.test.where is None
+  assert one.optimum['task_1'] > 0.9
+
+
+@pytest.mark.parametrize(
+  ('text', 'value', 'field', 'expected'),
+  [
+    ('scale=1,@', '10', 'scale', (1.0, 10.0)),
+    ('tasks=@ clusters=2', '6', 'tasks', 6),
+    ('kind=binary noise=@', '0.5', 'noise', (0.5,)),
+    ('labels=0,@', '100', 'labels', (0, 100)),
+  ],
+)
+def test_the_factor_takes_its_place(text, value, field, expected):
+  (setup,) = problems.setups(text, [value]).values()
+  assert getattr(setup, field) == expected
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('corelation=@', 'did you mean correlation'),
+    ('correlation=0.5', 'nothing varies; put @'),
+    ('correlation=@ correlation=1', 'sets correlation twice'),
+    ('correlation=@,1', 'correlation must be a number; found 0,1'),
+    ('noise=@ tasks=three', 'tasks must be a whole number; found three'),
+    ('correlation=@ noise=x', 'a number, or several separated by commas'),
+    (
+      'correlation=@ noise=1,2,3',
+      'noise needs one value, or one for each of 2',
+    ),
+    ('correlation=@ rows=0', '1 to 10,000,000 rows'),
+    ('correlation=@ kind=count', "found 'count'"),
+    ('correlation=@ labels=20000', 'labels from 1 to rows=10000'),
+    ('correlation=2@', 'cosines of 20'),
+    ('tasks=@', '<= num_features, found 1, 0 and 100'),
+  ],
+)
+def test_problems_that_cannot_be(text, message):
+  with pytest.raises(InputError) as caught:
+    problems.setups(text, ['0'])
+  assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--values=1,1'], '--values must be different'),
+    (['--row=trees'], 'only networks can be studied'),
+    (['--dataset=sample'], '--dataset has no effect here'),
+    (
+      ['--regret_of=task_3'],
+      '--regret_of=task_3 is not a task; at 0 there are',
+    ),
+    (['--batch_size=61'], 'rows=60 are fewer than --batch_size=61'),
+    (['--baseline=ple'], '--baseline=ple is not in the table'),
+    (['--num_experts=4'], 'takes no --num_experts'),
+    (['--num_seeds=2'], '--num_seeds must be at least 3'),
+  ],
+)
+def test_mistakes(arguments, message, tmp_path, capsys, no_fits):
+  folder = tmp_path / 'run'
+  assert launch(*TINY, f'--out_dir={folder}', *arguments) == 1
+  last = capsys.readouterr().err.strip().splitlines()[-1]
+  assert last.startswith('error: ') and message in last
+  assert not (folder / 'study.json').exists()
+
+
+def test_studies_and_comparisons_keep_apart(tmp_path, capsys, no_fits):
+  (tmp_path / 'study.json').write_text('{}')
+  arguments = ('--dataset=sample', '--row=sple', f'--out_dir={tmp_path}')
+  assert launching.launch(compare.main, *arguments) == 1
+  assert 'holds a study (study.json)' in capsys.readouterr().err
+  (tmp_path / 'study.json').rename(tmp_path / 'comparison.json')
+  assert launch(*TINY, f'--out_dir={tmp_path}') == 1
+  assert 'holds a comparison (comparison.json)' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('path', FLAG_FILES, ids=lambda p: p.name)
+def test_flag_files(path):
+  """Each has a header, enough draws, and can be fitted."""
+  _parse(f'--flagfile={path}')
+  asked = plan.from_flags(flags.FLAGS)
+  assert path.read_text().startswith('# ')
+  assert asked.compared.base.num_seeds >= 30
+  assert len(asked.compared.settings) >= 2 and len(asked.setups) >= 3
+  for name in asked.compared.rows:
+    configs = asked.compared.tuning_configs(name)
+    assert len(set(configs.values())) == len(configs) >= 2
