@@ -24,6 +24,7 @@ from lplmtl.compression import cost, packing
 from lplmtl.export import (
   c99,
   c_packed,
+  exact,
   meanings,
   numpy_form,
   onnx_form,
@@ -165,18 +166,16 @@ def made_up_rows(
 def _graph(found: Model, program: tracing.Program, name: str) -> Form:
   data = numpy_form.to_data(program, found.tables)
   facts = {'constants': sum(c.nbytes for c in data['constants'])}
-  by_reader = functools.partial(reader.predict, data)
   if name == 'onnx':
     model = onnx_form.to_model(program, found.tables)
     write = functools.partial(onnx_form.save, model=model)
     return Form(write, _by_onnx(model, found), facts)
   options: dict[str, Any] = {'program': program, 'tables': found.tables}
   if name == 'numpy':
-    return Form(
-      functools.partial(numpy_form.write, **options), by_reader, facts
-    )
-  options['notes'] = notes.of(found.schema)
-  return Form(functools.partial(c99.write, **options), by_reader, facts)
+    write = functools.partial(numpy_form.write, **options)
+    return Form(write, functools.partial(reader.predict, data), facts)
+  write = functools.partial(c99.write, **options, notes=notes.of(found.schema))
+  return Form(write, functools.partial(exact.predict, data), facts)
 
 
 def _by_onnx(

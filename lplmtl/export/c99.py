@@ -8,20 +8,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lplmtl.export import (
+  c_arithmetic,
   c_constants,
   c_files,
-  c_helpers,
   c_loops,
   c_memory,
   c_program,
   c_rows,
   c_test,
   c_text,
+  exact,
   numpy_form,
 )
 from lplmtl.export.program import Program
 from lplmtl.storage import files
 from lplmtl.tables import Tables
+
+# What math.h declares, of what code here uses.
+_MATH = re.compile(
+  r'\b(NAN|INFINITY|(isfinite|isnan|fabsf?|log1p|floorf|ceilf|sqrtf|powf|sinf|'
+  r'cosf|erff)\()'
+)
 
 
 def write(
@@ -64,15 +71,29 @@ def write(
       name,
       [c_files.member(one.declaration, one.note) for one in members],
       {task: x.shape[1] for task, x in program.outputs.items()},
-      'Probabilities, expected counts, or numbers (or logits, if asked for).',
+      _meaning(program),
       notes,
     ),
     f'{name}.c': _source(name, program, encoding, members),
-    f'{name}_test.c': c_test.source(name, data, members, columns),
+    f'{name}_test.c': c_test.source(
+      name, data, members, columns, exact.is_exact(program)
+    ),
   }
   for file, text in sources.items():
     files.write(folder / file, text.encode())
   return [folder / file for file in sources]
+
+
+def _meaning(program: Program) -> str:
+  what = 'Probabilities, expected counts, or numbers (or logits, if asked for);'
+  called = {node.kind for node in program.operations} & exact.FROM_LIBRARY
+  if called:
+    functions = ', '.join(sorted(called))
+    return f'{what} in the last digits by {functions} of the C library.'
+  return (
+    f'{what} to the bit if no product is fused with a sum '
+    '(-ffp-contract=off, which -std=c99 implies in gcc).'
+  )
 
 
 def _source(
@@ -93,7 +114,7 @@ def _source(
     for c in program.constants
     if re.search(rf'\b{names[id(c)]}\b', run)  # others are part of expressions
   ]
-  helpers = dict(c_helpers.ARITHMETIC)
+  helpers = dict(c_arithmetic.HELPERS)
   rows = ''
   if encoding:
     known, encode = c_rows.encoder(encoding, name)
@@ -102,13 +123,12 @@ def _source(
   call = _call(name, program, inputs, encoding, members)
   body = '\n'.join([*constants, rows, run, call])
   used = c_files.used(helpers, body)
+  text = ''.join([*used, '\n', body])
+  include = '\n#include <math.h>\n' if _MATH.search(text) else ''
   missing = (
-    f'#define MISSING {name.upper()}_MISSING\n' if 'MISSING' in body else ''
+    f'\n#define MISSING {name.upper()}_MISSING\n' if 'MISSING' in body else ''
   )
-  return (
-    f'#include "{name}.h"\n\n#include <math.h>\n{missing}'
-    f'{"".join(used)}\n{body}'
-  )
+  return f'#include "{name}.h"\n{include}{missing}\n{c_files.NOT_FUSED}{text}'
 
 
 def _run(

@@ -9,6 +9,11 @@ import numpy as np
 from lplmtl.export import c_text
 
 _WIDTH = 80
+NOT_FUSED = """\
+#ifdef __clang__ /* a product must be rounded before it is added */
+#pragma STDC FP_CONTRACT OFF
+#endif
+"""
 
 
 def check_name(name: str) -> None:
@@ -40,15 +45,19 @@ def member(declaration: str, note: str) -> str:
   beside = f'  {declaration} /* {note} */'
   if len(beside) <= _WIDTH:
     return beside
+  return f'{_comment(note, "  ")}\n  {declaration}'
+
+
+def _comment(text: str, indent: str = '') -> str:
   lines = textwrap.wrap(
-    f'/* {note} */',
+    f'/* {text} */',
     _WIDTH,
-    initial_indent='  ',
-    subsequent_indent='     ',
+    initial_indent=indent,
+    subsequent_indent=f'{indent}   ',
     break_long_words=False,
     break_on_hyphens=False,
   )
-  return '\n'.join([*lines, f'  {declaration}'])
+  return '\n'.join(lines)
 
 
 def header(
@@ -64,7 +73,7 @@ def header(
     name: the beginning of all public names.
     row: the members of a raw row.
     expected: `{task: K}`.
-    meaning: of the outputs.
+    meaning: of the outputs, a sentence.
     notes: `{task: what its outputs are}`, for those of which more is known.
   """
   outputs = c_text.identifiers(expected)
@@ -91,7 +100,7 @@ typedef struct {{
 {chr(10).join(row)}
 }} {name}_row;
 
-/* {meaning} */
+{_comment(meaning)}
 typedef struct {{
 {chr(10).join(found)}
 }} {name}_prediction;

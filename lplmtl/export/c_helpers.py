@@ -1,72 +1,6 @@
-"""Small C99 functions, of which a program gets those that it calls."""
+"""Small C99 functions that read raw rows; a program gets those it calls."""
 
-_PRODUCT = """
-/* y[m][n] = x[m][k] w[k][n]; four rows of w at a time spare loads and stores */
-static void %s(const float *restrict x, const %s *restrict w,
-               float *restrict y, int m, int k, int n) {
-  int a, b, c;
-  for (a = 0; a < m; a++, x += k, y += n) {
-    const %s *row = w;
-    for (c = 0; c < n; c++) y[c] = 0.0f;
-    for (b = 0; b + 4 <= k; b += 4, row += 4 * n)
-      for (c = 0; c < n; c++)
-        y[c] += x[b] * row[c] + x[b + 1] * row[n + c] +
-                x[b + 2] * row[2 * n + c] + x[b + 3] * row[3 * n + c];
-    for (; b < k; b++, row += n)
-      for (c = 0; c < n; c++) y[c] += x[b] * row[c];
-  }
-}
-"""
-
-# Of arithmetic.
-ARITHMETIC = {
-  'logistic': """
-static float logistic(float x) { return 1.0f / (1.0f + expf(-x)); }
-""",
-  'sign': """
-static float sign(float x) { return (float)((x > 0.0f) - (x < 0.0f)); }
-""",
-  'larger': """
-static float larger(float a, float b) { return a > b ? a : b; }
-""",
-  'smaller': """
-static float smaller(float a, float b) { return a < b ? a : b; }
-""",
-  'larger_integer': """
-static int32_t larger_integer(int32_t a, int32_t b) { return a > b ? a : b; }
-""",
-  'smaller_integer': """
-static int32_t smaller_integer(int32_t a, int32_t b) { return a < b ? a : b; }
-""",
-  'product': _PRODUCT % ('product', 'float', 'float'),
-  'product_of_codes': _PRODUCT % ('product_of_codes', 'int8_t', 'int8_t'),
-  'half_at': """
-/* w[row][column] of codes of 4 bits: a byte has those of two rows */
-static int half_at(const uint8_t *w, int row, int column, int n) {
-  return (w[row / 2 * n + column] >> row % 2 * 4 & 15) - 7;
-}
-""",
-  'product_of_halves': """
-/* y[m][n] = x[m][k] w[k][n] of codes of 4 bits, two rows a byte */
-static void product_of_halves(const float *restrict x,
-                              const uint8_t *restrict w, float *restrict y,
-                              int m, int k, int n) {
-  int a, b, c;
-  for (a = 0; a < m; a++, x += k, y += n) {
-    const uint8_t *row = w;
-    for (c = 0; c < n; c++) y[c] = 0.0f;
-    for (b = 0; b + 2 <= k; b += 2, row += n)
-      for (c = 0; c < n; c++)
-        y[c] += x[b] * ((row[c] & 15) - 7) + x[b + 1] * ((row[c] >> 4) - 7);
-    if (b < k)
-      for (c = 0; c < n; c++) y[c] += x[b] * ((row[c] & 15) - 7);
-  }
-}
-""",
-}
-
-# Of raw rows; later ones call earlier ones. `c_rows.helpers` replaces names in
-# capitals.
+# Later ones call earlier ones. `c_rows.helpers` replaces names in capitals.
 ROWS = {
   'bytes_from': """
 /* Compares a text of n bytes with one that ends in a zero byte. */
@@ -184,7 +118,9 @@ static double place_among(double x, const double *knots, int count) {
   const int above = count_below(x, knots, count);
   if (above == 0) return 0;
   if (above == count) return count - 1;
-  return above - 1 + (x - knots[above - 1]) / (knots[above] - knots[above - 1]);
+  /* In the order of numpy.interp. */
+  return 1 / (knots[above] - knots[above - 1]) * (x - knots[above - 1]) +
+         (above - 1);
 }
 """,
   'buckets': """

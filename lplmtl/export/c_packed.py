@@ -162,10 +162,7 @@ def _source(
   numbers = f'x + {embedded}' if embedded else 'x'
   return f"""#include "{name}.h"
 {include}
-#ifdef __clang__ /* a product must be rounded before it is added */
-#pragma STDC FP_CONTRACT OFF
-#endif
-
+{c_files.NOT_FUSED}
 {chr(10).join(constants)}
 {''.join(used)}
 {encode}

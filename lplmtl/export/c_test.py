@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from lplmtl.export import c_files, reader, vectors
+from lplmtl.export import c_files, exact, vectors
 from lplmtl.export.c_rows import Array, Field
 
 # The largest difference to the NumPy reference that the self-test accepts, of a
-# number of size 1; sums are in another order.
+# number of size 1, where functions of the C library are called.
 _TOLERANCE = '1e-5'
 
 
@@ -18,6 +18,7 @@ def source(
   data: dict[str, Any],
   members: Sequence[Field | Array],
   columns: Any,
+  is_exact: bool,
 ) -> str:
   """Returns a program that compares predictions with the reference.
 
@@ -26,17 +27,20 @@ def source(
     data: from `numpy_form.to_data`.
     members: of a row.
     columns: raw rows, or None for those of `vectors`.
+    is_exact: whether to accept no difference, see `exact.is_exact`.
   """
   if columns is None:
     columns = _rows(data, members)
   if not data['encoding'] and not isinstance(columns, dict):
     columns = {'': columns}
-  expected = reader.predict(data, columns)
+  expected = exact.predict(data, columns)
   rows = [
     [one.literal(columns[one.column][i]) for one in members]
     for i in range(len(next(iter(expected.values()))))
   ]
-  return c_files.self_test(name, rows, expected, _TOLERANCE)
+  return c_files.self_test(
+    name, rows, expected, '0' if is_exact else _TOLERANCE
+  )
 
 
 def _rows(data: dict[str, Any], members: Sequence[Any]) -> dict[Any, Any]:

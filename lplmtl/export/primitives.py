@@ -124,6 +124,12 @@ def _rsqrt(equation: Any, operands: Sequence[Node]) -> Node:
   return nodes.elementwise('divide', [one, root], x.shape, x.dtype)
 
 
+def _erfc(equation: Any, operands: Sequence[Node]) -> Node:
+  x, one = operands[0], nodes.constant(np.float32(1))
+  error = nodes.elementwise('erf', [x], x.shape, x.dtype)
+  return nodes.elementwise('subtract', [one, error], x.shape, x.dtype)
+
+
 def _clamp(equation: Any, operands: Sequence[Node]) -> Node:
   low, x, high = operands
   x = nodes.elementwise('maximum', [x, low], x.shape, x.dtype)
@@ -306,6 +312,7 @@ _RULES: dict[str, Rule] = {
   'square': _square,
   'integer_pow': _integer_pow,
   'rsqrt': _rsqrt,
+  'erfc': _erfc,
   'clamp': _clamp,
   'select_n': _select,
   'convert_element_type': _cast,

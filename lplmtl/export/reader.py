@@ -48,8 +48,14 @@ def predict(model: Model, columns: Any) -> dict[str, np.ndarray]:
   return run(model, columns)
 
 
-def run(model: Model, features: Any) -> dict[str, np.ndarray]:
-  """Returns `{task: [N, K]}` for encoded rows: an array, or a dict of them."""
+def run(
+  model: Model, features: Any, operations: Any = None
+) -> dict[str, np.ndarray]:
+  """Returns `{task: [N, K]}` for encoded rows: an array, or a dict of them.
+
+  Other `operations` than OPS, by the same names, may add in another order.
+  """
+  operations = operations or OPS
   if not isinstance(features, dict):
     features = {'': features}
   # A program describes one row. Here, its values have an axis of rows in front.
@@ -57,7 +63,7 @@ def run(model: Model, features: Any) -> dict[str, np.ndarray]:
   values += model['constants']
   with np.errstate(all='ignore'):
     for kind, operands, options in model['ops']:
-      values.append(OPS[kind](*[values[i] for i in operands], **options))
+      values.append(operations[kind](*[values[i] for i in operands], **options))
   rows = (len(next(iter(features.values()))),)
   return {
     task: np.broadcast_to(values[i], rows + values[i].shape[-2:])[:, 0]
