@@ -3,6 +3,7 @@
     python -m experiments.export --model=runs/sple --to=dist
     cd dist && cc -std=c99 -O2 model.c model_test.c -lm && ./a.out
     python -m experiments.export --model=runs/sple --format=onnx,stablehlo
+    python -m experiments.export --model=runs/sple --format=web
 
 The model is that of a finished run, a model folder, or any folder that
 `lplmtl.checkpoint.save` wrote. Raw rows go in (of --format=stablehlo, encoded
@@ -20,7 +21,7 @@ from absl import flags
 from experiments.launcher import frame, options, parsing
 from experiments.launcher.errors import InputError
 
-FORMATS = ('c99', 'numpy', 'onnx', 'stablehlo', 'packed')
+FORMATS = ('c99', 'numpy', 'onnx', 'stablehlo', 'packed', 'web')
 
 # Other commands have flags of these names, too: a process may import both.
 flags.DEFINE_string(
@@ -29,7 +30,8 @@ flags.DEFINE_string(
 flags.DEFINE_list(
   'format', ['c99', 'numpy'],
   f'What to write, of {", ".join(FORMATS)}; packed is C, too, for a '
-  'SharedBottom that was trained with few bits.',
+  'SharedBottom that was trained with few bits; web is a page for any browser, '
+  'with packed of the packed model.',
 )  # fmt: skip
 flags.DEFINE_string('to', 'dist', 'The folder to write; made if need be.')
 flags.DEFINE_string(

@@ -24,12 +24,15 @@ MODEL = f'--model={golden.FOLDER / "format2"}'
 
 def test_all_forms_and_a_report(tmp_path, capsys):
   target = tmp_path / 'new' / 'dist'
-  assert launch(export.main, MODEL, '--seed_index=1', f'--to={target}') == 0
+  has_clang = bool(shutil.which('clang') and shutil.which('wasm-ld'))
+  formats = {'c99', 'numpy', *['web'] * has_clang}
+  flags = '--seed_index=1', f'--to={target}', f'--format={",".join(formats)}'
+  assert launch(export.main, MODEL, *flags) == 0
   written = {path.name: path.stat().st_size for path in target.iterdir()}
   report = json.loads((target / 'report.json').read_text())
   assert written.keys() - report['bytes'].keys() == {'report.json'}
   assert all(written[name] == n for name, n in report['bytes'].items())
-  assert report['forms'].keys() == {'c99', 'numpy'}
+  assert report['forms'].keys() == formats
   for form in report['forms'].values():
     assert form['largest_difference_to_jax'] < 1e-5
   for facts in report['compiled'].values():
@@ -39,6 +42,10 @@ def test_all_forms_and_a_report(tmp_path, capsys):
     assert not parts['writable']
     assert facts.get('stack', 64) >= 64  # gcc tells
   printed = capsys.readouterr().out
+  if has_clang:
+    size = report['forms']['web']['webassembly']
+    assert 10_000 < size < written['index.html']
+    assert f'{size:,} bytes  of WebAssembly in {target}/index' in printed
   assert 'Largest difference to JAX over 1,000 rows' in printed
   assert f'{report["multiply_adds"]:,} multiply-adds a row' in printed
   has_compiler = shutil.which('cc') is not None

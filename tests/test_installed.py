@@ -80,6 +80,7 @@ def test_a_wheel_runs_the_commands_in_any_folder(tmp_path):
   with zipfile.ZipFile(wheel) as archive:
     archive.extractall(site)
   assert {path.name.partition('-')[0] for path in site.iterdir()} == {'lplmtl'}
+  assert (site / 'lplmtl/export/web/page.html').is_file()
 
   unknown = _run(site, 'cencus')
   assert unknown.returncode == 1

@@ -33,6 +33,8 @@ from lplmtl.export import (
   stablehlo_form,
   tracing,
   vectors,
+  web_form,
+  web_module,
 )
 from lplmtl.tables import Tables
 from lplmtl.tabular import targets
@@ -73,6 +75,14 @@ class Model(NamedTuple):
       if one.kind in ('regression', 'count')
     }
 
+  @property
+  def meanings(self) -> dict[str, meanings.Meaning]:
+    """What the outputs of each task mean."""
+    return {
+      task.name: meanings.describe(task, *self.scales.get(task.name, ()))
+      for task in self.model.tasks
+    }
+
 
 class Form(NamedTuple):
   """A form of a model.
@@ -100,15 +110,23 @@ def prepare(
 
   Raises:
     ModuleNotFoundError: a form needs a package that is not installed.
+    CompilerError: the web page needs a compiler.
     ValueError: the model has no such form.
   """
   made = {}
+  has_page = 'web' in formats
+  if has_page:
+    web_module.check_tools()
   if 'packed' in formats:
-    made['packed'] = _packed(found, hash_bits)
+    packed = _pack(found, hash_bits)
+    made['packed'] = _packed(found, packed)
+    if has_page:
+      made['web'] = _page(found, packed, made['packed'].predict)
+      has_page = False
   if 'stablehlo' in formats:
     made['stablehlo'] = _stablehlo(found)
   graphs = [one for one in formats if one in _GRAPHS]
-  if graphs:
+  if graphs or has_page:
     program = export.trace(
       found.model,
       found.params,
@@ -117,6 +135,11 @@ def prepare(
     )
     program = export.with_codes(program, found.frozen)
     made |= {one: _graph(found, program, one) for one in graphs}
+    if has_page:
+      data = numpy_form.to_data(program, found.tables)
+      made['web'] = _page(
+        found, program, functools.partial(reader.predict, data)
+      )
   return made
 
 
@@ -125,8 +148,8 @@ def compare(
 ) -> list[dict[str, float]]:
   """Returns `{format: the largest difference to JAX}` over sets of raw rows.
 
-  The C of both formats does what the NumPy code of its form does, which is what
-  is compared.
+  C and WebAssembly do what the NumPy code of their form does, which is what is
+  compared.
 
   Args:
     found: the model.
@@ -211,29 +234,42 @@ def _stablehlo(found: Model) -> Form:
   )
 
 
-def _packed(found: Model, hash_bits: int) -> Form:
+def _pack(found: Model, hash_bits: int) -> packing.Packed:
   if found.frozen is None:
     raise ValueError(
       'only a model that was trained with few bits can be packed, a '
       'compression.Quantized such as compression.compress returns; found '
       f'{type(found.model).__name__}'
     )
-  packed = packing.pack(found.frozen, found.tables, hash_bits=hash_bits)
-  described = {
-    task.name: meanings.describe(task, *found.scales.get(task.name, ()))
-    for task in found.model.tasks
-  }
+  return packing.pack(found.frozen, found.tables, hash_bits=hash_bits)
+
+
+def _packed(found: Model, packed: packing.Packed) -> Form:
   return Form(
     functools.partial(
       c_packed.write,
       packed=packed,
       columns=made_up_rows(found, _NUM_TESTED),
-      meanings=described,
+      meanings=found.meanings,
       notes=notes.of(found.schema),
     ),
-    functools.partial(c_packed.predict, packed, meanings=described),
+    functools.partial(c_packed.predict, packed, meanings=found.meanings),
     {'constants': packed.num_bytes},
   )
+
+
+def _page(
+  found: Model, what: tracing.Program | packing.Packed, predict: Any
+) -> Form:
+  outputs = notes.outputs(found.schema, found.meanings)
+  names = notes.order(found.schema, found.tables)
+  if isinstance(what, packing.Packed):
+    made_up = made_up_rows(found, 1)
+    page = web_form.of_packed(what, made_up, outputs, found.meanings, names)
+  else:
+    page = web_form.of_program(what, found.tables, outputs, names)
+  facts = {'webassembly': page.num_module_bytes}
+  return Form(functools.partial(web_form.write, page=page), predict, facts)
 
 
 def _by_jax(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments.exporting import forms
+from lplmtl.export import web_form
 
 DIFFERENCE = 'largest_difference_to_jax'
 _TITLES = {
@@ -13,6 +14,7 @@ _TITLES = {
   'onnx': 'ONNX',
   'stablehlo': 'StableHLO',
   'packed': 'packed',
+  'web': 'web page',
 }
 
 
@@ -46,6 +48,9 @@ def _sizes(report: Mapping[str, Any], target: pathlib.Path) -> Iterator[str]:
   }
   for what, count in counts.items():
     yield f'{count:>12,} bytes  of constants, {what}'
+  if 'web' in report['forms']:
+    count = report['forms']['web']['webassembly']
+    yield f'{count:>12,} bytes  of WebAssembly in {target / web_form.PAGE}'
   yield f'{report["multiply_adds"]:>12,} multiply-adds a row'
   seconds = report.get('seconds_per_row')
   if seconds:

@@ -9,7 +9,7 @@ from experiments.launcher import files, run_folder
 from experiments.launcher.errors import InputError
 from lplmtl import checkpoint
 from lplmtl.compression import encoders, quantization
-from lplmtl.export import c_csv, c_files
+from lplmtl.export import c_csv, c_files, web_module
 from lplmtl.tabular.schema import Schema
 
 REPORT = 'report.json'
@@ -76,7 +76,7 @@ def export_model(
       written += c_csv.write(
         target, found.tables, line, name=name, is_packed='packed' in formats
       )
-  except ModuleNotFoundError as error:
+  except (ModuleNotFoundError, web_module.CompilerError) as error:
     raise InputError(f'--format: {error}') from error
   except ValueError as error:
     raise InputError(f'--model={source}: {error}') from error
