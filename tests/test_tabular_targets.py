@@ -340,6 +340,18 @@ def test_seeds_are_averaged_after_the_probabilities():
   )
 
 
+@pytest.mark.parametrize('kind', ['binary', 'count'])
+def test_a_row_alone_has_the_bits_that_it_has_among_others(kind):
+  """Also of 8 seeds and more, whose sum NumPy takes in another order."""
+  target = Target(kind, mean=3.0)
+  logits = np.random.default_rng(0).normal(size=(12, 40, 1))
+  together = targets.mean_outputs(target, logits)
+  alone = [
+    targets.mean_outputs(target, logits[:, i : i + 1]) for i in range(40)
+  ]
+  assert (np.concatenate(alone) == together).all()
+
+
 def test_scores_far_out_are_no_nan():
   schema = _infer(_mixed('a', 'b', 'c'))
   decoded = tabular.decode(schema, {'y': np.array([[1e4, -1e4, 0]])})

@@ -191,7 +191,10 @@ def mean_outputs(target: Target, logits: Any) -> np.ndarray:
     values = rates * scale(target)[1]
   else:
     values = values * scale(target)[1] + scale(target)[0]
-  return values.mean(0) if values.ndim == 3 else values
+  if values.ndim < 3:
+    return values
+  # Seed by seed: `values.mean(0)` adds those of a single row in another order.
+  return sum(values[1:], values[0]) / len(values)
 
 
 def ordered_classes(target: Target) -> tuple[Class, ...]:
