@@ -397,6 +397,7 @@ ROOMS = {
   'reporting': {'launcher', 'comparison'},
   'exporting': {'launcher'},
   'studies': {'launcher', 'datasets', 'comparison'},
+  'serving': {'launcher'},
 }
 EXPERIMENTS = sorted((ROOT / 'experiments').rglob('*.py'))
 COMMANDS = sorted(
@@ -513,7 +514,7 @@ def test_imports_inside_functions_are_few_and_have_reasons():
         has_reason = '#' in line or above.startswith(('#', 'from ', 'import '))
         deferred[f'{path.relative_to(ROOT)}:{node.lineno}'] = has_reason
   assert all(deferred.values()), deferred
-  assert len(deferred) <= 22, deferred
+  assert len(deferred) <= 24, deferred  # each command has one or two
 
 
 def test_files_and_functions_are_short():
