@@ -8,7 +8,7 @@ import pytest
 
 import lplmtl
 from lplmtl import balancing, checkpoint, compression, losses
-from lplmtl.compression import neurons, unit_search, units
+from lplmtl.compression import neurons, programs, unit_search, units
 from lplmtl.layers import experts
 from tests import contracts
 
@@ -27,6 +27,11 @@ def _models():
       expert=lplmtl.MLP((7, 6), activation=jax.nn.gelu)
     ),
   }
+
+
+def _predict(model, params):
+  """By the programs that `prune` has compiled."""
+  return programs.of(neurons._predict, model)(params, X)
 
 
 # How many copies of each layer choose units of their own.
@@ -75,13 +80,9 @@ def test_is_the_masked_model(name, monkeypatch):
   assert sum(x.shape[1] for x in kept.values()) == total - round(0.4 * total)
   # `test_taylor...` multiplies what units put out, without `units.mask`.
   masked = units.mask(params, layers, kept)
-  expected, found = jax.jit(
-    lambda *params: [
-      one.apply({'params': p}, X)[0]
-      for one, p in zip((model, smaller), params, strict=True)
-    ]
-  )(masked, pruned)
-  contracts.assert_trees_close(found, expected, atol=1e-6, rtol=1e-5)
+  contracts.assert_trees_close(
+    _predict(smaller, pruned), _predict(model, masked), atol=1e-6, rtol=1e-5
+  )
 
 
 def test_parameters_by_hand():
@@ -173,11 +174,8 @@ def test_a_unit_that_does_nothing_goes_first():
     model, params, ROWS, 0.01, chosen=lambda name: name.startswith('levels[1]')
   )
   assert smaller.levels[1].widths == (5,)
-  predict = lambda m, p: jax.jit(  # noqa: E731
-    lambda p: m.apply({'params': p}, X)[0]
-  )(p)
   contracts.assert_trees_close(
-    predict(smaller, pruned), predict(model, params), atol=1e-6
+    _predict(smaller, pruned), _predict(model, params), atol=1e-6
   )
 
 
@@ -203,9 +201,9 @@ def test_seeds_lose_equally_many_units_of_their_own():
 
 @pytest.mark.slow
 def test_fine_tuning_and_saving(tmp_path):
-  model = _models()['ple']
+  model = _models()['mmoe']
   params = contracts.random_params(model, X)
-  smaller, pruned = neurons.prune(model, params, ROWS, 0.5)
+  smaller, pruned = neurons.prune(model, params, ROWS, 0.5, criterion='norm')
   checkpoint.save(tmp_path / 'm', smaller, pruned)
   loaded, start, _ = checkpoint.load(tmp_path / 'm')
   assert loaded == smaller
@@ -213,7 +211,7 @@ def test_fine_tuning_and_saving(tmp_path):
     jax.random.key(0), loaded, optax.sgd(0.0), balancing.equal(), ROWS,
     batch_size=24, num_epochs=1, start=start,
   )  # fmt: skip
-  predictions = lplmtl.predict(smaller, pruned, X)
+  predictions = _predict(smaller, pruned)
   expected, _ = losses.task_losses(model.tasks, predictions, ROWS)
   np.testing.assert_allclose(
     np.squeeze(result.history[0]['losses']), expected, rtol=1e-5
