@@ -75,9 +75,11 @@ def test_mesh_sizes():
 
 
 def test_what_eight_devices_saved_is_loaded_on_one(found, folder):
-  _, params, _ = checkpoint.load(folder / 'model', seed=3)
+  case = found['5 resumed']
+  assert case['devices'] == 5  # a seed each
+  _, params, _ = checkpoint.load(folder / '5' / 'model', seed=3)
   kernel = params['tower_zebra']['head']['kernel']
-  np.testing.assert_array_equal(kernel, np.float32(found['saved'][3]))
+  np.testing.assert_array_equal(kernel, np.float32(case['saved'][3]))
 
 
 @pytest.mark.parametrize('num_seeds', [1, 5])
