@@ -173,19 +173,21 @@ def _many(largest_condition):
 def test_against_independent_solvers(name):
   """Random Gramians of two and ten tasks, with conditions up to 1e6."""
   balancer, _, _, slow = METHODS[name]
-  for size, number in ((2, 100), (10, 200)):
-    jacobians = _random_jacobians(size, number, 1e6)
+
+  def check(jacobians, found):
     wanted = np.stack([slow(jacobian) for jacobian in jacobians])
     scale = np.maximum(np.abs(wanted).max(axis=1, keepdims=True), 1)
-    with contracts.double_precision():
-      found = _weights(balancer, jacobians, jnp.float64)
     np.testing.assert_allclose(found / scale, wanted / scale, atol=1e-4)
+
+  jacobians = _many(1e6)
+  with contracts.double_precision():
+    check(jacobians, _weights(balancer, jacobians, jnp.float64))
   # In float32 a Gramian itself knows so many digits as its condition leaves.
   jacobians = _many(1e2)
-  wanted = np.stack([slow(jacobian) for jacobian in jacobians])
-  scale = np.maximum(np.abs(wanted).max(axis=1, keepdims=True), 1)
-  found = _weights(balancer, jacobians)
-  np.testing.assert_allclose(found / scale, wanted / scale, atol=1e-4)
+  check(jacobians, _weights(balancer, jacobians))
+  # One by one, by the program of `test_values`.
+  jacobians = _random_jacobians(2, 50, 1e2)
+  check(jacobians, np.stack([_weights(balancer, x) for x in jacobians]))
 
 
 G = np.array([1.0, 2.0, -1.0])
@@ -547,7 +549,7 @@ def test_how_far_fairgrad_goes():
   """To alpha = 6 the equation holds; beyond that the residual tells."""
   jacobians = _random_jacobians(5, 200, 1e2)
   gramians = jnp.asarray(jacobians @ np.swapaxes(jacobians, 1, 2), jnp.float32)
-  for alpha in (1.0, 6.0, 50.0):
+  for alpha in (6.0, 50.0):
     balancer = balancing.fairgrad(alpha)
     state = balancer.init(KEY, 5)
     weights, state = jax.jit(
