@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import lplmtl
-from lplmtl import balancing
+from lplmtl import balancing, losses
 from lplmtl.training import balanced, gradients, microbatch, steps
 from tests import contracts, reference
 
@@ -57,18 +57,19 @@ def test_what_is_shared_receives_more_than_one_tasks_gradient(name):
     batch = batch._replace(
       labels={task.name: zeros_and_ones for task in model.tasks}
     )
-  each = jax.jit(
-    lambda params: gradients.task_gradients(model, model.tasks, params, batch)[
-      1
-    ]
-  )
+
+  @jax.jit
+  @jax.grad
+  def gradient(params, weights):
+    predictions, _ = model.apply({'params': params}, batch.features)
+    return losses.task_losses(model.tasks, predictions, batch)[0] @ weights
+
   draws = []
   for seed in range(3):  # a relu unit may be off for all rows of one draw
     params = contracts.random_params(model, batch.features, seed)
+    each = [gradient(params, one) for one in np.eye(NUM_TASKS)]
     draws.append(
-      jax.tree.map(
-        lambda g: np.abs(g).reshape(NUM_TASKS, -1).max(axis=1) > 0, each(params)
-      )
+      jax.tree.map(lambda *tasks: np.array([np.any(g) for g in tasks]), *each)
     )
   reached = jax.tree.map(lambda *tasks: np.any(tasks, axis=0), *draws)
   for path, reaching in jax.tree.leaves_with_path(reached):
@@ -84,7 +85,7 @@ def test_what_is_shared_receives_more_than_one_tasks_gradient(name):
 @pytest.mark.parametrize('num_tasks', [2, 3])  # without and with a loop
 def test_task_gradients(num_tasks):
   todo = contracts.TASKS[:num_tasks]
-  model = dataclasses.replace(MODELS['ple'], tasks=todo)
+  model = dataclasses.replace(MODELS['cgc'], tasks=todo)
   batch = contracts.batch(8)
   params = contracts.random_params(model, batch.features)
   values, found = jax.jit(
@@ -93,7 +94,7 @@ def test_task_gradients(num_tasks):
 
   def loss(params, i):
     predictions = model.apply({'params': params}, batch.features)[0]
-    return lplmtl.losses.task_losses(todo, predictions, batch)[0][i]
+    return losses.task_losses(todo, predictions, batch)[0][i]
 
   for i in range(num_tasks):
     value, expected = jax.jit(jax.value_and_grad(loss), static_argnums=1)(
@@ -127,7 +128,7 @@ def test_pull_backs_take_turns_on_a_cpu_alone(platform, takes_turns):
 @pytest.mark.parametrize('scope', ['all', 'shared'])
 def test_a_gramian_step_by_hand(scope):
   """Weights from PCGrad's own definition, on whole gradient vectors."""
-  model, params, batch = _example('cgc')
+  model, params, batch = _example('shared_bottom')
   balancer = balancing.pcgrad(scope)
   optimizer = optax.sgd(0.1)
   state = _state(model, params, balancer, optimizer)
@@ -219,7 +220,7 @@ def test_weights_for_shared_parameters_without_a_gramian():
 def test_parts_give_the_gradient_of_the_whole(name, scope):
   """Also with dropout, uneven missing labels, and weights, also by task."""
   noisy = lplmtl.MLP((6,), dropout_rate=0.3)
-  model = dataclasses.replace(MODELS['cgc'], expert=noisy)
+  model = dataclasses.replace(MODELS['shared_bottom'], bottom=noisy)
   batch = contracts.batch(rows=12)
   params = contracts.random_params(model, batch.features)
   weights = jnp.linspace(0.0, 2.0, 12)
@@ -253,20 +254,20 @@ class _Penalised:
     raise NotImplementedError
 
   def apply(self, variables, features, *, train=False, rngs=None):
-    predictions, aux = MODELS['mmoe'].apply(variables, features)
+    predictions, aux = MODELS['shared_bottom'].apply(variables, features)
     squares = jax.tree.map(lambda x: jnp.sum(x**2), variables['params'])
     penalty = sum(jax.tree.leaves(squares)) / 2
     return predictions, {**aux, 'penalty': penalty}
 
   def is_shared(self, path):
-    return MODELS['mmoe'].is_shared(path)
+    return MODELS['shared_bottom'].is_shared(path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('num_microbatches', [1, 2])
 @pytest.mark.parametrize('name', ['equal', 'pcgrad'])
 def test_a_penalty_is_added_once_and_not_weighted(name, num_microbatches):
-  _, params, batch = _example('mmoe')
+  _, params, batch = _example('shared_bottom')
   balancer = getattr(balancing, name)()
 
   def run(model):
@@ -281,7 +282,9 @@ def test_a_penalty_is_added_once_and_not_weighted(name, num_microbatches):
       )[0]
     )(params)
 
-  added = jax.tree.map(jnp.subtract, run(_Penalised()), run(MODELS['mmoe']))
+  added = jax.tree.map(
+    jnp.subtract, run(_Penalised()), run(MODELS['shared_bottom'])
+  )
   contracts.assert_trees_close(added, params, atol=1e-5)
 
 
