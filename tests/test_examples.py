@@ -49,7 +49,7 @@ def test_two_dense_tasks_and_a_label_on_images():
   model = lplmtl.PLE(
     todo,
     encoder=conv(4),
-    levels=(conv(4), conv(4)),
+    levels=(conv(4),),
     num_specific=1,
     num_shared=1,
     tower=(
@@ -94,7 +94,7 @@ def test_a_tag_per_word_and_a_label_of_the_sentence():
   model = lplmtl.PLE(
     todo,
     encoder=nn.Embed(20, 16),
-    levels=(window, window),
+    levels=(window,),
     num_specific=1,
     num_shared=1,
     tower=(lplmtl.MLP((16,)), nn.Sequential([nn.relu, mean])),

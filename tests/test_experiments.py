@@ -341,23 +341,6 @@ def test_no_network(tmp_path, capsys, monkeypatch):
   assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.slow
-def test_compiled_programs_are_kept(tmp_path):
-  """A second run finds every program in the cache and adds none."""
-  folder = tmp_path / 'programs'
-  kept = []
-  for _ in range(2):
-    found = _command(
-      '--dataset=sample', '--num_rows=2000', '--num_bins=8', '--tower_widths=4',
-      '--architecture=shared_bottom', '--bottom_widths=4', '--epochs=1',
-      f'--compilation_cache={folder}', f'--out_dir={tmp_path / "run"}',
-      '--overwrite',
-    )  # fmt: skip
-    assert found.returncode == 0, found.stderr
-    kept.append({p.name for p in folder.iterdir() if p.name.endswith('-cache')})
-  assert kept[0] and kept[1] == kept[0]
-
-
 def test_ctrl_c_before_training(tmp_path, capsys, monkeypatch):
   def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
@@ -540,10 +523,18 @@ def test_a_disk_that_is_full(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed(tmp_path):
-  """A short `python -m tests.stress_resume`; for signals see test_stops.py."""
+def test_a_run_that_is_killed(tmp_path, monkeypatch):
+  """A short `python -m tests.stress_resume`; for signals see test_stops.py.
+
+  All runs but the first find their programs in the cache.
+  """
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   found = stress_resume.run(1, 0, 4, 0, tmp_path)
   assert found.total() == 1
+  first_ended = (tmp_path / 'whole' / 'results.json').stat().st_mtime
+  programs = list((tmp_path / 'cache' / 'lplmtl' / 'jax').glob('*-cache'))
+  assert programs
+  assert all(path.stat().st_mtime < first_ended for path in programs)
 
 
 @pytest.mark.slow
