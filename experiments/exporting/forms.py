@@ -138,7 +138,7 @@ def prepare(
     if has_page:
       data = numpy_form.to_data(program, found.tables)
       made['web'] = _page(
-        found, program, functools.partial(reader.predict, data)
+        found, program, functools.partial(exact.predict, data)
       )
   return made
 

@@ -78,13 +78,15 @@ def compiled(folder: pathlib.Path, name: str = 'model') -> bytes:
   return (folder / 'page.wasm').read_bytes()
 
 
-# What forms take of math.h. Instructions do some of it, JavaScript's Math the
-# rest, in float64, so that results are those of libm but for the last bit. Math
-# has no erf: this is formula 7.1.26 of Abramowitz and Stegun, "Handbook of
-# Mathematical Functions" (1964), whose error is at most 1.5e-7.
+# What forms take of math.h: `c99` names it. Instructions do some of it,
+# JavaScript's Math the rest, in float64, so that results are those of libm but
+# for the last bit. Math has no erf: this is formula 7.1.26 of Abramowitz and
+# Stegun, "Handbook of Mathematical Functions" (1964), whose error is at most
+# 1.5e-7.
 _MATH = """#define NAN __builtin_nanf("")
 #define INFINITY __builtin_inff()
 #define isfinite(x) __builtin_isfinite(x)
+#define isnan(x) __builtin_isnan(x)
 #define fabs __builtin_fabs
 #define fabsf __builtin_fabsf
 #define floorf __builtin_floorf
@@ -93,11 +95,8 @@ _MATH = """#define NAN __builtin_nanf("")
 #define OF_MATH(name) \\
   __attribute__((import_module("Math"), import_name(#name)))
 OF_MATH(exp) float expf(float x);
-OF_MATH(log) float logf(float x);
-OF_MATH(expm1) float expm1f(float x);
 OF_MATH(log1p) float log1pf(float x);
 OF_MATH(log1p) double log1p(double x);
-OF_MATH(tanh) float tanhf(float x);
 OF_MATH(sin) float sinf(float x);
 OF_MATH(cos) float cosf(float x);
 OF_MATH(pow) float powf(float x, float y);

@@ -126,9 +126,11 @@ function withPredictions(table, rows, data) {
   return lines.map((line) => line.map(asField).join(',') + '\r\n');
 }
 
-// All that float32 has, and no more: .1 is not .10000000149.
+// The shortest text of a float32: .1, and not .10000000149.
 function digits(value) {
-  return String(Number(value.toPrecision(8)));
+  let count = 6;
+  while (count < 9 && Math.fround(value.toPrecision(count)) !== value) count++;
+  return String(Number(value.toPrecision(count)));
 }
 
 function asField(text) {
