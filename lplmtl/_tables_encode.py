@@ -22,6 +22,7 @@ _CELLS = 1 << 20
 _SHARED = 4  # rows per value from which values are encoded once each
 _EXACT = 2**52  # up to here, numbers one apart are exact in float64
 _BLOCK = 1 << 16  # rows looked at at a time, next to no memory as well
+_MANY = 256  # rows from which looking for shared numbers takes less time
 _TRIED = 100  # rows that tell most columns of fractions
 _DTYPES = {'categories': np.int32, 'numeric': np.float32}
 
@@ -211,10 +212,12 @@ def _encode(name: Any, scaler: Numeric, values: np.ndarray) -> list[np.ndarray]:
 
 
 def _whole(values: np.ndarray) -> Parsed:
-  """Returns whole numbers as a Factor, if rows share them; others as given."""
+  """Returns whole numbers as a Factor, if many rows share them, or `values`."""
   with np.errstate(invalid='ignore', over='ignore'):
     is_missing = np.isnan(values)
-    if is_missing.all() or (values[:_TRIED] % 1 > 0).any():
+    if len(values) < _MANY or is_missing.all():
+      return values
+    if (values[:_TRIED] % 1 > 0).any():
       return values
     first, last = np.nanmin(values), np.nanmax(values)
     if not _SHARED * (last - first) < len(values) or abs(first) > _EXACT:

@@ -159,14 +159,16 @@ def test_the_row_of_an_error_is_that_in_the_columns(step, monkeypatch):
 
 
 def test_whole_numbers_are_shared_only_where_rows_repeat_them():
-  whole = np.repeat(np.arange(-3.0, 17), 9)
+  whole = np.repeat(np.arange(-3.0, 17), 15)
   whole[[2, 40]] = np.nan
   found = _tables_encode._whole(whole)
   assert isinstance(found, tables.Factor)
   assert found.codes.dtype == np.uint8
   np.testing.assert_array_equal(found.values[found.codes], whole)
-  late = np.append(np.zeros(200), 0.5)
-  for others in (np.arange(9.0), late, np.full(9, np.nan), np.zeros(0)):
+  late = np.append(np.zeros(300), 0.5)
+  missing = np.full(300, np.nan)
+  few = np.zeros(9)
+  for others in (np.arange(300.0), late, missing, few, np.zeros(0)):
     assert _tables_encode._whole(others) is others
 
 
