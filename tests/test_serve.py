@@ -20,7 +20,8 @@ import pytest
 import lplmtl
 from experiments import serve, serving
 from experiments.launcher.errors import InputError
-from lplmtl import tables, tabular
+from lplmtl import checkpoint, compression, tables, tabular, tasks
+from lplmtl.compression import quantization
 from lplmtl.tabular import targets
 from tests import contracts
 from tests.golden import write as golden
@@ -322,6 +323,15 @@ def _await(condition):
     time.sleep(0.01)
 
 
+def _ask_until(address, is_over):
+  """Returns replies to the request of one row, again and again."""
+  replies = []
+  while not is_over.is_set():
+    replies += serving_load.send(address, 8 * [_body(ROWS[:1])], num_clients=4)
+  assert {reply.status for reply in replies} == {200}
+  return [json.loads(reply.body) for reply in replies]
+
+
 def test_a_changed_model_is_read_again(tmp_path, capsys):
   """A damaged one is not; the old one stays, and it is said."""
   folder = tmp_path / 'model'
@@ -331,9 +341,17 @@ def test_a_changed_model_is_read_again(tmp_path, capsys):
     ask = lambda: _ask(address, '/predict', _body(ROWS[:1]))[2]  # noqa: E731
     health = lambda: _ask(address, '/health')[2]  # noqa: E731
     old = ask()
-    predictor = _save(folder, 2)
-    _await(lambda: health()['version'] != old['version'])
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+      is_over = threading.Event()
+      replies = pool.submit(_ask_until, address, is_over)
+      predictor = _save(folder, 2)
+      _await(lambda: health()['version'] != old['version'])
+      is_over.set()
     new = ask()
+    # Either model answers, and says so.
+    assert {reply['version'] for reply in replies.result()} >= {old['version']}
+    answers = {one['version']: one for one in (old, new)}
+    assert all(answers[one['version']] == one for one in replies.result())
     expected = predictor.predict(FRAME)['value'][0]
     assert new['predictions'][0]['value'] == pytest.approx(expected)
     assert new['predictions'] != old['predictions']
@@ -376,6 +394,35 @@ def test_a_model_without_a_schema_predicts_by_task():
   (refused,) = batching.predict_all(served, [rows])
   assert "column 'age' must not be null" in refused.text
   assert isinstance(models.to_rows(found)[0]['rating'], list)
+
+
+def test_a_quantised_model_computes_with_rounded_parameters(tmp_path):
+  """One seed, without an axis of seeds, as `compression.compress` saves it."""
+  encoding = golden.encoder_tables()
+  encoder = lplmtl.TabularEncoder(encoding.num_categories, 2)
+  todo = (tasks.binary('click'), tasks.multilabel('tags', 2))
+  model = compression.Quantized(lplmtl.SharedBottom(todo, encoder))
+  x = encoding.encode(golden.ROWS)
+  params = contracts.random_params(model, x)
+  checkpoint.save(tmp_path / 'model', model, params, encoding)
+  served = models.load(tmp_path / 'model')
+  found = served.predict(golden.ROWS)
+  rounded = quantization.thaw(quantization.freeze(model, params))
+  logits, _ = model.model.apply({'params': rounded}, x)
+  expected = {name: jax.nn.sigmoid(values) for name, values in logits.items()}
+  np.testing.assert_allclose(found['click'], expected['click'][:, 0], rtol=1e-5)
+  np.testing.assert_allclose(found['tags'], expected['tags'], rtol=1e-5)
+  assert served.kinds == {'click': 'binary', 'tags': 'multilabel'}
+  checkpoint.save(tmp_path / 'model', model, params)
+  with pytest.raises(InputError, match='saved without tables'):
+    models.load(tmp_path / 'model')
+
+
+@pytest.mark.parametrize('value', [np.nan, [0.5, np.inf]])
+def test_a_model_that_predicts_no_number_is_refused(value):
+  served = types.SimpleNamespace(example=({}, {'y': value, 'kind': 'new'}))
+  with pytest.raises(InputError, match='numbers that are not finite'):
+    models._check(served, 'model')
 
 
 def test_sigterm_ends_it_once_all_are_answered(current, tmp_path, monkeypatch):

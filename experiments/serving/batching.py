@@ -13,7 +13,7 @@ from experiments.serving.models import Served
 from experiments.serving.requests import Row
 
 # Rows that are encoded together, unless one request has more. A call of
-# `Tables.encode` costs as much as 70 to 280 rows in it: more rows would gain
+# `Tables.encode` costs as much as 60 to 80 rows in it: more rows would gain
 # little, and these keep others waiting for some 10 ms.
 MOST = 256
 
