@@ -28,7 +28,6 @@ from lplmtl.export import (
   exact,
   meanings,
   numpy_form,
-  reader,
   rows,
   vectors,
   web_fields,
@@ -43,6 +42,8 @@ from tests.test_export import EVERY_KIND
 
 MODEL = f'--model={golden.FOLDER / "format2"}'
 ODD = ('</script><script>alert(1)</script>', '<!--', 'a, "b"', "it's\nØ", '\\')
+# Of 14 classes, a page shows the 12 likeliest.
+TASKS = (*EVERY_KIND[:1], lplmtl.tasks.multiclass('apple', 14), *EVERY_KIND[2:])
 NAMES = ('a "b"</script>', 'code', 'paid', "<img src='x'>", 'size')
 TABLES = lplmtl.tables.fit(
   {NAMES[0]: [*ODD, None] * 5, NAMES[1]: range(5, 35)},
@@ -76,22 +77,24 @@ class _Functions(nn.Module):
     return nn.Dense(4)(jnp.concatenate(every, axis=1))
 
 
+def _renamed(by_task):
+  """Returns a dict in which one task has an odd name."""
+  return {ODD[0] if k == 'zebra' else k: v for k, v in by_task.items()}
+
+
 def _program(of_library=False):
   encoder = lplmtl.TabularEncoder(TABLES.num_categories, 2, TABLES.num_ordered)
-  model = lplmtl.SharedBottom(
-    EVERY_KIND, encoder, bottom=_Functions(of_library)
-  )
+  model = lplmtl.SharedBottom(TASKS, encoder, bottom=_Functions(of_library))
   features = rows.features(TABLES)
   params = contracts.random_params(model, features)
   scales = {'mango': (100.0, 20.0)}
-  return export.trace(model, params, features, scales=scales)
+  traced = export.trace(model, params, features, scales=scales)
+  return dataclasses.replace(traced, outputs=_renamed(traced.outputs))
 
 
 def _outputs(tasks):
-  found = {task.name: web_form.Output(meanings.describe(task).kind)
-           for task in tasks}  # fmt: skip
-  found[tasks[0].name] = web_form.Output('decisions', (ODD[0],))
-  return found
+  found = {t.name: web_form.Output(meanings.describe(t).kind) for t in tasks}
+  return found | {'zebra': web_form.Output('decisions', (ODD[1],))}
 
 
 @pytest.fixture(scope='module')
@@ -102,7 +105,7 @@ def program():
 @pytest.fixture(scope='module')
 def page(program, tmp_path_factory):
   """A page with odd names, and tasks of every kind."""
-  made = web_form.of_program(program, TABLES, _outputs(EVERY_KIND), NAMES)
+  made = web_form.of_program(program, TABLES, _renamed(_outputs(TASKS)), NAMES)
   (path,) = web_form.write(tmp_path_factory.mktemp('page'), made)
   return path
 
@@ -207,7 +210,7 @@ def test_predictions_have_the_bits_of_numpy(program, page):
 @_needs('clang', 'wasm-ld', 'node')
 def test_functions_of_the_library(tmp_path):
   program = _program(of_library=True)
-  made = web_form.of_program(program, TABLES, _outputs(EVERY_KIND))
+  made = web_form.of_program(program, TABLES, _renamed(_outputs(TASKS)))
   (path,) = web_form.write(tmp_path, made)
   columns = _columns(40)
   (found,) = _run(path, _table(columns, NAMES))
@@ -289,6 +292,8 @@ async function use() {
     control.dispatchEvent(new Event('input', {bubbles: true}));
   };
   const look = () => [...texts('.share'), ...texts('.number')];
+  said.title = page.title;
+  said.tasks = texts('h3');
   said.names = texts('.field > label, legend');
   said.options = texts('#field-0 option');
   said.unnamed = texts('input, select, textarea, button').length -
@@ -307,13 +312,21 @@ async function use() {
   page.querySelector('[type=reset]').click();
   await wait(() => !texts('#field-3-error')[0]);
   said.again = look();
+  const link = page.querySelector('#download a');
   at('pasted').value = TABLE;
   at('predict').click();
-  await wait(() => !at('download').hidden);
+  await wait(() => link.href);
   said.progress = texts('#progress');
   said.rows = texts('#preview tr').length;
-  said.cells = texts('#preview td.found');
-  said.link = page.querySelector('#download a').href.slice(0, 5);
+  said.cells = texts('#preview td.found').length;
+  const before = link.href;
+  said.pasted = await (await fetch(before)).text();
+  const dropped = new DataTransfer();
+  dropped.items.add(new File([TABLE], 'rows.csv'));
+  frame.contentWindow.dispatchEvent(
+    new DragEvent('drop', {dataTransfer: dropped, cancelable: true}));
+  await wait(() => link.href !== before);
+  said.dropped = await (await fetch(link.href)).text();
   said.images = page.images.length;
   said.scripts = page.scripts.length;
   said.width = page.documentElement.scrollWidth <= 400;
@@ -331,20 +344,18 @@ onload = () => use().catch((error) => ({error: String(error)}))
 
 def _shown(found):
   """Returns what a page shows of the predictions of one row."""
-  numbers = {'mango'}
-  shares = [
-    f'{100 * float(x):.1f}%'
-    for task, values in found.items()
-    if task not in numbers
-    for x in values[0]
-  ]
-  return [*shares, *(f'{float(found[n][0, 0]):.5g}' for n in numbers)]
+  shares = []
+  for task, (values, *_) in found.items():
+    if task != 'mango':
+      some = sorted(values)[:1:-1] if len(values) > 12 else values
+      shares += [f'{100 * float(x):.1f}%' for x in some]
+  return [*shares, f'{found["mango"].item():.5g}']
 
 
 @_needs('clang', 'wasm-ld', 'chromium')
 def test_in_a_browser(program, page):
   """From a file: names are shown as they are, predictions follow what is
-  entered, a pasted table is scored, and nothing can be fetched.
+  entered, tables are pasted or dropped, and nothing can be fetched.
   """
   columns = {name: ['', '3'] for name in NAMES} | {NAMES[2]: ['no', '']}
   wrapper = page.with_name('wrapper.html')
@@ -361,13 +372,15 @@ def test_in_a_browser(program, page):
   text = re.search(r'said">(.*?)</pre>', shown.stdout.decode(), re.DOTALL)[1]
   said = json.loads(html.unescape(text))
   data = numpy_form.to_data(program, TABLES)
-  fields = _data(page)['fields']
+  stored = _data(page)
 
   def expected(*texts):
     row = {n: [t] for n, t in zip(NAMES, texts, strict=True)}
-    return _shown(reader.predict(data, row))
+    return _shown(exact.predict(data, row))
 
-  start = [field['start'] for field in fields]
+  start = [field['start'] for field in stored['fields']]
+  assert said['title'] == f'Predict {ODD[0]}, apple, mango and 2 more'
+  assert said['tasks'][0] == ODD[0]
   assert said['names'] == list(NAMES)
   assert said['options'][1:-1] == sorted(ODD)
   assert said['start'] == said['again'] == expected(*start)
@@ -377,8 +390,9 @@ def test_in_a_browser(program, page):
   assert said['errors'] == ['"1e99" cannot be used']
   assert said['isInvalid'] == 'true'
   assert said['progress'] == ['2 rows.'] and said['rows'] == 3
-  assert len(said['cells']) == 2 * len(said['start'])
-  assert said['link'] == 'blob:'
+  found = _values(_read(said['pasted']), stored)
+  np.testing.assert_array_equal(found, _expected(program, columns))
+  assert said['dropped'] == said['pasted'] and said['cells'] == found.size
   assert (said['images'], said['scripts'], said['unnamed']) == (0, 3, 0)
   assert said['width'] and said['fetched'] is False
 
@@ -397,10 +411,10 @@ def test_a_missing_compiler_is_one_line(tmp_path, capsys, monkeypatch):
 def test_wrong_outputs_and_names(program):
   for outputs, names, message in (
     ({}, (), r'those of the tasks \[.*found \[\]'),
-    ({'apple': ('a', 'b')}, (), 'apple.* has 3 outputs.*found .*b'),
+    ({'apple': ('a', 'b')}, (), 'apple.* has 14 outputs.*found .*b'),
     ({}, NAMES[1:], 'names must be the columns'),
   ):
-    given = _outputs(EVERY_KIND) if names or outputs else {}
+    given = _renamed(_outputs(TASKS)) if names or outputs else {}
     given |= {k: web_form.Output('classes', x) for k, x in outputs.items()}
     with pytest.raises(ValueError, match=message):
       web_form.of_program(program, TABLES, given, names)
