@@ -50,7 +50,8 @@ flags.DEFINE_enum(
 flags.DEFINE_enum(
   'bits', None, ['8', '4', '3', '2'],
   'Rounds the weights of a model that was trained without: with 8 bits at next '
-  'to no loss. Fewer cost quality, unless trained: see experiments.compress.',
+  'to no loss, and biases to float16. Fewer cost quality, unless trained: see '
+  'experiments.compress.',
 )  # fmt: skip
 flags.DEFINE_integer(
   'seed_index', 0, 'Which of the trained seeds, counted from 0.', lower_bound=0

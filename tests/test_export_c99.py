@@ -12,7 +12,16 @@ import pytest
 
 import lplmtl
 from lplmtl import export, tables, tasks
-from lplmtl.export import c99, c_files, c_rows, c_text, reader, rows, vectors
+from lplmtl.export import (
+  c99,
+  c_encoder,
+  c_files,
+  c_rows,
+  c_text,
+  reader,
+  rows,
+  vectors,
+)
 from tests import contracts, test_export
 from tests.test_export import BINNED, EVERY_KIND, MODELS, Own
 
@@ -138,7 +147,9 @@ def test_nothing_but_math_is_needed(tmp_path):
   included = [
     line for line in source.read_text().splitlines() if '#include' in line
   ]
-  assert included == ['#include "model.h"', '#include <math.h>']
+  assert included == [
+    '#include "model.h"', '#include <math.h>', '#include <stddef.h>'
+  ]  # fmt: skip
   assert 'alloc' not in source.read_text()
 
 
@@ -292,8 +303,8 @@ def test_texts_and_ids_of_any_size(tmp_path):
   columns = {'code': [0, 9, 10, 69_999, 70_000], 'text': [*texts[2:6], 'zz']}
   expected = reader.encode(encoding, columns)['categories']
   assert expected[:4].max() > 2**16
-  known, encode = c_rows.encoder(encoding, 'model')
-  used = c_files.used(c_rows.helpers(encoding), encode)
+  code = c_encoder.encoder(encoding, 'model')
+  used = c_files.used(code.helpers, code.function)
   row = ''.join(f'{f.declaration} ' for f in c_rows.fields(encoding))
   literals = [
     f'{{{code}, {c_text.string(text)}}}'
@@ -302,8 +313,8 @@ def test_texts_and_ids_of_any_size(tmp_path):
   source = f"""
 #include <stdint.h>
 typedef struct {{ {row}}} model_row;
-{''.join(used)}{known}
-{encode}
+{''.join(used)}{code.constants}
+{code.function}
 {c_text.array('model_row', 'rows', literals)}
 {c_text.numbers('expected', expected)}
 int main(void) {{

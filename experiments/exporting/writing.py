@@ -178,4 +178,6 @@ def _quantized(
     )
   # Sums of rounded steps would be no codes.
   model, params = encoders.fold_steps(model, params)
-  return quantization.Quantized(model, quantization.Scheme(bits=bits)), params
+  return quantization.Quantized(
+    model, quantization.Scheme(bits=bits, vector_bits=16)
+  ), params

@@ -4,12 +4,15 @@ import math
 import pathlib
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from lplmtl.export import (
   c_arithmetic,
   c_constants,
+  c_encoder,
   c_files,
   c_loops,
   c_memory,
@@ -20,6 +23,7 @@ from lplmtl.export import (
   exact,
   numpy_form,
 )
+from lplmtl.export.nodes import Node
 from lplmtl.export.program import Program
 from lplmtl.storage import files
 from lplmtl.tables import Tables
@@ -107,28 +111,52 @@ def _source(
   inputs = {n: x for n, x in program.inputs.items() if math.prod(x.shape)}
   for i, x in enumerate(inputs.values()):
     names[id(x)] = f'input_{i}'
-  values = c_loops.Values(memory, names)
+  values = c_loops.Values(
+    memory, names, c_constants.float16s(program), c_constants.runs(program)
+  )
   run = _run(name, program, values, inputs)
   constants = [
-    c_text.numbers(names[id(c)], c_constants.stored(c))
+    _constant(c, values)
     for c in program.constants
     if re.search(rf'\b{names[id(c)]}\b', run)  # others are part of expressions
   ]
   helpers = dict(c_arithmetic.HELPERS)
   rows = ''
   if encoding:
-    known, encode = c_rows.encoder(encoding, name)
-    helpers = c_rows.helpers(encoding) | helpers
-    rows = f'{known}\n{encode}'
+    is_small = any(c.dtype == 'int8' for c in program.constants)
+    code = c_encoder.encoder(encoding, name, is_small=is_small)
+    helpers = code.helpers | helpers
+    rows = f'{code.constants}\n{code.function}'
   call = _call(name, program, inputs, encoding, members)
   body = '\n'.join([*constants, rows, run, call])
   used = c_files.used(helpers, body)
   text = ''.join([*used, '\n', body])
-  include = '\n#include <math.h>\n' if _MATH.search(text) else ''
-  missing = (
-    f'\n#define MISSING {name.upper()}_MISSING\n' if 'MISSING' in body else ''
+  needed = {'math.h': _MATH.search(text), 'stddef.h': 'offsetof' in text}
+  lines = [
+    f'#include "{name}.h"',
+    *_block(f'#include <{file}>' for file, one in needed.items() if one),
+    *_block([f'#define MISSING {name.upper()}_MISSING'] * ('MISSING' in body)),
+  ]
+  return '\n'.join([*lines, f'\n{c_files.NOT_FUSED}{text}'])
+
+
+def _block(lines: Iterable[str]) -> list[str]:
+  """Returns lines after an empty one, if there are any."""
+  found = list(lines)
+  return ['', *found] if found else []
+
+
+def _constant(constant: Node, values: c_loops.Values) -> str:
+  """Returns the definition of the array of a constant."""
+  name, data = values.names[id(constant)], c_constants.stored(constant)
+  if id(constant) in values.float16s:
+    data = data.astype(np.float16).view(np.uint16)
+  ends = values.runs.get(id(constant))
+  if ends is None:
+    return c_text.numbers(name, data)
+  return c_text.numbers(f'{name}_ends', ends) + c_text.numbers(
+    name, data[ends.astype(int) - 1]
   )
-  return f'#include "{name}.h"\n{include}{missing}\n{c_files.NOT_FUSED}{text}'
 
 
 def _run(

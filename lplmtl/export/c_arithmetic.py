@@ -137,6 +137,31 @@ static int32_t larger_integer(int32_t a, int32_t b) { return a > b ? a : b; }
   'smaller_integer': """
 static int32_t smaller_integer(int32_t a, int32_t b) { return a < b ? a : b; }
 """,
+  'of_float16': """
+/* A normal float16, or zero: its exponent counts from another number. */
+static float of_float16(uint16_t bits) {
+  union {
+    uint32_t bits;
+    float number;
+  } found;
+  found.bits = (bits & 0x8000u) << 16 | (bits & 0x7fffu) << 13;
+  return found.number * 5.19229686e33f; /* 2^112 */
+}
+""",
+  'run_at': """
+/* The run of equal numbers that a place lies in. */
+static int run_at(int32_t place, const uint16_t *ends, int count) {
+  int low = 0, high = count - 1;
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (place < ends[middle])
+      high = middle;
+    else
+      low = middle + 1;
+  }
+  return low;
+}
+""",
   'product': _PRODUCT % ('product', 'float', 'float'),
   'product_of_codes': _PRODUCT % ('product_of_codes', 'int8_t', 'int8_t'),
   'half_at': """

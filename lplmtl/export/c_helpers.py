@@ -1,6 +1,6 @@
 """Small C99 functions that read raw rows; a program gets those it calls."""
 
-# Later ones call earlier ones. `c_rows.helpers` replaces names in capitals.
+# Later ones call earlier ones. `c_encoder` replaces names in capitals.
 ROWS = {
   'bytes_from': """
 /* Compares a text of n bytes with one that ends in a zero byte. */
@@ -110,6 +110,34 @@ static int32_t count_below(double x, const EDGE_TYPE *edges, int count) {
       count = middle;
   }
   return low;
+}
+""",
+  'next_step': """
+/* Reads the difference of two numbers from a list of such. */
+static int32_t next_step(const uint8_t **at) {
+  uint32_t step = 0;
+  int shift = 0;
+  do {
+    step |= (uint32_t)(**at & 127) << shift;
+    shift += 7;
+  } while (*(*at)++ > 127);
+  return (int32_t)(step >> 1 ^ (0u - (step & 1)));
+}
+""",
+  'count_steps': """
+/* The number of edges at or below a number, whole ones as differences. */
+static int32_t count_steps(double x, const uint8_t *at) {
+  const int count = *at++;
+  const int32_t most = 2147483647;
+  int32_t whole = x >= most ? most : x <= -most ? -most : (int32_t)x;
+  uint32_t edge = 0;
+  int i;
+  if (whole > x) whole--; /* rounded down, as edges are whole */
+  for (i = 0; i < count; i++) {
+    edge += (uint32_t)next_step(&at);
+    if ((int32_t)edge > whole) break;
+  }
+  return i;
 }
 """,
   'place_among': """

@@ -1,8 +1,11 @@
 """Loops over the numbers of values, in C99."""
 
 import string as letters
-from collections.abc import Sequence
+import types
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from lplmtl.export import c_memory, c_text
 from lplmtl.export.c_memory import Memory
@@ -15,18 +18,26 @@ class Values(NamedTuple):
   Attributes:
     memory: the plan.
     names: `{id(node): C expression}` of constants and inputs.
+    float16s: ids of constants that are stored as float16.
+    runs: `{id: ends}` of constants that are stored as runs of a number.
   """
 
   memory: Memory
   names: dict[int, str]
+  float16s: Collection[int] = ()
+  runs: Mapping[int, np.ndarray] = types.MappingProxyType({})
 
   def at(self, node: Node, index: str = '0') -> str:
     """Returns the expression of one number."""
-    if node.data is not None and node.data.size == 1:
-      value = node.data.ravel()[0]
-      return c_text.number(value, node.dtype)
+    if node.data is not None and _is_one(node.data):
+      return c_text.number(node.data.flat[0], node.dtype)
     base, start = self._base(node)
-    return f'{base}[{plus(start, index)}]'
+    place = plus(start, index)
+    origin = id(c_memory.source(node)[0])
+    if origin in self.runs:
+      place = f'run_at({place}, {base}_ends, {len(self.runs[origin])})'
+    number = f'{base}[{place}]'
+    return f'of_float16({number})' if origin in self.float16s else number
 
   def pointer(self, node: Node) -> str:
     """Returns the address of the first number."""
@@ -39,6 +50,13 @@ class Values(NamedTuple):
       return self.names[id(origin)], start
     offset = self.memory.offsets[id(origin)]
     return c_memory.arena(origin), start + offset
+
+
+def _is_one(data: np.ndarray) -> bool:
+  """Returns whether an array holds the same number everywhere."""
+  return (
+    bool(data.size) and data.tobytes() == data.size * data.flat[0].tobytes()
+  )
 
 
 def loops(sizes: Sequence[int], body: Sequence[str]) -> list[str]:

@@ -46,8 +46,8 @@ def _gather(node: Node, values: Values) -> list[str]:
   if width == 1:
     copied = f'{values.at(node, "i")} = '
   sizes = [count, width] if width > 1 else [count]
+  found = values.at(table, place)
   name = values.names[id(table)]
-  found = f'{name}[{place}]'
   if c_constants.is_halves(table):
     column = 'j' if width > 1 else 0
     found = f'half_at({name}, {row}, {column}, {width})'

@@ -22,7 +22,8 @@ _RESERVED = frozenset(
 )
 TYPES = {
   'float32': 'float', 'int8': 'int8_t', 'int16': 'int16_t',
-  'int32': 'int32_t', 'uint8': 'uint8_t', 'bool': 'uint8_t',
+  'int32': 'int32_t', 'uint8': 'uint8_t', 'uint16': 'uint16_t',
+  'bool': 'uint8_t',
 }  # fmt: skip
 
 
@@ -72,6 +73,11 @@ def number(value: Any, dtype: str) -> str:
   return f'{text}f' if dtype == 'float32' else text
 
 
+def unsigned(largest: int) -> str:
+  """Returns the smallest type of whole numbers from 0 to the largest."""
+  return next(f'uint{n}_t' for n in (8, 16, 32, 64) if largest < 2**n)
+
+
 def string(text: str) -> str:
   r"""Returns a string literal of a text in UTF-8.
 
@@ -89,8 +95,15 @@ def string(text: str) -> str:
   return f'"{"".join(found)}"'
 
 
-def array(kind: str, name: str, items: Iterable[str]) -> str:
-  """Returns the definition of a constant array."""
+def array(kind: str, name: str, items: Iterable[str], inner: str = '') -> str:
+  """Returns the definition of a constant array.
+
+  Args:
+    kind: the type of the items.
+    name: of the array.
+    items: initialisers.
+    inner: further sizes, such as `[2]`.
+  """
   listed = list(items)
   body = textwrap.fill(
     ', '.join(listed),
@@ -102,7 +115,7 @@ def array(kind: str, name: str, items: Iterable[str]) -> str:
   )
   if any('"' in item for item in listed):  # blanks in strings must stay
     body = ',\n'.join(f'  {item}' for item in listed)
-  return f'static const {kind} {name}[{len(listed)}] = {{\n{body}\n}};\n'
+  return f'static const {kind} {name}[{len(listed)}]{inner} = {{\n{body}\n}};\n'
 
 
 def numbers(name: str, data: np.ndarray) -> str:

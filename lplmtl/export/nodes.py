@@ -146,7 +146,13 @@ def transpose(x: Node, order: Sequence[int]) -> Node:
 
 def concatenate(parts: Sequence[Node], axis: int) -> Node:
   """Joins nodes along an axis; those without numbers are left out."""
-  parts = [x for x in parts if x.shape[axis]] or parts[:1]
+  found: list[Node] = []
+  for x in parts:
+    if found and _follows(x, found[-1], axis):  # a cut of the same node
+      first = found.pop().options['start']
+      x = cut(x.operands[0], axis, first, x.options['stop'])
+    found.append(x)
+  parts = [x for x in found if x.shape[axis]] or found[:1]
   if len(parts) == 1:
     return parts[0]
   rank = len(parts[0].shape)
@@ -154,6 +160,18 @@ def concatenate(parts: Sequence[Node], axis: int) -> Node:
   shape = (*parts[0].shape[:axis], size, *parts[0].shape[axis + 1 :])
   options = {'axis': axis - rank, 'rank': rank}
   return make('concatenate', parts, shape, parts[0].dtype, **options)
+
+
+def _follows(x: Node, before: Node, axis: int) -> bool:
+  """Returns whether two cuts are neighbours in a node."""
+  place = axis - len(x.shape)
+  return (
+    x.kind == before.kind == 'slice'
+    and x.operands[0] is before.operands[0]
+    and x.options['axis'] == before.options['axis'] == place
+    and x.options['step'] == before.options['step'] == 1
+    and x.options['start'] == before.options['stop']
+  )
 
 
 def cut(x: Node, axis: int, start: int, stop: int, step: int = 1) -> Node:
