@@ -29,7 +29,14 @@ from tests.launching import launch
 
 pytest.importorskip('uvicorn')
 pytest.importorskip('starlette')
-from experiments.serving import app, batching, models, reloading, server
+from experiments.serving import (
+  app,
+  batching,
+  models,
+  reloading,
+  requests,
+  server,
+)
 from tests import serving_load
 
 NUM_ROWS = 40
@@ -244,6 +251,31 @@ def test_a_mistake_is_one_line(address, body, status, message):
   found, _, reply = _ask(address, '/predict', body)
   assert found == status and reply.keys() == {'error'}
   assert message in reply['error'] and '\n' not in reply['error']
+
+
+ODD = (
+  None, True, 0, -0.0, 2**64, 10**400, 1e308, 5e-324, '', ' ', 'NaN', 'inf',
+  '1_000', '\x00', '\ud800', 'é' * 300, '2020-13-01', '12:30', 'NaT', [], {},
+  '9999-12-31T23:59:59.999999+14:00', '0001-01-01T00:00:00+23:59',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('name', FRAME)
+def test_any_value_is_predicted_or_refused(name, current):
+  """In one line of modest length, which can be sent."""
+  for value in ODD:
+    body = _body([ROWS[1] | {name: value}])
+    try:
+      rows = requests.parse(body, 1)
+      requests.check(current.served, rows)
+      (found,) = batching.predict_all(current.served, [rows])
+    except requests.Refused as refused:
+      found = refused
+    if isinstance(found, requests.Refused):
+      assert found.status == 422 and f"column '{name}' must " in found.text
+      assert len(found.text.encode()) < 300 and '\n' not in found.text
+    else:
+      assert json.dumps(found, allow_nan=False)
 
 
 @pytest.mark.parametrize(
