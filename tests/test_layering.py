@@ -392,7 +392,7 @@ ROOMS = {
   'launcher': {'datasets'},
   'datasets': {'launcher'},
   'comparison': {'launcher', 'datasets'},
-  'benchmark': {'launcher', 'datasets'},
+  'benchmark': {'launcher', 'datasets', 'comparison', 'exporting'},
   'frontier': {'launcher', 'datasets', 'comparison'},
   'reporting': {'launcher', 'comparison'},
   'exporting': {'launcher'},

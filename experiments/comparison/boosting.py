@@ -63,6 +63,20 @@ class Forest(NamedTuple):
   latency: float
 
 
+class Grown(NamedTuple):
+  """The models of a task.
+
+  Attributes:
+    boosters: LightGBM's.
+    history: of each, the metric of the validation rows after each round.
+    encode: returns their inputs, `[N, M]` float64.
+  """
+
+  boosters: list[Any]
+  history: list[list[float]]
+  encode: Callable[[Batch], np.ndarray]
+
+
 class _Rows(NamedTuple):
   """The rows with a label for a task: `[n, M]`, `[n, ...]`, `[n]` or None."""
 
@@ -135,24 +149,7 @@ def fit(
     seed: of the random choice of rows and columns.
   """
   start = time.perf_counter()
-  encode, num_categories = tree_inputs.make_encoder(data.train, data.tables)
-  train, held_out = (
-    _labelled(task, rows, encode) for rows in (data.train, data.validation)
-  )
-  is_large = len(train.labels) >= _MANY_ROWS
-  num_threads = parallel.num_cores() if is_large else 1
-  run = {'num_threads': num_threads, 'seed': seed}
-  boosters = [
-    _train(
-      {**_FIXED, **run, **model.parameters, **parameters},
-      train._replace(labels=objectives.labels_of(task, model, train.labels)),
-      held_out._replace(
-        labels=objectives.labels_of(task, model, held_out.labels)
-      ),
-      num_categories,
-    )
-    for model in objectives.models(task)
-  ]
+  boosters, _, encode = grow(parameters, task, data, seed)
   seconds = time.perf_counter() - start
 
   def predict(inputs: np.ndarray, **more: Any) -> np.ndarray:
@@ -178,6 +175,36 @@ def fit(
     seconds=seconds,
     latency=scoring.latency(predict, inputs[:1], num_threads=1),
   )
+
+
+def grow(
+  parameters: Mapping[str, Any], task: Task, data: Data, seed: int
+) -> Grown:
+  """Trains one task's trees, as `fit` does, and returns them.
+
+  Raises:
+    InputError: LightGBM is missing.
+  """
+  encode, num_categories = tree_inputs.make_encoder(data.train, data.tables)
+  train, held_out = (
+    _labelled(task, rows, encode) for rows in (data.train, data.validation)
+  )
+  is_large = len(train.labels) >= _MANY_ROWS
+  num_threads = parallel.num_cores() if is_large else 1
+  run = {'num_threads': num_threads, 'seed': seed}
+  found = [
+    _train(
+      {**_FIXED, **run, **model.parameters, **parameters},
+      train._replace(labels=objectives.labels_of(task, model, train.labels)),
+      held_out._replace(
+        labels=objectives.labels_of(task, model, held_out.labels)
+      ),
+      num_categories,
+    )
+    for model in objectives.models(task)
+  ]
+  boosters, history = map(list, zip(*found, strict=True))
+  return Grown(boosters, history, encode)
 
 
 def score(task: Task, scores: np.ndarray, rows: Batch) -> dict[str, np.ndarray]:
@@ -211,8 +238,8 @@ def _labelled(
 
 def _train(
   parameters: Mapping[str, Any], train: _Rows, held_out: _Rows, categories: int
-) -> Any:
-  """Returns a trained booster.
+) -> tuple[Any, list[float]]:
+  """Returns a trained booster, and its metric after each round.
 
   Validation rows count alike, as in the metrics by which networks are chosen.
   """
@@ -224,15 +251,21 @@ def _train(
     categorical_feature=list(range(categories)),
     free_raw_data=True,
   )
-  return lightgbm.train(
+  history: dict[str, dict[str, list[float]]] = {}
+  booster = lightgbm.train(
     parameters,
     rows,
     ROUNDS,
     valid_sets=[
       lightgbm.Dataset(held_out.inputs, held_out.labels, reference=rows)
     ],
-    callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
+    callbacks=[
+      lightgbm.early_stopping(PATIENCE, verbose=False),
+      lightgbm.record_evaluation(history),
+    ],
   )
+  ((_, metrics),) = history.items()
+  return booster, next(iter(metrics.values()))
 
 
 def _count(booster: Any) -> int:

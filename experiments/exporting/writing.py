@@ -62,7 +62,7 @@ def export_model(
     c_files.check_name(name)
   except ValueError as error:
     raise InputError(f'--name: {error}') from error
-  found = _read(source, seed, bits)
+  found = read(source, seed, bits)
   given = None if test_rows is None else _given(found, test_rows)
   try:
     made = forms.prepare(found, formats, hash_bits)
@@ -136,7 +136,18 @@ def _compared(
   return report
 
 
-def _read(source: pathlib.Path, seed: int, bits: int) -> forms.Model:
+def read(source: pathlib.Path, seed: int, bits: int = 0) -> forms.Model:
+  """Returns a model to export.
+
+  Args:
+    source: the folder of a run, or of a model.
+    seed: of several, counted from 0.
+    bits: to which it is rounded; 0 for none.
+
+  Raises:
+    InputError: there is no such model, or it was trained with few bits and is
+      to be rounded.
+  """
   folder = run_folder.model_of(source)
   try:
     num_seeds = checkpoint.num_seeds(folder)

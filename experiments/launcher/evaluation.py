@@ -80,8 +80,7 @@ def evaluate(
     extra = checkpoint.load_extra(folder)
   except ValueError as error:  # of a bad path, too
     raise InputError(str(error)) from error
-  saved = _saved_config(extra, folder)
-  saved = _moved(saved, config, folder)
+  saved = config_of(extra, config, folder)
   source = find(saved).load(saved, console, extra)
   data = source.encode(saved.num_bins, tables, is_last=True)
   summary.print_data(console, data.facts)
@@ -93,6 +92,22 @@ def evaluate(
     results['predictions'] = data.predict(model, params).metrics
     console.print(summary.predictions(results), soft_wrap=True)
   return results
+
+
+def config_of(
+  extra: dict[str, Any], config: Config, folder: pathlib.Path
+) -> Config:
+  """Returns the Config of the run that saved a model, with other files.
+
+  Args:
+    extra: saved with the model.
+    config: only where it finds the rows matters.
+    folder: of the model.
+
+  Raises:
+    InputError: no run saved the model, or its data are not named.
+  """
+  return _moved(_saved_config(extra, folder), config, folder)
 
 
 def _is_own(files: dict[str, Any], trained_on: Any) -> bool:

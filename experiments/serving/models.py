@@ -111,10 +111,7 @@ class Served:
     Raises:
       ValueError: as for `Tables.encode`.
     """
-    return self.predict_encoded(self.tables.encode(columns))
-
-  def predict_encoded(self, features: Mapping[str, np.ndarray]) -> Predictions:
-    """Predicts what `Tables.encode` returned; see `predict`."""
+    features = self.tables.encode(columns)
     count = len(features['numeric'])
     padding = max(-count % BATCH, BATCH * (not count))
     padded = {k: _padded(x, padding) for k, x in features.items()}

@@ -158,9 +158,7 @@ def encode(
 
   return base.Data(
     tabular.make_tasks(schema),
-    train=batches['train'],
-    validation=batches['validation'],
-    test=batches['test'],
+    **batches,
     tables=tables,
     facts={
       **facts,
