@@ -45,7 +45,7 @@ int main(void) {{
 
 
 def seconds_per_row(folder: pathlib.Path, name: str) -> float | None:
-  """Returns the CPU seconds of one row at -O2, over the self-test's rows.
+  """Returns the CPU seconds of one row at -O3, over the self-test's rows.
 
   Args:
     folder: with the C files of a model.
@@ -61,7 +61,7 @@ def seconds_per_row(folder: pathlib.Path, name: str) -> float | None:
     source.write_text(_SOURCE.format(name=name))
     program = str(source.with_suffix('.exe'))
     files = str(folder / f'{name}.c'), str(source)
-    command = sizes.HOST, '-std=c99', '-O2', f'-I{folder}', *files
+    command = sizes.HOST, '-std=c99', '-O3', f'-I{folder}', *files
     try:
       sizes.run(*command, '-o', program, '-lm').check_returncode()
       process = sizes.run(program)
