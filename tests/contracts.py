@@ -53,9 +53,9 @@ def architectures(tasks=TASKS, encoder=None):
   }
 
 
-def chains(encoder=None):
+def chains(encoder=None, tasks=CHAIN):
   """`{name: module}` for tasks in a chain."""
-  common = {'tasks': CHAIN, 'encoder': encoder, 'bottom': SMALL}
+  common = {'tasks': tasks, 'encoder': encoder, 'bottom': SMALL}
   return {
     'esmm': lplmtl.ESMM(tower=_TOWER, **common),
     'aitm': lplmtl.AITM(tower=_TOWER, **common),

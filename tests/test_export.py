@@ -66,14 +66,16 @@ MODELS = contracts.architectures(EVERY_KIND, _encoder(BINNED))
 MODELS |= contracts.chains(_encoder(BINNED))
 
 
-@pytest.mark.parametrize('name', MODELS)
-def test_every_architecture_predicts_the_same_from_raw_rows(name):
-  """Five tasks of every kind, crosses, bins, missing and unseen values."""
+def test_raw_rows():
+  """Five tasks of every kind, crosses, bins, missing and unseen values.
+
+  `test_export_sweep.py` has all architectures.
+  """
   features = BINNED.encode(NEW_ROWS)
-  params = contracts.random_params(MODELS[name], features)
-  program = export.trace(MODELS[name], params, rows.features(BINNED))
+  params = contracts.random_params(MODELS['ple'], features)
+  program = export.trace(MODELS['ple'], params, rows.features(BINNED))
   found = reader.predict(numpy_form.to_data(program, BINNED), NEW_ROWS)
-  _assert_same(found, _expected(MODELS[name], params, features))
+  _assert_same(found, _expected(MODELS['ple'], params, features))
 
 
 @pytest.mark.parametrize('name', ['shared_bottom', 'ple'])

@@ -74,17 +74,6 @@ def check_on(target, folder):
   return check(folder, *flags, compiler=compiler, runner=runner)
 
 
-@pytest.mark.slow  # C does not depend on the version of jax: one will do
-@pytest.mark.parametrize('name', MODELS)
-def test_every_architecture_compiles_and_agrees(name, tmp_path):
-  """Five tasks of every kind, from raw rows, missing and unseen values."""
-  features = rows.features(BINNED)
-  params = contracts.random_params(MODELS[name], features)
-  program = export.trace(MODELS[name], params, features)
-  c99.write(tmp_path, program, BINNED)
-  assert '64 rows' in check(tmp_path, '-O0')
-
-
 def _small(folder):
   features = rows.features(BINNED)
   params = contracts.random_params(MODELS['mmoe'], features)

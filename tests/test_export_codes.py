@@ -53,27 +53,6 @@ def _weights(found, kind):
   return [x for x in operands if x.data is not None]
 
 
-@needs_c
-@pytest.mark.slow  # C does not depend on the version of jax: one will do
-@pytest.mark.parametrize('name', MODELS)
-def test_every_architecture_stores_codes_and_agrees(
-  name, tmp_path, monkeypatch
-):
-  """But sums of steps of bins, and products of the factors of a tensor."""
-  monkeypatch.setattr(codes, 'FEW', 1)
-  scheme = Scheme(bits=(4, 8)[len(name) % 2])
-  found, floats = _traced(MODELS[name], scheme, rows.features(BINNED))
-  floats_of = {x.shape for x in _weights(found, 'matmul') if x.dtype != 'int8'}
-  assert floats_of == ({(4, 3)} if name == 'tensor_factorization' else set())
-  kinds = {x.dtype for x in _weights(found, 'gather') if x.data.ndim > 1}
-  assert kinds == {'int8', 'float32'}
-  data = numpy_form.to_data(found, BINNED)
-  expected = reader.predict(numpy_form.to_data(floats, BINNED), NEW_ROWS)
-  _assert_same(reader.predict(data, NEW_ROWS), expected)
-  c99.write(tmp_path, found, BINNED)
-  assert '64 rows' in check(tmp_path, '-O0')
-
-
 def plain(bits):
   """A model with folded steps: its table has codes alone."""
   model, encoded = MODELS['mmoe'], rows.features(BINNED)

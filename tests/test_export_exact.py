@@ -9,7 +9,16 @@ import pytest
 
 import lplmtl
 from lplmtl import export
-from lplmtl.export import c99, c_arithmetic, c_files, exact, numpy_form, reader
+from lplmtl.export import (
+  c99,
+  c_arithmetic,
+  c_files,
+  exact,
+  nodes,
+  numpy_form,
+  program,
+  reader,
+)
 from tests import contracts
 from tests.test_export import EVERY_KIND
 from tests.test_export_c99 import COMPILERS, FLAGS, SANITIZERS, check
@@ -109,6 +118,87 @@ def test_products_and_sums_have_one_order(size):
   for i, j in np.ndindex(5, size):
     total += x[i, :, j]
   np.testing.assert_array_equal(exact.OPS['sum'](x, axis=(0, 2)), total)
+
+
+def _operations(x):
+  """Returns a node of each kind; x is `[1, 2, 2]`."""
+  shape, half = x.shape, nodes.constant(np.float32(0.5))
+  positive = nodes.elementwise('absolute', [x], shape, 'float32')
+  is_small = nodes.elementwise('less', [positive, half], shape, 'bool')
+  ids = nodes.make('astype', [is_small], shape, 'int32', dtype='int32')
+  unary = 'negative sign floor ceil exp expm1 tanh sin cos erf logistic'
+  found = {k: nodes.make(k, [x], shape, 'float32') for k in unary.split()}
+  found |= {
+    k: nodes.make(k, [positive], shape, 'float32')
+    for k in ('absolute', 'sqrt', 'log', 'log1p')
+  }
+  binary = 'add subtract multiply divide maximum minimum'
+  for kind in binary.split():
+    found[kind] = nodes.elementwise(kind, [half, x], shape, 'float32')
+  found['power'] = nodes.elementwise(
+    'power', [positive, half], shape, 'float32'
+  )
+  found |= {
+    k: nodes.elementwise(k, [x, half], shape, 'bool')
+    for k in ('less', 'less_equal', 'equal', 'not_equal')
+  }
+  found |= {
+    k: nodes.make(k, [is_small, found['equal']], shape, 'bool')
+    for k in ('logical_and', 'logical_or')
+  }
+  found['logical_not'] = nodes.make('logical_not', [is_small], shape, 'bool')
+  found['isfinite'] = nodes.make('isfinite', [found['exp']], shape, 'bool')
+  found['where'] = nodes.elementwise(
+    'where', [is_small, x, half], shape, 'float32'
+  )
+  found |= {k: nodes.reduce(k, x, [1]) for k in ('sum', 'prod', 'max', 'min')}
+  for kind in ('cumsum', 'sort'):
+    found[kind] = nodes.make(kind, [x], shape, 'float32', axis=-1)
+  table = nodes.constant(np.arange(6, dtype=np.float32).reshape(2, 3))
+  found['gather'] = nodes.gather(table, ids)
+  found['matmul'] = nodes.matmul(x, x)
+  found['transpose'] = nodes.transpose(x, (0, 2, 1))
+  found['slice'] = nodes.cut(x, 2, 1, -1, -1)
+  ones = nodes.constant(np.ones(shape, np.float32))
+  found['concatenate'] = nodes.concatenate([ones, x], 2)
+  found['broadcast'] = nodes.broadcast(
+    nodes.reduce('max', x, [0, 1, 2]), (1, 2)
+  )
+  found['constant'] = nodes.constant(np.float32([[1, 2]]))
+  return found
+
+
+def every_operation():
+  """Returns a program with all of them, an output each, for rows `[2, 2]`."""
+  x = nodes.Node('input', (1, 2, 2), 'float32')
+  outputs = {}
+  for kind, node in _operations(x).items():
+    if node.dtype == 'bool':
+      node = nodes.make(
+        'astype', [node], node.shape, 'float32', dtype='float32'
+      )
+    outputs[kind] = nodes.reshape(node, (1, int(np.prod(node.shape))))
+  return program.Program({'': x}, outputs)
+
+
+@needs_c
+@pytest.mark.parametrize('is_from_library', [False, True])
+def test_every_operation_in_c(is_from_library, tmp_path):
+  every = every_operation()
+  outputs = {
+    kind: node
+    for kind, node in every.outputs.items()
+    if (kind in exact.FROM_LIBRARY) == is_from_library
+  }
+  one = program.Program(every.inputs, outputs)
+  assert exact.is_exact(one) != is_from_library
+  numbers = np.float32([
+    *(0.5, 1, -1, 0.25, 1e-3, -1e-7, 1e-7, 2e-4, -0.4, 3.5, -2.5, 70, -80),
+    *(20, 8, -9),
+  ])  # fmt: skip
+  c99.write(tmp_path, one, columns=numbers.reshape(-1, 2, 2))
+  found = check(tmp_path, '-O2', compiler=COMPILERS[-1])
+  assert is_from_library or 'difference 0.0e+00' in found
 
 
 def _traced(activation):

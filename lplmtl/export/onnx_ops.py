@@ -133,9 +133,13 @@ def _product(graph: Graph, node: Node, x: str, scale: Any = 1) -> str:
 def _dequantized(graph: Graph, codes: str, scale: Any = 1) -> str:
   """Adds codes times a scale; codes are `[P, M, K]` if there are K scales."""
   scales = np.float32(scale)
-  if scales.size == 1:
-    scales = scales.reshape(())
-  return graph.add('DequantizeLinear', codes, graph.constant(scales), axis=2)
+  if scales.size > 1:
+    return graph.add('DequantizeLinear', codes, graph.constant(scales), axis=2)
+  one = graph.constant(scales.reshape(()))
+  # Without a zero, onnxruntime (1.32) takes codes for unsigned where it puts
+  # another pair behind a reshape, and negative ones become 0.
+  zero = graph.constant(0, np.int8)
+  return graph.add('DequantizeLinear', codes, one, zero)
 
 
 def _matmul(graph: Graph, node: Node, operands: Sequence[str]) -> str:
