@@ -291,16 +291,13 @@ def test_numbers_have_their_own_unit():
   np.testing.assert_allclose(found['visits'], 3 * plain['visits'], 1e-5)
 
 
-def test_tables_of_another_model_and_dates_are_refused():
+def test_tables_of_another_model_are_refused():
   model = lplmtl.SharedBottom(EVERY_KIND[:1], _encoder(BINNED))
   encoded = rows.features(BINNED)
   params = contracts.random_params(model, encoded)
   program = export.trace(model, params, encoded)
   with pytest.raises(ValueError, match='pass the tables'):
     numpy_form.to_data(program, _tables())
-  dated = tables.fit({}, {}, dates={'day': (['2020-01-01', '2021-02-02'], '')})
-  with pytest.raises(ValueError, match=r"columns of dates, found \['day'\]"):
-    rows.to_data(dated)
 
 
 @pytest.mark.parametrize(

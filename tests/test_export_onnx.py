@@ -289,3 +289,36 @@ def test_the_extra_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, 'onnx', None)
   with pytest.raises(ModuleNotFoundError, match=r"'lplmtl\[onnx\]'"):
     onnx_form.to_model(tracing.Program({'': x}, {'y': x}))
+
+
+@pytest.mark.parametrize('fill', [True, False])
+def test_dates_as_seconds(fill):
+  """Of several formats, with bins, flags, and those that stand for missing."""
+  rng = np.random.default_rng(0)
+  at = np.datetime64('1899-02-01', 's') + rng.integers(0, 7 * 10**9, 60)
+  at[:2] = np.datetime64('2000-02-29T23:59:59'), np.datetime64('1970-01-01')
+  day = [f'{time:%d.%m.%Y}' for time in at[::-1].tolist()]
+  fitted = tables.fit(
+    {'at': ['a', 'b', 'c'] * 20}, {'size': [1, 2, 3] * 20},
+    num_bins=3, dates={
+      'at': ([*at.astype(str)[:-1], None if fill else at[0]], ''),
+      'day': (day, '%d.%m.%Y'), 'same': ([None if fill else day[0]] * 60,
+      '%d.%m.%Y'),
+    }, rules=tables.Rules(fill_missing=fill, missing=('01.02.1899', '-1')),
+  )  # fmt: skip
+  raw = vectors.of_encoding(rows.to_data(fitted), 200)
+  some = ['0001-01-01', '9999-12-31 23:59:59.5', '1969-12-31T23:59:59.999']
+  raw['at'][:3] = some
+  if fill:
+    raw['day'][:2] = ['01.02.1899', None]
+  inputs = onnx_form.feed(fitted, raw)
+  assert {'at_date', 'at', 'size', 'day', 'same'} == set(inputs)
+  _assert_encodes(fitted, raw, inputs)
+
+
+def test_dates_out_of_range_are_not_readable():
+  """Before the year 1, infinite, or missing where training had none."""
+  fitted = tables.fit({}, {}, dates={'at': (['2024-05-01', '2023-04-02'], '')})
+  seconds = [[0.0], [-62135596801.0], [np.inf], [np.nan], [253402300800.0]]
+  found = _predict(_features(fitted), {'at': np.array(seconds)}, fitted)
+  assert np.isnan(found['numbers']).all(axis=1).tolist() == [False] + 4 * [True]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lplmtl
-from lplmtl import export
+from lplmtl import export, tables
 from lplmtl.export import numpy_form, reader, rows, stablehlo_form
 from tests import contracts, test_export
 
@@ -104,3 +104,29 @@ def test_the_extra_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, 'flatbuffers', None)
   with pytest.raises(ModuleNotFoundError, match=r"'lplmtl\[stablehlo\]'"):
     stablehlo_form.serialize(None, {}, {})
+
+
+def test_dates_and_places_among_edges(tmp_path):
+  """Dates are encoded by the script; positions have any number of rows."""
+  days = ['2024-05-01', '2024-07-02', '2023-01-31', None]
+  fitted = tables.fit(
+    {}, {'age': [1, 2, 5, 9]}, dates={'at': (days, '')}, num_bins=3,
+    interpolate=True, rules=tables.Rules(fill_missing=True),
+  )  # fmt: skip
+  encoder = lplmtl.TabularEncoder((), 2, num_pieces=fitted.num_pieces)
+  model = lplmtl.SharedBottom(test_export.EVERY_KIND[:1], encoder)
+  encoded = rows.features(fitted)
+  params = contracts.random_params(model, encoded)
+  content = stablehlo_form.serialize(model, params, encoded, platforms=['cpu'])
+  stablehlo_form.write(tmp_path, content, fitted)
+  encoding = json.loads((tmp_path / 'model_encoding.json').read_text())
+  raw = {
+    'age': [3, 4, 50],
+    'at': ['2024-06-30T23:00-02:00', None, '2000-01-01'],
+  }
+  features = reader.encode(encoding, raw)
+  for name, expected in fitted.encode(raw).items():
+    np.testing.assert_allclose(features[name], expected, rtol=1e-6)
+  found = jax.export.deserialize(bytearray(content)).call(features)
+  data = numpy_form.to_data(export.trace(model, params, encoded), fitted)
+  _assert_same(found, reader.predict(data, raw))

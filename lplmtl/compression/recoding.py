@@ -111,8 +111,9 @@ def one_row(tables: Tables) -> dict[str, np.ndarray]:
   Args:
     tables: those that the model is trained with.
   """
-  num_flags = len(set(tables.flags.values()))
-  num_numbers = len(tables.numbers) + num_flags + len(tables.num_pieces)
+  # A date without parts may have a flag, too.
+  num_numbers = len(tables.numbers) + len(_flags(tables))
+  num_numbers += len(tables.num_pieces)
   found = {
     'categories': np.zeros((1, len(tables.num_categories)), np.int32),
     'numeric': np.zeros((1, num_numbers), np.float32),

@@ -151,6 +151,7 @@ def _cases(fields: Sequence[Field], names: Sequence[Any]) -> list[str]:
 
 _FILL = {
   'text': 'row->{0} = field;',
+  'date': 'row->{0} = field;',
   'integer': 'row->{0} = integer_of(field);',
   'number': 'if (read_number(field, &row->{0})) return i + 1;',
 }

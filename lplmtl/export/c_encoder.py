@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lplmtl.export import (
+  c_date_helpers,
+  c_dates,
   c_helpers,
   c_numbers,
   c_rows,
@@ -62,8 +64,10 @@ def encoder(
     prefix: of public names.
     is_small: whether bytes count more than time.
   """
+  c_dates.check(encoding['dates'])
+  kinds = {'text': 'category', 'integer': 'category'}
   members = {
-    (f.column, f.kind == 'number'): (i, f)
+    (f.column, kinds.get(f.kind, f.kind)): (i, f)
     for i, f in enumerate(c_rows.fields(encoding), 1)
   }
   columns = list(_columns(encoding, members))
@@ -80,19 +84,26 @@ def encoder(
       constants.append(some)
       body.append(line)
   for place, column in enumerate(encoding['hashed']):
-    _, field = members[column['name'], False]
+    _, field = members[column['name'], 'category']
     size = column['size']
     body.append(
       f'  buckets(row->{field.member}, {size}, hashed + {2 * place});'
     )
-  numbers = [members[c['name'], True] for c in encoding['numbers']]
+  if encoding['dates']:
+    body += c_dates.source(encoding, members)
+  numbers = [
+    members[c['date'], 'date'] if 'part' in c else members[c['name'], 'number']
+    for c in encoding['numbers']
+  ]
   some, lines = c_numbers.source(encoding, numbers, prefix, is_small)
   constants.append(some)
   body += lines
   return Code(
     '\n'.join(filter(None, constants)),
     _function(encoding, prefix, body),
-    _helpers(encoding) | c_vocabulary.helpers(lists),
+    helpers(encoding)
+    | c_vocabulary.helpers(lists)
+    | c_date_helpers.of(encoding['missing']),
   )
 
 
@@ -100,7 +111,7 @@ def _columns(
   encoding: Mapping[str, Any], members: Mapping[Any, tuple[int, Field]]
 ) -> Iterator[_Column]:
   for place, category in enumerate(encoding['categories']):
-    _, field = members[category['name'], False]
+    _, field = members[category['name'], 'category']
     pairs = [(t, i) for t, i in category['ids'].items() if '\0' not in t]
     entries: list[tuple[bytes | int, int]] = []
     if field.kind == 'integer':
@@ -225,7 +236,7 @@ def _function(
   return '\n'.join([head, *index, *unused, *body, '  return 0;', '}\n'])
 
 
-def _helpers(encoding: Mapping[str, Any]) -> dict[str, str]:
+def helpers(encoding: Mapping[str, Any]) -> dict[str, str]:
   """Returns the helpers, some of which depend on the encoding."""
   lines = [
     f'  if (bytes_from(text, n, {c_text.string(text)}) == 0) '

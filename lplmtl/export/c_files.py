@@ -106,7 +106,8 @@ typedef struct {{
 }} {name}_prediction;
 
 /* Returns 0; or n if the n-th member of the row, counted from 1, is a number
-   that is infinite, far too large, or missing where training had none. */
+   that is infinite, far too large, or missing where training had none, or a
+   text where a date belongs. */
 int {name}_predict(const {name}_row *row, {name}_prediction *found);
 
 #ifdef __cplusplus

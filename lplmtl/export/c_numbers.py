@@ -30,8 +30,8 @@ def source(
 
   Args:
     encoding: from `rows.to_data`.
-    members: the members of the numbers, which are neighbours, and their places
-      in the row, from 1.
+    members: the members of the numbers, or their dates, and their places in
+      the row, from 1. Without dates, they are neighbours.
     prefix: of public names.
     is_small: whether bytes count more than time.
   """
@@ -54,21 +54,27 @@ def source(
     'steps': ('uint8_t', steps),
   }
   problem, field = members[0]
-  lines = [
+  place = f'{problem} + i'
+  start = [
     '  const double *numbers = (const void *)((const char *)row +',
     f'      offsetof({prefix}_row, {field.member}));',
+  ]
+  if encoding['dates']:  # whose code makes the array
+    start, place = [], 'problems[i]'
+    arrays['problems'] = 'uint16_t', [[number for number, _ in members]]
+  lines = [
     *_places(encoding, kinds),
     f'  for (i = 0; i < {len(kinds)}; i++) {{',
     '    double x = numbers[i];',
-    *(f'    {line}' for line in _number(encoding, kinds, problem)),
+    *(f'    {line}' for line in _number(encoding, kinds, place)),
     '  }',
   ]
   found = ''.join(
     _array(name, *arrays[name])
     for name in arrays
-    if re.search(rf'\b{name}\b', '\n'.join(lines[4:]))
+    if re.search(rf'\b{name}\b', '\n'.join(lines))
   )
-  return found, lines
+  return found, [*start, *lines]
 
 
 def _array(name: str, kind: str, parts: Sequence[Sequence[float]]) -> str:
@@ -114,11 +120,12 @@ def in_steps(edges: Sequence[float]) -> bytes:
 def _places(encoding: Mapping[str, Any], kinds: Sequence[int]) -> list[str]:
   """Returns the lines that say where each kind of result goes."""
   found, start = [], 0
+  flags = sum(date['flag'] for date in encoding['dates'])
   for name, bit in (('number', _SCALED), ('flag', _FLAG), ('knot', _KNOTS)):
     count = sum(kind & bit > 0 for kind in kinds)
     if count:
       found.append(f'  float *{name} = numeric + {start};')
-    start += count
+    start += count + flags * (name == 'flag')
   if any(kind & (_EDGES | _STEPS) for kind in kinds):
     found.append(
       f'  int32_t *bin = categories + {len(encoding["categories"])};'
@@ -127,19 +134,18 @@ def _places(encoding: Mapping[str, Any], kinds: Sequence[int]) -> list[str]:
 
 
 def _number(
-  encoding: Mapping[str, Any], kinds: Sequence[int], problem: int
+  encoding: Mapping[str, Any], kinds: Sequence[int], place: str
 ) -> list[str]:
   """Returns the lines that encode a number."""
   furthest = c_text.number(encoding['furthest'], 'float64')
-  lines = [
-    f'if (x == {c_text.number(value, "float64")}) x = NAN;'
-    for value in sorted(missing_numbers(encoding['missing']))
-  ]
+  lines = []
+  if not encoding['dates']:  # whose parts may be such numbers
+    lines += lost_numbers('x', encoding['missing'])
   lines += _if(kinds, _FLAG, ['*flag++ = x != x;'])
   lines += _if(kinds, _FILL, ['if (x != x) x = fills[i];'])
   # Missing and infinite numbers fail both tests.
   if not all(kind & _SCALED for kind in kinds):
-    lines.append(f'if (!(x - x == 0)) return {problem} + i;')
+    lines.append(f'if (!(x - x == 0)) return {place};')
   if any(kind & _SCALED for kind in kinds):
     log = _if(kinds, _LOG, ['scaled = x < 0 ? -log1p(-x) : log1p(x);'])
     lines += [
@@ -150,7 +156,7 @@ def _number(
         kinds,
         _SCALED,
         [
-          f'if (!(fabs(scaled) <= {furthest})) return {problem} + i;',
+          f'if (!(fabs(scaled) <= {furthest})) return {place};',
           '*number++ = (float)scaled;',
         ],
       ),
@@ -162,6 +168,19 @@ def _number(
   for bit, line in ((_KNOTS, knot), (_EDGES, edge), (_STEPS, step)):
     lines += _if(kinds, bit, [line])
   return lines
+
+
+def lost_numbers(x: str, missing: Sequence[str]) -> list[str]:
+  """Returns the lines by which numbers that stand for a missing one are NAN.
+
+  Args:
+    x: the expression of the number.
+    missing: texts that stand for a missing value.
+  """
+  return [
+    f'if ({x} == {c_text.number(value, "float64")}) {x} = NAN;'
+    for value in sorted(missing_numbers(missing))
+  ]
 
 
 def _if(kinds: Sequence[int], bit: int, lines: list[str]) -> list[str]:

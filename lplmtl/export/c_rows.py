@@ -21,29 +21,34 @@ class Field(NamedTuple):
   Attributes:
     column: name of the raw column.
     member: its identifier.
-    kind: `text`, `integer` (categories that are all whole numbers) or `number`.
+    kind: `text`, `integer` (categories that are all whole numbers), `number` or
+      `date`.
     missing: texts that stand for a missing value.
+    format: of a date, see `dates.Date`.
   """
 
   column: Any
   member: str
   kind: str
   missing: tuple[str, ...] = ()
+  format: str = ''
 
   @property
   def declaration(self) -> str:
     """Declares the member."""
-    types = {'text': 'const char *', 'integer': 'int32_t ', 'number': 'double '}
-    return f'{types[self.kind]}{self.member};'
+    types = {'integer': 'int32_t ', 'number': 'double '}
+    return f'{types.get(self.kind, "const char *")}{self.member};'
 
   @property
   def note(self) -> str:
     """What the member is."""
-    return repr(self.column)
+    if self.kind != 'date':
+      return repr(self.column)
+    return f'{self.column!r}: a date, {self.format or "as ISO 8601 has it"}'
 
   def literal(self, value: Any) -> str:
     """Returns a raw value as an initialiser."""
-    if self.kind == 'text':
+    if self.kind in ('text', 'date'):
       return '0' if value is None else c_text.string(str(value))
     if self.kind == 'number':
       return c_text.number(number_of(value, self.missing), 'float64')
@@ -103,7 +108,7 @@ def arrays(inputs: Mapping[str, Node]) -> list[Array]:
 
 
 def fields(encoding: Mapping[str, Any]) -> list[Field]:
-  """Returns the members of a row, categories first.
+  """Returns the members of a row: categories, numbers, dates.
 
   Args:
     encoding: from `rows.to_data`.
@@ -111,20 +116,21 @@ def fields(encoding: Mapping[str, Any]) -> list[Field]:
   missing = tuple(encoding['missing'])
   kinds = {c['name']: _kind(c, missing) for c in encoding['categories']}
   kinds |= {c['name']: 'text' for c in encoding['hashed']}
-  numbers = {c['name'] for c in encoding['numbers']}
-  # A column may be both.
+  numbers = [c['name'] for c in encoding['numbers'] if 'part' not in c]
+  dates = {date['name']: date['format'] for date in encoding['dates']}
+  # A column may be several of them.
+  wanted = [
+    *((n, kind, 'category', n in numbers) for n, kind in kinds.items()),
+    *((name, 'number', 'number', False) for name in numbers),
+    *((n, 'date', 'date', n in kinds or n in numbers) for n in dates),
+  ]
   labels = [
-    (name, f'{name}_category' if name in numbers else name) for name in kinds
+    f'{name}_{word}' if is_twice else name for name, _, word, is_twice in wanted
   ]
-  members = c_text.identifiers(
-    [*(label for _, label in labels), *(c['name'] for c in encoding['numbers'])]
-  )
-  found = [
-    Field(name, members[label], kinds[name], missing) for name, label in labels
-  ]
-  return found + [
-    Field(c['name'], members[c['name']], 'number', missing)
-    for c in encoding['numbers']
+  members = c_text.identifiers(labels)
+  return [
+    Field(name, members[label], kind, missing, dates.get(name, ''))
+    for (name, kind, _, _), label in zip(wanted, labels, strict=True)
   ]
 
 

@@ -176,7 +176,7 @@ def _inputs(
       for name, x in program.inputs.items()
     }
   return {
-    one.name: (TYPES['text' if one.is_text else 'float64'], ['N', 1])
+    one.name: (TYPES['text' if one.kind == 'category' else 'float64'], ['N', 1])
     for one in onnx_rows.inputs(encoding)
   }
 

@@ -147,9 +147,14 @@ def encode(encoding: Any, columns: Any) -> dict[str, np.ndarray]:
     texts = map(text_of, columns[column['name']])
     found = [ids[t] if t in ids else ids.get(canonical(t)) for t in texts]
     categories.append([unseen if i is None else i for i in found])
+  dates = encoding['dates']
+  times = {d['name']: read_dates(d, columns[d['name']], missing) for d in dates}
   for column in encoding['numbers']:
-    raw = columns[column['name']]
-    x = np.array([_number(v, missing, numbers) for v in raw])
+    if 'part' in column:
+      x = _part(times[column['date']], column['part'])
+    else:
+      raw = columns[column['name']]
+      x = np.array([_number(v, missing, numbers) for v in raw])
     is_missing, fill = np.isnan(x), column['fill']
     if is_missing.any() and fill is None:
       raise ValueError(f'{column["name"]!r}: found a missing number')
@@ -167,6 +172,7 @@ def encode(encoding: Any, columns: Any) -> dict[str, np.ndarray]:
       positions.append(np.interp(scaled, knots, range(len(knots))))
     if column['edges']:
       categories.append(np.searchsorted(column['edges'], x, side='right'))
+  flags += [np.isnat(times[date['name']][0]) for date in dates if date['flag']]
   numeric += flags + positions
   n = counts.pop()
   features = {
@@ -245,6 +251,46 @@ def _number(value: Any, missing: Any, numbers: Any) -> float:
   if math.isinf(number):
     raise ValueError(f'expected a finite number, found {text_of(value)!r}')
   return number
+
+
+def read_dates(date: Any, raw: Any, missing: Any) -> tuple[np.ndarray, Any]:
+  """Returns `[N]` dates in UTC, NaT if one is missing, and their origin."""
+  lost = [date_of(text, date['format']) for text in missing]
+  found = []
+  for value in raw:
+    is_time = hasattr(value, 'isoformat') or isinstance(value, np.datetime64)
+    form, text = '' if is_time else date['format'], text_of(value)
+    time = date_of(text.strip(), form) or date_of(canonical(text), form)
+    if time is None and (_known(text, missing) != 'nan' or date['is_required']):
+      raise ValueError(f'{date["name"]!r}: expected a date, found {text!r}')
+    found.append(None if time in lost else time)
+  return np.array(found, 'datetime64[us]'), np.datetime64(date['origin'])
+
+
+def date_of(text: str, form: str) -> Any:
+  """Returns a time in UTC without a zone; None if a text is none."""
+  try:
+    kind = datetime.datetime
+    time = kind.strptime(text, form) if form else kind.fromisoformat(text)
+    return time.astimezone(_UTC).replace(tzinfo=None) if time.tzinfo else time
+  except (ValueError, OverflowError):
+    return None
+
+
+def _part(dates: tuple[np.ndarray, Any], part: str) -> np.ndarray:
+  """Returns a part of each date as a number; NaN if the date is missing."""
+  times, origin = dates
+  known = np.where(np.isnat(times), origin.astype('datetime64[us]'), times)
+  days = known.astype('datetime64[D]')
+  day, month = days.astype(int), days.astype('datetime64[M]').astype(int)
+  parts = {
+    'days': (known - origin) / np.timedelta64(1, 'D'),
+    'year': 1970 + month // 12,
+    'month': 1 + month % 12,
+    'weekday': (3 + day) % 7,
+    'hour': (known - days) // np.timedelta64(1, 'h'),
+  }
+  return np.where(np.isnat(times), np.nan, parts[part])
 
 
 def is_number(text: str) -> bool:

@@ -41,29 +41,47 @@ def to_data(tables: Tables) -> dict[str, Any]:
       or as stored, and `unseen`, the id of all others;
     - `numbers`: `name`, the fields of `Numeric`, `is_scaled`, whether the
       scaled number is encoded, and `knots`, the scaled numbers among which its
-      place is (none unless it is interpolated; `edges` are empty then);
-    - `hashed`: `name` and `size`, the number of buckets.
+      place is (none unless it is interpolated; `edges` are empty then); of a
+      part of a date, also `date`, the column, and `part`;
+    - `hashed`: `name` and `size`, the number of buckets;
+    - `dates`: `name`, `format`, `origin` and `flag` of `Date`, and
+      `is_required`, whether it may not be missing.
 
   Raises:
-    ValueError: there are columns of dates.
+    ValueError: `tables` are something else.
   """
   if not isinstance(tables, Tables):
     raise ValueError(
       'tables must be what lplmtl.tables.fit returns, found '
       f'{type(tables).__name__}'
     )
-  if tables.dates:
-    raise ValueError(
-      f'cannot export columns of dates, found {list(tables.dates)}: train with '
-      'numbers in their place, such as days since a date'
-    )
+  parts = {
+    f'{name}.{part}': {'date': name, 'part': part}
+    for name, date in tables.dates.items()
+    for part in date.parts
+  }
   return {
     'columns': list(tables.columns),
     'missing': list(tables.missing),
     'furthest': FURTHEST,
     'categories': [_category(tables, name) for name in tables.vocabularies],
-    'numbers': [_number(name, n) for name, n in tables.numerics.items()],
+    'numbers': [
+      {**_number(name, n), **parts.get(name, {})}
+      for name, n in tables.numerics.items()
+    ],
     'hashed': [{'name': k, 'size': n} for k, n in tables.hashed.items()],
+    'dates': [
+      {
+        'name': name,
+        'format': date.format,
+        'origin': date.origin,
+        'flag': date.flag,
+        'is_required': any(
+          tables.numerics[f'{name}.{part}'].fill is None for part in date.parts
+        ),
+      }
+      for name, date in tables.dates.items()
+    ],
   }
 
 

@@ -105,7 +105,7 @@ def write(
     The files.
 
   Raises:
-    ValueError: there are columns of dates.
+    ValueError: `tables` are something else.
     OSError: a file cannot be written.
   """
   contents = {f'{name}.stablehlo': content}

@@ -87,4 +87,5 @@ class PiecewiseLinear(nn.Module):
       'bmp,mpe->bme', fractions, pieces[np.minimum(rows, total - 1)]
     )
     trends = slopes[None] * (2 * u / counts[None].astype(np.float32) - 1)
-    return nn.relu(bias[None] + trends + bends).reshape(len(positions), -1)
+    x = nn.relu(bias[None] + trends + bends)
+    return x.reshape(positions.shape[0], -1)  # which may be symbolic
