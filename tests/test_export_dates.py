@@ -69,7 +69,7 @@ def test_numpy_reads_formats_times_and_missing_dates(form):
     f' {texts[0]} ',
     times[0],
     'NaT',
-    np.datetime64('NaT'),
+    np.datetime64('NaT', 'us'),
   ]
   given += [np.datetime64('2024-02-29T01:02:03.123456789'), None]
   found = reader.encode(rows.to_data(fitted), {'at': given})
