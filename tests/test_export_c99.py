@@ -101,7 +101,7 @@ def test_a_wrong_number_fails_the_self_test(tmp_path):
   start = text.index('expected[')
   place = text.index('{', start) + 1
   test.write_text(f'{text[:place]} 0.001f +{text[place:]}')
-  with pytest.raises(AssertionError, match='largest difference'):
+  with pytest.raises(AssertionError, match='expected at most 0: compile with'):
     check(tmp_path)
 
 

@@ -154,9 +154,8 @@ def test_bits_in_webassembly(tmp_path):
   text = (tmp_path / 'model_test.c').read_text()
   text = text.replace('#include <math.h>', '#define NAN __builtin_nanf("")')
   text = text.replace('#include <stdio.h>', '#define fabs __builtin_fabs')
-  text = re.sub(r'printf\(.*?\);', ';', text).replace(
-    'main(void)', 'test(void)'
-  )
+  text = re.sub(r'printf\(.*?\);', ';', text, flags=re.DOTALL)
+  text = text.replace('main(void)', 'test(void)')
   (tmp_path / 'model_test.c').write_text(text)
   flags = '--target=wasm32', '-nostdlib', '-O2', '-Wl,--no-entry'
   files = 'model.c', 'model_test.c', '-Wl,--export=test', '-o', 'test.wasm'

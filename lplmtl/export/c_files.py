@@ -169,6 +169,9 @@ int main(void) {{
 {chr(10).join(lines)}
   }}
   printf("{len(rows)} rows, largest difference %.1e\\n", largest);
-  return !(largest <= {tolerance});
+  if (largest <= {tolerance}) return 0;
+  printf("expected at most {tolerance}: compile with -std=c99 or "
+         "-ffp-contract=off, and without -ffast-math\\n");
+  return 1;
 }}
 """
