@@ -176,6 +176,7 @@ def said():
   return dict(zip(MISTAKES, found, strict=True))
 
 
+@pytest.mark.slow  # a process, and no matter of versions
 @pytest.mark.parametrize('arguments', MISTAKES)
 def test_mistakes(arguments, said):
   error, code = said[arguments]
