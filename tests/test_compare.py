@@ -282,11 +282,16 @@ def test_runs_and_comparisons_keep_apart(finished, tmp_path, capsys):
   assert 'holds a single run (results.json)' in capsys.readouterr().err
 
 
-def test_the_command_can_be_typed_again():
-  found = provenance.command_line(
-    ['/a/experiments/compare.py', '--row=sple top=x']
-  )
+def test_the_command_can_be_typed_again(monkeypatch):
+  command = ['/a/experiments/compare.py', '--row=sple top=x']
+  found = provenance.command_line(command)
   assert found == "python -m experiments.compare '--row=sple top=x'"
+  # As the console script marks the package, also one installed for editing.
+  monkeypatch.setattr(
+    sys.modules['experiments'], 'CALLER', 'lplmtl ', raising=False
+  )
+  found = provenance.command_line(command)
+  assert found == "lplmtl compare '--row=sple top=x'"
 
 
 def test_settings_that_compile_once_are_fitted_together():

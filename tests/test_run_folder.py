@@ -69,6 +69,22 @@ def test_a_run_inside_a_saved_model_is_refused(name, folder):
   assert test_folders.contents(folder) == before
 
 
+def test_folders_made_for_nothing_are_removed(tmp_path):
+  with pytest.raises(InputError, match='no'), lock.claim(tmp_path / 'a/b/c'):
+    raise InputError('no')
+  assert not list(tmp_path.iterdir())
+  (tmp_path / 'a').mkdir()
+  with lock.claim(tmp_path / 'a/b/c'):
+    (tmp_path / 'a/b/kept').write_text('by somebody else')
+  assert [p.name for p in (tmp_path / 'a/b').iterdir()] == ['kept']
+
+
+def test_what_holds_no_model_yet(tmp_path):
+  (tmp_path / 'cells').mkdir()
+  with pytest.raises(InputError, match='resumes a frontier'):
+    run_folder.model_of(tmp_path)
+
+
 def test_empty_files_and_folders_may_be_replaced(tmp_path):
   """An earlier release left empty files after a power cut."""
   for name in ('results.json', 'history.jsonl', 'curves.png'):

@@ -6,7 +6,7 @@ import pathlib
 import re
 import tempfile
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from experiments.launcher import run_folder
 from experiments.launcher.errors import InputError
@@ -51,7 +51,7 @@ class Claim:
 
 @contextlib.contextmanager
 def claim(folder: pathlib.Path) -> Iterator[Claim]:
-  """Locks a folder, within a `with` block; a new one is removed if left empty.
+  """Locks a folder, within a `with` block; new ones are removed if left empty.
 
   Raises:
     InputError: the folder cannot be written, or another run is using it.
@@ -61,11 +61,13 @@ def claim(folder: pathlib.Path) -> Iterator[Claim]:
     pytrees.check_outside(folder)
   except ValueError as error:
     raise InputError(f'--out_dir: {error}') from error
-  is_new = not os.path.lexists(folder)
+  new = [
+    path for path in (folder, *folder.parents) if not os.path.lexists(path)
+  ]
   try:
     lock = _open(folder)
   except OSError as error:
-    _remove_new(folder, is_new)
+    _remove_new(folder, new)
     raise InputError(
       f'cannot write to --out_dir={folder} ({error.strerror}): choose a folder '
       'that can be written'
@@ -80,21 +82,26 @@ def claim(folder: pathlib.Path) -> Iterator[Claim]:
       if not had_checkpoints:
         with contextlib.suppress(OSError):
           (folder / run_folder.CHECKPOINTS).rmdir()  # only if it is empty
-      _remove_new(folder, is_new)
+      _remove_new(folder, new)
     os.close(lock)
 
 
-def _remove_new(folder: pathlib.Path, is_new: bool) -> None:
-  """Removes a folder that was made for a run and in which nothing was written.
+def _remove_new(folder: pathlib.Path, new: Sequence[pathlib.Path]) -> None:
+  """Removes folders that were made for a run and in which nothing was written.
 
   The lock of any other folder stays: another process may have opened it, and
   would then lock a file that no longer has a name.
+
+  Args:
+    folder: of the run.
+    new: those that did not exist, it and its parents, from the lowest up.
   """
   with contextlib.suppress(OSError):
-    if is_new and os.listdir(folder) == [LOCK]:
+    if new and os.listdir(folder) == [LOCK]:
       (folder / LOCK).unlink()
-    if is_new:
-      folder.rmdir()  # only if it is empty
+  with contextlib.suppress(OSError):
+    for path in new:
+      path.rmdir()  # only if it is empty
 
 
 def _open(folder: pathlib.Path) -> int:

@@ -6,6 +6,7 @@ import pathlib
 import platform
 import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,11 +61,16 @@ def commit() -> str | None:
 
 
 def command_line(command: Sequence[str]) -> str:
-  """Returns what to type to repeat `command`, a program's `sys.argv`."""
+  """Returns what to type to repeat `command`, a program's `sys.argv`.
+
+  That is `lplmtl ...` if this process was started so, or if the commands are
+  installed: `python -m experiments...` works in a checkout only.
+  """
   program = pathlib.Path(command[0])
   start = command[0]
   if program.parent.name == 'experiments':
     is_installed = (program.parent.parent / '__init__.py').exists()
-    start = 'lplmtl ' if is_installed else 'python -m experiments.'
-    start += program.stem
+    usual = 'lplmtl ' if is_installed else 'python -m experiments.'
+    caller = getattr(sys.modules.get('experiments'), 'CALLER', '')
+    start = (caller or usual) + program.stem
   return ' '.join([start, *map(shlex.quote, command[1:])])

@@ -58,6 +58,12 @@ def model_of(folder: pathlib.Path) -> pathlib.Path:
       f'--model={folder} has models of several sizes: name one of them, such '
       f'as --model={several[-1]}'
     )
+  if (folder / CELLS).is_dir() and not (folder / MODEL).exists():
+    raise InputError(
+      f'--model={folder} is a comparison, a study or an unfinished frontier, '
+      'and holds no model: the same command as before resumes a frontier and '
+      'writes its models; census and tabular train single ones'
+    )
   started = (SCHEMA, CHECKPOINTS)
   is_started = any((folder / name).exists() for name in started)
   if is_started and not (folder / RESULTS).exists():
