@@ -82,9 +82,10 @@ def main(argv: list[str]) -> None:
     from experiments.datasets.tables import reader
     from experiments.exporting import writing
 
-    def read(missing: Sequence[str]) -> Mapping[str, Any]:
+    def read(missing: Sequence[str]) -> tuple[Mapping[str, Any], str]:
       config = options.Config(test_data=file)
-      return reader.values(reader.read(config, missing, 'test_data').columns)
+      table = reader.read(config, missing, 'test_data')
+      return reader.values(table.columns), table.facts['format']
 
     ready()
     file = flags.FLAGS.test_data

@@ -89,6 +89,44 @@ def test_models_of_arrays(name):
   _assert_same(found, _expected(model, params, x))
 
 
+def test_arrays_of_another_width_are_refused():
+  x, program, _ = logits_of_arrays()
+  data = numpy_form.to_data(program)
+  for found in (np.zeros((4, 6)), np.zeros((9, 1)), np.zeros(3)):
+    with pytest.raises(ValueError) as error:
+      reader.predict(data, found)
+    assert str(error.value) == f'expected [N, 3], found {found.shape}'
+  empty = reader.predict(data, x[:0])
+  assert {name: len(rows) for name, rows in empty.items()} == dict.fromkeys(
+    program.outputs, 0
+  )
+
+
+def test_no_rows():
+  """The arrays keep their shapes."""
+  texts = {'city': ROWS['city'], 'name': list('abcdef')}
+  rules = tables.Rules(max_vocabulary=4, num_buckets=8)
+  fitted = tables.fit(texts, {'age': ROWS['gain'][:2] * 3}, rules=rules)
+  encoding = rows.to_data(fitted)
+  columns = {name: [] for name in fitted.columns}
+  for name, array in reader.encode(encoding, columns).items():
+    assert array.shape == (0, *rows.features(fitted)[name].shape[1:]), name
+
+
+def test_files_that_are_no_models(tmp_path):
+  path = tmp_path / 'model.npz'
+  np.savez(path, a=np.zeros(2))
+  whole = path.read_bytes()
+  array = tmp_path / 'array.npy'
+  np.save(array, np.zeros(2))
+  for content in (b'', b'text', whole, whole[:60], array.read_bytes()):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match='expected a model that lplmtl.export'):
+      reader.load(path)
+  with pytest.raises(FileNotFoundError):
+    reader.load(tmp_path / 'none.npz')
+
+
 @functools.cache
 def logits_of_arrays():
   """Returns rows, the program from them to logits, and the logits of JAX."""
@@ -315,6 +353,14 @@ def test_rows_that_cannot_be_read(column, values, message):
   raw = {'city': ['Oslo'], 'age': [1.0], column: values}
   with pytest.raises(ValueError, match=message):
     reader.encode(rows.to_data(fitted), raw)
+
+
+def test_missing_columns_are_named():
+  encoding = rows.to_data(_tables())
+  structured = np.zeros(2, [('city', 'U4')])
+  for raw in ({'city': ['Oslo', 'Rome']}, structured):
+    with pytest.raises(ValueError, match=r"columns \['age', 'gain'\] are miss"):
+      reader.encode(encoding, raw)
 
 
 def test_rows_to_test_with_take_every_turn():

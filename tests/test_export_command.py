@@ -1,5 +1,6 @@
 """experiments.export: from a saved model to its forms, every mistake a line."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,7 +11,7 @@ import pytest
 
 import lplmtl
 from experiments import export
-from experiments.exporting import notes
+from experiments.exporting import notes, packable
 from lplmtl import checkpoint, compression
 from lplmtl.compression import packing, quantization
 from lplmtl.export import reader
@@ -42,6 +43,8 @@ def test_all_forms_and_a_report(tmp_path, capsys):
     assert not parts['writable']
     assert facts.get('stack', 64) >= 64  # gcc tells
   printed = capsys.readouterr().out
+  assert report['seed'] == {'index': 1, 'of': 2}
+  assert 'Seed 1 of 2, counted from 0 (--seed_index)' in printed
   if has_clang:
     size = report['forms']['web']['webassembly']
     assert 10_000 < size < written['index.html']
@@ -179,7 +182,7 @@ def test_a_missing_extra_is_one_line(
   assert len(error.splitlines()) == 1 and not target.exists()
 
 
-def test_a_packed_model(tmp_path):
+def test_a_packed_model(tmp_path, capsys):
   """A small network of 4 bits, as `compression.compress` saves it."""
   tables = golden.encoder_tables()
   encoder = lplmtl.TabularEncoder(tables.num_categories, embed_dim=2)
@@ -188,10 +191,12 @@ def test_a_packed_model(tmp_path):
   params = contracts.random_params(quantized, tables.encode(golden.ROWS))
   checkpoint.save(tmp_path / 'model', quantized, params, tables)
   frozen = quantization.freeze(quantized, params)
+  table = tmp_path / 'rows.csv'
+  table.write_text('age;colour;gain\n30;blue;1,5\n16;red;0,5\n40;;2,0\n')
   for hash_bits in (16, 8):
     arguments = f'--model={tmp_path}', f'--to={tmp_path}', '--format=packed'
     flag = f'--hash_bits={hash_bits}'
-    assert launch(export.main, *arguments, flag) == 0
+    assert launch(export.main, *arguments, flag, f'--test_data={table}') == 0
     source = (tmp_path / 'model.c').read_text()
     assert 'largest <= 0' in (tmp_path / 'model_test.c').read_text()
     report = json.loads((tmp_path / 'report.json').read_text())
@@ -203,6 +208,25 @@ def test_a_packed_model(tmp_path):
       stored = bytes(map(int, listed.replace(',', ' ').split()))
       assert stored == packed.sections[name].tobytes()
   assert list(report['forms']) == ['packed']
+  assert report['test_data']['rows_far_from_jax'] == {'packed': 0}
+  far = report['forms']['packed']['rows_far_from_jax']
+  printed = capsys.readouterr().out
+  counts = f'{far} of the 1,000 rows, and 0 of the 3 of {table}'
+  assert f'Packed, {counts}, differ by more than 0.0001' in printed
+  assert f'model_csv.c cannot read lines of {table} (semicolon-s' in printed
+  assert 'Seed' not in printed
+
+
+def test_what_cannot_be_packed_has_a_flag():
+  tables = lplmtl.tables.fit(
+    {}, {'age': [1.0, 2.0, 3.0, 4.0]}, num_bins=2, interpolate=True
+  )
+  tables = dataclasses.replace(tables, booleans=('abo',))
+  with pytest.raises(ValueError) as error:
+    packable.pack(None, {}, tables, 8)
+  message = str(error.value)
+  assert "booleans (['abo']) and interpolated numbers (['age'])" in message
+  assert message.endswith('Train with --nointerpolate and --categories=abo')
 
 
 @pytest.mark.parametrize(
@@ -215,6 +239,12 @@ def test_a_packed_model(tmp_path):
     ([MODEL, '--name=my model'], "such as 'my_model'; found 'my model'"),
     ([MODEL, '--name=../x', '--format=numpy'], '--name: the name of the files'),
     ([MODEL, '--format=numpy,packed'], 'trained with few bits'),
+    ([MODEL, '--format=packed'], 'make a small one with python -m experiments'),
+    ([MODEL, f'--to={golden.FOLDER / "format2"}'], 'is a saved model, which'),
+    (
+      [MODEL, f'--to={golden.FOLDER / "format2" / "x"}'],
+      'is a saved model, wh',
+    ),
     (['--model=/nowhere'], 'found none at /nowhere'),
     ([f'--model={__file__}'], 'is a file: name the folder of a run'),
     ([MODEL, '--to=/dev/null/x'], 'cannot write --to=/dev/null/x'),

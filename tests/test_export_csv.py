@@ -87,11 +87,16 @@ def _packed():
 def test_lines_of_packed_models(is_in_order, tmp_path):
   """With the bits of NumPy; quotes, commas, missing and further columns."""
   packed, columns = _packed()
-  names = ['x', *packed.tables.columns, 'y', 'z']
+  others = 'x', 'y */ \n', 'z'
+  names = [others[0], *packed.tables.columns, *others[1:]]
   if not is_in_order:
     names.reverse()
   c_packed.write(tmp_path, packed, columns)
   c_csv.write(tmp_path, packed.tables, names, is_packed=True)
+  header = ' '.join((tmp_path / 'model_csv.h').read_text().split())
+  for i, name in enumerate(names, 1):
+    shown = repr(name).replace('*/', '* /') + ' (skipped)' * (name in others)
+    assert re.search(rf' {i} {re.escape(shown)}[,.]', header)
   found = _run(tmp_path, _text(columns, names))
   expected = np.concatenate([*c_packed.predict(packed, columns).values()], 1)
   np.testing.assert_array_equal(np.float32(found)[:, 1:], expected)

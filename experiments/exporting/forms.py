@@ -18,7 +18,7 @@ import jax
 import jax.export
 import numpy as np
 
-from experiments.exporting import notes
+from experiments.exporting import notes, packable
 from lplmtl import export
 from lplmtl.compression import cost, packing
 from lplmtl.export import (
@@ -57,6 +57,7 @@ class Model(NamedTuple):
     tables: of its encoder.
     schema: of the table that it was trained on; None if there was none.
     frozen: what `quantization.freeze` returned for a Quantized model, or None.
+    num_seeds: of those that were trained.
   """
 
   model: Any
@@ -64,6 +65,7 @@ class Model(NamedTuple):
   tables: Tables
   schema: Schema | None
   frozen: Any
+  num_seeds: int = 1
 
   @property
   def scales(self) -> dict[str, tuple[float, float]]:
@@ -118,7 +120,7 @@ def prepare(
   if has_page:
     web_module.check_tools()
   if 'packed' in formats:
-    packed = _pack(found, hash_bits)
+    packed = packable.pack(found.model, found.frozen, found.tables, hash_bits)
     made['packed'] = _packed(found, packed)
     if has_page:
       made['web'] = _page(found, packed, made['packed'].predict)
@@ -145,8 +147,8 @@ def prepare(
 
 def compare(
   found: Model, made: Mapping[str, Form], sets: Sequence[Columns]
-) -> list[dict[str, float]]:
-  """Returns `{format: the largest difference to JAX}` over sets of raw rows.
+) -> list[dict[str, np.ndarray]]:
+  """Returns `{format: [N] differences to JAX}` for each set of raw rows.
 
   C and WebAssembly do what the NumPy code of their form does, which is what is
   compared.
@@ -162,7 +164,7 @@ def compare(
   every = zip(sets, _by_jax(found, sets), strict=True)
   return [
     {
-      name: _difference(form.predict(columns), expected, found.scales)
+      name: _differences(form.predict(columns), expected, found.scales)
       for name, form in made.items()
       if form.predict
     }
@@ -234,16 +236,6 @@ def _stablehlo(found: Model) -> Form:
   )
 
 
-def _pack(found: Model, hash_bits: int) -> packing.Packed:
-  if found.frozen is None:
-    raise ValueError(
-      'only a model that was trained with few bits can be packed, a '
-      'compression.Quantized such as compression.compress returns; found '
-      f'{type(found.model).__name__}'
-    )
-  return packing.pack(found.frozen, found.tables, hash_bits=hash_bits)
-
-
 def _packed(found: Model, packed: packing.Packed) -> Form:
   return Form(
     functools.partial(
@@ -290,20 +282,21 @@ def _by_jax(
     yield {name: values[start:end] for name, values in every.items()}
 
 
-def _difference(
+def _differences(
   predicted: Mapping[str, Any],
   by_jax: Mapping[str, Any],
   scales: Mapping[str, tuple[float, float]],
-) -> float:
-  """Returns the largest difference to JAX.
+) -> np.ndarray:
+  """Returns the largest difference to JAX of each row, `[N]`.
 
   It is relative for numbers above 1, or above the standard deviation of their
   labels, in units of which they were computed.
   """
-  largest = [0.0]
+  every = []
   for name, found in predicted.items():
     expected = np.asarray(by_jax[name]).reshape(found.shape)
     _, unit = scales.get(name, (0.0, 1.0))
     size = np.maximum(np.abs(expected), max(unit, 1.0))
-    largest.append((np.abs(found - expected) / size).max())
-  return float(np.max(largest))  # NaN if one is
+    far = np.abs(found - expected) / size
+    every.append(far.reshape(len(far), -1).max(axis=1))
+  return np.max(every, axis=0)  # NaN if one is

@@ -8,6 +8,11 @@ from experiments.exporting import forms
 from lplmtl.export import web_form
 
 DIFFERENCE = 'largest_difference_to_jax'
+FAR_ROWS = 'rows_far_from_jax'
+# Of a row with another bin or category; rounding alone stays below it.
+FAR = 1e-4
+# Formats of files whose lines C reads; it skips the header, and the mark there.
+_READABLE = {'comma-separated, utf-8', 'comma-separated, utf-8-sig'}
 _TITLES = {
   'numpy': 'NumPy',
   'c99': 'C99',
@@ -38,6 +43,12 @@ def _sizes(report: Mapping[str, Any], target: pathlib.Path) -> Iterator[str]:
       listed += f'; stack {facts["stack"]:,}'
     total = sum(sections.values())
     yield f'{total:>12,} bytes  by {compiler} -Os: {listed}'
+  seed = report['seed']
+  if seed['of'] > 1:
+    yield (
+      f'Seed {seed["index"]} of {seed["of"]}, counted from 0 (--seed_index); '
+      'predictions of lplmtl.tabular are the mean of all'
+    )
   if 'rounded_to_bits' in report:
     bits = report['rounded_to_bits']
     yield f'{bits:>12} bits  a weight, rounded after training (also for JAX)'
@@ -65,10 +76,21 @@ def _differences(report: Mapping[str, Any]) -> Iterator[str]:
   if given:
     rows = f'the {given["rows"]:,} rows of {given["file"]}'
     yield _difference(given[DIFFERENCE], rows)
+    reader = next((n for n in report['bytes'] if n.endswith('_csv.c')), None)
+    if reader and given['format'] not in _READABLE:
+      yield (
+        f'{reader} cannot read lines of {given["file"]} ({given["format"]}): '
+        'it needs UTF-8, commas between fields and decimal points'
+      )
   if 'packed' in found:
+    far = report['forms']['packed'][FAR_ROWS]
+    listed = f'{far:,} of the {forms.NUM_ROWS:,} rows'
+    if given:
+      far = given[FAR_ROWS]['packed']
+      listed += f', and {far:,} of the {given["rows"]:,} of {given["file"]},'
     yield (
-      'Packed, an unseen text may have the hash of a known one, and a number '
-      'in float32 another bin'
+      f'Packed, {listed} differ by more than {FAR}: an unseen text may have '
+      'the hash of a known one, and a number in float32 another bin'
     )
   if 'onnx' in found and found['onnx'] is None:
     yield (

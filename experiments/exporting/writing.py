@@ -4,16 +4,19 @@ import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from experiments.exporting import forms, sizes, texts, timing
 from experiments.launcher import files, run_folder
 from experiments.launcher.errors import InputError
 from lplmtl import checkpoint
 from lplmtl.compression import encoders, quantization
 from lplmtl.export import c_csv, c_files, web_module
+from lplmtl.storage import pytrees
 from lplmtl.tabular.schema import Schema
 
 REPORT = 'report.json'
-DIFFERENCE = texts.DIFFERENCE
+DIFFERENCE, FAR_ROWS = texts.DIFFERENCE, texts.FAR_ROWS
 
 
 class Rows(NamedTuple):
@@ -21,11 +24,12 @@ class Rows(NamedTuple):
 
   Attributes:
     file: where they are.
-    read: returns their columns; takes the texts that mean "missing".
+    read: returns their columns, and the format of the file, such as
+      'comma-separated, utf-8'; takes the texts that mean "missing".
   """
 
   file: str
-  read: Callable[[Sequence[str]], Mapping[Any, Any]]
+  read: Callable[[Sequence[str]], tuple[Mapping[Any, Any], str]]
 
 
 def export_model(
@@ -62,13 +66,17 @@ def export_model(
     c_files.check_name(name)
   except ValueError as error:
     raise InputError(f'--name: {error}') from error
+  try:
+    pytrees.check_outside(target)
+  except ValueError as error:
+    raise InputError(f'--to: {error}') from error
   found = read(source, seed, bits)
-  given = None if test_rows is None else _given(found, test_rows)
+  given, written_as = _given(found, test_rows) if test_rows else (None, '')
   try:
     made = forms.prepare(found, formats, hash_bits)
     report = _compared(found, made, given)
     if test_rows:
-      report['test_data']['file'] = test_rows.file
+      report['test_data'] |= {'file': test_rows.file, 'format': written_as}
     target.mkdir(parents=True, exist_ok=True)
     written = [p for one in made.values() for p in one.write(target, name=name)]
     if {'c99', 'packed'} & set(formats):
@@ -88,6 +96,7 @@ def export_model(
     raise InputError(
       f'cannot write --to={target} ({error.strerror or error})'
     ) from error
+  report['seed'] = {'index': seed, 'of': found.num_seeds}
   if bits:
     report['rounded_to_bits'] = bits
   report['bytes'] = {path.name: path.stat().st_size for path in written}
@@ -99,18 +108,20 @@ def export_model(
   return texts.of(report, target)
 
 
-def _given(found: forms.Model, test_rows: Rows) -> Mapping[Any, Any]:
-  """Returns the rows of a user.
+def _given(
+  found: forms.Model, test_rows: Rows
+) -> tuple[Mapping[Any, Any], str]:
+  """Returns the rows of a user, and the format of their file.
 
   Raises:
     InputError: the model cannot read them.
   """
-  columns = test_rows.read(found.tables.missing)
+  columns, written_as = test_rows.read(found.tables.missing)
   try:
     found.tables.encode(columns)
   except ValueError as error:
     raise InputError(f'--test_data={test_rows.file}: {error}') from error
-  return columns
+  return columns, written_as
 
 
 def _compared(
@@ -121,19 +132,32 @@ def _compared(
   """Returns facts about forms, and how far each is from JAX."""
   columns = forms.made_up_rows(found)
   sets = [columns] if given is None else [columns, given]
-  made_up, *others = forms.compare(found, made, sets)
-  report = {
+  made_up, *others = map(_summary, forms.compare(found, made, sets))
+  report: dict[str, Any] = {
     'columns': len(columns),
     'multiply_adds': forms.multiply_adds(found),
     'forms': {
-      name: {**form.facts, DIFFERENCE: made_up.get(name)}
+      name: {**form.facts, DIFFERENCE: made_up[DIFFERENCE].get(name)}
       for name, form in made.items()
     },
   }
+  if 'packed' in made:
+    report['forms']['packed'][FAR_ROWS] = made_up[FAR_ROWS]['packed']
   if given is not None:
     num_rows = len(next(iter(given.values())))
-    report['test_data'] = {'rows': num_rows, DIFFERENCE: others[0]}
+    report['test_data'] = {'rows': num_rows, **others[0]}
   return report
+
+
+def _summary(differences: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Returns the largest differences, and of packed models how many are far."""
+  found: dict[str, Any] = {
+    DIFFERENCE: {name: float(x.max()) for name, x in differences.items()}
+  }
+  if 'packed' in differences:
+    is_near = differences['packed'] <= texts.FAR
+    found[FAR_ROWS] = {'packed': int((~is_near).sum())}
+  return found
 
 
 def read(source: pathlib.Path, seed: int, bits: int = 0) -> forms.Model:
@@ -176,7 +200,8 @@ def read(source: pathlib.Path, seed: int, bits: int = 0) -> forms.Model:
       f'the model in {folder} was saved without tables, so that the shape of '
       'its features is not known: use lplmtl.export.trace'
     )
-  return forms.Model(model, params, tables, parsed, frozen)
+  count = max(num_seeds, 1)
+  return forms.Model(model, params, tables, parsed, frozen, count)
 
 
 def _quantized(

@@ -65,7 +65,10 @@ def write(
   ]
   sources = {
     f'{name}_csv.h': _HEADER.format(
-      name=name, upper=name.upper(), count=len(names)
+      name=name,
+      upper=name.upper(),
+      count=len(names),
+      columns=_columns(tables, names),
     ),
     f'{name}_csv.c': (
       f'#include "{name}_csv.h"\n\n{"".join(includes)}{used}{body}'
@@ -91,12 +94,24 @@ extern "C" {{
    many. */
 int {name}_read(char *line, {name}_row *row);
 
+{columns}
+
 #ifdef __cplusplus
 }}
 #endif
 
 #endif
 """
+
+
+def _columns(tables: Tables, names: Sequence[Any]) -> str:
+  """Returns a comment with the columns of a line, by number."""
+  skipped = set(names) - set(tables.columns)
+  listed = [
+    f'{i} {name!r}{" (skipped)" if name in skipped else ""}'
+    for i, name in enumerate(names, 1)
+  ]
+  return c_files.comment(f'The columns of a line: {", ".join(listed)}.')
 
 
 def _packed(name: str, tables: Tables, names: Sequence[Any]) -> str:

@@ -41,16 +41,21 @@ def used(helpers: Mapping[str, str], body: str) -> list[str]:
 
 def member(declaration: str, note: str) -> str:
   """Returns a member of a struct, with a comment beside it, or above it."""
-  note = note.replace('*/', '* /').replace('/*', '/ *')
+  note = _escaped(note)
   beside = f'  {declaration} /* {note} */'
   if len(beside) <= _WIDTH:
     return beside
-  return f'{_comment(note, "  ")}\n  {declaration}'
+  return f'{comment(note, "  ")}\n  {declaration}'
 
 
-def _comment(text: str, indent: str = '') -> str:
+def _escaped(text: str) -> str:
+  return text.replace('*/', '* /').replace('/*', '/ *')
+
+
+def comment(text: str, indent: str = '') -> str:
+  """Returns a comment that no text can end."""
   lines = textwrap.wrap(
-    f'/* {text} */',
+    f'/* {_escaped(text)} */',
     _WIDTH,
     initial_indent=indent,
     subsequent_indent=f'{indent}   ',
@@ -100,7 +105,7 @@ typedef struct {{
 {chr(10).join(row)}
 }} {name}_row;
 
-{_comment(meaning)}
+{comment(meaning)}
 typedef struct {{
 {chr(10).join(found)}
 }} {name}_prediction;

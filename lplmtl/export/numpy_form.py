@@ -36,7 +36,7 @@ def to_data(program: Program, tables: Tables | None = None) -> dict[str, Any]:
   }
   return {
     'encoding': None if tables is None else rows.to_data(tables),
-    'inputs': list(program.inputs),
+    'inputs': {key: x.shape[1:] for key, x in program.inputs.items()},
     'ops': [
       [node.kind, [places[id(x)] for x in node.operands], dict(node.options)]
       for node in operations

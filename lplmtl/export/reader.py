@@ -25,10 +25,17 @@ _TIME = re.compile(
 
 
 def load(path: Any) -> Model:
-  """Returns the model in a file."""
-  with np.load(path) as file:
-    model = json.loads(file['model'].tobytes())
-    numbers = {dtype: file[dtype] for dtype in file.files if dtype != 'model'}
+  """Returns the model in a file; raises ValueError if it holds none."""
+  try:
+    with open(path, 'rb') as opened, np.load(opened) as file:
+      model = json.loads(file['model'].tobytes())
+      numbers = {dtype: file[dtype] for dtype in file.files if dtype != 'model'}
+  except OSError:
+    raise
+  except Exception as error:  # zipfile and zlib have their own
+    raise ValueError(
+      f'{path}: expected a model that lplmtl.export wrote, such as model.npz'
+    ) from error
   constants = []
   for dtype, shape in model['constants']:  # one after the other in their array
     size = math.prod(shape)
@@ -59,7 +66,14 @@ def run(
   if not isinstance(features, dict):
     features = {'': features}
   # A program describes one row. Here, its values have an axis of rows in front.
-  values = [np.asarray(features[name])[:, None] for name in model['inputs']]
+  values = []
+  for name, shape in model['inputs'].items():
+    x = np.asarray(features[name])
+    if not x.ndim or [*x.shape[1:]] != [*shape]:
+      expected = ', '.join(['N', *map(str, shape)])
+      of = f'{name!r}: ' if name else ''
+      raise ValueError(f'{of}expected [{expected}], found {x.shape}')
+    values.append(x[:, None])
   values += model['constants']
   with np.errstate(all='ignore'):
     for kind, operands, options in model['ops']:
@@ -97,7 +111,8 @@ def _slice(x: Any, axis: int, start: int, stop: int, step: int) -> Any:
 def _matmul(x: Any, y: Any) -> Any:
   if y.ndim > 2:
     return x @ y
-  return (x.reshape(-1, len(y)) @ y).reshape(*x.shape[:-1], -1)  # one product
+  product = x.reshape(-1, len(y)) @ y  # one, of all rows
+  return product.reshape(*x.shape[:-1], *y.shape[1:])
 
 
 def _reduction(reduce: Any) -> Any:
@@ -133,6 +148,9 @@ OPS: dict[str, Any] = {
 
 def encode(encoding: Any, columns: Any) -> dict[str, np.ndarray]:
   """Returns the arrays that a program reads, for raw columns."""
+  absent = [name for name in encoding['columns'] if not _has(columns, name)]
+  if absent:
+    raise ValueError(f'columns {absent} are missing')
   counts = {len(columns[name]) for name in encoding['columns']}
   if len(counts) != 1:
     raise ValueError(f'columns must have as many rows each, found {counts}')
@@ -176,8 +194,8 @@ def encode(encoding: Any, columns: Any) -> dict[str, np.ndarray]:
   numeric += flags + positions
   n = counts.pop()
   features = {
-    'categories': np.array(categories, np.int32).reshape(-1, n).T,
-    'numeric': np.array(numeric, np.float32).reshape(-1, n).T,
+    'categories': np.array(categories, np.int32).reshape(len(categories), n).T,
+    'numeric': np.array(numeric, np.float32).reshape(len(numeric), n).T,
   }
   hashed = [
     [
@@ -187,8 +205,18 @@ def encode(encoding: Any, columns: Any) -> dict[str, np.ndarray]:
     for column in encoding['hashed']
   ]
   if hashed:
-    features['hashed'] = np.array(hashed, np.int32).swapaxes(0, 1)
+    shape = len(hashed), n, 2
+    features['hashed'] = np.array(hashed, np.int32).reshape(shape)
+    features['hashed'] = features['hashed'].swapaxes(0, 1)
   return features
+
+
+def _has(columns: Any, name: Any) -> bool:
+  try:
+    columns[name]
+  except (KeyError, ValueError):  # the latter of a structured array
+    return False
+  return True
 
 
 def canonical(text: str) -> str:
