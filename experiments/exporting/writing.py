@@ -62,14 +62,7 @@ def export_model(
     InputError: the model cannot be read or exported, the rows not read, or the
       folder not written.
   """
-  try:
-    c_files.check_name(name)
-  except ValueError as error:
-    raise InputError(f'--name: {error}') from error
-  try:
-    pytrees.check_outside(target)
-  except ValueError as error:
-    raise InputError(f'--to: {error}') from error
+  _check(name, target)
   found = read(source, seed, bits)
   given, written_as = _given(found, test_rows) if test_rows else (None, '')
   try:
@@ -106,6 +99,17 @@ def export_model(
     report['seconds_per_row'] = timing.seconds_per_row(target, name)
   files.write_json(target / REPORT, report)
   return texts.of(report, target)
+
+
+def _check(name: str, target: pathlib.Path) -> None:
+  try:
+    c_files.check_name(name)
+  except ValueError as error:
+    raise InputError(f'--name: {error}') from error
+  try:
+    pytrees.check_outside(target)
+  except ValueError as error:
+    raise InputError(f'--to: {error}') from error
 
 
 def _given(
