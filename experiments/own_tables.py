@@ -29,10 +29,8 @@ def main(argv: list[str]) -> None:
   with frame.command('interrupted: nothing is kept') as ready:
     options.refuse_arguments(argv)
     # JAX and pandas take seconds to import: not for --help.
-    from experiments.comparison import estimator
     from experiments.datasets import packaged
 
-    ready()
     names = flags.FLAGS.tables or list(packaged.TABLES)
     unknown = [name for name in names if name not in packaged.TABLES]
     if unknown:
@@ -40,6 +38,10 @@ def main(argv: list[str]) -> None:
         f'--tables: there is no {unknown[0]!r}; expected some of '
         f'{", ".join(packaged.TABLES)}'
       )
+    # Likewise, and not for a mistake.
+    from experiments.comparison import estimator
+
+    ready()
     results = []
     for name in names:
       result = estimator.compare(name, *packaged.TABLES[name]())

@@ -142,5 +142,5 @@ def unseen_hash(tables: Tables, hash_bits: int) -> dict[Any, str]:
     bits = 8 * known.hashes.itemsize
     own = text_hashes.seeded(hashes, known.seed, bits)
     is_new = ~np.isin(own, known.hashes)
-    found[name] = _OTHERS[int(is_new.argmax())]
+    found[name] = _OTHERS[int(np.argmax(is_new))]
   return found
