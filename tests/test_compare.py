@@ -40,6 +40,7 @@ FLAG_FILES = sorted((ROOT / 'experiments' / 'flags').glob('compare*.flags'))
 TINY = (
   '--dataset=sample', '--num_rows=1500', '--epochs=1', '--num_bins=4',
   '--compilation_cache=none', '--num_seeds=3', '--tuning_seeds=2',
+  '--optimizer=sgd', '--tower_widths=',
   '--row=shared_bottom', '--row=single_task bottom_widths=8',
   '--setting=dropout=0.0 bottom_widths=16', '--setting=dropout=0.2 bottom_widths=16',
   '--baseline=shared_bottom', '--single=single_task  bottom_widths=8',

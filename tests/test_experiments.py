@@ -42,7 +42,7 @@ from tests import launching, stress_resume
 ROOT = pathlib.Path(__file__).parent.parent
 FLAG_FILES = sorted((ROOT / 'experiments' / 'flags').glob('census*.flags'))
 TINY = (
-  '--dataset=sample', '--num_rows=2000', '--epochs=2', '--expert_widths=8,8',
+  '--dataset=sample', '--num_rows=2000', '--epochs=2', '--expert_widths=8',
   '--tower_widths=4', '--num_bins=8',
 )  # fmt: skip
 # The fastest to compile; `!` removes a flag of TINY.

@@ -41,7 +41,7 @@ TINY = (
   '--dataset=sample', '--num_rows=1500', '--epochs=12', '--num_bins=4',
   '--learning_rate=0.02', '--num_crosses=0',
   '--compilation_cache=none', '--num_seeds=3', '--bottom_widths=8',
-  '--tower_widths=4', '--dense=shared_bottom', '--dense=single_task',
+  '--tower_widths=', '--dense=shared_bottom', '--dense=single_task',
   '--budgets=600,900,1800', '--families=net',
 )  # fmt: skip
 POINTS = families.points

@@ -85,9 +85,11 @@ def test_energy_is_the_share_of_squared_singular_values():
 
 
 @pytest.mark.slow
-def test_trains_saves_and_shares_like_the_model_inside(params, tmp_path):
+def test_trains_saves_and_shares_like_the_model_inside(tmp_path):
+  model = contracts.architectures(encoder=contracts.encoder())['cgc']
   x, rows = contracts.features(), contracts.batch(32)
-  small = compression.LowRank(MODEL, low_rank.ranks(params, 2))
+  params = contracts.random_params(model, x)
+  small = compression.LowRank(model, low_rank.ranks(params, 2))
   result = lplmtl.fit(
     jax.random.key(0), small, optax.sgd(0.05), balancing.equal(), rows,
     batch_size=16, num_epochs=3,
@@ -103,7 +105,7 @@ def test_trains_saves_and_shares_like_the_model_inside(params, tmp_path):
   contracts.assert_trees_equal(loaded_params, result.params)
 
   shared = gradients.shared_leaves(small, result.params)
-  plain = leaves.names(gradients.shared_leaves(MODEL, params))
+  plain = leaves.names(gradients.shared_leaves(model, params))
   for name, is_shared in leaves.names(shared).items():
     whole = name.removesuffix('/down').removesuffix('/up')
     assert is_shared == plain[whole]

@@ -11,7 +11,7 @@ from lplmtl import balancing, checkpoint, compression
 from lplmtl.compression import leaves, magnitude, sparsity
 from tests import contracts
 
-MODEL = contracts.architectures(encoder=contracts.encoder())['mmoe']
+MODEL = contracts.architectures(encoder=contracts.encoder())['shared_bottom']
 ROWS = contracts.batch(rows=32)
 
 

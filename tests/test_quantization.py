@@ -78,7 +78,7 @@ def _with_scale(x, fraction, most, scheme):
 
 @pytest.mark.parametrize('scheme', SCHEMES, ids=lambda s: f'{s.bits}bits')
 def test_rounding_is_what_the_docstrings_say(scheme):
-  model = Quantized(MODELS['ple'], scheme)
+  model = Quantized(MODELS['cgc'], scheme)
   params = _params(model.model)
   frozen = quantization.freeze(model, params)
   thawed = leaves.names(quantization.thaw(frozen))
@@ -151,7 +151,7 @@ def test_seeds_share_their_program(num_compiled):
 
 @pytest.mark.slow
 def test_integers_stay_within_their_bits():
-  model = Quantized(MODELS['ple'], SCHEMES[1])
+  model = Quantized(MODELS['cgc'], SCHEMES[1])
   frozen = quantization.freeze(model, _params(model.model))
   codes = {n: x for n, x in leaves.names(frozen).items() if hasattr(x, 'codes')}
   assert len(codes) == len(leaves.names(frozen))
@@ -184,7 +184,7 @@ def test_gradients_pass_straight_through():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['shared_bottom', 'sple_concat'])
+@pytest.mark.parametrize('name', ['shared_bottom', 'cgc'])
 def test_trains_saves_and_scores_like_any_model(name, tmp_path):
   model, rows = Quantized(MODELS[name], Scheme()), contracts.batch(40)
   result = lplmtl.fit(

@@ -22,8 +22,8 @@ from lplmtl.training import (
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
-MODEL = lplmtl.MMoE(
-  TASKS, expert=lplmtl.MLP((8,)), num_experts=2, tower=lplmtl.MLP((4,))
+MODEL = lplmtl.SharedBottom(
+  TASKS, bottom=lplmtl.MLP((8,)), tower=lplmtl.MLP(())
 )
 OPTIMIZER = optax.adam(1e-2)
 BALANCER = balancing.uncertainty()
@@ -106,9 +106,12 @@ def test_golden_step():
 
   If it is meant, update them and say so in CHANGELOG.md.
   """
-  step = jax.jit(lplmtl.make_train_step(MODEL, TASKS, OPTIMIZER, BALANCER))
+  model = lplmtl.MMoE(
+    TASKS, expert=lplmtl.MLP((8,)), num_experts=2, tower=lplmtl.MLP((4,))
+  )
+  step = jax.jit(lplmtl.make_train_step(model, TASKS, OPTIMIZER, BALANCER))
   batch = jax.tree.map(lambda x: jnp.asarray(x[:BATCH]), _data())
-  params = contracts.random_params(MODEL, batch.features)
+  params = contracts.random_params(model, batch.features)
   state = steps.TrainState(
     jnp.int32(0),
     params,
@@ -222,11 +225,8 @@ def test_a_population_equals_its_members():
   def parts(h):
     widths = {'widths': (8,), 'dropout_rate': h['dropout']}
     return (
-      lplmtl.MMoE(
-        TASKS,
-        expert=lplmtl.MLP(**widths),
-        num_experts=2,
-        tower=lplmtl.MLP((4,), dropout_rate=h['dropout']),
+      lplmtl.SharedBottom(
+        TASKS, bottom=lplmtl.MLP(**widths), tower=lplmtl.MLP(())
       ),
       optax.adamw(h['rate'], weight_decay=h['decay']),
       balancing.uncertainty(h['weight_rate']),
@@ -277,14 +277,14 @@ def test_fit_learns_and_reports(three_seeds):
   assert three_seeds.seconds['compile'] > 0 and three_seeds.seconds['train'] > 0
   # The seeds differ in their initial parameters and in their shuffling.
   kernel = three_seeds.params['tower_zebra']['head']['kernel']
-  assert kernel.shape == (3, 4, 1)
+  assert kernel.shape == (3, 8, 1)
   assert not np.allclose(kernel[0], kernel[1])
 
 
 @pytest.mark.slow
 def test_fit_with_one_key_has_no_seed_axis(three_seeds):
   one = _fit(jax.random.key(1))
-  assert one.params['tower_zebra']['head']['kernel'].shape == (4, 1)
+  assert one.params['tower_zebra']['head']['kernel'].shape == (8, 1)
   assert one.best_epoch.shape == ()
   contracts.assert_trees_close(
     one.params,
@@ -386,12 +386,12 @@ def test_one_compilation_a_program():
   """No recompilation from epoch to epoch."""
   traces = []
 
-  class Counted(lplmtl.MMoE):
+  class Counted(lplmtl.SharedBottom):
     def __call__(self, features, *, train=False):
       traces.append(train)
       return super().__call__(features, train=train)
 
-  fields = {'expert': MODEL.expert, 'num_experts': 2, 'tower': MODEL.tower}
+  fields = {'bottom': MODEL.bottom, 'tower': MODEL.tower}
   _fit(model=Counted(TASKS, **fields), num_epochs=4)
   assert traces.count(True) == 1
   # Initialisation and evaluation.
