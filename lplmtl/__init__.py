@@ -9,8 +9,8 @@
 Tasks: `tasks` has the common kinds, `losses` and `metrics` the functions for
   your own `Task`.
 Models: the architectures, from `SingleTask` to `SPLE`; their building blocks
-  `MLP`, `Experts`, `TabularEncoder` and `CrossNetwork`; `tables` encodes raw
-  columns.
+  `MLP`, `Experts`, `TabularEncoder`, `ImageEncoder` and `CrossNetwork`;
+  `tables` encodes raw columns.
 Loss and gradient balancing: `balancing`.
 Training: `fit`; for your own loop `make_train_step`, `make_eval_step`,
   `task_gradients` and `shared_leaves`.
@@ -82,6 +82,7 @@ if _typing.TYPE_CHECKING:  # what __getattr__ below imports when it is used
   from lplmtl.layers.encoder import TabularEncoder as TabularEncoder
   from lplmtl.layers.experts import MLP as MLP
   from lplmtl.layers.experts import Experts as Experts
+  from lplmtl.layers.images import ImageEncoder as ImageEncoder
   from lplmtl.training.evaluation import make_eval_step as make_eval_step
   from lplmtl.training.evaluation import make_predictor as make_predictor
   from lplmtl.training.evaluation import predict as predict
@@ -110,6 +111,7 @@ _NAMES = {
   ),
   'layers.encoder': 'CrossNetwork TabularEncoder',
   'layers.experts': 'MLP Experts',
+  'layers.images': 'ImageEncoder',
   'training.evaluation': 'make_eval_step make_predictor predict',
   'training.fit': 'fit',
   'training.gradients': 'shared_leaves task_gradients',

@@ -22,7 +22,7 @@ import numpy as np
 # transformations (`nn.remat`, `nn.jit`), base classes and helpers are left out:
 # they are code about modules, not values of their fields.
 NAMES = {
-  'lplmtl': 'Task MLP Experts TabularEncoder CrossNetwork'.split(),
+  'lplmtl': 'Task MLP Experts TabularEncoder ImageEncoder CrossNetwork'.split(),
   'lplmtl.compression': (
     'Distilled HardMetric LowRank Quantized Scheme SoftClasses SoftDecisions '
     'SoftNumber'

@@ -329,8 +329,8 @@ def test_nothing_is_waited_for_for_ever(current):
   is_over = threading.Event()
   slow = types.SimpleNamespace(
     needed=frozenset('a'), known=frozenset('a'), version='',
-    tables=types.SimpleNamespace(columns=('a',)),
-    predict=lambda columns: is_over.wait(60) and {'y': np.zeros(1)},
+    tables=types.SimpleNamespace(columns=('a',), encode=dict),
+    predict_encoded=lambda features: is_over.wait(60) and {'y': np.zeros(1)},
   )  # fmt: skip
   stalled = types.SimpleNamespace(served=slow)
   with _served(stalled, limits) as address:
@@ -346,6 +346,23 @@ def test_nothing_is_waited_for_for_ever(current):
     is_over.set()
     assert status == 503 and headers['Retry-After'] == '1'
     assert 'no predictions within 0.1 s' in reply['error']
+
+
+def test_a_failure_of_the_model_ends_one_request(current, capsys):
+  def fail(features):
+    raise RuntimeError('out of order')
+
+  served = types.SimpleNamespace(
+    needed=current.served.needed, known=current.served.known,
+    tables=current.served.tables, predict_encoded=fail, version='',
+  )  # fmt: skip
+  broken = types.SimpleNamespace(served=served)
+  with _served(broken, LIMITS) as address:
+    status, _, reply = _ask(address, '/predict', _body(ROWS[:1]))
+    assert status == 500 and 'its log says where' in reply['error']
+    broken.served = current.served
+    assert _ask(address, '/predict', _body(ROWS[:1]))[0] == 200
+  assert 'out of order' in capsys.readouterr().err  # with its traceback
 
 
 def _await(condition):
@@ -396,7 +413,8 @@ def test_a_changed_model_is_read_again(tmp_path, capsys):
     _await(lambda: not health()['problem'])
     assert ask()['predictions'] == old['predictions']
   lines = capsys.readouterr().err.splitlines()
-  assert [line.split()[2] for line in lines] == ['version', 'kept', 'version']
+  assert [line.split()[2] for line in lines] == ['version'] * 3
+  assert [line.split()[4] for line in lines] == ['serves', 'stays,', 'serves']
 
 
 def test_a_model_that_is_replaced_meanwhile_is_refused(current, monkeypatch):

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from absl import flags
 from scipy import stats
+from sklearn import datasets
 from sklearn import metrics as oracle
 
+import lplmtl
 from experiments import compare, study
 from experiments.comparison import networks
 from experiments.launcher.errors import InputError
@@ -157,6 +159,36 @@ def test_draws_are_alike_only_if_their_seeds_are():
   assert one.optimum['task_1'] > 0.9
 
 
+def test_overlaid_digits():
+  """The corners that one digit covers are those of a digit of its class."""
+  asked = 'digits offset=8 rows=40 validation_rows=20 test_rows=30'
+  data, again = (problems.parse(asked, '').draw(1) for _ in range(2))
+  source = datasets.load_digits()
+  corners = {  # of an enlarged digit: the 8 pixels that nothing can cover
+    'left': source.images[:, :4, :4].repeat(2, 1).repeat(2, 2),
+    'right': source.images[:, 4:, 4:].repeat(2, 1).repeat(2, 2),
+  }
+  scalers = list(data.tables.numerics.values())
+  mean, std = (
+    np.array([getattr(s, f) for s in scalers]) for f in ('mean', 'std')
+  )
+  for split in ('train', 'validation', 'test'):
+    batch = getattr(data, split)
+    images = (batch.features['numeric'] * std + mean).reshape(-1, 24, 24) * 16
+    shown = {'left': images[:, :8, :8], 'right': images[:, 16:, 16:]}
+    assert (batch.labels['left'] != batch.labels['right']).all()
+    for name, parts in shown.items():
+      for part, label in zip(parts, batch.labels[name], strict=True):
+        alike = np.abs(corners[name] - part).max(axis=(1, 2)) < 1e-3
+        assert label in source.target[alike]
+  np.testing.assert_array_equal(
+    data.train.features['numeric'], again.train.features['numeric']
+  )
+  encoder = data.make_encoder()
+  assert isinstance(encoder, lplmtl.ImageEncoder)
+  assert data.optimum == {'left': 1.0, 'right': 1.0}
+
+
 @pytest.mark.parametrize(
   ('text', 'value', 'field', 'expected'),
   [
@@ -189,6 +221,11 @@ def test_the_factor_takes_its_place(text, value, field, expected):
     ('correlation=@ labels=20000', 'labels from 1 to rows=10000'),
     ('correlation=2@', 'cosines of 20'),
     ('tasks=@', '<= num_features, found 1, 0 and 100'),
+    ('digits correlation=@', 'one of offset, channels, rows'),
+    ('digits offset=@9', 'an offset from 0 to 8, found 9'),
+    ('digits channels=@', 'channels must be at least 1'),
+    ('digits offset=1@ rows=0', '1 to 10,000,000 rows'),
+    ('', 'nothing varies'),
   ],
 )
 def test_problems_that_cannot_be(text, message):

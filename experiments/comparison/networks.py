@@ -188,8 +188,7 @@ def parameters_of(
   config: Config, data: Data, arrays: Mapping[str, np.ndarray]
 ) -> tuple[nn.Module, PyTree]:
   """Returns the model, and the parameters `[S, ...]` that `train` has kept."""
-  num_rows = data.facts['rows']['train']
-  model = build.make_parts(config, data.tasks, data.tables, num_rows).model
+  model = _parts(config, data).model
   shapes = jax.eval_shape(model.init, jax.random.key(0), one_row(data))
   params = leaves.map_named(
     lambda name, _: arrays[_PARAMETER + name], shapes['params']
@@ -231,11 +230,10 @@ def fit(
 ) -> tuple[training.FitResult, nn.Module]:
   """Trains one population; also returns the first setting's model."""
   base = configs[0]
-  num_rows = data.facts['rows']['train']
 
   def parts(numbers: Mapping[str, Any]) -> build.Parts:
     config = dataclasses.replace(base, **numbers)
-    return build.make_parts(config, data.tasks, data.tables, num_rows)
+    return _parts(config, data)
 
   hyperparams = {
     name: np.repeat(
@@ -272,8 +270,18 @@ def check(config: Config, data: Data) -> None:
   """Refuses sizes that do not fit, before anything is trained."""
   num_rows = data.facts['rows']['train']
   build.check_batch_size(config, num_rows)
-  parts = build.make_parts(config, data.tasks, data.tables, num_rows)
+  parts = _parts(config, data)
   build.check_model(config, parts.model, one_row(data))
+
+
+def _parts(config: Config, data: Data) -> build.Parts:
+  parts = build.make_parts(
+    config, data.tasks, data.tables, data.facts['rows']['train']
+  )
+  if data.make_encoder is None:
+    return parts
+  model = build.make_model(config, data.tasks, data.make_encoder())
+  return parts._replace(model=model)
 
 
 def one_row(data: Data) -> Any:

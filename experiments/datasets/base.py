@@ -46,6 +46,8 @@ class Data(NamedTuple):
     optimum: that of Source.
     extra: JSON data to save with a model, beside configuration and facts; a
       table's `schema`, which says what its columns are.
+    make_encoder: builds the encoder, in place of that of a Config and `tables`;
+      None for the latter.
     predict: predicts the test rows as a user of the model would, by `(model,
       params) -> Predictions`; None if a run writes no predictions.
   """
@@ -58,6 +60,7 @@ class Data(NamedTuple):
   facts: dict[str, Any]
   optimum: dict[str, float]
   extra: Mapping[str, Any] = MappingProxyType({})
+  make_encoder: Callable[[], nn.Module] | None = None
   predict: Callable[[nn.Module, PyTree], Predictions] | None = None
 
 

@@ -94,13 +94,13 @@ def predict_all(served: Served, parts: Sequence[Sequence[Row]]) -> list[Answer]:
   """
   rows = [row for part in parts for row in part]
   try:
-    found = served.predict(requests.columns_of(served, rows))
+    features = served.tables.encode(requests.columns_of(served, rows))
   except ValueError as error:
     if len(parts) == 1:
       return [requests.explain(error, rows)]
     # Whose fault it is: the others get their predictions.
     return [predict_all(served, [part])[0] for part in parts]
-  made = models.to_rows(found)
+  made = models.to_rows(served.predict_encoded(features))
   ends = np.cumsum([len(part) for part in parts]).tolist()
   return [made[n - len(p) : n] for p, n in zip(parts, ends, strict=True)]
 

@@ -111,7 +111,10 @@ class Served:
     Raises:
       ValueError: as for `Tables.encode`.
     """
-    features = self.tables.encode(columns)
+    return self.predict_encoded(self.tables.encode(columns))
+
+  def predict_encoded(self, features: Mapping[str, np.ndarray]) -> Predictions:
+    """Predicts what `Tables.encode` returned; see `predict`."""
     count = len(features['numeric'])
     padding = max(-count % BATCH, BATCH * (not count))
     padded = {k: _padded(x, padding) for k, x in features.items()}

@@ -48,10 +48,11 @@ class Current:
     except Exception as error:  # a file that is bad in any way ends no service
       self.problem = ' '.join(str(error).split()) or type(error).__name__
       old = self.served.version
-      _log(f'kept version {old}, as the new one is no use: {self.problem}')
+      _log(f'version {old} stays, as its successor is no use: {self.problem}')
       return
     old, self.served, self.problem = self.served.version, served, ''
-    _log(f'version {served.version} serves in place of {old}')
+    if served.version != old:
+      _log(f'version {served.version} serves in place of {old}')
 
 
 def stamp(folder: pathlib.Path) -> Stamp:
@@ -69,4 +70,6 @@ def stamp(folder: pathlib.Path) -> Stamp:
 
 
 def _log(text: str) -> None:
-  print(f'{time.strftime("%F %T")} {text}', file=sys.stderr, flush=True)
+  print(
+    f'{time.strftime("%Y-%m-%d %H:%M:%S")} {text}', file=sys.stderr, flush=True
+  )

@@ -37,6 +37,11 @@ def run(
   """
   with bind(host, port) as listener:
     current = Current(run_folder.model_of(model))
+    server = make(app.make(current, limits, reload_every), limits)
+    # uvicorn has handlers of its own, but when it has finished, it sends itself
+    # the signal once more.
+    for number in (signal.SIGTERM, signal.SIGINT):
+      signal.signal(number, lambda *_: setattr(server, 'should_exit', True))
     # Now, so that no client is refused that reads the line below.
     listener.listen(_WAITING)
     kinds = current.served.kinds.items()
@@ -46,10 +51,7 @@ def run(
       'or SIGTERM stops',
       flush=True,
     )
-    # uvicorn finishes, and then sends itself the signal that has stopped it.
-    for number in (signal.SIGTERM, signal.SIGINT):
-      signal.signal(number, lambda *_: None)
-    make(app.make(current, limits, reload_every), limits).run([listener])
+    server.run([listener])
 
 
 def bind(host: str, port: int) -> socket.socket:

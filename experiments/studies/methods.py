@@ -93,7 +93,7 @@ class Method:
 
   def _inputs(self, group: Mapping[str, Config]) -> dict[str, Any]:
     return {
-      'problem': dataclasses.asdict(self.setup),
+      'problem': _identity(self.setup),
       'settings': {name: config.identity() for name, config in group.items()},
       'draws': next(iter(group.values())).num_seeds,
     }
@@ -152,6 +152,11 @@ class Method:
       **scoring.costs(model, fitted.params, networks.one_row(data)),
     }
     return Fitted(facts, {})
+
+
+def _identity(setup: Setup) -> dict[str, Any]:
+  fields: Any = setup  # every kind is a dataclass
+  return {'kind': type(setup).__name__, **dataclasses.asdict(fields)}
 
 
 def _score(model: nn.Module, params: Any, data: Data) -> dict[str, float]:

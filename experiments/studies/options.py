@@ -14,11 +14,13 @@ def define_flags() -> None:
   """Defines the flags."""
   flags.DEFINE_string(
     'problem', f'correlation={FACTOR}',
-    'Study: the generated problem, as field=value separated by spaces; '
+    'Study: the problem, as field=value separated by spaces; '
     f'{FACTOR} stands for one of --values. Fields: tasks, correlation, '
     'clusters, features (of lplmtl.data.related); kind, sines, noise, scale, '
     'labels (one value, or one per task, separated by commas; labels=0 keeps '
-    'all); rows, validation_rows, test_rows.',
+    'all); rows, validation_rows, test_rows. If the first word is digits, '
+    'pairs of overlaid digits: offset, channels, rows, validation_rows, '
+    'test_rows.',
   )  # fmt: skip
   flags.DEFINE_list(
     'values', ['0', '0.5', '0.9', '1'], 'Study: the values of the factor.'

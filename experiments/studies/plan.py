@@ -40,7 +40,7 @@ class Plan:
 
   def __post_init__(self) -> None:
     for value, setup in self.setups.items():
-      known = [f'task_{k + 1}' for k in range(setup.tasks)]
+      known = setup.task_names
       unknown = [name for name in self.regret_of if name not in known]
       if unknown:
         raise InputError(

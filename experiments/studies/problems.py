@@ -3,23 +3,45 @@
 import dataclasses
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from experiments.datasets.base import Data
 from experiments.launcher.errors import InputError
+from experiments.studies import digits
+from experiments.studies.digits import Digits
 from experiments.studies.options import FACTOR
 from lplmtl import data as generated
 from lplmtl import tables
 from lplmtl.types import Batch
 
-_MOST_ROWS = 10_000_000
+_DIGITS = 'digits'
+
+
+class Setup(Protocol):
+  """A problem at one value of the factor."""
+
+  @property
+  def rows(self) -> int:
+    """Rows to train on."""
+
+  @property
+  def task_names(self) -> list[str]:
+    """Names of the tasks, in their order."""
+
+  def draw(self, seed: int, num_bins: int = 0) -> Data:
+    """Draws a problem and its rows; another seed draws others.
+
+    Args:
+      seed: of all.
+      num_bins: of each feature.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
-class Setup:
-  """A problem; see `lplmtl.data.related`.
+class Related:
+  """Tasks of a given relatedness; see `lplmtl.data.related`.
 
   A tuple has one value, or one for each task.
 
@@ -53,12 +75,7 @@ class Setup:
   test_rows: int = 20_000
 
   def __post_init__(self) -> None:
-    sizes = (self.rows, self.validation_rows, self.test_rows)
-    if not (min(sizes) >= 1 and max(sizes) <= _MOST_ROWS):
-      raise InputError(
-        f'--problem: expected 1 to {_MOST_ROWS:,} rows, validation_rows and '
-        f'test_rows, found {", ".join(map(str, sizes))}'
-      )
+    digits.check_rows(self.rows, self.validation_rows, self.test_rows)
     for count in self.labels:
       if not 0 <= count <= self.rows:
         raise InputError(
@@ -69,6 +86,11 @@ class Setup:
       self.make(0)
     except ValueError as error:
       raise InputError(f'--problem: {error}') from error
+
+  @property
+  def task_names(self) -> list[str]:
+    """Names of the tasks, in their order."""
+    return [f'task_{k + 1}' for k in range(self.tasks)]
 
   def make(self, seed: int) -> generated.Problem:
     """Returns the problem of a seed; raises ValueError if there is none."""
@@ -141,12 +163,17 @@ def _columns(features: np.ndarray) -> dict[str, np.ndarray]:
 def parse(text: str, value: str) -> Setup:
   """Parses `'correlation=@ noise=0.1,0.5'`, with a value of the factor.
 
+  The first word may be `digits`, for `Digits`.
+
   Raises:
     InputError: a field is unknown or given twice, or has no such value.
   """
-  known = {field.name: field.default for field in dataclasses.fields(Setup)}
+  first, *rest = text.split() or ['']
+  kind: Any = Digits if first == _DIGITS else Related
+  parts = rest if kind is Digits else [first, *rest]
+  known = {field.name: field.default for field in dataclasses.fields(kind)}
   found: dict[str, Any] = {}
-  for part in text.split():
+  for part in filter(None, parts):
     name, equals, given = part.partition('=')
     if not equals or name not in known:
       near = difflib.get_close_matches(name, known)
@@ -158,7 +185,7 @@ def parse(text: str, value: str) -> Setup:
     if name in found:
       raise InputError(f'--problem sets {name} twice: once is enough')
     found[name] = _value(name, given.replace(FACTOR, value), known[name])
-  return Setup(**found)
+  return kind(**found)
 
 
 def setups(text: str, values: Sequence[str]) -> dict[str, Setup]:

@@ -158,7 +158,9 @@ def encode(
 
   return base.Data(
     tabular.make_tasks(schema),
-    **batches,
+    train=batches['train'],
+    validation=batches['validation'],
+    test=batches['test'],
     tables=tables,
     facts={
       **facts,
