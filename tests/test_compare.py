@@ -20,6 +20,7 @@ from experiments.comparison import (
   cells,
   networks,
   plan,
+  populations,
   results,
   tables,
   trees,
@@ -303,7 +304,7 @@ def test_settings_that_compile_once_are_fitted_together():
     'c': dataclasses.replace(base, embed_dim=8),
     'd': dataclasses.replace(base, embed_dim=8, weight_decay=0.1),
   }
-  found = [sorted(group) for group in networks.groups(configs)]
+  found = [sorted(group) for group in populations.groups(configs)]
   assert found == [['a', 'b'], ['c', 'd']]
 
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, losses, tables, tabular
+from lplmtl import balancing, losses, tables, tabular, training
 from lplmtl.tabular import build
 from lplmtl.training import compiled, parallel
 from tests import contracts
@@ -83,6 +83,46 @@ def test_equal_fits_compile_once(count):
   assert count(fit, num_rows=41) == 1
   assert count(fit, num_rows=47) == 0  # as many steps, and as many batches
   assert count(fit, width=5) >= 3
+
+
+@pytest.mark.slow
+def test_many_tables_are_traced_once():
+  """With the bits of single calls, whatever the sizes of the tables."""
+  num_traced = 0
+
+  def make(rate):
+    nonlocal num_traced
+    num_traced += 1
+    return optax.sgd(rate, momentum=0.9)
+
+  def runs(first_key, *sizes):
+    for i, size in enumerate(sizes):
+      yield jax.random.key(first_key + i), _data(size), _data(16)
+
+  method = _model(), make, balancing.uncertainty()
+  settings = {
+    'hyperparams': jnp.float32(1e-2), 'batch_size': 8, 'num_epochs': 2
+  }  # fmt: skip
+  found = list(training.fit_each(runs(0, 48, 48, 33), *method, **settings))
+  in_total = num_traced
+  num_traced = 0
+  for result, (key, *rows) in zip(found, runs(0, 48, 48, 33), strict=True):
+    alone = lplmtl.fit(
+      key, *method, rows[0], validation=rows[1], **settings
+    )  # fmt: skip
+    contracts.assert_trees_equal(result.params, alone.params)
+    contracts.assert_trees_equal(result.history, alone.history)
+  # The first state once, and the steps once for each size.
+  assert (in_total, num_traced) == (3, 6)
+
+
+def test_many_tables_are_checked_when_they_are_due():
+  key = jax.random.key(0)
+  method = _model(), optax.sgd(1e-2), balancing.equal()
+  assert list(training.fit_each((), *method)) == []
+  runs = training.fit_each([(key, _data(), _data())], *method)
+  with pytest.raises(ValueError, match='batch_size'):
+    next(runs)  # of 48 rows
 
 
 @pytest.mark.slow

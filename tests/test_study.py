@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 
 import jax
@@ -15,9 +16,9 @@ from sklearn import metrics as oracle
 
 import lplmtl
 from experiments import compare, study
-from experiments.comparison import networks
+from experiments.comparison import networks, populations
 from experiments.launcher.errors import InputError
-from experiments.studies import outputs, plan, problems, run
+from experiments.studies import outputs, plan, problems, workers
 from lplmtl.training import evaluation
 from tests import launching
 
@@ -46,8 +47,8 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def no_fits(monkeypatch):
   """Nothing may be fitted."""
-  for name in ('tune', 'fit'):
-    monkeypatch.setattr(networks, name, None)
+  monkeypatch.setattr(networks, 'tune_each', None)
+  monkeypatch.setattr(populations, 'fit_each', None)
 
 
 def _results(folder):
@@ -115,7 +116,7 @@ def test_a_draw_is_scored_by_its_own_test_rows(finished):
   """The first final fit, done once more, by scikit-learn's metric."""
   _parse(*TINY)
   asked = plan.from_flags(flags.FLAGS)
-  method = run.methods(asked, print)[0]
+  method = workers.methods(asked, print)[0]
   row = next(
     r
     for r in _results(finished)['rows']
@@ -123,7 +124,9 @@ def test_a_draw_is_scored_by_its_own_test_rows(finished):
   )
   config = asked.compared.final_config(method.method, row['setting'])
   data = asked.setups['0'].draw(config.seed)
-  fitted, model = networks.fit([dataclasses.replace(config, num_seeds=1)], data)
+  fitted, model = populations.fit(
+    [dataclasses.replace(config, num_seeds=1)], data
+  )
   one = jax.tree.map(lambda x: x[0], fitted.params)
   predicted = evaluation.predict(model, one, data.test.features)['task_1']
   expected = oracle.r2_score(data.test.labels['task_1'], predicted[:, 0])
@@ -256,6 +259,41 @@ def test_mistakes(arguments, message, tmp_path, capsys, no_fits):
   last = capsys.readouterr().err.strip().splitlines()[-1]
   assert last.startswith('error: ') and message in last
   assert not (folder / 'study.json').exists()
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_fits_the_same(tmp_path, finished, monkeypatch):
+  """And none is started for a study that is finished."""
+  alike = '--row=single_task learning_rate=0.01', '--values=1'
+  ours = [a for a in TINY if not a.startswith(('--row', '--values'))]
+  folder = f'--out_dir={tmp_path / "run"}'
+  assert launch(*ours, *alike, '--workers=2', folder) == 0
+  (row,) = _results(tmp_path / 'run')['rows']
+  monkeypatch.setattr(workers.process, 'ProcessPoolExecutor', None)
+  assert launch(*TINY, '--workers=2', f'--out_dir={finished}') == 0
+  (old,) = (
+    r
+    for r in _results(finished)['rows']
+    if (r['name'], r['value']) == (SINGLE, '1')
+  )
+  assert row['setting'] == old['setting']
+  # A process with one core rounds otherwise.
+  np.testing.assert_allclose(row['per_draw'], old['per_draw'], rtol=1e-4)
+
+
+def test_several_processes_need_a_cpu(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  folder = f'--out_dir={tmp_path / "run"}'
+  assert launch(*TINY, '--workers=2', folder) == 1
+  assert '--workers=2 is for CPUs: use --workers=1' in capsys.readouterr().err
+
+
+def test_cores_are_shared_out(monkeypatch):
+  monkeypatch.setattr(os, 'sched_getaffinity', lambda _: {0, 1, 4}, False)
+  assert workers._shares(2) == [{0, 4}, {1}]
+  assert workers._shares(4) == [{0}, {1}, {4}, {0, 1, 4}]
+  monkeypatch.delattr(os, 'sched_getaffinity')
+  assert workers._shares(2) == [set(), set()]
 
 
 def test_studies_and_comparisons_keep_apart(tmp_path, capsys, no_fits):

@@ -5,31 +5,24 @@ compile once; a row's final fit is one more population.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from experiments.comparison import rows
+from experiments.comparison import populations, rows
 from experiments.comparison.cells import Cell, Fitted
 from experiments.comparison.plan import Plan
 from experiments.datasets.base import Data
-from experiments.launcher import build, memory, quality, scoring
+from experiments.launcher import memory, quality, scoring
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import training
 from lplmtl.compression import leaves
 from lplmtl.training import evaluation
 from lplmtl.types import PyTree, Task
-
-# Fields that a program takes as numbers: settings that differ only in these
-# compile once.
-NUMBERS = (
-  'dropout', 'learning_rate', 'weight_decay', 'loss_weight_learning_rate',
-  'soft_sharing', 'selection_entropy',
-)  # fmt: skip
 
 # Begins the names of parameters among the arrays of a fit; those of logits are
 # names of tasks.
@@ -71,7 +64,7 @@ class Networks:
     for config in self.plan.tuning_configs(self.name).values():
       data = self.encode(config.num_bins)
       try:
-        check(config, data)
+        populations.check(config, data)
       except InputError as error:
         raise InputError(f'row {self.name}: {error}') from error
 
@@ -86,7 +79,9 @@ class Networks:
       inputs = {name: config.identity() for name, config in group.items()}
       return Cell('tune', inputs, lambda: self._tune(group))
 
-    return [cell(g) for g in groups(configs)] if len(configs) > 1 else []
+    if len(configs) == 1:
+      return []
+    return [cell(group) for group in populations.groups(configs)]
 
   def choose(self, scores: rows.Scores) -> dict[str, str]:
     """Chooses one setting for all tasks: the best by the mean over them."""
@@ -127,17 +122,6 @@ class Networks:
     return scores
 
 
-def groups(configs: Mapping[str, Config]) -> list[dict[str, Config]]:
-  """Groups Configs that differ only in NUMBERS."""
-  by_program: dict[str, dict[str, Config]] = {}
-  for name, config in configs.items():
-    # A number that is None makes another program.
-    is_given = {n: getattr(config, n) is not None for n in NUMBERS}
-    fields = {**dataclasses.asdict(config), **is_given}
-    by_program.setdefault(repr(fields), {})[name] = config
-  return list(by_program.values())
-
-
 def tune(
   configs: Mapping[str, Config], data: Data
 ) -> dict[str, dict[str, list[float]]]:
@@ -149,15 +133,25 @@ def tune(
   """
   first = next(iter(configs.values()))
   with memory.guard(first):
-    fitted, _ = fit(list(configs.values()), data)
-  scored = _chosen_validation(fitted, data.tasks)
-  size = first.num_seeds
-  return {
-    name: {
-      task: values[i * size : (i + 1) * size] for task, values in scored.items()
+    (scores,) = tune_each(configs, [(first.seed, data)])
+  return scores
+
+
+def tune_each(
+  configs: Mapping[str, Config], draws: Iterable[tuple[int, Data]]
+) -> Iterator[dict[str, dict[str, list[float]]]]:
+  """Does as `tune` on each of several tables; see `populations.fit_each`."""
+  size = next(iter(configs.values())).num_seeds
+  fits = populations.fit_each(list(configs.values()), draws)
+  for fitted, _, data in fits:
+    scored = _chosen_validation(fitted, data.tasks)
+    yield {
+      name: {
+        task: values[i * size : (i + 1) * size]
+        for task, values in scored.items()
+      }
+      for i, name in enumerate(configs)
     }
-    for i, name in enumerate(configs)
-  }
 
 
 def train(config: Config, data: Data, *, keep: bool = False) -> Fitted:
@@ -169,7 +163,7 @@ def train(config: Config, data: Data, *, keep: bool = False) -> Fitted:
     keep: adds the parameters to the arrays, see `parameters_of`.
   """
   with memory.guard(config):
-    fitted, model = fit([config], data)
+    fitted, model = populations.fit([config], data)
     facts, arrays = _score(config, data, fitted, model)
     if keep:
       for name, leaf in leaves.names(jax.device_get(fitted.params)).items():
@@ -180,7 +174,7 @@ def train(config: Config, data: Data, *, keep: bool = False) -> Fitted:
 def fit_one(config: Config, data: Data) -> tuple[nn.Module, PyTree]:
   """Trains one setting; returns the model and its parameters `[S, ...]`."""
   with memory.guard(config):
-    fitted, model = fit([config], data)
+    fitted, model = populations.fit([config], data)
   return model, jax.device_get(fitted.params)
 
 
@@ -188,8 +182,10 @@ def parameters_of(
   config: Config, data: Data, arrays: Mapping[str, np.ndarray]
 ) -> tuple[nn.Module, PyTree]:
   """Returns the model, and the parameters `[S, ...]` that `train` has kept."""
-  model = _parts(config, data).model
-  shapes = jax.eval_shape(model.init, jax.random.key(0), one_row(data))
+  model = populations.parts(config, data).model
+  shapes = jax.eval_shape(
+    model.init, jax.random.key(0), populations.one_row(data)
+  )
   params = leaves.map_named(
     lambda name, _: arrays[_PARAMETER + name], shapes['params']
   )
@@ -200,7 +196,7 @@ def _score(
   config: Config, data: Data, fitted: training.FitResult, model: nn.Module
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   params = jax.device_get(fitted.params)
-  row = one_row(data)
+  row = populations.one_row(data)
   rows_seen = fitted.steps_taken * config.batch_size * config.num_seeds
   weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
   test = scoring.score(model, data.tasks, fitted.params, data.test)
@@ -223,70 +219,6 @@ def _score(
     'seconds': dict(fitted.seconds),
   }
   return facts, {n: rows.without_single(x) for n, x in test.logits.items()}
-
-
-def fit(
-  configs: Sequence[Config], data: Data
-) -> tuple[training.FitResult, nn.Module]:
-  """Trains one population; also returns the first setting's model."""
-  base = configs[0]
-
-  def parts(numbers: Mapping[str, Any]) -> build.Parts:
-    config = dataclasses.replace(base, **numbers)
-    return _parts(config, data)
-
-  hyperparams = {
-    name: np.repeat(
-      np.array([getattr(config, name) for config in configs], np.float32),
-      base.num_seeds,
-    )
-    for name in NUMBERS
-    if len({getattr(config, name) for config in configs}) > 1
-  }
-  seeds = np.tile(np.arange(base.num_seeds) + base.seed, len(configs))
-  made = parts({})
-  fields: list[Any] = list(made)
-  if hyperparams:  # functions of one member's numbers
-    fields = [lambda h, i=i: parts(h)[i] for i in range(len(made))]
-  model, optimizer, balancer = fields
-  fitted = training.fit(
-    jax.vmap(jax.random.key)(seeds),
-    model,
-    optimizer,
-    balancer,
-    data.train,
-    hyperparams=hyperparams or None,
-    validation=data.validation,
-    batch_size=base.batch_size,
-    num_epochs=base.epochs,
-    eval_every=base.eval_every,
-    patience=base.patience or None,
-    skip_nonfinite=base.skip_nonfinite,
-  )
-  return fitted, made.model
-
-
-def check(config: Config, data: Data) -> None:
-  """Refuses sizes that do not fit, before anything is trained."""
-  num_rows = data.facts['rows']['train']
-  build.check_batch_size(config, num_rows)
-  parts = _parts(config, data)
-  build.check_model(config, parts.model, one_row(data))
-
-
-def _parts(config: Config, data: Data) -> build.Parts:
-  parts = build.make_parts(
-    config, data.tasks, data.tables, data.facts['rows']['train']
-  )
-  if data.make_encoder is None:
-    return parts
-  model = build.make_model(config, data.tasks, data.make_encoder())
-  return parts._replace(model=model)
-
-
-def one_row(data: Data) -> Any:
-  """Returns the features of a single row."""
-  return jax.tree.map(lambda x: x[:1], data.test.features)
 
 
 def _chosen_validation(

@@ -5,14 +5,14 @@ seed; all methods get the same ones. Fits of equal sizes share their programs.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from experiments.comparison import networks, rows
+from experiments.comparison import networks, populations, rows
 from experiments.comparison.cells import Cell, Fitted
 from experiments.comparison.plan import Plan
 from experiments.datasets.base import Data
@@ -65,7 +65,7 @@ class Method:
   def check(self) -> None:
     """Raises InputError for sizes that cannot be trained on these rows."""
     for config in self.plan.tuning_configs(self.method).values():
-      networks.check(config, self._draw(config))
+      populations.check(config, self._draw(config))
 
   def tuning(self) -> list[Cell]:
     """Returns a cell per group of settings that compile together."""
@@ -76,7 +76,7 @@ class Method:
 
     if len(configs) == 1:
       return []
-    return [cell(group) for group in networks.groups(configs)]
+    return [cell(group) for group in populations.groups(configs)]
 
   def choose(self, scores: rows.Scores) -> dict[str, str]:
     """Chooses one setting for all tasks: the best by the mean over them."""
@@ -101,18 +101,25 @@ class Method:
   def _draw(self, config: Config) -> Data:
     return self.draw(config.seed, config.num_bins)
 
+  def _draws(self, config: Config) -> Iterator[tuple[int, Data]]:
+    """Yields a seed, for rows and parameters, and the rows of each draw."""
+    for seed in range(config.seed, config.seed + config.num_seeds):
+      yield seed, self.draw(seed, config.num_bins)
+
   def _tune(self, group: Mapping[str, Config]) -> Fitted:
     """Scores settings on each draw; None for one that diverges on any."""
     found: dict[str, Any] = {name: None for name in group}
+    first = next(iter(group.values()))
+    one = {n: dataclasses.replace(c, num_seeds=1) for n, c in group.items()}
     try:
-      for here in _draws(group):
-        scores = networks.tune(here, self._draw(next(iter(here.values()))))
-        for name, by_task in scores.items():
-          so_far = found[name] or {}
-          found[name] = {
-            task: [*so_far.get(task, ()), *values]
-            for task, values in by_task.items()
-          }
+      with memory.guard(first):
+        for scores in networks.tune_each(one, self._draws(first)):
+          for name, by_task in scores.items():
+            so_far = found[name] or {}
+            found[name] = {
+              task: [*so_far.get(task, ()), *values]
+              for task, values in by_task.items()
+            }
     except training.NonFiniteError as error:
       if len(group) > 1:
         one_by_one = [self._tune({name: c}) for name, c in group.items()]
@@ -130,9 +137,9 @@ class Method:
     optimum: dict[str, list[float]] = {}
     best_epoch: list[int] = []
     with memory.guard(config):
-      for here in _draws({'': config}):
-        data = self._draw(here[''])
-        fitted, model = networks.fit([here['']], data)
+      one = dataclasses.replace(config, num_seeds=1)
+      fits = populations.fit_each([one], self._draws(config))
+      for fitted, model, data in fits:
         scored = _score(model, fitted.params, data)
         for task in data.tasks:
           test.setdefault(task.name, []).append(scored[task.name])
@@ -149,7 +156,7 @@ class Method:
       },
       'optimum': optimum,
       'best_epoch': best_epoch,
-      **scoring.costs(model, fitted.params, networks.one_row(data)),
+      **scoring.costs(model, fitted.params, populations.one_row(data)),
     }
     return Fitted(facts, {})
 
@@ -170,15 +177,3 @@ def _score(model: nn.Module, params: Any, data: Data) -> dict[str, float]:
     where: Any = np.ones(len(labels), bool)
     found[task.name] = float(metric(outputs[task.name], labels, where))
   return found
-
-
-def _draws(group: Mapping[str, Config]) -> list[dict[str, Config]]:
-  """Returns the Configs of each draw: one seed for rows and parameters."""
-  first = next(iter(group.values()))
-  return [
-    {
-      name: dataclasses.replace(config, num_seeds=1, seed=config.seed + i)
-      for name, config in group.items()
-    }
-    for i in range(first.num_seeds)
-  ]

@@ -34,3 +34,10 @@ def define_flags() -> None:
     'Study: the tasks whose mean regret is shown, such as task_2. Default: '
     'all.',
   )
+  flags.DEFINE_integer(
+    'workers', 1,
+    'Study: processes that fit at the same time, each on its share of the '
+    'cores (Linux). As many as there are cores is fastest; rounding differs '
+    'from that of one process.',
+    lower_bound=1,
+  )  # fmt: skip

@@ -30,6 +30,7 @@ class Plan:
     factor: what varies, in words.
     problem: as --problem says it.
     regret_of: the tasks whose mean regret is shown; empty for all.
+    workers: processes that fit at the same time.
   """
 
   compared: comparison.Plan
@@ -37,6 +38,7 @@ class Plan:
   factor: str
   problem: str
   regret_of: tuple[str, ...] = ()
+  workers: int = 1
 
   def __post_init__(self) -> None:
     for value, setup in self.setups.items():
@@ -89,6 +91,7 @@ def from_flags(values: flags.FlagValues) -> Plan:
     values.factor or _factor(values.problem),
     values.problem,
     tuple(values.regret_of),
+    values.workers,
   )
 
 

@@ -2,21 +2,16 @@
 
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from experiments.comparison import cells, folder, rows
+from experiments.comparison import folder, rows
 from experiments.comparison import run as comparison
 from experiments.comparison.folder import interrupted as interrupted
 from experiments.launcher import display, run_folder
 from experiments.launcher.errors import InputError
-from experiments.studies import outputs, results
-from experiments.studies.methods import Method
+from experiments.studies import outputs, results, workers
 from experiments.studies.plan import Plan
-from lplmtl import training
-
-# Draws whose rows are kept in memory, for the next method.
-_KEPT_DRAWS = 40
 
 
 def study(plan: Plan, directory: pathlib.Path) -> dict[str, Any]:
@@ -45,18 +40,15 @@ def study(plan: Plan, directory: pathlib.Path) -> dict[str, Any]:
 def _study(
   plan: Plan, directory: pathlib.Path, before_writing: Callable[[], None]
 ) -> dict[str, Any]:
-  is_late = comparison.clock(plan.compared.max_minutes)
   console = display.make_console(140)  # a row of the table per line
   note = functools.partial(console.print, soft_wrap=True)
   if plan.compared.base.overwrite:
     folder.clear(directory, outputs.NAMES)
-  store = cells.Store(
-    directory / run_folder.CELLS, {'dataset': 'generated'}, before_writing
-  )
-  every = methods(plan, note)
+  every = workers.methods(plan, note)
   for method in every:
     method.check()
-  failures, is_whole = _fit_all(every, store, is_late, note)
+  failures, is_whole = workers.fit_all(plan, directory, note, before_writing)
+  store = workers.store(directory, before_writing)
   finished = [
     (method, done) for method in every if (done := rows.finished(method, store))
   ]
@@ -82,43 +74,3 @@ def _study(
   if failures:
     raise InputError('; '.join(failures))
   return {**made, 'is_whole': is_whole}
-
-
-def methods(plan: Plan, note: Callable[[str], None]) -> list[Method]:
-  """Returns all methods, value by value, the baseline first.
-
-  Args:
-    plan: of the study.
-    note: called with a line for each setting that diverges.
-  """
-  compared = plan.compared
-  order = sorted(compared.rows, key=lambda name: name != compared.baseline)
-  found = []
-  for value, setup in plan.setups.items():
-    draw = functools.lru_cache(_KEPT_DRAWS)(setup.draw)
-    found += [
-      Method(name, value, setup, draw, compared, note) for name in order
-    ]
-  return found
-
-
-def _fit_all(
-  every: Sequence[Method],
-  store: cells.Store,
-  is_late: Callable[[], bool],
-  note: Callable[[str], None],
-) -> tuple[list[str], bool]:
-  """Fits the methods; a method that diverges is left out at that value.
-
-  Returns:
-    A line for each that failed, and whether there was time for all.
-  """
-  failures: list[str] = []
-  for method in every:
-    try:
-      if not rows.fit(method, store, is_late, note):
-        return failures, False
-    except training.NonFiniteError as error:
-      failures.append(f'{method.name} cannot be fitted: {error}')
-      note(failures[-1])
-  return failures, True

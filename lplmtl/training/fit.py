@@ -13,20 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import _checks
-from lplmtl.training import (
-  arrays,
-  checks,
-  loop,
-  parallel,
-  programs,
-  progress,
-  shuffle,
-)
-from lplmtl.training.job import Inputs, Job, Schedule
+from lplmtl.training import checks, loop, making, progress
+from lplmtl.training.job import Job, Schedule
 from lplmtl.training.programs import (
   BalancerOrMaker,
   ModelOrMaker,
@@ -175,7 +165,6 @@ def fit(
   optimizer, balancer, data = checks.without_tasks(
     model, (optimizer, balancer, data), surplus
   )
-  checks.check_arguments(key, model, optimizer, balancer, hyperparams)
   checks.check_helpers(keeper, on_epoch, devices)
   schedule = Schedule(
     num_epochs=num_epochs,
@@ -183,10 +172,29 @@ def fit(
     patience=patience,
     skip_nonfinite=skip_nonfinite,
   )
-  job, keys = _make_job(
-    key, (model, optimizer, balancer), data, validation, hyperparams,
+  job, keys = making.make_job(
+    key, (model, optimizer, balancer), (data, validation), hyperparams,
     batch_size=batch_size, schedule=schedule, devices=devices,
   )  # fmt: skip
+  return run(job, keys, start, keeper, on_epoch)
+
+
+def run(
+  job: Job,
+  keys: Array,
+  start: PyTree | None = None,
+  keeper: Keeper | None = None,
+  on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> FitResult:
+  """Runs a job, for `fit` and `fit_each`.
+
+  Args:
+    job: from `making.make_job`.
+    keys: likewise.
+    start: see `fit`.
+    keeper: see `fit`.
+    on_epoch: see `fit`.
+  """
   times = [time.perf_counter()]
   first = loop.start(job, keys, keeper, start)
   jax.block_until_ready(first.state)
@@ -195,74 +203,14 @@ def fit(
   times.append(time.perf_counter())
   last = loop.train(job, first, keeper, on_epoch)
   times.append(time.perf_counter())
-  return _result(first, last, times, job.num_seeds if key.ndim else None)
-
-
-def _make_job(
-  key: Array,
-  method: tuple[ModelOrMaker, OptimizerOrMaker, BalancerOrMaker],
-  data: Batch,
-  validation: Batch | None,
-  hyperparams: PyTree,
-  *,
-  batch_size: int,
-  schedule: Schedule,
-  devices: Sequence[jax.Device] | None,
-) -> tuple[Job, Array]:
-  """Checks the rows, and moves them to the devices.
-
-  Returns:
-    (job, keys), the keys padded to a multiple of the devices.
-  """
-  model, optimizer, balancer = method
-  tasks = programs.model_tasks(model, hyperparams)
-  data = arrays.read_batch(tasks, data, 'data')
-  if validation is not None:
-    validation = arrays.read_batch(tasks, validation, 'validation')
-  checks.check_batches(model, data, validation)
-  num_rows = _checks.num_rows(data.features)
-  checks.check_sizes(num_rows, batch_size, validation, **schedule._asdict())
-  keys = jnp.atleast_1d(key)
-  num_seeds = len(keys)
-  mesh = parallel.make_mesh(num_seeds, batch_size, devices)
-  keys, hyperparams = parallel.fill(
-    (keys, jax.tree.map(jnp.atleast_1d, hyperparams)), mesh
-  )
-  data = arrays.fill_up(data, batch_size)
-  data, validation = parallel.replicate((data, validation), mesh)
-  made = programs.make(
-    model,
-    tasks,
-    optimizer,
-    balancer,
-    num_seeds=len(keys),
-    batch_size=batch_size,
-    mesh=mesh,
-    skip_nonfinite=schedule.skip_nonfinite > 0,
-  )
-  inputs = Inputs(
-    hyperparams=hyperparams,
-    data=data,
-    validation=validation,
-    shuffle=shuffle.make_shuffle(keys, num_rows, batch_size),
-    num_steps=num_rows // batch_size,
-  )
-  job = Job(
-    model=model,
-    tasks=tasks,
-    programs=made,
-    inputs=inputs,
-    schedule=schedule,
-    mesh=mesh,
-    num_seeds=num_seeds,
-  )
-  return job, keys
+  return _result(job, first, last, times)
 
 
 def _result(
-  first: Progress, last: Progress, times: list[float], num_seeds: int | None
+  job: Job, first: Progress, last: Progress, times: list[float]
 ) -> FitResult:
-  """Gathers the result; without the axis of seeds if `num_seeds` is None."""
+  """Gathers the result, without the axis of seeds for a single key."""
+  num_seeds = None if job.is_single else job.num_seeds
   params, state = loop.take((last.best_params, last.state), num_seeds)
   best_epoch, num_skipped = last.choice.best_epoch, last.num_skipped
   if num_seeds is None:

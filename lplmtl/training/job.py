@@ -52,6 +52,7 @@ class Job(NamedTuple):
     schedule: see `Schedule`.
     mesh: from `parallel.make_mesh`.
     num_seeds: S as requested, without padding.
+    is_single: whether one key was given, so that results have no axis of seeds.
   """
 
   model: ModelOrMaker
@@ -61,6 +62,7 @@ class Job(NamedTuple):
   schedule: Schedule
   mesh: Mesh
   num_seeds: int
+  is_single: bool
 
   def rows(self, epoch: int) -> Array:
     """Returns the row numbers of an epoch, `[S, N, B]`, on the devices."""

@@ -178,7 +178,7 @@ def _warn_of_undefined(
     f'the validation rows do not define {metrics} (an AUC needs rows of both '
     'classes, R^2 labels that differ): the best epoch is chosen by '
     f'{instead} only',
-    stacklevel=5,  # the caller of `fit`
+    stacklevel=6,  # the caller of `fit`
   )
 
 
