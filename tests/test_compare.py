@@ -273,6 +273,24 @@ def test_fields_of_a_row_win():
   assert final.seed == 2 and final.num_seeds == 3
 
 
+def test_settings_that_a_row_does_not_take_count_once():
+  settings = {
+    f'{rate} {weights}': {'learning_rate': rate, 'loss_weights': weights}
+    for rate in (0.1, 0.2)
+    for weights in ((1.0, 1.0), (1.0, 9.0))
+  }
+  made = plan.Plan(
+    Config(num_seeds=3),
+    rows={
+      name: {'architecture': 'mmoe', 'balancer': name}
+      for name in ('equal', 'static')
+    },
+    settings=settings, tree_settings={}, tuning_seeds=2, baseline='equal',
+  )  # fmt: skip
+  assert list(made.tuning_configs('static')) == list(settings)
+  assert list(made.tuning_configs('equal')) == list(settings)[::2]
+
+
 def test_runs_and_comparisons_keep_apart(finished, tmp_path, capsys):
   assert launching.launch(
     census.main, '--dataset=sample', '--num_rows=500', f'--out_dir={finished}'

@@ -16,7 +16,7 @@ from sklearn import metrics as oracle
 
 import lplmtl
 from experiments import compare, study
-from experiments.comparison import networks, populations
+from experiments.comparison import networks, populations, publish
 from experiments.launcher.errors import InputError
 from experiments.studies import outputs, plan, problems, workers
 from lplmtl.training import evaluation
@@ -25,6 +25,7 @@ from tests import launching
 launch = functools.partial(launching.launch, study.main)
 ROOT = pathlib.Path(__file__).parent.parent
 FLAG_FILES = sorted((ROOT / 'experiments' / 'flags').glob('study*.flags'))
+STUDIES = ROOT / 'experiments' / 'results' / 'studies'
 SINGLE = 'single_task learning_rate=0.01'
 TINY = (
   '--problem=correlation=@ features=4 rows=60 validation_rows=30 test_rows=40 '
@@ -317,3 +318,26 @@ def test_flag_files(path):
   for name in asked.compared.rows:
     configs = asked.compared.tuning_configs(name)
     assert len(set(configs.values())) == len(configs) >= 2
+
+
+@pytest.mark.parametrize(
+  'path', sorted(STUDIES.glob('study_*.json')), ids=lambda p: p.name
+)
+def test_published_files_hold_the_same_figures(path):
+  results = json.loads(path.read_text(encoding='utf-8'))
+  assert outputs.csv(results) == path.with_suffix('.csv').read_text()
+  flag_file = ROOT / 'experiments' / 'flags' / f'{path.stem}.flags'
+  _parse(f'--flagfile={flag_file}')
+  asked = plan.from_flags(flags.FLAGS)
+  assert results['problem'] == asked.problem
+  assert results['methods'] == list(asked.compared.rows)
+  assert len(results['rows']) == len(asked.compared.rows) * len(asked.setups)
+
+
+@pytest.mark.parametrize(
+  'path', sorted(STUDIES.glob('*.md')), ids=lambda p: p.name
+)
+def test_published_tables_are_those_of_the_figures(path):
+  """`python -m experiments.study --publish_to=experiments/results/studies`."""
+  text = path.read_text(encoding='utf-8')
+  assert publish.render(text, path, outputs.KINDS) == text

@@ -7,7 +7,7 @@ from typing import Any
 from absl import flags
 
 from experiments.comparison import boosting
-from experiments.launcher import build, options, sections
+from experiments.launcher import build, options, sections, unused
 from experiments.launcher import fields as settings
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
@@ -97,15 +97,20 @@ class Plan:
   def tuning_configs(self, row: str) -> dict[str, Config]:
     """Returns `{setting: Config}`, what a row of networks tries.
 
-    Settings that differ only in fields that the row fixes count once.
+    Settings that differ only in fields that the row fixes, or does not take,
+    count once: loss weights make one setting for every balancer but `static`.
     """
     row_fields = self.rows[row] or {}
     base = dataclasses.replace(self.base, num_seeds=self.tuning_seeds)
     configs: dict[str, Config] = {}
+    effects: list[dict[str, Any]] = []
     for name, fields in (self.settings or {'': {}}).items():
       config = dataclasses.replace(base, **{**fields, **row_fields})
-      if config not in configs.values():
+      ignored = unused.ignored(config)
+      effect = {k: v for k, v in config.to_json().items() if k not in ignored}
+      if effect not in effects:
         configs[name] = config
+        effects.append(effect)
     return configs
 
   def fitting(self, num_train: int) -> 'Plan':

@@ -33,7 +33,7 @@ def refuse(
   unused: dict[str, str] = {}
   for i, config in enumerate(configs):
     build.check_names(config)
-    here = _unused(config)
+    here = ignored(config)
     unused = {k: v for k, v in here.items() if i == 0 or k in unused}
   for field, choice in unused.items():
     if field in given and fields.of(Config)[field].taken_by[:1] == ('source',):
@@ -44,6 +44,19 @@ def refuse(
         f'{who}{choice} takes no --{field}{others}: leave it out, or choose '
         f'{_takers(field)}'
       )
+
+
+def ignored(config: Config) -> dict[str, str]:
+  """Returns `{field: the choice that does not take it}`."""
+  takes = {name: _taken(name, getattr(config, name)) for name in _CHOOSERS}
+  unused = {}
+  for name, setting in fields.of(Config).items():
+    if setting.taken_by:
+      chooser, *takers = setting.taken_by
+      choice = getattr(config, chooser)
+      if not takes.get(chooser, {choice}) & set(takers):
+        unused[name] = f'--{chooser}={choice}'
+  return unused
 
 
 def _other_source(field: str, config: Config) -> str:
@@ -73,16 +86,3 @@ def _taken(chooser: str, name: str) -> set[str]:
   """Returns the arguments of an architecture or a balancer."""
   _, make = _CHOOSERS[chooser]
   return set(inspect.signature(make(name)).parameters)
-
-
-def _unused(config: Config) -> dict[str, str]:
-  """Returns `{field: the choice that does not take it}`."""
-  takes = {name: _taken(name, getattr(config, name)) for name in _CHOOSERS}
-  unused = {}
-  for name, setting in fields.of(Config).items():
-    if setting.taken_by:
-      chooser, *takers = setting.taken_by
-      choice = getattr(config, chooser)
-      if not takes.get(chooser, {choice}) & set(takers):
-        unused[name] = f'--{chooser}={choice}'
-  return unused
