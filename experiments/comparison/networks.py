@@ -102,13 +102,17 @@ class Networks:
       lambda: train(config, self.encode(config.num_bins)),
     )
 
+  def lesson(self, config: Config) -> Data:
+    """Returns the rows to learn from, with the tasks to learn."""
+    return self.encode(config.num_bins)
+
   def _tune(self, group: Mapping[str, Config]) -> Fitted:
     return Fitted({'scores': self._try(group)}, {})
 
   def _try(self, group: Mapping[str, Config]) -> dict[str, Any]:
     """Scores all settings at once; one by one if one diverges (None)."""
     first, *others = group.items()
-    data = self.encode(first[1].num_bins)
+    data = self.lesson(first[1])
     try:
       return {**tune(group, data)}
     except training.NonFiniteError as error:
@@ -154,16 +158,22 @@ def tune_each(
     }
 
 
-def train(config: Config, data: Data, *, keep: bool = False) -> Fitted:
+def train(
+  config: Config, data: Data, *, lesson: Data | None = None, keep: bool = False
+) -> Fitted:
   """Trains one setting, and scores the test rows.
 
   Args:
     config: the setting.
     data: the rows.
+    lesson: rows and tasks to learn, such as those of a teacher; None for
+      `data`.
     keep: adds the parameters to the arrays, see `parameters_of`.
   """
   with memory.guard(config):
-    fitted, model = populations.fit([config], data)
+    fitted, model = populations.fit([config], lesson or data)
+    if lesson:
+      model = model.clone(tasks=data.tasks)
     facts, arrays = _score(config, data, fitted, model)
     if keep:
       for name, leaf in leaves.names(jax.device_get(fitted.params)).items():

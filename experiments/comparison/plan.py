@@ -13,6 +13,9 @@ from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 
 TREES, SINGLE = 'trees', 'single_task'
+# From what a row of networks may learn in place of the labels; see `taught`.
+TEACHERS = (TREES, 'best')
+_TEACHER = 'teacher='
 # Flags of a single run that mean nothing here.
 MEANINGLESS = (
   'architecture', 'resume', 'eval_only', 'save_every_steps',
@@ -62,6 +65,7 @@ class Plan:
       `quality.MARGINS`.
     max_minutes: after which no fit starts; 0 for no limit.
     given: fields of `base` that were asked for explicitly.
+    taught: `{row: its teacher}`, one of TEACHERS.
   """
 
   base: Config
@@ -74,6 +78,7 @@ class Plan:
   margin: float | None = None
   max_minutes: float = 0.0
   given: frozenset[str] = frozenset()
+  taught: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
     for flag, name in (('baseline', self.baseline), ('single', self.single)):
@@ -143,7 +148,8 @@ def from_flags(values: flags.FlagValues) -> Plan:
   if not values['num_seeds'].present:
     base = dataclasses.replace(base, num_seeds=NUM_SEEDS)
   tree_settings = values.tree_setting
-  if TREES in rows and not tree_settings:
+  taught = {name: teacher for name in rows if (teacher := _teacher(name))}
+  if (TREES in rows or taught) and not tree_settings:
     tree_settings = TREE_SETTINGS
   return Plan(
     base=base,
@@ -156,6 +162,7 @@ def from_flags(values: flags.FlagValues) -> Plan:
     margin=values.margin,
     max_minutes=values.max_minutes,
     given=options.given(values),
+    taught=taught,
   )
 
 
@@ -169,12 +176,26 @@ def parse_row(name: str, flag: str = 'row') -> dict[str, Any] | None:
     )
   if name == TREES:
     return None
+  if flag == 'row' and _teacher(name):
+    rest = ' '.join(x for x in rest.split() if not x.startswith(_TEACHER))
   try:
     build.check_names(Config(architecture=architecture))  # it may be mistyped
   except InputError as error:
     raise InputError(f'--{flag}={name}: {error}{or_trees}') from error
   fields = options.parse_fields(rest, f'--{flag}={name}', FIXED)
   return {'architecture': architecture, **fields}
+
+
+def _teacher(name: str) -> str:
+  """Returns the teacher of a row; empty if it has none."""
+  given = [x for x in name.split() if x.startswith(_TEACHER)]
+  teacher = given[0].removeprefix(_TEACHER) if given else ''
+  if len(given) > 1 or (given and teacher not in TEACHERS):
+    raise InputError(
+      f'--row={name}: expected one {_TEACHER}{" or ".join(TEACHERS)}, found '
+      f'{" ".join(given)}'
+    )
+  return teacher
 
 
 def parse_setting(name: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ ROW = (
   'name', 'setting', 'num_settings', 'fits', 'difference', 'verdict',
   'mtl_gain', 'parameters', 'flops_per_example', 'examples_per_second',
   'latency', 'interval', 'fitted', 'family', 'budget', 'num_bytes', 'parts',
-  'multiply_adds', 'value', 'regret',
+  'multiply_adds', 'value', 'regret', 'teacher',
 )  # fmt: skip
 _BLOCK = re.compile(
   r'(<!-- ([\w.-]+): (\w+) -->\n).*?(<!-- end -->)', re.DOTALL

@@ -121,7 +121,7 @@ def finished(row: Row, store: Store) -> Finished | None:
     return None
   return Finished(
     row.name,
-    _chosen(row, store) or {},
+    chosen(row, store) or {},
     row.num_fits,
     fitted.facts,
     fitted.arrays,
@@ -164,7 +164,7 @@ def without_single(logits: np.ndarray) -> np.ndarray:
   return logits[..., 0] if logits.shape[-1] == 1 else logits
 
 
-def _chosen(row: Row, store: Store) -> dict[str, str] | None:
+def chosen(row: Row, store: Store) -> dict[str, str] | None:
   """Returns `{task: setting}`; None unless all settings have been tried.
 
   Settings that diverged are left out.
@@ -192,8 +192,8 @@ def _chosen(row: Row, store: Store) -> dict[str, str] | None:
 
 
 def _final_cell(row: Row, store: Store) -> Cell | None:
-  chosen = _chosen(row, store)
-  return row.final(chosen) if chosen else None
+  setting = chosen(row, store)
+  return row.final(setting) if setting else None
 
 
 def _fit_cell(

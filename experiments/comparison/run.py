@@ -18,8 +18,9 @@ from experiments.comparison import (
 from experiments.comparison.folder import interrupted as interrupted
 from experiments.comparison.networks import Networks
 from experiments.comparison.plan import Plan
+from experiments.comparison.taught import Taught
 from experiments.comparison.trees import Trees
-from experiments.datasets.base import Dataset
+from experiments.datasets.base import Data, Dataset
 from experiments.launcher import display, options, run_folder, unused
 from experiments.launcher.errors import InputError
 from lplmtl import training
@@ -54,7 +55,7 @@ def compare(
 def check(plan: Plan, dataset: Dataset) -> None:
   """Refuses what cannot be fitted, before any data is read."""
   dataset.check(plan.base)
-  if None in plan.rows.values():
+  if None in plan.rows.values() or plan.taught:
     boosting.check(plan.tree_settings)
   refuse_unused(plan, 'row')
 
@@ -99,12 +100,7 @@ def _compare(
     cells.identify(plan.base, data),
     before_writing,
   )
-  every = [
-    Trees(name, plan, encode)
-    if fields is None
-    else Networks(name, plan, encode, note)
-    for name, fields in plan.rows.items()
-  ]
+  every = [_row(name, plan, encode, note, store) for name in plan.rows]
   for row in every:
     row.check()
   note(f'data: {data.facts["statement"]}')
@@ -130,6 +126,20 @@ def _compare(
   return made
 
 
+def _row(
+  name: str,
+  plan: Plan,
+  encode: Callable[[int], Data],
+  note: Callable[[str], None],
+  store: cells.Store,
+) -> rows.Row:
+  if plan.rows[name] is None:
+    return Trees(name, plan, encode)
+  if name in plan.taught:
+    return Taught(name, plan, encode, note, store)
+  return Networks(name, plan, encode, note)
+
+
 def _check_baseline(
   plan: Plan, finished: Sequence[rows.Finished], failures: Sequence[str]
 ) -> None:
@@ -146,7 +156,7 @@ def _check_baseline(
 
 def _fit_all(
   plan: Plan,
-  every: list[Networks | Trees],
+  every: Sequence[rows.Row],
   store: cells.Store,
   is_late: Callable[[], bool],
   note: Callable[[str], None],

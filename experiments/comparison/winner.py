@@ -20,13 +20,17 @@ def line(plan: Plan, results: Mapping[str, Any]) -> str:
   """Returns a line with the command that trains and saves the best network.
 
   The best row is that with the highest mean of the primary validation metrics;
-  empty if all rows are trees, which no command saves.
+  empty if all rows are trees or taught by trees, which no command saves.
 
   Args:
     plan: of the comparison.
     results: its figures.
   """
-  networks = [row for row in results['rows'] if plan.rows[row['name']]]
+  networks = [
+    row
+    for row in results['rows']
+    if plan.rows[row['name']] and row['name'] not in plan.taught
+  ]
   if not networks:
     return ''
   best = max(networks, key=mean_quality)

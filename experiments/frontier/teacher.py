@@ -8,10 +8,9 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
-from experiments.comparison import boosting, objectives
+from experiments.comparison import boosting, objectives, teaching
 from experiments.comparison.cells import Cell, Fitted, Store
 from experiments.datasets.base import Data
 from experiments.frontier import dense
@@ -129,19 +128,10 @@ def _boosted(
 
 
 def _fit(tasks: tuple[Task, ...], data: Data) -> Fitted:
-  features = jax.tree.map(
-    lambda *parts: np.concatenate(parts),
-    data.train.features,
-    data.validation.features,
-  )
-  both = data._replace(test=Batch(features, {}))
   return Fitted(
     {},
     {
-      task.name: teachers.ensemble_logits(
-        task,
-        [boosting.fit(_PARAMETERS, task, both, i).scores for i in _SEEDS],
-      )
+      task.name: teaching.mean_outputs(_PARAMETERS, task, data, _SEEDS)
       for task in tasks
       if objectives.models(task)
     },
