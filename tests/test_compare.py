@@ -360,7 +360,8 @@ def test_a_small_table_has_smaller_batches():
 def test_chosen_is_the_best_mean_of_the_tasks():
   made = plan.Plan(
     Config(num_seeds=3), rows={'mmoe': {}, 'trees': None}, settings={},
-    tree_settings={'a': {}, 'b': {}}, tuning_seeds=2, baseline='mmoe',
+    tree_settings={'a': {}, 'b': {'num_leaves': 7}}, tuning_seeds=2,
+    baseline='mmoe',
   )  # fmt: skip
   scores = {
     'a': {'income': [0.9, 0.8], 'marital': [0.7, 0.7]},
@@ -378,6 +379,33 @@ def test_chosen_is_the_best_mean_of_the_tasks():
   forest = trees.Trees('trees', made, encode)
   assert forest.choose(scores) == {'income': 'a', 'marital': 'b'}
   assert forest.num_fits == 2 * (2 * 2 + 3)
+
+
+def test_rows_of_trees_with_parameters_of_their_own():
+  few = 'trees max_depth=2 num_leaves=4'
+  made = plan.Plan(
+    Config(num_seeds=3), rows={'trees': None, few: None}, settings={},
+    tree_settings={
+      'a': {'num_leaves': 7, 'max_bin': 63}, 'b': {'num_leaves': 15},
+      'c': {'num_leaves': 31},
+    },
+    tuning_seeds=2, baseline='trees',
+    tree_rows={few: {'max_depth': 2, 'num_leaves': 4}},
+  )  # fmt: skip
+  assert made.tree_configs('trees') == made.tree_settings
+  assert made.tree_configs(few) == {
+    'a': {'num_leaves': 4, 'max_bin': 63, 'max_depth': 2},
+    'b': {'num_leaves': 4, 'max_depth': 2},  # c is the same
+  }
+  todo = protocol.make_tasks(['income'])
+
+  def encode(num_bins):
+    return base.Data(todo, None, None, None, None, facts={}, optimum={})
+
+  every, fewer = (trees.Trees(name, made, encode) for name in made.rows)
+  assert (every.num_fits, fewer.num_fits) == (3 * 2 + 3, 2 * 2 + 3)
+  assert len(fewer.tuning()) == 2
+  assert fewer.final({'income': 'b'}).inputs['income']['max_depth'] == 2
 
 
 def _interval(low, high):
@@ -428,6 +456,8 @@ def test_what_tables_show_as_zero_decides_nothing():
     (['--tree_setting=num_leaves'], "LightGBM .* found 'num_leaves'"),
     (['--tree_setting=num_leafs=3'], "LightGBM .* found 'num_leafs=3'"),
     (['--row=ple dropout=0.1 dropout=0.2'], 'dropout twice'),
+    (['--row=trees max_deep=2'], "--row=trees max_deep=2 .*found 'max_deep=2'"),
+    (['--row=trees max_depth=2 max_depth=3'], '--row=.* max_depth twice'),
     (['--setting=dropout=0.2  bottom_widths=16'], 'twice'),
     (['--margin=nan'], '--margin'),
     (['--row='], '--row '),
@@ -560,6 +590,8 @@ def test_trees(tmp_path):
   assert found.latency > 0
   with pytest.raises(InputError, match='num_leaves=0: LightGBM rejects it: .'):
     boosting.check({'num_leaves=0': {'num_leaves': 0}})
+  with pytest.raises(InputError, match='^--row=trees x: --tree_setting=a: '):
+    boosting.check({'a': {'max_bin': 0}}, '--row=trees x: ')
 
 
 def test_trees_without_lightgbm(monkeypatch, capsys, tmp_path, no_fits):

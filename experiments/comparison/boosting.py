@@ -85,8 +85,8 @@ class _Rows(NamedTuple):
   weights: np.ndarray | None
 
 
-def parse(text: str) -> dict[str, Any]:
-  """Parses `'num_leaves=31 learning_rate=0.05'` into LightGBM parameters."""
+def parse(text: str, flag: str = '--tree_setting') -> dict[str, Any]:
+  """Parses `'num_leaves=31 learning_rate=0.05'`, which a flag gives."""
   parameters: dict[str, Any] = {}
   for part in text.split():
     name, equals, value = part.partition('=')
@@ -96,18 +96,22 @@ def parse(text: str) -> dict[str, Any]:
       number = float('nan')
     if not equals or not abs(number) <= MAX_PARAMETER or name not in NAMES:
       raise InputError(
-        '--tree_setting expects LightGBM parameters with numbers, such as '
+        f'{flag} expects LightGBM parameters with numbers, such as '
         '"num_leaves=31 learning_rate=0.05"; the parameters are '
         f'{", ".join(NAMES)}; found {part!r}'
       )
     if name in parameters:
-      raise InputError(f'--tree_setting sets {name} twice: once is enough')
+      raise InputError(f'{flag} sets {name} twice: once is enough')
     parameters[name] = int(number) if number.is_integer() else number
   return parameters
 
 
-def check(settings: Mapping[str, Mapping[str, Any]]) -> None:
+def check(settings: Mapping[str, Mapping[str, Any]], where: str = '') -> None:
   """Tries every setting on a few rows.
+
+  Args:
+    settings: `{name: parameters}`.
+    where: begins the message.
 
   Raises:
     InputError: LightGBM is missing or rejects a setting.
@@ -121,7 +125,7 @@ def check(settings: Mapping[str, Mapping[str, Any]]) -> None:
     except lightgbm.basic.LightGBMError as error:
       reason = str(error).split(' at /')[0]  # without the line in the C++ code
       raise InputError(
-        f'--tree_setting={name}: LightGBM rejects it: {reason}'
+        f'{where}--tree_setting={name}: LightGBM rejects it: {reason}'
       ) from error
 
 

@@ -51,7 +51,8 @@ def define_rows() -> None:
     'row', [],
     'Compare: a row of the table (repeat the flag): an architecture and fields '
     'of its own, such as "sple top=identity balancer=equal"; for compare also '
-    '"trees", and "sple teacher=best", which learns from trees and networks.',
+    '"trees", "trees max_depth=2", and "sple teacher=best", which learns from '
+    'trees and networks.',
   )  # fmt: skip
   flags.DEFINE_string(
     'baseline', '',

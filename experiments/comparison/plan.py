@@ -54,7 +54,7 @@ class Plan:
   Attributes:
     base: fields that all rows share; `num_seeds` and `seed` are those of the
       final fits.
-    rows: `{name: fields of its own}`, `architecture` among them; None for the
+    rows: `{name: fields of its own}`, `architecture` among them; None for
       trees.
     settings: `{name: fields}` that every row tries.
     tree_settings: `{name: LightGBM parameters}` that the trees try.
@@ -66,6 +66,7 @@ class Plan:
     max_minutes: after which no fit starts; 0 for no limit.
     given: fields of `base` that were asked for explicitly.
     taught: `{row: its teacher}`, one of TEACHERS.
+    tree_rows: `{row of trees: LightGBM parameters of its own}`.
   """
 
   base: Config
@@ -79,6 +80,9 @@ class Plan:
   max_minutes: float = 0.0
   given: frozenset[str] = frozenset()
   taught: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  tree_rows: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+    default_factory=dict
+  )
 
   def __post_init__(self) -> None:
     for flag, name in (('baseline', self.baseline), ('single', self.single)):
@@ -118,6 +122,19 @@ class Plan:
         effects.append(effect)
     return configs
 
+  def tree_configs(self, row: str) -> dict[str, dict[str, Any]]:
+    """Returns `{setting: LightGBM parameters}`, what a row of trees tries.
+
+    Settings that differ only in parameters that the row fixes count once.
+    """
+    own = self.tree_rows.get(row, {})
+    configs: dict[str, dict[str, Any]] = {}
+    for name, parameters in self.tree_settings.items():
+      config = {**parameters, **own}
+      if config not in configs.values():
+        configs[name] = config
+    return configs
+
   def fitting(self, num_train: int) -> 'Plan':
     """Returns the Plan for a number of training rows."""
     base = build.fit_batch_size(self.base, num_train)
@@ -149,7 +166,12 @@ def from_flags(values: flags.FlagValues) -> Plan:
     base = dataclasses.replace(base, num_seeds=NUM_SEEDS)
   tree_settings = values.tree_setting
   taught = {name: teacher for name in rows if (teacher := _teacher(name))}
-  if (TREES in rows or taught) and not tree_settings:
+  tree_rows = {
+    name: boosting.parse(name.removeprefix(TREES), f'--row={name}')
+    for name, fields in rows.items()
+    if fields is None
+  }
+  if (tree_rows or taught) and not tree_settings:
     tree_settings = TREE_SETTINGS
   return Plan(
     base=base,
@@ -163,18 +185,19 @@ def from_flags(values: flags.FlagValues) -> Plan:
     max_minutes=values.max_minutes,
     given=options.given(values),
     taught=taught,
+    tree_rows=tree_rows,
   )
 
 
 def parse_row(name: str, flag: str = 'row') -> dict[str, Any] | None:
-  """Parses `'sple top=identity'` into Config fields; None for the trees."""
+  """Parses `'sple top=identity'` into Config fields; None for trees."""
   or_trees = ', or trees' if flag == 'row' else ''
   architecture, _, rest = name.partition(' ')
   if not architecture:
     raise InputError(
       f'--{flag} must name an architecture{or_trees}; found nothing'
     )
-  if name == TREES:
+  if architecture == TREES:
     return None
   if flag == 'row' and _teacher(name):
     rest = ' '.join(x for x in rest.split() if not x.startswith(_TEACHER))

@@ -55,8 +55,10 @@ def compare(
 def check(plan: Plan, dataset: Dataset) -> None:
   """Refuses what cannot be fitted, before any data is read."""
   dataset.check(plan.base)
-  if None in plan.rows.values() or plan.taught:
-    boosting.check(plan.tree_settings)
+  for name, fields in plan.rows.items():
+    if fields is None or name in plan.taught:
+      where = f'--row={name}: ' if plan.tree_rows.get(name) else ''
+      boosting.check(plan.tree_configs(name), where)
   refuse_unused(plan, 'row')
 
 

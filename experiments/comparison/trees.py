@@ -1,4 +1,4 @@
-"""The row of gradient-boosted trees, LightGBM models for each task."""
+"""Rows of gradient-boosted trees, LightGBM models for each task."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from lplmtl.types import Task
 
 @dataclasses.dataclass(frozen=True)
 class Trees:
-  """The row of trees; see `rows.Row`.
+  """A row of trees; see `rows.Row`.
 
   Attributes:
     name: of the row.
@@ -32,7 +32,7 @@ class Trees:
   @property
   def num_settings(self) -> int:
     """Number of settings that each task tries."""
-    return len(self.plan.tree_settings)
+    return len(self._settings)
 
   @property
   def num_fits(self) -> int:
@@ -63,27 +63,31 @@ class Trees:
         lambda: self._tune(setting, parameters),
       )
 
-    if len(plan.tree_settings) == 1:
+    if self.num_settings == 1:
       return []
-    return [cell(*item) for item in plan.tree_settings.items()]
+    return [cell(*item) for item in self._settings.items()]
 
   def choose(self, scores: rows.Scores) -> dict[str, str]:
     """Chooses a setting for each task, because each has models of its own."""
     names = [task.name for task in self._tasks()]
     if not scores:
-      return dict.fromkeys(names, next(iter(self.plan.tree_settings)))
+      return dict.fromkeys(names, next(iter(self._settings)))
     return {name: rows.best(scores, [name]) for name in names}
 
   def final(self, chosen: Mapping[str, str]) -> Cell:
     """Returns the fit of the chosen settings with fresh seeds."""
     plan = self.plan
-    parameters = {task: plan.tree_settings[s] for task, s in chosen.items()}
+    parameters = {task: self._settings[s] for task, s in chosen.items()}
     first_seed = plan.base.seed + plan.tuning_seeds
     return Cell(
       'final trees',
       {**parameters, 'seeds': [first_seed, plan.base.num_seeds]},
       lambda: self._train(parameters, first_seed),
     )
+
+  @property
+  def _settings(self) -> dict[str, dict[str, Any]]:
+    return self.plan.tree_configs(self.name)
 
   def _tasks(self) -> tuple[Task, ...]:
     return self.encode(0).tasks
