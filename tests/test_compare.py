@@ -483,7 +483,8 @@ def test_flag_files(path):
   assert flags.FLAGS(['compare', f'--flagfile={path}']) == ['compare']
   made = plan.from_flags(flags.FLAGS)
   assert path.read_text().startswith('# ')
-  few = 'balancers' in path.name  # thirty rows, none of which decides anything
+  # many rows, none of which decides anything
+  few = 'balancers' in path.name or 'profile' in path.name
   taught = bool(made.taught)  # whose settings differ in more than sizes
   assert len(made.settings) >= (3 if taught else 4 if few else 6)
   assert made.tuning_seeds >= (2 if few else 3)
