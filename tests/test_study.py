@@ -60,7 +60,7 @@ def _results(folder):
 def test_files(finished):
   names = {path.name for path in finished.iterdir()}
   assert names == {*outputs.NAMES, 'cells', '.lock'}
-  assert (finished / 'study.png').read_bytes().startswith(b'\x89PNG')
+  assert (finished / 'regret.png').read_bytes().startswith(b'\x89PNG')
   lines = (finished / 'study.csv').read_text().splitlines()
   assert len(lines) == 1 + 4 and lines[0].startswith('row,cosine,setting,')
   page = (finished / 'study.md').read_text()

@@ -76,7 +76,7 @@ def add(
       f'written ({error.strerror})'
     ) from error
   refresh(target, kinds)
-  return _report(name, target)
+  return _report(name, target, next(iter(kinds)))
 
 
 def refresh(target: pathlib.Path, kinds: Kinds = TABLES) -> None:
@@ -139,12 +139,12 @@ def _published_name(name: str, part: str) -> str:
   return f'{name}.csv' if part.endswith('.csv') else f'{name}_{part}'
 
 
-def _report(name: str, target: pathlib.Path) -> str:
+def _report(name: str, target: pathlib.Path, kind: str) -> str:
   texts = (path.read_text(encoding='utf-8') for path in target.glob('*.md'))
   if any(f'<!-- {name}: ' in text for text in texts):
     return f'published in {target}'
   return (
-    f'published in {target}; to show its table, put <!-- {name}: quality --> '
+    f'published in {target}; to show its table, put <!-- {name}: {kind} --> '
     'and <!-- end --> on two lines of a .md file there, and run the command '
     'again'
   )

@@ -15,7 +15,7 @@ from experiments.launcher import display, drawing, files, quality, run_folder
 from experiments.studies import picture
 
 JSON, MARKDOWN, CSV = run_folder.STUDY, 'study.md', 'study.csv'
-PICTURE = 'study.png'
+PICTURE = 'regret.png'
 # The files of a study, the one with all figures first.
 NAMES = (JSON, MARKDOWN, CSV, PICTURE)
 

@@ -42,9 +42,8 @@ def draw(path: pathlib.Path, results: Mapping[str, Any]) -> None:
   axes[0, 0].set_ylim(bottom=min(0.0, axes[0, 0].get_ylim()[0]))
   if has_others:
     axes[0, 1].axhline(0, color='0.4', lw=0.8)
-    axes[0, 1].set_ylabel(
-      f'regret above that of {results["baseline"]} (less is better)'
-    )
+    axes[0, 1].set_ylabel('difference in regret (less is better)')
+    axes[0, 1].set_title(f'above that of {results["baseline"]}', fontsize=9)
   drawing.add_legend(figure, axes)
   of = ', '.join(results['regret_of']) or 'all tasks'
   figure.suptitle(

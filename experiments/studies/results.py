@@ -56,7 +56,6 @@ def make(
   first = finished[0][1].facts['test'] if finished else {}
   metrics = dict.fromkeys(quality.primary(m) for m in first.values())
   return {
-    'title': f'{plan.problem}; {plan.factor}',
     'problem': plan.problem,
     'factor': plan.factor,
     'values': [
