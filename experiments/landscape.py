@@ -5,8 +5,9 @@
 The landscape of the gradient-balancing papers (lplmtl.data.conflicting_losses)
 has two parameters, so that a picture shows everything: a panel for each
 balancer, with its paths from five starts to the Pareto front, or to where they
-get stuck. Adam takes `--descent_steps` steps at each of `--descent_rates`, and
-each balancer keeps its best rate.
+get stuck. Adam takes `--descent_steps` steps at each of `--descent_rates`; the
+picture shows the first of these, and the table how many starts reach the front
+at each.
 """
 
 from absl import flags

@@ -243,6 +243,7 @@ def test_problems_that_cannot_be(text, message):
   [
     (['--values=1,1'], '--values must be different'),
     (['--row=trees'], 'only networks can be studied'),
+    (['--row=ple teacher=best'], 'have no teacher; leave teacher=best out'),
     (['--dataset=sample'], '--dataset has no effect here'),
     (
       ['--regret_of=task_3'],

@@ -96,6 +96,10 @@ def from_flags(values: flags.FlagValues) -> Plan:
 
 
 def _parse_row(name: str) -> dict[str, object]:
+  if taught := [x for x in name.split() if x.startswith('teacher=')]:
+    raise InputError(
+      f'--row={name}: methods of a study have no teacher; leave {taught[0]} out'
+    )
   fields = comparison.parse_row(name)
   if fields is None:
     raise InputError('--row=trees: only networks can be studied')
