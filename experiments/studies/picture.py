@@ -13,17 +13,22 @@ from experiments.launcher import drawing, quality
 
 # A factor that varies by more than this is drawn on a logarithmic axis.
 _WIDE = 20.0
+# Bands of more methods than this would hide each other: the table has them.
+_MOST_BANDS = 10
 
 
 def draw(path: pathlib.Path, results: Mapping[str, Any]) -> None:
-  """Draws a line per method, with a band for the 95 % interval.
+  """Draws a line per method, with a band for the 95 % interval if they are few.
 
   Args:
     path: the file, written atomically.
     results: the content of study.json.
   """
   has_others = len({row['name'] for row in results['rows']}) > 1
-  figure = drawing.new_figure(5.2 * (1 + has_others) + 1.8, 4.6)
+  count = len(results['methods'])
+  has_bands = count <= _MOST_BANDS
+  height = max(4.6, 0.27 * count)  # of the legend
+  figure = drawing.new_figure(5.2 * (1 + has_others) + 1.8, height)
   axes = figure.subplots(1, 1 + has_others, squeeze=False)
   places = _places(results['values'])
   kinds = ['regret', 'difference'][: 1 + has_others]
@@ -35,7 +40,10 @@ def draw(path: pathlib.Path, results: Mapping[str, Any]) -> None:
         if row['name'] == name and row[kind] is not None
       ]
       if rows:
-        _line(axis, rows, kind, places, drawing.line_style(number))
+        style = drawing.line_style(number)
+        _line(axis, rows, kind, places, style)
+        if has_bands:
+          _band(axis, rows, kind, places, style)
     _label(axis, results, places)
   metric = ' or '.join(map(quality.label, results['metrics']))
   axes[0, 0].set_ylabel(f'regret: best possible less test {metric}')
@@ -47,8 +55,8 @@ def draw(path: pathlib.Path, results: Mapping[str, Any]) -> None:
   drawing.add_legend(figure, axes)
   of = ', '.join(results['regret_of']) or 'all tasks'
   figure.suptitle(
-    f'{results["problem"]}\nmean over {of} and {results["num_draws"]} draws; '
-    'bands: 95 % interval',
+    f'{results["problem"]}\nmean over {of} and {results["num_draws"]} draws'
+    f'{"; bands: 95 % interval" if has_bands else ""}',
     fontsize=9,
   )
   drawing.save(figure, path)
@@ -62,13 +70,21 @@ def _line(
   style: Mapping[str, Any],
 ) -> None:
   x = [places[row['value']] for row in rows]
-  mean, low, high = (
-    np.array([row[kind][end] for row in rows])
-    for end in ('estimate', 'low', 'high')
-  )
+  mean = [row[kind]['estimate'] for row in rows]
   axis.plot(
     x, mean, label=rows[0]['name'], ms=5, lw=1.3, mec='black', mew=0.5, **style
   )
+
+
+def _band(
+  axis: Any,
+  rows: Sequence[Mapping[str, Any]],
+  kind: str,
+  places: Mapping[str, float],
+  style: Mapping[str, Any],
+) -> None:
+  x = [places[row['value']] for row in rows]
+  low, high = ([row[kind][end] for row in rows] for end in ('low', 'high'))
   axis.fill_between(x, low, high, color=style['color'], alpha=0.15, lw=0)
 
 
