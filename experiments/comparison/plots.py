@@ -79,8 +79,11 @@ def differences(path: pathlib.Path, comparison: Mapping[str, Any]) -> None:
   tasks = comparison['tasks']
   margins = quality.margins(comparison)
   rows = [row for row in comparison['rows'] if row['difference']]
+  names = [f'{row["name"]} ({row["parameters"]:,})' for row in rows]
+  # A character of 8 points is about 0.065 inches wide.
+  margin = max(2.6, 0.065 * max(map(len, names)))
   figure = drawing.new_figure(
-    3.6 * len(tasks) + 2.6, 0.34 * max(len(rows), 3) + 1.6
+    3.6 * len(tasks) + margin, 0.34 * max(len(rows), 3) + 1.6
   )
   axes = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
   places = np.arange(len(rows))[::-1]
@@ -99,11 +102,7 @@ def differences(path: pathlib.Path, comparison: Mapping[str, Any]) -> None:
     axis.set_xlabel(f'difference in test {quality.label(metric)}')
     axis.xaxis.set_major_locator(ticker.MaxNLocator(5))
     axis.grid(axis='x', alpha=0.3)
-  axes[0].set_yticks(
-    places,
-    [f'{row["name"]} ({row["parameters"]:,})' for row in rows],
-    fontsize=8,
-  )
+  axes[0].set_yticks(places, names, fontsize=8)
   figure.suptitle(
     f'{comparison["title"]}: difference from {comparison["baseline"]}\n95 % '
     f'intervals over seeds and rows; grey: {_listed(margins)}; in brackets: '
