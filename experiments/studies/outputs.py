@@ -66,12 +66,14 @@ def difference_table(results: Results) -> display.TextTable:
 
 def settings_table(results: Results) -> display.TextTable:
   """Returns the setting that was chosen, and the parameters it takes."""
-  return _table(
-    results,
-    f'Setting chosen on {results["tuning_draws"]} other draws (parameters)',
-    lambda row: f'{row["setting"]} ({row["parameters"]:,})',
-    left=True,
-  )
+
+  def cell(row: Mapping[str, Any]) -> str:
+    # Of settings that a row overrides, the first is named.
+    setting = row['setting'] if row['num_settings'] > 1 else 'its own'
+    return f'{setting} ({row["parameters"]:,})'
+
+  title = f'Setting chosen on {results["tuning_draws"]} other draws'
+  return _table(results, f'{title} (parameters)', cell, left=True)
 
 
 def _table(
