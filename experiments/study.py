@@ -36,10 +36,11 @@ def main(argv: list[str]) -> None:
     asked = plan.from_flags(flags.FLAGS)
     base = asked.compared.base
     folder = parsing.path('--out_dir', base.out_dir or 'runs/study')
+    target = parsing.path('--publish_to', flags.FLAGS.publish_to)
+    outputs.publish.check(target)
     ready(base, lambda: run.interrupted(folder))
     results = run.study(asked, folder)
     if flags.FLAGS.publish_to and results['is_whole']:
-      target = parsing.path('--publish_to', flags.FLAGS.publish_to)
       print(outputs.publish_to(folder, target))
 
 

@@ -79,6 +79,14 @@ def add(
   return _report(name, target, next(iter(kinds)))
 
 
+def check(target: pathlib.Path) -> None:
+  """Raises InputError, before anything is fitted, for a file as the folder."""
+  if target.exists() and not target.is_dir():
+    raise InputError(
+      f'--publish_to={target} is a file: expected a folder, which need not exist'
+    )
+
+
 def refresh(target: pathlib.Path, kinds: Kinds = TABLES) -> None:
   """Regenerates the tables in a folder's .md files; see `add`.
 

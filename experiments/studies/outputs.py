@@ -68,9 +68,7 @@ def settings_table(results: Results) -> display.TextTable:
   """Returns the setting that was chosen, and the parameters it takes."""
 
   def cell(row: Mapping[str, Any]) -> str:
-    # Of settings that a row overrides, the first is named.
-    setting = row['setting'] if row['num_settings'] > 1 else 'its own'
-    return f'{setting} ({row["parameters"]:,})'
+    return f'{row["setting"] or "its own"} ({row["parameters"]:,})'
 
   title = f'Setting chosen on {results["tuning_draws"]} other draws'
   return _table(results, f'{title} (parameters)', cell, left=True)
@@ -96,13 +94,18 @@ def _table(
 def notes(results: Results) -> str:
   """Returns a paragraph on how to read the tables."""
   of = ', '.join(results['regret_of']) or 'all tasks'
+  count = len(results['settings'])
+  tuning = (
+    f'Each method tries the same {count} settings at each value on '
+    f'{results["tuning_draws"]} other draws, and the validation rows decide.'
+    if count > 1
+    else 'Nothing is tuned.'
+  )
   return (
     f'Problem: {results["problem"]}. Each draw is another problem, with rows '
     'and initial parameters of its own; all methods get the same draws. Regret '
-    f'is the mean over {of}. Each method tries the same settings at each '
-    f'value ({max(len(results["settings"]), 1)}) on '
-    f'{results["tuning_draws"]} other draws, and the validation rows decide; '
-    'intervals cover draws, and no correction is made for their number.'
+    f'is the mean over {of}. {tuning} Intervals cover draws, and no correction '
+    'is made for their number.'
   )
 
 

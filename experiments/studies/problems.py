@@ -76,6 +76,17 @@ class Related:
 
   def __post_init__(self) -> None:
     digits.check_rows(self.rows, self.validation_rows, self.test_rows)
+    if not 1 <= self.clusters <= self.tasks <= self.features:
+      raise InputError(
+        '--problem: expected at least 1 of clusters, as many tasks or more, and '
+        f'as many features or more; found clusters={self.clusters} '
+        f'tasks={self.tasks} features={self.features}'
+      )
+    if not -1 <= self.correlation <= 1:
+      raise InputError(
+        '--problem: expected a correlation from -1 to 1, found '
+        f'{self.correlation:g}'
+      )
     for count in self.labels:
       if not 0 <= count <= self.rows:
         raise InputError(
@@ -179,7 +190,7 @@ def parse(text: str, value: str) -> Setup:
       near = difflib.get_close_matches(name, known)
       hint = f'did you mean {" or ".join(near)}? ' if near else ''
       raise InputError(
-        f'--problem: {part!r} sets no field; {hint}Expected field=value with '
+        f'--problem: {part!r} sets no field; {hint}expected field=value with '
         f'one of {", ".join(known)}'
       )
     if name in found:

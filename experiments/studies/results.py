@@ -43,7 +43,8 @@ def make(
       {
         'name': method.method,
         'value': method.value,
-        'setting': done.chosen['all'],
+        # Of settings that a row overrides, the first would be named.
+        'setting': done.chosen['all'] if done.num_settings > 1 else '',
         'num_settings': done.num_settings,
         'fits': done.num_fits,
         'regret': _interval(own),

@@ -157,7 +157,7 @@ def keep_labels(batch: Batch, counts: Mapping[str, int], seed: int) -> Batch:
   """Hides the labels of all but some rows, drawn at random for each task.
 
   Args:
-    batch: rows without a `where`.
+    batch: rows that have no `where` yet.
     counts: `{task: how many labels to keep}`; other tasks keep all.
     seed: of the draw; more labels of one seed include fewer.
 
@@ -165,13 +165,18 @@ def keep_labels(batch: Batch, counts: Mapping[str, int], seed: int) -> Batch:
     The rows, with `where`.
 
   Raises:
-    ValueError: a task is unknown, or a count is not from 1 to N.
+    ValueError: a task is unknown, a count is not from 1 to N, or the rows have
+      a `where`.
 
   Example:
     >>> rows = related().draw(50, seed=0).batch
     >>> int(keep_labels(rows, {'task_2': 10}, seed=0).where['task_2'].sum())
     10
   """
+  if batch.where is not None:
+    raise ValueError(
+      'some labels are hidden already: give the counts of all tasks at once'
+    )
   where: dict[str, Any] = {}
   for number, (task, count) in enumerate(sorted(counts.items())):
     if task not in batch.labels:
@@ -198,6 +203,8 @@ def _check(
       f'{num_clusters}, {len(outcomes)} and {num_features}'
     )
   for outcome in outcomes:
+    if not isinstance(outcome, Outcome):
+      raise ValueError(f'expected an Outcome for each task, found {outcome!r}')
     kind, num_sines, noise, scale = outcome
     if kind not in _KINDS:
       raise ValueError(

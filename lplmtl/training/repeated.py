@@ -83,7 +83,13 @@ def fit_each(
       kept[by] = programs.make(*method, **sizes)
     return kept[by]
 
-  for key, data, validation in runs:
+  for given in runs:
+    if not (isinstance(given, tuple) and len(given) == 3):
+      raise ValueError(
+        'each run must be a tuple (key, data, validation), where validation '
+        f'may be None; found {type(given).__name__}'
+      )
+    key, data, validation = given
     job, keys = making.make_job(
       key, (model, optimizer, balancer), (data, validation), hyperparams,
       batch_size=batch_size, schedule=schedule, devices=devices,
