@@ -50,6 +50,7 @@ def main(argv: list[str]) -> None:
     if flags.FLAGS.publish_to and not flags.FLAGS.row:
       publish.refresh(target, outputs.KINDS)
       return
+    publish.check(target)
     asked = plan.from_flags(flags.FLAGS)
     folder = parsing.path('--out_dir', asked.base.out_dir or 'runs/comparison')
     dataset = datasets.find(asked.base)

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     base = asked.compared.base
     folder = parsing.path('--out_dir', base.out_dir or 'runs/study')
     target = parsing.path('--publish_to', flags.FLAGS.publish_to)
-    outputs.publish.check(target)
+    outputs.check_target(target)
     ready(base, lambda: run.interrupted(folder))
     results = run.study(asked, folder)
     if flags.FLAGS.publish_to and results['is_whole']:

@@ -10,14 +10,11 @@ from experiments import compare
 from experiments.comparison import publish, tables
 from experiments.frontier import outputs
 from experiments.launcher.errors import InputError
-from experiments.studies import outputs as studies
 from tests import launching
 
 RESULTS = pathlib.Path(__file__).parent.parent / 'experiments' / 'results'
 FIGURES = sorted(RESULTS.glob('*.json'))
 TEXTS = sorted(RESULTS.glob('*.md'))
-STUDIES = sorted(RESULTS.glob('studies/study_*.json'))
-PAGES = sorted(RESULTS.glob('studies/*.md'))
 
 
 @pytest.mark.parametrize('path', TEXTS, ids=lambda p: p.name)
@@ -37,25 +34,6 @@ def test_csv_holds_the_same_figures(path):
   kinds = ('frontier', 'roads') if is_frontier else ('quality',)
   marks = [f'<!-- {path.stem}: {kind} -->' for kind in kinds]
   assert any(mark in text.read_text() for text in TEXTS for mark in marks)
-
-
-@pytest.mark.parametrize('path', STUDIES, ids=lambda p: p.name)
-def test_studies_hold_the_same_figures(path):
-  """`python -m experiments.study --flagfile=... --publish_to=...`."""
-  results = json.loads(path.read_text(encoding='utf-8'))
-  assert studies.csv(results) == path.with_suffix('.csv').read_text()
-  text = '\n'.join(p.read_text() for p in path.parent.glob('*.md'))
-  assert f'<!-- {path.stem}: difference -->' in text
-  assert f']({path.stem}_{studies.PICTURE})' in text
-  flag_file = f'experiments/flags/{path.stem}.flags'
-  assert f'--flagfile={flag_file}' in results['command'][1:]
-  assert (RESULTS.parent.parent / flag_file).exists()
-
-
-@pytest.mark.parametrize('path', PAGES, ids=lambda p: p.name)
-def test_tables_of_studies_are_those_of_the_figures(path):
-  text = path.read_text(encoding='utf-8')
-  assert publish.render(text, path, studies.KINDS) == text
 
 
 @pytest.fixture

@@ -155,3 +155,9 @@ def test_gradients_conflict_above_and_agree_with_finite_differences():
     one, two = jacobian(jnp.array([0.0, -8.355]))
     cosine = one @ two / jnp.linalg.norm(one) / jnp.linalg.norm(two)
     assert cosine < -0.999
+
+
+def test_hidden_labels_are_not_hidden_twice():
+  once = data.keep_labels(data.related().draw(20, 0).batch, {'task_1': 5}, 0)
+  with pytest.raises(ValueError, match='are hidden already'):
+    data.keep_labels(once, {'task_2': 5}, 0)

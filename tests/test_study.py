@@ -223,8 +223,8 @@ def test_the_factor_takes_its_place(text, value, field, expected):
     ('correlation=@ rows=0', '1 to 10,000,000 rows'),
     ('correlation=@ kind=count', "found 'count'"),
     ('correlation=@ labels=20000', 'labels from 1 to rows=10000'),
-    ('correlation=2@', 'cosines of 20'),
-    ('tasks=@', '<= num_features, found 1, 0 and 100'),
+    ('correlation=2@', 'from -1 to 1, found 20'),
+    ('tasks=@', 'found clusters=1 tasks=0 features=100'),
     ('digits correlation=@', 'one of offset, channels, rows'),
     ('digits offset=@9', 'an offset from 0 to 8, found 9'),
     ('digits channels=@', 'channels must be at least 1'),
@@ -243,6 +243,8 @@ def test_problems_that_cannot_be(text, message):
   [
     (['--values=1,1'], '--values must be different'),
     (['--row=trees'], 'only networks can be studied'),
+    ([f'--publish_to={__file__}'], 'is a file: expected a folder'),
+    (['--problem=correlation=@', '--values=3'], 'from -1 to 1, found 3'),
     (['--row=ple teacher=best'], 'have no teacher; leave teacher=best out'),
     (['--dataset=sample'], '--dataset has no effect here'),
     (
@@ -334,6 +336,9 @@ def test_published_files_hold_the_same_figures(path):
   assert results['problem'] == asked.problem
   assert results['methods'] == list(asked.compared.rows)
   assert len(results['rows']) == len(asked.compared.rows) * len(asked.setups)
+  text = '\n'.join(page.read_text() for page in STUDIES.glob('*.md'))
+  assert f'<!-- {path.stem}: difference -->' in text
+  assert f']({path.stem}_{outputs.PICTURE})' in text
 
 
 @pytest.mark.parametrize(

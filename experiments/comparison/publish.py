@@ -83,7 +83,7 @@ def check(target: pathlib.Path) -> None:
   """Raises InputError, before anything is fitted, for a file as the folder."""
   if target.exists() and not target.is_dir():
     raise InputError(
-      f'--publish_to={target} is a file: expected a folder, which need not exist'
+      f'--publish_to={target} is a file: expected a folder, which may be new'
     )
 
 

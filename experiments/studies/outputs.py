@@ -146,6 +146,10 @@ KINDS: publish.Kinds = {
 }
 
 
+# Raises InputError for a folder that cannot be published to.
+check_target = publish.check
+
+
 def publish_to(source: pathlib.Path, target: pathlib.Path) -> str:
   """Publishes a study; see `comparison.publish.add`."""
   return publish.add(source, target, KINDS, (JSON, CSV, PICTURE))

@@ -78,7 +78,7 @@ class Related:
     digits.check_rows(self.rows, self.validation_rows, self.test_rows)
     if not 1 <= self.clusters <= self.tasks <= self.features:
       raise InputError(
-        '--problem: expected at least 1 of clusters, as many tasks or more, and '
+        '--problem: expected at least 1 cluster, as many tasks or more, and '
         f'as many features or more; found clusters={self.clusters} '
         f'tasks={self.tasks} features={self.features}'
       )
