@@ -215,8 +215,10 @@ def test_weights_for_shared_parameters_without_a_gramian():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('scope', ['all', 'shared'])
-@pytest.mark.parametrize('name', ['uncertainty', 'pcgrad'])
+@pytest.mark.parametrize(
+  'name, scope',
+  [('uncertainty', 'all'), ('pcgrad', 'all'), ('pcgrad', 'shared')],
+)
 def test_parts_give_the_gradient_of_the_whole(name, scope):
   """Also with dropout, uneven missing labels, and weights, also by task."""
   noisy = lplmtl.MLP((6,), dropout_rate=0.3)
@@ -264,8 +266,9 @@ class _Penalised:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('num_microbatches', [1, 2])
-@pytest.mark.parametrize('name', ['equal', 'pcgrad'])
+@pytest.mark.parametrize(
+  'name, num_microbatches', [('equal', 1), ('pcgrad', 2)]
+)
 def test_a_penalty_is_added_once_and_not_weighted(name, num_microbatches):
   _, params, batch = _example('shared_bottom')
   balancer = getattr(balancing, name)()
