@@ -41,9 +41,7 @@ def draw(path: pathlib.Path, results: Mapping[str, Any]) -> None:
       ]
       if rows:
         style = drawing.line_style(number)
-        _line(axis, rows, kind, places, style)
-        if has_bands:
-          _band(axis, rows, kind, places, style)
+        _line(axis, rows, kind, places, style, has_band=has_bands)
     _label(axis, results, places)
   metric = ' or '.join(map(quality.label, results['metrics']))
   axes[0, 0].set_ylabel(f'regret: best possible less test {metric}')
@@ -68,24 +66,18 @@ def _line(
   kind: str,
   places: Mapping[str, float],
   style: Mapping[str, Any],
+  *,
+  has_band: bool,
 ) -> None:
   x = [places[row['value']] for row in rows]
-  mean = [row[kind]['estimate'] for row in rows]
+  mean, low, high = (
+    [row[kind][end] for row in rows] for end in ('estimate', 'low', 'high')
+  )
   axis.plot(
     x, mean, label=rows[0]['name'], ms=5, lw=1.3, mec='black', mew=0.5, **style
   )
-
-
-def _band(
-  axis: Any,
-  rows: Sequence[Mapping[str, Any]],
-  kind: str,
-  places: Mapping[str, float],
-  style: Mapping[str, Any],
-) -> None:
-  x = [places[row['value']] for row in rows]
-  low, high = ([row[kind][end] for row in rows] for end in ('low', 'high'))
-  axis.fill_between(x, low, high, color=style['color'], alpha=0.15, lw=0)
+  if has_band:
+    axis.fill_between(x, low, high, color=style['color'], alpha=0.15, lw=0)
 
 
 def _label(

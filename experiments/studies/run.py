@@ -47,8 +47,8 @@ def _study(
   every = workers.methods(plan, note)
   for method in every:
     method.check()
-  failures, is_whole = workers.fit_all(plan, directory, note, before_writing)
   store = workers.store(directory, before_writing)
+  failures, is_whole = workers.fit_all(plan, every, store, directory, note)
   finished = [
     (method, done) for method in every if (done := rows.finished(method, store))
   ]

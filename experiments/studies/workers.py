@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
   """What became of a method at one value.
 
   Attributes:
-    lines: to print.
+    lines: still to print.
     is_done: whether there was time for all of its fits.
     failure: why it cannot be fitted, or empty.
   """
@@ -71,17 +71,19 @@ def store(
 
 def fit_all(
   plan: Plan,
+  every: Sequence[Method],
+  kept: cells.Store,
   directory: pathlib.Path,
   note: Callable[[str], None],
-  before_writing: Callable[[], None],
 ) -> tuple[list[str], bool]:
   """Fits what is missing; a method that diverges is left out at that value.
 
   Args:
     plan: of the study.
-    directory: of the finished fits.
+    every: all its methods, from `methods`.
+    kept: the finished fits, from `store`.
+    directory: where they are.
     note: called with each line to print.
-    before_writing: see `cells.Store`.
 
   Returns:
     A line for each method that failed, and whether there was time for all.
@@ -90,15 +92,18 @@ def fit_all(
     InputError: several processes were asked for, and there is an accelerator,
       or one of them was killed.
   """
-  kept = store(directory, before_writing)
   missing = [
     number
-    for number, method in enumerate(methods(plan, note))
+    for number, method in enumerate(every)
     if rows.finished(method, kept) is None
   ]
-  outcomes = _side_by_side if plan.workers > 1 and missing else _in_turn
+  if plan.workers > 1 and missing:
+    outcomes = _side_by_side(plan, directory, missing)
+  else:
+    is_late = comparison.clock(plan.compared.max_minutes)
+    outcomes = (_fit_one(every[n], kept, is_late, note) for n in missing)
   failures, is_whole = [], True
-  for outcome in outcomes(plan, directory, missing, before_writing):
+  for outcome in outcomes:
     for line in outcome.lines:
       note(line)
     is_whole = is_whole and outcome.is_done
@@ -108,29 +113,26 @@ def fit_all(
   return failures, is_whole
 
 
-def _in_turn(
-  plan: Plan,
-  directory: pathlib.Path,
-  missing: Sequence[int],
-  before_writing: Callable[[], None],
-) -> Iterator[Outcome]:
-  worker = _Worker(plan, directory, before_writing)
-  for number in missing:
-    yield worker.fit(number)
+def _fit_one(
+  method: Method,
+  kept: cells.Store,
+  is_late: Callable[[], bool],
+  note: Callable[[str], None],
+) -> Outcome:
+  try:
+    return Outcome([], rows.fit(method, kept, is_late, note))
+  except training.NonFiniteError as error:
+    return Outcome([], True, f'{method.name} cannot be fitted: {error}')
 
 
 def _side_by_side(
-  plan: Plan,
-  directory: pathlib.Path,
-  missing: Sequence[int],
-  before_writing: Callable[[], None],
+  plan: Plan, directory: pathlib.Path, missing: Sequence[int]
 ) -> Iterator[Outcome]:
   if jax.default_backend() != 'cpu':
     raise InputError(
       f'--workers={plan.workers} is for CPUs: use --workers=1, or set '
       'JAX_PLATFORMS=cpu'
     )
-  before_writing()
   context = multiprocessing.get_context('spawn')  # JAX has threads: no fork
   shares = context.SimpleQueue()
   for share in _shares(plan.workers):
@@ -163,27 +165,19 @@ def _shares(count: int) -> list[set[int]]:
 class _Worker:
   """Fits methods, and keeps rows and programs from one to the next."""
 
-  def __init__(
-    self,
-    plan: Plan,
-    directory: pathlib.Path,
-    before_writing: Callable[[], None],
-  ):
+  def __init__(self, plan: Plan, directory: pathlib.Path):
     self._lines: list[str] = []
-    self.methods = methods(plan, self._lines.append)
-    self._store = store(directory, before_writing)
+    self._methods = methods(plan, self._lines.append)
+    self._kept = store(directory, _check_parent)
     self._is_late = comparison.clock(plan.compared.max_minutes)
 
   def fit(self, number: int) -> Outcome:
     """Fits what a method lacks."""
     self._lines.clear()
-    method = self.methods[number]
-    try:
-      is_done = rows.fit(method, self._store, self._is_late, self._lines.append)
-    except training.NonFiniteError as error:
-      failure = f'{method.name} cannot be fitted: {error}'
-      return Outcome([*self._lines], True, failure)
-    return Outcome([*self._lines], is_done)
+    outcome = _fit_one(
+      self._methods[number], self._kept, self._is_late, self._lines.append
+    )
+    return outcome._replace(lines=[*self._lines])
 
 
 _worker: _Worker
@@ -196,7 +190,7 @@ def _start(plan: Plan, directory: pathlib.Path, shares: Any) -> None:
   if share := shares.get():
     os.sched_setaffinity(0, share)
   jax_setup.apply(plan.compared.base)
-  _worker = _Worker(plan, directory, _check_parent)
+  _worker = _Worker(plan, directory)
 
 
 def _check_parent() -> None:
