@@ -8,7 +8,7 @@ accuracy for classes, R² for a number (see `lplmtl.tasks`). It is then trained
 with `--num_seeds` fresh seeds and scored on the test rows. A field that the row
 sets overrides the setting's. Every finished fit is kept: the same command
 resumes where it stopped, and with another `--baseline` it only makes another
-table.
+table. Without a `--row`, `--publish_to` only makes the tables there again.
 
 With `--data`, a table of your own, flags that are not given have the defaults
 that `python -m experiments.tabular --help` shows.
@@ -20,9 +20,12 @@ from experiments import datasets
 from experiments.comparison import options as comparing
 from experiments.launcher import frame, options, parsing
 
-options.define_flags()
+options.define_flags({'num_seeds': comparing.NUM_SEEDS})
 comparing.define_flags()
-comparing.define_rows()
+comparing.define_rows(
+  also='; also "trees", "trees max_depth=2", and "sple teacher=best", which '
+  'learns from trees and networks'
+)
 flags.adopt_module_key_flags(options)
 flags.adopt_module_key_flags(comparing)
 flags.DEFINE_multi_string(

@@ -25,7 +25,7 @@ from experiments.comparison import options as comparing
 from experiments.frontier import options as compressing
 from experiments.launcher import frame, options, parsing
 
-options.define_flags()
+options.define_flags({'num_seeds': comparing.NUM_SEEDS})
 comparing.define_flags()
 compressing.define_flags()
 flags.adopt_module_key_flags(options)

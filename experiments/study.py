@@ -13,16 +13,10 @@ same command resumes where it stopped.
 
 from absl import flags
 
-from experiments.comparison import options as comparing
 from experiments.launcher import frame, options, parsing
 from experiments.studies import options as studying
 
-options.define_flags()
-comparing.define_flags()
-comparing.define_rows()
 studying.define_flags()
-flags.adopt_module_key_flags(options)
-flags.adopt_module_key_flags(comparing)
 flags.adopt_module_key_flags(studying)
 
 

@@ -182,6 +182,17 @@ def test_another_baseline_fits_nothing(finished, tmp_path, no_fits):
   )
 
 
+def test_another_comparison_is_refused(finished, tmp_path, capsys, no_fits):
+  folder = tmp_path / 'again'
+  shutil.copytree(finished, folder)
+  for other, said in (
+    ('--epochs=2', 'another comparison, which differs in epochs (1, now 2):'),
+    ('--num_rows=1600', 'differs in data.'),
+  ):
+    assert launch(*TINY, other, f'--out_dir={folder}') == 1
+    assert said in capsys.readouterr().err
+
+
 def test_what_was_lost_is_fitted_again(finished, tmp_path):
   """After a kill between two files: a half-written file, a damaged array."""
   folder = tmp_path / 'killed'

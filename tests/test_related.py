@@ -124,6 +124,7 @@ def test_labels_are_hidden():
     ([Of('binary', noise=0.0)], {}, '> 0 for yes/no labels'),
     ([Of(), Of()], {'correlation': 1.5}, 'cosines of 1.5'),
     ([Of()] * 3, {'correlation': -1.0}, 'no 3 weights in 1 clusters'),
+    (2, {}, 'one for each task.*found 2'),
   ],
 )
 def test_impossible_problems_are_refused(outcomes, options, message):
@@ -134,6 +135,15 @@ def test_impossible_problems_are_refused(outcomes, options, message):
 def test_an_empty_draw_is_refused():
   with pytest.raises(ValueError, match='at least 1 row, found 0'):
     data.related().draw(0, 0)
+
+
+def test_the_optimum_is_that_of_rows_of_the_problem():
+  one = data.related(0, [Of()]).draw(10, 0)
+  two = data.related(0)
+  with pytest.raises(ValueError, match=r'with task_2; these have task_1: draw'):
+    data.optimum(two.tasks, one)
+  with pytest.raises(ValueError, match=r'Problem\.draw.*found Batch'):
+    data.optimum(two.tasks, one.batch)
 
 
 def test_gradients_conflict_above_and_agree_with_finite_differences():

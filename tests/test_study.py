@@ -5,6 +5,8 @@ import functools
 import json
 import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -16,7 +18,14 @@ from sklearn import metrics as oracle
 
 import lplmtl
 from experiments import compare, study
-from experiments.comparison import networks, populations, publish
+from experiments.comparison import (
+  cells,
+  networks,
+  populations,
+  publish,
+  rows,
+)
+from experiments.comparison import folder as kept_fits
 from experiments.launcher.errors import InputError
 from experiments.studies import outputs, plan, problems, workers
 from lplmtl.training import evaluation
@@ -66,6 +75,9 @@ def test_files(finished):
   page = (finished / 'study.md').read_text()
   assert '| method \\ cosine | 0 | 1 |' in page
   assert f'| {SINGLE} |' in page
+  config = _results(finished)['config']
+  assert config['epochs'] == 1 and config['num_bins'] == 0
+  assert not {'dataset', 'tasks', 'targets', 'architecture'} & config.keys()
 
 
 @pytest.mark.slow
@@ -253,6 +265,7 @@ def test_problems_that_cannot_be(text, message):
     ),
     (['--batch_size=61'], 'rows=60 are fewer than --batch_size=61'),
     (['--baseline=ple'], '--baseline=ple is not in the table'),
+    (['--margin=0.1'], '--margin has no effect here'),
     (['--num_experts=4'], 'takes no --num_experts'),
     (['--num_seeds=2'], '--num_seeds must be at least 3'),
   ],
@@ -283,6 +296,54 @@ def test_a_process_of_its_own_fits_the_same(tmp_path, finished, monkeypatch):
   assert row['setting'] == old['setting']
   # A process with one core rounds otherwise.
   np.testing.assert_allclose(row['per_draw'], old['per_draw'], rtol=1e-4)
+
+
+def test_another_study_is_refused(tmp_path, capsys, no_fits):
+  """Other methods, values and more draws are the same study."""
+  _parse(*TINY)
+  run = tmp_path / 'run'
+  run.mkdir()
+  kept = workers.store(plan.from_flags(flags.FLAGS), run, lambda: None)
+  kept.save(cells.Cell('tune', {}, None), cells.Fitted({}, {}))
+  for other, said in (
+    ('--problem=labels=0,@ rows=60', 'problem (correlation=@ features=4'),
+    ('--epochs=2', ' differs in epochs (1, now 2): choose another --out_dir'),
+    ('--tuning_seeds=2', 'tuning_seeds (1, now 2)'),
+    ('--setting=dropout=0.1', 'learning_rate=0.01; dropout=0.1)'),
+  ):
+    assert launch(*TINY, other, f'--out_dir={run}') == 1
+    assert said in capsys.readouterr().err
+  _parse(*TINY, '--row=mmoe', '--values=0,1,0.5', '--num_seeds=4')
+  shared = plan.from_flags(flags.FLAGS).shared()
+  kept_fits.refuse_other(run, shared, 'study')
+
+
+def test_what_is_fitted_first_is_said(tmp_path, capsys, no_fits):
+  folder = f'--out_dir={tmp_path / "run"}'
+  assert launch(*TINY, '--max_minutes=1e-9', folder) == 1
+  assert 'to fit: 4 of 4, first shared_bottom at 0; ' in capsys.readouterr().out
+
+
+def test_a_line_of_progress_names_its_metric():
+  kinds = [lplmtl.tasks.regression('a'), lplmtl.tasks.binary('b')]
+  scores = {'x=1': {'a': [0.5, 0.7], 'b': [0.8, 0.8]}, 'x=2': None}
+  facts = rows.tried(scores, kinds).facts
+  assert rows._summary(facts) == 'validation R² 0.6000 a AUC 0.8000 b with x=1'
+  test = {'test': {t: {'accuracy': {'mean': 0.5}} for t in 'ab'}}
+  assert rows._summary(test) == 'test accuracy 0.5000 a 0.5000 b'
+
+
+def test_help_shows_the_flags_and_defaults_of_a_study():
+  command = [sys.executable, '-m', 'experiments.study', '--help']
+  found = subprocess.run(
+    command, capture_output=True, text=True, check=True, cwd=ROOT
+  ).stdout
+  for name in ('data', 'dataset', 'categories', 'margin', 'architecture'):
+    assert f'  --{name}:' not in found
+  assert 'Compare' not in found and '  --setting: Study: a setting' in found
+  _, _, after = found.partition('  --num_seeds: ')
+  assert "(default: '30')" in after.partition('  --')[0]
+  assert 'runs/study.' in found
 
 
 def test_several_processes_need_a_cpu(tmp_path, capsys, monkeypatch):

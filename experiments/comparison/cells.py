@@ -9,7 +9,8 @@ import hashlib
 import io
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,8 @@ class Store:
     folder: where they are kept; created when needed.
     data: JSON data that identifies the rows, see `identify`.
     before_writing: called before each write; raises if the folder is lost.
+    shared: JSON data that is kept with each cell: what all rows of its
+      comparison share, see `folder.refuse_other`.
   """
 
   def __init__(
@@ -61,10 +64,12 @@ class Store:
     folder: pathlib.Path,
     data: dict[str, Any],
     before_writing: Callable[[], None] = lambda: None,
+    shared: Mapping[str, Any] = MappingProxyType({}),
   ):
     self._folder = folder
     self._data = data
     self._before_writing = before_writing
+    self._shared = dict(shared)
 
   def load(self, cell: Cell) -> Fitted | None:
     """Returns what was saved; None if it is missing or damaged."""
@@ -104,6 +109,7 @@ class Store:
         'facts': fitted.facts,
         'digest': _digest(figures.to_json(fitted.facts)),
         'arrays': digest,
+        'shared': self._shared,
         **provenance.environment(),
       },
     )

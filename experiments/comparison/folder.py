@@ -1,6 +1,7 @@
 """The folder of a comparison: which files may be replaced or removed."""
 
 import contextlib
+import json
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 from experiments.launcher import lock, run_folder
 from experiments.launcher.errors import InputError
+from lplmtl import resume
 from lplmtl.storage import files
 
 JSON = run_folder.COMPARISON
@@ -23,6 +25,8 @@ _RUN = {
   )
 }
 _CELL = re.compile('[0-9a-f]{20}')
+_MOST_LISTED = 4  # differences in a line
+_LONGEST = 120  # characters of each
 _ELSEWHERE = 'move it away, or choose another --out_dir'
 
 
@@ -56,6 +60,43 @@ def interrupted(folder: pathlib.Path) -> str:
   if not any((folder / run_folder.CELLS).glob('*.json')):
     return 'interrupted: no fit was finished, and nothing is kept'
   return 'interrupted: finished fits are kept, and the same command resumes'
+
+
+def refuse_other(
+  folder: pathlib.Path, shared: Mapping[str, Any], what: str
+) -> None:
+  """Refuses a folder with fits of another comparison, which would be mixed up.
+
+  Args:
+    folder: of the comparison.
+    shared: JSON data: what all of its rows share, as `cells.Store` keeps it
+      with each fit. Fits of releases that did not are passed over.
+    what: it is, such as `study`.
+
+  Raises:
+    InputError: the folder holds fits for which something else was shared.
+  """
+  for path in _cells(folder / run_folder.CELLS):
+    old = files.read_json(path).get('shared')
+    if not old:
+      continue
+    different = resume.differences(old, json.loads(json.dumps(shared)))
+    if different:
+      listed = ', '.join(map(_shortened, different[:_MOST_LISTED]))
+      more = len(different) - _MOST_LISTED
+      raise InputError(
+        f'--out_dir={folder} holds another {what}, which differs in {listed}'
+        f'{f" and {more} more" if more > 0 else ""}: choose another --out_dir, '
+        'or replace it with --overwrite'
+      )
+    return
+
+
+def _shortened(text: str) -> str:
+  """Returns a difference, without the middle of a long list of settings."""
+  half = _LONGEST // 2
+  is_long = len(text) > _LONGEST
+  return f'{text[:half]} ... {text[-half:]}' if is_long else text
 
 
 @contextlib.contextmanager

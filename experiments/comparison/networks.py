@@ -107,7 +107,8 @@ class Networks:
     return self.encode(config.num_bins)
 
   def _tune(self, group: Mapping[str, Config]) -> Fitted:
-    return Fitted({'scores': self._try(group)}, {})
+    tasks = self.encode(self.plan.base.num_bins).tasks
+    return rows.tried(self._try(group), tasks)
 
   def _try(self, group: Mapping[str, Config]) -> dict[str, Any]:
     """Scores all settings at once; one by one if one diverges (None)."""

@@ -7,6 +7,7 @@ from typing import Any
 from absl import flags
 
 from experiments.comparison import boosting
+from experiments.comparison import options as comparing
 from experiments.launcher import build, options, sections, unused
 from experiments.launcher import fields as settings
 from experiments.launcher.errors import InputError
@@ -16,19 +17,13 @@ TREES, SINGLE = 'trees', 'single_task'
 # From what a row of networks may learn in place of the labels; see `taught`.
 TEACHERS = (TREES, 'best')
 _TEACHER = 'teacher='
-# Flags of a single run that mean nothing here.
-MEANINGLESS = (
-  'architecture', 'resume', 'eval_only', 'save_every_steps',
-  'save_every_seconds', 'num_checkpoints', 'log_to',
-)  # fmt: skip
 # What rows and settings must share: the data, the seeds, where things go.
 FIXED = (
   'dataset', 'data_dir', 'tasks', 'validation', 'split_seed', 'num_rows',
   'interpolate', 'num_seeds', 'seed', 'cpu_devices', 'compilation_cache',
-  'out_dir', 'overwrite', *settings.of(sections.Table), *MEANINGLESS,
+  'out_dir', 'overwrite', *settings.of(sections.Table),
+  *comparing.MEANINGLESS,
 )  # fmt: skip
-# Where no --num_seeds is given: few, but enough for an interval.
-NUM_SEEDS = 5
 # Where no --tree_setting is given: half LightGBM's learning rate, as validation
 # rows decide on the number of trees; samples of rows and columns, without which
 # all seeds would grow the same trees, and worse ones; and its own 31 leaves,
@@ -140,6 +135,16 @@ class Plan:
     base = build.fit_batch_size(self.base, num_train)
     return dataclasses.replace(self, base=base)
 
+  def shared(self) -> dict[str, Any]:
+    """Returns what all rows share, as JSON data; more seeds are no change."""
+    own = ('architecture', 'num_seeds')
+    return {
+      'settings': '; '.join(self.settings),
+      'tree_settings': '; '.join(self.tree_settings),
+      'tuning_seeds': self.tuning_seeds,
+      **{k: v for k, v in self.base.identity().items() if k not in own},
+    }
+
   def final_config(self, row: str, setting: str) -> Config:
     """Returns the Config of a row's final fit, with seeds unused in tuning."""
     return dataclasses.replace(
@@ -151,7 +156,7 @@ class Plan:
 
 def from_flags(values: flags.FlagValues) -> Plan:
   """Returns the Plan that parsed flags ask for."""
-  for name in MEANINGLESS:
+  for name in comparing.MEANINGLESS:
     if values[name].present:
       raise InputError(
         f'--{name} has no effect here: leave it out (rows name their own '
@@ -163,7 +168,7 @@ def from_flags(values: flags.FlagValues) -> Plan:
   default = SINGLE if SINGLE in rows else ''
   base = options.from_flags(values)
   if not values['num_seeds'].present:
-    base = dataclasses.replace(base, num_seeds=NUM_SEEDS)
+    base = dataclasses.replace(base, num_seeds=comparing.NUM_SEEDS)
   tree_settings = values.tree_setting
   taught = {name: teacher for name in rows if (teacher := _teacher(name))}
   tree_rows = {

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from experiments.comparison.cells import Cell, Store
+from experiments.comparison.cells import Cell, Fitted, Store
 from experiments.launcher import display, quality
 from lplmtl import training
+from lplmtl.types import Task
 
 # `{setting: {task: [S]}}`, primary validation metrics; larger is better.
 Scores = Mapping[str, Mapping[str, Sequence[float]]]
@@ -39,8 +40,7 @@ class Row(Protocol):
   def tuning(self) -> list[Cell]:
     """Returns cells that try all settings; none if there is only one.
 
-    Their facts hold `scores`, as `Scores`; None in place of a setting's scores
-    if it diverged.
+    They return what `tried` does.
     """
 
   def choose(self, scores: Scores) -> dict[str, str]:
@@ -128,6 +128,25 @@ def finished(row: Row, store: Store) -> Finished | None:
     store.environment(cell),
     row.num_settings,
   )
+
+
+def tried(
+  scores: Mapping[str, Mapping[str, Sequence[float]] | None],
+  tasks: Sequence[Task],
+) -> Fitted:
+  """Returns what becomes of settings.
+
+  Args:
+    scores: as `Scores`; None in place of a setting's if it diverged.
+    tasks: whose primary metrics they are.
+  """
+  metrics = {task.name: primary(task) for task in tasks}
+  return Fitted({'scores': scores, 'metrics': metrics}, {})
+
+
+def primary(task: Task) -> str:
+  """Returns the name of a task's primary metric; `loss` if it has none."""
+  return quality.primary(task.metric_fns or {'loss': None})
 
 
 def best(scores: Scores, tasks: Sequence[str]) -> str:
@@ -220,21 +239,25 @@ def _fit_cell(
 def _summary(facts: Mapping[str, Any]) -> str:
   """Returns the figures of a fit as part of a line."""
   if 'scores' not in facts:
+    names = {task: quality.primary(m) for task, m in facts['test'].items()}
     values = {
-      task: metrics[quality.primary(metrics)]['mean']
-      for task, metrics in facts['test'].items()
+      task: facts['test'][task][name]['mean'] for task, name in names.items()
     }
-    return f'on test {_listed(values)}'
-  tried = (
-    f'{setting or "as given"}: '
-    f'{_listed({task: np.mean(values) for task, values in scores.items()})}'
+    return f'test {_listed(values, names)}'
+  texts = (
+    f'{_listed({t: np.mean(v) for t, v in scores.items()}, facts["metrics"])}'
+    f'{f" with {setting}" if setting else ""}'
     for setting, scores in facts['scores'].items()
     if scores is not None
   )
-  return f'on validation {", ".join(tried)}'
+  return f'validation {", ".join(texts)}'
 
 
-def _listed(values: Mapping[str, Any]) -> str:
-  return ' '.join(
-    f'{quality.shown(value)} {task}' for task, value in values.items()
-  )
+def _listed(values: Mapping[str, Any], metrics: Mapping[str, str]) -> str:
+  """Returns `AUC 0.9 a 0.8 b`; a metric is named where it changes."""
+  parts, last = [], ''
+  for task, value in values.items():
+    name = quality.label(metrics[task])
+    parts += [name] * (name != last) + [quality.shown(value), task]
+    last = name
+  return ' '.join(parts)

@@ -97,10 +97,11 @@ def _compare(
   encode = functools.cache(source.encode)
   data = encode(plan.base.num_bins)
   plan = plan.fitting(data.facts['rows']['train'])
+  identity = cells.identify(plan.base, data)
+  shared = {'data': identity, **plan.shared()}
+  folder.refuse_other(directory, shared, 'comparison')
   store = cells.Store(
-    directory / run_folder.CELLS,
-    cells.identify(plan.base, data),
-    before_writing,
+    directory / run_folder.CELLS, identity, before_writing, shared
   )
   every = [_row(name, plan, encode, note, store) for name in plan.rows]
   for row in every:

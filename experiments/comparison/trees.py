@@ -96,7 +96,7 @@ class Trees:
     base, data = self.plan.base, self.encode(0)
     scores = {
       task.name: rows.larger_is_better(
-        quality.primary(task.metric_fns or {'loss': None}),
+        rows.primary(task),
         [
           boosting.fit(parameters, task, data, base.seed + s).validation
           for s in range(self.plan.tuning_seeds)
@@ -104,7 +104,7 @@ class Trees:
       )
       for task in data.tasks
     }
-    return Fitted({'scores': {setting: scores}}, {})
+    return rows.tried({setting: scores}, data.tasks)
 
   def _train(
     self, parameters: Mapping[str, Mapping[str, Any]], first_seed: int

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from experiments.comparison import options as comparing
 from experiments.comparison import plan as comparison
 from experiments.frontier import options as compressing
 from experiments.launcher import options
@@ -61,7 +62,7 @@ class Plan:
 
 def from_flags(values: flags.FlagValues) -> Plan:
   """Returns the Plan that parsed flags ask for."""
-  for name in comparison.MEANINGLESS:
+  for name in comparing.MEANINGLESS:
     if values[name].present:
       raise InputError(
         f'--{name} has no effect here: leave it out (--dense names the '
@@ -69,7 +70,7 @@ def from_flags(values: flags.FlagValues) -> Plan:
       )
   base = options.from_flags(values)
   if not values['num_seeds'].present:
-    base = dataclasses.replace(base, num_seeds=comparison.NUM_SEEDS)
+    base = dataclasses.replace(base, num_seeds=comparing.NUM_SEEDS)
   if base.data and not values['interpolate'].present:
     base = dataclasses.replace(base, interpolate=False)
   rows = {}

@@ -154,6 +154,32 @@ def download(
 
 
 @contextlib.contextmanager
+def fits(
+  console: Console, names: Sequence[str]
+) -> Iterator[Callable[[], None]]:
+  """Shows, on a terminal only, a bar over fits and which one is under way.
+
+  Args:
+    console: where to show it.
+    names: of the fits, in their order.
+
+  Yields:
+    A function to call after each of them.
+  """
+  columns = (
+    rich_progress.BarColumn(),
+    rich_progress.MofNCompleteColumn(),
+    rich_progress.TextColumn('{task.description}'),
+  )
+  with rich_progress.Progress(
+    *columns, console=console, transient=True, disable=not console.is_terminal
+  ) as bar:
+    left = iter([*names, ''])
+    running = bar.add_task(next(left), total=len(names))
+    yield lambda: bar.update(running, advance=1, description=next(left))
+
+
+@contextlib.contextmanager
 def steps(console: Console, total: int) -> Iterator[Callable[[str], None]]:
   """Shows a bar over `total` steps or, if not on a terminal, a line per step.
 

@@ -138,12 +138,14 @@ def cache_dir() -> pathlib.Path | None:
 
 def define_flags(
   defaults: Mapping[str, Any] = MappingProxyType({}),
+  texts: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
   """Defines a flag for each field of Config, once for all commands.
 
   Args:
     defaults: what --help shows in place of the fields' own defaults; see
       `from_flags`.
+    texts: what --help says in place of the fields' own texts.
   """
   if 'architecture' in flags.FLAGS:
     return
@@ -153,7 +155,7 @@ def define_flags(
       setting.define(
         name=name,
         default=None if default is None else setting.show(default),
-        help=f'{section.__name__}: {setting.help}',
+        help=f'{section.__name__}: {texts.get(name, setting.help)}',
       )
 
 

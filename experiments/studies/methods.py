@@ -126,11 +126,11 @@ class Method:
         merged = {
           k: v for f in one_by_one for k, v in f.facts['scores'].items()
         }
-        return Fitted({'scores': merged}, {})
+        return rows.tried(merged, self._draw(first).tasks)
       (name,) = group
       found = {name: None}
       self.note(f'{self.name}, {name or "as given"}: left out, because {error}')
-    return Fitted({'scores': found}, {})
+    return rows.tried(found, self._draw(first).tasks)
 
   def _train(self, config: Config) -> Fitted:
     test: dict[str, list[float]] = {}

@@ -3,15 +3,43 @@
 Cheap to import (no JAX), so that --help answers at once.
 """
 
+from typing import Any
+
 from absl import flags
 
-NUM_DRAWS = 30
+from experiments.comparison import options as comparing
+from experiments.launcher import fields, options, sections
+from experiments.launcher.options import Config
+
+# What flags that are not given mean here. Features are standard normal: bins
+# are for real tables.
+DEFAULTS: dict[str, Any] = {'num_seeds': 30, 'num_bins': 0}
+_TEXTS = {
+  'num_seeds': 'draws on which the best setting is trained and scored.',
+  'out_dir': 'folder for the fits, the table and the picture. Default: '
+  'runs/study.',
+  'overwrite': 'remove the study that --out_dir holds, and start over.',
+}
+# Flags that are for rows that are read, not generated, or for single runs.
+UNUSED = (
+  'dataset', 'data_dir', 'tasks', 'validation', 'split_seed', 'num_rows',
+  'interpolate', 'margin', *fields.of(sections.Table), *comparing.MEANINGLESS,
+)  # fmt: skip
+_COMPARING = (
+  'row', 'setting', 'baseline', 'tuning_seeds', 'max_minutes', 'publish_to',
+)  # fmt: skip
 # What the text of --problem has in place of each of --values.
 FACTOR = '@'
 
 
 def define_flags() -> None:
-  """Defines the flags."""
+  """Defines all flags of a study; --help shows those that it uses."""
+  options.define_flags(DEFAULTS, _TEXTS)
+  comparing.define_flags('Study')
+  comparing.define_rows('Study')
+  for name in (*fields.of(Config), *_COMPARING):
+    if name not in UNUSED:
+      flags.declare_key_flag(name)
   flags.DEFINE_string(
     'problem', f'correlation={FACTOR}',
     'Study: the problem, as field=value separated by spaces; '

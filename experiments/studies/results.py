@@ -71,7 +71,7 @@ def make(
     'num_draws': compared.base.num_seeds,
     'tuning_draws': compared.tuning_seeds,
     'settings': list(compared.settings),
-    'config': compared.base.to_json(),
+    'config': plan.config(),
     'rows': rows,
     'command': sys.argv,
     **provenance.environment(),

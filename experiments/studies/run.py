@@ -44,11 +44,12 @@ def _study(
   note = functools.partial(console.print, soft_wrap=True)
   if plan.compared.base.overwrite:
     folder.clear(directory, outputs.NAMES)
+  folder.refuse_other(directory, plan.shared(), 'study')
   every = workers.methods(plan, note)
   for method in every:
     method.check()
-  store = workers.store(directory, before_writing)
-  failures, is_whole = workers.fit_all(plan, every, store, directory, note)
+  store = workers.store(plan, directory, before_writing)
+  failures, is_whole = workers.fit_all(plan, every, store, directory, console)
   finished = [
     (method, done) for method in every if (done := rows.finished(method, store))
   ]

@@ -18,7 +18,7 @@ import jax
 
 from experiments.comparison import cells, rows
 from experiments.comparison import run as comparison
-from experiments.launcher import jax_setup, run_folder
+from experiments.launcher import display, jax_setup, run_folder
 from experiments.launcher.errors import InputError
 from experiments.studies.methods import Method
 from experiments.studies.plan import Plan
@@ -61,11 +61,14 @@ def methods(plan: Plan, note: Callable[[str], None]) -> list[Method]:
 
 
 def store(
-  directory: pathlib.Path, before_writing: Callable[[], None]
+  plan: Plan, directory: pathlib.Path, before_writing: Callable[[], None]
 ) -> cells.Store:
   """Returns the finished fits of a study."""
   return cells.Store(
-    directory / run_folder.CELLS, {'dataset': 'generated'}, before_writing
+    directory / run_folder.CELLS,
+    {'dataset': 'generated'},
+    before_writing,
+    plan.shared(),
   )
 
 
@@ -74,7 +77,7 @@ def fit_all(
   every: Sequence[Method],
   kept: cells.Store,
   directory: pathlib.Path,
-  note: Callable[[str], None],
+  console: display.Console,
 ) -> tuple[list[str], bool]:
   """Fits what is missing; a method that diverges is left out at that value.
 
@@ -83,7 +86,7 @@ def fit_all(
     every: all its methods, from `methods`.
     kept: the finished fits, from `store`.
     directory: where they are.
-    note: called with each line to print.
+    console: to show what is being fitted, and what became of it.
 
   Returns:
     A line for each method that failed, and whether there was time for all.
@@ -97,19 +100,29 @@ def fit_all(
     for number, method in enumerate(every)
     if rows.finished(method, kept) is None
   ]
-  if plan.workers > 1 and missing:
+  note = functools.partial(console.print, soft_wrap=True)
+  names = [every[number].name for number in missing]
+  if names:
+    note(
+      f'to fit: {len(names)} of {len(every)}, first {names[0]}; each new size '
+      'is compiled, which takes seconds'
+    )
+  if plan.workers > 1 and names:
     outcomes = _side_by_side(plan, directory, missing)
+    names = [f'in {plan.workers} processes'] * len(names)
   else:
     is_late = comparison.clock(plan.compared.max_minutes)
     outcomes = (_fit_one(every[n], kept, is_late, note) for n in missing)
   failures, is_whole = [], True
-  for outcome in outcomes:
-    for line in outcome.lines:
-      note(line)
-    is_whole = is_whole and outcome.is_done
-    if outcome.failure:
-      failures.append(outcome.failure)
-      note(outcome.failure)
+  with display.fits(console, names) as advance:
+    for outcome in outcomes:
+      for line in outcome.lines:
+        note(line)
+      is_whole = is_whole and outcome.is_done
+      if outcome.failure:
+        failures.append(outcome.failure)
+        note(outcome.failure)
+      advance()
   return failures, is_whole
 
 
@@ -168,7 +181,7 @@ class _Worker:
   def __init__(self, plan: Plan, directory: pathlib.Path):
     self._lines: list[str] = []
     self._methods = methods(plan, self._lines.append)
-    self._kept = store(directory, _check_parent)
+    self._kept = store(plan, directory, _check_parent)
     self._is_late = comparison.clock(plan.compared.max_minutes)
 
   def fit(self, number: int) -> Outcome:

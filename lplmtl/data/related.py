@@ -140,7 +140,25 @@ def optimum(tasks: Sequence[Task], rows: Drawn) -> dict[str, float]:
   """Returns `{task: primary metric}` of the ideal outputs on some rows.
 
   What a model's metric lacks to it is the model's regret.
+
+  Args:
+    tasks: of a Problem.
+    rows: that it drew.
+
+  Raises:
+    ValueError: the rows are not `Drawn`, or those of other tasks.
   """
+  if not isinstance(rows, Drawn):
+    raise ValueError(
+      'expected the rows as Problem.draw returns them, with their ideal '
+      f'outputs; found {type(rows).__name__}'
+    )
+  for task in tasks:
+    if task.name not in rows.ideal:
+      raise ValueError(
+        f'expected rows of a problem with {task.name}; these have '
+        f'{", ".join(rows.ideal)}: draw them from the problem of these tasks'
+      )
   found = {}
   for task in tasks:
     # Compiled: the AUC by single operations takes a hundred small programs.
@@ -197,6 +215,11 @@ def keep_labels(batch: Batch, counts: Mapping[str, int], seed: int) -> Batch:
 def _check(
   outcomes: Sequence[Outcome], num_clusters: int, num_features: int
 ) -> None:
+  if not isinstance(outcomes, Sequence):
+    raise ValueError(
+      'expected a list of Outcomes, one for each task, such as '
+      f'[Outcome()] * 2; found {outcomes!r}'
+    )
   if not 1 <= num_clusters <= len(outcomes) <= num_features:
     raise ValueError(
       'expected 1 <= num_clusters <= tasks <= num_features, found '
