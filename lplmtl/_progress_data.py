@@ -94,7 +94,10 @@ def to_data(progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
     if _is_key(leaf):
       leaf = jax.random.key_data(leaf)
     node[name] = leaf
-  return jax.device_get(data), {'epoch': progress.epoch, 'step': progress.step}
+  meta: dict[str, Any] = {'epoch': progress.epoch, 'step': progress.step}
+  if progress.fingerprint:  # else as in older checkpoints
+    meta['data'] = progress.fingerprint
+  return jax.device_get(data), meta
 
 
 def from_data(
@@ -143,6 +146,12 @@ def from_data(
       'perhaps those of another optimizer or balancer'
     )
   _check_meta(meta, like, folder)
+  if meta.get('data', '') != like.fingerprint:
+    raise RestoreError(
+      f'{folder} holds a run on other rows: the source of the data is not the '
+      'one of that run, or has changed since: restore it, choose another '
+      'folder, or remove these checkpoints'
+    )
   old, new = restored['state'].key, like.state.key
   if not np.array_equal(jax.random.key_data(old), jax.random.key_data(new)):
     raise RestoreError(

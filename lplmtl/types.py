@@ -5,7 +5,7 @@ features, H expert width, K outputs of a task, S seeds.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import jax
@@ -101,6 +101,61 @@ class Batch(NamedTuple):
   labels: Mapping[str, Any]
   where: Mapping[str, Array] | None = None
   weights: Array | Mapping[str, Array] | None = None
+
+
+class Source(Protocol):
+  """Rows that `fit` reads in chunks, in the place of a Batch in memory.
+
+  An epoch is read in equal chunks, one program serves them all. Each chunk has
+  the same number of rows from each of W logical shards, and so has each batch:
+  `batch_size / W` rows of each shard, shuffled within the chunk. W depends on
+  neither devices nor processes, so these do not change a batch. Where a run has
+  come to is an epoch and a step only: `chunk` is a pure function, and several
+  threads may call it at once.
+  """
+
+  @property
+  def num_rows(self) -> int:
+    """All rows; those in no chunk of an epoch are others in the next."""
+
+  @property
+  def num_chunks(self) -> int:
+    """The chunks of an epoch."""
+
+  @property
+  def chunk_rows(self) -> int:
+    """The rows of each chunk, a multiple of `num_shards`."""
+
+  @property
+  def num_shards(self) -> int:
+    """W, the logical shards."""
+
+  @property
+  def fingerprint(self) -> str:
+    """A text that differs if other rows, or another order, would be read."""
+
+  @property
+  def example(self) -> Batch:
+    """One or more rows, whose structure, shapes and dtypes all chunks have."""
+
+  def chunk(self, epoch: int, number: int, shards: Sequence[int]) -> Batch:
+    """Returns the rows of some shards of a chunk, as NumPy arrays.
+
+    Args:
+      epoch: from 0; no row occurs twice in an epoch.
+      number: of the chunk in the epoch, from 0.
+      shards: from 0 to W - 1, increasing.
+
+    Returns:
+      `chunk_rows / W` rows of each shard, in the order of `shards`. Nothing
+      writes to the arrays later.
+    """
+
+  def scan(self, shards: Sequence[int]) -> Iterator[Batch]:
+    """Yields each row of some shards once, in pieces of any number of rows.
+
+    In the same order each time. All shards together hold all rows.
+    """
 
 
 class Model(Protocol):

@@ -14,6 +14,7 @@ import optax
 
 import lplmtl
 from lplmtl import balancing, checkpoint, resume, tasks, training
+from lplmtl.data import sharded
 from lplmtl.training import parallel, programs
 from tests import contracts
 
@@ -56,10 +57,8 @@ def run(num_seeds, devices, balancer='uncertainty'):
   shuffle = training.make_shuffle(keys, ROWS, BATCH)
   rows = np.concatenate([shuffle(e) for e in range(10)], axis=1)
   init, run_chunk, _ = programs.make(
-    MODEL,
+    (MODEL, optax.sgd(0.05), BALANCERS[balancer]),
     TASKS,
-    optax.sgd(0.05),
-    BALANCERS[balancer],
     num_seeds=len(keys),
     batch_size=BATCH,
     mesh=mesh,
@@ -104,6 +103,27 @@ def resume_elsewhere(folder, num_seeds):
   }  # fmt: skip
 
 
+def stream(num_seeds, devices):
+  """Losses of 10 epochs of two chunks, and where rows that are NaN are found."""
+  data = make_data()
+  keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
+
+  def fit(data):
+    source = sharded.Sharded(data, num_chunks=2)
+    result = lplmtl.fit(
+      keys, MODEL, optax.sgd(0.05), BALANCERS['uncertainty'], source,
+      batch_size=BATCH, num_epochs=10, devices=devices,
+    )  # fmt: skip
+    return [record['losses'].tolist() for record in result.history]
+
+  losses = fit(data)
+  data.features[200] = np.nan
+  try:
+    fit(data)
+  except training.NonFiniteError as error:
+    return losses, str(error)
+
+
 def main():
   devices = jax.devices()
   folder = pathlib.Path(sys.argv[1])
@@ -118,6 +138,11 @@ def main():
     many, held = run(seeds, devices, balancer)
     name = f'{seeds} {balancer}'
     found[name] = {'one': one, 'many': many, 'held': held}
+  for seeds in (1, 5):
+    one, message = stream(seeds, devices[:1])
+    many, found_too = stream(seeds, devices)
+    assert message == found_too, (message, found_too)
+    found[f'{seeds} streamed'] = {'one': one, 'many': many, 'error': message}
   print(json.dumps(found))
 
 

@@ -67,6 +67,16 @@ def test_a_single_seed_splits_its_batches(found):
   assert found['5 uncertainty']['held'] == [[5, 50, 64]] * 5  # a seed each
 
 
+@pytest.mark.parametrize('num_seeds', [1, 5])
+def test_chunks_of_a_source(num_seeds, found):
+  """A device holds the rows of one shard, or all rows if it has its own seed."""
+  case = found[f'{num_seeds} streamed']
+  one, many = np.array(case['one']), np.array(case['many'])
+  assert one.shape == (10, num_seeds, 2)
+  np.testing.assert_allclose(many, one, atol=1e-5, rtol=1e-5)
+  assert 'of epoch 1 (seed number 0): the loss of task' in case['error']
+
+
 def test_mesh_sizes():
   devices = jax.devices() * 8  # only counted here
   assert parallel.make_mesh(1, None, devices[:1]).size == 1

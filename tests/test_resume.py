@@ -13,7 +13,7 @@ import pytest
 import lplmtl
 from lplmtl import balancing, resume
 from lplmtl.storage import files, pytrees
-from lplmtl.training import progress
+from lplmtl.training import keepers, progress
 from tests import contracts, fuzz_checkpoints
 
 
@@ -263,10 +263,10 @@ def test_former_names_of_keepers(tmp_path):
     keeper.look(start._replace(step=1))
   own = types.SimpleNamespace(restore=len, until=abs, look=repr)
   with pytest.warns(DeprecationWarning, match='save_if_due'):
-    new = progress.current_keeper(own)
+    new = keepers.current_keeper(own)
   assert (new.restore, new.next_pause, new.save_if_due) == (len, abs, repr)
   for current in (keeper, resume.Checkpoints, None):
-    assert progress.current_keeper(current) is current
+    assert keepers.current_keeper(current) is current
 
 
 def test_a_save_that_fails_ends_the_run(kept, tmp_path, monkeypatch):

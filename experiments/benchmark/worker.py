@@ -56,10 +56,8 @@ class Engine:
     )
     self.place = functools.partial(parallel.split_batches, mesh=mesh)
     init, self.run, _ = programs.make(
-      self.model,
+      (self.model, optax.adam(LEARNING_RATE), _balancer(config)),
       self.model.tasks,
-      optax.adam(LEARNING_RATE),
-      _balancer(config),
       num_seeds=len(keys),
       batch_size=config['batch_size'],
       mesh=mesh,

@@ -32,6 +32,7 @@ _LAYOUT = {
 _TRIES, _QUIET, _WAIT = 40, 3, 0.03
 # The kind of a folder without a mark, by a key of its metadata.
 _KINDS = {'model': 'model', 'run': 'checkpoint'}
+ROWS = 'rows'  # the kind of a folder of encoded rows
 _LINE = re.compile('([0-9a-f]{64})  ([^\n]+)')
 
 
@@ -46,7 +47,7 @@ def is_own(folder: pathlib.Path, kind: str) -> bool:
 
   Args:
     folder: any path; a link does not count.
-    kind: `model` or `checkpoint`.
+    kind: `model`, `checkpoint` or `rows`.
   """
   try:
     if folder.is_symlink() or not folder.is_dir():
@@ -93,7 +94,7 @@ def read_mark(folder: pathlib.Path) -> tuple[str | None, dict[str, int]]:
     sizes = {name: int(size) for size, name in pairs}
   except (OSError, ValueError):
     return None, {}
-  is_intact = name == 'lplmtl' and kind in {*_KINDS.values(), _PART}
+  is_intact = name == 'lplmtl' and kind in {*_KINDS.values(), ROWS, _PART}
   return (kind, sizes) if is_intact else (None, {})
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lplmtl.types import Aggregator, Balancer, Batch, PyTree, Task
+from lplmtl.types import Aggregator, Balancer, Batch, PyTree, Source, Task
 
 
 def without_tasks(
@@ -73,6 +73,29 @@ def check_are_tasks(tasks: Any) -> None:
         "tasks must be a tuple of lplmtl.Task, such as tasks.binary('click'); "
         f'found {task!r} in it'
       )
+
+
+def as_source(data: Any) -> Source:
+  """Returns the training rows as a source.
+
+  Raises:
+    ValueError: they are neither a source nor a Batch, or its sizes are wrong.
+  """
+  parts = [name for name in vars(Source) if not name.startswith('_')]
+  if isinstance(data, type) or not all(hasattr(data, name) for name in parts):
+    raise ValueError(
+      'data must be an lplmtl.Batch(features, labels), or a source of rows '
+      f'with {", ".join(parts)}; found {type(data).__name__}'
+    )
+  source: Source = data
+  sizes = source.num_chunks, source.chunk_rows, source.num_shards
+  if min(sizes) < 1 or source.chunk_rows % source.num_shards:
+    raise ValueError(
+      'a source needs at least one chunk, whose rows are a multiple of its '
+      f'shards; found {sizes[0]} chunks of {sizes[1]} rows and {sizes[2]} '
+      'shards'
+    )
+  return source
 
 
 def check_batches(model: Any, data: Batch, validation: Batch | None) -> None:
@@ -233,7 +256,7 @@ def check_helpers(keeper: Any, on_epoch: Any, devices: Any) -> None:
 
 
 def check_sizes(
-  num_rows: int,
+  rows: int | Source,
   batch_size: int,
   validation: Batch | None,
   *,
@@ -252,10 +275,17 @@ def check_sizes(
       raise ValueError(f'{name} must be a whole number, found {value!r}')
   if patience is not None and validation is None:
     raise ValueError('patience needs validation rows, found none')
+  num_rows = rows if isinstance(rows, int) else rows.chunk_rows
   if not 1 <= batch_size <= num_rows:
+    what = 'training rows' if isinstance(rows, int) else 'rows of a chunk'
     raise ValueError(
-      f'batch_size must be from 1 to the number of training rows, {num_rows}; '
+      f'batch_size must be from 1 to the number of {what}, {num_rows}; '
       f'found {batch_size}'
+    )
+  if not isinstance(rows, int) and batch_size % rows.num_shards:
+    raise ValueError(
+      f'batch_size must be a multiple of the {rows.num_shards} shards of the '
+      f'data, found {batch_size}'
     )
   if min(num_epochs, eval_every, 1 if patience is None else patience) < 1:
     raise ValueError(

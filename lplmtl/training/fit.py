@@ -1,11 +1,11 @@
 """`fit`: from a model, an optimiser, a balancer and rows to a trained model.
 
-The path of a batch: the host shuffles row numbers (`shuffle`) and passes them
-to one program (`steps.train_chunk`), which gathers each batch from the rows on
-the device and applies the step of `steps.make_train_step`: the losses of all
-tasks, their weights from the balancer, one pull-back of the weighted sum, one
-update of the optimiser. Between programs, the host examines the metrics
-(`loop`).
+The path of a batch: the host shuffles row numbers (`shuffle`) and passes them,
+with the rows themselves if these do not fit in memory (`feed`), to one program
+(`steps.train_chunk`), which gathers each batch from the rows on the device and
+applies the step of `steps.make_train_step`: the losses of all tasks, their
+weights from the balancer, one pull-back of the weighted sum, one update of the
+optimiser. Between programs, the host examines the metrics (`loop`).
 """
 
 import time
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lplmtl.training import checks, loop, making, progress
+from lplmtl.training import checks, keepers, loop, making
 from lplmtl.training.job import Job, Schedule
 from lplmtl.training.programs import (
   BalancerOrMaker,
@@ -24,7 +24,7 @@ from lplmtl.training.programs import (
 )
 from lplmtl.training.progress import Keeper, Progress
 from lplmtl.training.steps import TrainState
-from lplmtl.types import Array, Batch, PyTree
+from lplmtl.types import Array, Batch, PyTree, Source
 
 
 class FitResult(NamedTuple):
@@ -63,7 +63,7 @@ def fit(
   model: ModelOrMaker,
   optimizer: OptimizerOrMaker,
   balancer: BalancerOrMaker,
-  data: Batch,
+  data: Batch | Source,
   *surplus: Any,
   hyperparams: PyTree = None,
   validation: Batch | None = None,
@@ -113,7 +113,10 @@ def fit(
       hyperparams.
     balancer: see `lplmtl.types.Balancer` and `Aggregator`; or a function of
       hyperparams.
-    data: the training rows: arrays, or numeric columns of pandas.
+    data: the training rows: arrays, or numeric columns of pandas; or a source
+      that reads them in chunks, such as those of `lplmtl.data`, for rows that
+      do not fit in memory. Each of its chunks gives `floor(chunk_rows /
+      batch_size)` steps, and its values are not checked.
     *surplus: empty, unless the tasks are passed third, as in release 0.1,
       which works for one more release (DeprecationWarning).
     hyperparams: pytree of numbers, `[S]` each with `[S]` keys, scalars with one
@@ -161,7 +164,7 @@ def fit(
     >>> sorted(result.params)
     ['bottom', 'tower_buy', 'tower_click']
   """
-  keeper = progress.current_keeper(keeper)
+  keeper = keepers.current_keeper(keeper)
   optimizer, balancer, data = checks.without_tasks(
     model, (optimizer, balancer, data), surplus
   )
@@ -196,13 +199,16 @@ def run(
     on_epoch: see `fit`.
   """
   times = [time.perf_counter()]
-  first = loop.start(job, keys, keeper, start)
-  jax.block_until_ready(first.state)
-  times.append(time.perf_counter())
-  job = loop.compile_ahead(job, first)
-  times.append(time.perf_counter())
-  last = loop.train(job, first, keeper, on_epoch)
-  times.append(time.perf_counter())
+  try:
+    first = loop.start(job, keys, keeper, start)
+    jax.block_until_ready(first.state)
+    times.append(time.perf_counter())
+    job = loop.compile_ahead(job, first)
+    times.append(time.perf_counter())
+    last = loop.train(job, first, keeper, on_epoch)
+    times.append(time.perf_counter())
+  finally:
+    job.inputs.feed.close()
   return _result(job, first, last, times)
 
 

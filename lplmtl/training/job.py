@@ -1,17 +1,16 @@
 """What stays the same throughout a call of `fit`, in three records."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
-from lplmtl.training import parallel
+from lplmtl.training.feed import Chunk, Feed
 from lplmtl.training.programs import ModelOrMaker, Programs
 from lplmtl.training.progress import Progress
 from lplmtl.training.steps import TrainState
-from lplmtl.types import Array, Batch, PyTree, Task
+from lplmtl.types import Batch, PyTree, Task
 
 
 class Schedule(NamedTuple):
@@ -24,21 +23,22 @@ class Schedule(NamedTuple):
 
 
 class Inputs(NamedTuple):
-  """The arrays that the programs read, on the devices.
+  """What the programs read.
 
   Attributes:
-    hyperparams: pytree of `[S]`, or None.
-    data: the training rows; zeros may follow (see `arrays.fill_up`).
-    validation: the validation rows, or None.
-    shuffle: `epoch -> row numbers [S, N, B]`, on the host; see `make_shuffle`.
-    num_steps: N, the steps of an epoch.
+    hyperparams: pytree of `[S]`, or None; on the devices.
+    feed: the training rows.
+    validation: the validation rows, on the devices; or None.
   """
 
   hyperparams: PyTree
-  data: Batch
+  feed: Feed
   validation: Batch | None
-  shuffle: Callable[[int], np.ndarray]
-  num_steps: int
+
+  @property
+  def num_steps(self) -> int:
+    """N, the steps of an epoch."""
+    return self.feed.num_chunks * self.feed.num_steps
 
 
 class Job(NamedTuple):
@@ -64,14 +64,32 @@ class Job(NamedTuple):
   num_seeds: int
   is_single: bool
 
-  def rows(self, epoch: int) -> Array:
-    """Returns the row numbers of an epoch, `[S, N, B]`, on the devices."""
-    return parallel.split_batches(self.inputs.shuffle(epoch), self.mesh)
+  def chunk(self, progress: Progress) -> Chunk:
+    """Returns the chunk of the next step."""
+    feed = self.inputs.feed
+    return feed.get(progress.epoch, self._number(progress))
 
-  def run(self, state: TrainState, rows: Array, first: int, last: int) -> Any:
-    """Takes the steps from `first` to before `last`; see `Programs`."""
-    hyperparams, data = self.inputs.hyperparams, self.inputs.data
-    return self.programs.run_chunk(state, hyperparams, data, rows, first, last)
+  def prepare(self, progress: Progress, after: int = 0) -> None:
+    """Prepares the chunk of the next step, or the one after it, if any."""
+    feed = self.inputs.feed
+    epochs, number = divmod(self._number(progress) + after, feed.num_chunks)
+    if progress.epoch + epochs < self.schedule.num_epochs:
+      feed.ahead(progress.epoch + epochs, number)
+
+  def _number(self, progress: Progress) -> int:
+    # After its last step an epoch may still have to be closed.
+    feed = self.inputs.feed
+    return min(progress.step // feed.num_steps, feed.num_chunks - 1)
+
+  def run(self, state: TrainState, chunk: Chunk, first: int, last: int) -> Any:
+    """Takes the steps of the epoch from `first` to before `last`.
+
+    See `Programs`; the metrics are those of the chunk's n steps.
+    """
+    return self.programs.run_chunk(
+      state, self.inputs.hyperparams, chunk.data, chunk.rows,
+      first - chunk.first, last - chunk.first,
+    )  # fmt: skip
 
   def on_host(self, tree: PyTree) -> PyTree:
     """Fetches arrays with a leading S axis, without the seeds that pad it."""

@@ -39,7 +39,7 @@ def start(
     ValueError: `params` are not those of the model.
   """
   inputs = job.inputs
-  one_row = jax.tree.map(_one_row, inputs.data.features)
+  one_row = jax.tree.map(_one_row, inputs.feed.example.features)
   arguments: tuple[Any, ...] = keys, inputs.hyperparams, one_row
   if params is not None:
     drawn = jax.eval_shape(job.programs.init, *arguments, None).params
@@ -50,7 +50,10 @@ def start(
   arguments = (*arguments, params)
   lowered = job.programs.init.lower(*arguments)
   state = compiled.compile_once('init', lowered, job.mesh)(*arguments)
-  new = progress.start(state, job.num_seeds, inputs.num_steps, len(job.tasks))
+  new = progress.start(
+    state, job.num_seeds, inputs.num_steps, len(job.tasks),
+    inputs.feed.fingerprint,
+  )  # fmt: skip
   saved = None if keeper is None else keeper.restore(_without_padding(job, new))
   if saved is None:
     return new
@@ -66,10 +69,11 @@ def compile_ahead(job: Job, current: Progress) -> Job:
   if job.is_over(current):
     return job
   inputs = job.inputs
+  job.prepare(current)
+  like = inputs.feed.like()
   run_chunk = job.programs.run_chunk.lower(
-    current.state, inputs.hyperparams, inputs.data, job.rows(current.epoch),
-    0, 0,
-  )  # fmt: skip
+    current.state, inputs.hyperparams, like.data, like.rows, 0, 0
+  )
   run_chunk = compiled.compile_once('run_chunk', run_chunk, job.mesh)
   evaluate = job.programs.evaluate
   if inputs.validation is not None:
@@ -100,19 +104,19 @@ def train(
     NonFiniteError: see `fit`. Errors of `keeper` and `on_epoch` propagate.
   """
   num_steps = job.inputs.num_steps
-  next_rows = job.rows(current.epoch)
   while not job.is_over(current):
-    before, rows = current, next_rows
-    last = num_steps if keeper is None else keeper.next_pause(current)
+    before, chunk = current, job.chunk(current)
+    last = chunk.last
+    if keeper is not None:
+      last = min(last, keeper.next_pause(current))
     ends_epoch = last == num_steps
-    state, *results = job.run(current.state, rows, current.step, last)
-    if ends_epoch and current.epoch + 1 < job.schedule.num_epochs:
-      # The call above returns at once: the host shuffles the next epoch's rows
-      # while the devices work.
-      next_rows = job.rows(current.epoch + 1)
+    state, *results = job.run(current.state, chunk, current.step, last)
+    # The call above returns at once: the next rows are shuffled, and read,
+    # while the devices work.
+    job.prepare(current, after=1)
     metrics, is_finite = job.on_host(results)
-    current = progress.advance(current, state, metrics, last)
-    nonfinite.check(job, before, current, is_finite, rows)
+    current = progress.advance(current, state, metrics, last, chunk.first)
+    nonfinite.check(job, before, current, is_finite, chunk)
     if ends_epoch:
       current = _end_epoch(job, current)
     try:

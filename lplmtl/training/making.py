@@ -4,22 +4,23 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from lplmtl import _checks
-from lplmtl.training import arrays, checks, parallel, programs, shuffle
+from lplmtl.training import arrays, checks, feed, parallel, programs, values
 from lplmtl.training.job import Inputs, Job, Schedule
 from lplmtl.training.programs import (
   BalancerOrMaker,
   ModelOrMaker,
   OptimizerOrMaker,
 )
-from lplmtl.types import Array, Batch, PyTree
+from lplmtl.types import Array, Batch, PyTree, Source, Task
 
 
 def make_job(
   key: Array,
   method: tuple[ModelOrMaker, OptimizerOrMaker, BalancerOrMaker],
-  rows: tuple[Batch, Batch | None],
+  rows: tuple[Batch | Source, Batch | None],
   hyperparams: PyTree,
   *,
   batch_size: int,
@@ -45,43 +46,37 @@ def make_job(
   Raises:
     ValueError: see `fit`.
   """
-  model, optimizer, balancer = method
-  checks.check_arguments(key, model, optimizer, balancer, hyperparams)
-  data, validation = rows
-  tasks = programs.model_tasks(model, hyperparams)
-  data = arrays.read_batch(tasks, data, 'data')
-  if validation is not None:
-    validation = arrays.read_batch(tasks, validation, 'validation')
-  checks.check_batches(model, data, validation)
-  num_rows = _checks.num_rows(data.features)
-  checks.check_sizes(num_rows, batch_size, validation, **schedule._asdict())
+  checks.check_arguments(key, *method, hyperparams)
+  tasks = programs.model_tasks(method[0], hyperparams)
+  source, data, validation = _read(tasks, rows)
+  checks.check_batches(method[0], data, validation)
+  checks.check_sizes(
+    source or _checks.num_rows(data.features), batch_size, validation,
+    **schedule._asdict(),
+  )  # fmt: skip
   keys = jnp.atleast_1d(key)
   num_seeds = len(keys)
-  mesh = parallel.make_mesh(num_seeds, batch_size, devices)
+  split = source.num_shards if source else batch_size
+  mesh = parallel.make_mesh(num_seeds, split, devices)
   keys, hyperparams = parallel.fill(
     (keys, jax.tree.map(jnp.atleast_1d, hyperparams)), mesh
   )
-  data = arrays.fill_up(data, batch_size)
-  data, validation = parallel.replicate((data, validation), mesh)
   made = make_programs(
-    model,
+    method,
     tasks,
-    optimizer,
-    balancer,
     num_seeds=len(keys),
     batch_size=batch_size,
     mesh=mesh,
     skip_nonfinite=schedule.skip_nonfinite > 0,
+    is_chunk=source is not None,
   )
   inputs = Inputs(
     hyperparams=hyperparams,
-    data=data,
-    validation=validation,
-    shuffle=shuffle.make_shuffle(keys, num_rows, batch_size),
-    num_steps=num_rows // batch_size,
+    feed=_feed(source, data, keys, batch_size, mesh),
+    validation=parallel.replicate(validation, mesh),
   )
   job = Job(
-    model=model,
+    model=method[0],
     tasks=tasks,
     programs=made,
     inputs=inputs,
@@ -91,3 +86,30 @@ def make_job(
     is_single=key.ndim == 0,
   )
   return job, keys
+
+
+def _read(
+  tasks: Sequence[Task], rows: tuple[Batch | Source, Batch | None]
+) -> tuple[Source | None, Batch, Batch | None]:
+  """Returns the source, if there is one, and the arrays of its example."""
+  data, validation = rows
+  source: Source | None = None
+  if isinstance(data, Batch):
+    data = arrays.read_batch(tasks, data, 'data')
+  else:
+    source = checks.as_source(data)
+    example = arrays.read_columns(tasks, source.example, 'data.example')
+    data = values.canonical(example)
+  if validation is not None:
+    validation = arrays.read_batch(tasks, validation, 'validation')
+  return source, data, validation
+
+
+def _feed(
+  source: Source | None, data: Batch, keys: Array, batch_size: int, mesh: Mesh
+) -> feed.Feed:
+  if source is not None:
+    return feed.Streamed(source, data, keys, batch_size, mesh)
+  num_rows = _checks.num_rows(data.features)
+  data = arrays.fill_up(data, batch_size)
+  return feed.Resident(data, keys, num_rows, batch_size, mesh)

@@ -9,6 +9,7 @@ import numpy as np
 
 from lplmtl import prng
 from lplmtl.training import gradients, programs
+from lplmtl.training.feed import Chunk
 from lplmtl.training.job import Job
 from lplmtl.training.progress import Progress
 from lplmtl.training.steps import TrainState
@@ -24,7 +25,7 @@ def check(
   before: Progress,
   after: Progress,
   is_finite: np.ndarray,
-  rows: Array,
+  chunk: Chunk,
 ) -> None:
   """Raises NonFiniteError if a seed cannot continue.
 
@@ -36,7 +37,7 @@ def check(
     before: the progress before some steps.
     after: the progress after them.
     is_finite: `[S]` bool, whether the state is finite after them.
-    rows: `[S, N, B]`, the row numbers of the epoch.
+    chunk: the rows of these steps.
   """
   limit = job.schedule.skip_nonfinite
   bad = bad_seeds(before, after, is_finite, limit)
@@ -45,19 +46,17 @@ def check(
   seed = int(np.argmax(bad))
 
   def run_one(state: TrainState, step: int) -> tuple[TrainState, bool]:
-    state, _, finite = job.run(state, rows, step, step + 1)
+    state, _, finite = job.run(state, chunk, step, step + 1)
     return state, bool(finite[seed])
 
   step, state = locate(run_one, before, after, seed, limit)
-  new_state, metrics, _ = job.run(state, rows, step, step + 1)
-  weights = np.asarray(metrics['weights'])[seed, step]
-  old, new, settings, seed_rows = jax.tree.map(
+  new_state, metrics, _ = job.run(state, chunk, step, step + 1)
+  weights = np.asarray(metrics['weights'])[seed, step - chunk.first]
+  old, new, settings = jax.tree.map(
     lambda x: x[seed],
-    jax.device_get((state, new_state, job.inputs.hyperparams, rows)),
+    jax.device_get((state, new_state, job.inputs.hyperparams)),
   )
-  batch = jax.tree.map(
-    lambda x: x[seed_rows[step]], jax.device_get(job.inputs.data)
-  )
+  batch = job.inputs.feed.batch(chunk, seed, step)
   (model,) = programs.build((job.model,), settings)
   reason = explain(model, job.tasks, old, new, batch, weights)
   raise NonFiniteError(

@@ -55,24 +55,50 @@ def splits_rows(mesh: Mesh) -> bool:
   return DATA in mesh.axis_names and mesh.size > 1
 
 
+def batches(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of row numbers `[S, N, B]`: of B, over rows."""
+  spec = P(None, None, DATA) if DATA in mesh.axis_names else P()
+  return NamedSharding(mesh, spec)
+
+
 def split_batches(indices: Any, mesh: Mesh) -> jax.Array:
   """Moves row numbers `[S, N, B]` to a mesh; splits B if that is over rows."""
-  spec = P(None, None, DATA) if DATA in mesh.axis_names else P()
-  return jax.device_put(indices, NamedSharding(mesh, spec))
+  return jax.device_put(indices, batches(mesh))
 
 
-def over_rows(run_chunk: Callable, mesh: Mesh) -> Callable:
+def split_table(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of a chunk: by rows if the mesh is over rows."""
+  return NamedSharding(mesh, P(DATA) if DATA in mesh.axis_names else P())
+
+
+def over_rows(
+  run_chunk: Callable, mesh: Mesh, is_chunk: bool = False
+) -> Callable:
   """Spreads the batches of `(state, hyperparams, data, rows [S, N, B], ...)`.
 
   Each device gathers its own rows and computes on them; the function itself
   sums over the batch, along the axis `data`.
+
+  Args:
+    run_chunk: a function of arrays.
+    mesh: from `make_mesh`.
+    is_chunk: whether the data are spread as `split_table` does, and row numbers
+      count from the first row of each device; every device holds all data
+      otherwise.
   """
   if not splits_rows(mesh):
     return run_chunk
   return jax.shard_map(
     run_chunk,
     mesh=mesh,
-    in_specs=(P(), P(), P(), P(None, None, DATA), P(), P()),
+    in_specs=(
+      P(),
+      P(),
+      P(DATA) if is_chunk else P(),
+      P(None, None, DATA),
+      P(),
+      P(),
+    ),
     out_specs=P(),
     check_vma=False,
   )

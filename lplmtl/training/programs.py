@@ -52,34 +52,32 @@ class Programs(NamedTuple):
 
 
 def make(
-  model: ModelOrMaker,
+  method: tuple[ModelOrMaker, OptimizerOrMaker, BalancerOrMaker],
   tasks: Sequence[Task],
-  optimizer: OptimizerOrMaker,
-  balancer: BalancerOrMaker,
   *,
   num_seeds: int,
   batch_size: int,
   mesh: Mesh,
   skip_nonfinite: bool = False,
+  is_chunk: bool = False,
 ) -> Programs:
   """Makes the programs; each compiles when it is first called.
 
   Args:
-    model: see `fit`.
+    method: model, optimizer and balancer, see `fit`.
     tasks: T tasks.
-    optimizer: see `fit`.
-    balancer: see `fit`.
     num_seeds: S, padded as `parallel.over_seeds` expects.
     batch_size: B.
     mesh: from `parallel.make_mesh`.
     skip_nonfinite: see `lplmtl.training.steps.make_train_step`.
+    is_chunk: see `parallel.over_rows`.
   """
   split = parallel.splits_rows(mesh)
   num_microbatches = microbatch.count_microbatches(
     batch_size // mesh.size if split else batch_size,
     parallel.rows_at_a_time(mesh),
   )
-  build_all = functools.partial(build, (model, optimizer, balancer))
+  build_all = functools.partial(build, method)
 
   def init(
     key: Array, hyperparams: PyTree, features: PyTree, start: PyTree
@@ -122,11 +120,11 @@ def make(
     ),
     jax.jit(
       parallel.over_rows(
-        spread(run_chunk, in_axes=(0, 0, None, 0, None, None)), mesh
+        spread(run_chunk, in_axes=(0, 0, None, 0, None, None)), mesh, is_chunk
       ),
       out_shardings=(home, everywhere, everywhere),
     ),
-    make_evaluate(model, tasks, num_seeds=num_seeds, mesh=mesh),
+    make_evaluate(method[0], tasks, num_seeds=num_seeds, mesh=mesh),
   )
 
 

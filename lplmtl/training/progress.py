@@ -1,7 +1,6 @@
 """How far a run has come, and how one epoch leads to the next."""
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -43,6 +42,7 @@ class Progress(NamedTuple):
     step: how many steps of the current epoch have been taken, from 0 to N - 1
       (N before the epoch is closed).
     history: one dict for each epoch that is over.
+    fingerprint: of the source of the rows; empty for rows in memory.
   """
 
   state: TrainState
@@ -53,6 +53,7 @@ class Progress(NamedTuple):
   epoch: int
   step: int
   history: tuple[Record, ...]
+  fingerprint: str = ''
 
   @property
   def num_steps(self) -> int:
@@ -86,30 +87,12 @@ class Keeper(Protocol):
     """Saves the progress if that is due; an exception ends `fit`."""
 
 
-def current_keeper(keeper: Any) -> Any:
-  """Returns a keeper with the method names of this release.
-
-  Up to release 0.1 `next_pause` was called `until`, and `save_if_due` `look`.
-  """
-  is_old = hasattr(keeper, 'until') and hasattr(keeper, 'look')
-  if not is_old or hasattr(keeper, 'next_pause') or isinstance(keeper, type):
-    return keeper
-  warnings.warn(
-    "a keeper's until is now called next_pause, and look save_if_due",
-    DeprecationWarning,
-    stacklevel=3,
-  )
-  return _OldKeeper(keeper.restore, keeper.until, keeper.look)
-
-
-class _OldKeeper(NamedTuple):
-  restore: Callable[[Progress], Progress | None]
-  next_pause: Callable[[Progress], int]
-  save_if_due: Callable[[Progress], None]
-
-
 def start(
-  state: TrainState, num_seeds: int, num_steps: int, num_tasks: int
+  state: TrainState,
+  num_seeds: int,
+  num_steps: int,
+  num_tasks: int,
+  fingerprint: str = '',
 ) -> Progress:
   """Returns the progress of a run that has not taken a step."""
   shape = (num_seeds, num_steps, num_tasks)
@@ -133,6 +116,7 @@ def start(
     epoch=0,
     step=0,
     history=(),
+    fingerprint=fingerprint,
   )
 
 
@@ -141,19 +125,24 @@ def advance(
   state: TrainState,
   new_metrics: Mapping[str, np.ndarray],
   last: int,
+  first: int = 0,
 ) -> Progress:
   """Returns the progress after the steps from `progress.step` to `last`.
 
   Args:
     progress: before these steps.
     state: the TrainState after them.
-    new_metrics: `{name: [S, N, ...]}`, of which only these steps are used.
+    new_metrics: `{name: [S, n, ...]}`, of which only these steps are used.
     last: the number of steps of the epoch that have been taken.
+    first: the step of the epoch that the first of the n steps is.
   """
-  new = slice(progress.step, last)
+  new, own = (
+    slice(progress.step, last),
+    slice(progress.step - first, last - first),
+  )
   metrics = {name: x.copy() for name, x in progress.metrics.items()}
   for name, x in metrics.items():
-    x[:, new] = new_metrics[name][:, new]
+    x[:, new] = new_metrics[name][:, own]
   skipped = metrics['skipped'][:, new].sum(axis=1, dtype=np.int32)
   counted = np.where(progress.choice.active, skipped, 0).astype(np.int32)
   return progress._replace(

@@ -13,11 +13,11 @@ from lplmtl.training.programs import (
   ModelOrMaker,
   OptimizerOrMaker,
 )
-from lplmtl.types import Array, Batch, PyTree
+from lplmtl.types import Array, Batch, PyTree, Source
 
 
 def fit_each(
-  runs: Iterable[tuple[Array, Batch, Batch | None]],
+  runs: Iterable[tuple[Array, Batch | Source, Batch | None]],
   model: ModelOrMaker,
   optimizer: OptimizerOrMaker,
   balancer: BalancerOrMaker,
@@ -77,10 +77,10 @@ def fit_each(
   # Not `programs.make` itself: tasks and optimisers need not be hashable.
   kept: dict[Any, programs.Programs] = {}
 
-  def make(*method: Any, **sizes: Any) -> programs.Programs:
+  def make(*arguments: Any, **sizes: Any) -> programs.Programs:
     by = tuple(sizes.items())
     if by not in kept:
-      kept[by] = programs.make(*method, **sizes)
+      kept[by] = programs.make(*arguments, **sizes)
     return kept[by]
 
   for given in runs:

@@ -1,11 +1,11 @@
-"""The order of the rows in each epoch."""
+"""The order of the rows in each epoch, or in each chunk of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
-from lplmtl.types import Array
+from lplmtl.types import Array, Source
 
 
 def make_shuffle(
@@ -33,5 +33,47 @@ def make_shuffle(
     ]
     kept = np.stack(rows)[:, : num_steps * batch_size].astype(np.int32)
     return kept.reshape(len(seeds), num_steps, batch_size)
+
+  return shuffle
+
+
+def make_chunk_shuffle(
+  keys: Array, source: Source, batch_size: int, num_devices: int
+) -> Callable[[int, int, Sequence[int]], np.ndarray]:
+  """Returns a function from (epoch, chunk, shards) to row numbers.
+
+  They are `[S, n, b]` int32, where n are the steps of a chunk and b the rows of
+  a batch that these shards provide, shard by shard. A row's number counts from
+  the first row of its device. The order within a shard depends on nothing but
+  the keys, the epoch, the chunk and the shard: neither the number of devices
+  nor that of processes changes a batch.
+
+  Args:
+    keys: `[S]` random keys.
+    source: its sizes are read.
+    batch_size: B, a multiple of the shards.
+    num_devices: over which the shards of a chunk are spread evenly, in order;
+      1 if each device holds all of them.
+  """
+  seeds = np.asarray(jax.random.key_data(keys)).tolist()
+  size = source.chunk_rows // source.num_shards
+  of_device = source.num_shards // num_devices
+  share = batch_size // source.num_shards
+  num_steps = size // share
+
+  def order(place: Sequence[int], shard: int) -> np.ndarray:
+    rows = np.random.default_rng([*place, shard]).permutation(size)
+    kept = rows[: num_steps * share].astype(np.int32)
+    return shard % of_device * size + kept.reshape(num_steps, share)
+
+  def shuffle(epoch: int, number: int, shards: Sequence[int]) -> np.ndarray:
+    return np.stack(
+      [
+        np.concatenate(
+          [order((*seed, epoch, number), shard) for shard in shards], axis=1
+        )
+        for seed in seeds
+      ]
+    )
 
   return shuffle

@@ -1,0 +1,112 @@
+"""Batches as columns of bytes: which arrays they hold, as JSON data."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lplmtl import _checks
+from lplmtl.types import Batch
+
+
+class Leaf(NamedTuple):
+  """One array of a batch.
+
+  Attributes:
+    path: such as `.features['categories']`.
+    dtype: of NumPy or JAX.
+    shape: of a row.
+  """
+
+  path: str
+  dtype: np.dtype
+  shape: tuple[int, ...]
+
+  @property
+  def row_bytes(self) -> int:
+    """The bytes of a row."""
+    return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+
+  def to_json(self) -> list[Any]:
+    """Returns JSON data, which `of_json` reads."""
+    return [self.path, self.dtype.name, list(self.shape)]
+
+
+def of_json(data: Any) -> tuple[Leaf, ...]:
+  """Returns the leaves that `to_json` wrote.
+
+  Raises:
+    TypeError, ValueError: it is something else.
+  """
+  return tuple(
+    Leaf(str(path), jnp.dtype(name), tuple(map(int, shape)))
+    for path, name, shape in data
+  )
+
+
+def of_batch(batch: Batch) -> tuple[Leaf, ...]:
+  """Returns the leaves of a batch of NumPy arrays, in their order."""
+  return tuple(
+    Leaf(jax.tree_util.keystr(path), x.dtype, x.shape[1:])
+    for path, x in jax.tree_util.tree_flatten_with_path(batch)[0]
+  )
+
+
+def structure(tree: Any) -> Any:
+  """Returns the structure of a batch as JSON data.
+
+  Dicts are dicts, tuples and lists are lists, None is null, arrays are 0.
+
+  Raises:
+    ValueError: features or labels are in another kind of container, or in a
+      dict whose keys are not strings.
+  """
+  if tree is None:
+    return None
+  if isinstance(tree, Mapping):
+    if not all(isinstance(key, str) for key in tree):
+      raise ValueError(f'the keys of a dict must be texts, found {[*tree]}')
+    return {key: structure(tree[key]) for key in sorted(tree)}
+  if isinstance(tree, Batch | tuple | list):
+    return [structure(part) for part in tree]
+  if not hasattr(tree, 'dtype'):
+    raise ValueError(
+      'rows must be arrays in dicts, tuples and lists, found '
+      f'{type(tree).__name__}'
+    )
+  return 0
+
+
+def assemble(form: Any, arrays: Sequence[Any]) -> Batch:
+  """Returns the batch of a structure; lists become tuples.
+
+  Args:
+    form: from `structure`.
+    arrays: in the order of `of_batch`.
+  """
+  rest = iter(arrays)
+
+  def build(form: Any) -> Any:
+    if form is None:
+      return None
+    if isinstance(form, Mapping):
+      return {key: build(form[key]) for key in sorted(form)}
+    if isinstance(form, Sequence):
+      return tuple(build(part) for part in form)
+    return next(rest)
+
+  return Batch(*build(form))
+
+
+def num_rows(batch: Batch) -> int:
+  """Returns N; raises ValueError unless all arrays have N rows."""
+  count = _checks.num_rows(batch.features)
+  for path, x in jax.tree_util.tree_flatten_with_path(batch)[0]:
+    if x.shape[:1] != (count,):
+      raise ValueError(
+        f'{jax.tree_util.keystr(path)} must have the {count} rows of the '
+        f'features, found shape {x.shape}'
+      )
+  return count
