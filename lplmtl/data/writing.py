@@ -197,8 +197,8 @@ class _Dealer:
       for block in range(num_blocks):
         part = self._part(shard * num_blocks + block)
         content = part.read_bytes() if part.exists() else b''
-        rows = np.frombuffer(content, np.uint8)
-        rows = rows.reshape(-1, self._buffer.shape[1])
+        width = self._buffer.shape[1]
+        rows = np.frombuffer(content, np.uint8).reshape(-1, width)
         by_array = b''.join(self._columns(rows))
         path = self._folder / encoded.block_name(shard, block)
         path.write_bytes(by_array)
