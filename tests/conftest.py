@@ -1,6 +1,7 @@
 """Settings, options and fixtures for all tests."""
 
 import collections
+import gc
 import os
 import pathlib
 import shutil
@@ -32,6 +33,9 @@ jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 jax.config.update('jax_disable_most_optimizations', True)
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'  # for commands that we start
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# Tracing allocates so many objects that a twentieth of the time went into
+# collecting garbage, of which there was hardly any.
+gc.set_threshold(200_000, 20, 100)
 
 
 def pytest_addoption(parser):

@@ -10,6 +10,7 @@ import lplmtl
 from lplmtl import balancing, tables, tasks, types
 from lplmtl.compression import distillation, merging, merging_path, packing
 from lplmtl.layers import encoder, experts
+from tests import contracts
 
 RNG = np.random.default_rng(0)
 N = 40
@@ -53,7 +54,7 @@ def _encoder(fitted, num_ordered=None):
 
 def _made(cls=lplmtl.SharedBottom, fitted=FITTED, todo=TASKS, features=FEATURES):  # fmt: skip
   model = cls(todo, encoder=_encoder(fitted))
-  params = jax.jit(model.init)(jax.random.key(0), features)['params']
+  params = contracts.random_params(model, features)
   # Larger than they are drawn, so that no part of the model is linear.
   return model, jax.tree_util.tree_map_with_path(
     lambda path, x: 20 * x if 'embedding' in str(path) else x, params
