@@ -55,7 +55,7 @@ class Numeric:
   def scale(self, values: np.ndarray) -> np.ndarray:
     """Returns `[N]` float64, standardised by the mean and std of training."""
     with np.errstate(all='ignore'):  # `encode` checks the result
-      return (_maybe_log(values, self.log) - self.mean) / self.std
+      return (maybe_log(values, self.log) - self.mean) / self.std
 
   def position(self, scaled: np.ndarray) -> np.ndarray:
     """Returns where encoded numbers lie among the E edges, from 0 to E + 1.
@@ -79,7 +79,7 @@ class Numeric:
     if not is_missing.any():
       return values
     if self.fill is None:
-      raise _missing_number(name, is_missing)
+      raise missing_number(name, is_missing)
     return np.where(is_missing, self.fill, values)
 
   def encode(self, name: Any, values: np.ndarray) -> np.ndarray:
@@ -125,7 +125,7 @@ def fit(
   is_missing = np.isnan(values)
   has_missing = bool(is_missing.any())
   if has_missing and not fill:
-    raise _missing_number(name, is_missing)
+    raise missing_number(name, is_missing)
   present = values[~is_missing] if has_missing else values
   if not len(present):  # such as in a small fold: the flag says it all
     return Numeric(log, 0.0, 1.0, fill=0.0, flag=True)
@@ -145,23 +145,43 @@ def fit(
 def _scaler(
   name: Any, values: np.ndarray, present: np.ndarray, log: bool
 ) -> Numeric:
-  scaled = _maybe_log(present, log)
+  scaled = maybe_log(present, log)
+  largest = largest_of(name, values, scaled)
   with np.errstate(all='ignore'):
     mean, std = float(scaled.mean()), float(scaled.std())
-  largest = max(-scaled.min(), scaled.max())
-  # A number beyond float32 would leave the others of its column
-  # indistinguishable after scaling.
-  fits = largest <= np.finfo(np.float32).max
-  if not (fits and np.isfinite([mean, std]).all()):
-    row = int(np.nanargmax(np.abs(values)))
-    raise RowError(
-      name, row, f'holds a number too large to scale; found {values[row]:g}'
-    )
+  if not np.isfinite([mean, std]).all():
+    raise _too_large(name, values)
+  return scaler(log, mean, std, largest)
+
+
+def scaler(log: bool, mean: float, std: float, largest: float) -> Numeric:
+  """Returns a scaler without edges, for numbers of at most this size."""
   varies = std > _CONSTANT * largest
   return Numeric(log, mean, std if varies else 1.0)
 
 
-def _maybe_log(values: np.ndarray, log: bool) -> np.ndarray:
+def largest_of(name: Any, values: np.ndarray, scaled: np.ndarray) -> float:
+  """Returns the size of the largest number after the logarithm.
+
+  Raises:
+    RowError: it is beyond float32, and would leave the others of its column
+      indistinguishable after scaling.
+  """
+  largest = float(max(-scaled.min(), scaled.max()))
+  if not largest <= float(np.finfo(np.float32).max):
+    raise _too_large(name, values)
+  return largest
+
+
+def _too_large(name: Any, values: np.ndarray) -> RowError:
+  row = int(np.nanargmax(np.abs(values)))
+  return RowError(
+    name, row, f'holds a number too large to scale; found {values[row]:g}'
+  )
+
+
+def maybe_log(values: np.ndarray, log: bool) -> np.ndarray:
+  """Returns `sign(x) log(1 + |x|)` if asked for, or the values."""
   return np.sign(values) * np.log1p(np.abs(values)) if log else values
 
 
@@ -174,11 +194,12 @@ def numbers_of(name: Any, column: Column) -> np.ndarray:
   values = read(name, column)
   is_missing = np.isnan(values)
   if is_missing.any():
-    raise _missing_number(name, is_missing)
+    raise missing_number(name, is_missing)
   return values
 
 
-def _missing_number(name: Any, is_missing: np.ndarray) -> RowError:
+def missing_number(name: Any, is_missing: np.ndarray) -> RowError:
+  """Returns the error for the first missing number, `[N]` bool."""
   row = int(np.argmax(is_missing))
   return RowError(name, row, 'must hold finite numbers; found nan')
 

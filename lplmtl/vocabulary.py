@@ -3,6 +3,7 @@
 NumPy only.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,22 @@ def fit(
   Raises:
     ValueError: the column is not `[N]`, or has no rows.
   """
+  return frequent(count(name, column, missing), min_count)
+
+
+def count(name: Any, column: Column, missing: frozenset[str]) -> dict[str, int]:
+  """Returns in how many rows each canonical value of a column is.
+
+  Arguments and errors are those of `fit`.
+  """
   counts: dict[str, int] = {}
-  for _, text, count in _used(name, column, missing):
-    counts[text] = counts.get(text, 0) + count
+  for _, text, rows in _used(name, column, missing):
+    counts[text] = counts.get(text, 0) + rows
+  return counts
+
+
+def frequent(counts: Mapping[str, int], min_count: int) -> tuple[str, ...]:
+  """Returns the values that are in at least `min_count` rows, sorted."""
   return tuple(sorted(text for text, n in counts.items() if n >= min_count))
 
 

@@ -11,7 +11,7 @@ import pytest
 import lplmtl
 from lplmtl import balancing, data, resume, tasks, training
 from lplmtl.data import sharded
-from lplmtl.training import shuffle
+from lplmtl.training import scanning, shuffle
 from tests import contracts
 
 TASKS = tasks.binary('click'), tasks.regression('price')
@@ -208,9 +208,52 @@ def test_a_chunk_of_another_form_is_named(source):
 
   with pytest.raises(
     ValueError,
-    match=r'chunk 0 of epoch 0 must .* expected float32\[96, 5\] at .features',
+    match=r'chunk 0 of epoch 0 must .* expected float32\[N, 5\] at .features',
   ):
     _fit(Wide(source))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+  """Blocks of 64 rows, so that 150 rows are three, the last of 22."""
+  monkeypatch.setattr(scanning, '_BLOCK', 64)
+
+
+def test_validation_rows_of_a_source(source, small_blocks):
+  rows = _rows(150, seed=5)
+  inside = _fit(source, validation=rows, patience=2)
+  found = _fit(
+    source, validation=sharded.Sharded(rows, num_shards=3), patience=2
+  )
+  contracts.assert_trees_equal(found.params, inside.params)
+  for one, other in zip(found.history, inside.history, strict=True):
+    contracts.assert_trees_close(
+      one['validation'], other['validation'], atol=1e-6
+    )
+
+
+def test_scoring_a_source(whole, small_blocks):
+  rows = _rows(150, seed=5)
+  table = sharded.Sharded(rows, num_shards=3)
+  found = training.evaluate_source(MODEL, whole.params, table)
+  evaluate = jax.jit(lplmtl.make_eval_step(MODEL, TASKS))
+  contracts.assert_trees_close(found, evaluate(whole.params, rows), atol=1e-6)
+  blocks = list(training.predict_source(MODEL, whole.params, table))
+  assert [len(batch.features) for batch, _ in blocks] == [64, 64, 22]
+  batch, predictions = blocks[-1]
+  expected = lplmtl.predict(MODEL, whole.params, batch.features)
+  contracts.assert_trees_close(predictions, expected, atol=1e-6)
+
+
+def test_a_source_of_other_rows_than_it_says(source, small_blocks):
+  class Short(Spy):
+    num_rows = 150
+
+  table = Short(sharded.Sharded(_rows(149)))
+  with pytest.raises(ValueError, match='validation must have the 150 rows'):
+    _fit(source, validation=table)
+  with pytest.raises(ValueError, match='validation must be an lplmtl.Batch'):
+    _fit(source, validation=[1])
 
 
 def test_too_few_rows_for_the_shards():

@@ -1,7 +1,10 @@
 """Synthetic data, and sources of rows that do not fit in memory."""
 
+from lplmtl.data.arrow_files import ArrowFiles as ArrowFiles
+from lplmtl.data.arrow_source import ArrowSource as ArrowSource
 from lplmtl.data.customer_table import customers as customers
 from lplmtl.data.encoded import Encoded as Encoded
+from lplmtl.data.fitting import TableFitter as TableFitter
 from lplmtl.data.landscape import STARTS as STARTS
 from lplmtl.data.landscape import conflicting_losses as conflicting_losses
 from lplmtl.data.related import Drawn as Drawn

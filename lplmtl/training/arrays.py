@@ -72,6 +72,48 @@ def read_arrays(batch: Batch, name: str) -> Batch:
   return batch._replace(features=features)
 
 
+def read_like(
+  batch: Batch, example: Batch, name: str, num_rows: int | None = None
+) -> Batch:
+  """Reads some rows of a source, without a look at their values.
+
+  Args:
+    batch: the rows.
+    example: other rows of the source, in JAX's dtypes.
+    name: what to call them in messages.
+    num_rows: how many there must be; None for any number.
+
+  Returns:
+    The rows, in JAX's dtypes.
+
+  Raises:
+    ValueError: their number, structure, shapes or dtypes are others.
+  """
+  batch = values.canonical(read_arrays(batch, name))
+  found, expected = _forms(batch), _forms(example)
+  for part in sorted(expected | found):
+    if found.get(part) != expected.get(part):
+      raise ValueError(
+        f'{name} must be like the example of its source: expected '
+        f'{expected.get(part, "nothing")} at {part}, found '
+        f'{found.get(part, "nothing")}'
+      )
+  count = _checks.num_rows(batch.features)
+  if num_rows not in (None, count):
+    raise ValueError(f'{name} must have {num_rows} rows, found {count}')
+  return batch
+
+
+def _forms(tree: PyTree) -> dict[str, str]:
+  """Describes arrays, such as `{'.features': 'float32[N, 3]'}`."""
+
+  def form(x: Any) -> str:
+    return f'{x.dtype}[{", ".join(map(str, ("N", *x.shape[1:])))}]'
+
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {jax.tree_util.keystr(path): form(x) for path, x in leaves}
+
+
 def fill_up(batch: Batch, batch_size: int) -> Batch:
   """Appends rows of zeros up to a multiple of the batch size.
 

@@ -75,25 +75,34 @@ def check_are_tasks(tasks: Any) -> None:
       )
 
 
-def as_source(data: Any) -> Source:
-  """Returns the training rows as a source.
+def as_source(rows: Any, name: str) -> Source:
+  """Returns rows that are no Batch as a source.
+
+  Args:
+    rows: the argument of `fit`.
+    name: `data`, of which an epoch is trained on, or `validation`.
 
   Raises:
-    ValueError: they are neither a source nor a Batch, or its sizes are wrong.
+    ValueError: they are no source either, or their sizes are wrong.
   """
-  parts = [name for name in vars(Source) if not name.startswith('_')]
-  if isinstance(data, type) or not all(hasattr(data, name) for name in parts):
+  parts = [part for part in vars(Source) if not part.startswith('_')]
+  if isinstance(rows, type) or not all(hasattr(rows, part) for part in parts):
     raise ValueError(
-      'data must be an lplmtl.Batch(features, labels), or a source of rows '
-      f'with {", ".join(parts)}; found {type(data).__name__}'
+      f'{name} must be an lplmtl.Batch(features, labels), or a source of rows '
+      f'with {", ".join(parts)}; found {type(rows).__name__}'
     )
-  source: Source = data
+  source: Source = rows
   sizes = source.num_chunks, source.chunk_rows, source.num_shards
-  if min(sizes) < 1 or source.chunk_rows % source.num_shards:
+  if source.num_shards < 1 or source.num_rows < 1:
     raise ValueError(
-      'a source needs at least one chunk, whose rows are a multiple of its '
-      f'shards; found {sizes[0]} chunks of {sizes[1]} rows and {sizes[2]} '
-      'shards'
+      f'{name} needs at least one shard and one row, found '
+      f'{source.num_shards} and {source.num_rows}'
+    )
+  if name == 'data' and (min(sizes) < 1 or sizes[1] % sizes[2]):
+    raise ValueError(
+      'a source to train on needs at least one chunk, whose rows are a '
+      f'multiple of its shards; found {sizes[0]} chunks of {sizes[1]} rows and '
+      f'{sizes[2]} shards'
     )
   return source
 
@@ -258,7 +267,7 @@ def check_helpers(keeper: Any, on_epoch: Any, devices: Any) -> None:
 def check_sizes(
   rows: int | Source,
   batch_size: int,
-  validation: Batch | None,
+  validation: Any,
   *,
   num_epochs: int,
   eval_every: int,

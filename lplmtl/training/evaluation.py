@@ -47,13 +47,14 @@ def predict(
   try:
     hash(model)
   except TypeError:  # it holds arrays, such as a traced dropout rate
-    return _predict(model, params, features, chunk_size)
+    return predict_rows(model, params, features, chunk_size)
   return _predict_compiled(model, params, features, int(chunk_size))
 
 
-def _predict(
-  model: Model, params: PyTree, features: PyTree, chunk_size: int
+def predict_rows(
+  model: Model, params: PyTree, features: PyTree, chunk_size: int = _CHUNK
 ) -> dict[str, Array]:
+  """Does what `predict` does; a pure function, to be compiled by the caller."""
   count = _checks.num_rows(features)
   if not count or chunk_size < 1:
     raise ValueError(
@@ -77,7 +78,7 @@ def _predict(
   return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], chunks)
 
 
-_predict_compiled = jax.jit(_predict, static_argnums=(0, 3))
+_predict_compiled = jax.jit(predict_rows, static_argnums=(0, 3))
 
 
 def make_predictor(
@@ -114,7 +115,9 @@ def make_predictor(
   """
   _checks.check_call(model, params, chunk_size)
   params = jax.device_get(params)
-  return jax.jit(lambda features: _predict(model, params, features, chunk_size))
+  return jax.jit(
+    lambda features: predict_rows(model, params, features, chunk_size)
+  )
 
 
 def make_eval_step(
@@ -136,12 +139,34 @@ def make_eval_step(
     their order, and `loss`, the mean loss (weighted as in training), NaN if no
     row counts.
   """
+  score = make_score(tasks)
 
   def evaluate(params: PyTree, batch: Batch) -> dict[str, dict[str, Array]]:
     batch = jax.tree.map(jnp.asarray, batch)
     _checks.check_call(model, params)
-    predict = functools.partial(_predict, model, chunk_size=_CHUNK)
-    predictions = spread(predict)(params, batch.features)
+    predict = functools.partial(predict_rows, model)
+    return score(spread(predict)(params, batch.features), batch)
+
+  return evaluate
+
+
+def make_score(
+  tasks: Sequence[Task],
+) -> Callable[[dict[str, Array], Batch], dict[str, dict[str, Array]]]:
+  """Returns a pure function from predictions and rows to metrics.
+
+  Args:
+    tasks: see `make_eval_step`, as for the result.
+
+  Returns:
+    `({task: [N, ..., K]}, batch) -> {task: {metric: scalar}}`; of the features
+    only the number of rows matters.
+  """
+
+  def score(
+    predictions: dict[str, Array], batch: Batch
+  ) -> dict[str, dict[str, Array]]:
+    batch = jax.tree.map(jnp.asarray, batch)
     task_losses, present = losses.task_losses(tasks, predictions, batch)
     task_losses = jnp.where(present, task_losses, jnp.nan)
     results = {}
@@ -160,4 +185,4 @@ def make_eval_step(
       }
     return results
 
-  return evaluate
+  return score

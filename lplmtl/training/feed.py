@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lplmtl.training import arrays, parallel, shuffle, values
+from lplmtl.training import arrays, parallel, shuffle
 from lplmtl.types import Array, Batch, Source
 
 
@@ -197,10 +197,11 @@ class Streamed:
 
   def _load(self, epoch: int, number: int) -> Chunk:
     shards = range(self._source.num_shards)
-    data = _read(
+    data = arrays.read_like(
       self._source.chunk(epoch, number, shards),
-      self.like().data,
+      self.example,
       f'chunk {number} of epoch {epoch}',
+      self._source.chunk_rows,
     )
     rows = self._shuffle(epoch, number, shards)
     chunk = Chunk(
@@ -211,35 +212,6 @@ class Streamed:
     # Waits here, so that the transfer is no part of the next steps.
     jax.block_until_ready(chunk.data)
     return chunk
-
-
-def _read(batch: Batch, like: Batch, name: str) -> Batch:
-  """Reads the rows of a chunk.
-
-  Args:
-    batch: from a source.
-    like: the shapes and dtypes that all chunks have.
-    name: of the chunk, for messages.
-
-  Raises:
-    ValueError: they differ from those of the example.
-  """
-  batch = values.canonical(arrays.read_arrays(batch, name))
-  found, expected = (
-    {
-      jax.tree_util.keystr(path): f'{x.dtype}{list(x.shape)}'
-      for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
-    for tree in (batch, like)
-  )
-  for part in sorted(expected | found):
-    if found.get(part) != expected.get(part):
-      raise ValueError(
-        f'{name} must be like the example of its source: expected '
-        f'{expected.get(part, "nothing")} at {part}, found '
-        f'{found.get(part, "nothing")}'
-      )
-  return batch
 
 
 def _take(chunk: Chunk, rows: np.ndarray) -> Batch:

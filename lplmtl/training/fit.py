@@ -66,7 +66,7 @@ def fit(
   data: Batch | Source,
   *surplus: Any,
   hyperparams: PyTree = None,
-  validation: Batch | None = None,
+  validation: Batch | Source | None = None,
   batch_size: int = 256,
   num_epochs: int = 10,
   eval_every: int = 1,
@@ -121,8 +121,9 @@ def fit(
       which works for one more release (DeprecationWarning).
     hyperparams: pytree of numbers, `[S]` each with `[S]` keys, scalars with one
       key; None if everything is fixed.
-    validation: the rows for selection and early stopping; None selects the last
-      epoch.
+    validation: the rows for selection and early stopping, or a source that
+      holds them: these are read at each evaluation, and only predictions and
+      labels are in memory at once. None selects the last epoch.
     batch_size: B, the rows of a step.
     num_epochs: passes over the data.
     eval_every: epochs from one evaluation to the next (the last epoch is always

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from lplmtl.training.feed import Chunk, Feed
 from lplmtl.training.programs import ModelOrMaker, Programs
 from lplmtl.training.progress import Progress
+from lplmtl.training.scanning import Scanned
 from lplmtl.training.steps import TrainState
 from lplmtl.types import Batch, PyTree, Task
 
@@ -28,12 +29,13 @@ class Inputs(NamedTuple):
   Attributes:
     hyperparams: pytree of `[S]`, or None; on the devices.
     feed: the training rows.
-    validation: the validation rows, on the devices; or None.
+    validation: the validation rows, on the devices or those of a source; or
+      None.
   """
 
   hyperparams: PyTree
   feed: Feed
-  validation: Batch | None
+  validation: Batch | Scanned | None
 
   @property
   def num_steps(self) -> int:

@@ -15,7 +15,9 @@ from lplmtl.training import (
   nonfinite,
   optimizers,
   parallel,
+  programs,
   progress,
+  scanning,
   warm_start,
 )
 from lplmtl.training.job import Job
@@ -77,13 +79,22 @@ def compile_ahead(job: Job, current: Progress) -> Job:
   run_chunk = compiled.compile_once('run_chunk', run_chunk, job.mesh)
   evaluate = job.programs.evaluate
   if inputs.validation is not None:
-    lowered = evaluate.lower(
-      current.state.params, inputs.hyperparams, inputs.validation
-    )
-    checks.check_metrics(lowered.out_info)
-    evaluate = compiled.compile_once('evaluate', lowered, job.mesh)
-  programs = job.programs._replace(run_chunk=run_chunk, evaluate=evaluate)
-  return job._replace(programs=programs)
+    evaluate = _compile_evaluation(job, current.state.params)
+  made = job.programs._replace(run_chunk=run_chunk, evaluate=evaluate)
+  return job._replace(programs=made)
+
+
+def _compile_evaluation(job: Job, params: PyTree) -> Any:
+  validation, hyperparams = job.inputs.validation, job.inputs.hyperparams
+  if isinstance(validation, scanning.Scanned):
+    scan = programs.make_scan(
+      job.model, job.tasks, num_seeds=len(jax.tree.leaves(params)[0]),
+      mesh=job.mesh,
+    )  # fmt: skip
+    return scan.compiled(params, hyperparams, validation, job.mesh)
+  lowered = job.programs.evaluate.lower(params, hyperparams, validation)
+  checks.check_metrics(lowered.out_info)
+  return compiled.compile_once('evaluate', lowered, job.mesh)
 
 
 def train(

@@ -7,20 +7,29 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from lplmtl import _checks
-from lplmtl.training import arrays, checks, feed, parallel, programs, values
+from lplmtl.training import (
+  arrays,
+  checks,
+  feed,
+  parallel,
+  programs,
+  scanning,
+  values,
+)
 from lplmtl.training.job import Inputs, Job, Schedule
 from lplmtl.training.programs import (
   BalancerOrMaker,
   ModelOrMaker,
   OptimizerOrMaker,
 )
+from lplmtl.training.scanning import Scanned
 from lplmtl.types import Array, Batch, PyTree, Source, Task
 
 
 def make_job(
   key: Array,
   method: tuple[ModelOrMaker, OptimizerOrMaker, BalancerOrMaker],
-  rows: tuple[Batch | Source, Batch | None],
+  rows: tuple[Batch | Source, Batch | Source | None],
   hyperparams: PyTree,
   *,
   batch_size: int,
@@ -49,7 +58,11 @@ def make_job(
   checks.check_arguments(key, *method, hyperparams)
   tasks = programs.model_tasks(method[0], hyperparams)
   source, data, validation = _read(tasks, rows)
-  checks.check_batches(method[0], data, validation)
+  checks.check_batches(
+    method[0],
+    data,
+    validation.example if isinstance(validation, Scanned) else validation,
+  )
   checks.check_sizes(
     source or _checks.num_rows(data.features), batch_size, validation,
     **schedule._asdict(),
@@ -73,7 +86,11 @@ def make_job(
   inputs = Inputs(
     hyperparams=hyperparams,
     feed=_feed(source, data, keys, batch_size, mesh),
-    validation=parallel.replicate(validation, mesh),
+    validation=(
+      validation
+      if isinstance(validation, Scanned)
+      else parallel.replicate(validation, mesh)
+    ),
   )
   job = Job(
     model=method[0],
@@ -89,20 +106,23 @@ def make_job(
 
 
 def _read(
-  tasks: Sequence[Task], rows: tuple[Batch | Source, Batch | None]
-) -> tuple[Source | None, Batch, Batch | None]:
+  tasks: Sequence[Task], rows: tuple[Batch | Source, Batch | Source | None]
+) -> tuple[Source | None, Batch, Batch | Scanned | None]:
   """Returns the source, if there is one, and the arrays of its example."""
   data, validation = rows
   source: Source | None = None
   if isinstance(data, Batch):
     data = arrays.read_batch(tasks, data, 'data')
   else:
-    source = checks.as_source(data)
+    source = checks.as_source(data, 'data')
     example = arrays.read_columns(tasks, source.example, 'data.example')
     data = values.canonical(example)
-  if validation is not None:
-    validation = arrays.read_batch(tasks, validation, 'validation')
-  return source, data, validation
+  if isinstance(validation, Batch):
+    return source, data, arrays.read_batch(tasks, validation, 'validation')
+  if validation is None:
+    return source, data, None
+  rows_of = checks.as_source(validation, 'validation')
+  return source, data, scanning.read(rows_of, tasks, 'validation')
 
 
 def _feed(

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from lplmtl.training import checks, evaluation, microbatch, parallel, steps
+from lplmtl.training import (
+  checks,
+  evaluation,
+  microbatch,
+  parallel,
+  scanning,
+  steps,
+)
 from lplmtl.types import (
   Aggregator,
   Array,
@@ -141,6 +148,31 @@ def make_evaluate(
   return jax.jit(
     parallel.over_seeds(evaluate, num_seeds, (0, 0, None), mesh),
     out_shardings=parallel.everywhere(mesh),
+  )
+
+
+def make_scan(
+  model: ModelOrMaker, tasks: Sequence[Task], *, num_seeds: int, mesh: Mesh
+) -> scanning.Scan:
+  """Makes what evaluates the rows of a source; see `make`."""
+  over_table = functools.partial(parallel.over_table, mesh=mesh)
+
+  def predict(params: PyTree, hyperparams: PyTree, features: PyTree) -> Any:
+    (built,) = build((model,), hyperparams)
+    return over_table(functools.partial(evaluation.predict_rows, built))(
+      params, features
+    )
+
+  spread = functools.partial(
+    parallel.over_seeds, num_seeds=num_seeds, mesh=mesh
+  )
+  everywhere = parallel.everywhere(mesh)
+  return scanning.Scan(
+    jax.jit(spread(predict, in_axes=(0, 0, None)), out_shardings=everywhere),
+    jax.jit(
+      spread(evaluation.make_score(tasks), in_axes=(0, None)),
+      out_shardings=everywhere,
+    ),
   )
 
 

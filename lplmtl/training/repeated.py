@@ -17,7 +17,7 @@ from lplmtl.types import Array, Batch, PyTree, Source
 
 
 def fit_each(
-  runs: Iterable[tuple[Array, Batch | Source, Batch | None]],
+  runs: Iterable[tuple[Array, Batch | Source, Batch | Source | None]],
   model: ModelOrMaker,
   optimizer: OptimizerOrMaker,
   balancer: BalancerOrMaker,
