@@ -93,7 +93,7 @@ def _compare(
   note = functools.partial(console.print, soft_wrap=True)
   if plan.base.overwrite:
     folder.clear(directory)
-  source = dataset.load(plan.base, console)
+  source = dataset.load(options.in_memory(plan.base), console)
   encode = functools.cache(source.encode)
   data = encode(plan.base.num_bins)
   plan = plan.fitting(data.facts['rows']['train'])

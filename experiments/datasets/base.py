@@ -36,7 +36,8 @@ class Data(NamedTuple):
 
   Attributes:
     tasks: T tasks; every batch has a label for each.
-    train: Batch of NumPy arrays.
+    train: Batch of NumPy arrays; a `lplmtl.types.Source`, as are the two below,
+      if a Config says that a table is read in chunks (see `options.in_memory`).
     validation: likewise; the only rows that model selection sees.
     test: likewise.
     tables: how the columns were encoded; saved with a model.

@@ -31,7 +31,7 @@ from experiments.frontier.dense import Dense
 from experiments.frontier.options import DISTILLED_TREES, NET, TREES
 from experiments.frontier.plan import Plan
 from experiments.frontier.points import Point
-from experiments.launcher import display, run_folder
+from experiments.launcher import display, options, run_folder
 from experiments.launcher.errors import InputError
 from lplmtl import training
 from lplmtl.compression import merging, teachers
@@ -98,7 +98,7 @@ def _compress(
   if base.overwrite:
     folder.clear(directory, outputs.NAMES)
     models.clear(directory)
-  source = dataset.load(base, console)
+  source = dataset.load(options.in_memory(base), console)
   encode = functools.cache(source.encode)
   data = encode(base.num_bins)
   plan = dataclasses.replace(

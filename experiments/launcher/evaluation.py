@@ -19,12 +19,14 @@ from experiments.launcher import (
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import checkpoint
-from lplmtl.types import PyTree
+from lplmtl.types import Batch, PyTree
 
 
 def one_row(data: Data) -> PyTree:
   """Returns the features of one test row, to trace a model with."""
-  return jax.tree.map(lambda x: x[:1], data.test.features)
+  test = data.test
+  rows = test if isinstance(test, Batch) else test.example
+  return jax.tree.map(lambda x: x[:1], rows.features)
 
 
 def score(
@@ -51,10 +53,10 @@ def score(
     'validation': validation,
     'calibration': test.calibration,
     'outcomes': outcomes.describe(
-      model.tasks, test.logits, data.test, data.facts.get('targets', {})
+      model.tasks, test.logits, test.rows, data.facts.get('targets', {})
     ),
     **scoring.costs(model, params, one_row(data)),
-    'gates': scoring.gate_use(model, params, data.test.features),
+    'gates': scoring.gate_use(model, params, scoring.features_of(data.test)),
     'config': config.effective(),
     'data': {**data.facts, 'optimum': data.optimum},
   }
@@ -86,7 +88,10 @@ def evaluate(
   summary.print_data(console, data.facts)
   if not _is_own(data.facts['files'], (extra.get('data') or {}).get('files')):
     console.print('note: the model was trained on files other than these')
-  results = score(saved, model, params, data)
+  try:
+    results = score(saved, model, params, data)
+  finally:
+    run_folder.clear_rows(config.run_dir)
   console.print(summary.table(results))
   if data.predict is not None:
     results['predictions'] = data.predict(model, params).metrics
@@ -137,7 +142,10 @@ def _moved(saved: Config, config: Config, folder: pathlib.Path) -> Config:
     )
   places = ('data', 'test_data', 'data_dir')
   return dataclasses.replace(
-    saved, schema='', **{name: getattr(config, name) for name in places}
+    saved,
+    schema='',
+    out_dir=str(config.run_dir),
+    **{name: getattr(config, name) for name in places},
   )
 
 

@@ -23,7 +23,8 @@ _SECTIONS = (
   sections.Run,
 )  # fmt: skip
 # Where the rows are: what they are is identified by their content.
-_PLACES = frozenset({'data', 'test_data', 'schema', 'index_column'})
+# So are those of `stream`.
+_PLACES = frozenset({'data', 'test_data', 'schema', 'index_column', 'stream'})
 _CENSUS_PLACES = frozenset({'data_dir', 'num_rows'})
 # What flags that are not given mean for a table: the defaults of
 # `lplmtl.tabular.Settings`, which were chosen on several tables. Repeated, as
@@ -122,6 +123,20 @@ class Config(
         f'this release has no setting {unknown[0]!r:.50}: a newer one wrote it'
       )
     return cls(**data)
+
+
+def in_memory(config: Config) -> Config:
+  """Returns a Config that reads all rows of a table at once.
+
+  Raises:
+    InputError: it asks for chunks, which this command cannot use.
+  """
+  if config.stream == 'always':
+    raise InputError(
+      '--stream=always is for a single run (experiments.tabular): this command '
+      'needs all rows in memory'
+    )
+  return dataclasses.replace(config, stream='never')
 
 
 def cache_dir() -> pathlib.Path | None:

@@ -99,6 +99,7 @@ def _execute(
     run_folder.clear(folder)
   elif results := run_folder.finished(folder, config, data.facts, schema):
     saves.clear(folder / run_folder.CHECKPOINTS)
+    run_folder.clear_rows(folder)
     summary.print_finished(console, results, folder)
     return results
   if schema is not None:  # before training, so that it may be edited soon
@@ -293,3 +294,4 @@ def _write(
   claim.check()
   files.write_json(folder / run_folder.RESULTS, results)
   saves.clear(folder / run_folder.CHECKPOINTS)
+  run_folder.clear_rows(folder)

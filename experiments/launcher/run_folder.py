@@ -18,6 +18,9 @@ OUTCOMES = 'outcomes.png'
 SCHEMA, PREDICTIONS = 'schema.json', 'test_predictions.csv'
 MODEL, CHECKPOINTS = 'model', 'checkpoints'
 MODELS = 'models'  # those of a frontier
+# Encoded rows of a table that is streamed, in a folder for each split, and what
+# they are.
+ROWS, ROWS_NOTE = 'rows', 'rows_of.json'
 COMPARISON, CELLS = 'comparison.json', 'cells'
 FRONTIER = 'frontier.json'
 STUDY = 'study.json'
@@ -95,6 +98,7 @@ def check(folder: pathlib.Path) -> None:
       f'{strangers[0]} is not the checkpoint of a run, or holds other files: '
       f'{ELSEWHERE}'
     )
+  _check_rows(folder / ROWS)
   for name, is_own in (
     (RESULTS, _is_results),
     (HISTORY, _is_history),
@@ -107,6 +111,22 @@ def check(folder: pathlib.Path) -> None:
     path = folder / name
     if os.path.lexists(path) and not (_is_empty(path) or is_own(path)):
       raise InputError(f'{path} was not written by a run: {ELSEWHERE}')
+
+
+def _check_rows(rows: pathlib.Path) -> None:
+  if not os.path.lexists(rows):
+    return
+  is_folder = rows.is_dir() and not rows.is_symlink()
+  strangers = [rows] if not is_folder else [
+    path for path in rows.iterdir()
+    if path.name != ROWS_NOTE
+    and not path.name.endswith('.part')
+    and not folders.is_own(path, folders.ROWS)
+  ]  # fmt: skip
+  if strangers:
+    raise InputError(
+      f'{strangers[0]} does not hold rows that a run encoded: {ELSEWHERE}'
+    )
 
 
 def _is_empty(path: pathlib.Path) -> bool:
@@ -263,7 +283,7 @@ def clear(folder: pathlib.Path) -> None:
   """Removes what a run has written, results first; raises as `check` does.
 
   The schema stays until another replaces it, because its owner may have edited
-  it.
+  it; so do encoded rows, which may be those of the run that begins.
   """
   check(folder)
   files.tidy(folder, (*_REMOVED, SCHEMA))
@@ -274,3 +294,18 @@ def clear(folder: pathlib.Path) -> None:
       (folder / name).unlink(missing_ok=True)
   saves.clear(folder / CHECKPOINTS)
   folders.remove(folder / MODEL)
+
+
+def clear_rows(folder: pathlib.Path) -> None:
+  """Removes encoded rows that a run has written, and nothing else."""
+  rows = folder / ROWS
+  if not rows.is_dir() or rows.is_symlink():
+    return
+  (rows / ROWS_NOTE).unlink(missing_ok=True)
+  files.tidy(rows, (ROWS_NOTE,))
+  folders.tidy(rows, '[a-z]+')
+  for path in list(rows.iterdir()):
+    if folders.is_own(path, folders.ROWS):
+      folders.remove(path)
+  if folders.is_empty(rows):
+    rows.rmdir()

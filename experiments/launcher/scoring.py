@@ -14,8 +14,10 @@ import numpy as np
 
 from lplmtl import inspection, losses, metrics
 from lplmtl.compression import cost
-from lplmtl.training import parallel, programs
-from lplmtl.types import Batch, PyTree, Task
+from lplmtl.training import parallel, programs, scanning
+from lplmtl.types import Batch, PyTree, Source, Task
+
+_SOME_ROWS = 20_000  # of a source, whose gates are looked at
 
 
 def costs(model: nn.Module, params: PyTree, features: PyTree) -> dict[str, int]:
@@ -39,15 +41,17 @@ class Scores(NamedTuple):
       [S][bins]}}`, with the parts of `lplmtl.metrics.Calibration`; None in
       empty bins.
     logits: `{task: [S, N, ..., K]}` float32 arrays.
+    rows: labels and masks of the N rows.
   """
 
   metrics: dict[str, dict[str, Any]]
   calibration: dict[str, dict[str, Any]]
   logits: dict[str, np.ndarray]
+  rows: Batch
 
 
 def score(
-  model: nn.Module, tasks: Sequence[Task], params: PyTree, batch: Batch
+  model: nn.Module, tasks: Sequence[Task], params: PyTree, rows: Batch | Source
 ) -> Scores:
   """Scores rows with the parameters of every seed."""
   num_seeds = len(jax.tree.leaves(params)[0])
@@ -64,10 +68,17 @@ def score(
     extended.append(
       dataclasses.replace(task, metric_fns={**task.metric_fns, **more})
     )
-  evaluate = programs.make_evaluate(
-    model, extended, num_seeds=padded, mesh=mesh
-  )
-  values = evaluate(params, None, parallel.replicate(batch, mesh))
+  if isinstance(rows, Batch):
+    batch = rows
+    evaluate = programs.make_evaluate(
+      model, extended, num_seeds=padded, mesh=mesh
+    )
+    values = evaluate(params, None, parallel.replicate(batch, mesh))
+  else:
+    scan = programs.make_scan(model, extended, num_seeds=padded, mesh=mesh)
+    table = scanning.read(rows, tasks, 'rows')
+    predictions, batch = scan.collect(params, None, table)
+    values = scan.score(predictions, batch)
   values = jax.tree.map(lambda x: x[:num_seeds], jax.device_get(values))
   diagrams = {
     name: of_task.pop('calibration')._asdict()
@@ -87,7 +98,21 @@ def score(
       for name, parts in diagrams.items()
     },
     {name: of_task['logits'] for name, of_task in values.items()},
+    batch,
   )
+
+
+def features_of(rows: Batch | Source) -> PyTree:
+  """Returns the features of all rows or, of a source, of the first 20,000."""
+  if isinstance(rows, Batch):
+    return rows.features
+  found, count = [], 0
+  for piece in rows.scan(range(rows.num_shards)):
+    found.append(piece.features)
+    count += len(jax.tree.leaves(piece.features)[0])
+    if count >= _SOME_ROWS:
+      break
+  return jax.tree.map(lambda *x: np.concatenate(x), *found)
 
 
 def mean_loss(task: Task) -> Callable[[Any, Any, Any], Any]:

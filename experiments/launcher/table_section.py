@@ -23,6 +23,14 @@ class Table:
     '--data.',
     taken_by=_TABLE,
   )
+  stream: str = fields.choice(
+    'auto',
+    ('auto', 'always', 'never'),
+    'whether the table is read in chunks, for one that is larger than memory. '
+    'By default if its files have more than 2 GB, rows are split at random and '
+    'no --schema is given.',
+    taken_by=_TABLE,
+  )
   targets: tuple[str, ...] = fields.names(
     (),
     'the columns to predict, each with its kind if the guess is wrong: '

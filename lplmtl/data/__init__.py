@@ -13,6 +13,8 @@ from lplmtl.data.related import Problem as Problem
 from lplmtl.data.related import keep_labels as keep_labels
 from lplmtl.data.related import optimum as optimum
 from lplmtl.data.related import related as related
+from lplmtl.data.sharded import NUM_SHARDS as NUM_SHARDS
 from lplmtl.data.sharded import Sharded as Sharded
 from lplmtl.data.synthetic import clicks as clicks
+from lplmtl.data.writing import RowWriter as RowWriter
 from lplmtl.data.writing import write_rows as write_rows

@@ -1,5 +1,6 @@
 """Batches as columns of bytes: which arrays they hold, as JSON data."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from lplmtl import _checks
 from lplmtl.types import Batch
+
+_ALIGN = 64  # bytes
 
 
 class Leaf(NamedTuple):
@@ -27,11 +30,23 @@ class Leaf(NamedTuple):
   @property
   def row_bytes(self) -> int:
     """The bytes of a row."""
-    return self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+    return self.dtype.itemsize * math.prod(self.shape)
 
   def to_json(self) -> list[Any]:
     """Returns JSON data, which `of_json` reads."""
     return [self.path, self.dtype.name, list(self.shape)]
+
+
+def empty(leaf: Leaf, num_rows: int) -> np.ndarray:
+  """Returns an array that begins at a multiple of 64 bytes.
+
+  JAX's host devices then use it as it is, instead of a copy.
+  """
+  size = num_rows * leaf.row_bytes
+  memory = np.empty(size + _ALIGN, np.uint8)
+  first = -memory.ctypes.data % _ALIGN
+  flat = memory[first : first + size].view(leaf.dtype)
+  return flat.reshape(num_rows, *leaf.shape)
 
 
 def of_json(data: Any) -> tuple[Leaf, ...]:

@@ -1,7 +1,7 @@
 """Writes rows to a folder from which `Encoded` reads them in chunks."""
 
-import itertools
 import pathlib
+import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -32,19 +32,11 @@ def write_rows(
 ) -> int:
   """Writes rows that do not fit in memory, for `Encoded` to read.
 
-  Each run of `num_shards * num_blocks` rows is dealt out, one row to each
-  block, in an order that is drawn for each run. So every block is a fair
-  sample, however the rows are sorted. The folder appears once it is complete,
-  and replaces an older one. It takes the bytes of the rows, and twice that
-  while it is written.
-
   Args:
-    folder: where to write; its parent exists.
-    batches: pieces of any number of rows, of the same structure, shapes and
-      dtypes; features and labels are arrays in dicts or tuples.
-    tasks: whose labels are checked as `fit` checks rows in memory; without them
-      only features are.
-    num_shards: W, which must divide the batch size.
+    folder: see `RowWriter`, as for all that follow.
+    batches: pieces of any number of rows.
+    tasks: whose labels are checked.
+    num_shards: W.
     num_blocks: of each shard.
     seed: of the order in which rows are dealt out.
 
@@ -52,8 +44,7 @@ def write_rows(
     The number of rows.
 
   Raises:
-    ValueError: there are no rows, pieces differ in form, or a value is not
-      finite or out of range; names the piece.
+    ValueError: there are no rows, or see `RowWriter.add`.
     OSError: the folder cannot be written.
 
   Example:
@@ -67,43 +58,121 @@ def write_rows(
     >>> rows, source.num_chunks, source.chunk_rows
     (1500, 1, 1488)
   """
-  if not all(_checks.is_whole_number(n) for n in (num_shards, num_blocks)):
-    raise ValueError(
-      'num_shards and num_blocks must be whole numbers of at least 1, found '
-      f'{num_shards!r} and {num_blocks!r}'
-    )
-  target = pathlib.Path(folder).expanduser().absolute()
-  checked = _checked(batches, tasks)
-  first = next(checked, None)
-  if first is None:
-    raise ValueError('there are no rows to write')
-  with folders.replacing(target) as new:
-    new.mkdir()
-    dealer = _Dealer(new, first, (num_shards, num_blocks), seed)
-    for batch in itertools.chain([first], checked):
-      dealer.add(batch)
-    dealer.finish()
-    folders.seal(new, folders.ROWS)
-  return dealer.count
+  with RowWriter(
+    folder, tasks, num_shards=num_shards, num_blocks=num_blocks, seed=seed
+  ) as writer:
+    for batch in batches:
+      writer.add(batch)
+  return writer.num_rows
 
 
-def _checked(
-  batches: Iterable[Batch], tasks: Sequence[Task]
-) -> Iterator[Batch]:
-  """Yields the batches that have rows, as arrays in JAX's dtypes."""
-  labelled: set[str] = set()
-  for i, batch in enumerate(batches):
-    name = f'piece {i}'
-    batch = arrays.read_columns(tasks, batch, name)
+class RowWriter:
+  """Writes rows piece by piece to a folder, for `Encoded` to read.
+
+      with RowWriter('rows', tasks) as writer:
+        writer.add(batch)
+
+  Each run of `num_shards * num_blocks` rows is dealt out, one row to each
+  block, in an order that is drawn for each run. So every block is a fair
+  sample, however the rows are sorted. The folder appears at the end of `with`,
+  unless that raises, and replaces an older one. It takes the bytes of the rows,
+  and twice that while it is written.
+
+  Attributes:
+    num_rows: the rows so far.
+  """
+
+  def __init__(
+    self,
+    folder: str | pathlib.Path,
+    tasks: Sequence[Task] = (),
+    *,
+    num_shards: int = sharded.NUM_SHARDS,
+    num_blocks: int = NUM_BLOCKS,
+    seed: int = 0,
+  ):
+    """Writes nothing yet.
+
+    Args:
+      folder: where to write; its parent exists.
+      tasks: whose labels are checked as `fit` checks rows in memory; without
+        them only features are.
+      num_shards: W, which must divide the batch size.
+      num_blocks: of each shard.
+      seed: of the order in which rows are dealt out.
+
+    Raises:
+      ValueError: a size is out of range.
+    """
+    if not all(_checks.is_whole_number(n) for n in (num_shards, num_blocks)):
+      raise ValueError(
+        'num_shards and num_blocks must be whole numbers of at least 1, found '
+        f'{num_shards!r} and {num_blocks!r}'
+      )
+    target = pathlib.Path(folder).expanduser().absolute()
+    self._replacing = folders.replacing(target)
+    self._tasks, self._sizes, self._seed = tasks, (num_shards, num_blocks), seed
+    self._labelled: set[str] = set()
+    self._pieces = 0
+    self._dealer: _Dealer | None = None
+
+  @property
+  def num_rows(self) -> int:
+    """The rows so far."""
+    return self._dealer.count if self._dealer else 0
+
+  def add(self, batch: Batch) -> None:
+    """Adds the rows of a piece, which may have none.
+
+    Args:
+      batch: of the same structure, shapes and dtypes as the first one; features
+        and labels are arrays in dicts or tuples.
+
+    Raises:
+      ValueError: it has another form, or a value is not finite or out of range;
+        names the piece.
+    """
+    name = f'piece {self._pieces}'
+    self._pieces += 1
+    if self._tasks:
+      batch = arrays.read_columns(self._tasks, batch, name)
+    else:
+      batch = arrays.read_arrays(batch, name)
     if not _checks.num_rows(batch.features):
-      continue
-    labelled |= values.check_piece(tasks, batch, name)
-    yield jax.tree.map(np.asarray, values.canonical(batch))
-  missing = [task.name for task in tasks if task.name not in labelled]
-  if labelled and missing:
-    raise ValueError(
-      f'no row has a label for the tasks {missing}: leave them out'
-    )
+      return
+    self._labelled |= values.check_piece(self._tasks, batch, name)
+    batch = jax.tree.map(np.asarray, values.canonical(batch))
+    if self._dealer is None:
+      self._dealer = _Dealer(self._folder, batch, self._sizes, self._seed)
+    self._dealer.add(batch)
+
+  def __enter__(self) -> 'RowWriter':
+    self._folder = self._replacing.__enter__()
+    self._folder.mkdir()
+    return self
+
+  def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+    if kind is not None:
+      self._replacing.__exit__(kind, value, trace)
+      return
+    try:
+      self._finish()
+    except BaseException:
+      self._replacing.__exit__(*sys.exc_info())
+      raise
+    self._replacing.__exit__(None, None, None)
+
+  def _finish(self) -> None:
+    if self._dealer is None:
+      raise ValueError('there are no rows to write')
+    names = [task.name for task in self._tasks]
+    missing = [name for name in names if name not in self._labelled]
+    if missing:
+      raise ValueError(
+        f'no row has a label for the tasks {missing}: leave them out'
+      )
+    self._dealer.finish()
+    folders.seal(self._folder, folders.ROWS)
 
 
 class _Dealer:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lplmtl import dates, types
+from lplmtl import data, dates, types
 from lplmtl import tables as encoding
 from lplmtl.columns import Column, RowError
 from lplmtl.tables import Tables
@@ -200,11 +200,38 @@ def fit_tables(
       name: (column, inputs[name].format)
       for name, column in pick('date').items()
     },
-    rules=encoding.Rules(
-      fill_missing=True,
-      missing=schema.missing,
-      min_count=schema.min_count,
-      max_vocabulary=schema.max_vocabulary,
-      num_buckets=schema.num_buckets,
-    ),
+    rules=_rules(schema),
+  )
+
+
+def table_fitter(
+  schema: Schema, num_bins: int, *, interpolate: bool = True
+) -> data.TableFitter:
+  """Returns what fits the tables of `fit_tables` on pieces of the rows.
+
+  Args:
+    schema: complete, see `labels.complete`.
+    num_bins: see `lplmtl.tables.fit`.
+    interpolate: likewise.
+  """
+  inputs, numbers = schema.inputs, schema.names('number')
+  return data.TableFitter(
+    schema.names('category'),
+    numbers,
+    log=tuple(name for name in numbers if inputs[name].log),
+    num_bins=num_bins,
+    interpolate=interpolate,
+    booleans=schema.names('boolean'),
+    dates={name: inputs[name].format for name in schema.names('date')},
+    rules=_rules(schema),
+  )
+
+
+def _rules(schema: Schema) -> encoding.Rules:
+  return encoding.Rules(
+    fill_missing=True,
+    missing=schema.missing,
+    min_count=schema.min_count,
+    max_vocabulary=schema.max_vocabulary,
+    num_buckets=schema.num_buckets,
   )

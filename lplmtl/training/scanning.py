@@ -138,10 +138,10 @@ class Scan(NamedTuple):
       found = jax.tree.map(lambda x, n=count: x[:, :n], jax.device_get(found))
       yield _rows(block, slice(count)), found
 
-  def __call__(
+  def collect(
     self, params: PyTree, hyperparams: PyTree, rows: Scanned
-  ) -> dict[str, dict[str, Any]]:
-    """Returns `{task: {metric: [S]}}`; see `programs.Programs`."""
+  ) -> tuple[PyTree, Batch]:
+    """Returns `{task: [S, N, ..., K]}`, and all rows without their features."""
     labels, predictions = [], []
     for block, found in self.each(params, hyperparams, rows):
       labels.append(block._replace(features=None))
@@ -149,7 +149,13 @@ class Scan(NamedTuple):
     every: PyTree = jax.tree.map(
       lambda *x: np.concatenate(x, axis=1), *predictions
     )
-    return self.score(every, _without_features(_joined(labels), rows.num_rows))
+    return every, _without_features(_joined(labels), rows.num_rows)
+
+  def __call__(
+    self, params: PyTree, hyperparams: PyTree, rows: Scanned
+  ) -> dict[str, dict[str, Any]]:
+    """Returns `{task: {metric: [S]}}`; see `programs.Programs`."""
+    return self.score(*self.collect(params, hyperparams, rows))
 
 
 def _without_features(batch: Batch, num_rows: int) -> Batch:

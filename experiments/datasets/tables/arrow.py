@@ -3,9 +3,10 @@
 Needs PyArrow, the extra `tables`: import this module through `sources.arrow`.
 """
 
+import contextlib
 import io
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,53 @@ def read(path: pathlib.Path) -> dict[str, Column]:
     InputError: PyArrow is missing, the file is damaged, or a column holds
       something other than texts, numbers, times or booleans.
   """
+  with _damage(path):
+    return _columns(path, _table(path))
+
+
+def blocks(path: pathlib.Path) -> Iterator[dict[str, Column]]:
+  """Yields the columns of each row group, or record batch, of a file.
+
+  Raises:
+    InputError: as for `read`.
+  """
+  with _damage(path):
+    with open(path, 'rb') as file:
+      head = file.read(6)
+    if head.startswith(b'PAR1'):
+      with parquet.ParquetFile(path) as stored:
+        for group in range(stored.num_row_groups):
+          yield _columns(path, stored.read_row_group(group, use_threads=False))
+        if not stored.num_row_groups:
+          yield _columns(path, stored.read())
+    elif head.startswith((b'ARROW1', b'FEA1')) and _has_batches(path):
+      with ipc.open_file(str(path)) as stored:
+        for i in range(stored.num_record_batches):
+          batch = stored.get_batch(i)
+          yield _columns(path, pyarrow.Table.from_batches([batch]))
+    else:
+      yield _columns(path, _table(path))
+
+
+def _has_batches(path: pathlib.Path) -> bool:
+  """Whether a Feather file is of the second version, and has rows."""
   try:
-    table = _table(path)
+    with ipc.open_file(str(path)) as stored:
+      return bool(stored.num_record_batches)
+  except pyarrow.ArrowInvalid:
+    return False
+
+
+@contextlib.contextmanager
+def _damage(path: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
   except (OSError, pyarrow.ArrowException) as error:
     reason = ' '.join(str(error).split())
     raise InputError(f'{path}: cannot be read ({reason:.200})') from error
+
+
+def _columns(path: pathlib.Path, table: Any) -> dict[str, Column]:
   names = table.column_names
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice:

@@ -17,12 +17,14 @@ import numpy as np
 
 from experiments.datasets import base
 from experiments.datasets.tables import (
+  encoded_rows,
   flags,
   memory,
   mistakes,
   outputs,
   reader,
   splits,
+  streamed,
 )
 from experiments.launcher import display, parsing
 from experiments.launcher.errors import InputError
@@ -45,6 +47,11 @@ def load(
 ) -> base.Source:
   """Reads the table that a Config names; see `base.Load`."""
   given = _given_schema(config, saved)
+  is_streamed = (
+    streamed.is_own(config, saved) if saved else streamed.is_wanted(config)
+  )
+  if is_streamed:
+    return _load_streamed(config, console, given)
   with inputs_of_users(console, config.schema):
     options = flags.options(config)
     rough = given or inference.before_split(options)
@@ -70,6 +77,43 @@ def load(
     rows = parts if is_last else dict(parts)  # `encode` empties it
     with inputs_of_users(console, config.schema):
       return encode(config, rows, schema, facts, num_bins, tables)
+
+  return base.Source(tabular.make_tasks(schema), facts, {}, encode_rows)
+
+
+def _load_streamed(
+  config: Config, console: display.Console, given: tabular.Schema | None
+) -> base.Source:
+  """Reads a table in blocks; what its columns are is inferred from a sample."""
+  with inputs_of_users(console, config.schema):
+    options = flags.options(config)
+    wanted = given.targets if given else flags.targets(config)
+    columns = [
+      column
+      for name, target in wanted.items()
+      for column in schemas.label_columns(name, target)
+    ]
+    rough = given or inference.before_split(options)
+    table = streamed.Streamed(config, rough.missing, columns)
+    known = looked_at.Seen(table.sample)
+    mistakes.check_names(config, known)
+    if given is None:
+      schema = tabular.infer(known, flags.targets(config), options)
+    else:
+      schema = tabular.complete(given, known)
+    for described in outputs.describe(schema, known, config.schema):
+      console.print(described)
+  found = {'data': table.facts}
+  facts = _facts(config, found, schema)
+
+  def encode_rows(
+    num_bins: int, tables: Tables | None = None, *, is_last: bool = False
+  ) -> base.Data:
+    del is_last  # no rows are kept
+    with inputs_of_users(console, config.schema):
+      return encoded_rows.encode(
+        table, schema, facts, num_bins, tables, console
+      )
 
   return base.Source(tabular.make_tasks(schema), facts, {}, encode_rows)
 

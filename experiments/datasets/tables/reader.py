@@ -96,7 +96,7 @@ def blocks_of(config: Config, missing: Sequence[str]) -> Iterator[Columns]:
     paths = list(sources.find('data', config.data))
   for path in paths:
     if path and path.suffix.lower() in sources.ARROW:
-      yield sources.arrow(path).read(path)
+      yield from sources.arrow(path).blocks(path)
       continue
     name = str(path) if path else 'standard input'
     with sources.opened(path) as stream:

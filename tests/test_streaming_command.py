@@ -1,0 +1,174 @@
+"""experiments.tabular on a table that is read in chunks."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from experiments import tabular
+from experiments.datasets.tables import sampling, streamed
+from experiments.launcher import errors, options, run_folder
+from lplmtl import columns as raw
+from lplmtl import data
+from tests.launching import launch
+from tests.test_tabular_command import TARGETS, TINY
+
+pyarrow = pytest.importorskip('pyarrow')
+parquet = pytest.importorskip('pyarrow.parquet')
+STREAM = '--stream=always'
+
+
+def _table(path, num_rows, seed=0):
+  columns = data.customers(num_rows, seed=seed)
+  table = pyarrow.table({name: list(x) for name, x in columns.items()})
+  parquet.write_table(table, path, row_group_size=256)
+  return path
+
+
+def _tabular(*arguments):
+  return launch(tabular.main, *arguments)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """1,500 rows in two files."""
+  path = tmp_path_factory.mktemp('streamed')
+  (path / 'files').mkdir()
+  for i, n in enumerate((1000, 500)):
+    _table(path / 'files' / f'{i}.parquet', n, seed=i)
+  return path
+
+
+@pytest.fixture(scope='module')
+def finished(folder):
+  run = folder / 'run'
+  given = (f'--data={folder}/files/*.parquet', TARGETS, *TINY, STREAM)
+  assert _tabular(*given, f'--out_dir={run}') == 0
+  return run, given
+
+
+def test_a_table_is_trained_on_in_chunks(finished, capsys):
+  run, given = finished
+  results = json.loads((run / 'results.json').read_text())
+  rows = results['data']['rows']
+  assert sum(rows.values()) == 1500
+  assert 100 < rows['test'] < 200 and 100 < rows['validation'] < 200
+  labelled = results['data']['labelled']
+  assert labelled['train']['churn'] < rows['train']
+  assert results['data']['unseen'].keys() == {'validation', 'test'}
+  assert 0 <= results['test']['churn']['auc']['mean'] <= 1
+  assert results['outcomes']['segment']['counts']
+  schema = json.loads((run / 'schema.json').read_text())
+  assert schema['targets']['segment']['classes'] == [
+    'bargain', 'business', 'loyal', 'new',
+  ]  # fmt: skip
+  assert not (run / 'rows').exists()
+  # The same command again finds the run, and leaves no rows.
+  assert _tabular(*given, f'--out_dir={run}') == 0
+  assert 'finished' in capsys.readouterr().out
+  assert not (run / 'rows').exists()
+  # In memory, it is another run.
+  assert _tabular(*given[:-1], f'--out_dir={run}') == 1
+  assert 'holds another run' in capsys.readouterr().err
+
+
+def test_its_model_predicts(finished, folder, capsys):
+  run, _ = finished
+  new = _table(folder / 'new.parquet', 40, seed=9)
+  scores = folder / 'scores.csv'
+  found = _tabular(f'--data={new}', f'--model={run}', f'--predict_to={scores}')
+  assert found == 0, capsys.readouterr().err
+  assert len(scores.read_text().splitlines()) == 41
+
+
+def _streamed(folder, **changes):
+  config = options.Config(
+    data=str(folder / 'files'), targets=('churn',), stream='always',
+    out_dir=str(folder / 'other'), **changes,
+  )  # fmt: skip
+  return streamed.Streamed(config, (), ['churn'])
+
+
+def test_each_row_has_one_split(folder):
+  table = _streamed(folder)
+  seen = [
+    (block.first + row, split)
+    for block in table.blocks()
+    for split, rows in block.rows.items()
+    for row in rows.tolist()
+  ]
+  assert sorted(row for row, _ in seen) == [*range(1500)]
+  again = [
+    (block.first + row, split)
+    for block in _streamed(folder).blocks()
+    for split, rows in block.rows.items()
+    for row in rows.tolist()
+  ]
+  assert again == seen
+
+
+def test_rows_are_written_once_and_read_again(folder, monkeypatch):
+  run = folder / 'rows_of'
+  given = [f'--data={folder}/files', TARGETS, *TINY, STREAM, f'--out_dir={run}']
+
+  def stop(*arguments, **options):
+    raise errors.InputError('stopped')
+
+  with monkeypatch.context() as patch:
+    patch.setattr('experiments.launcher.run._train', stop)
+    assert _tabular(*given) == 1
+  note = run / 'rows' / run_folder.ROWS_NOTE
+  written = note.stat().st_mtime_ns
+  assert {path.name for path in note.parent.iterdir()} == {
+    'train', 'validation', 'test', run_folder.ROWS_NOTE,
+  }  # fmt: skip
+  with monkeypatch.context() as patch:
+    patch.setattr('experiments.launcher.run._train', stop)
+    assert _tabular(*given) == 1
+    assert note.stat().st_mtime_ns == written
+    assert _tabular(*given, '--num_bins=0', '--overwrite') == 1
+  assert note.stat().st_mtime_ns != written
+  (run / 'rows' / 'mine.txt').write_text('not yours')
+  assert _tabular(*given, '--overwrite') == 1
+  assert (run / 'rows' / 'mine.txt').exists()
+
+
+def test_a_sample_is_fair_and_has_every_class(monkeypatch):
+  monkeypatch.setattr(sampling, 'SIZE', 200)
+  sample = sampling.Sample(0, ['kind'])
+  for start in range(0, 5000, 100):
+    number = np.arange(start, start + 100)
+    kind = np.where(number == 4321, 'rare', 'usual').astype(object)
+    sample.add({'number': number, 'kind': kind}, 100)
+  found = sample.columns()
+  assert 200 <= len(found['number']) <= 402
+  assert abs(found['number'].mean() - 2500) < 300
+  codes, texts = raw.texts_of('kind', found['kind'])
+  assert {*texts} == {'usual', 'rare'}
+  assert (found['number'][codes == texts.index('rare')] == 4321).all()
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (['--time_column=signup'], 'splits at random: leave out --time_column'),
+    (['--batch_size=100'], 'a multiple of 8 with --stream=always, found 100'),
+  ],
+)
+def test_what_cannot_be_streamed(folder, flags, message, capsys):
+  given = f'--data={folder}/files', TARGETS, *TINY, STREAM, *flags
+  assert _tabular(*given, f'--out_dir={folder}/none') == 1
+  error = capsys.readouterr().err
+  assert message in error and error.count('\n') == 1
+
+
+def test_a_value_that_does_not_fit_is_named(folder, tmp_path, capsys):
+  table = {'x': [1.0] * 4999 + [float('inf')], 'y': [0, 1] * 2500}
+  path = tmp_path / 'bad.parquet'
+  parquet.write_table(pyarrow.table(table), path, row_group_size=700)
+  given = f'--data={path}', '--targets=y', *TINY, STREAM
+  assert _tabular(*given, f'--out_dir={tmp_path}/run') == 1
+  error = capsys.readouterr().err
+  assert 'bad.parquet, row 4999' in error and error.count('\n') == 1
+  assert not list(pathlib.Path(f'{tmp_path}/run/rows').glob('*/*'))
