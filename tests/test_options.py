@@ -65,7 +65,7 @@ def test_all_but_the_last_section_identify_a_run():
   of_tables = {f.name for f in dataclasses.fields(sections.Table)}
   assert Config().identity().keys() == names - where_and_how - of_tables
   table = Config(data='a.csv', test_data='b.csv', schema='c', index_column='d')
-  places = {'data', 'test_data', 'schema', 'index_column'}
+  places = {'data', 'test_data', 'schema', 'index_column', 'stream'}
   assert table.identity().keys() == names - where_and_how - places
   assert table.identity() == Config(data='elsewhere.csv').identity()
   assert {f.name for f in dataclasses.fields(sections.Run)} == where_and_how
