@@ -17,9 +17,9 @@ Training: `fit`; for your own loop `make_train_step`, `make_eval_step`,
 Trained models: `predict` and `make_predictor`.
 
 Further modules: `checkpoint` (saved models), `resume` (runs that survive
-interruptions), `statistics` (confidence intervals), `inspection` (how gates use
-the experts), `compression` (smaller models, and costs), `export` (models
-without JAX) and `data` (synthetic rows).
+interruptions), `sparse` (optimisers of large tables), `statistics` (confidence
+intervals), `inspection` (how gates use the experts), `compression` (smaller
+models, and costs), `export` (models without JAX) and `data` (synthetic rows).
 
 All of these are imported when first used: `import lplmtl.tables`, say, needs
 NumPy only.
@@ -53,6 +53,7 @@ if _typing.TYPE_CHECKING:  # what __getattr__ below imports when it is used
   from lplmtl import ordinal as ordinal
   from lplmtl import prng as prng
   from lplmtl import resume as resume
+  from lplmtl import sparse as sparse
   from lplmtl import statistics as statistics
   from lplmtl import storage as storage
   from lplmtl import tables as tables
@@ -101,8 +102,8 @@ __version__ = '0.1.0'
 _MODULES = (
   'architectures balancing blueprint checkpoint columns compression data '
   'dates export hashing inspection layers loggers losses metrics numeric '
-  'ordinal prng resume statistics storage tables tabular tasks training types '
-  'vocabulary'
+  'ordinal prng resume sparse statistics storage tables tabular tasks training '
+  'types vocabulary'
 ).split()
 _NAMES = {
   'architectures': (

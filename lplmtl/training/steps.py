@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl import prng
+from lplmtl import prng, sparse
 from lplmtl.layers import modules
-from lplmtl.training import balanced, frozen, optimizers
+from lplmtl.training import balanced, frozen, lazy, optimizers
 from lplmtl.training.microbatch import Rows
 from lplmtl.types import (
   Aggregator,
@@ -86,7 +86,7 @@ def init_state(
   params = drawn if params is None else params
   balancer_state = balanced.init(
     balancer_key, model, tasks, balancer, params,
-    _moving(optimizer, balancer, params),
+    _moving(sparse.plain(optimizer), balancer, params),
   )  # fmt: skip
   return TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -118,8 +118,9 @@ def make_train_step(
   Args:
     model: see `lplmtl.types.Model`.
     tasks: T tasks, those of the model.
-    optimizer: any optax transformation; one that takes the loss as `value`
-      receives the sum of the weighted losses (see `optimizers.update`).
+    optimizer: any optax transformation, or that of `sparse.lazy`; one that
+      takes the loss as `value` receives the sum of the weighted losses (see
+      `optimizers.update`).
     balancer: see `lplmtl.types.Balancer` and `Aggregator`.
     num_microbatches: a divisor of B; the microbatches run one after another.
     axis_name: the mapped axis over which the rows of a batch are spread.
@@ -137,17 +138,23 @@ def make_train_step(
   if num_parts is not None:
     _warn_of_num_parts()
     num_microbatches = num_parts
+  if isinstance(optimizer, sparse.Lazy):
+    return lazy.make_step(model, optimizer, axis_name, functools.partial(
+      make_train_step, tasks=tasks, optimizer=optimizer.optimizer,
+      balancer=balancer, num_microbatches=num_microbatches,
+      axis_name=axis_name, skip_nonfinite=skip_nonfinite,
+    ))  # fmt: skip
   balance = functools.partial(balanced.gradient, model, tasks, balancer)
 
   def step(
     state: TrainState, batch: Batch
   ) -> tuple[TrainState, dict[str, Array]]:
     key = jax.random.fold_in(state.key, state.step)
-    rows = Rows(batch, key, num_microbatches, axis_name)
+    divided = Rows(batch, key, num_microbatches, axis_name)
     gradient, balancer_state, metrics = balance(
       state.balancer_state,
       state.params,
-      rows,
+      divided,
       _moving(optimizer, balancer, state.params),
     )
     loss = jnp.sum(metrics['weights'] * metrics['losses'])
@@ -156,16 +163,12 @@ def make_train_step(
     )
     params = optax.apply_updates(state.params, updates)
     if balancer.after is not None:
-      losses_after = balanced.losses_at(model, tasks, params, rows)
+      losses_after = balanced.losses_at(model, tasks, params, divided)
       balancer_state = balanced.state_after(
         balancer.after, balancer_state, metrics, losses_after
       )
     new_state = TrainState(
-      step=state.step + 1,
-      params=params,
-      opt_state=opt_state,
-      balancer_state=balancer_state,
-      key=state.key,
+      state.step + 1, params, opt_state, balancer_state, state.key
     )
     if not skip_nonfinite:
       return new_state, {**metrics, 'skipped': jnp.array(False)}
