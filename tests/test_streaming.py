@@ -1,7 +1,9 @@
 """Rows that `fit` reads in chunks."""
 
+import gc
 import shutil
 import threading
+import weakref
 
 import jax
 import numpy as np
@@ -143,8 +145,9 @@ class Pauses:
 
 def test_a_run_resumes_within_a_chunk_to_the_same_bits(source, whole):
   step = 9
-  keeper = Pauses(keep=step)
-  paused = _fit(source, keeper=keeper)
+  keeper, spy = Pauses(keep=step), Spy(source)
+  paused = _fit(spy, keeper=keeper)
+  assert len(spy.read) == 4  # a pause does not read a chunk again
   contracts.assert_trees_equal(paused.params, whole.params)
   spy = Spy(source)
   resumed = _fit(spy, keeper=Pauses(resume_from=keeper.kept))
@@ -323,6 +326,25 @@ def test_chunks_of_other_sizes(folder):
 def test_fit_reads_a_folder(folder):
   result = _fit(data.Encoded(folder, chunk_rows=250), num_epochs=1)
   assert result.steps_taken == 4 * (248 // BATCH)
+
+
+def test_two_chunks_are_in_memory(folder):
+  """Those before are let go at once, not when garbage is collected."""
+  arrays, counts = [], []
+
+  class Counted(Spy):
+    def chunk(self, *place):
+      counts.append(sum(array() is not None for array in arrays))
+      batch = super().chunk(*place)
+      arrays.append(weakref.ref(batch.features))
+      return batch
+
+  gc.disable()
+  try:
+    _fit(Counted(data.Encoded(folder, chunk_rows=250)))
+  finally:
+    gc.enable()
+  assert len(counts) == 8 and max(counts) <= 1  # beside the one that is read
 
 
 def test_damage_is_named(folder, tmp_path):

@@ -1,14 +1,13 @@
 """Batches as columns of bytes: which arrays they hold, as JSON data."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import _checks
 from lplmtl.types import Batch
 
 _ALIGN = 64  # bytes
@@ -101,27 +100,16 @@ def assemble(form: Any, arrays: Sequence[Any]) -> Batch:
     form: from `structure`.
     arrays: in the order of `of_batch`.
   """
-  rest = iter(arrays)
-
-  def build(form: Any) -> Any:
-    if form is None:
-      return None
-    if isinstance(form, Mapping):
-      return {key: build(form[key]) for key in sorted(form)}
-    if isinstance(form, Sequence):
-      return tuple(build(part) for part in form)
-    return next(rest)
-
-  return Batch(*build(form))
+  return Batch(*_build(form, iter(arrays)))
 
 
-def num_rows(batch: Batch) -> int:
-  """Returns N; raises ValueError unless all arrays have N rows."""
-  count = _checks.num_rows(batch.features)
-  for path, x in jax.tree_util.tree_flatten_with_path(batch)[0]:
-    if x.shape[:1] != (count,):
-      raise ValueError(
-        f'{jax.tree_util.keystr(path)} must have the {count} rows of the '
-        f'features, found shape {x.shape}'
-      )
-  return count
+# Not inside of `assemble`: a function that calls itself would keep the arrays
+# in a cycle, and so in memory, until the garbage collector runs.
+def _build(form: Any, rest: Iterator[Any]) -> Any:
+  if form is None:
+    return None
+  if isinstance(form, Mapping):
+    return {key: _build(form[key], rest) for key in sorted(form)}
+  if isinstance(form, Sequence):
+    return tuple(_build(part, rest) for part in form)
+  return next(rest)

@@ -152,6 +152,7 @@ class Streamed:
     self._source, self._mesh = source, mesh
     self._shape = len(keys), self.num_steps, batch_size
     self._thread = futures.ThreadPoolExecutor(1, 'chunks')
+    self._current: tuple[tuple[int, int], Chunk] | None = None
     self._pending: tuple[tuple[int, int], futures.Future[Chunk]] | None = None
 
   def like(self) -> Chunk:
@@ -170,11 +171,15 @@ class Streamed:
 
   def get(self, epoch: int, number: int) -> Chunk:
     """Returns a chunk, see `Feed`."""
-    self.ahead(epoch, number)
-    assert self._pending is not None
-    _, future = self._pending
-    self._pending = None
-    return future.result()
+    place = epoch, number
+    # `fit` also pauses in the middle of a chunk.
+    if self._current is None or self._current[0] != place:
+      self.ahead(epoch, number)
+      assert self._pending is not None
+      _, future = self._pending
+      self._pending = self._current = None
+      self._current = place, future.result()
+    return self._current[1]
 
   def ahead(self, epoch: int, number: int) -> None:
     """Starts to read a chunk, unless it is being read already."""
@@ -192,7 +197,7 @@ class Streamed:
 
   def close(self) -> None:
     """Ends the thread, once it has read what it is reading."""
-    self._pending = None
+    self._pending = self._current = None
     self._thread.shutdown(cancel_futures=True)
 
   def _load(self, epoch: int, number: int) -> Chunk:
