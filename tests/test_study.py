@@ -306,7 +306,7 @@ def test_another_study_is_refused(tmp_path, capsys, no_fits):
   kept = workers.store(plan.from_flags(flags.FLAGS), run, lambda: None)
   kept.save(cells.Cell('tune', {}, None), cells.Fitted({}, {}))
   for other, said in (
-    ('--problem=labels=0,@ rows=60', 'problem (correlation=@ features=4'),
+    ('--problem=correlation=@ rows=60', 'problem.features (4, now None), '),
     ('--epochs=2', ' differs in epochs (1, now 2): choose another --out_dir'),
     ('--tuning_seeds=2', 'tuning_seeds (1, now 2)'),
     ('--setting=dropout=0.1', 'learning_rate=0.01; dropout=0.1)'),

@@ -53,7 +53,8 @@ class Plan:
     """Returns what all methods share at all values, as JSON data."""
     shared = self.compared.shared()
     used = {k: v for k, v in shared.items() if k not in studying.UNUSED}
-    return {'problem': self.problem, **used}
+    fields = (word.partition('=') for word in self.problem.split())
+    return {'problem': {name: text for name, _, text in fields}, **used}
 
   def config(self) -> dict[str, Any]:
     """Returns the settings that a study has, as JSON data."""
