@@ -9,6 +9,7 @@ sorted by label cost in AUC (`sorted`); and whether a process that was killed in
 the middle of an epoch gets the same bits as one that was not (`resume`).
 """
 
+import os
 import pathlib
 import tempfile
 
@@ -27,7 +28,7 @@ for _name, _default, _least, _help in (
   ('turns', 3, 1, 'Of each process.'),
   ('steps', 1024, 1, 'Of a turn.'),
   ('first_steps', 128, 1, 'Before a turn is timed: about a chunk.'),
-  ('threads', 2, 1, 'Cores of a process, reading included.'),
+  ('threads', 1, 1, 'Cores for training, each a device of JAX.'),
   ('batch_size', 4096, 8, 'Rows of a step.'),
   ('width', 32, 1, 'Units of an expert.'),
   ('num_seeds', 3, 1, 'Models whose AUC is compared.'),
@@ -35,6 +36,11 @@ for _name, _default, _least, _help in (
   ('test_rows', 200_000, 1000, 'Rows on which AUC is measured.'),
 ):
   flags.DEFINE_integer(_name, _default, _help, lower_bound=_least)
+flags.DEFINE_bool(
+  'reads_apart', True,
+  'Whether chunks are read on other cores than those for training, as beside '
+  'an accelerator; if not, reading and training share them.',
+)  # fmt: skip
 flags.DEFINE_string(
   'folder', '', 'Where to write rows, which are removed at the end; a '
   'temporary folder by default. 20 million rows take 4 GB.',
@@ -52,6 +58,12 @@ def main(argv: list[str]) -> None:
       raise InputError(
         f'--measures must be some of {",".join(_MEASURES)}; found {unknown[0]}'
       )
+    cores = len(getattr(os, 'sched_getaffinity', lambda _: [0])(0))
+    if values.reads_apart and values.threads >= cores:
+      raise InputError(
+        f'--threads={values.threads} leaves none of {cores} cores to read on: '
+        'lower it, or give --noreads_apart'
+      )
     # PyArrow and JAX take seconds to import: not for --help.
     from experiments.benchmark import streamed
 
@@ -61,6 +73,7 @@ def main(argv: list[str]) -> None:
       for name in (
         'chunk_rows', 'rows_in_memory', 'steps', 'first_steps', 'threads',
         'batch_size', 'width', 'num_seeds', 'epochs', 'test_rows',
+        'reads_apart',
       )
     }  # fmt: skip
     streamed.measure(

@@ -12,10 +12,12 @@ standard input, with a line of JSON:
 import contextlib
 import hashlib
 import json
+import os
 import pathlib
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,7 +26,7 @@ import numpy as np
 import optax
 
 import lplmtl
-from experiments.benchmark import protocol, streamed_rows
+from experiments.benchmark import streamed_rows
 from lplmtl import balancing, data, resume, training
 from lplmtl.training.progress import Progress
 
@@ -84,10 +86,42 @@ def anonymous() -> int:
   return 1024 * int(kilobytes[0]) if kilobytes else 0
 
 
+class Reader:
+  """A source whose chunks are read on given cores."""
+
+  def __init__(self, source: Any, cores: set[int]):
+    self._source, self._cores = source, cores
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._source, name)
+
+  def chunk(
+    self, epoch: int, number: int, shards: Sequence[int]
+  ) -> lplmtl.Batch:
+    """Reads a chunk; the thread that calls stays on these cores."""
+    os.sched_setaffinity(0, self._cores)
+    return self._source.chunk(epoch, number, shards)
+
+
+def pin(threads: int, reads_apart: bool) -> set[int]:
+  """Pins this process to its last cores, with a host device for each.
+
+  Returns:
+    The cores to read on: those before them, or the same ones.
+  """
+  if not hasattr(os, 'sched_setaffinity'):  # only on Linux
+    return set()
+  cores = sorted(os.sched_getaffinity(0))
+  own = cores[-threads:]
+  os.sched_setaffinity(0, set(own))
+  jax.config.update('jax_num_cpu_devices', len(own))
+  return set(cores[:-threads] if reads_apart else own)
+
+
 class Worker:
   """Rows in one form, and a model."""
 
-  def __init__(self, config: dict[str, Any]):
+  def __init__(self, config: dict[str, Any], cores: set[int]):
     self.config = config
     folder = pathlib.Path(config['folder'])
     files = data.ArrowFiles(folder / 'files')
@@ -102,6 +136,8 @@ class Worker:
       self.data = data.Encoded(folder / 'rows', chunk_rows=chunk_rows)
       if config['form'] == streamed_rows.MEMORY:
         self.data = _whole(self.data, config['rows_in_memory'])
+    if cores and config['form'] != streamed_rows.MEMORY:
+      self.data = Reader(self.data, cores)
     widths = lplmtl.MLP((config['width'],))
     self.model = lplmtl.PLE(
       streamed_rows.TODO, levels=(widths, widths),
@@ -109,9 +145,11 @@ class Worker:
     )  # fmt: skip
     self.peak = Peak()
 
-  def fit(self, keeper: Any = None, **options: Any) -> training.FitResult:
+  def fit(
+    self, keeper: Any = None, num_seeds: int = 1, **options: Any
+  ) -> training.FitResult:
     """Trains; see `lplmtl.fit`."""
-    keys = jnp.arange(self.config['num_seeds'])
+    keys = jnp.arange(num_seeds)
     return lplmtl.fit(
       jax.vmap(jax.random.key)(keys), self.model, optax.adam(LEARNING_RATE),
       balancing.uncertainty(), self.data, keeper=keeper,
@@ -132,11 +170,12 @@ class Worker:
 
   def auc(self) -> list[dict[str, float]]:
     """Returns the AUC of each task for each seed."""
-    result = self.fit(num_epochs=self.config['epochs'])
+    num_seeds = self.config['num_seeds']
+    result = self.fit(num_seeds=num_seeds, num_epochs=self.config['epochs'])
     rows = streamed_rows.test_rows(self.encode, self.config['test_rows'])
     evaluate = jax.jit(lplmtl.make_eval_step(self.model, streamed_rows.TODO))
     found = []
-    for seed in range(self.config['num_seeds']):
+    for seed in range(num_seeds):
       params = jax.tree.map(lambda x, i=seed: x[i], result.params)
       scores = jax.device_get(evaluate(params, rows))
       found.append({name: float(x['auc']) for name, x in scores.items()})
@@ -171,8 +210,8 @@ def _whole(source: data.Encoded, most: int) -> lplmtl.Batch:
 def main() -> None:
   """Answers requests until there are no more."""
   config = json.loads(sys.argv[1])
-  protocol.pin(config['threads'])
-  worker = Worker(config)
+  cores = pin(config['threads'], config['reads_apart'])
+  worker = Worker(config, cores)
   print(json.dumps('ready'), flush=True)
   for line in sys.stdin:
     print(json.dumps(getattr(worker, line.strip())()), flush=True)
