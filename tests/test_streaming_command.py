@@ -108,7 +108,7 @@ def test_each_row_has_one_split(folder):
   assert again == seen
 
 
-def test_rows_are_written_once_and_read_again(folder, monkeypatch):
+def test_rows_are_written_once_and_read_again(folder, monkeypatch, capsys):
   run = folder / 'rows_of'
   given = [f'--data={folder}/files', TARGETS, *TINY, STREAM, f'--out_dir={run}']
 
@@ -129,6 +129,13 @@ def test_rows_are_written_once_and_read_again(folder, monkeypatch):
     assert note.stat().st_mtime_ns == written
     assert _tabular(*given, '--num_bins=0', '--overwrite') == 1
   assert note.stat().st_mtime_ns != written
+  block = run / 'rows' / 'train' / '007_0000.rows'
+  content = block.read_bytes()
+  block.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+  capsys.readouterr()
+  assert _tabular(*given, '--num_bins=0') == 1
+  error = capsys.readouterr().err
+  assert f'{block} has changed since' in error and error.count('\n') == 1
   (run / 'rows' / 'mine.txt').write_text('not yours')
   assert _tabular(*given, '--overwrite') == 1
   assert (run / 'rows' / 'mine.txt').exists()

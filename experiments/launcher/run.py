@@ -35,6 +35,7 @@ from experiments.launcher.options import Config
 from lplmtl import checkpoint, resume, training
 from lplmtl.storage import saves
 from lplmtl.training import progress
+from lplmtl.types import Batch
 
 
 def execute(
@@ -203,6 +204,13 @@ def _train(
       ) from None
     except resume.RestoreError as error:
       raise InputError(f'{error} (--overwrite does)') from error
+    except ValueError as error:
+      if isinstance(data.train, Batch):
+        raise
+      rows = config.run_dir / run_folder.ROWS
+      raise InputError(
+        f'{error} (remove {rows}, and the same command does)'
+      ) from error
     except training.NonFiniteError as error:
       keeper.wait()
       kept = keeper.steps()
