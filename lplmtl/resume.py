@@ -2,18 +2,20 @@
 
 import dataclasses
 import logging
-import numbers
 import pathlib
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
+from lplmtl._keeper_checks import (
+  check_callables,
+  check_limits,
+  unreadable,
+  warn_of_rename,
+)
 from lplmtl._progress_data import (
   FORMAT,
   RestoreError,
@@ -25,6 +27,7 @@ from lplmtl._progress_data import (
 )
 from lplmtl.storage import folders, pytrees, saves
 from lplmtl.storage.errors import CheckpointError
+from lplmtl.training.keepers import Interrupted
 from lplmtl.training.progress import Progress, Record, to_json
 from lplmtl.types import PyTree
 
@@ -42,10 +45,6 @@ _FIRST_STEPS = 50
 # How many seconds of training are worth a save at the end of `fit`, even if no
 # save is due: more than it takes to write a checkpoint and to restore it.
 _WORTH_SAVING = 10.0
-
-
-class Interrupted(Exception):  # noqa: N818, not an error
-  """Training was asked to stop, and its progress is saved."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -100,8 +99,8 @@ class Checkpoints:
 
   def __post_init__(self) -> None:
     self.directory = self._folder = pytrees.absolute(self.directory)
-    _check_limits(self.every_steps, self.every_seconds, self.num_kept)
-    _check_callables(self.stop, self.check, self.on_note)
+    check_limits(self.every_steps, self.every_seconds, self.num_kept)
+    check_callables(self.stop, self.check, self.on_note)
     pytrees.check_outside(self._folder)
     self.run = json_data('run', self.run)
     self.environment = json_data('environment', self.environment)
@@ -141,7 +140,7 @@ class Checkpoints:
     try:
       return saves.own(self._folder)
     except OSError as error:
-      raise _unreadable(self._folder, error) from error
+      raise unreadable(self._folder, error) from error
 
   def restore(self, like: Progress) -> Progress | None:
     """Returns the newest intact checkpoint, or None if there is none at all.
@@ -194,6 +193,16 @@ class Checkpoints:
       last = min(last, next_save)
     return last
 
+  def is_due(self, progress: Progress) -> bool:
+    """Returns whether `save_if_due` has more to do than to look at the time."""
+    by_step = self.every_steps and progress.step % self.every_steps == 0
+    by_time = time.monotonic() - self._saved_at >= self.every_seconds
+    pending = self._pending
+    has_failed = (
+      pending is not None and pending.done() and pending.exception() is not None
+    )
+    return bool(by_step or by_time or has_failed or self._stop.is_set())
+
   def save_if_due(self, progress: Progress) -> None:
     """Saves the progress if that is due, or if `stop` is set.
 
@@ -201,25 +210,24 @@ class Checkpoints:
       CheckpointError: this progress, or the last one, cannot be written.
       Interrupted: `stop` is set; the progress is saved.
     """
+    is_due, is_stopped = self.is_due(progress), self._stop.is_set()
     self._unsaved = progress
     if self._pending is not None and self._pending.done():
       self.wait()  # raises if it has failed
-    by_step = self.every_steps and progress.step % self.every_steps == 0
-    by_time = time.monotonic() - self._saved_at >= self.every_seconds
-    if by_step or by_time or self._stop.is_set():
+    if is_due or is_stopped:
       self.save(progress)
-    if self._stop.is_set():
+    if is_stopped:
       self.wait()
       raise Interrupted(f'stopped at step {progress.total_steps:,}')
 
   def until(self, progress: Progress) -> int:
     """The name of `next_pause` up to release 0.1."""
-    _warn_of_rename('until', 'next_pause')
+    warn_of_rename('until', 'next_pause')
     return self.next_pause(progress)
 
   def look(self, progress: Progress) -> None:
     """The name of `save_if_due` up to release 0.1."""
-    _warn_of_rename('look', 'save_if_due')
+    warn_of_rename('look', 'save_if_due')
     self.save_if_due(progress)
 
   def save(self, progress: Progress) -> None:
@@ -274,7 +282,7 @@ class Checkpoints:
       strangers = saves.strangers(self._folder)
       saves.tidy(self._folder)
     except OSError as error:
-      raise _unreadable(self._folder, error) from error
+      raise unreadable(self._folder, error) from error
     if strangers:
       raise RestoreError(
         f'{strangers[0]} is not a checkpoint that lplmtl wrote, or holds more '
@@ -304,42 +312,3 @@ class Checkpoints:
         'note: the run resumes in another environment, and its results may '
         f'differ: {", ".join(different)}',
       )
-
-
-def _check_limits(every_steps: Any, every_seconds: Any, num_kept: Any) -> None:
-  """Raises ValueError unless the limits are numbers within bounds."""
-  are_ints = isinstance(every_steps, int | np.integer) and isinstance(
-    num_kept, int | np.integer
-  )
-  are_numbers = are_ints and isinstance(every_seconds, numbers.Real)
-  if (
-    not are_numbers or every_steps < 0 or num_kept < 1 or not every_seconds >= 0
-  ):
-    raise ValueError(
-      'every_steps and every_seconds must be at least 0, num_kept at least 1 '
-      '(and whole numbers, except for seconds); found '
-      f'{every_steps!r}, {every_seconds!r} and {num_kept!r}'
-    )
-
-
-def _check_callables(stop: Any, check: Any, on_note: Any) -> None:
-  """Raises ValueError unless `stop` is an event and the rest functions."""
-  is_event = callable(getattr(stop, 'is_set', None))
-  if stop is not None and (isinstance(stop, type) or not is_event):
-    raise ValueError(f'stop must be a threading.Event, found {stop!r}')
-  if not callable(check):
-    raise ValueError(f'check must be a function, found {check!r}')
-  if on_note is not None and not callable(on_note):
-    raise ValueError(f'on_note must be a function of a text, found {on_note!r}')
-
-
-def _unreadable(directory: pathlib.Path, error: OSError) -> RestoreError:
-  return RestoreError(
-    f'cannot read the folder of checkpoints {directory}: {error.strerror}'
-  )
-
-
-def _warn_of_rename(old: str, new: str) -> None:
-  warnings.warn(
-    f'Checkpoints.{old} is now called {new}', DeprecationWarning, stacklevel=3
-  )

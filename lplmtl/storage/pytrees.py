@@ -114,6 +114,11 @@ def write(
   Raises:
     CheckpointError: it cannot be written; an older folder is still there.
   """
+  if jax.process_index():  # Orbax would leave out the arrays
+    raise CheckpointError(
+      f'cannot write {directory} in process {jax.process_index()} of '
+      f'{jax.process_count()}: only the first one, number 0, can save'
+    )
   try:
     check_path(directory, kind)
     _tidy(directory)
@@ -135,10 +140,7 @@ def _tidy(directory: pathlib.Path) -> None:
 
 
 def _save(new: pathlib.Path, arrays: PyTree, meta: Mapping[str, Any]) -> None:
-  with (
-    quiet.orbax(),
-    ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
-  ):
+  with quiet.orbax(), _checkpointer() as checkpointer:
     checkpointer.save(
       new,
       ocp.args.Composite(
@@ -148,6 +150,32 @@ def _save(new: pathlib.Path, arrays: PyTree, meta: Mapping[str, Any]) -> None:
         }
       ),
     )
+
+
+def _checkpointer() -> ocp.Checkpointer:
+  """Returns Orbax's reader and writer of a folder.
+
+  Where several processes train together, Orbax expects a call in all of them.
+  Here each call is one of its own process.
+  """
+  own = jax.process_index()
+  options = ocp.options.MultiprocessingOptions(
+    primary_host=own, active_processes={own}, barrier_sync_key_prefix=str(own)
+  )
+  return ocp.Checkpointer(
+    ocp.CompositeCheckpointHandler(
+      composite_options=ocp.CompositeOptions(multiprocessing_options=options),
+      **{
+        folders.ARRAYS: ocp.StandardCheckpointHandler(
+          multiprocessing_options=options
+        ),
+        folders.META: ocp.JsonCheckpointHandler(
+          multiprocessing_options=options
+        ),
+      },
+    ),
+    multiprocessing_options=options,
+  )
 
 
 def _check_space(parent: pathlib.Path, arrays: PyTree) -> None:
@@ -195,10 +223,7 @@ def read(directory: pathlib.Path) -> tuple[PyTree, dict[str, Any]]:
   """
   verify(directory)
   try:
-    with (
-      quiet.orbax(),
-      ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
-    ):
+    with quiet.orbax(), _checkpointer() as checkpointer:
       restored = checkpointer.restore(
         directory,
         ocp.args.Composite(

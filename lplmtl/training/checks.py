@@ -250,7 +250,7 @@ def check_helpers(keeper: Any, on_epoch: Any, devices: Any) -> None:
     and all(isinstance(device, jax.Device) for device in devices)
   ):
     raise ValueError(
-      'devices must be a list of devices from jax.local_devices(), found '
+      'devices must be a list of devices, such as jax.local_devices(), found '
       f'{devices!r}'
     )
   methods = ('restore', 'next_pause', 'save_if_due')

@@ -15,6 +15,8 @@ from collections.abc import Hashable
 import jax
 from jax.sharding import Mesh
 
+from lplmtl.training import agreement, hosts
+
 # A cross-validation needs up to five: one that initialises, and a pair for each
 # of two sizes of folds. 16 hold those of three methods. Each takes memory: 10
 # to 20 MB for an SPLE.
@@ -50,8 +52,14 @@ def compile_once(
       compiler options; these are not in its text.
     lowered: the traced program.
     mesh: the devices that it runs on, which are not in its text either.
+
+  Raises:
+    HostsError: it is another program in another process.
   """
   text = lowered.as_text()
+  if hosts.spans(mesh):
+    own = hashlib.sha256(text.encode()).hexdigest()[:12]
+    agreement.check_alike({f'the program {name!r}': own})
   if _depends_on_more(text):
     return lowered.compile()
   # The text has neither the names in pytrees nor the kind of random keys.

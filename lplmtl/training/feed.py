@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lplmtl.training import arrays, parallel, shuffle
+from lplmtl.training import arrays, hosts, own_rows, parallel, shuffle
 from lplmtl.types import Array, Batch, Source
 
 
@@ -114,7 +114,8 @@ class Resident:
 
   def batch(self, chunk: Chunk, seed: int, step: int) -> Batch:
     """Returns the rows of a step, see `Feed`."""
-    return _take(chunk, jax.device_get(chunk.rows)[seed, step - chunk.first])
+    rows = jax.device_get(hosts.whole(chunk.rows, self._mesh))
+    return _take(chunk, rows[seed, step - chunk.first], self._mesh)
 
   def close(self) -> None:
     """Does nothing."""
@@ -189,11 +190,11 @@ class Streamed:
 
   def batch(self, chunk: Chunk, seed: int, step: int) -> Batch:
     """Returns the rows of a step, see `Feed`."""
-    rows = jax.device_get(chunk.rows)[seed, step - chunk.first]
+    rows = jax.device_get(hosts.whole(chunk.rows, self._mesh))
+    rows = rows[seed, step - chunk.first]
     device = np.arange(len(rows)) * self._num_devices // len(rows)
-    return _take(
-      chunk, device * (self._source.chunk_rows // self._num_devices) + rows
-    )
+    first = device * (self._source.chunk_rows // self._num_devices)
+    return _take(chunk, first + rows, self._mesh)
 
   def close(self) -> None:
     """Ends the thread, once it has read what it is reading."""
@@ -201,17 +202,18 @@ class Streamed:
     self._thread.shutdown(cancel_futures=True)
 
   def _load(self, epoch: int, number: int) -> Chunk:
-    shards = range(self._source.num_shards)
+    source, mesh = self._source, self._mesh
+    shards = own_rows.own_shards(source.num_shards, mesh)
     data = arrays.read_like(
-      self._source.chunk(epoch, number, shards),
+      source.chunk(epoch, number, shards),
       self.example,
       f'chunk {number} of epoch {epoch}',
-      self._source.chunk_rows,
+      source.chunk_rows // source.num_shards * len(shards),
     )
     rows = self._shuffle(epoch, number, shards)
     chunk = Chunk(
-      jax.device_put(data, parallel.split_table(self._mesh)),
-      parallel.split_batches(rows, self._mesh),
+      own_rows.join(data, parallel.split_table(mesh), mesh, axis=0),
+      own_rows.join(rows, parallel.batches(mesh), mesh, axis=2),
       number * self.num_steps,
     )
     # Waits here, so that the transfer is no part of the next steps.
@@ -219,5 +221,6 @@ class Streamed:
     return chunk
 
 
-def _take(chunk: Chunk, rows: np.ndarray) -> Batch:
-  return jax.tree.map(lambda x: x[rows], jax.device_get(chunk.data))
+def _take(chunk: Chunk, rows: np.ndarray, mesh: Mesh) -> Batch:
+  data = jax.device_get(hosts.whole(chunk.data, mesh))
+  return jax.tree.map(lambda x: x[rows], data)

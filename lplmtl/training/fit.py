@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lplmtl.training import checks, keepers, loop, making
+from lplmtl.training import (
+  checks,
+  hosts,
+  keepers,
+  loop,
+  making,
+  parallel,
+)
 from lplmtl.training.job import Job, Schedule
 from lplmtl.training.programs import (
   BalancerOrMaker,
@@ -132,8 +139,9 @@ def fit(
       never stops.
     skip_nonfinite: how many steps with non-finite losses or gradients each seed
       may skip before the call fails.
-    devices: the devices to train on, None for all local ones: several seeds are
-      spread over them, a single seed splits its batches.
+    devices: the devices to train on, None for all, those of other processes
+      included (see `lplmtl.training.hosts`): several seeds are spread over
+      them, a single seed splits its batches.
     start: the parameters to start from, such as those of an earlier result:
       like `params` of this call's result, or with several keys those of a
       single seed, which all then start from. The states of optimizer and
@@ -151,6 +159,8 @@ def fit(
       labels do not fit the tasks, or `start` does not fit the model.
     NonFiniteError: non-finite losses or gradients; names the step, the task and
       the first parameter concerned.
+    HostsError: one of several processes has failed, is lost, or was called with
+      other arguments.
 
   Example:
     >>> import optax, lplmtl
@@ -201,16 +211,18 @@ def run(
   """
   times = [time.perf_counter()]
   try:
-    first = loop.start(job, keys, keeper, start)
-    jax.block_until_ready(first.state)
-    times.append(time.perf_counter())
-    job = loop.compile_ahead(job, first)
-    times.append(time.perf_counter())
-    last = loop.train(job, first, keeper, on_epoch)
-    times.append(time.perf_counter())
+    with hosts.naming_loss():
+      asked = keepers.make(keeper, job)
+      first = loop.start(job, keys, asked, start)
+      jax.block_until_ready(first.state)
+      times.append(time.perf_counter())
+      job = loop.compile_ahead(job, first)
+      times.append(time.perf_counter())
+      last = loop.train(job, first, asked, on_epoch)
+      times.append(time.perf_counter())
+      return _result(job, first, last, times)
   finally:
     job.inputs.feed.close()
-  return _result(job, first, last, times)
 
 
 def _result(
@@ -218,7 +230,9 @@ def _result(
 ) -> FitResult:
   """Gathers the result, without the axis of seeds for a single key."""
   num_seeds = None if job.is_single else job.num_seeds
-  params, state = loop.take((last.best_params, last.state), num_seeds)
+  params, state = parallel.first_seeds(
+    hosts.whole((last.best_params, last.state), job.mesh), num_seeds
+  )
   best_epoch, num_skipped = last.choice.best_epoch, last.num_skipped
   if num_seeds is None:
     best_epoch, num_skipped = best_epoch[0], num_skipped[0]

@@ -1,6 +1,5 @@
 """The host loop of `fit`: runs steps as one program, then examines them."""
 
-import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from lplmtl.training import (
   checks,
   compiled,
+  hosts,
   nonfinite,
   optimizers,
   parallel,
@@ -21,20 +21,21 @@ from lplmtl.training import (
   warm_start,
 )
 from lplmtl.training.job import Job
-from lplmtl.training.progress import Keeper, Progress, Record
+from lplmtl.training.keepers import Keeping
+from lplmtl.training.progress import Progress, Record
 from lplmtl.training.steps import TrainState
 from lplmtl.types import Array, PyTree, Task
 
 
 def start(
-  job: Job, keys: Array, keeper: Keeper | None, params: PyTree | None
+  job: Job, keys: Array, keeping: Keeping, params: PyTree | None
 ) -> Progress:
   """Returns the progress that the keeper saved, or else that of a new run.
 
   Args:
     job: see `Job`.
     keys: `[S]` random keys, padded.
-    keeper: see `fit`.
+    keeping: from `keepers.make`.
     params: the parameters to start from, see `fit`; None draws them.
 
   Raises:
@@ -46,9 +47,7 @@ def start(
   if params is not None:
     drawn = jax.eval_shape(job.programs.init, *arguments, None).params
     params = warm_start.read(params, drawn, job.num_seeds)
-    params = jax.device_put(
-      parallel.fill(params, job.mesh), parallel.leading(job.mesh)
-    )
+    params = parallel.home(params, job.mesh)
   arguments = (*arguments, params)
   lowered = job.programs.init.lower(*arguments)
   state = compiled.compile_once('init', lowered, job.mesh)(*arguments)
@@ -56,13 +55,10 @@ def start(
     state, job.num_seeds, inputs.num_steps, len(job.tasks),
     inputs.feed.fingerprint,
   )  # fmt: skip
-  saved = None if keeper is None else keeper.restore(_without_padding(job, new))
+  saved = keeping.restore(new)
   if saved is None:
     return new
-  state, best_params = jax.device_put(
-    parallel.fill((saved.state, saved.best_params), job.mesh),
-    parallel.leading(job.mesh),
-  )
+  state, best_params = parallel.home((saved.state, saved.best_params), job.mesh)
   return saved._replace(state=state, best_params=best_params)
 
 
@@ -100,7 +96,7 @@ def _compile_evaluation(job: Job, params: PyTree) -> Any:
 def train(
   job: Job,
   current: Progress,
-  keeper: Keeper | None,
+  keeping: Keeping,
   on_epoch: Callable[[Record], None] | None,
 ) -> Progress:
   """Trains until the last epoch, or until every seed has stopped.
@@ -108,18 +104,16 @@ def train(
   Args:
     job: from `compile_ahead`.
     current: from `start`.
-    keeper: see `fit`.
+    keeping: from `keepers.make`.
     on_epoch: see `fit`.
 
   Raises:
-    NonFiniteError: see `fit`. Errors of `keeper` and `on_epoch` propagate.
+    NonFiniteError: see `fit`. Errors of the keeper and of `on_epoch` propagate.
   """
   num_steps = job.inputs.num_steps
   while not job.is_over(current):
     before, chunk = current, job.chunk(current)
-    last = chunk.last
-    if keeper is not None:
-      last = min(last, keeper.next_pause(current))
+    last = min(chunk.last, keeping.next_pause(current))
     ends_epoch = last == num_steps
     state, *results = job.run(current.state, chunk, current.step, last)
     # The call above returns at once: the next rows are shuffled, and read,
@@ -131,8 +125,7 @@ def train(
     if ends_epoch:
       current = _end_epoch(job, current)
     try:
-      if keeper is not None:
-        keeper.save_if_due(_without_padding(job, current))
+      keeping.save_if_due(current)
     finally:
       # Called even if the keeper raises, as it does when asked to stop; but
       # called after it, so that the progress is saved even if this fails.
@@ -174,7 +167,7 @@ def _eval_params(job: Job, state: TrainState) -> PyTree:
   if not optimizers.averages(state.opt_state):
     return state.params
   params = _averaged(state.opt_state, state.params)
-  return jax.device_put(params, parallel.leading(job.mesh))
+  return hosts.place(params, parallel.leading(job.mesh))
 
 
 def _warn_of_undefined(
@@ -202,14 +195,6 @@ def _one_row(x: Array) -> np.ndarray:
   return np.zeros((1, *x.shape[1:]), x.dtype)
 
 
-def _without_padding(job: Job, current: Progress) -> Progress:
-  """Drops the seeds that pad S to a multiple of the devices."""
-  if len(current.state.step) == job.num_seeds:
-    return current
-  state, best_params = take((current.state, current.best_params), job.num_seeds)
-  return current._replace(state=state, best_params=best_params)
-
-
 @jax.jit
 def _select(improved: Array, new: PyTree, old: PyTree) -> PyTree:
   def select(new: Array, old: Array) -> Array:
@@ -217,9 +202,3 @@ def _select(improved: Array, new: PyTree, old: PyTree) -> PyTree:
     return jnp.where(mask, new, old)
 
   return jax.tree.map(select, new, old)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def take(tree: PyTree, num_seeds: int | None) -> PyTree:
-  """Takes the first seeds; with None the first one, without its axis."""
-  return jax.tree.map(lambda x: x[:num_seeds] if num_seeds else x[0], tree)

@@ -1,6 +1,8 @@
 """From the arguments of `fit` to a `Job`."""
 
+import importlib.metadata
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,11 @@ from jax.sharding import Mesh
 
 from lplmtl import _checks
 from lplmtl.training import (
+  agreement,
   arrays,
   checks,
   feed,
+  hosts,
   parallel,
   programs,
   scanning,
@@ -24,6 +28,9 @@ from lplmtl.training.programs import (
 )
 from lplmtl.training.scanning import Scanned
 from lplmtl.types import Array, Batch, PyTree, Source, Task
+
+# Those of which programs and their numbers depend on the version.
+_PACKAGES = 'jax', 'jaxlib', 'flax', 'optax'
 
 
 def make_job(
@@ -58,11 +65,7 @@ def make_job(
   checks.check_arguments(key, *method, hyperparams)
   tasks = programs.model_tasks(method[0], hyperparams)
   source, data, validation = _read(tasks, rows)
-  checks.check_batches(
-    method[0],
-    data,
-    validation.example if isinstance(validation, Scanned) else validation,
-  )
+  _check_batches(method[0], data, validation)
   checks.check_sizes(
     source or _checks.num_rows(data.features), batch_size, validation,
     **schedule._asdict(),
@@ -70,10 +73,19 @@ def make_job(
   keys = jnp.atleast_1d(key)
   num_seeds = len(keys)
   split = source.num_shards if source else batch_size
-  mesh = parallel.make_mesh(num_seeds, split, devices)
+  mesh = parallel.make_mesh(num_seeds, split, devices or jax.devices())
   keys, hyperparams = parallel.fill(
     (keys, jax.tree.map(jnp.atleast_1d, hyperparams)), mesh
   )
+  if hosts.spans(mesh):
+    _check_alike(
+      keys,
+      (source or data, validation, rows[1]),
+      hyperparams,
+      batch_size=batch_size,
+      **schedule._asdict(),
+    )
+    hyperparams = parallel.home(hyperparams, mesh)
   made = make_programs(
     method,
     tasks,
@@ -86,11 +98,7 @@ def make_job(
   inputs = Inputs(
     hyperparams=hyperparams,
     feed=_feed(source, data, keys, batch_size, mesh),
-    validation=(
-      validation
-      if isinstance(validation, Scanned)
-      else parallel.replicate(validation, mesh)
-    ),
+    validation=_moved(validation, mesh),
   )
   job = Job(
     model=method[0],
@@ -123,6 +131,55 @@ def _read(
     return source, data, None
   rows_of = checks.as_source(validation, 'validation')
   return source, data, scanning.read(rows_of, tasks, 'validation')
+
+
+def _check_alike(
+  keys: Array,
+  rows: tuple[Batch | Source, Batch | Scanned | None, Batch | Source | None],
+  hyperparams: PyTree,
+  **settings: Any,
+) -> None:
+  """Compares with the other processes what all must have alike.
+
+  Args:
+    keys: `[S]` random keys.
+    rows: of training and validation, as arrays; the latter also as given.
+    hyperparams: see `fit`.
+    **settings: other arguments of `fit`.
+
+  Raises:
+    HostsError: something differs.
+  """
+  data, validation, given = rows
+  facts = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  facts['key'] = agreement.digest(keys)
+  facts['hyperparams'] = agreement.digest(hyperparams)
+  own = validation if isinstance(validation, Batch) else given
+  for name, table in (('data', data), ('validation', own)):
+    if isinstance(table, Batch):
+      for field, part in table._asdict().items():
+        facts[f'{name}.{field}'] = agreement.digest(part)
+    else:
+      facts[name] = '' if table is None else table.fingerprint
+  agreement.check_alike(facts | settings)
+
+
+def _check_batches(
+  model: Any, data: Batch, validation: Batch | Scanned | None
+) -> None:
+  if isinstance(validation, Scanned):
+    validation = validation.example
+  checks.check_batches(model, data, validation)
+
+
+def _moved(
+  validation: Batch | Scanned | None, mesh: Mesh
+) -> Batch | Scanned | None:
+  """Copies rows in memory to every device."""
+  if isinstance(validation, Scanned):
+    return validation
+  moved: Batch | None = parallel.replicate(validation, mesh)
+  return moved
 
 
 def _feed(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import prng
-from lplmtl.training import gradients, programs
+from lplmtl.training import gradients, hosts, programs
 from lplmtl.training.feed import Chunk
 from lplmtl.training.job import Job
 from lplmtl.training.progress import Progress
@@ -47,14 +47,16 @@ def check(
 
   def run_one(state: TrainState, step: int) -> tuple[TrainState, bool]:
     state, _, finite = job.run(state, chunk, step, step + 1)
-    return state, bool(finite[seed])
+    return state, bool(np.asarray(finite)[seed])
 
   step, state = locate(run_one, before, after, seed, limit)
   new_state, metrics, _ = job.run(state, chunk, step, step + 1)
   weights = np.asarray(metrics['weights'])[seed, step - chunk.first]
   old, new, settings = jax.tree.map(
     lambda x: x[seed],
-    jax.device_get((state, new_state, job.inputs.hyperparams)),
+    jax.device_get(
+      hosts.whole((state, new_state, job.inputs.hyperparams), job.mesh)
+    ),
   )
   batch = job.inputs.feed.batch(chunk, seed, step)
   (model,) = programs.build((job.model,), settings)

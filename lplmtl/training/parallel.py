@@ -1,5 +1,6 @@
 """Several devices and seeds: spreads a function for one over all of them."""
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lplmtl import _checks
+from lplmtl.training import hosts
 from lplmtl.types import PyTree
 
 SEEDS, DATA = 'seeds', 'data'
@@ -23,31 +25,74 @@ def make_mesh(
   """Makes a mesh of devices, for seeds or for the rows of a batch.
 
   Several seeds are spread over the devices; a single seed splits its batches
-  instead, over the largest number of devices that divides the batch.
+  instead, over the largest number of devices that divides the batch. Several
+  processes take part with equally many devices each, for a single seed with all
+  of them.
 
   Args:
     num_seeds: S.
-    batch_size: B; with None and one seed the mesh has one device.
+    batch_size: B, or whatever else must divide evenly; with None and one seed
+      the mesh has one device.
     devices: the devices to use, None for all local ones.
 
   Returns:
     A mesh with the axis `seeds` or `data`.
+
+  Raises:
+    ValueError: several processes have different numbers of devices, which do
+      not divide the batch, or `devices` leave one of them out.
   """
   devices = list(devices or jax.local_devices())
-  if num_seeds > 1:
-    count, axis = min(num_seeds, len(devices)), SEEDS
+  axis = SEEDS if num_seeds > 1 else DATA
+  if len({device.process_index for device in devices}) > 1:
+    limit = num_seeds if num_seeds > 1 else len(devices)
+    devices = _of_all_processes(devices, limit)
+    if axis == DATA and (batch_size or 1) % len(devices):
+      raise ValueError(
+        'batch_size, or the shards of a source, must be a multiple of the '
+        f'{len(devices)} devices of all processes, found {batch_size}'
+      )
+  elif axis == SEEDS:
+    devices = devices[:num_seeds]
   else:
     rows = batch_size or 1
     fits = [n for n in range(1, len(devices) + 1) if rows % n == 0]
-    count, axis = fits[-1], DATA
+    devices = devices[: fits[-1]]
   return jax.make_mesh(
-    (count,), (axis,), devices=devices[:count], axis_types=(AxisType.Auto,)
+    (len(devices),), (axis,), devices=devices, axis_types=(AxisType.Auto,)
   )
+
+
+def _of_all_processes(
+  devices: Sequence[jax.Device], limit: int
+) -> list[jax.Device]:
+  """Returns equally many devices of each process, no more than are needed.
+
+  Args:
+    devices: those to choose from.
+    limit: how many are needed in all; each process gives at least one.
+  """
+  by_process: dict[int, list[jax.Device]] = {}
+  for device in devices:
+    by_process.setdefault(device.process_index, []).append(device)
+  counts = {process: len(found) for process, found in by_process.items()}
+  if len(counts) < jax.process_count() or len({*counts.values()}) > 1:
+    raise ValueError(
+      'devices must be those of one process, or equally many of each of the '
+      f'{jax.process_count()} processes; found {{process: devices}} {counts}'
+    )
+  share = min(counts[0], -(-limit // len(counts)))
+  return [x for process in sorted(counts) for x in by_process[process][:share]]
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
   """Copies arrays to every device."""
-  return jax.device_put(tree, everywhere(mesh))
+  return hosts.place(tree, everywhere(mesh))
+
+
+def home(tree: PyTree, mesh: Mesh) -> PyTree:
+  """Moves arrays with a leading S axis to where the seeds are, padded."""
+  return hosts.place(fill(tree, mesh), leading(mesh))
 
 
 def splits_rows(mesh: Mesh) -> bool:
@@ -63,7 +108,7 @@ def batches(mesh: Mesh) -> NamedSharding:
 
 def split_batches(indices: Any, mesh: Mesh) -> jax.Array:
   """Moves row numbers `[S, N, B]` to a mesh; splits B if that is over rows."""
-  return jax.device_put(indices, batches(mesh))
+  return hosts.place(indices, batches(mesh))
 
 
 def split_table(mesh: Mesh) -> NamedSharding:
@@ -178,6 +223,12 @@ def fill(tree: PyTree, mesh: Mesh) -> PyTree:
   return jax.tree.map(repeat, tree)
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def first_seeds(tree: PyTree, num_seeds: int | None) -> PyTree:
+  """Takes the first seeds; with None the first one, without its axis."""
+  return jax.tree.map(lambda x: x[:num_seeds] if num_seeds else x[0], tree)
+
+
 def on_cpu(mesh: Mesh) -> bool:
   """Returns whether the devices of a mesh are host devices."""
   return mesh.devices.flat[0].platform == 'cpu'
@@ -193,7 +244,9 @@ def rows_at_a_time(mesh: Mesh) -> int | None:
   """
   if not on_cpu(mesh):
     return None
-  return 256 if num_cores() <= mesh.size else 1024
+  # All processes must run the same program, whatever cores they have.
+  is_small = hosts.spans(mesh) or num_cores() <= mesh.size
+  return 256 if is_small else 1024
 
 
 def num_cores() -> int:
