@@ -179,3 +179,33 @@ def test_a_value_that_does_not_fit_is_named(folder, tmp_path, capsys):
   error = capsys.readouterr().err
   assert 'bad.parquet, row 4999' in error and error.count('\n') == 1
   assert not list(pathlib.Path(f'{tmp_path}/run/rows').glob('*/*'))
+
+
+def _config(folder):
+  return options.Config(data=f'{folder}/*.parquet', stream='always')
+
+
+def test_files_must_not_change_between_passes(tmp_path):
+  path = _table(tmp_path / '0.parquet', 300)
+  table = streamed.Streamed(_config(tmp_path), (), ['churn'])
+  assert (
+    sum(len(x) for block in table.blocks() for x in block.rows.values()) == 300
+  )
+  _table(path, 200)
+  with pytest.raises(errors.InputError, match=r'0\.parquet changed while it'):
+    list(table.blocks())
+
+
+@pytest.mark.parametrize('change, complaint', [('drop', 'it lacks city'), ('more', 'it has also new')])  # fmt: skip
+def test_files_must_have_the_same_columns(change, complaint, tmp_path):
+  path = _table(tmp_path / '0.parquet', 20)
+  table = parquet.read_table(path)
+  other = (
+    table.drop_columns(['city'])
+    if change == 'drop'
+    else table.append_column('new', table['city'])
+  )
+  parquet.write_table(other, tmp_path / '1.parquet')
+  complaint = rf'1\.parquet must have the columns of 0\.parquet: {complaint}'
+  with pytest.raises(errors.InputError, match=complaint):
+    streamed.Streamed(_config(tmp_path), (), ['churn'])

@@ -210,13 +210,17 @@ def _pick(kind: str, name: str, known: Mapping[str, _T]) -> _T:
   return known[name]
 
 
-def fit_batch_size(config: Config, num_train: int) -> Config:
-  """Lowers the batch size to the training rows of a small table of one's own.
+def fit_batch_size(config: Config, most: int) -> Config:
+  """Lowers the batch size to what a small table of one's own can fill.
 
   As lplmtl.tabular does: that table may have fewer rows than the default is.
+
+  Args:
+    config: the settings.
+    most: the training rows, or those of a chunk.
   """
-  if config.data and config.batch_size > num_train:
-    return dataclasses.replace(config, batch_size=num_train)
+  if config.data and config.batch_size > most:
+    return dataclasses.replace(config, batch_size=most)
   return config
 
 

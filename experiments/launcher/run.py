@@ -90,7 +90,9 @@ def _execute(
   dataset.check(config)
   data = dataset.load(config, console).encode(config.num_bins, is_last=True)
   num_train = data.facts['rows']['train']
-  config = build.fit_batch_size(config, num_train)
+  # Rows that are read in chunks fill no batch beyond a chunk.
+  most = getattr(data.train, 'chunk_rows', num_train)
+  config = build.fit_batch_size(config, most)
   build.check_batch_size(config, num_train)
   parts = build.make_parts(config, data.tasks, data.tables, num_train)
   build.check_model(config, parts.model, evaluation.one_row(data))

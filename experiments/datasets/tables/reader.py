@@ -89,24 +89,39 @@ def blocks_of(config: Config, missing: Sequence[str]) -> Iterator[Columns]:
   """Reads a table block by block; a table without rows is one empty block.
 
   The same text is the same value as in a table that is read as a whole.
+
+  Raises:
+    InputError: as for `read`.
   """
   if config.data == sources.STDIN:
     paths: list[pathlib.Path | None] = [None]
   else:
     paths = list(sources.find('data', config.data))
+  first: Columns | None = None
   for path in paths:
-    if path and path.suffix.lower() in sources.ARROW:
-      yield from sources.arrow(path).blocks(path)
-      continue
-    name = str(path) if path else 'standard input'
-    with sources.opened(path) as stream:
-      written, decoded = _sniffed(stream, config, name)
-      names, found = _blocks(decoded, written, config.column_names, name)
-      for block in found:
-        growing = [Growing(missing, written.point) for _ in names]
-        for i, column in enumerate(growing):
-          column.add(block[i])
-        yield dict(zip(names, (c.finish() for c in growing), strict=True))
+    for columns in _blocks_of(path, config, missing):
+      # A file without rows may have no columns, either.
+      if path and first is not None and num_rows(columns):
+        _check_columns(path, columns, cast(pathlib.Path, paths[0]), first)
+      first = first or columns
+      yield columns
+
+
+def _blocks_of(
+  path: pathlib.Path | None, config: Config, missing: Sequence[str]
+) -> Iterator[Columns]:
+  if path and path.suffix.lower() in sources.ARROW:
+    yield from sources.arrow(path).blocks(path)
+    return
+  name = str(path) if path else 'standard input'
+  with sources.opened(path) as stream:
+    written, decoded = _sniffed(stream, config, name)
+    names, found = _blocks(decoded, written, config.column_names, name)
+    for block in found:
+      growing = [Growing(missing, written.point) for _ in names]
+      for i, column in enumerate(growing):
+        column.add(block[i])
+      yield dict(zip(names, (c.finish() for c in growing), strict=True))
 
 
 def _read(path: pathlib.Path, config: Config, missing: Sequence[str]) -> Table:
@@ -220,20 +235,26 @@ def _joined(
     return tables[0]
   first = tables[0]
   for path, table in zip(paths, tables, strict=True):
-    if not table:  # a header without rows
-      continue
-    lacks, more = first.keys() - table.keys(), table.keys() - first.keys()
-    if lacks or more:
-      raise InputError(
-        f'{path} must have the columns of {paths[0].name}: '
-        + '; '.join(
-          f'{what} {", ".join(sorted(names)[:5])}'
-          for what, names in (('it lacks', lacks), ('it has also', more))
-          if names
-        )
-      )
+    if table:  # else a header without rows
+      _check_columns(path, table, paths[0], first)
   tables = [table for table in tables if table]
   return {name: _chained([t[name] for t in tables]) for name in first}
+
+
+def _check_columns(
+  path: pathlib.Path, table: Columns, first_path: pathlib.Path, first: Columns
+) -> None:
+  """Raises InputError unless a file has the columns of the first."""
+  lacks, more = first.keys() - table.keys(), table.keys() - first.keys()
+  if lacks or more:
+    raise InputError(
+      f'{path} must have the columns of {first_path.name}: '
+      + '; '.join(
+        f'{what} {", ".join(sorted(names)[:5])}'
+        for what, names in (('it lacks', lacks), ('it has also', more))
+        if names
+      )
+    )
 
 
 def _chained(columns: Sequence[Column]) -> Column:

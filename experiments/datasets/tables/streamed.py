@@ -94,12 +94,25 @@ def is_own(config: Config, saved: Mapping[str, Any]) -> bool:
   return bool(trained_on['sha256'] == _digest(config))
 
 
-def _digest(config: Config) -> str:
+def _paths(config: Config) -> list[pathlib.Path]:
   paths = sources.find('data', config.data)
   if config.test_data:
     paths = [*paths, *sources.find('test_data', config.test_data)]
+  return paths
+
+
+def _stamp(path: pathlib.Path) -> tuple[int, int] | None:
+  """Returns the size of a file and when it was written to, if it is there."""
+  try:
+    found = path.stat()
+  except OSError:
+    return None
+  return found.st_size, found.st_mtime_ns
+
+
+def _digest(config: Config) -> str:
   # A run on the same rows in memory is another run: it splits others.
-  digest = f'{FORMAT} {sources.digest(paths)}'
+  digest = f'{FORMAT} {sources.digest(_paths(config))}'
   return hashlib.sha256(digest.encode()).hexdigest()
 
 
@@ -115,6 +128,7 @@ class Streamed:
       labels: the columns that are predicted.
     """
     self.config, self._missing = config, tuple(missing)
+    self._stamps = {path: _stamp(path) for path in _paths(config)}
     self.digest = _digest(config)
     sample = sampling.Sample(config.split_seed, labels)
     self.rows = dict.fromkeys(SPLITS, 0)
@@ -139,7 +153,13 @@ class Streamed:
     }  # fmt: skip
 
   def blocks(self) -> Iterator[Block]:
-    """Yields the rows of the table, and of that of test rows."""
+    """Yields the rows of the table, and of that of test rows.
+
+    Raises:
+      InputError: a file is not as it was when the table was opened, or cannot
+        be read.
+    """
+    self._check_stamps()  # a file may have another length in this pass
     yield from self._table(self.config, 0 if self.config.test_data else _SHARE)
     if self.config.test_data:
       other = dataclasses.replace(self.config, data=self.config.test_data)
@@ -147,6 +167,15 @@ class Streamed:
         every = np.arange(reader.num_rows(block.columns))
         rows = {**dict.fromkeys(SPLITS, every[:0]), 'test': every}
         yield block._replace(rows=rows)
+    self._check_stamps()
+
+  def _check_stamps(self) -> None:
+    for path, stamp in self._stamps.items():
+      if _stamp(path) != stamp:
+        raise InputError(
+          f'{path} changed while it was read, which takes three passes: start '
+          'again once it is complete'
+        )
 
   def _table(self, config: Config, test_share: float) -> Iterator[Block]:
     first = 0
