@@ -4,7 +4,8 @@
     python -m tests.sweep_exports --architecture=ple --architecture=mmoe
 
 16 models of each: of 2 to 5 tasks, of every kind in turn, with and without
-crosses, with and without bins, with random weights of 8 or 4 bits. Over 1,000
+crosses, with and without bins, with and without composed embeddings, with random
+weights of 8 or 4 bits. Over 1,000
 rows, of which some are missing, unseen or extreme, NumPy, C and ONNX, of floats
 and of codes, predict what JAX does to 1e-5, and C has the bits of its NumPy
 reference, compiled without optimisation. One model of each architecture is
@@ -40,6 +41,7 @@ from lplmtl.export import (
   rows,
   vectors,
 )
+from lplmtl.layers import composed
 from tests import contracts, test_export_c99
 
 NUM_ROWS = 1000
@@ -111,7 +113,12 @@ def _tables(has_bins):
 def model_of(one):
   """Returns the model of a case, and its tables."""
   fitted = _tables(one.has_bins)
-  encoder = lplmtl.TabularEncoder(fitted.num_categories, 2, fitted.num_ordered)
+  # Every other model composes the embeddings of cities, in one of three ways.
+  by = composed.OPERATIONS[one.seed % 3] if one.seed % 2 else None
+  encoder = lplmtl.TabularEncoder(
+    fitted.num_categories, 2, fitted.num_ordered,
+    compose_by=by, compose_above=5, collisions=2,
+  )  # fmt: skip
   if one.has_crosses:
     encoder = lplmtl.CrossNetwork(encoder, rank=2, num_layers=1)
   names = [f'task {i}' for i in range(one.num_tasks)]

@@ -1,6 +1,7 @@
 """Measures steps over embedding tables of several sizes."""
 
 import functools
+import math
 import pathlib
 import statistics
 import sys
@@ -57,21 +58,36 @@ class Contestant(NamedTuple):
 
   Attributes:
     optimizer: an optax transformation.
-    options: fields of the encoder.
+    options: fields of the encoder, from the number of values of a column.
     in_parts: whether the rows of a step are taken in microbatches, as `fit`
       takes them. The gradient of a microbatch is dense where the optimiser is,
       so that dense contestants are faster without.
   """
 
   optimizer: optax.GradientTransformation
-  options: Mapping[str, Any] = {}
+  options: Callable[[int], Mapping[str, Any]] = lambda _: {}
   in_parts: bool = True
+
+
+def _composed(collisions: int) -> dict[str, Any]:
+  return {
+    'compose_by': 'multiply',
+    'compose_above': 1,
+    'collisions': collisions,
+  }
 
 
 CONTESTANTS = {
   _DENSE: Contestant(optax.adam(1e-3), in_parts=False),
   'lazy Adam': Contestant(sparse.lazy(optax.adam(1e-3))),
   'lazy Adagrad': Contestant(sparse.lazy(optax.adagrad(1e-2))),
+  'composed, 4 values a row, lazy Adam': Contestant(
+    sparse.lazy(optax.adam(1e-3)), lambda size: _composed(4)
+  ),
+  # As few rows as there can be.
+  'composed, sqrt(V) values a row, dense Adam': Contestant(
+    optax.adam(1e-3), lambda size: _composed(math.isqrt(size)), False
+  ),
 }
 
 
@@ -131,10 +147,9 @@ def _turns(
   asked: Asked, size: int, contestant: Contestant
 ) -> Callable[[], float]:
   """Returns a function that takes the steps of a turn; it returns ms a step."""
+  of_column = size // asked.columns
   encoder = lplmtl.TabularEncoder(
-    (size // asked.columns,) * asked.columns,
-    asked.width,
-    **contestant.options,
+    (of_column,) * asked.columns, asked.width, **contestant.options(of_column)
   )
   model = lplmtl.SharedBottom(_TASKS, encoder)
   method = model, _TASKS, contestant.optimizer, balancing.equal()

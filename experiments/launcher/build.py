@@ -14,7 +14,7 @@ from optax import contrib
 from experiments.launcher import memory
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
-from lplmtl import architectures, balancing
+from lplmtl import architectures, balancing, sparse
 from lplmtl.layers import encoder, experts
 from lplmtl.tables import Tables
 from lplmtl.types import Aggregator, Balancer, PyTree, Task
@@ -51,6 +51,12 @@ def make_encoder(config: Config, tables: Tables) -> nn.Module:
     tables.num_buckets,
     tables.num_pieces,
   )
+  if config.compose_by != 'none':
+    columns = columns.clone(
+      compose_by=config.compose_by,
+      compose_above=config.compose_above,
+      collisions=config.collisions,
+    )
   if not config.num_crosses:
     return columns
   return encoder.CrossNetwork(
@@ -174,6 +180,13 @@ def make_optimizer(
   config: Config, num_steps: int
 ) -> optax.GradientTransformation:
   """Builds the optimiser that a Config names, scheduled over `num_steps`."""
+  made = _plain_optimizer(config, num_steps)
+  return sparse.lazy(made) if config.lazy else made
+
+
+def _plain_optimizer(
+  config: Config, num_steps: int
+) -> optax.GradientTransformation:
   if config.schedule == 'free':
     return schedule_free(config, num_steps)
   rate: optax.ScalarOrSchedule = config.learning_rate
@@ -182,6 +195,7 @@ def make_optimizer(
   constructors: dict[str, Callable[[], optax.GradientTransformation]] = {
     'adam': lambda: optax.adam(rate),
     'adamw': lambda: optax.adamw(rate, weight_decay=config.weight_decay),
+    'adagrad': lambda: optax.adagrad(rate),
     'sgd': lambda: optax.sgd(rate, momentum=0.9),
   }
   return _pick('optimizer', config.optimizer, constructors)()
@@ -194,6 +208,10 @@ def schedule_free(
 
   Without one, the average would keep the first, wildest steps.
   """
+  if config.optimizer == 'adagrad':
+    raise InputError(
+      '--schedule=free is for adam, adamw and sgd: found --optimizer=adagrad'
+    )
   rate, warm_up = config.learning_rate, min(100, num_steps // 10)
   decay = config.weight_decay if config.optimizer == 'adamw' else 0.0
   if config.optimizer == 'sgd':

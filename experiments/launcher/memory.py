@@ -12,7 +12,7 @@ from experiments.launcher.options import Config
 from lplmtl.types import PyTree
 
 # Moments that an optimiser keeps per parameter; two unless listed.
-_MOMENTS = {'sgd': 1}
+_MOMENTS = {'adagrad': 1, 'sgd': 1}
 # How JAX and the C++ runtime report it.
 _SIGNS = ('RESOURCE_EXHAUSTED', 'out of memory', 'bad_alloc')
 

@@ -16,6 +16,7 @@ _LARGEST_SEED = (
 )
 # Host devices among which JAX can exchange data; with more, it hangs.
 _MOST_DEVICES = 256
+_COMPOSED = ('compose_by', 'multiply', 'add', 'concat')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,26 @@ class Model:
   )
   embed_dim: int = fields.integer(
     4, 1, 1_000_000, 'width of a category embedding.'
+  )
+  compose_by: str = fields.choice(
+    'none',
+    ('none', 'multiply', 'add', 'concat'),
+    'how the embedding of a category is composed of two rows in columns of '
+    'many values, which saves memory; see lplmtl/layers/composed.py.',
+  )
+  compose_above: int = fields.integer(
+    10_000,
+    1,
+    1_000_000_000,
+    'columns of more values than this are composed.',
+    taken_by=_COMPOSED,
+  )
+  collisions: int = fields.integer(
+    4,
+    1,
+    1_000_000,
+    'values that share a row of the larger of the two tables.',
+    taken_by=_COMPOSED,
   )
   num_bins: int = fields.integer(
     128,
@@ -215,7 +236,12 @@ class Optimisation:
     "tasks. Default: the method's own sum. Not for aggregators.",
   )
   optimizer: str = fields.choice(
-    'adam', ('adam', 'adamw', 'sgd'), 'the Optax optimiser.'
+    'adam', ('adam', 'adamw', 'adagrad', 'sgd'), 'the Optax optimiser.'
+  )
+  lazy: bool = fields.boolean(
+    False,
+    'a step changes only those rows of embedding tables that its batch reads '
+    '(see lplmtl/sparse.py): for columns of 100,000 values and more.',
   )
   learning_rate: float = fields.real(
     1e-3, '(highest) learning rate of the optimiser.'

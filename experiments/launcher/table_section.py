@@ -112,6 +112,20 @@ class Table:
     'a category in fewer training rows shares the id of unseen ones.',
     taken_by=_TABLE,
   )
+  max_vocabulary: int = fields.integer(
+    10_000,
+    1,
+    1_000_000_000,
+    'a column of categories with more values than this is hashed.',
+    taken_by=_TABLE,
+  )
+  num_buckets: int = fields.integer(
+    4096,
+    1,
+    1_000_000_000,
+    'rows of the table of embeddings of a hashed column.',
+    taken_by=_TABLE,
+  )
   separator: str = fields.text(
     '',
     'the character between the fields of a CSV file, or tab, also of '

@@ -87,6 +87,11 @@ def check_tables(tables: Any, model: Any) -> Any:
       f'expected a model with a TabularEncoder, found {type(model).__name__} '
       'without'
     )
+  if getattr(encoder, 'composed_columns', ()):
+    raise ValueError(
+      'expected an encoder with a row for each value of a column, found '
+      'columns composed of two rows: train without compose_by'
+    )
   found = tuple(encoder.num_categories)
   if found != sizes:
     raise ValueError(

@@ -22,7 +22,8 @@ from lplmtl.compression.integers import Integers
 from lplmtl.tables import Tables
 from lplmtl.types import PyTree
 
-_TABLES = ('embedding', 'steps', 'buckets')  # parameters of an encoder
+# Parameters of an encoder.
+_TABLES = ('embedding', 'steps', 'buckets', 'remainders', 'quotients')
 
 
 class Leaf(NamedTuple):
@@ -252,6 +253,11 @@ def _split(stream: str) -> tuple[str, int]:
 def check_tables(layout: Sequence[Leaf], tables: Tables) -> None:
   """Raises ValueError unless embeddings have a row for each id of tables."""
   for leaf in layout:
+    if leaf.name.split('/')[-1] == 'remainders':
+      raise ValueError(
+        'a packed model has a row for each category: found composed columns '
+        f'({leaf.name}); train without compose_by, or export another form'
+      )
     if leaf.name.split('/')[-1] != 'embedding':
       continue
     sizes = tables.num_categories

@@ -141,10 +141,7 @@ def _tables(model: Any) -> dict[str, tuple[int, ...]]:
   encoder = encoders.find(model)
   if encoder is None:
     return {}
-  sizes = encoder.num_categories
-  tables = {
-    'embedding': sizes,
-    'steps': sizes[len(sizes) - getattr(encoder, 'num_ordered', 0) :],
-    'buckets': getattr(encoder, 'num_buckets', ()),
-  }
+  tables = getattr(
+    encoder, 'table_sizes', {'embedding': encoder.num_categories}
+  )
   return {name: tuple(sizes) for name, sizes in tables.items() if sizes}

@@ -9,9 +9,10 @@ from lplmtl.export.program import Program
 
 ELEMENTWISE = frozenset(
   """
-  add subtract multiply divide maximum minimum power negative absolute sign
-  floor ceil sqrt exp log expm1 log1p tanh sin cos erf logistic isfinite less
-  less_equal equal not_equal logical_and logical_or logical_not where astype
+  add subtract multiply divide quotient remainder maximum minimum power negative
+  absolute sign floor ceil sqrt exp log expm1 log1p tanh sin cos erf logistic
+  isfinite less less_equal equal not_equal logical_and logical_or logical_not
+  where astype
   """.split()
 )
 

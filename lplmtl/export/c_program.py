@@ -11,6 +11,8 @@ _EXPRESSIONS = {
   'subtract': '({0} - {1})',
   'multiply': '({0} * {1})',
   'divide': '({0} / {1})',
+  'quotient': '({0} / {1})',
+  'remainder': '({0} % {1})',
   'negative': '(-{0})',
   'less': '({0} < {1})',
   'less_equal': '({0} <= {1})',

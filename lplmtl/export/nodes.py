@@ -78,6 +78,7 @@ _NEUTRAL = {
   'subtract': 0,
   'multiply': 1,
   'divide': 1,
+  'quotient': 1,
   'maximum': -math.inf,
   'minimum': math.inf,
 }

@@ -19,6 +19,7 @@ _SAME = {
   'subtract': 'Sub',
   'multiply': 'Mul',
   'divide': 'Div',
+  'quotient': 'Div',  # of whole numbers, rounded towards 0
   'maximum': 'Max',
   'minimum': 'Min',
   'power': 'Pow',
@@ -171,6 +172,10 @@ def _not_equal(graph: Graph, node: Node, operands: Sequence[str]) -> str:
   return graph.add('Not', graph.add('Equal', *operands))
 
 
+def _remainder(graph: Graph, node: Node, operands: Sequence[str]) -> str:
+  return graph.add('Mod', *operands, fmod=1)  # with the sign of the first
+
+
 def _isfinite(graph: Graph, node: Node, operands: Sequence[str]) -> str:
   infinity = graph.constant(np.inf, np.float32)
   return graph.add('Less', graph.add('Abs', *operands), infinity)
@@ -232,6 +237,7 @@ def _expm1(graph: Graph, node: Node, operands: Sequence[str]) -> str:
 
 _RULES: dict[str, Rule] = {
   'not_equal': _not_equal,
+  'remainder': _remainder,
   'isfinite': _isfinite,
   'astype': _cast,
   'matmul': _matmul,

@@ -20,6 +20,7 @@ _ELEMENTWISE = {
   'sub': 'subtract',
   'mul': 'multiply',
   'div': 'divide',
+  'rem': 'remainder',
   'max': 'maximum',
   'min': 'minimum',
   'pow': 'power',
@@ -78,13 +79,12 @@ def _elementwise(
 ) -> Node | None:
   out = equation.outvars[0].aval
   is_whole = np.dtype(out.dtype).kind in 'iu'
-  # Bits of whole numbers, and a division that drops the remainder.
-  if is_whole and kind in (
-    'divide',
-    'logical_and',
-    'logical_or',
-    'logical_not',
-  ):
+  if is_whole and kind == 'divide':
+    kind = 'quotient'
+  # Bits of whole numbers, and the remainder of floats.
+  if kind in ('logical_and', 'logical_or', 'logical_not') and is_whole:
+    return None
+  if kind == 'remainder' and not is_whole:
     return None
   return nodes.elementwise(
     kind, operands, out.shape, nodes.dtype_name(out.dtype)

@@ -133,6 +133,9 @@ OPS: dict[str, Any] = {
   'prod': _reduction(np.prod),
   'max': _reduction(np.max),
   'min': _reduction(np.min),
+  # Of whole numbers, rounded towards 0.
+  'quotient': lambda x, y: (x - np.fmod(x, y)) // y,
+  'remainder': np.fmod,
   'logistic': lambda x: (np.tanh(x / 2) + 1) / 2,
   'erf': np.vectorize(math.erf, otypes=[np.float32]),
   'astype': lambda x, dtype: x.astype(dtype),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _checks
-from lplmtl.layers import lookup, modules, piecewise
+from lplmtl.layers import bins, composed, lookup, modules, piecewise
 from lplmtl.types import Array, PyTree
 
 
@@ -29,10 +29,13 @@ class TabularEncoder(nn.Module):
   numbers are then clipped to 5, as a standardised outlier may be far larger.
 
   A hashed value, whose column has too many for a vocabulary, has two buckets;
-  its embedding is the sum of theirs.
+  its embedding is the sum of theirs. A column of many values may also be
+  composed of two small tables (see `lplmtl.layers.composed`); its embeddings
+  come behind those of the other categories.
 
   Number of parameters: embed_dim for each value of each column and each bucket,
-  and another embed_dim for each bin; for positions see `PiecewiseLinear`.
+  and another embed_dim for each bin; for composed columns see `Composed`, for
+  positions `PiecewiseLinear`.
 
   Attributes:
     num_categories: vocabulary size of each of the C category columns, including
@@ -43,6 +46,10 @@ class TabularEncoder(nn.Module):
     num_buckets: number of buckets of each of the H hashed columns.
     num_pieces: number of pieces of each numeric column, the last ones, that
       is a position; see `Tables.num_pieces`.
+    compose_by: how to compose columns of many values, one of
+      `composed.OPERATIONS`; None for a row for each value of all columns.
+    compose_above: columns with more values than this are composed.
+    collisions: see `Composed`.
 
   Example:
     >>> import jax
@@ -59,6 +66,9 @@ class TabularEncoder(nn.Module):
   num_ordered: int = 0
   num_buckets: tuple[int, ...] = ()
   num_pieces: tuple[int, ...] = ()
+  compose_by: composed.Operation | None = None
+  compose_above: int = 10_000
+  collisions: int = 4
 
   @nn.compact
   def __call__(
@@ -101,9 +111,7 @@ class TabularEncoder(nn.Module):
         f'num_ordered must be from 0 to the {num_columns} columns, found '
         f'{self.num_ordered}'
       )
-    parts = []
-    if num_columns:
-      parts.append(self._embed(categories))
+    parts = self._embed_all(categories) if num_columns else []
     if self.num_buckets:
       parts.append(self._embed_hashed(features['hashed']))
     if self.num_pieces:
@@ -120,32 +128,75 @@ class TabularEncoder(nn.Module):
     numeric = numeric.astype(parts[0].dtype)
     return jnp.concatenate([*parts, numeric], axis=1)
 
-  def _embed(self, categories: Array) -> Array:
+  def _embed_all(self, categories: Array) -> list[Array]:
+    """Returns the embeddings of `[B, C]` ids: a row each, then composed."""
+    large = self.composed_columns
+    if not large:
+      return [self._embed(categories, self.num_categories)]
+    if large[-1] >= len(self.num_categories) - self.num_ordered:
+      raise ValueError(
+        'compose_above must be at least the number of bins of each ordered '
+        f'column, found {self.compose_above} and sizes {self.num_categories}'
+      )
+    small = [i for i in range(len(self.num_categories)) if i not in large]
+    sizes = [tuple(self.num_categories[i] for i in x) for x in (small, large)]
+    columns = [categories[:, np.array(x, int)] for x in (small, large)]
+    module = composed.Composed(
+      sizes[1], self.embed_dim, self.collisions, self.compose_by or 'multiply',
+      name='composed',
+    )  # fmt: skip
+    found = [self._embed(columns[0], sizes[0])] if small else []
+    return [*found, module(columns[1])]
+
+  @property
+  def composed_columns(self) -> tuple[int, ...]:
+    """The numbers of the columns that are composed of two tables."""
+    if self.compose_by is None:
+      return ()
+    sizes = enumerate(self.num_categories)
+    return tuple(i for i, size in sizes if size > self.compose_above)
+
+  @property
+  def table_sizes(self) -> dict[str, tuple[int, ...]]:
+    """`{name of a table: its rows, column by column}`, with empty ones."""
+    sizes, large = self.num_categories, self.composed_columns
+    remainders, quotients = composed.counts(
+      [sizes[i] for i in large], self.collisions
+    )
+    return {
+      'embedding': tuple(n for i, n in enumerate(sizes) if i not in large),
+      'steps': sizes[len(sizes) - self.num_ordered :],
+      'buckets': self.num_buckets,
+      'remainders': remainders,
+      'quotients': quotients,
+    }
+
+  def _embed(self, categories: Array, sizes: tuple[int, ...]) -> Array:
     """Returns the embeddings of `[B, C]` ids as `[B, C embed_dim]`."""
     table = self.param(
       'embedding',
       # Small, so that rare values start near their column's mean: on census66k
       # a standard deviation of 0.5 costs 0.003 of validation AUC.
       nn.initializers.normal(0.05),
-      (sum(self.num_categories), self.embed_dim),
+      (sum(sizes), self.embed_dim),
       jnp.float32,
     )
     added = None
     if self.num_ordered:
-      sizes = self.num_categories[-self.num_ordered :]
+      ordered = sizes[-self.num_ordered :]
       steps = self.param(
         'steps',
         # Summed and scaled, 32 of these have a standard deviation of 0.017,
         # below the 0.05 of a bin's own vector.
         nn.initializers.normal(0.01),
-        (sum(sizes), self.embed_dim),
+        (sum(ordered), self.embed_dim),
         jnp.float32,
       )
       if lookup.has_rows(self, 'embedding'):
-        added = _steps_to(steps, categories, sizes)
+        added = bins.to_rows(steps, categories, ordered)
       else:
-        table = _add_steps(table, steps, sizes)
-    rows = _look_up(self, 'embedding', table, categories, self.num_categories)
+        table = bins.add(table, steps, ordered)
+    rows = _look_up(self, 'embedding', table, categories, sizes)
     return rows if added is None else rows + added
 
   def _embed_hashed(self, hashed: Array) -> Array:
@@ -180,7 +231,7 @@ class TabularEncoder(nn.Module):
     if 'steps' not in params:
       return self, params
     sizes = self.num_categories[-self.num_ordered :]
-    table = _add_steps(params['embedding'], params['steps'], sizes)
+    table = bins.add(params['embedding'], params['steps'], sizes)
     kept = {name: leaf for name, leaf in params.items() if name != 'steps'}
     return self.clone(num_ordered=0), {**kept, 'embedding': table}
 
@@ -243,45 +294,6 @@ def _look_up(
   offsets = np.cumsum((0, *sizes[:-1]), dtype=np.int32)
   rows = lookup.take(module, name, table, ids + offsets[None])
   return rows.reshape(ids.shape[0], -1)
-
-
-# Adam moves every entry by about the learning rate, so b steps in the same
-# direction move bin b up to b times as fast as its own vector does; this
-# dampens that. The value is not critical: with 0.1, 0.3 and 1 the income AUC on
-# census66k's validation rows is .9572, .9572 and .9570 (5 seeds).
-_STEP = 0.3
-
-
-def _add_steps(table: Array, steps: Array, sizes: tuple[int, ...]) -> Array:
-  """Adds to each bin's vector, the last rows of the table, the steps up to it.
-
-  Args:
-    table: `[..., V, embed_dim]`, all columns.
-    steps: `[..., sum(sizes), embed_dim]`, the ordered columns.
-    sizes: number of bins of each ordered column.
-  """
-  sums = _sums(steps, sizes)
-  num_unordered = table.shape[-2] - steps.shape[-2]
-  zeros = jnp.zeros_like(table[..., :num_unordered, :])
-  return table + _STEP * jnp.concatenate([zeros, *sums], axis=-2)
-
-
-def _sums(steps: Array, sizes: tuple[int, ...]) -> list[Array]:
-  """Returns the sum of the steps up to each bin, column by column."""
-  columns = jnp.split(steps, np.cumsum(sizes)[:-1], axis=-2)
-  return [jnp.cumsum(x, axis=-2) for x in columns]
-
-
-def _steps_to(steps: Array, categories: Array, sizes: tuple[int, ...]) -> Array:
-  """Returns what `_add_steps` adds to the rows of ids, `[B, C embed_dim]`."""
-  num_rows, num_columns = categories.shape
-  first = num_columns - len(sizes)
-  zeros = jnp.zeros((num_rows, first * steps.shape[1]), steps.dtype)
-  found = [
-    jnp.take(column, categories[:, first + i], axis=0, mode='clip')
-    for i, column in enumerate(_sums(steps, sizes))
-  ]
-  return jnp.concatenate([zeros, *(_STEP * x for x in found)], axis=1)
 
 
 class CrossNetwork(nn.Module):

@@ -13,7 +13,7 @@ from lplmtl.tabular import schema as schemas
 _IN_SCHEMA = (
   'targets', 'categories', 'numbers', 'dates', 'booleans', 'ignore',
   'positive', 'weight_column', 'task_weights', 'split_column', 'time_column',
-  'group_column', 'missing', 'min_count',
+  'group_column', 'missing', 'min_count', 'max_vocabulary', 'num_buckets',
 )  # fmt: skip
 _KIND = re.compile(
   rf'(?P<name>.+):(?P<kind>{"|".join(schemas.TARGET_KINDS)})'
@@ -120,6 +120,8 @@ def options(config: Config) -> tabular.Options:
     group=config.group_column,
     missing=(*schemas.DEFAULT_MISSING, *config.missing),
     min_count=config.min_count,
+    max_vocabulary=config.max_vocabulary,
+    num_buckets=config.num_buckets,
   )
 
 

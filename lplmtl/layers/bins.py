@@ -1,0 +1,47 @@
+"""Steps from each bin of a number to the next, which neighbours share.
+
+The embedding of bin b is `v_b + 0.3 (s_1 + ... + s_b)`.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from lplmtl.types import Array
+
+# Adam moves every entry by about the learning rate, so b steps in the same
+# direction move bin b up to b times as fast as its own vector does; this
+# dampens that. The value is not critical: with 0.1, 0.3 and 1 the income AUC on
+# census66k's validation rows is .9572, .9572 and .9570 (5 seeds).
+_STEP = 0.3
+
+
+def add(table: Array, steps: Array, sizes: tuple[int, ...]) -> Array:
+  """Adds to each bin's vector, the last rows of the table, the steps up to it.
+
+  Args:
+    table: `[..., V, embed_dim]`, all columns.
+    steps: `[..., sum(sizes), embed_dim]`, the ordered columns.
+    sizes: number of bins of each ordered column.
+  """
+  sums = _sums(steps, sizes)
+  num_unordered = table.shape[-2] - steps.shape[-2]
+  zeros = jnp.zeros_like(table[..., :num_unordered, :])
+  return table + _STEP * jnp.concatenate([zeros, *sums], axis=-2)
+
+
+def _sums(steps: Array, sizes: tuple[int, ...]) -> list[Array]:
+  """Returns the sum of the steps up to each bin, column by column."""
+  columns = jnp.split(steps, np.cumsum(sizes)[:-1], axis=-2)
+  return [jnp.cumsum(x, axis=-2) for x in columns]
+
+
+def to_rows(steps: Array, categories: Array, sizes: tuple[int, ...]) -> Array:
+  """Returns what `add` adds to the rows of ids, `[B, C embed_dim]`."""
+  num_rows, num_columns = categories.shape
+  first = num_columns - len(sizes)
+  zeros = jnp.zeros((num_rows, first * steps.shape[1]), steps.dtype)
+  found = [
+    jnp.take(column, categories[:, first + i], axis=0, mode='clip')
+    for i, column in enumerate(_sums(steps, sizes))
+  ]
+  return jnp.concatenate([zeros, *(_STEP * x for x in found)], axis=1)
