@@ -79,7 +79,7 @@ if _typing.TYPE_CHECKING:  # what __getattr__ below imports when it is used
   from lplmtl.architectures import SoftSharing as SoftSharing
   from lplmtl.architectures import StackedMMoE as StackedMMoE
   from lplmtl.architectures import TensorFactorization as TensorFactorization
-  from lplmtl.layers.encoder import CrossNetwork as CrossNetwork
+  from lplmtl.layers.crosses import CrossNetwork as CrossNetwork
   from lplmtl.layers.encoder import TabularEncoder as TabularEncoder
   from lplmtl.layers.experts import MLP as MLP
   from lplmtl.layers.experts import Experts as Experts
@@ -110,7 +110,8 @@ _NAMES = {
     'AITM CGC ESMM MTAN PLE SPLE STEM AdaTT CrossStitch DSelectK MMoE OMoE '
     'SharedBottom SingleTask SoftSharing StackedMMoE TensorFactorization'
   ),
-  'layers.encoder': 'CrossNetwork TabularEncoder',
+  'layers.crosses': 'CrossNetwork',
+  'layers.encoder': 'TabularEncoder',
   'layers.experts': 'MLP Experts',
   'layers.images': 'ImageEncoder',
   'training.evaluation': 'make_eval_step make_predictor predict',

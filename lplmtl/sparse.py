@@ -1,6 +1,6 @@
 """Row-sparse ("lazy") optimisers for large tables of embeddings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import optax
@@ -15,14 +15,28 @@ class Lazy(optax.GradientTransformationExtraArgs):
     optimizer: the transformation that it applies to the rows, and to all other
       parameters.
     tables: names of parameters, or None; see `lazy`.
+    sharded: see `lazy`.
+    parts: `{path: shape and dtype}` of the whole tables of which each device
+      holds a part; set by training.
   """
 
   optimizer: optax.GradientTransformation
   tables: tuple[str, ...] | None
+  sharded: bool
+  parts: Mapping[tuple[str, ...], Any]
+
+  def with_parts(self, parts: Mapping[tuple[str, ...], Any]) -> 'Lazy':
+    """Returns the same optimiser with other parts."""
+    made = lazy(self.optimizer, self.tables, sharded=self.sharded)
+    made.parts = parts
+    return made
 
 
 def lazy(
-  optimizer: optax.GradientTransformation, tables: Sequence[str] | None = None
+  optimizer: optax.GradientTransformation,
+  tables: Sequence[str] | None = None,
+  *,
+  sharded: bool = False,
 ) -> Lazy:
   """Returns an optimiser whose step costs what the rows of a batch cost.
 
@@ -56,6 +70,11 @@ def lazy(
     tables: the tables to treat in this way, by their names or the ends of
       these: `encoder/embedding`, or `embedding` for those of all encoders.
       None for all tables that the model looks up by `layers.lookup.take`.
+    sharded: whether each device holds an equal part of the rows of each table,
+      and of what the optimiser keeps for them, where `fit` splits the batches
+      of one seed over devices. Steps then exchange the rows of a batch. The
+      number of rows must be a multiple of that of devices, as with
+      `TabularEncoder(multiple_of=8)`. Not for a function of hyperparams.
 
   Returns:
     An optimiser for `fit` and `make_train_step`. It wraps all others:
@@ -83,6 +102,7 @@ def lazy(
   made = Lazy(optimizer.init, _refuse)
   made.optimizer = optimizer
   made.tables = None if tables is None else tuple(tables)
+  made.sharded, made.parts = sharded, {}
   return made
 
 

@@ -9,7 +9,7 @@ import pytest
 import lplmtl
 from lplmtl import balancing, tables, tasks, types
 from lplmtl.compression import distillation, merging, merging_path, packing
-from lplmtl.layers import encoder, experts
+from lplmtl.layers import crosses, encoder, experts
 from tests import contracts
 
 RNG = np.random.default_rng(0)
@@ -49,7 +49,7 @@ BATCH = types.Batch(
 def _encoder(fitted, num_ordered=None):
   ordered = fitted.num_ordered if num_ordered is None else num_ordered
   columns = encoder.TabularEncoder(fitted.num_categories, 2, ordered)
-  return encoder.CrossNetwork(columns, rank=2, num_layers=1)
+  return crosses.CrossNetwork(columns, rank=2, num_layers=1)
 
 
 def _made(cls=lplmtl.SharedBottom, fitted=FITTED, todo=TASKS, features=FEATURES):  # fmt: skip

@@ -234,7 +234,7 @@ def test_other_uses_of_a_table_are_refused():
 
 
 def test_what_does_not_go_with_lazy_tables():
-  with pytest.raises(ValueError, match="remembers a gradient of 'encoder/"):
+  with pytest.raises(ValueError, match='remembers a gradient of .*/encoder/'):
     _traced(sparse.lazy(optax.adam(0.1)), balancing.moco())
   with pytest.raises(ValueError, match='must be the outermost optimiser'):
     _traced(optax.chain(sparse.lazy(optax.adam(0.1))))

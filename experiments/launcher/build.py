@@ -15,11 +15,14 @@ from experiments.launcher import memory
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import architectures, balancing, sparse
-from lplmtl.layers import encoder, experts
+from lplmtl.layers import crosses, encoder, experts
 from lplmtl.tables import Tables
 from lplmtl.types import Aggregator, Balancer, PyTree, Task
 
 _T = TypeVar('_T')
+# Rows of a sharded table are a multiple of this, whatever the number of
+# devices: a power of 2, as that usually is.
+_ROWS = 1024
 
 
 class Parts(NamedTuple):
@@ -57,9 +60,11 @@ def make_encoder(config: Config, tables: Tables) -> nn.Module:
       compose_above=config.compose_above,
       collisions=config.collisions,
     )
+  if config.shard_tables:
+    columns = columns.clone(multiple_of=_ROWS)
   if not config.num_crosses:
     return columns
-  return encoder.CrossNetwork(
+  return crosses.CrossNetwork(
     columns, rank=config.cross_rank, num_layers=config.num_crosses
   )
 
@@ -181,7 +186,11 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
   """Builds the optimiser that a Config names, scheduled over `num_steps`."""
   made = _plain_optimizer(config, num_steps)
-  return sparse.lazy(made) if config.lazy else made
+  if config.shard_tables and not config.lazy:
+    raise InputError('--shard_tables needs --lazy as well: add it')
+  if config.lazy:
+    return sparse.lazy(made, sharded=config.shard_tables)
+  return made
 
 
 def _plain_optimizer(

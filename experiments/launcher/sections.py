@@ -243,6 +243,11 @@ class Optimisation:
     'a step changes only those rows of embedding tables that its batch reads '
     '(see lplmtl/sparse.py): for columns of 100,000 values and more.',
   )
+  shard_tables: bool = fields.boolean(
+    False,
+    'with --lazy and one seed: each device holds a part of the embedding '
+    'tables, whose rows are filled up to a multiple of 1,024.',
+  )
   learning_rate: float = fields.real(
     1e-3, '(highest) learning rate of the optimiser.'
   )

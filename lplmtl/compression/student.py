@@ -13,7 +13,7 @@ from lplmtl.compression import device_bytes, merging, recoding
 from lplmtl.compression.merging import Costs, Merged, Sensitivity
 from lplmtl.compression.plans import Scheme
 from lplmtl.compression.quantization import Quantized
-from lplmtl.layers import encoder, experts
+from lplmtl.layers import crosses, encoder, experts
 from lplmtl.tables import Tables
 from lplmtl.types import Task
 
@@ -90,7 +90,7 @@ def make(tasks: Sequence[Task], tables: Tables, sizes: Sizes) -> SharedBottom:
   )
   return SharedBottom(
     tuple(tasks),
-    encoder=encoder.CrossNetwork(columns, rank=sizes.rank, num_layers=1),
+    encoder=crosses.CrossNetwork(columns, rank=sizes.rank, num_layers=1),
     bottom=experts.MLP((sizes.hidden,)),
     tower=experts.MLP(()),
   )

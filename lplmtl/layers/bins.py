@@ -15,18 +15,22 @@ from lplmtl.types import Array
 _STEP = 0.3
 
 
-def add(table: Array, steps: Array, sizes: tuple[int, ...]) -> Array:
-  """Adds to each bin's vector, the last rows of the table, the steps up to it.
+def add(
+  table: Array, steps: Array, sizes: tuple[int, ...], first: int
+) -> Array:
+  """Adds to each bin's vector the steps up to it.
 
   Args:
     table: `[..., V, embed_dim]`, all columns.
     steps: `[..., sum(sizes), embed_dim]`, the ordered columns.
     sizes: number of bins of each ordered column.
+    first: the row of the table that is the first bin.
   """
   sums = _sums(steps, sizes)
-  num_unordered = table.shape[-2] - steps.shape[-2]
-  zeros = jnp.zeros_like(table[..., :num_unordered, :])
-  return table + _STEP * jnp.concatenate([zeros, *sums], axis=-2)
+  before = jnp.zeros_like(table[..., :first, :])
+  behind = table[..., first + steps.shape[-2] :, :]
+  parts = [*sums, jnp.zeros_like(behind)] if behind.size else sums
+  return table + _STEP * jnp.concatenate([before, *parts], axis=-2)
 
 
 def _sums(steps: Array, sizes: tuple[int, ...]) -> list[Array]:
@@ -45,3 +49,8 @@ def to_rows(steps: Array, categories: Array, sizes: tuple[int, ...]) -> Array:
     for i, column in enumerate(_sums(steps, sizes))
   ]
   return jnp.concatenate([zeros, *(_STEP * x for x in found)], axis=1)
+
+
+def rounded(size: int, multiple_of: int) -> int:
+  """Rounds a number of rows up to a multiple."""
+  return -(-size // multiple_of) * multiple_of

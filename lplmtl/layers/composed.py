@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl.layers import lookup
+from lplmtl.layers import bins, lookup
 from lplmtl.types import Array
 
 Operation = Literal['multiply', 'add', 'concat']
@@ -35,6 +35,7 @@ class Composed(nn.Module):
     collisions: c >= 1, how many values share a row of the larger table.
     operation: `multiply`, `add` or `concat`; in the paper, multiplying is the
       best of the three in most comparisons.
+    multiple_of: see `TabularEncoder`.
 
   Differs from the paper: concatenated rows have half the width each, so that
   all three operations give embeddings of the same width.
@@ -48,6 +49,7 @@ class Composed(nn.Module):
   embed_dim: int
   collisions: int = 4
   operation: Operation = 'multiply'
+  multiple_of: int = 1
 
   @nn.compact
   def __call__(self, ids: Array) -> Array:
@@ -66,9 +68,8 @@ class Composed(nn.Module):
       ('remainders', remainders, jax.lax.rem),
       ('quotients', quotients, jax.lax.div),
     ):
-      table = self.param(
-        name, self._initialiser(name), (sum(sizes), width), jnp.float32
-      )
+      shape = bins.rounded(sum(sizes), self.multiple_of), width
+      table = self.param(name, self._initialiser(name), shape, jnp.float32)
       first = np.cumsum((0, *sizes[:-1]), dtype=np.int32)
       rows = split(ids, divisors) + first[None]
       found.append(lookup.take(self, name, table, rows))

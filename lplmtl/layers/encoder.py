@@ -1,4 +1,4 @@
-"""Encoders: category ids and numbers to one vector per row; feature crosses."""
+"""The encoder: category ids and numbers to one vector per row."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,8 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import _checks
-from lplmtl.layers import bins, composed, lookup, modules, piecewise
+from lplmtl.layers import bins, composed, lookup, piecewise
 from lplmtl.types import Array, PyTree
 
 
@@ -50,6 +49,8 @@ class TabularEncoder(nn.Module):
       `composed.OPERATIONS`; None for a row for each value of all columns.
     compose_above: columns with more values than this are composed.
     collisions: see `Composed`.
+    multiple_of: tables get a multiple of this many rows, of which the last ones
+      are never read, so that devices can hold equal parts of them.
 
   Example:
     >>> import jax
@@ -69,6 +70,7 @@ class TabularEncoder(nn.Module):
   compose_by: composed.Operation | None = None
   compose_above: int = 10_000
   collisions: int = 4
+  multiple_of: int = 1
 
   @nn.compact
   def __call__(
@@ -143,7 +145,7 @@ class TabularEncoder(nn.Module):
     columns = [categories[:, np.array(x, int)] for x in (small, large)]
     module = composed.Composed(
       sizes[1], self.embed_dim, self.collisions, self.compose_by or 'multiply',
-      name='composed',
+      self.multiple_of, name='composed',
     )  # fmt: skip
     found = [self._embed(columns[0], sizes[0])] if small else []
     return [*found, module(columns[1])]
@@ -158,18 +160,24 @@ class TabularEncoder(nn.Module):
 
   @property
   def table_sizes(self) -> dict[str, tuple[int, ...]]:
-    """`{name of a table: its rows, column by column}`, with empty ones."""
+    """`{name of a table: its rows, column by column}`, with empty ones.
+
+    The rows that `multiple_of` adds count as another column.
+    """
     sizes, large = self.num_categories, self.composed_columns
     remainders, quotients = composed.counts(
       [sizes[i] for i in large], self.collisions
     )
-    return {
+    found = {
       'embedding': tuple(n for i, n in enumerate(sizes) if i not in large),
-      'steps': sizes[len(sizes) - self.num_ordered :],
       'buckets': self.num_buckets,
       'remainders': remainders,
       'quotients': quotients,
     }
+    for name, rows in found.items():
+      more = bins.rounded(sum(rows), self.multiple_of) - sum(rows)
+      found[name] = (*rows, more) if more else rows
+    return {**found, 'steps': sizes[len(sizes) - self.num_ordered :]}
 
   def _embed(self, categories: Array, sizes: tuple[int, ...]) -> Array:
     """Returns the embeddings of `[B, C]` ids as `[B, C embed_dim]`."""
@@ -178,7 +186,7 @@ class TabularEncoder(nn.Module):
       # Small, so that rare values start near their column's mean: on census66k
       # a standard deviation of 0.5 costs 0.003 of validation AUC.
       nn.initializers.normal(0.05),
-      (sum(sizes), self.embed_dim),
+      (bins.rounded(sum(sizes), self.multiple_of), self.embed_dim),
       jnp.float32,
     )
     added = None
@@ -192,10 +200,10 @@ class TabularEncoder(nn.Module):
         (sum(ordered), self.embed_dim),
         jnp.float32,
       )
-      if lookup.has_rows(self, 'embedding'):
-        added = bins.to_rows(steps, categories, ordered)
+      if lookup.is_table(self, 'embedding'):
+        table = bins.add(table, steps, ordered, sum(sizes) - sum(ordered))
       else:
-        table = bins.add(table, steps, ordered)
+        added = bins.to_rows(steps, categories, ordered)
     rows = _look_up(self, 'embedding', table, categories, sizes)
     return rows if added is None else rows + added
 
@@ -210,7 +218,7 @@ class TabularEncoder(nn.Module):
       'buckets',
       # The sum of two has a category's standard deviation of 0.05.
       nn.initializers.normal(0.035),
-      (sum(self.num_buckets), self.embed_dim),
+      (bins.rounded(sum(self.num_buckets), self.multiple_of), self.embed_dim),
       jnp.float32,
     )
     first, second = (
@@ -231,7 +239,9 @@ class TabularEncoder(nn.Module):
     if 'steps' not in params:
       return self, params
     sizes = self.num_categories[-self.num_ordered :]
-    table = bins.add(params['embedding'], params['steps'], sizes)
+    large = (self.num_categories[i] for i in self.composed_columns)
+    first = sum(self.num_categories) - sum(large) - sum(sizes)
+    table = bins.add(params['embedding'], params['steps'], sizes, first)
     kept = {name: leaf for name, leaf in params.items() if name != 'steps'}
     return self.clone(num_ordered=0), {**kept, 'embedding': table}
 
@@ -294,51 +304,3 @@ def _look_up(
   offsets = np.cumsum((0, *sizes[:-1]), dtype=np.int32)
   rows = lookup.take(module, name, table, ids + offsets[None])
   return rows.reshape(ids.shape[0], -1)
-
-
-class CrossNetwork(nn.Module):
-  """Low-rank feature crosses on top of another encoder (DCN-V2).
-
-  Each layer multiplies every input by a combination of all features, so that L
-  layers reach products of L + 1 features:
-
-      x_{l+1} = x_0 * (U_l V_l x_l + b_l) + x_l
-
-  where x_0 are the encoded features, V_l is `[D, R]` and U_l is `[R, D]`.
-
-  Number of parameters: 2 D R + D per layer, and the encoder.
-
-  Attributes:
-    encoder: template of a module that maps the features to `[B, D]`.
-    rank: R >= 1.
-    num_layers: L >= 1.
-
-  References:
-    Wang et al. 2021, "DCN V2: Improved Deep & Cross Network and Practical
-    Lessons for Web-scale Learning to Rank Systems".
-  """
-
-  encoder: nn.Module
-  rank: int = 32
-  num_layers: int = 2
-
-  @nn.compact
-  def __call__(self, features: Any, *, train: bool = False) -> Array:
-    """Maps the features to `[B, D]`.
-
-    Raises:
-      ValueError: the rank or the number of layers is below 1.
-    """
-    if not _checks.is_whole_number(self.rank) or not _checks.is_whole_number(
-      self.num_layers
-    ):
-      raise ValueError(
-        'rank and num_layers must be whole numbers of at least 1, found '
-        f'{self.rank!r} and {self.num_layers!r}'
-      )
-    encoded = modules.map_rows(self.encoder, features, train=train)
-    x = encoded
-    for i in range(self.num_layers):
-      projected = nn.Dense(self.rank, use_bias=False, name=f'down_{i}')(x)
-      x = encoded * nn.Dense(encoded.shape[-1], name=f'up_{i}')(projected) + x
-    return x

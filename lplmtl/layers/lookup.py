@@ -5,16 +5,76 @@ row-sparse optimiser (see `lplmtl.sparse`), training first asks a model which
 rows a batch reads, and then applies it to these rows alone.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from lplmtl.types import Array
 
 # Collections of variables, beside `params` and under the same names: the
-# numbers of the rows that were read, and the rows that stand for the table.
-READS, ROWS = 'reads', 'rows'
+# numbers of the rows that were read, and what stands for the tables.
+READS, STANDS = 'reads', 'stands'
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """Some rows that stand for a table.
+
+  Attributes:
+    ids: `[U]` int in increasing order, the numbers of the rows; look-ups find
+      the first of equal ones.
+    values: `[U, ...]`, the rows.
+  """
+
+  ids: Array
+  values: Array
+
+  def take(self, ids: Array) -> Array:
+    """Returns the rows with these numbers, `[*ids.shape, ...]`."""
+    place = jnp.searchsorted(self.ids, ids, method='scan_unrolled')
+    return jnp.take(self.values, place, axis=0, mode='clip')
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """The part of a table that this device holds.
+
+  Attributes:
+    values: `[V / D, ...]`, its rows, in order of the devices.
+    axis_name: the mapped axis of the D devices.
+  """
+
+  values: Array
+  axis_name: str = dataclasses.field(metadata={'static': True})
+
+  def take(self, ids: Array) -> Array:
+    """Returns the rows with these numbers, `[*ids.shape, ...]`.
+
+    Every device looks up what all of them ask for, and gets its own rows back.
+
+    Args:
+      ids: `[b, ...]`, as many on each device.
+    """
+    every = jax.lax.all_gather(ids, self.axis_name, tiled=True)
+    return jax.lax.psum_scatter(self.own(every), self.axis_name, tiled=True)
+
+  def own(self, ids: Array) -> Array:
+    """Returns the rows that this device holds, and zeros for all others."""
+    place = ids - self.first
+    is_own = (place >= 0) & (place < len(self.values))
+    rows = jnp.take(self.values, place, axis=0, mode='clip')
+    is_own = is_own.reshape(*ids.shape, *(1,) * (rows.ndim - ids.ndim))
+    return jnp.where(is_own, rows, jnp.zeros((), rows.dtype))
+
+  @property
+  def first(self) -> Array:
+    """The number of the first row that this device holds."""
+    return jax.lax.axis_index(self.axis_name) * len(self.values)
 
 
 def take(module: nn.Module, name: str, table: Array, ids: Array) -> Array:
@@ -35,25 +95,27 @@ def take(module: nn.Module, name: str, table: Array, ids: Array) -> Array:
   Returns:
     `[*ids.shape, ...]`.
   """
-  if module.is_mutable_collection(READS) and not module.is_initializing():
-    module.sow(READS, name, jnp.clip(ids, 0, len(table) - 1))
-  if not has_rows(module, name):
+  if is_asked(module):
+    module.sow(READS, name, jnp.clip(ids, 0, table.shape[0] - 1))
+    return jnp.zeros((*ids.shape, *table.shape[1:]), table.dtype)
+  if not module.has_variable(STANDS, name):
     return jnp.take(table, ids, axis=0, mode='clip')
-  known = rows_of(module, name)
-  # The ids are in order, and the first of equal ones is found.
-  place = jnp.searchsorted(known['ids'], ids, method='scan_unrolled')
-  return jnp.take(known['values'], place, axis=0, mode='clip')
+  return module.get_variable(STANDS, name).take(ids)
 
 
-def has_rows(module: nn.Module, name: str) -> bool:
-  """Returns whether some rows stand for the table, which is then no array."""
-  return module.has_variable(ROWS, name)
+def is_table(module: nn.Module, name: str) -> bool:
+  """Returns whether a parameter is there as a whole, to compute with."""
+  return not (is_asked(module) or module.has_variable(STANDS, name))
 
 
-def rows_of(module: nn.Module, name: str) -> Any:
-  """Returns the rows that stand for a table.
+def is_asked(module: nn.Module) -> bool:
+  """Returns whether a module is only asked which rows it reads."""
+  return module.is_mutable_collection(READS) and not module.is_initializing()
 
-  Returns:
-    A dict of `ids`, `[U]` int in increasing order, and `values`, `[U, ...]`.
+
+def absent(shape: tuple[int, ...], dtype: Any) -> Any:
+  """Returns what takes a table's place among the parameters.
+
+  It is no array, so that any use but a look-up fails.
   """
-  return module.get_variable(ROWS, name)
+  return jax.ShapeDtypeStruct(shape, dtype)

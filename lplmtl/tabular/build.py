@@ -9,7 +9,7 @@ import flax.linen as nn
 import optax
 from optax import contrib
 
-from lplmtl.layers import encoder, experts
+from lplmtl.layers import crosses, encoder, experts
 from lplmtl.tables import Tables
 from lplmtl.tabular.settings import Settings
 from lplmtl.types import Aggregator, Balancer, Task
@@ -25,7 +25,7 @@ def make_encoder(settings: Settings, tables: Tables) -> nn.Module:
   )
   if not settings.num_crosses:
     return columns
-  return encoder.CrossNetwork(
+  return crosses.CrossNetwork(
     columns, rank=settings.cross_rank, num_layers=settings.num_crosses
   )
 

@@ -7,7 +7,11 @@ import jax
 from jax.sharding import Mesh
 
 from lplmtl.training.feed import Chunk, Feed
-from lplmtl.training.programs import ModelOrMaker, Programs
+from lplmtl.training.programs import (
+  ModelOrMaker,
+  OptimizerOrMaker,
+  Programs,
+)
 from lplmtl.training.progress import Progress
 from lplmtl.training.scanning import Scanned
 from lplmtl.training.steps import TrainState
@@ -48,6 +52,7 @@ class Job(NamedTuple):
 
   Attributes:
     model: see `fit`.
+    optimizer: see `fit`.
     tasks: T tasks.
     programs: see `Programs`, for S padded to a multiple of the devices.
     inputs: see `Inputs`; hyperparams and row numbers are padded likewise.
@@ -58,6 +63,7 @@ class Job(NamedTuple):
   """
 
   model: ModelOrMaker
+  optimizer: OptimizerOrMaker
   tasks: Sequence[Task]
   programs: Programs
   inputs: Inputs

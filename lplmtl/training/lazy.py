@@ -32,7 +32,7 @@ def make_step(
       model, optimizer, state.params, batch.features, axis_name
     )
     rowwise.check(optimizer.optimizer, state.params, which)
-    plain = make_plain(rows.OnRows(model, which))
+    plain = make_plain(rows.on_rows(model, which))
     small, metrics = plain(rows.gather(state, which), batch)
     return rows.scatter(state, small, which), metrics
 

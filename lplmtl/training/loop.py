@@ -58,7 +58,10 @@ def start(
   saved = keeping.restore(new)
   if saved is None:
     return new
-  state, best_params = parallel.home((saved.state, saved.best_params), job.mesh)
+  state, best_params = _placed(
+    parallel.fill((saved.state, saved.best_params), job.mesh),
+    (new.state, new.best_params),
+  )
   return saved._replace(state=state, best_params=best_params)
 
 
@@ -84,8 +87,8 @@ def _compile_evaluation(job: Job, params: PyTree) -> Any:
   validation, hyperparams = job.inputs.validation, job.inputs.hyperparams
   if isinstance(validation, scanning.Scanned):
     scan = programs.make_scan(
-      job.model, job.tasks, num_seeds=len(jax.tree.leaves(params)[0]),
-      mesh=job.mesh,
+      job.model, job.tasks, job.optimizer, mesh=job.mesh,
+      num_seeds=len(jax.tree.leaves(params)[0]),
     )  # fmt: skip
     return scan.compiled(params, hyperparams, validation, job.mesh)
   lowered = job.programs.evaluate.lower(params, hyperparams, validation)
@@ -159,6 +162,11 @@ def _end_epoch(job: Job, current: Progress) -> Progress:
   return current
 
 
+def _placed(tree: PyTree, like: PyTree) -> PyTree:
+  """Moves arrays to where those of another pytree are."""
+  return jax.tree.map(lambda x, y: hosts.place(x, y.sharding), tree, like)
+
+
 _averaged = jax.jit(jax.vmap(optimizers.eval_params))
 
 
@@ -167,7 +175,7 @@ def _eval_params(job: Job, state: TrainState) -> PyTree:
   if not optimizers.averages(state.opt_state):
     return state.params
   params = _averaged(state.opt_state, state.params)
-  return hosts.place(params, parallel.leading(job.mesh))
+  return _placed(params, state.params)
 
 
 def _warn_of_undefined(

@@ -102,6 +102,7 @@ def make_job(
   )
   job = Job(
     model=method[0],
+    optimizer=method[1],
     tasks=tasks,
     programs=made,
     inputs=inputs,

@@ -15,6 +15,7 @@ from lplmtl.training import hosts
 from lplmtl.types import PyTree
 
 SEEDS, DATA = 'seeds', 'data'
+_ALL = P()
 
 
 def make_mesh(
@@ -117,7 +118,7 @@ def split_table(mesh: Mesh) -> NamedSharding:
 
 
 def over_rows(
-  run_chunk: Callable, mesh: Mesh, is_chunk: bool = False
+  run_chunk: Callable, mesh: Mesh, is_chunk: bool = False, state: PyTree = _ALL
 ) -> Callable:
   """Spreads the batches of `(state, hyperparams, data, rows [S, N, B], ...)`.
 
@@ -130,6 +131,7 @@ def over_rows(
     is_chunk: whether the data are spread as `split_table` does, and row numbers
       count from the first row of each device; every device holds all data
       otherwise.
+    state: how the state is spread; every device holds all of it by default.
   """
   if not splits_rows(mesh):
     return run_chunk
@@ -137,29 +139,36 @@ def over_rows(
     run_chunk,
     mesh=mesh,
     in_specs=(
-      P(),
+      state,
       P(),
       P(DATA) if is_chunk else P(),
       P(None, None, DATA),
       P(),
       P(),
     ),
-    out_specs=P(),
+    out_specs=(state, P(), P()),
     check_vma=False,
   )
 
 
-def over_table(predict: Callable, mesh: Mesh) -> Callable:
+def over_table(
+  predict: Callable, mesh: Mesh, params: PyTree = _ALL
+) -> Callable:
   """Spreads the rows of `(params, features [N, ...]) -> [N, ...]`.
 
   The last row is repeated until the rows divide evenly among the devices.
+
+  Args:
+    predict: a function of arrays.
+    mesh: from `make_mesh`.
+    params: how parameters are spread; every device holds all by default.
   """
   if not splits_rows(mesh):
     return predict
   sharded = jax.shard_map(
     predict,
     mesh=mesh,
-    in_specs=(P(), P(DATA)),
+    in_specs=(params, P(DATA)),
     out_specs=P(DATA),
     check_vma=False,
   )

@@ -15,6 +15,7 @@ from lplmtl.training import (
   microbatch,
   parallel,
   scanning,
+  sharding,
   steps,
 )
 from lplmtl.types import (
@@ -95,6 +96,7 @@ def make(
     )
 
   def run_chunk(
+    parts: sharding.Parts,
     state: steps.TrainState,
     hyperparams: PyTree,
     data: Batch,
@@ -103,47 +105,57 @@ def make(
     last: Array,
   ) -> Any:
     model, optimizer, balancer = build_all(hyperparams)
+    if parts:
+      optimizer = optimizer.with_parts(parts)
     step = steps.make_train_step(
-      model,
-      tasks,
-      optimizer,
-      balancer,
-      num_microbatches=num_microbatches,
+      model, tasks, optimizer, balancer, num_microbatches=num_microbatches,
       axis_name=parallel.DATA if split else None,
       skip_nonfinite=skip_nonfinite,
-    )
+    )  # fmt: skip
     new, metrics = steps.train_chunk(step, state, data, rows, first, last)
-    return new, metrics, steps.is_finite(new, state)
+    is_finite = steps.is_finite(new, state)
+    return new, metrics, sharding.agreed(is_finite) if parts else is_finite
 
   spread = functools.partial(
     parallel.over_seeds, num_seeds=num_seeds, mesh=mesh
   )
-  home, everywhere = parallel.leading(mesh), parallel.everywhere(mesh)
+
+  def chunk(parts: sharding.Parts) -> Any:
+    run = functools.partial(run_chunk, parts)
+    return spread(run, in_axes=(0, 0, None, 0, None, None))
+
+  made = spread(init, in_axes=(0, 0, None, 0)), chunk
+  init_all, run_all, home = sharding.spread(
+    made, method[1], build_all, mesh, is_chunk
+  )
+  everywhere = parallel.everywhere(mesh)
   return Programs(
     jax.jit(
-      spread(init, in_axes=(0, 0, None, 0)),
+      init_all,
       out_shardings=home,
       compiler_options=_UNOPTIMIZED if parallel.on_cpu(mesh) else None,
     ),
-    jax.jit(
-      parallel.over_rows(
-        spread(run_chunk, in_axes=(0, 0, None, 0, None, None)), mesh, is_chunk
-      ),
-      out_shardings=(home, everywhere, everywhere),
-    ),
-    make_evaluate(method[0], tasks, num_seeds=num_seeds, mesh=mesh),
+    jax.jit(run_all, out_shardings=(home, everywhere, everywhere)),
+    make_evaluate(method[0], tasks, method[1], num_seeds=num_seeds, mesh=mesh),
   )
 
 
 def make_evaluate(
-  model: ModelOrMaker, tasks: Sequence[Task], *, num_seeds: int, mesh: Mesh
+  model: ModelOrMaker,
+  tasks: Sequence[Task],
+  optimizer: Any = None,
+  *,
+  num_seeds: int,
+  mesh: Mesh,
 ) -> Any:
   """Makes only the program that evaluates; see `Programs` and `make`."""
-  over_table = functools.partial(parallel.over_table, mesh=mesh)
 
   def evaluate(params: PyTree, hyperparams: PyTree, rows: Batch) -> Any:
     (built,) = build((model,), hyperparams)
-    return evaluation.make_eval_step(built, tasks, over_table)(params, rows)
+    of_rows, over_table = sharding.for_rows(
+      built, optimizer, params, rows.features, mesh
+    )
+    return evaluation.make_eval_step(of_rows, tasks, over_table)(params, rows)
 
   return jax.jit(
     parallel.over_seeds(evaluate, num_seeds, (0, 0, None), mesh),
@@ -152,14 +164,21 @@ def make_evaluate(
 
 
 def make_scan(
-  model: ModelOrMaker, tasks: Sequence[Task], *, num_seeds: int, mesh: Mesh
+  model: ModelOrMaker,
+  tasks: Sequence[Task],
+  optimizer: Any = None,
+  *,
+  num_seeds: int,
+  mesh: Mesh,
 ) -> scanning.Scan:
   """Makes what evaluates the rows of a source; see `make`."""
-  over_table = functools.partial(parallel.over_table, mesh=mesh)
 
   def predict(params: PyTree, hyperparams: PyTree, features: PyTree) -> Any:
     (built,) = build((model,), hyperparams)
-    return over_table(functools.partial(evaluation.predict_rows, built))(
+    of_rows, over_table = sharding.for_rows(
+      built, optimizer, params, features, mesh
+    )
+    return over_table(functools.partial(evaluation.predict_rows, of_rows))(
       params, features
     )
 
@@ -226,7 +245,12 @@ def build(makers: tuple[Any, ...], hyperparams: PyTree) -> tuple[Any, ...]:
     raise ValueError(
       f'a function of hyperparams reads {error}, but hyperparams hold {known}'
     ) from error
-  for part in parts:
+  for part, maker in zip(parts, makers, strict=True):
+    if part is not maker and getattr(part, 'sharded', False):
+      raise ValueError(
+        'sparse.lazy(sharded=True) must be passed as it is, found one that a '
+        'function of hyperparams returns'
+      )
     if not hasattr(part, 'init'):
       raise ValueError(
         'a function of hyperparams must return a model, an optimizer or a '

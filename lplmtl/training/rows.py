@@ -2,25 +2,27 @@
 
     which = which_rows(...)                 # the rows that the batch reads
     small = gather(state, which)            # a state with rows for tables
-    small = step(small)                     # any step, of a model OnRows
+    small = step(small)                     # any step, of a model `on_rows`
     state = scatter(state, small, which)
 
 The step between sees parameters of the size of the rows, whatever it does with
 them: T pull-backs, microbatches, the optimiser, a check of what is finite.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 
 from lplmtl import sparse
 from lplmtl.layers import lookup
+from lplmtl.training import standing
 from lplmtl.types import Array, Model, PyTree
 
-Path = tuple[str, ...]
+Path = standing.Path
 
 
 class Which(NamedTuple):
@@ -30,20 +32,35 @@ class Which(NamedTuple):
     ids: `[U]` int32 in increasing order, one for each look-up, so that a row
       that is read twice stands here twice. Look-ups and gradients go to the
       first of equal ones.
-    shape: of the table, `[V, ...]`.
-    dtype: of the table.
+    table: shape and dtype of the table, `[V, ...]`.
+    held: the shape of what this device holds of it.
+    axis_name: the mapped axis of the devices that hold a part each; None if
+      every device holds all of it.
   """
 
   ids: Array
-  shape: tuple[int, ...]
-  dtype: Any
+  table: jax.ShapeDtypeStruct
+  held: tuple[int, ...]
+  axis_name: str | None
 
-  @property
-  def targets(self) -> Array:
-    """Returns `[U]` row numbers to write to, all different; V and up: none."""
+  def read(self, array: Array) -> Array:
+    """Returns the rows; of a part, with zeros for those that it lacks."""
+    if self.axis_name is not None:
+      return lookup.Part(array, self.axis_name).own(self.ids)
+    return jnp.take(
+      array, self.ids, axis=0, mode='clip', indices_are_sorted=True
+    )
+
+  def write(self, array: Array, rows: Array) -> Array:
+    """Returns the array with new rows; of a part, with those that it has."""
     ids, places = self.ids, jnp.arange(len(self.ids), dtype=self.ids.dtype)
-    again = jnp.concatenate([jnp.zeros(1, bool), ids[1:] == ids[:-1]])
-    return jnp.where(again, self.shape[0] + places, ids)
+    is_left_out = jnp.concatenate([jnp.zeros(1, bool), ids[1:] == ids[:-1]])
+    if self.axis_name is not None:
+      ids = ids - lookup.Part(array, self.axis_name).first
+      is_left_out |= (ids < 0) | (ids >= len(array))
+    # All different: behind the last row are those that are not written.
+    targets = jnp.where(is_left_out, len(array) + places, ids)
+    return array.at[targets].set(rows, mode='drop', unique_indices=True)
 
 
 def which_rows(
@@ -57,7 +74,7 @@ def which_rows(
 
   Args:
     model: see `lplmtl.types.Model`; a Linen module.
-    optimizer: names the tables.
+    optimizer: names the tables, and those of which `params` hold a part.
     params: the model's parameters.
     features: of the rows of a batch on this device.
     axis_name: the mapped axis over which the rows of a batch are spread.
@@ -66,97 +83,81 @@ def which_rows(
     ValueError: the model is no Linen module, or it looks up no table of a given
       name.
   """
+  which = {}
+  for path, ids in reads(model, optimizer, params, features).items():
+    array = standing.at(params, path)
+    flat = jnp.concatenate([x.ravel() for x in ids]).astype(jnp.int32)
+    if axis_name is not None:
+      flat = jax.lax.all_gather(flat, axis_name, tiled=True)
+    whole = jax.ShapeDtypeStruct(array.shape, array.dtype)
+    which[path] = Which(
+      jnp.sort(flat),
+      optimizer.parts.get(path, whole),
+      array.shape,
+      axis_name if path in optimizer.parts else None,
+    )
+  return which
+
+
+def reads(
+  model: Model, optimizer: sparse.Lazy, params: PyTree, features: PyTree
+) -> dict[Path, tuple[Array, ...]]:
+  """Returns the row numbers of all look-ups in each lazy table.
+
+  Args:
+    model: see `which_rows`, as the others.
+    optimizer: likewise.
+    params: likewise.
+    features: likewise.
+  """
   if not isinstance(model, nn.Module):
     raise ValueError(
       'sparse.lazy needs a Linen module, to ask it for the rows that it reads; '
       f'found {type(model).__name__}'
     )
-  # Nothing but the row numbers is used, so that nothing else is computed.
-  reads = model.apply({'params': params}, features, mutable=[lookup.READS])[1]
-  found = {
-    _keys(path): table
-    for path, table in jax.tree_util.tree_leaves_with_path(
-      reads.get(lookup.READS, {}), is_leaf=lambda x: isinstance(x, tuple)
+  for path, table in optimizer.parts.items():
+    params = standing.replace(params, path, table)
+  _, found = model.apply({'params': params}, features, mutable=[lookup.READS])
+  tables = {
+    _keys(path): ids
+    for path, ids in jax.tree_util.tree_leaves_with_path(
+      found.get(lookup.READS, {}), is_leaf=lambda x: isinstance(x, tuple)
     )
   }
-  which = {}
-  for path in _chosen(optimizer.tables, list(found)):
-    table = params
-    for key in path:
-      table = table[key]
-    ids = jnp.concatenate([x.ravel() for x in found[path]]).astype(jnp.int32)
-    if axis_name is not None:
-      ids = jax.lax.all_gather(ids, axis_name, tiled=True)
-    which[path] = Which(jnp.sort(ids), table.shape, table.dtype)
-  return which
+  return {path: tables[path] for path in _chosen(optimizer.tables, tables)}
 
 
-def _chosen(names: Any, found: list[Path]) -> list[Path]:
+def _chosen(
+  names: Sequence[str] | None, tables: Mapping[Path, Any]
+) -> list[Path]:
   """Returns the tables with these names, or with names that end so."""
-  listed = ['/'.join(path) for path in found]
-  if not found:
+  listed = {'/'.join(path): path for path in tables}
+  if not listed:
     raise ValueError(
       'sparse.lazy needs a model that looks up tables by '
       'layers.lookup.take, such as one with a TabularEncoder; found none'
     )
-  for name in names or ():
+  if names is None:
+    return list(tables)
+  for name in names:
     if not any(f'/{table}'.endswith(f'/{name}') for table in listed):
       raise ValueError(
-        f'the model looks up the tables {listed}; found the name {name!r} in '
-        'sparse.lazy, which is none of them'
+        f'the model looks up the tables {list(listed)}; found the name '
+        f'{name!r} in sparse.lazy, which is none of them'
       )
   return [
     path
-    for path, table in zip(found, listed, strict=True)
-    if names is None or any(f'/{table}'.endswith(f'/{n}') for n in names)
+    for table, path in listed.items()
+    if any(f'/{table}'.endswith(f'/{name}') for name in names)
   ]
 
 
-class OnRows:
-  """A model whose lazy tables are given by some of their rows.
-
-  In its parameters, these rows stand in place of the tables.
-  """
-
-  def __init__(self, model: Model, which: Mapping[Path, Which]):
-    self._model, self._which = model, which
-
-  def __getattr__(self, name: str) -> Any:
-    return getattr(self._model, name)
-
-  def apply(
-    self, variables: Mapping[str, Any], *args: Any, **kwargs: Any
-  ) -> Any:
-    """Applies the model."""
-    params = variables['params']
-    rows: dict[str, Any] = {}
-    for path, which in self._which.items():
-      values = params
-      for key in path:
-        values = values[key]
-      # No array, so that any use but a look-up fails.
-      table = jax.ShapeDtypeStruct(which.shape, which.dtype)
-      params = _with(params, path, table)
-      rows = _with(rows, path, {'ids': which.ids, 'values': values})
-    variables = {'params': params, lookup.ROWS: rows}
-    try:
-      return self._model.apply(variables, *args, **kwargs)
-    except (AttributeError, TypeError) as error:
-      if 'ShapeDtypeStruct' not in str(error):
-        raise
-      names = ['/'.join(path) for path in self._which]
-      raise ValueError(
-        'a table that sparse.lazy trains may only be looked up, by '
-        f'layers.lookup.take; found another use of one of {names}'
-      ) from error
-
-
-def _with(tree: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:
-  """Returns nested dicts with another value, which may be new, at a path."""
-  key, *rest = path
-  if rest:
-    value = _with(tree.get(key, {}), tuple(rest), value)
-  return {**tree, key: value}
+def on_rows(model: Model, which: Mapping[Path, Which]) -> standing.Standing:
+  """Returns a model of the rows that a batch reads."""
+  tables = {path: one.table for path, one in which.items()}
+  return standing.Standing(
+    model, tables, lambda path, rows: lookup.Rows(which[path].ids, rows)
+  )
 
 
 def gather(state: Any, which: Mapping[Path, Which]) -> Any:
@@ -169,13 +170,18 @@ def gather(state: Any, which: Mapping[Path, Which]) -> Any:
   Raises:
     ValueError: optimiser or balancer keep what is no row for each row.
   """
-
-  def read(which: Which, table: Array) -> Array:
-    return jnp.take(
-      table, which.ids, axis=0, mode='clip', indices_are_sorted=True
-    )
-
-  return _map(read, which, state)
+  _map(_check, which, state)
+  small = _map(lambda _, one, array: one.read(array), which, state)
+  parts = {path: one for path, one in which.items() if one.axis_name}
+  if not parts:
+    return small
+  # As one vector: an exchange hardly depends on its size.
+  found: list[Array] = []
+  _map(lambda _, one, rows: found.append(rows), parts, small)
+  flat, unflatten = jax.flatten_util.ravel_pytree(found)
+  axis_name = next(iter(parts.values())).axis_name
+  sums = iter(unflatten(jax.lax.psum(flat, axis_name)))
+  return _map(lambda *_: next(sums), parts, small)
 
 
 def scatter(state: Any, small: Any, which: Mapping[Path, Which]) -> Any:
@@ -186,15 +192,13 @@ def scatter(state: Any, small: Any, which: Mapping[Path, Which]) -> Any:
     small: from `gather`, a step later.
     which: the rows.
   """
-
-  def write(which: Which, table: Array, rows: Array) -> Array:
-    return table.at[which.targets].set(rows, mode='drop', unique_indices=True)
-
-  return _map(write, which, state, small)
+  return _map(
+    lambda _, one, array, rows: one.write(array, rows), which, state, small
+  )
 
 
 def _map(fn: Any, which: Mapping[Path, Which], state: Any, *rest: Any) -> Any:
-  """Returns `fn(which, leaf, ...)` for tables and for what is kept of them.
+  """Returns `fn(path, which, leaf, ...)` of what is kept of each table.
 
   All other leaves are those of the last state.
   """
@@ -204,21 +208,25 @@ def _map(fn: Any, which: Mapping[Path, Which], state: Any, *rest: Any) -> Any:
     table = owner(_keys(path), names)
     if table not in which:
       return others[-1] if others else leaf
-    if path[0].name == 'balancer_state':
-      raise ValueError(
-        f'the balancer remembers a gradient of {"/".join(table)!r}, most of '
-        'whose rows sparse.lazy does not look at: use another balancer, or '
-        'leave this table out of `tables`'
-      )
-    if leaf.shape != which[table].shape:
-      raise ValueError(
-        f'sparse.lazy needs an optimiser that treats each row of '
-        f'{"/".join(table)!r} by itself, such as optax.adam; found one that '
-        f'keeps {leaf.shape} for a table of {which[table].shape}'
-      )
-    return fn(which[table], leaf, *others)
+    return fn(_keys(path), which[table], leaf, *others)
 
   return jax.tree_util.tree_map_with_path(one, state, *rest)
+
+
+def _check(path: Path, which: Which, leaf: Array) -> None:
+  """Raises ValueError unless a leaf has a row for each row of its table."""
+  if path[0] == 'balancer_state':
+    raise ValueError(
+      f'the balancer remembers a gradient of a table ({"/".join(path)}), most '
+      'of whose rows sparse.lazy does not look at: use another balancer, or '
+      'leave this table out of `tables`'
+    )
+  if leaf.shape != which.held:
+    raise ValueError(
+      'sparse.lazy needs an optimiser that treats each row of a table by '
+      f'itself, such as optax.adam; found one that keeps {leaf.shape} for a '
+      f'table of {which.held} ({"/".join(path)})'
+    )
 
 
 def owner(path: Path, params: list[Path]) -> Path:
