@@ -83,6 +83,22 @@ def check_counts(min_count: Any, max_vocabulary: Any, num_buckets: Any) -> None:
       )
 
 
+_SIZES = ('min_count', 'max_vocabulary', 'num_buckets')
+
+
+def check_sizes(columns: Any) -> None:
+  """Raises ValueError unless sizes of single columns have known names."""
+  if not isinstance(columns, Mapping) or not all(
+    isinstance(sizes, Mapping) and set(sizes) <= set(_SIZES)
+    for sizes in columns.values()
+  ):
+    raise ValueError(
+      'columns must be a dict of dicts of the sizes '
+      f'{", ".join(_SIZES)}, such as {{"user": {{"num_buckets": 65536}}}}; '
+      f'found {columns!r:.80}'
+    )
+
+
 def missing_texts(missing: Any) -> frozenset[str]:
   """Returns texts that stand for missing values in canonical form.
 

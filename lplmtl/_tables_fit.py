@@ -34,9 +34,13 @@ class Rules:
       hashed into two of `num_buckets` buckets (see `hashing.buckets`), however
       rare. None for no limit.
     num_buckets: see `max_vocabulary`.
+    columns: `{column: {min_count, max_vocabulary or num_buckets: size}}`, other
+      sizes for single columns of categories. With a `max_vocabulary` of 1 a
+      column is hashed in any case.
 
   Raises:
-    ValueError: a size is out of range, or `missing` is not a tuple of texts.
+    ValueError: a size is out of range or unknown, or `missing` is not a tuple
+      of texts.
 
   Example:
     >>> from lplmtl import tables
@@ -50,12 +54,23 @@ class Rules:
   min_count: int = 1
   max_vocabulary: int | None = None
   num_buckets: int = 4096
+  columns: Mapping[Any, Mapping[str, int]] = dataclasses.field(
+    default_factory=dict
+  )
 
   def __post_init__(self) -> None:
     _tables_checks.check_counts(
       self.min_count, self.max_vocabulary, self.num_buckets
     )
     _tables_checks.missing_texts(self.missing)
+    _tables_checks.check_sizes(self.columns)
+    for name in self.columns:
+      self.of(name)
+
+  def of(self, name: Any) -> 'Rules':
+    """Returns the rules of a column."""
+    changes: dict[str, Any] = {'columns': {}, **self.columns.get(name, {})}
+    return dataclasses.replace(self, **changes)
 
   @functools.cached_property
   def texts(self) -> frozenset[str]:
@@ -68,14 +83,26 @@ def categories(
 ) -> tuple[dict[Any, tuple[str, ...]], dict[Any, int]]:
   """Returns vocabularies, and the buckets of columns that exceed them."""
   vocabularies, hashed = {}, {}
+  check_columns(rules, columns)
   for name, column in columns.items():
-    values = vocabulary.fit(name, column, rules.texts, rules.min_count)
-    most = rules.max_vocabulary
+    of_column = rules.of(name)
+    values = vocabulary.fit(name, column, rules.texts, of_column.min_count)
+    most = of_column.max_vocabulary
     if most is not None and len(values) > most:
-      hashed[_tables_checks.column_name(name)] = int(rules.num_buckets)
+      hashed[_tables_checks.column_name(name)] = int(of_column.num_buckets)
     else:
       vocabularies[_tables_checks.column_name(name)] = values
   return vocabularies, hashed
+
+
+def check_columns(rules: Rules, columns: Collection[Any]) -> None:
+  """Raises ValueError if rules are for a column that is no category."""
+  for name in rules.columns:
+    if name not in columns:
+      raise ValueError(
+        f'rules.columns must name columns of categories, of which there are '
+        f'{list(columns)}; found {name!r}'
+      )
 
 
 def booleans(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lplmtl import columns, tables
+from lplmtl import columns, data, tables
 from lplmtl.tables import Factor
 
 COLUMNS = {
@@ -390,3 +390,41 @@ def test_invalid_arguments_of_encode_and_unseen():
 def test_data_that_to_json_did_not_return(data, complaint):
   with pytest.raises(ValueError, match=f'Tables.to_json .*{complaint}'):
     tables.Tables.from_json(data)
+
+
+def test_a_column_may_have_sizes_of_its_own():
+  """The same ones, whether rows come at once or in pieces."""
+  columns = {
+    'user': [f'u{i}' for i in range(9)],
+    'city': ['a', 'a', 'b', 'b', 'b', 'c', 'd', 'e', 'f'],
+    'shop': [*'xyzxyzxyz'],
+  }
+  rules = tables.Rules(
+    max_vocabulary=20,
+    num_buckets=5,
+    columns={
+      'user': {'max_vocabulary': 1, 'num_buckets': 64},
+      'city': {'min_count': 2},
+    },
+  )
+  fitted = tables.fit(columns, {}, rules=rules)
+  assert fitted.hashed == {'user': 64}
+  assert fitted.vocabularies == {'city': ('a', 'b'), 'shop': ('x', 'y', 'z')}
+  assert 'u3' not in json.dumps(fitted.to_json())  # no text of a hashed column
+  fitter = data.TableFitter(columns, rules=rules)
+  fitter.add(columns)
+  assert fitter.finish() == fitted
+
+
+@pytest.mark.parametrize(
+  'columns, complaint',
+  [
+    ({'user': {'buckets': 3}}, "dict of dicts .*; found {'user': {'buckets'"),
+    ({'user': {'num_buckets': 0}}, 'num_buckets must be .* least 1, found 0'),
+    ({'age': {'min_count': 2}}, r"there are \['user'\]; found 'age'"),
+  ],
+)
+def test_sizes_of_a_column_are_checked(columns, complaint):
+  with pytest.raises(ValueError, match=complaint):
+    rules = tables.Rules(columns=columns)
+    tables.fit({'user': ['a']}, {'age': [1]}, rules=rules)

@@ -9,7 +9,7 @@ import pytest
 
 from lplmtl import tabular
 from lplmtl.columns import Factor
-from lplmtl.tabular import Input, Schema, Target
+from lplmtl.tabular import Input, Schema, Target, preparation
 
 N = 80
 RNG = np.random.default_rng(0)
@@ -246,15 +246,24 @@ def test_describe_cuts_what_is_long_and_names_what_is_hashed():
   schema = Schema(
     {
       'note': Input('text'),
-      'city': Input('category'),
+      'city': Input('category', num_buckets=64),
       'amount': Input('number', log=True),
     },
     {'churn': Target('binary')},
     max_vocabulary=2,
   )
+  assert Schema.from_json(schema.to_json()) == schema
+  fitted = preparation.fit_tables(
+    {'city': [*'abc'], 'amount': [1, 2, 3]}, schema, 0
+  )
+  assert fitted.hashed == {'city': 64}
+  with pytest.raises(
+    ValueError, match='num_buckets is for a category, found a'
+  ):
+    Input('number', num_buckets=64)
   frame = {'note': ['x' * 10**7] * 3, 'city': ['a', 'b', 'c'], 'amount': [1, 2, 3], 'churn': [0, 1, None], 'other': [1, 2, 3]}  # fmt: skip
   note, city, amount, _, other = tabular.describe(schema, frame)
   assert len(note['example']) == 40
-  assert city['note'] == 'more than 2 values: hashed into 4,096 buckets'
+  assert city['note'] == 'more than 2 values: hashed into 64 buckets'
   assert amount['note'] == 'its logarithm is used'
   assert (other['kind'], other['note']) == ('ignored', 'not in the schema')

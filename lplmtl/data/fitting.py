@@ -67,11 +67,13 @@ class TableFitter:
     _tables_checks.check_bins(num_bins)
     _tables_checks.check_names('log', log, list(numerics))
     self._rules = rules = rules or Rules()
+    _tables_fit.check_columns(rules, list(categories))
     self._num_bins, self._interpolate = num_bins, interpolate
     self.num_rows = 0
     fill, dates = rules.fill_missing, dates or {}
     self._categories = {
-      name: fitted_columns.Categories(name, rules) for name in categories
+      name: fitted_columns.Categories(name, rules.of(name))
+      for name in categories
     }
     self._booleans: dict[Any, set[str]] = {name: set() for name in booleans}
     self._numbers = {
@@ -134,8 +136,11 @@ class TableFitter:
       for name, category in self._categories.items()
     }
     vocabularies = {k: v for k, v in found.items() if v is not None}
-    buckets = int(self._rules.num_buckets)
-    hashed = {name: buckets for name, v in found.items() if v is None}
+    hashed = {
+      column_name(name): int(self._rules.of(name).num_buckets)
+      for name in self._categories
+      if found[column_name(name)] is None
+    }
     _tables_checks.join(
       vocabularies,
       {column_name(k): tuple(sorted(v)) for k, v in self._booleans.items()},

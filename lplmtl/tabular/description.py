@@ -41,11 +41,13 @@ def describe(schema: Schema, frame: Any) -> list[dict[str, Any]]:
   for name in columns:
     found = facts.of(columns, name, schema.missing)
     kind, note = roles.get(name, ('ignored', 'not in the schema'))
-    if kind == 'category' and len(found.values) > schema.max_vocabulary:
-      note = (
-        f'more than {schema.max_vocabulary:,} values: hashed into '
-        f'{schema.num_buckets:,} buckets'
-      )
+    if kind == 'category':
+      sizes = schema.given | schema.sizes(name)
+      if len(found.values) > sizes['max_vocabulary']:
+        note = (
+          f'more than {sizes["max_vocabulary"]:,} values: hashed into '
+          f'{sizes["num_buckets"]:,} buckets'
+        )
     best = int(np.argmax(found.counts)) if len(found.counts) else None
     rows.append(
       {

@@ -234,4 +234,5 @@ def _rules(schema: Schema) -> encoding.Rules:
     min_count=schema.min_count,
     max_vocabulary=schema.max_vocabulary,
     num_buckets=schema.num_buckets,
+    columns={name: schema.sizes(name) for name in schema.names('category')},
   )

@@ -25,6 +25,8 @@ USED = ('category', 'number', 'date', 'boolean')  # the others are left out
 # Texts that mean "missing", beside None, NaN, NaT, NA and blanks: what pandas
 # takes for missing in a file, and the question mark of the UCI tables.
 DEFAULT_MISSING = ('NA', 'N/A', 'n/a', '#N/A', 'NULL', 'null', '?')
+# Of vocabularies and hashed columns.
+SIZES = ('min_count', 'max_vocabulary', 'num_buckets')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,17 +39,35 @@ class Input:
     log: for a number, whether its logarithm is taken.
     format: for a date, its `strptime` format, or '' for ISO 8601.
     reason: why it was left out, or how an ambiguity was settled; for readers.
+    min_count: for a category, as in `Given`, as are the next two; 0 for the
+      table's.
+    max_vocabulary: 1 hashes the column in any case.
+    num_buckets: of the column, if it is hashed.
   """
 
   kind: InputKind
   log: bool = False
   format: str = ''
   reason: str = ''
+  min_count: int = 0
+  max_vocabulary: int = 0
+  num_buckets: int = 0
 
   def __post_init__(self) -> None:
     field_checks.check_kind('an input', self.kind, INPUT_KINDS)
     field_checks.check_types(self, log=bool, format=str, reason=str)
-    for name, kind in (('log', 'number'), ('format', 'date')):
+    for name in SIZES:
+      field_checks.check_types(self, **{name: int})
+      if getattr(self, name) < 0:
+        raise ValueError(
+          f'{name} must be at least 0, found {getattr(self, name)}'
+        )
+    owned = (
+      ('log', 'number'),
+      ('format', 'date'),
+      *((n, 'category') for n in SIZES),
+    )
+    for name, kind in owned:
       if getattr(self, name) and self.kind != kind:
         raise ValueError(f'{name} is for a {kind}, found a {self.kind} with it')
     if self.format and '%' not in self.format:
@@ -145,7 +165,7 @@ class Given:
         raise ValueError(
           f'{name} must be the name of a column, found {column!r}'
         )
-    for name in ('min_count', 'max_vocabulary', 'num_buckets'):
+    for name in SIZES:
       field_checks.check_types(self, **{name: int})
       if getattr(self, name) < 1:
         raise ValueError(
@@ -186,6 +206,11 @@ class Schema(Given):
     return tuple(
       name for name, column in self.inputs.items() if column.kind == kind
     )
+
+  def sizes(self, name: Any) -> dict[str, int]:
+    """Returns those of SIZES that a column has of its own."""
+    found = {size: getattr(self.inputs[name], size) for size in SIZES}
+    return {size: value for size, value in found.items() if value}
 
   def to_json(self) -> dict[str, Any]:
     """Returns plain data for a JSON file; `from_json` is the inverse."""
