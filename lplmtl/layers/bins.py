@@ -52,5 +52,11 @@ def to_rows(steps: Array, categories: Array, sizes: tuple[int, ...]) -> Array:
 
 
 def rounded(size: int, multiple_of: int) -> int:
-  """Rounds a number of rows up to a multiple."""
+  """Rounds a number of rows up to a multiple.
+
+  Raises:
+    ValueError: `multiple_of` is below 1.
+  """
+  if multiple_of < 1:
+    raise ValueError(f'multiple_of must be at least 1, found {multiple_of}')
   return -(-size // multiple_of) * multiple_of
