@@ -181,6 +181,7 @@ def test_a_non_finite_loss_is_found_in_a_chunk():
     _fit(sharded.Sharded(rows, num_chunks=2))
 
 
+@pytest.mark.slow
 def test_seeds_see_the_chunk_in_orders_of_their_own(source, whole):
   keys = jax.vmap(jax.random.key)(np.arange(2))
   result = _fit(source, keys)

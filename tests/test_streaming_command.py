@@ -48,6 +48,7 @@ def finished(folder):
   return run, given
 
 
+@pytest.mark.slow
 def test_a_table_is_trained_on_in_chunks(finished, capsys):
   run, given = finished
   results = json.loads((run / 'results.json').read_text())
@@ -73,6 +74,7 @@ def test_a_table_is_trained_on_in_chunks(finished, capsys):
   assert 'holds another run' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_its_model_predicts(finished, folder, capsys):
   run, _ = finished
   new = _table(folder / 'new.parquet', 40, seed=9)

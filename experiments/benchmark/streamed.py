@@ -18,10 +18,12 @@ from experiments.launcher import display, output, provenance
 from experiments.launcher.display import Console, TextTable
 from experiments.launcher.errors import InputError
 from lplmtl import data
+from lplmtl.storage import saves
 
 _WORKER = 'benchmark.streamed_worker'
 _FORMS = (MEMORY, ENCODED, PARQUET)
-_KILLED_AFTER = (6.0, 9.0)  # seconds of the first process, and of the second
+_KILLS = 2  # of a process that trains, each after it has saved
+_PATIENCE = 120.0  # seconds until it must have
 
 
 class Asked(NamedTuple):
@@ -255,12 +257,14 @@ def _resume(
     for form in (ENCODED, PARQUET):
       config = {**asked.config, 'folder': str(place), 'form': form}
       digests, resumed = [], []
-      for name, waits in (('whole', ()), ('killed', _KILLED_AFTER)):
-        own = {**config, 'checkpoints': str(folder / f'{form} {name}')}
-        for seconds in waits:
+      for name, kills in (('whole', 0), ('killed', _KILLS)):
+        checkpoints = folder / f'{form} {name}'
+        own = {**config, 'checkpoints': str(checkpoints)}
+        saved = 0
+        for _ in range(kills):
           process = _Process(own)
           process.send('digest')
-          time.sleep(seconds)
+          saved = _wait_for_save(checkpoints, saved)
           process.kill()
         process = _Process(own)
         try:
@@ -272,7 +276,18 @@ def _resume(
       found[form] = {'digests': digests, 'resumed': resumed}
       same = 'the same bits' if len({*digests}) == 1 else 'OTHER BITS'
       where = resumed[-1].partition(' (')[0] if resumed else 'never resumed'
-      console.print(
-        f'{form}: killed {len(_KILLED_AFTER)} times, {where}: {same}'
-      )
+      console.print(f'{form}: killed {_KILLS} times, {where}: {same}')
   return found
+
+
+def _wait_for_save(folder: pathlib.Path, last: int) -> int:
+  """Waits for a checkpoint after a step; returns its step."""
+  end = time.monotonic() + _PATIENCE
+  while time.monotonic() < end:
+    found = saves.own(folder)
+    if found and found[-1] > last:
+      return found[-1]
+    time.sleep(0.05)
+  raise InputError(
+    f'a process saved nothing in {_PATIENCE:.0f} s: lower --small_rows'
+  )

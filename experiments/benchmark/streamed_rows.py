@@ -104,6 +104,6 @@ class Encoder:
     return lplmtl.Batch(self.tables.encode(columns), labels)
 
 
-def test_rows(encode: Encoder, n: int) -> lplmtl.Batch:
+def fresh_rows(encode: Encoder, n: int) -> lplmtl.Batch:
   """Returns n rows that are in no file."""
   return encode(piece(_TEST_PIECE, n))

@@ -172,7 +172,7 @@ class Worker:
     """Returns the AUC of each task for each seed."""
     num_seeds = self.config['num_seeds']
     result = self.fit(num_seeds=num_seeds, num_epochs=self.config['epochs'])
-    rows = streamed_rows.test_rows(self.encode, self.config['test_rows'])
+    rows = streamed_rows.fresh_rows(self.encode, self.config['test_rows'])
     evaluate = jax.jit(lplmtl.make_eval_step(self.model, streamed_rows.TODO))
     found = []
     for seed in range(num_seeds):
