@@ -165,6 +165,12 @@ def _operations(x):
     nodes.reduce('max', x, [0, 1, 2]), (1, 2)
   )
   found['constant'] = nodes.constant(np.float32([[1, 2]]))
+  whole = nodes.make('astype', [positive], shape, 'int32', dtype='int32')
+  three = nodes.constant(np.int32(3))
+  found |= {
+    k: nodes.elementwise(k, [whole, three], shape, 'int32')
+    for k in ('quotient', 'remainder')
+  }
   return found
 
 
@@ -173,7 +179,7 @@ def every_operation():
   x = nodes.Node('input', (1, 2, 2), 'float32')
   outputs = {}
   for kind, node in _operations(x).items():
-    if node.dtype == 'bool':
+    if node.dtype != 'float32':
       node = nodes.make(
         'astype', [node], node.shape, 'float32', dtype='float32'
       )
