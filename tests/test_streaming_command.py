@@ -84,6 +84,22 @@ def test_its_model_predicts(finished, folder, capsys):
   assert len(scores.read_text().splitlines()) == 41
 
 
+@pytest.mark.slow
+def test_its_model_is_scored_on_its_own_test_rows(finished, folder, capsys):
+  run, given = finished
+  results = json.loads((run / 'results.json').read_text())
+  capsys.readouterr()
+  assert _tabular(given[0], '--eval_only', f'--out_dir={run}') == 0
+  out = capsys.readouterr().out
+  assert f'{results["test"]["churn"]["auc"]["mean"]:.4f}' in out
+  assert 'other than these' not in out
+  assert not (run / 'rows').exists()
+  # Rows of another table are all scored, in memory.
+  other = f'--data={folder}/files/0.parquet'
+  assert _tabular(other, '--eval_only', f'--out_dir={run}') == 0
+  assert 'other than these' in capsys.readouterr().out
+
+
 def _streamed(folder, **changes):
   config = options.Config(
     data=str(folder / 'files'), targets=('churn',), stream='always',
