@@ -153,6 +153,18 @@ def download(
     yield show
 
 
+def _counting_bar(console: Console) -> rich_progress.Progress:
+  """Returns a bar that says how many of all are done, on a terminal only."""
+  return rich_progress.Progress(
+    rich_progress.BarColumn(),
+    rich_progress.MofNCompleteColumn(),
+    rich_progress.TextColumn('{task.description}'),
+    console=console,
+    transient=True,
+    disable=not console.is_terminal,
+  )
+
+
 @contextlib.contextmanager
 def fits(
   console: Console, names: Sequence[str]
@@ -166,14 +178,7 @@ def fits(
   Yields:
     A function to call after each of them.
   """
-  columns = (
-    rich_progress.BarColumn(),
-    rich_progress.MofNCompleteColumn(),
-    rich_progress.TextColumn('{task.description}'),
-  )
-  with rich_progress.Progress(
-    *columns, console=console, transient=True, disable=not console.is_terminal
-  ) as bar:
+  with _counting_bar(console) as bar:
     left = iter([*names, ''])
     running = bar.add_task(next(left), total=len(names))
     yield lambda: bar.update(running, advance=1, description=next(left))
@@ -186,14 +191,7 @@ def steps(console: Console, total: int) -> Iterator[Callable[[str], None]]:
   Yields:
     `done(what)`, to be called after each step.
   """
-  columns = (
-    rich_progress.BarColumn(),
-    rich_progress.MofNCompleteColumn(),
-    rich_progress.TextColumn('{task.description}'),
-  )
-  with rich_progress.Progress(
-    *columns, console=console, transient=True, disable=not console.is_terminal
-  ) as bar:
+  with _counting_bar(console) as bar:
     running = bar.add_task('', total=total)
 
     def done(what: str) -> None:

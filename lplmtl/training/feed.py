@@ -97,8 +97,8 @@ class Resident:
     self._ready: tuple[int, Chunk] | None = None
 
   def like(self) -> Chunk:
-    """Returns a chunk of epoch 0, see `Feed`."""
-    return self.get(0, 0)
+    """Returns the chunk that is ready, or that of epoch 0, see `Feed`."""
+    return self.get(0 if self._ready is None else self._ready[0], 0)
 
   def get(self, epoch: int, number: int) -> Chunk:
     """Returns all rows in the order of an epoch."""
