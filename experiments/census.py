@@ -7,11 +7,13 @@ From a notebook: `census.run(options.Config(dataset='sample'))`.
 
 from absl import flags
 
-from experiments.launcher import frame, options, start
+from experiments.launcher import frame, options, processes, start
 from experiments.launcher.start import run as run
 
 options.define_flags()
 flags.adopt_module_key_flags(options)
+processes.define_flags()
+flags.adopt_module_key_flags(processes)
 
 
 def main(argv: list[str]) -> None:

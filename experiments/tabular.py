@@ -13,13 +13,15 @@ and handing it back with --schema. Most runs need no other flags than these;
 
 from absl import flags
 
-from experiments.launcher import frame, options, parsing, start
+from experiments.launcher import frame, options, parsing, processes, start
 from experiments.launcher.errors import InputError
 from experiments.launcher.start import run as run
 
 options.define_flags(options.TABLE_DEFAULTS)
 for _name in options.of_tables():
   flags.declare_key_flag(_name)
+processes.define_flags()
+flags.adopt_module_key_flags(processes)
 flags.DEFINE_string(
   'model', '',
   'Predict: the folder of a finished run, or the model folder in it.',
@@ -55,6 +57,7 @@ def main(argv: list[str]) -> None:
     if not flags.FLAGS.predict_to:
       start.from_flags(config, given, ready)
       return
+    processes.refuse(flags.FLAGS, 'predicting')
     # JAX takes seconds to import: not for --help.
     from experiments.datasets.tables import predicting
 

@@ -1,9 +1,9 @@
 """Run by test_hosts.py and stress_hosts.py as one of several processes.
 
-    python -m tests.hosts_check CASE[,CASE...] FOLDER PORT NUM_PROCESSES PROCESS_ID
+    python -m tests.hosts_check CASES FOLDER PORT PROCESSES NUMBER DEVICES
 
-Prints JSON: what each case has computed on all devices, two in each process, and
-how the first case went on after mishaps. The last one ends process 1.
+Prints JSON: what each case has computed on all devices of all processes; or, with
+a folder, what one case has, and how it went on after mishaps.
 """
 
 import json
@@ -91,32 +91,38 @@ def stop_and_resume(case, folder, who):
     return stopped, train(case, keeper=keeper)
 
 
-def main():
-  """Trains the cases, and goes through all mishaps with the first one."""
-  names, folder, *place = sys.argv[1:]
-  port, count, number = map(int, place)
-  jax.config.update('jax_num_cpu_devices', 2)
-  before = signal.getsignal(signal.SIGTERM)
-  hosts.initialize(f'127.0.0.1:{port}', count, number, timeout=120)
-  cases = names.split(',')
-  found = {'cases': {case: train(case) for case in cases}}
-  case = cases[0]
-  found['stopped'], found['resumed'] = stop_and_resume(
-    case, pathlib.Path(folder), count - 1
-  )
+def mishaps(case, folder, count, number):
+  """What becomes of a case after mishaps; the last one ends process 1."""
+  found = {'case': train(case)}
+  found['stopped'], found['resumed'] = stop_and_resume(case, folder, count - 1)
   found['differs'] = error_of(
     lambda: train(case, batch_size=BATCH // (1 + (number == 1)))
   )
   found['not finite'] = error_of(lambda: train(case, rate=1e30))
   found['odd'] = error_of(lambda: train(case, batch_size=BATCH - 1))
-  found['handler'] = signal.getsignal(signal.SIGTERM) == before
   if number == 1:
     os.kill(os.getpid(), signal.SIGKILL)
   start = time.monotonic()
   found['lost'] = error_of(lambda: train(case))
   found['seconds'] = time.monotonic() - start
-  print(json.dumps(found), flush=True)
-  os._exit(0)  # JAX would wait for the one that is lost
+  return found
+
+
+def main():
+  """Trains cases; with a folder, goes through all mishaps with one."""
+  names, folder, *place = sys.argv[1:]
+  port, count, number, devices = map(int, place)
+  jax.config.update('jax_num_cpu_devices', devices)
+  before = signal.getsignal(signal.SIGTERM)
+  if count > 1:
+    hosts.initialize(f'127.0.0.1:{port}', count, number, timeout=120)
+  is_kept = signal.getsignal(signal.SIGTERM) == before
+  if folder:
+    found = mishaps(names, pathlib.Path(folder), count, number)
+  else:
+    found = {case: train(case) for case in names.split(',')}
+  print(json.dumps({**found, 'handler': is_kept}), flush=True)
+  os._exit(0)  # JAX would wait for a process that is lost
 
 
 if __name__ == '__main__':

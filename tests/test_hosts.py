@@ -294,12 +294,12 @@ def test_places_and_wholes_of_one_process():
 @pytest.fixture(scope='module')
 def found(tmp_path_factory):
   """What both of two processes print, each with two devices."""
-  case, port = 'mmoe mgda source', free_port()
+  case, port = 'mmoe uncertainty source', free_port()
   folder = tmp_path_factory.mktemp('two')
   processes = [
     subprocess.Popen(
       [sys.executable, '-m', 'tests.hosts_check', case, str(folder),
-       str(port), '2', str(number)],
+       str(port), '2', str(number), '2'],
       cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
     for number in range(2)
@@ -315,8 +315,8 @@ def found(tmp_path_factory):
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(found):
   """50 steps, with dropout, and rows of which each process reads a half."""
-  one = hosts_check.train('mmoe mgda source')
-  two = found['cases']['mmoe mgda source']
+  one = hosts_check.train('mmoe uncertainty source')
+  two = found['case']
   assert two['best_epoch'] == one['best_epoch'] < 10
   for name in ('losses', 'params'):
     np.testing.assert_allclose(two[name], one[name], atol=1e-5, rtol=1e-5)
@@ -326,7 +326,7 @@ def test_two_processes_train_what_one_does(found):
 def test_one_process_stops_all_at_the_same_step(found):
   kind, text = found['stopped']
   assert kind == 'Interrupted' and text.startswith('stopped at step 1')
-  assert found['resumed'] == found['cases']['mmoe mgda source']
+  assert found['resumed'] == found['case']
 
 
 @pytest.mark.slow

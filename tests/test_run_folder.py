@@ -12,7 +12,7 @@ import pytest
 
 import lplmtl
 from experiments import census
-from experiments.launcher import build, lock, options, run, run_folder
+from experiments.launcher import build, finishing, lock, options, run_folder
 from experiments.launcher import files as launcher_files
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
@@ -326,7 +326,7 @@ def test_results_reach_the_disk_before_checkpoints_are_removed(
   parts = build.Parts(lplmtl.MLP((3,)), None, None)
   with lock.claim(folder) as claim:
     order = test_files.record(monkeypatch)
-    run._write(config, claim, parts, fitted, data, RESULTS)
+    finishing.write(config, claim, parts, fitted, data, RESULTS)
   kinds = [found for found in order if found[0] != 'remove']
   named = [found[2] for found in kinds if found[0] == 'rename']
   assert [n for n in named if n != 'old' and 'orbax' not in n][-3:] == [
@@ -400,5 +400,5 @@ def test_nothing_is_written_to_a_folder_that_is_lost(folder):
     before = test_folders.contents(folder)
     with pytest.raises(InputError, match='was removed or replaced'):
       config = Config(out_dir=str(folder))
-      run._write(config, claim, None, None, None, RESULTS)
+      finishing.write(config, claim, None, None, None, RESULTS)
     assert test_folders.contents(folder) == before

@@ -17,7 +17,7 @@ from experiments.launcher.options import Config
 from lplmtl import architectures, balancing, sparse
 from lplmtl.layers import crosses, encoder, experts
 from lplmtl.tables import Tables
-from lplmtl.types import Aggregator, Balancer, PyTree, Task
+from lplmtl.types import Aggregator, Balancer, Batch, PyTree, Source, Task
 
 _T = TypeVar('_T')
 # Rows of a sharded table are a multiple of this, whatever the number of
@@ -257,6 +257,22 @@ def check_batch_size(config: Config, num_train: int) -> None:
     raise InputError(
       f'--batch_size={config.batch_size} is more than the {num_train:,} '
       'training rows'
+    )
+
+
+def check_shares(config: Config, rows: Batch | Source) -> None:
+  """Refuses what several processes cannot share evenly for a single seed."""
+  count, devices = jax.process_count(), jax.device_count()
+  if count == 1 or config.num_seeds > 1:
+    return
+  size, what = config.batch_size, f'--batch_size={config.batch_size}'
+  if not isinstance(rows, Batch):
+    size = rows.num_shards
+    what = f'the {size} shards of a table that is read in chunks'
+  if size % devices:
+    raise InputError(
+      f'the {devices} devices of {count} processes must divide {what} evenly: '
+      'change one of them, or --cpu_devices'
     )
 
 

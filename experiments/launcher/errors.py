@@ -22,13 +22,14 @@ def one_line() -> Iterator[None]:
   try:
     yield
   except Exception as error:
-    text = _describe(error)
+    text = describe(error)
     if text is None:
       raise
     sys.exit(f'error: {text}')
 
 
-def _describe(error: Exception) -> str | None:
+def describe(error: Exception) -> str | None:
+  """Returns a line for users; None for a bug, whose traceback is shown."""
   if isinstance(error, InputError):
     return str(error)
   if isinstance(error, OSError):

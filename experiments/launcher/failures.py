@@ -3,7 +3,7 @@
 from experiments.launcher import memory
 from lplmtl import training
 from lplmtl.storage import pytrees
-from lplmtl.training import gradients
+from lplmtl.training import gradients, hosts
 
 
 def describe(error: Exception) -> str | None:
@@ -12,6 +12,9 @@ def describe(error: Exception) -> str | None:
     return f'{memory.explain(error)}: lower the sizes or the batch'
   if isinstance(error, gradients.ScopeError):
     return f'{error} (--balancer and --balancer_scope)'
-  if isinstance(error, pytrees.CheckpointError | training.NonFiniteError):
+  if isinstance(
+    error,
+    pytrees.CheckpointError | training.NonFiniteError | hosts.HostsError,
+  ):
     return str(error)
   return None

@@ -37,7 +37,7 @@ def apply(config: Config) -> None:
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
     jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
   with contextlib.suppress(RuntimeError):
-    jax.config.update('jax_num_cpu_devices', _cpu_devices(config))
+    jax.config.update('jax_num_cpu_devices', cpu_devices(config))
   try:
     jax.devices()
   except (RuntimeError, AssertionError) as error:  # the latter without a plugin
@@ -69,16 +69,24 @@ def _can_keep(config: Config, folder: str) -> bool:
   return True
 
 
-def _cpu_devices(config: Config) -> int:
+def cpu_devices(config: Config, num_processes: int = 1) -> int:
   """Returns the number of host devices: one per core that has enough work.
 
   On two cores, two seeds train 1.3 times as fast on two devices as on one, and
   so does a single seed whose batches are split.
+
+  Args:
+    config: the seeds and the batch size that they share.
+    num_processes: how many processes share them, and the cores.
   """
   if config.cpu_devices:
     return config.cpu_devices
-  cores = parallel.num_cores()
+  cores = max(parallel.num_cores() // num_processes, 1)
   if config.num_seeds > 1:
-    return min(cores, config.num_seeds)
-  most = min(cores, max(config.batch_size // _ROWS_PER_DEVICE, 1))
-  return next(n for n in range(most, 0, -1) if config.batch_size % n == 0)
+    return min(cores, -(-config.num_seeds // num_processes))
+  rows = config.batch_size // num_processes
+  most = min(cores, max(rows // _ROWS_PER_DEVICE, 1))
+  return next(
+    n for n in range(most, 0, -1)
+    if n == 1 or config.batch_size % (n * num_processes) == 0
+  )  # fmt: skip

@@ -49,6 +49,17 @@ class Claim:
       )
 
 
+class Watcher(Claim):
+  """The claim of a process that writes nothing: another one does."""
+
+  def __init__(self) -> None:
+    """Locks nothing."""
+
+  def is_held(self) -> bool:
+    """Always true: the process that writes looks after its lock."""
+    return True
+
+
 @contextlib.contextmanager
 def claim(folder: pathlib.Path) -> Iterator[Claim]:
   """Locks a folder, within a `with` block; new ones are removed if left empty.

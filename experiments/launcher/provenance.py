@@ -31,6 +31,7 @@ def environment() -> dict[str, Any]:
       'platform': devices[0].platform,
       'kind': devices[0].device_kind,
       'count': len(devices),
+      'processes': jax.process_count(),
       'cpu_count': os.cpu_count(),
     },
     'commit': commit(),

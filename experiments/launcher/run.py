@@ -1,40 +1,34 @@
 """A training run: train, score, write."""
 
+import contextlib
 import pathlib
-import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
-
-import numpy as np
 
 from experiments.datasets.base import Data, Dataset
 from experiments.launcher import (
   build,
   display,
-  drawing,
   earlier,
   evaluation,
   files,
-  gate_map,
+  finishing,
   interrupts,
   lock,
   memory,
   options,
-  panels,
-  plots,
   provenance,
   run_folder,
-  scoring,
   summary,
+  together,
   tracking,
   unused,
 )
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
-from lplmtl import checkpoint, resume, training
+from lplmtl import resume, training
 from lplmtl.storage import saves
-from lplmtl.training import progress
 from lplmtl.types import Batch
 
 
@@ -68,14 +62,26 @@ def execute(
   """
   if config.eval_only:
     return evaluation.evaluate(config, find)
+  with contextlib.ExitStack() as stack:
+    claim = together.call(lambda: stack.enter_context(_claim(config, given)))
+    with memory.guard(config):
+      return _execute(config, find(config), claim, on_again)
+
+
+@contextlib.contextmanager
+def _claim(config: Config, given: Collection[str]) -> Iterator[lock.Claim]:
+  """Checks the flags and the folder, and locks it, in the first process."""
   unused.refuse([config], options.changed(config).union(given))
   tracking.check(config)  # before --overwrite removes a run
-  with lock.claim(config.run_dir) as claim, memory.guard(config):
+  if not together.is_first():
+    yield lock.Watcher()
+    return
+  with lock.claim(config.run_dir) as claim:
     run_folder.refuse(
       config.run_dir, (run_folder.CELLS, run_folder.COMPARISON), 'a comparison'
     )
     run_folder.check(config.run_dir)
-    return _execute(config, find(config), claim, on_again)
+    yield claim
 
 
 def _execute(
@@ -87,6 +93,55 @@ def _execute(
   start = time.perf_counter()
   console = display.make_console()
   folder = config.run_dir
+  work = together.first_then_others(
+    lambda: _prepare(config, dataset, claim, console)
+  )
+  config, data, parts, results, _ = work
+  environment = provenance.environment()
+  run = run_folder.identity(config, data.facts)
+  together.compare(
+    {**run, **environment['versions'], 'commit': environment['commit']}
+  )
+  if together.any_of(results is not None):
+    if results is not None:
+      summary.print_finished(console, results, folder)
+    return results or {}
+  summary.print_data(console, data.facts)
+  with (
+    interrupts.watch(on_again) as request,
+    tracking.track(config, _names(data), console) as tracker,
+  ):
+    keeper = {
+      'directory': folder / run_folder.CHECKPOINTS,
+      'run': run,
+      'environment': {
+        **{k: environment[k] for k in ('versions', 'commit')},
+        'rows': earlier.rows_of(data.facts),
+      },
+      'check': claim.check,
+    }
+    fitted = _train(config, parts, data, keeper, console, request, tracker)
+    results = together.in_first(
+      lambda: finishing.finish(
+        work._replace(config=config), fitted, claim, environment, start
+      )
+    )
+    if results is None:
+      run_folder.clear_rows(folder)  # those on a disk of its own
+      return {}
+    tracker.finish(results)
+  summary.print_results(console, results, folder)
+  return results
+
+
+def _prepare(
+  config: Config,
+  dataset: Dataset,
+  claim: lock.Claim,
+  console: display.Console,
+) -> finishing.Work:
+  start = time.perf_counter()
+  folder = config.run_dir
   dataset.check(config)
   data = dataset.load(config, console).encode(config.num_bins, is_last=True)
   num_train = data.facts['rows']['train']
@@ -94,8 +149,28 @@ def _execute(
   most = getattr(data.train, 'chunk_rows', num_train)
   config = build.fit_batch_size(config, most)
   build.check_batch_size(config, num_train)
+  build.check_shares(config, data.train)
   parts = build.make_parts(config, data.tasks, data.tables, num_train)
   build.check_model(config, parts.model, evaluation.one_row(data))
+  results = None
+  if together.is_first():
+    results = _look_into(folder, config, data, claim, console)
+  return finishing.Work(
+    config, data, parts, results, time.perf_counter() - start
+  )
+
+
+def _look_into(
+  folder: pathlib.Path,
+  config: Config,
+  data: Data,
+  claim: lock.Claim,
+  console: display.Console,
+) -> dict[str, Any] | None:
+  """Returns the results of the run that a folder holds, if it is finished.
+
+  Otherwise makes the folder ready for this run.
+  """
   schema = earlier.parsed(data.extra.get('schema'))
   claim.check()
   if config.overwrite:
@@ -103,7 +178,6 @@ def _execute(
   elif results := run_folder.finished(folder, config, data.facts, schema):
     saves.clear(folder / run_folder.CHECKPOINTS)
     run_folder.clear_rows(folder)
-    summary.print_finished(console, results, folder)
     return results
   if schema is not None:  # before training, so that it may be edited soon
     summary.print_former_targets(
@@ -112,50 +186,7 @@ def _execute(
     files.write_json(
       folder / run_folder.SCHEMA, schema.to_json(), ensure_ascii=False
     )
-  data_seconds = time.perf_counter() - start
-  summary.print_data(console, data.facts)
-  with (
-    interrupts.watch(on_again) as request,
-    tracking.track(config, _names(data), console) as tracker,
-  ):
-    environment = provenance.environment()
-    keeper = {
-      'directory': folder / run_folder.CHECKPOINTS,
-      'run': run_folder.identity(config, data.facts),
-      'environment': {
-        **{k: environment[k] for k in ('versions', 'commit')},
-        'rows': earlier.rows_of(data.facts),
-      },
-      'check': claim.check,
-    }
-    fitted = _train(config, parts, data, keeper, console, request, tracker)
-    results = {
-      **evaluation.score(config, parts.model, fitted.params, data),
-      **_training_facts(config, fitted, _names(data)),
-      **environment,
-      'command': sys.argv,
-    }
-    predictions = data.predict and data.predict(parts.model, fitted.params)
-    if predictions:
-      results['predictions'] = predictions.metrics
-    _add_seconds(results['seconds'], data_seconds, time.perf_counter() - start)
-    try:
-      if predictions:
-        claim.check()
-        content = predictions.content()
-        files.write_bytes(folder / run_folder.PREDICTIONS, content)
-      _write(config, claim, parts, fitted, data, results)
-    except InputError:
-      raise
-    except (OSError, ValueError) as error:
-      raise InputError(
-        f'cannot write to --out_dir={folder} ({error}): make room and start '
-        'the same command again, which resumes from the last checkpoint, if '
-        'there is one'
-      ) from error
-    tracker.finish(results)
-  summary.print_results(console, results, folder)
-  return results
+  return None
 
 
 def _train(
@@ -201,8 +232,10 @@ def _train(
         on_epoch=on_epoch,
       )
     except resume.Interrupted as stopped:
+      # In several processes, all end by the signal that one has received.
       raise interrupts.Stopped(
-        f'{stopped}: the same command resumes from there', request.exit_code
+        f'{stopped}: the same command resumes from there',
+        together.any_of(request.exit_code),
       ) from None
     except resume.RestoreError as error:
       raise InputError(f'{error} (--overwrite does)') from error
@@ -227,81 +260,3 @@ def _train(
 
 def _names(data: Data) -> list[str]:
   return [task.name for task in data.tasks]
-
-
-def _training_facts(
-  config: Config, fitted: training.FitResult, task_names: Sequence[str]
-) -> dict[str, Any]:
-  """Returns what results.json says about the training itself."""
-  weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
-  num_steps = int(fitted.state.step[0])
-  rows_seen = fitted.steps_taken * config.batch_size * config.num_seeds
-  return {
-    'best_epoch': fitted.best_epoch.tolist(),
-    'loss_weights': {
-      name: scoring.over_seeds(weights[:, i])
-      for i, name in enumerate(task_names)
-    },
-    'skipped_steps': fitted.num_skipped.tolist(),
-    'solver_residual': np.max(
-      [record['residual'] for record in fitted.history], axis=0
-    ).tolist(),
-    'resumed_from_step': num_steps - fitted.steps_taken,
-    'seconds': dict(fitted.seconds),
-    'examples_per_second': rows_seen / fitted.seconds['train'],
-  }
-
-
-def _add_seconds(seconds: dict[str, float], data: float, total: float) -> None:
-  """Completes the seconds of `fit`; scoring is what remains of the total."""
-  spent = data + sum(seconds.values())
-  seconds |= {'data': data, 'scoring': total - spent, 'total': total}
-
-
-def _write(
-  config: Config,
-  claim: lock.Claim,
-  parts: build.Parts,
-  fitted: training.FitResult,
-  data: Data,
-  results: dict[str, Any],
-) -> None:
-  """Writes the model, the history, the pictures and, last, results.json.
-
-  A run is finished once results.json exists, so that comes last; the
-  checkpoints are removed only once everything has reached the disk.
-  """
-  folder: pathlib.Path = config.run_dir
-  claim.check()
-  checkpoint.save(
-    folder / run_folder.MODEL,
-    parts.model,
-    fitted.params,
-    data.tables,
-    num_seeds=config.num_seeds,
-    extra={'config': config.to_json(), 'data': data.facts, **data.extra},
-  )
-  claim.check()
-  files.write_json_lines(
-    folder / run_folder.HISTORY, map(progress.to_json, fitted.history)
-  )
-  if drawing.is_available():
-    plots.curves(
-      folder / run_folder.CURVES,
-      fitted.history,
-      _names(data),
-      results['title'],
-    )
-    if panels.can_be_drawn(results):
-      panels.outcomes(folder / run_folder.OUTCOMES, results)
-    if results['gates']:
-      gate_map.gates(
-        folder / run_folder.GATES,
-        results['gates'],
-        results['title'],
-        _names(data),
-      )
-  claim.check()
-  files.write_json(folder / run_folder.RESULTS, results)
-  saves.clear(folder / run_folder.CHECKPOINTS)
-  run_folder.clear_rows(folder)

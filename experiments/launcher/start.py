@@ -6,8 +6,10 @@ Cheap to import (no JAX), so that --help answers at once.
 from collections.abc import Callable, Collection
 from typing import Any
 
+from absl import flags
+
 from experiments import datasets
-from experiments.launcher import interrupts, output
+from experiments.launcher import children, interrupts, output, processes
 from experiments.launcher.options import Config
 
 INTERRUPTED = 'interrupted outside training: nothing new is kept'
@@ -36,18 +38,30 @@ def from_flags(
     given: the fields that were given, see `options.given`.
     ready: see `frame.command`.
   """
-  _execute(config, ready, given=given, on_again=interrupts.leave)
   if config.eval_only:
+    processes.refuse(flags.FLAGS, 'scoring')
+    _execute(config, ready, given=given, on_again=interrupts.leave)
     output.refuse_loss()  # the printed table is all the output
+    return
+  place = processes.from_flags(flags.FLAGS)
+  if place is not None:
+    place = children.split(place)
+  _execute(config, ready, place, given=given, on_again=interrupts.leave)
 
 
 def _execute(
   config: Config,
   ready: Callable[[Config], None] = lambda config: None,
+  place: processes.Place | None = None,
   **options: Any,
 ) -> dict[str, Any]:
-  # JAX takes seconds to import: not for --help.
-  from experiments.launcher import run
+  # JAX takes seconds to import: not for --help, and not before a fork.
+  from experiments.launcher import run, together
 
-  ready(config)
-  return run.execute(config, datasets.find, **options)
+  if place is None:
+    ready(config)
+    return run.execute(config, datasets.find, **options)
+  with together.in_order():
+    config = together.connect(place, config)
+    ready(config)
+    return run.execute(config, datasets.find, **options)

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from experiments.launcher import together
 from experiments.launcher.display import Console
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
@@ -71,12 +72,15 @@ def track(
 ) -> Iterator[Tracker]:
   """Starts the loggers of --log_to, and closes them in the end.
 
+  Of several processes, only the first one logs.
+
   Raises:
     InputError: one cannot be started.
   """
   started: dict[str, loggers.Logger] = {}
+  names = config.log_to if together.is_first() else ()
   try:
-    for name in config.log_to:
+    for name in names:
       started[name] = _start(name, config)
   except Exception as error:  # whatever a service's client raises
     Tracker(started, task_names, console).close()
