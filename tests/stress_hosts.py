@@ -68,7 +68,9 @@ def compare(cases):
       assert many[case]['best_epoch'] == one[case]['best_epoch'], case
       gaps = np.subtract(many[case]['losses'], one[case]['losses'])
       gap = float(np.abs(gaps).max())
-      print(f'{case}: {count} processes differ from one by {gap:.1e}')
+      print(
+        f'{case}: {count} processes differ from one by {gap:.1e}', flush=True
+      )
       assert gap < 1e-5
       largest = max(largest, gap)
   return largest
