@@ -17,10 +17,11 @@ SOURCES = sorted((ROOT / 'lplmtl').rglob('*.py'))
 
 # Each part of the library, and the parts it may import. A folder is one part,
 # unless its files have rows of their own. Everything may import `FREE`.
-FREE = {'types', '_checks'}
+FREE = {'types', '_checks', '_alike'}
 ALLOWED = {
   'types': set(),
   '_checks': set(),
+  '_alike': set(),
   '_intervals': set(),
   '_delong': {'_intervals'},
   '_bootstrap': {'_delong', '_intervals'},

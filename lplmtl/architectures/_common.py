@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from lplmtl.layers import experts, mixture, modules, towers
+from lplmtl.layers import copies, experts, mixture, modules, towers
 from lplmtl.types import Array, Batch, Task
 
 Predictions = tuple[dict[str, Array], dict[str, Any]]
@@ -78,11 +78,12 @@ class SharedExperts(nn.Module):
     gates = [mixture.Gate(name, x, ('experts',)) for name in names.values()]
     outputs, logits = self.mixture(pool, gates, train=train)
     mixed, weights = mixture.weigh(outputs, logits, gates)
-    inputs = dict(zip(names, mixed, strict=True))
-    predictions = {
-      task: tower(inputs[task if task in inputs else 'shared'], train=train)
-      for task, tower in self.towers.items()
+    by_gate = dict(zip(names, mixed, strict=True))
+    inputs = {
+      task: by_gate[task if task in by_gate else 'shared']
+      for task in self.towers
     }
+    predictions = predict(self, inputs, train=train)
     return predictions, {'gates': (dict(zip(names, weights, strict=True)),)}
 
 
@@ -117,15 +118,17 @@ def task_names(tasks: Sequence[Task]) -> tuple[str, ...]:
 
 
 def make_towers(
-  tasks: Sequence[Task], bodies: TowerBody
+  tasks: Sequence[Task], bodies: TowerBody, **module: Any
 ) -> dict[str, towers.Tower]:
-  """Creates one tower per task, named `tower_<task>`.
+  """Creates one tower per task, `{task: tower}`.
 
   Call this in `setup` or in a compact method.
 
   Args:
     tasks: T tasks.
     bodies: one template for all tasks, or a tuple with one per task, in order.
+    **module: `parent=None` for towers that are not bound to the calling module;
+      the others are called `tower_<task>`.
 
   Raises:
     ValueError: the number of templates is wrong; and as for `task_names`.
@@ -141,37 +144,64 @@ def make_towers(
     )
   return {
     task.name: towers.Tower(
-      modules.fresh(template), task.num_outputs, name=f'tower_{task.name}'
+      modules.fresh(template),
+      task.num_outputs,
+      name=f'tower_{task.name}',
+      **module,
     )
     for task, template in zip(tasks, templates, strict=True)
   }
 
 
 def predict(
-  tasks: Sequence[Task],
-  bodies: TowerBody,
-  inputs: Mapping[str, Array],
-  *,
-  train: bool,
+  module: Any, inputs: Mapping[str, Array], *, train: bool
 ) -> dict[str, Array]:
   """Applies one tower per task: `{task: [B, H]}` to `{task: [B, K]}`.
 
-  Call this in a compact method; see `make_towers`.
+  Args:
+    module: has `tasks` and `tower`. Call this in its compact method, or let its
+      `setup` set `towers` to what `make_towers` returns.
+    inputs: what the towers read.
+    train: whether dropout is active.
   """
-  return {
-    name: tower(inputs[name], train=train)
-    for name, tower in make_towers(tasks, bodies).items()
-  }
+  bound = getattr(module, 'towers', None)
+  if bound is None:
+    bound = make_towers(module.tasks, module.tower)
+  outputs = copies.apply(
+    list(bound.values()),
+    list(make_towers(module.tasks, module.tower, parent=None).values()),
+    [inputs[name] for name in bound],
+    train=train,
+  )
+  return dict(zip(bound, outputs, strict=True))
 
 
-def apply_copy(
-  module: nn.Module, template: Any, name: str, x: Any, *, train: bool
-) -> Any:
-  """Applies a copy of a template, called `name`; returns x if it is None."""
+def apply_copies(
+  module: nn.Module,
+  template: nn.Module | None,
+  inputs: Mapping[str, Any],
+  *,
+  train: bool,
+) -> dict[str, Any]:
+  """Applies copies of a template; returns the inputs if it is None.
+
+  Args:
+    module: the module that owns the parameters; call this in its compact
+      method.
+    template: of all copies.
+    inputs: what each copy reads, by its name.
+    train: whether dropout is active.
+  """
   if template is None:
-    return x
-  copy = modules.fresh(template).clone(parent=module, name=name)
-  return modules.map_rows(copy, x, train=train)
+    return dict(inputs)
+  unbound = modules.fresh(template)
+  outputs = copies.apply(
+    [unbound.clone(parent=module, name=name) for name in inputs],
+    [unbound] * len(inputs),
+    list(inputs.values()),
+    train=train,
+  )
+  return dict(zip(inputs, outputs, strict=True))
 
 
 def apply_trunks(
@@ -182,13 +212,12 @@ def apply_trunks(
   They are copies of the calling module's templates `encoder` and `bottom`,
   called `encoder_<task>` and `bottom_<task>`.
   """
-  hidden = {}
-  for name in task_names(module.tasks):
-    x = features
-    for part in ('encoder', 'bottom'):
-      template = getattr(module, part)
-      x = apply_copy(module, template, f'{part}_{name}', x, train=train)
-    hidden[name] = x
+  names = task_names(module.tasks)
+  hidden = dict.fromkeys(names, features)
+  for part in ('encoder', 'bottom'):
+    inputs = {f'{part}_{name}': x for name, x in hidden.items()}
+    outputs = apply_copies(module, getattr(module, part), inputs, train=train)
+    hidden = dict(zip(names, outputs.values(), strict=True))
   return hidden
 
 

@@ -103,7 +103,7 @@ class AdaTT(nn.Module):
       )
       inputs, weights = level(inputs, train=train)
       gates.append(weights)
-    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
+    predictions = _common.predict(self, inputs, train=train)
     return predictions, {'gates': tuple(gates)}
 
 

@@ -71,15 +71,15 @@ class AITM(nn.Module):
     names = _common.check_chain(self.tasks)
     _common.check_weight('calibration', self.calibration)
     x = _common.encode(self.encoder, features, train=train)
+    inputs = {f'bottom_{name}': x for name in names}
+    trunks = _common.apply_copies(self, self.bottom, inputs, train=train)
     z: dict[str, Array] = {}
     for i, name in enumerate(names):
-      q = _common.apply_copy(
-        self, self.bottom, f'bottom_{name}', x, train=train
-      )
+      q = trunks[f'bottom_{name}']
       if i:
         q = _Transfer(name=f'transfer_{name}')(z[names[i - 1]], q)
       z[name] = q
-    predictions = _common.predict(self.tasks, self.tower, z, train=train)
+    predictions = _common.predict(self, z, train=train)
     chances = [jax.nn.sigmoid(predictions[name]) for name in names]
     excess = sum(
       (

@@ -70,5 +70,5 @@ class CGC(nn.Module):
       name='level_0',
     )
     inputs, _, weights = level(dict.fromkeys(names, x), x, train=train)
-    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
+    predictions = _common.predict(self, inputs, train=train)
     return predictions, {'gates': (weights,)}

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from lplmtl.architectures import _common
-from lplmtl.layers import experts, extraction, mixture, modules
+from lplmtl.layers import experts, extraction, mixture, modules, weighing
 from lplmtl.types import Array, Task
 
 
@@ -74,7 +74,7 @@ class CrossStitch(nn.Module):
         names, modules.fresh(template), self.own, name=f'level_{i}'
       )
       inputs = level(inputs, train=train)
-    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
+    predictions = _common.predict(self, inputs, train=train)
     return predictions, {'gates': ()}
 
 
@@ -104,4 +104,4 @@ class _Level(nn.Module):
 
     alpha = jnp.stack([stitch(i, name) for i, name in enumerate(names)])
     mixed = jnp.einsum('kj...,bj...->bk...', alpha, outputs)
-    return dict(zip(names, mixture.unstack(mixed), strict=True))
+    return dict(zip(names, weighing.unstack(mixed), strict=True))

@@ -104,7 +104,7 @@ class DSelectK(nn.Module):
       penalty += entropy
       weights = gates[name].astype(outputs['experts'].dtype)
       inputs[name] = jnp.einsum('be,be...->b...', weights, outputs['experts'])
-    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
+    predictions = _common.predict(self, inputs, train=train)
     aux = {
       'gates': ({name: {'experts': w} for name, w in gates.items()},),
       'penalty': self.entropy * penalty,

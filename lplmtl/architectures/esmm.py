@@ -78,13 +78,10 @@ class ESMM(nn.Module):
     """
     names = _common.check_chain(self.tasks)
     x = _common.encode(self.encoder, features, train=train)
-    hidden = {
-      name: _common.apply_copy(
-        self, self.bottom, f'bottom_{name}', x, train=train
-      )
-      for name in names
-    }
-    steps = _common.predict(self.tasks, self.tower, hidden, train=train)
+    inputs = {f'bottom_{name}': x for name in names}
+    trunks = _common.apply_copies(self, self.bottom, inputs, train=train)
+    hidden = dict(zip(names, trunks.values(), strict=True))
+    steps = _common.predict(self, hidden, train=train)
     first = steps[names[0]]
     log_p, log_not = jax.nn.log_sigmoid(first), jax.nn.log_sigmoid(-first)
     predictions = {names[0]: first}

@@ -84,7 +84,7 @@ class MTAN(nn.Module):
     for i, layer in enumerate(layers):
       block = _Block(names, modules.fresh(layer), name=f'block_{i}')
       p, masked = block(p, masked, train=train)
-    predictions = _common.predict(self.tasks, self.tower, masked, train=train)
+    predictions = _common.predict(self, masked, train=train)
     return predictions, {'gates': ()}
 
 

@@ -89,7 +89,7 @@ class PLE(nn.Module):
       gate_body=self.gate_body,
       train=train,
     )
-    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
+    predictions = _common.predict(self, inputs, train=train)
     return predictions, {'gates': weights}
 
 

@@ -66,8 +66,6 @@ class SharedBottom(nn.Module):
     self, representation: Array, features: Any = None, *, train: bool = False
   ) -> _common.Predictions:
     """Predicts from `represent(features)`; the features are not used."""
-    predictions = {
-      name: tower(representation, train=train)
-      for name, tower in self.towers.items()
-    }
+    inputs = dict.fromkeys(self.towers, representation)
+    predictions = _common.predict(self, inputs, train=train)
     return predictions, {'gates': ()}

@@ -43,5 +43,5 @@ class SingleTask(nn.Module):
   ) -> _common.Predictions:
     """Returns `({task: [B, K] logits}, {'gates': ()})`."""
     hidden = _common.apply_trunks(self, features, train=train)
-    predictions = _common.predict(self.tasks, self.tower, hidden, train=train)
+    predictions = _common.predict(self, hidden, train=train)
     return predictions, {'gates': ()}

@@ -1,6 +1,5 @@
 """Soft sharing: a model per task, drawn towards the others by a penalty."""
 
-import itertools
 from typing import Any
 
 import flax.linen as nn
@@ -71,17 +70,22 @@ class SoftSharing(nn.Module):
       {part: params.get(f'{part}_{name}', {}) for part in ('encoder', 'bottom')}
       for name in hidden
     ]
-    pairs = itertools.combinations(trunks, 2)
-    distance = sum((_distance(*pair) for pair in pairs), jnp.float32(0))
-    predictions = _common.predict(self.tasks, self.tower, hidden, train=train)
+    distance = _distance(jax.tree.map(lambda *x: jnp.stack(x), *trunks))
+    predictions = _common.predict(self, hidden, train=train)
     return predictions, {'gates': (), 'penalty': self.strength * distance}
 
 
-def _distance(a: PyTree, b: PyTree) -> Array:
-  """Returns the squared Euclidean distance, in float32."""
-  leaves = jax.tree.leaves(
-    jax.tree.map(
-      lambda x, y: jnp.sum(jnp.square((x - y).astype(jnp.float32))), a, b
-    )
-  )
-  return sum(leaves, jnp.float32(0))
+def _distance(trunks: PyTree) -> Array:
+  """Returns the sum of squared distances between all pairs, in float32.
+
+  It is T times the sum of squared distances from the mean.
+
+  Args:
+    trunks: parameters with a leading T axis.
+  """
+
+  def from_mean(x: Array) -> Array:
+    return jnp.sum(jnp.square((x - x.mean(axis=0)[None]).astype(jnp.float32)))
+
+  leaves = jax.tree.leaves(trunks)
+  return sum((len(x) * from_mean(x) for x in leaves), jnp.float32(0))

@@ -111,7 +111,7 @@ class SPLE(nn.Module):
       modules.optional(self.gate_body),
       name=f'level_{len(self.levels) - 1}',
     )(below, shared, train=train)
-    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
+    predictions = _common.predict(self, inputs, train=train)
     return predictions, {'gates': (*weights, top_weights)}
 
 

@@ -81,7 +81,7 @@ class StackedMMoE(nn.Module):
       )
       inputs, weights = level(x, inputs, train=train)
       gates.append(weights)
-    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
+    predictions = _common.predict(self, inputs, train=train)
     return predictions, {'gates': tuple(gates)}
 
 

@@ -1,13 +1,15 @@
 """STEM: shared and task-specific embeddings (Su et al. 2024)."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from lplmtl.architectures import _common
 from lplmtl.layers import experts, extraction, mixture
-from lplmtl.types import Task
+from lplmtl.types import Array, Task
 
 
 class STEM(nn.Module):
@@ -64,39 +66,68 @@ class STEM(nn.Module):
     """Returns `({task: [B, K] logits}, {'gates': one dict for its level})`."""
     names = _common.task_names(self.tasks)
     (counts,) = extraction.specific_counts(self.num_specific, len(names), 1, 1)
-    x = {
-      name: _common.apply_copy(
-        self, self.encoder, f'encoder_{name}', features, train=train
-      )
-      for name in (*names, 'shared')
-    }
+    readers = (*names, 'shared')
+    inputs = {f'encoder_{name}': features for name in readers}
+    encoded = _common.apply_copies(self, self.encoder, inputs, train=train)
+    x = dict(zip(readers, encoded.values(), strict=True))
     pools = [
       mixture.Pool(f'specific_experts_{name}', count, x[name])
       for name, count in zip(names, counts, strict=True)
     ]
     pools.append(mixture.Pool('shared_experts', self.num_shared, x['shared']))
     all_pools = tuple(pool.name for pool in pools)
-    gates = {
-      name: mixture.Gate(f'gate_{name}', x[name] + x['shared'], all_pools)
-      for name in names
-    }
+    # Sums over tasks, here and below, are taken at once: the gradient of what
+    # all tasks share would otherwise be a sum with a term for each.
+    read = jnp.stack([x[name] for name in names]) + x['shared'][None]
+    gates = [
+      mixture.Gate(f'gate_{name}', x, all_pools)
+      for name, x in zip(names, jnp.unstack(read), strict=True)
+    ]
     outputs, logits = mixture.apply(
       self,
       self.expert,
       pools,
-      list(gates.values()),
+      gates,
       train=train,
       gate_body=self.gate_body,
     )
-    inputs, weights = {}, {}
-    for name in names:
-      trained = (f'specific_experts_{name}', 'shared_experts')
-      seen = {
-        pool: x if pool in trained else jax.lax.stop_gradient(x)
-        for pool, x in outputs.items()
-      }
-      (inputs[name],), (weights[name],) = mixture.weigh(
-        seen, logits, [gates[name]]
-      )
-    predictions = _common.predict(self.tasks, self.tower, inputs, train=train)
-    return predictions, {'gates': (weights,)}
+    # Not of the dict itself, whose order JAX would change.
+    fixed = {name: jax.lax.stop_gradient(x) for name, x in outputs.items()}
+    mixed, weights = mixture.weigh(fixed, logits, gates)
+    inputs = dict(
+      zip(names, _trained(names, outputs, mixed, weights), strict=True)
+    )
+    predictions = _common.predict(self, inputs, train=train)
+    return predictions, {'gates': (dict(zip(names, weights, strict=True)),)}
+
+
+def _trained(
+  names: tuple[str, ...],
+  outputs: Mapping[str, Array],
+  mixed: Sequence[Array],
+  weights: Sequence[mixture.Weights],
+) -> list[Array]:
+  """Returns mixtures that train each task's own experts and the shared ones.
+
+  Adds `g (E - sg(E))` for these, which is 0; its gradient is g.
+
+  Args:
+    names: T names.
+    outputs: `{pool: [B, E_p, ...]}`.
+    mixed: T mixtures of outputs through which no gradient flows.
+    weights: of all outputs in these, `{pool: [B, E_p]}`.
+  """
+  nothing = jax.tree.map(lambda x: x - jax.lax.stop_gradient(x), dict(outputs))
+  shared = nothing.pop('shared_experts')
+  shares = jnp.stack([own['shared_experts'] for own in weights])
+  common = jnp.einsum('tbe,be...->tb...', shares.astype(shared.dtype), shared)
+  trained = []
+  for name, x, own, extra in zip(
+    names, mixed, weights, jnp.unstack(common), strict=True
+  ):
+    pool = f'specific_experts_{name}'
+    share = own[pool].astype(extra.dtype)
+    trained.append(
+      x + extra + jnp.einsum('be,be...->b...', share, nothing[pool])
+    )
+  return trained

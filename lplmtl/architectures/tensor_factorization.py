@@ -98,7 +98,7 @@ class TensorFactorization(nn.Module):
           self.bottom.activation(outputs[name]),
           train=train,
         )
-    predictions = _common.predict(self.tasks, self.tower, hidden, train=train)
+    predictions = _common.predict(self, hidden, train=train)
     return predictions, {'gates': ()}
 
 
