@@ -39,14 +39,16 @@ class _Child(NamedTuple):
 
   Attributes:
     number: of the process; None where only JAX knows it.
-    log: what its user does not see; None on a host of its own.
+    log: holds what its user does not see.
+    is_quiet: whether that is everything: all on one machine say the same.
     code: its exit code, or the negative number of the signal that ended it;
       None while it runs.
     was_killed: whether its parent ended it.
   """
 
   number: int | None
-  log: pathlib.Path | None
+  log: pathlib.Path
+  is_quiet: bool
   code: int | None = None
   was_killed: bool = False
 
@@ -62,7 +64,7 @@ class _Child(NamedTuple):
 
   def said(self) -> list[str]:
     """Returns the lines in its log."""
-    if self.log is None or not self.log.exists():
+    if not self.log.exists():
       return []
     return self.log.read_text(errors='replace').splitlines()
 
@@ -102,16 +104,14 @@ def split(place: Place) -> Place:
   alive, parent = os.pipe()
   for number in range(place.num_processes or 1) if place.is_local else [0]:
     own = place._replace(process_id=number) if place.is_local else place
-    child = _Child(
-      own.process_id, folder / f'process_{number}' if own.is_local else None
-    )
+    child = _Child(own.process_id, folder / str(number), number > 0)
     if pid := os.fork():
       children[pid] = child
       continue
     for signal_number, handler in before.items():
       signal.signal(signal_number, handler)
     os.close(parent)
-    threading.Thread(target=_follow, args=(alive,), daemon=True).start()
+    threading.Thread(target=_follow, args=(alive, folder), daemon=True).start()
     _redirect(child)
     return own
   try:
@@ -132,27 +132,25 @@ def end(code: int) -> None:
   os._exit(_MISTAKE if code == 1 else code)
 
 
-def _follow(alive: int) -> None:
-  """Ends a child with its parent."""
+def _follow(alive: int, folder: pathlib.Path) -> None:
+  """Ends a child with its parent, and removes what that has left."""
   os.read(alive, 1)
+  shutil.rmtree(folder, ignore_errors=True)
   os._exit(1)
 
 
 def _redirect(child: _Child) -> None:
   """Hides what a child says that its user need not see.
 
-  The lines of C++ libraries; and on one machine, where all would say the same,
-  everything that is not from the first process. On a host of its own only
-  standard output is kept clean.
+  The lines of C++ libraries, a page of them if another process is lost; and all
+  of them if it is quiet.
   """
   shown = os.dup(1), os.dup(2)
-  hidden = 2
-  if child.log is not None:
-    hidden = os.open(child.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(hidden, 2)
+  hidden = os.open(child.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
   os.dup2(hidden, 1)
+  os.dup2(hidden, 2)
   for name, number in zip(('stdout', 'stderr'), shown, strict=True):
-    if child.log is not None and child.number:
+    if child.is_quiet:
       os.dup2(hidden, number)
     old = getattr(sys, name)
     new = os.fdopen(
@@ -160,6 +158,7 @@ def _redirect(child: _Child) -> None:
       buffering=1,  # a line at a time: children share a terminal
     )  # fmt: skip
     setattr(sys, name, output.safe(new))
+  os.close(hidden)
 
 
 def _watch(children: dict[int, _Child]) -> list[_Child]:
@@ -202,7 +201,7 @@ def _explain(ended: list[_Child], asked: list[int]) -> int:
   if not failed:
     return 0
   if explained := [child for child in failed if child.has_explained]:
-    shown = {child.code for child in explained if not child.number}
+    shown = {child.code for child in explained if not child.is_quiet}
     for child in explained:
       if child.code not in shown:
         _show_log(child)
