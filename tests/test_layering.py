@@ -112,6 +112,7 @@ ALLOWED = {
     'data.arrow_files',
     'data.encoded',
     'data.sharded',
+    'training.arrays',
   },
   'data.sketch': set(),
   'data.fitted_columns': {
@@ -134,11 +135,10 @@ ALLOWED = {
     'vocabulary',
   },
   'data.encoded': {'data.leaves', 'storage.files'},
+  'data.dealing': {'data.encoded', 'data.leaves', 'storage.files'},
   'data.writing': {
-    'data.encoded',
-    'data.leaves',
+    'data.dealing',
     'data.sharded',
-    'storage.files',
     'storage.folders',
     'training.arrays',
     'training.values',

@@ -385,7 +385,8 @@ def _with(part, place, value):
     (lambda: [_rows(9), _with('features', 3, np.nan)], 'piece 1.features holds'),
     (lambda: [_with('click', 3, 7)], "'click' in piece 0 must be from 0 to 1"),
     (lambda: [_rows(9)._replace(labels={})], "piece 0: no label for task"),
-    (lambda: [_rows(9), _rows(9)._replace(where=None)], 'same arrays; .*price'),
+    (lambda: [_rows(9), _rows(9)._replace(where=None)], 'piece 1 must be like the '
+     r'first piece: expected bool\[N\] at .where..price.., found nothing'),
     (lambda: [_rows(9)._replace(where={'price': np.zeros(9, bool)})],
      r"no row has a label for the tasks \['price'\]"),
   ],
@@ -394,3 +395,25 @@ def test_rows_that_cannot_be_written_leave_nothing(pieces, message, tmp_path):
   with pytest.raises(ValueError, match=message):
     data.write_rows(tmp_path / 'rows', pieces(), TASKS)
   assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_replaced_only_if_asked_to(tmp_path):
+  path = tmp_path / 'rows'
+  path.mkdir()
+  assert data.write_rows(path, [_rows(9)], num_blocks=1) == 9
+  with pytest.raises(ValueError, match='already holds rows: .*overwrite=True'):
+    data.write_rows(path, [_rows(8)], num_blocks=1)
+  with pytest.raises(ValueError, match='no rows to write'):
+    data.write_rows(path, [], overwrite=True)
+  assert data.Encoded(path).num_rows == 9
+  left = tmp_path / '.rows.0123456789abcdef.part'  # by a kill
+  left.mkdir()
+  (left / 'LPLMTL').write_text('lplmtl part\n')
+  assert data.write_rows(path, [_rows(8)], num_blocks=1, overwrite=True) == 8
+  assert [*tmp_path.iterdir()] == [path]
+  (path / 'mine.txt').write_text('not yours')
+  for folder in (path, tmp_path):
+    with pytest.raises(
+      ValueError, match='is no folder of rows that write_rows'
+    ):
+      data.RowWriter(folder, overwrite=True)

@@ -159,6 +159,31 @@ def test_rows_are_written_once_and_read_again(folder, monkeypatch, capsys):
   assert (run / 'rows' / 'mine.txt').exists()
 
 
+def test_all_is_checked_before_rows_are_encoded(finished, folder, capsys):
+  run, given = finished
+  new = folder / 'refused'
+
+  def refused(out, *flags):
+    capsys.readouterr()
+    assert _tabular(*given, f'--out_dir={out}', *flags) == 1
+    found = capsys.readouterr()
+    assert 'encoded into' not in found.out
+    assert not (out / 'rows').exists()
+    return found.err
+
+  assert 'differs in epochs' in refused(run, '--epochs=7')
+  assert 'already holds a run' in refused(run, '--noresume')
+  huge = '--bottom_widths=10000000', '--embed_dim=1000000'
+  assert 'does not fit' in refused(new, *huge)
+  assert 'unknown balancer' in refused(new, '--balancer=none')
+  assert not new.exists()
+  # A batch is no larger than a chunk, which is known before, too.
+  assert _tabular(*given, f'--out_dir={run}', '--batch_size=8000') == 1
+  assert 'batch_size (64, now 1192)' in capsys.readouterr().err
+  assert _tabular(*given, f'--out_dir={run}') == 0
+  assert 'encoded into' not in capsys.readouterr().out
+
+
 def test_a_sample_is_fair_and_has_every_class(monkeypatch):
   monkeypatch.setattr(sampling, 'SIZE', 200)
   sample = sampling.Sample(0, ['kind'])
@@ -196,7 +221,7 @@ def test_a_value_that_does_not_fit_is_named(folder, tmp_path, capsys):
   assert _tabular(*given, f'--out_dir={tmp_path}/run') == 1
   error = capsys.readouterr().err
   assert 'bad.parquet, row 4999' in error and error.count('\n') == 1
-  assert not list(pathlib.Path(f'{tmp_path}/run/rows').glob('*/*'))
+  assert not pathlib.Path(f'{tmp_path}/run/rows').exists()
 
 
 def _config(folder):

@@ -255,3 +255,50 @@ def test_a_row_that_cannot_be_encoded_is_named(folder, encode):
     data.ArrowSource(data.ArrowFiles(folder), strict)
   with pytest.raises(ValueError, match='found 1700 rows in 243 chunks'):
     data.ArrowSource(data.ArrowFiles(folder), encode, chunk_rows=7)
+
+
+def test_what_cannot_be_a_table_is_named(tmp_path):
+  path = tmp_path / 'a.csv'
+  path.write_text('x,y\n1,2\n')
+  with pytest.raises(ValueError, match=r'a\.csv is neither Parquet nor Arrow'):
+    data.ArrowFiles(tmp_path / '*.csv')
+  parquet.write_table(_table(9), tmp_path / 'a.parquet')
+  parquet.write_table(_table(9).drop_columns(['code']), tmp_path / 'b.parquet')
+  message = r"b\.parquet has no columns \['code'\] that .*a\.parquet has; found"
+  with pytest.raises(ValueError, match=message):
+    data.ArrowFiles(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ('error', "encode fails: KeyError('city')"),
+    ('rows', 'encode must return a row for each of 500 rows, found 499'),
+    (
+      'width',
+      'must be like .*a.parquet, rows 0 to 69: expected float64[N, 1] at '
+      '.features, found float64[N, 2]',
+    ),
+    ('list', 'encode fails: features must be arrays of shape [N, ...], found'),
+  ],
+)
+def test_what_encode_does_wrong_is_named(folder, change, message):
+  def encode(columns):
+    weight = columns['weight'][:, None]
+    if len(weight) == 500:  # b.parquet
+      if change == 'error':
+        raise KeyError('city')
+      weight = {
+        'rows': weight[1:],
+        'width': np.repeat(weight, 2, axis=1),
+        'list': weight[:, 0].tolist(),
+      }[change]
+    return lplmtl.Batch(weight, {})
+
+  where = r'b\.parquet, rows 0 to 499'
+  for a in '[]().':
+    message = message.replace(a, f'\\{a}')
+  message = message.replace('\\.*', '.*')
+  source = data.ArrowSource(data.ArrowFiles(folder), encode)
+  with pytest.raises(ValueError, match=f'{where}.*{message}'):
+    list(source.scan(range(8)))

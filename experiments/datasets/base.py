@@ -95,12 +95,17 @@ class Source(NamedTuple):
     optimum: `{task: AUC}` of the generator's own probabilities on the test
       rows; empty unless the rows were generated.
     encode: splits and encodes the rows.
+    preview: for rows that take minutes to encode: what `encode` would return,
+      known from some of them, for checks that come first. Its `facts` have no
+      counts but `rows`, and sources of rows cannot be read. None if encoding
+      takes no longer.
   """
 
   tasks: tuple[Task, ...]
   facts: dict[str, Any]
   optimum: dict[str, float]
   encode: Encode
+  preview: Encode | None = None
 
 
 class Load(Protocol):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.datasets.base import Data
+from experiments.datasets.base import Data, Encode
 from experiments.launcher import (
   build,
   drawing,
@@ -33,10 +33,11 @@ class Work(NamedTuple):
 
   Attributes:
     config: with the batch size that the rows allow.
-    data: encoded rows.
+    data: encoded rows, or a preview of them.
     parts: of the method.
     results: those of the run, if it is finished.
     seconds: that reading the rows took.
+    encode: encodes the rows of which `data` is a preview; None if it has all.
   """
 
   config: Config
@@ -44,6 +45,7 @@ class Work(NamedTuple):
   parts: build.Parts
   results: dict[str, Any] | None
   seconds: float
+  encode: Encode | None
 
 
 def finish(

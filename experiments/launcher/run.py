@@ -1,6 +1,7 @@
 """A training run: train, score, write."""
 
 import contextlib
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -96,9 +97,9 @@ def _execute(
   work = together.first_then_others(
     lambda: _prepare(config, dataset, claim, console)
   )
-  config, data, parts, results, _ = work
+  results = work.results
   environment = provenance.environment()
-  run = run_folder.identity(config, data.facts)
+  run = run_folder.identity(work.config, work.data.facts)
   together.compare(
     {**run, **environment['versions'], 'commit': environment['commit']}
   )
@@ -106,6 +107,8 @@ def _execute(
     if results is not None:
       summary.print_finished(console, results, folder)
     return results or {}
+  work = together.first_then_others(functools.partial(_encoded, work))
+  config, data, parts = work.config, work.data, work.parts
   summary.print_data(console, data.facts)
   with (
     interrupts.watch(on_again) as request,
@@ -122,9 +125,7 @@ def _execute(
     }
     fitted = _train(config, parts, data, keeper, console, request, tracker)
     results = together.in_first(
-      lambda: finishing.finish(
-        work._replace(config=config), fitted, claim, environment, start
-      )
+      lambda: finishing.finish(work, fitted, claim, environment, start)
     )
     if results is None:
       run_folder.clear_rows(folder)  # those on a disk of its own
@@ -143,21 +144,30 @@ def _prepare(
   start = time.perf_counter()
   folder = config.run_dir
   dataset.check(config)
-  data = dataset.load(config, console).encode(config.num_bins, is_last=True)
-  num_train = data.facts['rows']['train']
-  # Rows that are read in chunks fill no batch beyond a chunk.
-  most = getattr(data.train, 'chunk_rows', num_train)
-  config = build.fit_batch_size(config, most)
-  build.check_batch_size(config, num_train)
-  build.check_shares(config, data.train)
-  parts = build.make_parts(config, data.tasks, data.tables, num_train)
-  build.check_model(config, parts.model, evaluation.one_row(data))
+  source = dataset.load(config, console)
+  # Rows that take minutes to encode wait until there is nothing to refuse.
+  data = (source.preview or source.encode)(config.num_bins, is_last=True)
+  config, parts = _checked(config, data)
   results = None
   if together.is_first():
     results = _look_into(folder, config, data, claim, console)
   return finishing.Work(
-    config, data, parts, results, time.perf_counter() - start
-  )
+    config, data, parts, results, time.perf_counter() - start,
+    source.encode if source.preview else None,
+  )  # fmt: skip
+
+
+def _encoded(work: finishing.Work) -> finishing.Work:
+  """Returns the same work with all rows."""
+  if work.encode is None:
+    return work
+  start = time.perf_counter()
+  data = work.encode(work.config.num_bins, is_last=True)
+  config, parts = _checked(work.config, data)
+  return work._replace(
+    config=config, data=data, parts=parts, encode=None,
+    seconds=work.seconds + time.perf_counter() - start,
+  )  # fmt: skip
 
 
 def _look_into(
@@ -187,6 +197,23 @@ def _look_into(
       folder / run_folder.SCHEMA, schema.to_json(), ensure_ascii=False
     )
   return None
+
+
+def _checked(config: Config, data: Data) -> tuple[Config, build.Parts]:
+  """Returns the Config with a batch that rows can fill, and what it names.
+
+  Raises:
+    InputError: they do not fit the rows, or each other.
+  """
+  num_train = data.facts['rows']['train']
+  # Rows that are read in chunks fill no batch beyond a chunk.
+  most = getattr(data.train, 'chunk_rows', num_train)
+  config = build.fit_batch_size(config, most)
+  build.check_batch_size(config, num_train)
+  build.check_shares(config, data.train)
+  parts = build.make_parts(config, data.tasks, data.tables, num_train)
+  build.check_model(config, parts.model, evaluation.one_row(data))
+  return config, parts
 
 
 def _train(

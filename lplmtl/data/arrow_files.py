@@ -15,6 +15,7 @@ from lplmtl.data import arrow_columns
 from lplmtl.storage import files
 
 _ENDINGS = ('.parquet', '.pq', '.feather', '.arrow', '.ipc')
+_PARQUET, _ARROW = b'PAR1', b'ARRO'  # the first four bytes of a file
 # The end of a file says how long its groups are, and between which values: a
 # file with other rows has another end.
 _TAIL = 2**20
@@ -60,7 +61,7 @@ class ArrowFiles:
 
     Args:
       paths: a file, a folder, a pattern such as `data/*.parquet`, or several.
-      columns: those to read, None for all.
+      columns: those to read, None for all of the first file.
 
     Raises:
       ValueError: PyArrow is missing, there is no file, one cannot be read or
@@ -70,6 +71,7 @@ class ArrowFiles:
     self._parquet = _load('pyarrow.parquet')
     self._ipc = _load('pyarrow.ipc')
     self.names: tuple[str, ...] = tuple(columns or ())
+    self._first: pathlib.Path | None = None
     self._files = [self._open(path) for path in _find(paths)]
     self._places = [
       (file, group)
@@ -129,19 +131,28 @@ class ArrowFiles:
         head = file.read(4)
         file.seek(max(stamp[0] - _TAIL, 0))
         tail = hashlib.sha256(file.read()).hexdigest()
-      if head == b'PAR1':
+      if head == _PARQUET:
         meta = self._parquet.read_metadata(path)
         names = meta.schema.to_arrow_schema().names
         groups = range(meta.num_row_groups)
         rows = tuple(meta.row_group(i).num_rows for i in groups)
-      else:
+      elif head == _ARROW:
         meta, (names, rows) = None, self._arrow_rows(path)
+      else:
+        raise ValueError(
+          f'{path} is neither Parquet nor Arrow (Feather 2): convert it, CSV '
+          'with pyarrow.csv.read_csv and pyarrow.parquet.write_table'
+        )
     except (OSError, self._pyarrow.ArrowException) as error:
       raise _unreadable(path, error) from error
+    self._first = self._first or path
     self.names = self.names or tuple(names)
     missing = [name for name in self.names if name not in names]
     if missing:
-      raise ValueError(f'{path} has no columns {missing}; found {[*names]}')
+      like = '' if path == self._first else f' that {self._first} has'
+      raise ValueError(
+        f'{path} has no columns {missing}{like}; found {[*names]}'
+      )
     return _File(path, stamp, tail, rows, meta)
 
   def _arrow_rows(

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
+from lplmtl import _checks
 from lplmtl.columns import Column, RowError
 from lplmtl.data import encoded, sharded
 from lplmtl.data.arrow_files import ArrowFiles
+from lplmtl.training import arrays
 from lplmtl.types import Batch
 
 
@@ -51,10 +53,11 @@ class ArrowSource:
       seed: of the order of the groups.
 
     Raises:
-      ValueError: a chunk has fewer rows than there are shards, or a row cannot
-        be encoded.
+      ValueError: a chunk has fewer rows than there are shards, `encode` fails,
+        or it returns something else than a row for each row.
     """
     self._files, self._encode, self._seed = files, encode, seed
+    self._first: tuple[str, Batch] | None = None
     self.num_rows, self.num_shards = files.num_rows, num_shards
     # As few chunks as will do, of equal size.
     self.num_chunks = -(-self.num_rows // max(chunk_rows, 1))
@@ -78,8 +81,8 @@ class ArrowSource:
     """Returns the rows of some shards of a chunk, see `Source`.
 
     Raises:
-      ValueError: a file is missing, damaged or has changed, or a row cannot be
-        encoded; names the file.
+      ValueError: a file is missing, damaged or has changed, `encode` fails, or
+        returns other arrays than for the first group; names the file and rows.
     """
     rng = np.random.default_rng([self._seed, epoch])
     order = rng.permutation(len(self._files.rows))
@@ -125,10 +128,23 @@ class ArrowSource:
   def _read(self, group: int) -> Batch:
     columns = self._files.read(group)
     path, first = self._files.place(group)
+    count = int(self._files.rows[group])
+    name = f'{path}, rows {first} to {first + count - 1}'
     try:
-      return self._encode(columns)
+      batch = arrays.read_arrays(self._encode(columns), 'the batch')
     except RowError as error:
       row = RowError(error.column, first + error.row, error.complaint)
       raise ValueError(f'{path}: {row}') from error
-    except ValueError as error:
-      raise ValueError(f'{path}: {error}') from error
+    except Exception as error:  # whatever a user's function raises
+      reason = str(error) if isinstance(error, ValueError) else repr(error)
+      raise ValueError(f'{name}: encode fails: {reason}') from error
+    found = _checks.num_rows(batch.features)
+    if found != count:
+      raise ValueError(
+        f'{name}: encode must return a row for each of {count} rows, found '
+        f'{found}'
+      )
+    if self._first is None:
+      self._first = name, jax.tree.map(lambda x: x[:1], batch)
+    arrays.check_like(batch, self._first[1], name, self._first[0])
+    return batch

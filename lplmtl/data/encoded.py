@@ -32,6 +32,30 @@ def block_name(shard: int, block: int) -> str:
   return f'{shard:03d}_{block:04d}.rows'
 
 
+def plan(
+  num_rows: int,
+  num_shards: int,
+  num_blocks: int,
+  chunk_rows: int = CHUNK_ROWS,
+) -> tuple[int, int]:
+  """Returns how many rows chunks take of a block, and blocks of a shard.
+
+  Args:
+    num_rows: of the folder.
+    num_shards: see `write_rows`, as for `num_blocks`.
+    num_blocks: of each shard.
+    chunk_rows: about how many rows a chunk should have.
+  """
+  size = num_rows // (num_shards * num_blocks)  # blocks differ by a row at most
+  rows = max(num_shards * size, 1)
+  # A divisor, so that an epoch reads all blocks.
+  step = min(
+    (step for step in range(1, num_blocks + 1) if num_blocks % step == 0),
+    key=lambda step: abs(math.log(step * rows / chunk_rows)),
+  )
+  return size, step
+
+
 class Encoded:
   """A folder that `lplmtl.data.write_rows` wrote, as a `Source`.
 
@@ -82,13 +106,8 @@ class Encoded:
     self._stamps: dict[tuple[int, int], tuple[int, int]] = {}
     self.num_shards = len(self._blocks)
     num_blocks = len(self._blocks[0])
-    # Blocks differ by a row at most.
-    self._size = self.num_rows // (self.num_shards * num_blocks)
-    rows = max(self.num_shards * self._size, 1)
-    # A divisor, so that an epoch reads all blocks.
-    self._step = min(
-      (step for step in range(1, num_blocks + 1) if num_blocks % step == 0),
-      key=lambda step: abs(math.log(step * rows / chunk_rows)),
+    self._size, self._step = plan(
+      self.num_rows, self.num_shards, num_blocks, chunk_rows
     )
     self.num_chunks = num_blocks // self._step
     self.chunk_rows = self.num_shards * self._step * self._size

@@ -90,18 +90,30 @@ def read_like(
     ValueError: their number, structure, shapes or dtypes are others.
   """
   batch = values.canonical(read_arrays(batch, name))
-  found, expected = _forms(batch), _forms(example)
-  for part in sorted(expected | found):
-    if found.get(part) != expected.get(part):
-      raise ValueError(
-        f'{name} must be like the example of its source: expected '
-        f'{expected.get(part, "nothing")} at {part}, found '
-        f'{found.get(part, "nothing")}'
-      )
+  check_like(batch, example, name, 'the example of its source')
   count = _checks.num_rows(batch.features)
   if num_rows not in (None, count):
     raise ValueError(f'{name} must have {num_rows} rows, found {count}')
   return batch
+
+
+def check_like(batch: Batch, other: Batch, name: str, others: str) -> None:
+  """Raises ValueError unless rows have the arrays of other rows.
+
+  Args:
+    batch: the rows.
+    other: what they must be like: in structure, shapes and dtypes.
+    name: what to call `batch` in messages.
+    others: what to call `other`.
+  """
+  found, expected = _forms(batch), _forms(other)
+  for part in sorted(expected | found):
+    if found.get(part) != expected.get(part):
+      raise ValueError(
+        f'{name} must be like {others}: expected '
+        f'{expected.get(part, "nothing")} at {part}, found '
+        f'{found.get(part, "nothing")}'
+      )
 
 
 def _forms(tree: PyTree) -> dict[str, str]:

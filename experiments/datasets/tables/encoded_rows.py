@@ -5,7 +5,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import data, tabular
 from lplmtl import tables as encoding
+from lplmtl.data import encoded
 from lplmtl.storage import files as stored
 from lplmtl.tables import Tables
 from lplmtl.tabular import checks, preparation
@@ -61,9 +62,13 @@ def encode(
     console.print(f'{total:,} rows are encoded into {folder}', soft_wrap=True)
     run_folder.clear_rows(config.run_dir)
     stored.make_folder(folder)
-    with _disk(folder):
-      note = _write(table, schema, num_bins, fitted, folder)
-      files.write_json(folder / run_folder.ROWS_NOTE, {'key': key, **note})
+    try:
+      with _disk(folder):
+        note = _write(table, schema, num_bins, fitted, folder)
+        files.write_json(folder / run_folder.ROWS_NOTE, {'key': key, **note})
+    except BaseException:  # Ctrl-C, too
+      run_folder.clear_rows(config.run_dir)
+      raise
   parts: Any = {split: data.Encoded(folder / split) for split in SPLITS}
   return base.Data(
     tabular.make_tasks(schema),
@@ -78,6 +83,60 @@ def encode(
     optimum={},
     extra={'schema': schema.to_json()},
   )  # fmt: skip
+
+
+class _Planned(NamedTuple):
+  """What is known of encoded rows before they are; see `types.Source`."""
+
+  num_rows: int
+  chunk_rows: int
+  num_shards: int
+  example: Batch
+
+
+def preview(
+  table: Streamed,
+  schema: tabular.Schema,
+  facts: Mapping[str, Any],
+  num_bins: int,
+  fitted: Tables | None,
+) -> base.Data:
+  """Returns what `encode` would, known from the sample.
+
+  Tables are fitted on the sample: their vocabularies lack rare values.
+
+  Args:
+    table: as for `encode`, like all that follow.
+    schema: complete.
+    facts: see `base.Data`.
+    num_bins: quantile bins per numeric column, 0 for none.
+    fitted: tables to encode with; None fits them.
+
+  Raises:
+    RowError: a drawn row does not fit the schema.
+  """
+  columns = preparation.with_times(table.sample, schema)
+  tables = fitted or preparation.fit_tables(
+    columns, schema, num_bins, interpolate=table.config.interpolate
+  )
+  row = preparation.take(columns, np.arange(1))
+  example = Batch(tables.encode(row), {})
+
+  def planned(split: str) -> Any:
+    rows, shards = table.rows[split], data.NUM_SHARDS
+    size, step = encoded.plan(rows, shards, _num_blocks(rows))
+    return _Planned(rows, shards * step * size, shards, example)
+
+  return base.Data(
+    tabular.make_tasks(schema),
+    train=planned('train'),
+    validation=planned('validation'),
+    test=planned('test'),
+    tables=tables,
+    facts={**facts, 'rows': dict(table.rows)},
+    optimum={},
+    extra={'schema': schema.to_json()},
+  )
 
 
 def _note(folder: pathlib.Path, key: str) -> dict[str, Any] | None:

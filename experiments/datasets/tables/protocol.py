@@ -115,7 +115,17 @@ def _load_streamed(
         table, schema, facts, num_bins, tables, console
       )
 
-  return base.Source(tabular.make_tasks(schema), facts, {}, encode_rows)
+  def preview(
+    num_bins: int, tables: Tables | None = None, *, is_last: bool = False
+  ) -> base.Data:
+    try:
+      return encoded_rows.preview(table, schema, facts, num_bins, tables)
+    except encoding.RowError:
+      # A drawn row does not know its number in the table.
+      return encode_rows(num_bins, tables, is_last=is_last)
+
+  tasks = tabular.make_tasks(schema)
+  return base.Source(tasks, facts, {}, encode_rows, preview)
 
 
 @contextlib.contextmanager
