@@ -113,6 +113,18 @@ def test_roll_call_refuses_strangers():
   assert 'expected numbers below 3, found 3' in found[4]
 
 
+def test_roll_call_names_versions_that_differ():
+  said = {'process': 1, 'of': 2, 'versions': {'jax': '0.7.2'}}
+  assert not roll_call._problem(said, 2, {'jax': '0.7.2'})
+  problem = roll_call._problem(said, 2, {'jax': '0.10.2'})
+  assert problem == (
+    'process 1 has jax 0.7.2 and the first 0.10.2: install the same'
+  )
+  assert 'jax None' in roll_call._problem(
+    {'process': 1, 'of': 2}, 2, {'jax': '0.10.2'}
+  )
+
+
 def test_roll_call_ignores_what_is_no_process():
   port = free_port()
 

@@ -7,6 +7,7 @@ only one of them knows.
 
 import contextlib
 import functools
+import importlib.metadata
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -70,13 +71,17 @@ def initialize(
   given = coordinator, num_processes, process_id
   if any(value is not None for value in given):
     _check(*given)
+    # Those of another JAX would never answer its collectives.
+    versions = {x: importlib.metadata.version(x) for x in ('jax', 'jaxlib')}
     try:
       if process_id == 0:
-        roll_call.gather(str(coordinator), int(num_processes or 1), timeout)
+        roll_call.gather(
+          str(coordinator), int(num_processes or 1), timeout, versions
+        )
       else:
         roll_call.report(
           str(coordinator), int(process_id or 0), int(num_processes or 1),
-          timeout,
+          timeout, versions,
         )  # fmt: skip
     except roll_call.AbsentError as error:
       raise HostsError(str(error)) from None

@@ -10,7 +10,7 @@ import json
 import selectors
 import socket
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 # Seconds from one attempt to connect to the next, and for one attempt.
@@ -38,13 +38,19 @@ def split_address(address: str) -> tuple[str, int]:
   return host, int(port)
 
 
-def gather(address: str, num_processes: int, timeout: float) -> None:
+def gather(
+  address: str,
+  num_processes: int,
+  timeout: float,
+  versions: Mapping[str, str] | None = None,
+) -> None:
   """Waits in the first process until all others have reported.
 
   Args:
     address: `host:port`; it listens at this port, whatever the host.
     num_processes: how many there are, this one included.
     timeout: seconds.
+    versions: of packages, by name, which all must have: others would hang.
 
   Raises:
     AbsentError: some did not report, or the port is taken.
@@ -67,7 +73,9 @@ def gather(address: str, num_processes: int, timeout: float) -> None:
           f'the same coordinator{refused}'
         ) from None
       try:
-        number, problem = _read_report(guest, num_processes, deadline)
+        said = _hear(guest, min(deadline, time.monotonic() + _ATTEMPT))
+        number = said['process']
+        problem = _problem(said, num_processes, dict(versions or {}))
       except (OSError, ValueError, KeyError, TypeError):
         continue  # no process of ours, or it has ended
       # One that has ended meanwhile, and may have been started anew.
@@ -84,7 +92,11 @@ def gather(address: str, num_processes: int, timeout: float) -> None:
 
 
 def report(
-  address: str, process_id: int, num_processes: int, timeout: float
+  address: str,
+  process_id: int,
+  num_processes: int,
+  timeout: float,
+  versions: Mapping[str, str] | None = None,
 ) -> None:
   """Reports to the first process, and waits until all have done so.
 
@@ -93,6 +105,7 @@ def report(
     process_id: number of this process, from 1.
     num_processes: how many there are.
     timeout: seconds.
+    versions: see `gather`.
 
   Raises:
     AbsentError: no answer, or the first process refuses this one.
@@ -103,7 +116,8 @@ def report(
   while (left := deadline - time.monotonic()) > 0:
     try:
       with socket.create_connection(place, min(left, _ATTEMPT)) as host:
-        _say(host, {'process': process_id, 'of': num_processes})
+        own = {'process': process_id, 'of': num_processes}
+        _say(host, {**own, 'versions': dict(versions or {})})
         problem = _hear(host, deadline).get('problem')
       if problem:
         raise AbsentError(f'the first process, at {address}, says: {problem}')
@@ -134,20 +148,27 @@ def _listen(port: int) -> socket.socket:
     ) from error
 
 
-def _read_report(
-  guest: socket.socket, num_processes: int, deadline: float
-) -> tuple[int, str]:
-  """Returns the number of a process, and what is wrong with it, if anything."""
-  said = _hear(guest, min(deadline, time.monotonic() + _ATTEMPT))
+def _problem(
+  said: Mapping[str, Any], num_processes: int, versions: dict[str, str]
+) -> str:
+  """Returns what is wrong with a process, by its report; or nothing."""
   number, count = said['process'], said['of']
   if count != num_processes:
-    return number, (
+    return (
       f'process {number} was started as one of {count}, the first as one of '
       f'{num_processes}'
     )
   if number not in range(1, num_processes):
-    return number, f'expected numbers below {num_processes}, found {number!r}'
-  return number, ''
+    return f'expected numbers below {num_processes}, found {number!r}'
+  found = dict(said.get('versions') or {})
+  different = [
+    f'{name} {found.get(name)} and the first {version}'
+    for name, version in versions.items()
+    if found.get(name) != version
+  ]
+  if different:
+    return f'process {number} has {", ".join(different)}: install the same'
+  return ''
 
 
 def _say(peer: socket.socket, message: dict[str, Any]) -> None:
