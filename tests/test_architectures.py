@@ -637,6 +637,17 @@ def test_trunks_without_parameters(name, bottom):
   assert aux.get('penalty', 0.0) == 0.0
 
 
+@pytest.mark.parametrize('name', ['single_task', 'soft_sharing', 'stem'])
+def test_encoders_of_tasks_share_nothing_of_a_wrapped_module(name):
+  wrapped = lplmtl.CrossNetwork(contracts.encoder(), rank=2)
+  model = contracts.architectures(encoder=wrapped)[name]
+  params = jax.eval_shape(model.init, KEY, contracts.features())['params']
+  readers = [t.name for t in model.tasks] + ['shared'] * (name == 'stem')
+  assert {f'encoder_{reader}' for reader in readers} <= set(params)
+  for reader in readers:
+    assert 'encoder' in params[f'encoder_{reader}'], reader
+
+
 def test_encoder():
   encoder = lplmtl.TabularEncoder((3, 4), embed_dim=2)
   x = {

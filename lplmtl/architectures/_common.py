@@ -194,10 +194,14 @@ def apply_copies(
   """
   if template is None:
     return dict(inputs)
-  unbound = modules.fresh(template)
+  # Each copy is made of an unbound one of its own: `clone` is shallow, so that
+  # the modules inside a template would have one set of parameters for all.
+  bound = [
+    modules.fresh(template).clone(parent=module, name=name) for name in inputs
+  ]
   outputs = copies.apply(
-    [unbound.clone(parent=module, name=name) for name in inputs],
-    [unbound] * len(inputs),
+    bound,
+    [modules.fresh(template)] * len(inputs),
     list(inputs.values()),
     train=train,
   )

@@ -189,6 +189,14 @@ def _stack(equation: Any, operands: Sequence[Node]) -> Node:
   return nodes.concatenate([nodes.reshape(x, one) for x in operands], axis)
 
 
+def _unstack(equation: Any, operands: Sequence[Node]) -> list[Node]:
+  axis = equation.params['axis']
+  return [
+    nodes.reshape(nodes.cut(operands[0], axis, i, i + 1), output.aval.shape)
+    for i, output in enumerate(equation.outvars)
+  ]
+
+
 def _split(equation: Any, operands: Sequence[Node]) -> list[Node]:
   axis = equation.params['axis']
   ends = [0, *itertools.accumulate(map(int, equation.params['sizes']))]
@@ -323,6 +331,7 @@ _RULES: dict[str, Rule] = {
   'transpose': _transpose,
   'concatenate': _concatenate,
   'stack': _stack,
+  'unstack': _unstack,
   'split': _split,
   'slice': _slice,
   'dynamic_slice': _dynamic_slice,
