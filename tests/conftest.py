@@ -25,13 +25,16 @@ for number in (signal.SIGINT, signal.SIGHUP):
 
 # Most of a test's time goes into compiling, and many tests compile the same
 # program: those that take long are kept, the others take longer to store.
-jax.config.update(
-  'jax_compilation_cache_dir', os.path.join(os.environ['XDG_CACHE_HOME'], 'jax')
-)
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
-jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
-jax.config.update('jax_disable_most_optimizations', True)
-os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'  # for commands that we start
+for option, setting in {
+  'jax_compilation_cache_dir': os.path.join(
+    os.environ['XDG_CACHE_HOME'], 'jax'
+  ),
+  'jax_persistent_cache_min_compile_time_secs': 0.2,
+  'jax_persistent_cache_min_entry_size_bytes': -1,
+  'jax_disable_most_optimizations': True,
+}.items():
+  jax.config.update(option, setting)
+  os.environ[option.upper()] = str(setting)  # for processes that tests start
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Tracing allocates so many objects that a twentieth of the time went into
 # collecting garbage, of which there was hardly any.

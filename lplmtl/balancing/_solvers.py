@@ -96,13 +96,19 @@ def solve_on(matrix: Array, rhs: Array, support: Array) -> Array:
     ridge = 8 * loop[0]
     return ridge, factorize(ridge)
 
-  ridge = jnp.asarray(4 * size * jnp.finfo(matrix.dtype).eps, matrix.dtype)
-  _, factor = jax.lax.while_loop(has_failed, grow, (ridge, factorize(ridge)))
+  # In loops, each operation is compiled once: half of the time that a Gramian
+  # method took to compile. So the first factor, too, comes from `grow`.
+  smallest = 4 * size * jnp.finfo(matrix.dtype).eps
+  nothing = jnp.full_like(matrix, jnp.nan)
+  loop = jnp.asarray(smallest / 8, matrix.dtype), nothing
+  _, factor = jax.lax.while_loop(has_failed, grow, loop)
   rhs = jnp.where(support, rhs, 0)
-  x = jnp.zeros_like(rhs)
-  for _ in range(4):  # the solution and three refinements
-    x += jax.scipy.linalg.cho_solve((factor, True), rhs - chosen @ x)
-  return x
+
+  def refine(_: Array, x: Array) -> Array:
+    return x + jax.scipy.linalg.cho_solve((factor, True), rhs - chosen @ x)
+
+  # The solution and three refinements.
+  return jax.lax.fori_loop(0, 4, refine, jnp.zeros_like(rhs))
 
 
 def nonnegative(matrix: Array, rhs: Array) -> tuple[Array, Array]:
@@ -125,23 +131,20 @@ def nonnegative(matrix: Array, rhs: Array) -> tuple[Array, Array]:
   """
   size = len(rhs)
 
-  def check(support: Array) -> tuple[Array, Array]:
-    x = solve_on(matrix, rhs, support)
-    return x, jnp.where(support, x < 0, _lacks(matrix, rhs, x) > 0)
-
   def is_open(loop: Any) -> Array:
     _, _, wrong, _, patience = loop
     return wrong.any() & (patience >= 0)
 
   def step(loop: Any) -> Any:
-    support, _, wrong, fewest, patience = loop
+    support, _, _, fewest, patience = loop
+    x = solve_on(matrix, rhs, support)
+    wrong = jnp.where(support, x < 0, _lacks(matrix, rhs, x) > 0)
     number = wrong.sum()
     patience = jnp.where(number < fewest, 3, patience - 1)
-    support = jnp.where(patience >= 0, support ^ wrong, support)
-    return support, *check(support), jnp.minimum(number, fewest), patience
+    return support ^ wrong, x, wrong, jnp.minimum(number, fewest), patience
 
-  start = rhs > 0
-  loop = start, *check(start), jnp.array(size + 1), jnp.array(3)
+  unknown = jnp.zeros_like(rhs), jnp.ones(size, bool)  # until the first step
+  loop = rhs > 0, *unknown, jnp.array(size + 1), jnp.array(3)
   _, x, wrong, _, _ = jax.lax.while_loop(is_open, step, loop)
   x = jnp.maximum(one_by_one(matrix, rhs, x, wrong.any()), 0)
   terms = jnp.max(jnp.abs(matrix) @ jnp.abs(x) + jnp.abs(rhs))
