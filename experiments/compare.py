@@ -20,7 +20,10 @@ from experiments import datasets
 from experiments.comparison import options as comparing
 from experiments.launcher import frame, options, parsing
 
-options.define_flags({'num_seeds': comparing.NUM_SEEDS})
+options.define_flags(
+  {'num_seeds': comparing.NUM_SEEDS},
+  comparing.texts('runs/comparison', 'comparison'),
+)
 comparing.define_flags()
 comparing.define_rows(
   also='; also "trees", "trees max_depth=2", and "sple teacher=best", which '

@@ -25,7 +25,10 @@ from experiments.comparison import options as comparing
 from experiments.frontier import options as compressing
 from experiments.launcher import frame, options, parsing
 
-options.define_flags({'num_seeds': comparing.NUM_SEEDS})
+options.define_flags(
+  {'num_seeds': comparing.NUM_SEEDS},
+  comparing.texts('runs/frontier', 'frontier', ', small models'),
+)
 comparing.define_flags()
 compressing.define_flags()
 flags.adopt_module_key_flags(options)

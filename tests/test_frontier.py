@@ -350,6 +350,19 @@ def test_small_networks_learn_from_the_teacher(
   assert packed.num_bytes == net['bytes_per_seed'][1]
 
 
+def test_another_frontier_is_refused(finished, tmp_path, capsys, no_fits):
+  folder = tmp_path / 'again'
+  shutil.copytree(finished, folder)
+  before = {path: path.read_bytes() for path in folder.glob('*.*')}
+  for other, said in (
+    ('--epochs=2', 'another frontier, which differs in epochs (12, now 2):'),
+    ('--num_rows=1600', 'differs in data.'),
+  ):
+    assert launch(*TINY, other, f'--out_dir={folder}') == 1
+    assert said in capsys.readouterr().err
+  assert all(path.read_bytes() == old for path, old in before.items())
+
+
 def test_a_spoiled_teacher_is_reported_once(monkeypatch):
   tried, lines = [], []
 

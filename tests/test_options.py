@@ -192,9 +192,19 @@ def test_a_wrong_flag_ends_without_a_traceback(flag):
   assert found.stderr and 'Traceback' not in found.stderr
 
 
-def _command(*arguments):
+@pytest.mark.parametrize(
+  'command, folder',
+  [('compare', 'runs/comparison'), ('compress', 'runs/frontier')],
+)
+def test_help_names_the_folder_of_the_command(command, folder):
+  text = ' '.join(_command('--help', command=command).stdout.split())
+  _, _, after = text.partition('--out_dir: ')
+  assert f'Default: {folder}.' in after.partition(' --')[0]
+
+
+def _command(*arguments, command='census'):
   return subprocess.run(
-    [sys.executable, '-m', 'experiments.census', *arguments],
+    [sys.executable, '-m', f'experiments.{command}', *arguments],
     cwd=ROOT, capture_output=True, text=True, check=False,
   )  # fmt: skip
 

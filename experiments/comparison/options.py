@@ -14,6 +14,21 @@ MEANINGLESS = (
 )  # fmt: skip
 
 
+def texts(default: str, what: str, also: str = '') -> dict[str, str]:
+  """Returns what --help says of flags of single runs, in place of their texts.
+
+  Args:
+    default: of --out_dir.
+    what: the folder holds, such as `comparison`.
+    also: what it holds beside fits, tables and pictures.
+  """
+  return {
+    'out_dir': f'folder for the fits, the tables{also} and the pictures. '
+    f'Default: {default}.',
+    'overwrite': f'remove the {what} that --out_dir holds, and start over.',
+  }
+
+
 def define_flags(section: str = 'Compare') -> None:
   """Defines the flags once, for all commands.
 

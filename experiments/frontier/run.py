@@ -105,8 +105,11 @@ def _compress(
     plan, dense=plan.dense.fitting(data.facts['rows']['train'])
   )
   dense.check(data.tables)
+  identity = cells.identify(base, data)
+  shared = {'data': identity, **plan.dense.shared()}
+  folder.refuse_other(directory, shared, 'frontier')
   store = cells.Store(
-    directory / run_folder.CELLS, cells.identify(base, data), before_writing
+    directory / run_folder.CELLS, identity, before_writing, shared
   )
   every = [Dense(name, plan.dense, encode, note) for name in plan.dense.rows]
   for row in every:

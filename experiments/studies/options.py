@@ -16,9 +16,7 @@ from experiments.launcher.options import Config
 DEFAULTS: dict[str, Any] = {'num_seeds': 30, 'num_bins': 0}
 _TEXTS = {
   'num_seeds': 'draws on which the best setting is trained and scored.',
-  'out_dir': 'folder for the fits, the table and the picture. Default: '
-  'runs/study.',
-  'overwrite': 'remove the study that --out_dir holds, and start over.',
+  **comparing.texts('runs/study', 'study'),
 }
 # Flags that are for rows that are read, not generated, or for single runs.
 UNUSED = (
