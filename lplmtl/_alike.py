@@ -134,15 +134,18 @@ def identity(value: Any) -> Hashable:
   return value
 
 
-def stack(trees: Sequence[PyTree]) -> PyTree:
-  """Stacks pytrees of equal shapes on a new leading axis."""
-  return jax.tree.map(lambda *leaves: _stack(leaves), *trees)
+def stack(trees: Sequence[PyTree], axis: int = 0) -> PyTree:
+  """Stacks pytrees of equal shapes on a new axis, the first by default."""
+  return jax.tree.map(lambda *leaves: _stack(leaves, axis), *trees)
 
 
-def _stack(leaves: Sequence[Any]) -> Any:
+def _stack(leaves: Sequence[Any], axis: int) -> Any:
   if all(isinstance(x, np.ndarray | np.generic) for x in leaves):
-    return np.stack(leaves)
-  return jnp.stack(leaves)
+    return np.stack(leaves, axis)
+  # All at once: in JAX 0.7, `jnp.stack` joins 16 arrays at a time, and the last
+  # of them would be no operations like the others.
+  rows = [jax.lax.expand_dims(jnp.asarray(x), (axis,)) for x in leaves]
+  return jax.lax.concatenate(rows, axis)
 
 
 def unstack(tree: PyTree, count: int) -> list[PyTree]:

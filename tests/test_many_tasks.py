@@ -1,17 +1,21 @@
 """Many tasks: what is alike runs at once, and equals one task after another."""
 
+import collections
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import lplmtl
-from lplmtl import _alike, tasks
+from lplmtl import _alike, balancing, tasks
 from lplmtl.compression import cost
 from lplmtl.layers import mixture
+from lplmtl.training import steps
 from tests import contracts
 
 # Not in alphabetical order, as JAX sorts dicts; kinds take turns.
@@ -99,3 +103,71 @@ def _sized(num_tasks, kind=lplmtl.PLE):
 def test_gates_of_ple_compute_nothing_for_experts_that_they_do_not_mix():
   """The operations grow with T, and only the shared gate's with T^2."""
   assert _flops(_sized(40)) < 2.1 * _flops(_sized(20))
+
+
+@pytest.mark.parametrize(
+  ('balancer', 'optimizer'),
+  (
+    (
+      'uncertainty',
+      optax.chain(
+        optax.clip_by_global_norm(0.5), optax.adamw(1e-2, weight_decay=0.1)
+      ),
+    ),
+    ('mgda', optax.sgd(0.1)),
+    ('moco', optax.sgd(0.1)),
+  ),
+)
+def test_merged_steps_equal_plain_ones(balancer, optimizer, monkeypatch):
+  """Draws, clipped and decayed updates, losses, gradients and metrics."""
+  todo = TASKS[1:4]
+  model = lplmtl.MMoE(
+    todo, expert=lplmtl.MLP((4,)), num_experts=2, tower=lplmtl.MLP((3,))
+  )
+  method = model, todo, optimizer, getattr(balancing, balancer)()
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(24, 5)).astype(np.float32)
+  # NumPy's arrays: they are constants of the program.
+  labels = {task.name: rng.integers(0, 2, 24) for task in todo}
+  where = {'plum': jnp.asarray(rng.integers(0, 2, 24), bool)}
+  data = lplmtl.Batch(jnp.asarray(x), labels, where)
+  order = jnp.asarray(rng.permutation(24).reshape(3, 8))
+
+  def run(key):
+    state = steps.init_state(key, *method, data.features)
+    step = steps.make_train_step(*method)
+    return state.params, *steps.train_chunk(step, state, data, order)
+
+  found = []
+  for few in (1, 1000):
+    monkeypatch.setattr(_alike, 'FEW', few)
+    # A new function each time, or JAX would reuse the first trace.
+    compiled = jax.jit(lambda key: run(key), compiler_options=FAST)
+    drawn, state, metrics = compiled(jax.random.key(0))
+    found.append((drawn, state.params, metrics))
+  contracts.assert_trees_close(*found, atol=1e-5, rtol=1e-5)
+
+
+def _step_operations(num_tasks):
+  """Counts what a compiler is given to compute in a step, by operation."""
+  model = _sized(num_tasks, lplmtl.MMoE)
+  method = model, model.tasks, optax.adam(1e-3), balancing.equal()
+  data = lplmtl.Batch(
+    np.zeros((8, 3), np.float32),
+    {task.name: np.zeros(8, np.int32) for task in model.tasks},
+  )
+  state = jax.eval_shape(
+    lambda key: steps.init_state(key, *method, data.features),
+    jax.random.key(0),
+  )
+  run = functools.partial(steps.train_chunk, steps.make_train_step(*method))
+  rows = jnp.zeros((1, 8), jnp.int32)
+  text = jax.jit(run).lower(state, data, rows).as_text()
+  computed = 'dot_general|multiply|divide|exponential|sqrt'
+  return collections.Counter(re.findall(rf'stablehlo\.({computed})', text))
+
+
+def test_a_step_for_more_tasks_has_no_more_operations():
+  """Only what cuts and joins the arrays of each task grows with T."""
+  found = _step_operations(20)
+  assert len(found) == 5 and found == _step_operations(33)

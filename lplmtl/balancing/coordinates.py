@@ -7,12 +7,13 @@ two gradients are never copied into one array.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from lplmtl import _alike
 from lplmtl.balancing import _arguments
 from lplmtl.types import Array, PyTree
 
@@ -144,12 +145,17 @@ def combine_each(
   )
 
 
-def _mixture(weights: Array, acts: bool, leaves: Iterable[Array]) -> Any:
+def _mixture(
+  weights: Array, acts: bool, leaves: Sequence[Array] | Array
+) -> Any:
   """Returns a weighted or plain sum of T leaves, number by number.
 
   It is not a contraction: accelerators compute these in reduced precision.
   """
   factors = weights if acts else jnp.ones_like(weights)
+  if len(factors) > _alike.FEW:
+    stacked = jnp.asarray(leaves)
+    return jnp.sum(along(factors, stacked) * stacked, axis=0)
   return sum(
     factor.astype(leaf.dtype) * leaf
     for factor, leaf in zip(factors, leaves, strict=True)
@@ -160,7 +166,7 @@ def chosen(tree: PyTree, shared: PyTree) -> PyTree:
   """Returns `tree` with None where `shared` is False; None keeps all leaves."""
   if shared is None:
     return tree
-  return jax.tree.map(lambda x, ok: x if ok else None, tree, shared)
+  return jax.tree.map(lambda ok, x: x if ok else None, shared, tree)
 
 
 def zeros(params: PyTree, num_tasks: int) -> PyTree:

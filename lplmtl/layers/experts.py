@@ -292,4 +292,4 @@ def split(x: Array, sizes: Sequence[int]) -> list[Array]:
 
 
 def _join(parts: Sequence[Array], axis: int) -> Array:
-  return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=axis)
+  return parts[0] if len(parts) == 1 else jax.lax.concatenate(parts, axis)

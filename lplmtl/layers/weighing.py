@@ -32,7 +32,7 @@ def over_all(
   names = tuple(outputs)
   sizes = [outputs[name].shape[1] for name in names]
   allowed = np.array([[name in seen for name in names] for seen in pools])
-  joined = jnp.stack([x.astype(jnp.float32) for x in logits], axis=1)
+  joined = _alike.stack([x.astype(jnp.float32) for x in logits], axis=1)
   if not allowed.all():
     mask = np.repeat(allowed, sizes, axis=1)
     joined = jnp.where(mask[None], joined, -jnp.inf)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lplmtl import _checks
+from lplmtl import _alike, _checks
 from lplmtl.types import Array, Batch, Task
 
 
@@ -66,13 +66,12 @@ def row_weights(batch: Batch, task: str) -> Any:
 def row_totals(tasks: Sequence[Task], batch: Batch) -> Array:
   """Returns `[T]` float32, the total weight of the labelled rows per task."""
   ones = jnp.ones(_checks.num_rows(batch.features), jnp.float32)
-  masks = batch.where or {}
 
-  def total(name: str) -> Array:
-    weights = row_weights(batch, name)
-    return jnp.sum(_effective_weights(ones, masks.get(name), weights))
+  def total(_: int, where: Array | None, weights: Array | None) -> Array:
+    return jnp.sum(_effective_weights(ones, where, weights))
 
-  return jnp.stack([total(task.name) for task in tasks])
+  calls = [_counted(batch, task.name) for task in tasks]
+  return _alike.together(total, calls, [_alike.shapes(call) for call in calls])
 
 
 def task_losses(
@@ -82,6 +81,9 @@ def task_losses(
   totals: Array | None = None,
 ) -> tuple[Array, Array]:
   """Returns each task's mean loss over its own labelled rows.
+
+  Several tasks of a kind, which have equal losses and shapes, are computed as
+  one, by `jax.vmap`.
 
   Args:
     tasks: T tasks; the result is in their order.
@@ -97,35 +99,58 @@ def task_losses(
   Raises:
     ValueError: a label or a prediction is missing, or shapes do not match.
   """
-  means, present = [], []
-  for i, task in enumerate(tasks):
+  for task in tasks:
     for kind, given in (('label', batch.labels), ('prediction', predictions)):
       if task.name not in given:
         raise ValueError(
           f'no {kind} for task {task.name!r}; found {sorted(given)}'
         )
-    where = (batch.where or {}).get(task.name)
-    # Masked before the loss: a NaN masked after it would still make the
-    # gradient NaN, as 0 * NaN is NaN.
-    labels = mask_labels(batch.labels[task.name], where)
-    try:
-      values = task.loss_fn(predictions[task.name], labels)
-    except ValueError as error:
-      raise ValueError(f'task {task.name!r}: {error}') from error
-    if values.ndim != 1:
-      raise ValueError(
-        f'task {task.name!r}: loss_fn must return one value per row, [B]; '
-        f'found shape {values.shape}'
-      )
-    mean, is_present = masked_mean(
-      values.astype(jnp.float32),
-      where,
-      row_weights(batch, task.name),
-      None if totals is None else totals[i],
+  calls: list[tuple[Any, ...]] = [
+    (predictions[name], batch.labels[name], *_counted(batch, name))
+    for name in (task.name for task in tasks)
+  ]
+
+  def one(number: int, *call: Any) -> tuple[Array, Array]:
+    return _task_loss(tasks[number], *call)
+
+  if totals is not None:
+    each_total = _alike.unstack(totals, len(tasks))
+    calls = [
+      (*call, total) for call, total in zip(calls, each_total, strict=True)
+    ]
+  keys = [
+    (_alike.identity(task.loss_fn), _alike.shapes(call))
+    for task, call in zip(tasks, calls, strict=True)
+  ]
+  return _alike.together(one, calls, keys)
+
+
+def _task_loss(
+  task: Task,
+  predictions: Array,
+  labels: Any,
+  where: Array | None,
+  weights: Array | None,
+  total: Array | None = None,
+) -> tuple[Array, Array]:
+  # Masked before the loss: a NaN masked after it would still make the gradient
+  # NaN, as 0 * NaN is NaN.
+  labels = mask_labels(labels, where)
+  try:
+    values = task.loss_fn(predictions, labels)
+  except ValueError as error:
+    raise ValueError(f'task {task.name!r}: {error}') from error
+  if values.ndim != 1:
+    raise ValueError(
+      f'task {task.name!r}: loss_fn must return one value per row, [B]; '
+      f'found shape {values.shape}'
     )
-    means.append(mean)
-    present.append(is_present)
-  return jnp.stack(means), jnp.stack(present)
+  return masked_mean(values.astype(jnp.float32), where, weights, total)
+
+
+def _counted(batch: Batch, task: str) -> tuple[Array | None, Array | None]:
+  """Returns the mask and the weights of the rows for a task."""
+  return (batch.where or {}).get(task), row_weights(batch, task)
 
 
 def mask_labels(labels: Any, where: Array | None) -> Any:

@@ -204,53 +204,67 @@ def _by_losses(job: _Job) -> _Balanced:
   return grads, task_losses, weights, job.weigh(task_losses)[1]
 
 
-def _each_task(job: _Job) -> tuple[Array, list[PyTree], PyTree]:
-  """Returns losses, T gradients, and the penalty's gradient or None."""
-  zeros, share = jnp.zeros(len(job.tasks), jnp.float32), _share(job.rows)
+def _each_task(job: _Job, keep: PyTree) -> gradients.Each:
+  """Pulls back T times.
 
-  def pull_all(batch: Batch, key: Array) -> tuple[Array, list[PyTree], Any]:
+  Args:
+    job: the job.
+    keep: the leaves whose T gradients are needed; None for all.
+  """
+  count = len(job.tasks)
+  zeros, share = jnp.zeros(count, jnp.float32), _share(job.rows)
+
+  def pull_all(batch: Batch, key: Array) -> gradients.Each:
     task_losses, pull_back, has_penalty = job.forward(batch, key)
     penalty = pull_back(zeros, share) if has_penalty else None
-    return (
-      task_losses,
-      gradients.each_pulled_back(pull_back, len(job.tasks)),
-      penalty,
-    )
+    each = gradients.each_pulled_back(pull_back, count, keep)
+    plain = None
+    if keep is not None and gradients.are_stacked(count):
+      plain = pull_back(jnp.ones_like(zeros), 0.0)
+    return gradients.Each(task_losses, each, plain, penalty)
 
   return job.rows.sum_over_microbatches(pull_all)
 
 
 def _by_gramian(job: _Job) -> _Balanced:
   """Pulls back T times; the gradients' inner products give the weights."""
-  task_losses, task_grads, penalty = _each_task(job)
-  products = coordinates.products_of(task_grads, job.counts)
-  weights, state = job.weigh(task_losses, gramian=products)
-  grads = coordinates.combine_each(weights, task_grads, job.shared)
-  return _plus(grads, penalty), task_losses, weights, state
+  each = _each_task(job, job.shared)
+  products = _products(each.grads, job.counts)
+  weights, state = job.weigh(each.losses, gramian=products)
+  if isinstance(each.grads, list):
+    grads = coordinates.combine_each(weights, each.grads, job.shared)
+  else:
+    grads = coordinates.combine(weights, each.grads)
+    grads = each.outside(job.shared, grads)
+  return _plus(grads, each.penalty), each.losses, weights, state
+
+
+def _products(each: list[PyTree] | PyTree, counts: PyTree = None) -> Array:
+  if isinstance(each, list):
+    return coordinates.products_of(each, counts)
+  return coordinates.products(coordinates.chosen(each, counts))
 
 
 def _aggregated(job: _Job) -> _Balanced:
   """Pulls back T times, and stacks the gradients for an aggregator."""
-  task_losses, task_grads, penalty = _each_task(job)
-  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *task_grads)
+  each = _each_task(job, job.counts)
+  stacked = each.grads
+  if isinstance(stacked, list):
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *stacked)
   stacked = coordinates.chosen(stacked, job.counts)
   _checks.check_keywords(job.balancer.update, ('present',))
   grads, weights, state = returned.parts(
     job.balancer.update(
-      stacked, task_losses, job.state, present=job.totals > 0
+      stacked, each.losses, job.state, present=job.totals > 0
     ),
     ('gradient', 'weights', 'state'),
   )
   returned.check_state(state, job.state, 'update')
-  weights = returned.as_weights(weights, task_losses)
+  weights = returned.as_weights(weights, each.losses)
   returned.check_gradient(grads, jax.tree.map(lambda x: x[0], stacked))
-  if job.counts is not None:
-    plain = jax.tree.map(lambda *leaves: sum(leaves), *task_grads)
-    # An aggregator's gradient is None outside its scope.
-    grads = jax.tree.map(
-      lambda acts, new, old: new if acts else old, job.counts, grads, plain
-    )
-  return _plus(grads, penalty), task_losses, weights, state
+  # An aggregator's gradient is None outside its scope.
+  grads = each.outside(job.counts, grads)
+  return _plus(grads, each.penalty), each.losses, weights, state
 
 
 def _at_representation(job: _Job) -> _Balanced:
@@ -285,7 +299,7 @@ def _at_representation(job: _Job) -> _Balanced:
   task_grads = gradients.each_pulled_back(
     lambda weights, _: pull_back(weights, 0.0)[1], len(tasks)
   )
-  products = rows.total(coordinates.products_of(task_grads))
+  products = rows.total(_products(task_grads))
   weights, state = job.weigh(task_losses, gramian=products)
   acts, cotangent = pull_back(weights, 1.0)
   plain, _ = pull_back(jnp.ones_like(weights), 1.0)

@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lplmtl import _checks, losses
+from lplmtl import _alike, _checks, losses
+from lplmtl.balancing import coordinates
 from lplmtl.training import arrays, checks
 from lplmtl.types import Array, Batch, Model, PyTree, Task
 
@@ -104,9 +105,9 @@ def task_gradients(
   batch = arrays.read_labels(batch, 'batch')
   task_losses, pull_back, _ = forward(model, tasks, params, batch, key=key)
   task_grads = each_pulled_back(pull_back, len(tasks))
-  return task_losses, jax.tree.map(
-    lambda *leaves: jnp.stack(leaves), *task_grads
-  )
+  if isinstance(task_grads, list):
+    task_grads = jax.tree.map(lambda *leaves: jnp.stack(leaves), *task_grads)
+  return task_losses, task_grads
 
 
 def shared_leaves(model: Any, params: PyTree) -> PyTree:
@@ -157,21 +158,70 @@ def shared_leaves(model: Any, params: PyTree) -> PyTree:
   return shared
 
 
-def each_pulled_back(pull_back: PullBack, num_tasks: int) -> list[PyTree]:
+class Each(NamedTuple):
+  """The gradients of all tasks, and what is added to them.
+
+  Attributes:
+    losses: `[T]`.
+    grads: a list of T gradients, or their stack: see
+      `each_pulled_back`.
+    plain: the sum of the gradients, if some leaves of the stack are left out.
+    penalty: the penalty's gradient, or None.
+  """
+
+  losses: Array
+  grads: list[PyTree] | PyTree
+  plain: PyTree
+  penalty: PyTree
+
+  def outside(self, keep: PyTree, new: PyTree) -> PyTree:
+    """Returns the new gradient, the plain one where `keep` is False."""
+    if keep is None:
+      return new
+    plain = self.plain
+    if plain is None:
+      plain = jax.tree.map(lambda *leaves: sum(leaves), *self.grads)
+    return jax.tree.map(
+      lambda acts, new, old: new if acts else old, keep, new, plain
+    )
+
+
+def each_pulled_back(
+  pull_back: PullBack, num_tasks: int, keep: PyTree = None
+) -> list[PyTree] | PyTree:
   """Pulls back the gradient of each task: T pull-backs.
 
   On a CPU they run one after another: batched, their activations would not fit
   in a core's cache (with ten tasks, a step would take 12.1 times as long as a
   plain one, instead of 7.4 times). Accelerators run all of them at once.
+
+  Args:
+    pull_back: from `forward`.
+    num_tasks: T.
+    keep: pytree of bools like a gradient, False for the leaves to leave out if
+      the gradients are stacked; None for all leaves.
+
+  Returns:
+    A list of T gradients; or, of more than a few, their stack (see
+    `are_stacked`), with None for the leaves that are left out.
   """
   basis = jnp.eye(num_tasks, dtype=jnp.float32)
   if num_tasks <= 2:  # unrolled: a loop would take longer to compile
     return [pull_back(row, 0.0) for row in basis]
 
   def one(row: Array) -> PyTree:
-    return pull_back(row, 0.0)
+    gradient = pull_back(row, 0.0)
+    is_kept = keep if are_stacked(num_tasks) else None
+    return coordinates.chosen(gradient, is_kept)
 
   stacked = jax.lax.platform_dependent(
     basis, cpu=functools.partial(jax.lax.map, one), default=jax.vmap(one)
   )
+  if are_stacked(num_tasks):
+    return stacked
   return [jax.tree.map(lambda x, k=k: x[k], stacked) for k in range(num_tasks)]
+
+
+def are_stacked(num_tasks: int) -> bool:
+  """Returns whether so many gradients are stacked, instead of separate."""
+  return num_tasks > _alike.FEW

@@ -291,10 +291,12 @@ def _with_axis(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
 
   def single(*args: Any) -> Any:
     args = tuple(
-      x if axis is None else jax.tree.map(lambda leaf: leaf[0], x)
+      x
+      if axis is None
+      else jax.tree.map(lambda leaf: jax.lax.squeeze(leaf, (0,)), x)
       for x, axis in zip(args, in_axes, strict=True)
     )
-    return jax.tree.map(lambda leaf: leaf[None], fn(*args))
+    return jax.tree.map(lambda leaf: jax.lax.expand_dims(leaf, (0,)), fn(*args))
 
   return single
 

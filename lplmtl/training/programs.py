@@ -112,8 +112,9 @@ def make(
       axis_name=parallel.DATA if split else None,
       skip_nonfinite=skip_nonfinite,
     )  # fmt: skip
-    new, metrics = steps.train_chunk(step, state, data, rows, first, last)
-    is_finite = steps.is_finite(new, state)
+    new, metrics, is_finite = steps.run_chunk(
+      step, state, data, rows, first, last, [task.name for task in tasks]
+    )
     return new, metrics, sharding.agreed(is_finite) if parts else is_finite
 
   spread = functools.partial(

@@ -14,9 +14,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lplmtl import prng, sparse
+from lplmtl import _alike, prng, sparse
 from lplmtl.layers import modules
-from lplmtl.training import balanced, frozen, lazy, optimizers
+from lplmtl.training import (
+  balanced,
+  batches,
+  frozen,
+  lazy,
+  merged,
+  optimizers,
+  packed,
+)
 from lplmtl.training.microbatch import Rows
 from lplmtl.types import (
   Aggregator,
@@ -78,7 +86,12 @@ def init_state(
   """
   params_key, balancer_key, run_key = jax.random.split(key, 3)
   params_key = prng.row_key(params_key)
-  variables = model.init({'params': params_key}, features)
+
+  def draw(key: Array) -> Any:
+    return model.init({'params': key}, features)
+
+  is_large = len(tasks) > _alike.FEW
+  variables = merged.run(draw, params_key) if is_large else draw(params_key)
   modules.check_collections(variables, model)
   drawn = variables.get('params')
   if not jax.tree.leaves(drawn):
@@ -211,7 +224,7 @@ def train_chunk(
   first: Any = 0,
   last: Any = None,
 ) -> tuple[TrainState, dict[str, Array]]:
-  """Takes steps of an epoch in one loop; this is jitted and spread over seeds.
+  """Takes steps of an epoch in one loop.
 
   Args:
     step: from `make_train_step`.
@@ -230,24 +243,61 @@ def train_chunk(
     ValueError: a step changes the structure, a shape or a dtype of the state,
       as a user's own optimiser may.
   """
-  # Jitted, so that `eval_shape` and the loop share one trace.
-  step = jax.jit(step)
+  return run_chunk(step, state, data, indices, first, last)[:2]
 
-  def take(i: Any) -> Batch:
-    return jax.tree.map(lambda x: x[indices[i]], data)
+
+def run_chunk(
+  step: Step,
+  state: TrainState,
+  data: Batch,
+  indices: Array,
+  first: Any,
+  last: Any,
+  task_names: Sequence[str] = (),
+) -> tuple[TrainState, dict[str, Array], Array]:
+  """Does what `train_chunk` does; this is jitted and spread over seeds.
+
+  Args:
+    step: as for `train_chunk`, and so are the following.
+    state: a TrainState.
+    data: all rows.
+    indices: the rows of each step.
+    first: the first step.
+    last: the step to stop before.
+    task_names: T names, by which parameters are packed if there are many tasks;
+      the labels' by default.
+
+  Returns:
+    (state, metrics, is_finite), whether the new state is finite wherever the
+    old one was: see `is_finite`.
+  """
+  names = tuple(task_names or data.labels)
+  reader, packing = batches.Reader(data, names), packed.Packing(state, names)
+  # Jitted, so that the first trace is the only one.
+  step = jax.jit(step)
+  traced = []
+
+  def trace() -> None:
+    batch = reader.take(indices[0])
+    traced.append(jax.make_jaxpr(step, return_shape=True)(state, batch))
+
+  jax.eval_shape(trace)  # so that the batch is not computed
+  program, (after, shapes) = traced[0]
+  _check_alike(state, after)
+  one = packed.over(step, program, packing, reader.packing, shapes)
 
   def body(i: Array, carry: Any) -> Any:
     state, seen = carry
-    state, metrics = step(state, take(i))
+    state, metrics = one(state, reader.packed(indices[i]))
     return state, jax.tree.map(lambda all, x: all.at[i].set(x), seen, metrics)
 
-  after, shapes = jax.eval_shape(lambda: step(state, take(0)))
-  _check_alike(state, after)
   zeros = jax.tree.map(
     lambda x: jnp.zeros((len(indices), *x.shape), x.dtype), shapes
   )
   last = len(indices) if last is None else last
-  return jax.lax.fori_loop(first, last, body, (state, zeros))
+  start = packing.pack(state)
+  end, metrics = jax.lax.fori_loop(first, last, body, (start, zeros))
+  return packing.unpack(end), metrics, is_finite(end, start)
 
 
 def _check_alike(before: TrainState, after: TrainState) -> None:
