@@ -41,21 +41,28 @@ def make_data():
 
 
 BALANCERS = {
-  'uncertainty': balancing.uncertainty(),
   'pcgrad': balancing.pcgrad(),
   'famo': balancing.famo(),  # this step's losses, and those after it
   'mgda': balancing.mgda(scope='representation'),
 }
 
 
-def run(num_seeds, devices, balancer='uncertainty'):
-  """Losses `[S, 50, T]`, and how many rows each device holds."""
+def split(num_seeds, devices):
+  """A mesh, keys, the row numbers of 50 steps, and how many each device holds."""
   mesh = parallel.make_mesh(num_seeds, BATCH, devices)
   keys = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
   keys = parallel.fill(keys, mesh)
-  data = parallel.replicate(make_data(), mesh)
   shuffle = training.make_shuffle(keys, ROWS, BATCH)
   rows = np.concatenate([shuffle(e) for e in range(10)], axis=1)
+  indices = parallel.split_batches(rows, mesh)
+  held = [shard.data.shape for shard in indices.addressable_shards]
+  return mesh, keys, held, indices
+
+
+def run(devices, balancer):
+  """Losses `[50, T]` of one seed."""
+  mesh, keys, _, indices = split(1, devices)
+  data = parallel.replicate(make_data(), mesh)
   init, run_chunk, _ = programs.make(
     (MODEL, optax.sgd(0.05), BALANCERS[balancer]),
     TASKS,
@@ -64,10 +71,8 @@ def run(num_seeds, devices, balancer='uncertainty'):
     mesh=mesh,
   )
   state = init(keys, None, make_data().features, None)
-  indices = parallel.split_batches(rows, mesh)
   _, metrics, _ = run_chunk(state, None, data, indices, 0, indices.shape[1])
-  held = [shard.data.shape for shard in indices.addressable_shards]
-  return np.asarray(metrics['losses'])[:num_seeds].tolist(), held
+  return np.asarray(metrics['losses'])[0].tolist()
 
 
 def resume_elsewhere(folder, num_seeds):
@@ -80,7 +85,7 @@ def resume_elsewhere(folder, num_seeds):
 
   def fit(keeper=None):
     result = lplmtl.fit(
-      keys, MODEL, optax.adam(1e-3), BALANCERS['uncertainty'],
+      keys, MODEL, optax.adam(1e-3), balancing.uncertainty(),
       make_data(), batch_size=BATCH, num_epochs=13, keeper=keeper,
       devices=devices if keeper is None or keeper.pauses else devices[:1],
     )  # fmt: skip
@@ -111,7 +116,7 @@ def stream(num_seeds, devices):
   def fit(data):
     source = sharded.Sharded(data, num_chunks=2)
     result = lplmtl.fit(
-      keys, MODEL, optax.sgd(0.05), BALANCERS['uncertainty'], source,
+      keys, MODEL, optax.sgd(0.05), balancing.uncertainty(), source,
       batch_size=BATCH, num_epochs=10, devices=devices,
     )  # fmt: skip
     return [record['losses'].tolist() for record in result.history]
@@ -130,14 +135,10 @@ def main():
   found = {'devices': len(devices)}
   for seeds in (1, 5):
     found[f'{seeds} resumed'] = resume_elsewhere(folder / str(seeds), seeds)
-  for seeds, balancer in (
-    (1, 'uncertainty'), (5, 'uncertainty'), (1, 'pcgrad'), (1, 'famo'),
-    (1, 'mgda'),
-  ):  # fmt: skip
-    one, _ = run(seeds, devices[:1], balancer)
-    many, held = run(seeds, devices, balancer)
-    name = f'{seeds} {balancer}'
-    found[name] = {'one': one, 'many': many, 'held': held}
+    found[f'{seeds} held'] = split(seeds, devices)[2]
+  for balancer in BALANCERS:
+    one, many = run(devices[:1], balancer), run(devices, balancer)
+    found[balancer] = {'one': one, 'many': many}
   for seeds in (1, 5):
     one, message = stream(seeds, devices[:1])
     many, found_too = stream(seeds, devices)
