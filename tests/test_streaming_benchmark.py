@@ -5,7 +5,12 @@ import pytest
 
 pytest.importorskip('pyarrow')
 
-from experiments.benchmark import streamed, streamed_rows, streamed_worker
+from experiments.benchmark import (
+  anonymous,
+  streamed,
+  streamed_rows,
+  streamed_worker,
+)
 from lplmtl import columns, data
 
 CONFIG = {
@@ -45,7 +50,8 @@ def test_workers_answer(folder, tmp_path):
   config = {**CONFIG, 'folder': str(folder), 'checkpoints': str(tmp_path)}
   found = {}
   for form in streamed_rows.MEMORY, streamed_rows.ENCODED:
-    worker = streamed_worker.Worker({**config, 'form': form}, set())
+    peak = anonymous.Peak()
+    worker = streamed_worker.Worker({**config, 'form': form}, set(), peak)
     found[form] = [worker.rate()]
     assert found[form][0]['rows'] == 6 * 128
   assert 0.4 < worker.auc()[0]['click'] < 1
@@ -54,3 +60,15 @@ def test_workers_answer(folder, tmp_path):
   cells = streamed._cells(found[streamed_rows.ENCODED], ours)
   assert cells[1].endswith(' %')
   assert streamed._cells(ours, ours)[1] == '100.0 %'
+
+
+@pytest.mark.skipif(not anonymous.now(), reason='only on Linux')
+def test_the_peak_of_memory_outlasts_what_took_it():
+  n = 2**26
+  with anonymous.watched() as peak:
+    before = peak.most
+    rows = np.ones(n, np.uint8)
+    peak.look()
+    del rows
+  assert before + n <= peak.most + 2**20
+  assert anonymous.now() < peak.most

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from experiments.benchmark import out, streamed_rows
+from experiments.benchmark import anonymous, out, streamed_rows
 from experiments.benchmark.streamed_rows import ENCODED, MEMORY, PARQUET
 from experiments.launcher import display, output, provenance
 from experiments.launcher.display import Console, TextTable
@@ -88,17 +88,18 @@ def _table(
     files = folder / 'files'
     streamed_rows.write_parquet(files, num_rows, is_sorted)
     written = time.perf_counter()
-    raw = data.ArrowFiles(files)
-    encode = streamed_rows.Encoder(raw.pieces())
-    fitted = time.perf_counter()
-    pieces = (encode(columns) for columns in raw.pieces())
-    data.write_rows(folder / 'rows', pieces, streamed_rows.TODO)
+    with anonymous.watched() as peak:
+      raw = data.ArrowFiles(files)
+      encode = streamed_rows.Encoder(raw.pieces())
+      fitted = time.perf_counter()
+      pieces = (encode(columns) for columns in raw.pieces())
+      data.write_rows(folder / 'rows', pieces, streamed_rows.TODO)
     done = time.perf_counter()
     console.print(
       f'{num_rows:,} rows: {_gigabytes(files):.2f} GB of Parquet generated in '
       f'{written - start:.0f} s; tables fitted in {fitted - written:.0f} s; '
       f'{_gigabytes(folder / "rows"):.2f} GB of encoded rows written in '
-      f'{done - fitted:.0f} s'
+      f'{done - fitted:.0f} s, in {peak.most / 1e6:,.0f} MB of memory'
     )
     yield folder
   finally:
@@ -162,10 +163,9 @@ def _rates(
     sizes.insert(0, asked.small_rows)
   found: dict[str, Any] = {}
   for num_rows in sizes:
-    turns = asked.turns if num_rows == asked.num_rows else 1
     forms = _FORMS if num_rows == asked.num_rows else _FORMS[1:]
     with _table(folder / 'table', num_rows, console) as place:
-      found[str(num_rows)] = _turns(asked, place, forms, turns)
+      found[str(num_rows)] = _turns(asked, place, forms)
   large = found[str(asked.num_rows)]
   lines = [
     (f'{int(rows):,}', form, *_cells(answers, large[MEMORY]))
@@ -180,7 +180,7 @@ def _rates(
 
 
 def _turns(
-  asked: Asked, place: pathlib.Path, forms: tuple[str, ...], turns: int
+  asked: Asked, place: pathlib.Path, forms: tuple[str, ...]
 ) -> dict[str, list[dict[str, float]]]:
   config = {**asked.config, 'folder': str(place)}
   found: dict[str, list[dict[str, float]]] = {form: [] for form in forms}
@@ -188,7 +188,7 @@ def _turns(
   try:
     for form in forms:
       running.append(_Process({**config, 'form': form}))
-    for turn in range(turns):
+    for turn in range(asked.turns):
       both = list(zip(forms, running, strict=True))
       for form, process in both[:: 1 if turn % 2 == 0 else -1]:
         found[form].append(process.ask('rate'))

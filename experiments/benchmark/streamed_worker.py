@@ -15,7 +15,6 @@ import json
 import os
 import pathlib
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -26,12 +25,11 @@ import numpy as np
 import optax
 
 import lplmtl
-from experiments.benchmark import streamed_rows
+from experiments.benchmark import anonymous, streamed_rows
 from lplmtl import balancing, data, resume, training
 from lplmtl.training.progress import Progress
 
 LEARNING_RATE = 1e-3
-_EVERY = 0.1  # seconds between two looks at the memory
 
 
 class Done(Exception):  # noqa: N818, not an error
@@ -60,30 +58,6 @@ class Meter:
       self.times.append((time.perf_counter(), time.process_time()))
     if progress.total_steps == self._marks[1]:
       raise Done
-
-
-class Peak:
-  """The most anonymous memory of this process, in bytes."""
-
-  def __init__(self) -> None:
-    self.most = 0
-    thread = threading.Thread(target=self._look, daemon=True)
-    thread.start()
-
-  def _look(self) -> None:
-    while True:
-      self.most = max(self.most, anonymous())
-      time.sleep(_EVERY)
-
-
-def anonymous() -> int:
-  """Returns the anonymous memory of this process: that of no file."""
-  try:
-    text = pathlib.Path('/proc/self/status').read_text(encoding='utf-8')
-  except OSError:  # only on Linux
-    return 0
-  kilobytes = [x.split()[1] for x in text.splitlines() if x[:7] == 'RssAnon']
-  return 1024 * int(kilobytes[0]) if kilobytes else 0
 
 
 class Reader:
@@ -121,8 +95,10 @@ def pin(threads: int, reads_apart: bool) -> set[int]:
 class Worker:
   """Rows in one form, and a model."""
 
-  def __init__(self, config: dict[str, Any], cores: set[int]):
-    self.config = config
+  def __init__(
+    self, config: dict[str, Any], cores: set[int], peak: anonymous.Peak
+  ):
+    self.config, self.peak = config, peak
     folder = pathlib.Path(config['folder'])
     files = data.ArrowFiles(folder / 'files')
     # A sample is enough: generated columns have the same values everywhere.
@@ -143,7 +119,6 @@ class Worker:
       streamed_rows.TODO, levels=(widths, widths),
       encoder=lplmtl.TabularEncoder(self.encode.tables.num_categories),
     )  # fmt: skip
-    self.peak = Peak()
 
   def fit(
     self, keeper: Any = None, num_seeds: int = 1, **options: Any
@@ -211,10 +186,11 @@ def main() -> None:
   """Answers requests until there are no more."""
   config = json.loads(sys.argv[1])
   cores = pin(config['threads'], config['reads_apart'])
-  worker = Worker(config, cores)
-  print(json.dumps('ready'), flush=True)
-  for line in sys.stdin:
-    print(json.dumps(getattr(worker, line.strip())()), flush=True)
+  with anonymous.watched() as peak:
+    worker = Worker(config, cores, peak)
+    print(json.dumps('ready'), flush=True)
+    for line in sys.stdin:
+      print(json.dumps(getattr(worker, line.strip())()), flush=True)
 
 
 if __name__ == '__main__':
