@@ -48,7 +48,24 @@ def rows(seed, count):
   return lplmtl.Batch(x, labels, where)
 
 
-def train(case, *, rate=RATE, batch_size=BATCH, keeper=None, on_epoch=None):
+class Spoiled(data.Sharded):
+  """Rows of which one process cannot read some any more."""
+
+  def chunk(self, epoch, number, shards):
+    if epoch and 3 in shards:
+      raise ValueError('shard 3 has changed')
+    return super().chunk(epoch, number, shards)
+
+  def scan(self, shards):
+    yield from super().scan(shards)
+    if jax.process_index() == 1:
+      raise ValueError('a held-out shard is missing')
+
+
+def train(
+  case, *, rate=RATE, batch_size=BATCH, keeper=None, on_epoch=None,
+  spoiled=(),
+):  # fmt: skip
   """Trains a case, such as `ple moco`, `mmoe mgda source` or `ple mgda seeds`."""
   model, balancer, *options = case.split()
   key, rates = jax.random.key(0), np.float32(rate)
@@ -57,7 +74,10 @@ def train(case, *, rate=RATE, batch_size=BATCH, keeper=None, on_epoch=None):
     key = jax.vmap(jax.random.key)(jnp.arange(3))
     rates = np.full(3, rate, np.float32)
   if 'source' in options:
-    table, held_out = (data.Sharded(x, num_shards=4) for x in (table, held_out))
+    table, held_out = (
+      (Spoiled if name in spoiled else data.Sharded)(x, num_shards=4)
+      for name, x in (('data', table), ('validation', held_out))
+    )
   result = lplmtl.fit(
     key, MODELS[model], lambda h: optax.adam(h['rate']),
     getattr(balancing, balancer)(), table, hyperparams={'rate': rates},
@@ -103,6 +123,10 @@ def mishaps(case, folder, count, number):
   )
   found['not finite'] = error_of(lambda: train(case, rate=1e30))
   found['odd'] = error_of(lambda: train(case, batch_size=BATCH - 1))
+  for name in 'data', 'validation':
+    found[f'spoiled {name}'] = error_of(
+      lambda n=name: train(case, spoiled=(n,))
+    )
   if number == 1:
     os.kill(os.getpid(), signal.SIGKILL)
   start = time.monotonic()

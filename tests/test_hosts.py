@@ -348,6 +348,8 @@ def test_one_process_stops_all_at_the_same_step(found):
     ('differs', 'HostsError', 'process 1 differs .* batch_size .found 16, in'),
     ('not finite', 'NonFiniteError', 'step . of epoch 1 .*zebra'),
     ('odd', 'ValueError', 'multiple of the 4 shards of the data, found 31'),
+    ('spoiled data', 'HostsError', '^process 1: shard 3 has changed$'),
+    ('spoiled validation', 'HostsError', '^process 1: a held-out shard is'),
     ('lost', 'LostError', 'another process .* resume from the last save'),
   ],
 )

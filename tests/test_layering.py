@@ -103,7 +103,7 @@ ALLOWED = {
   },
   'inspection': set(),
   'data': {'tasks'},
-  'data.sharded': set(),
+  'data.sharded': {'training.agreement'},
   'data.leaves': set(),
   'data.arrow_columns': {'columns'},
   'data.arrow_files': {'columns', 'data.arrow_columns', 'storage.files'},
@@ -203,6 +203,7 @@ ALLOWED = {
   'training.compiled': {'training.agreement', 'training.hosts'},
   'training.warm_start': set(),
   'training.scanning': {
+    'training.agreement',
     'training.arrays',
     'training.checks',
     'training.compiled',
@@ -220,6 +221,7 @@ ALLOWED = {
   'training.progress': {'training.steps'},
   'training.shuffle': set(),
   'training.feed': {
+    'training.agreement',
     'training.arrays',
     'training.hosts',
     'training.own_rows',
@@ -320,7 +322,7 @@ ALLOWED = {
   'resume': {'_keeper_checks', '_progress_data', 'storage', 'training'},
   'tabular.hints': set(),
   'tabular.field_checks': {'tabular.hints'},
-  'tabular.schema': {'tabular.field_checks'},
+  'tabular.schema': {'_tables_checks', 'tabular.field_checks'},
   'tabular.facts': {'columns'},
   'tabular.formats': {'tabular.facts'},
   'tabular.kinds': {

@@ -1,5 +1,6 @@
 """Several processes of one command: flags, children, and how they end."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,12 +9,17 @@ import subprocess
 import sys
 import time
 
+import jax
+import numpy as np
 import pytest
 from absl import flags
 
+import lplmtl
 from experiments import census
-from experiments.launcher import children, processes
+from experiments.launcher import build, children, processes
 from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
+from lplmtl import data
 from tests import launching
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -227,10 +233,52 @@ def _is_running(pid):
   return status.rpartition(')')[2].split()[0] != 'Z'
 
 
+SIZES = (
+  '--architecture=shared_bottom', '--num_bins=0', '--bottom_widths=4',
+  '--tower_widths=4', '--embed_dim=2', '--batch_size=32',
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_shard_that_has_changed_is_named_by_all(tmp_path):
+  """Process 1 alone reads it; process 0, whose word is printed, tells of it."""
+  lines = (f'{i % 7},{("no", "yes", "yes")[i % 3]}' for i in range(400))
+  table, run = tmp_path / 'table.csv', tmp_path / 'run'
+  table.write_text('\n'.join(['size,paid', *lines]))
+  process = subprocess.Popen(
+    [sys.executable, '-m', 'experiments.tabular', f'--data={table}',
+     f'--out_dir={run}', '--targets=paid', '--stream=always', '--num_seeds=1',
+     '--epochs=100000', '--patience=0', '--local_processes=2', *SIZES],
+    cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  )  # fmt: skip
+  shown = iter(process.stdout.readline, '')
+  assert any(line.startswith('epoch') for line in shown)
+  path = run / 'rows' / 'train' / '007_0000.rows'
+  content = path.read_bytes()
+  path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+  _, errors = process.communicate(timeout=120)
+  assert process.returncode == 1
+  said = f'error: process 1: {path} has changed since it was written: '
+  assert errors.startswith(said) and errors.count('\n') == 1, errors
+
+
+def test_fewer_rows_than_processes_are_refused(monkeypatch):
+  config, shards = Config(), data.Sharded(lplmtl.Batch(np.zeros((9, 1)), {}))
+  build.check_rows(config, shards, 9)
+  with pytest.raises(InputError, match='^7 training rows .*, which takes 8: '):
+    build.check_rows(config, shards, 7)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(jax, 'device_count', lambda: 12)
+  with pytest.raises(
+    InputError, match='^9 training .* 12 devices of 2 processes: start fewer'
+  ):
+    build.check_rows(config, shards, 9)
+  build.check_rows(dataclasses.replace(config, num_seeds=2), shards, 9)
+
+
 SETTINGS = (
-  '--dataset=sample', '--num_rows=400', '--architecture=shared_bottom',
-  '--num_bins=0', '--bottom_widths=4', '--tower_widths=4', '--embed_dim=2',
-  '--batch_size=32', '--epochs=9', '--save_every_steps=4', '--tasks=income',
+  '--dataset=sample', '--num_rows=400', *SIZES, '--epochs=9',
+  '--save_every_steps=4', '--tasks=income',
 )  # fmt: skip
 
 

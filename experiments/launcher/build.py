@@ -237,6 +237,21 @@ def _pick(kind: str, name: str, known: Mapping[str, _T]) -> _T:
   return known[name]
 
 
+def check_rows(config: Config, rows: Batch | Source, num_train: int) -> None:
+  """Refuses fewer training rows than there are devices or shards for them."""
+  count, devices = jax.process_count(), jax.device_count()
+  if count > 1 and config.num_seeds == 1 and num_train < devices:
+    raise InputError(
+      f'{num_train} training rows are fewer than the {devices} devices of '
+      f'{count} processes: start fewer processes'
+    )
+  if not isinstance(rows, Batch) and num_train < rows.num_shards:
+    raise InputError(
+      f'{num_train} training rows are too few to be read in chunks, which '
+      f'takes {rows.num_shards}: leave out --stream'
+    )
+
+
 def fit_batch_size(config: Config, most: int) -> Config:
   """Lowers the batch size to what a small table of one's own can fill.
 

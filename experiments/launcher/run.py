@@ -208,6 +208,7 @@ def _checked(config: Config, data: Data) -> tuple[Config, build.Parts]:
   num_train = data.facts['rows']['train']
   # Rows that are read in chunks fill no batch beyond a chunk.
   most = getattr(data.train, 'chunk_rows', num_train)
+  build.check_rows(config, data.train, num_train)
   config = build.fit_batch_size(config, most)
   build.check_batch_size(config, num_train)
   build.check_shares(config, data.train)

@@ -12,7 +12,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lplmtl.training import arrays, hosts, own_rows, parallel, shuffle
+from lplmtl.training import (
+  agreement,
+  arrays,
+  hosts,
+  own_rows,
+  parallel,
+  shuffle,
+)
 from lplmtl.types import Array, Batch, Source
 
 
@@ -58,7 +65,8 @@ class Feed(Protocol):
     """Returns a chunk, once it is on the devices; reads it unless it is there.
 
     Raises:
-      Whatever the source raised, in a thread or not.
+      Whatever the source raised, in a thread or not; HostsError if that was in
+      another process.
     """
 
   def ahead(self, epoch: int, number: int) -> None:
@@ -179,7 +187,7 @@ class Streamed:
       assert self._pending is not None
       _, future = self._pending
       self._pending = self._current = None
-      self._current = place, future.result()
+      self._current = place, self._result(future)
     return self._current[1]
 
   def ahead(self, epoch: int, number: int) -> None:
@@ -200,6 +208,12 @@ class Streamed:
     """Ends the thread, once it has read what it is reading."""
     self._pending = self._current = None
     self._thread.shutdown(cancel_futures=True)
+
+  def _result(self, future: futures.Future[Chunk]) -> Chunk:
+    # A process that cannot read its rows must not leave the others waiting.
+    if hosts.spans(self._mesh):
+      return agreement.together(future.result)
+    return future.result()
 
   def _load(self, epoch: int, number: int) -> Chunk:
     source, mesh = self._source, self._mesh

@@ -178,7 +178,7 @@ def _moved(
 ) -> Batch | Scanned | None:
   """Copies rows in memory to every device."""
   if isinstance(validation, Scanned):
-    return validation
+    return validation.in_all_processes() if hosts.spans(mesh) else validation
   moved: Batch | None = parallel.replicate(validation, mesh)
   return moved
 

@@ -4,7 +4,8 @@ Features are in memory for two blocks at a time; predictions and labels for all
 rows, because most metrics, such as an AUC, are not sums over rows.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lplmtl.training import arrays, checks, compiled, values
+from lplmtl.training import agreement, arrays, checks, compiled, values
 from lplmtl.types import Batch, PyTree, Source
 
 # Rows that are predicted at a time: large enough to hide the cost of a call.
@@ -38,6 +39,16 @@ class Scanned:
     self.num_rows, self.example = source.num_rows, example
     self._source, self._name = source, name
     self._size = min(_BLOCK, self.num_rows)
+    self._read: Callable[[Callable[[], Any]], Any] = lambda read: read()
+
+  def in_all_processes(self) -> 'Scanned':
+    """Returns the same rows; if one process cannot read them, all raise.
+
+    All processes must then ask for `blocks`.
+    """
+    shared = copy.copy(self)
+    shared._read = agreement.together
+    return shared
 
   def like(self, num_rows: int | None = None) -> Batch:
     """Returns the shapes and dtypes of a block, or of so many rows."""
@@ -54,11 +65,12 @@ class Scanned:
 
     Raises:
       ValueError: the source holds another number of rows, or of another form.
+      HostsError: see `in_all_processes`.
     """
     count, found = 0, self._cut()
     with futures.ThreadPoolExecutor(1, 'blocks') as thread:
       pending = thread.submit(next, found, None)
-      while (block := pending.result()) is not None:
+      while (block := self._read(pending.result)) is not None:
         pending = thread.submit(next, found, None)
         yield block
         count += block[1]
