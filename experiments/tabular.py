@@ -28,8 +28,9 @@ flags.DEFINE_string(
 )  # fmt: skip
 flags.DEFINE_string(
   'predict_to', '',
-  'Predict: the file for the predictions, .csv or .parquet, or - for standard '
-  'output. Every row of --data gets one, in order.',
+  'Predict: the file for the predictions, whose name ends in .csv, .txt, '
+  '.parquet or .pq, or - for standard output. Every row of --data gets one, in '
+  'order.',
 )  # fmt: skip
 
 _HINT = (

@@ -69,32 +69,35 @@ def check_bins(num_bins: Any) -> None:
     )
 
 
+# The sizes of vocabularies and of hashed columns, and the least of each: one
+# bucket for all values would make a column say nothing.
+SIZES = {'min_count': 1, 'max_vocabulary': 1, 'num_buckets': 2}
+
+
 def check_counts(min_count: Any, max_vocabulary: Any, num_buckets: Any) -> None:
   """Raises ValueError for a size of vocabularies that is out of range."""
-  for name, size in (
-    ('min_count', min_count),
-    ('max_vocabulary', 1 if max_vocabulary is None else max_vocabulary),
-    ('num_buckets', num_buckets),
-  ):
+  sizes = (
+    min_count,
+    SIZES['max_vocabulary'] if max_vocabulary is None else max_vocabulary,
+    num_buckets,
+  )
+  for (name, least), size in zip(SIZES.items(), sizes, strict=True):
     is_integer = isinstance(size, numbers.Integral)
-    if not is_integer or isinstance(size, bool) or size < 1:
+    if not is_integer or isinstance(size, bool) or size < least:
       raise ValueError(
-        f'{name} must be a whole number of at least 1, found {size!r}'
+        f'{name} must be a whole number of at least {least}, found {size!r}'
       )
-
-
-_SIZES = ('min_count', 'max_vocabulary', 'num_buckets')
 
 
 def check_sizes(columns: Any) -> None:
   """Raises ValueError unless sizes of single columns have known names."""
   if not isinstance(columns, Mapping) or not all(
-    isinstance(sizes, Mapping) and set(sizes) <= set(_SIZES)
+    isinstance(sizes, Mapping) and set(sizes) <= set(SIZES)
     for sizes in columns.values()
   ):
     raise ValueError(
       'columns must be a dict of dicts of the sizes '
-      f'{", ".join(_SIZES)}, such as {{"user": {{"num_buckets": 65536}}}}; '
+      f'{", ".join(SIZES)}, such as {{"user": {{"num_buckets": 65536}}}}; '
       f'found {columns!r:.80}'
     )
 

@@ -15,6 +15,7 @@ import experiments
 from experiments.launcher import fields, options, parsing, sections, unused
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
+from lplmtl.tabular import schema
 
 ROOT = pathlib.Path(__file__).parent.parent
 INTEGERS = [
@@ -83,6 +84,13 @@ def test_whole_numbers_have_bounds(name):
   for value in (-1, 10**20, 1.5, '1', True, None):
     with pytest.raises(InputError, match=f'{name} must be a whole number'):
       Config(**{name: value})
+
+
+@pytest.mark.parametrize(('name', 'least'), schema.SIZES.items())
+def test_sizes_of_vocabularies_have_the_bounds_of_the_library(name, least):
+  assert getattr(Config(**{name: least}), name) == least
+  with pytest.raises(InputError, match=f'a whole number from {least} to'):
+    Config(**{name: least - 1})
 
 
 @pytest.mark.parametrize('name', REALS)

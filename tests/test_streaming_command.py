@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from experiments import tabular
-from experiments.datasets.tables import sampling, streamed
+from experiments.datasets.tables import outputs, sampling, streamed
 from experiments.launcher import errors, options, run_folder
 from lplmtl import columns as raw
 from lplmtl import data
+from lplmtl import tabular as tabular_library
 from tests.launching import launch
 from tests.test_tabular_command import TARGETS, TINY
 
@@ -197,6 +198,21 @@ def test_a_sample_is_fair_and_has_every_class(monkeypatch):
   codes, texts = raw.texts_of('kind', found['kind'])
   assert {*texts} == {'usual', 'rare'}
   assert (found['number'][codes == texts.index('rare')] == 4321).all()
+
+
+def test_what_is_printed_says_that_rows_were_drawn():
+  columns = {
+    'city': ['Oslo', 'Rome'] * 20,
+    'paid': ['no', 'no', 'yes', 'yes'] * 10,
+  }
+  schema = tabular_library.infer(columns, ['paid'])
+  every, _ = outputs.describe(schema, columns)
+  drawn, classes = outputs.describe(schema, columns, drawn_from=5000)
+  assert str(every.title) == 'Columns, as the training rows show them'
+  assert str(drawn.title) == 'Columns, as 40 of 5,000 training rows show them'
+  assert str(classes.title).startswith('Classes in 40 of 5,000 training rows;')
+  distinct = [[str(x) for x in t.columns[3].cells] for t in (every, drawn)]
+  assert distinct == [['2', '2'], ['>= 2', '>= 2']]
 
 
 @pytest.mark.parametrize(

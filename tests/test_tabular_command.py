@@ -568,7 +568,10 @@ def test_new_tables_that_do_not_fit(
     (['--predict_to={new}'], 'is the table that is read'),
     (['--predict_to={run}/model/a.csv'], 'is a saved model'),
     (['--predict_to={run}'], 'is a folder'),
-    (['--predict_to=a.xlsx'], 'must end in .csv or .parquet'),
+    (
+      ['--predict_to=a.xlsx'],
+      'must end in .csv, .txt, .parquet or .pq, or be -',
+    ),
     (['--predict_to=/nowhere/a.csv'], 'create the folder /nowhere first'),
     (['--predict_to=a.csv', '--model={new}'], 'is a file: name the folder'),
     (['--predict_to=a.csv', '--epochs=2'], '--epochs has no effect'),

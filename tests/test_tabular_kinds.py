@@ -172,6 +172,22 @@ def test_remarks_on_numbers_that_are_texts(bad, remark):
   assert remark in found.reason
 
 
+@pytest.mark.parametrize('num_rows', [6, N])
+@pytest.mark.parametrize(
+  'values, remark',
+  [
+    (('12', 'unknown', '7'), "numbers in 66% of the rows, and texts such as 'unk"),
+    (tuple('1a2b3c4d5e6f'), "numbers in 50% of the rows, and texts such as 'a'"),
+    (('12', 'few', 'many'), ''),
+    (('12', '007', 'x'), ''),
+  ],
+)  # fmt: skip
+def test_a_remark_on_numbers_among_texts(values, remark, num_rows):
+  found = kinds.infer(facts.look('x', _every(*values)[:num_rows]))
+  assert found.kind == 'category'
+  assert found.reason.startswith(remark) and bool(found.reason) == bool(remark)
+
+
 def test_what_the_remark_proposes_works():
   texts = ['unknown', *map(str, NUMBERS[1:])]
   assert _kind(texts, numbers=['x'], missing=('unknown',)).kind == 'number'

@@ -9,7 +9,7 @@ import pytest
 
 from lplmtl import tabular
 from lplmtl.columns import Factor
-from lplmtl.tabular import Input, Schema, Target, preparation
+from lplmtl.tabular import Input, Schema, Target, facts, preparation
 
 N = 80
 RNG = np.random.default_rng(0)
@@ -124,6 +124,7 @@ def test_a_minimal_schema_written_by_hand():
     (lambda d: d.update(inputs='age'), 'must be objects'),
     (lambda d: d.update(missing='?'), "missing must be a list of texts, found '\\?'"),
     (lambda d: d.update(min_count=0), 'min_count must be at least 1, found 0'),
+    (lambda d: d.update(num_buckets=1), 'num_buckets must be at least 2'),
     (lambda d: d.update(min_count='2'), "min_count must be a whole number, found '2'"),
     (lambda d: d['targets']['value'].update(std=0), "target 'value': std must be above 0, found 0"),
     (lambda d: d['targets']['value'].update(mean='1'), "mean must be a number or null, found '1'"),
@@ -240,6 +241,17 @@ def test_describe(schema):
   assert rows['city']['distinct'] == 3
   assert rows['city']['example'] == FRAME['city'].mode()[0]
   json.dumps(list(rows.values()))
+
+
+def test_describe_says_which_rows_it_has_looked_at():
+  n = facts.MAX_ROWS + 1
+  schema = Schema({'amount': Input('number'), 'city': Input('category')}, {})
+  # All rows of a few texts are counted, whose ids are enough.
+  city = Factor(np.arange(n) % 3, np.array([*'abc']))
+  frame = {'amount': np.arange(n) / 8, 'city': city}
+  amount, city = tabular.describe(schema, frame)
+  assert amount['sampled'] and amount['distinct'] == facts.MAX_ROWS
+  assert not city['sampled'] and city['distinct'] == 3
 
 
 def test_describe_cuts_what_is_long_and_names_what_is_hashed():

@@ -121,7 +121,7 @@ class Table:
   )
   num_buckets: int = fields.integer(
     4096,
-    1,
+    2,
     1_000_000_000,
     'rows of the table of embeddings of a hashed column.',
     taken_by=_TABLE,

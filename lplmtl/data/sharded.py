@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from lplmtl import _checks
+from lplmtl.training import agreement
 from lplmtl.types import Batch
 
 # Enough for a look at ids and labels, few enough to keep.
@@ -76,13 +77,9 @@ class Sharded:
   @property
   def fingerprint(self) -> str:
     """A digest of the rows and of the arguments."""
-    digest = hashlib.sha256(
-      repr((self.num_shards, self.num_chunks, self._seed)).encode()
-    )
-    for path, x in jax.tree_util.tree_flatten_with_path(self._batch)[0]:
-      digest.update(f'{path}{x.dtype}{x.shape}'.encode())
-      digest.update(np.ascontiguousarray(x))
-    return digest.hexdigest()
+    rows = agreement.digest(self._batch)
+    facts = rows, self.num_shards, self.num_chunks, self._seed
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
   def chunk(self, epoch: int, number: int, shards: Sequence[int]) -> Batch:
     """Returns the rows of some shards of a chunk, see `Source`."""

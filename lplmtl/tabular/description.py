@@ -14,7 +14,8 @@ from lplmtl.tabular.schema import Schema, label_columns
 def describe(schema: Schema, frame: Any) -> list[dict[str, Any]]:
   """Describes the columns of a table: data for a printed table.
 
-  Long columns are described by evenly spaced rows (`facts.MAX_ROWS`).
+  Long columns are described by evenly spaced rows (`facts.MAX_ROWS`), and
+  may then have more values than are counted.
 
   Args:
     schema: what the columns are.
@@ -23,17 +24,17 @@ def describe(schema: Schema, frame: Any) -> list[dict[str, Any]]:
   Returns:
     One dict per column, in the order of the table: `column`; `kind`, that of an
     input or `target (binary)`, `weight`, `split` and the like; `missing`, the
-    share of rows without a value; `distinct`, the number of values; `example`,
-    the most frequent value, cut where it is long; `note`, why the column is
-    left out, which class of a target is the positive one, or what else there is
-    to know.
+    share of rows without a value; `distinct`, the number of values; `sampled`,
+    whether that is of some rows only; `example`, the most frequent value, cut
+    where it is long; `note`, why the column is left out, which class of a
+    target is the positive one, or what else there is to know.
 
   Example:
     >>> from lplmtl.tabular.schema import Input
     >>> schema = Schema({'city': Input('category')}, {})
     >>> describe(schema, {'city': ['Oslo', 'Rome', 'Oslo', None]})
     [{'column': 'city', 'kind': 'category', 'missing': 0.25, 'distinct': 2, \
-'example': 'Oslo', 'note': ''}]
+'sampled': False, 'example': 'Oslo', 'note': ''}]
   """
   columns = checks.columns_of(frame)
   roles = _roles(schema)
@@ -55,6 +56,7 @@ def describe(schema: Schema, frame: Any) -> list[dict[str, Any]]:
         'kind': kind,
         'missing': found.num_missing / max(found.num_rows, 1),
         'distinct': len(found.values),
+        'sampled': found.is_sample,
         'example': '' if best is None else hints.cut(found.text(best)),
         'note': note,
       }

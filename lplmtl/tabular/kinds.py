@@ -35,6 +35,8 @@ _SKEWNESS = 3.0
 # Numbers with few texts between them: so many of the rows are numbers, and so
 # few different texts are not.
 _NUMBER_SHARE, _MAX_WORDS = 0.9, 5
+# From here on the user is told of numbers among the texts.
+_SOME_NUMBERS = 0.5
 # Numbers that stand for a missing value, if they are extreme and far from at
 # least three others: next to a few values, they may be values themselves.
 _SENTINELS = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999, 999999)
@@ -199,7 +201,7 @@ def _text(found: Facts) -> Input:
       return Input('category', reason=remark)
     if share >= _IDENTIFIER_SHARE:
       return Input('identifier', reason=f'{share:.0%} of the values differ')
-  return Input('category')
+  return Input('category', reason=_some_numbers(found))
 
 
 def _are_booleans(texts: list[str]) -> bool:
@@ -214,6 +216,23 @@ def almost_numbers(found: Facts) -> str:
   if len(words) <= _MAX_WORDS and _are_few(found, words):
     return _but_for('numbers', words)
   return written_numbers(found)
+
+
+def _some_numbers(found: Facts) -> str:
+  """Returns a remark on texts most of which are numbers, or ''."""
+  if found.has_codes:
+    return ''
+  are_texts = np.fromiter(
+    (not facts.is_number(text) for text in found.values), bool
+  )
+  share = 1 - found.counts[are_texts].sum() / found.num_known
+  if not _SOME_NUMBERS <= share < 1:
+    return ''
+  return (
+    f'numbers in {int(100 * share)}% of the rows, and texts such as '
+    f'{show(found, int(np.argmax(are_texts)))}: if these mean that there is '
+    'no value, name the column in numbers, and them in missing'
+  )
 
 
 def written_numbers(found: Facts) -> str:

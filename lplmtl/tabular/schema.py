@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from lplmtl import _tables_checks
 from lplmtl.tabular import field_checks
 
 InputKind = Literal[
@@ -25,8 +26,8 @@ USED = ('category', 'number', 'date', 'boolean')  # the others are left out
 # Texts that mean "missing", beside None, NaN, NaT, NA and blanks: what pandas
 # takes for missing in a file, and the question mark of the UCI tables.
 DEFAULT_MISSING = ('NA', 'N/A', 'n/a', '#N/A', 'NULL', 'null', '?')
-# Of vocabularies and hashed columns.
-SIZES = ('min_count', 'max_vocabulary', 'num_buckets')
+# Of vocabularies and hashed columns: `{name: the least}`.
+SIZES = _tables_checks.SIZES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +57,11 @@ class Input:
   def __post_init__(self) -> None:
     field_checks.check_kind('an input', self.kind, INPUT_KINDS)
     field_checks.check_types(self, log=bool, format=str, reason=str)
-    for name in SIZES:
+    for name, least in SIZES.items():
       field_checks.check_types(self, **{name: int})
-      if getattr(self, name) < 0:
-        raise ValueError(
-          f'{name} must be at least 0, found {getattr(self, name)}'
-        )
+      size = getattr(self, name)
+      if size != 0 and size < least:
+        raise ValueError(f'{name} must be 0 or at least {least}, found {size}')
     owned = (
       ('log', 'number'),
       ('format', 'date'),
@@ -165,12 +165,11 @@ class Given:
         raise ValueError(
           f'{name} must be the name of a column, found {column!r}'
         )
-    for name in SIZES:
+    for name, least in SIZES.items():
       field_checks.check_types(self, **{name: int})
-      if getattr(self, name) < 1:
-        raise ValueError(
-          f'{name} must be at least 1, found {getattr(self, name)}'
-        )
+      size = getattr(self, name)
+      if size < least:
+        raise ValueError(f'{name} must be at least {least}, found {size}')
 
   @property
   def given(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich import table as rich_table
 
-from experiments.datasets.tables import dialect, mistakes
+from experiments.datasets.tables import dialect, mistakes, reader
 from experiments.launcher import display, run_folder
 from experiments.launcher.options import Config
 from lplmtl import columns as raw
@@ -21,21 +21,27 @@ ROW = 'row'  # the column of row numbers, where no column names the rows
 
 
 def describe(
-  schema: tabular.Schema, columns: Mapping[Any, Column], file: str = ''
-) -> list[rich_table.Table]:
+  schema: tabular.Schema, columns: Mapping[Any, Column], file: str = '',
+  drawn_from: int = 0,
+) -> list[rich_table.Table]:  # fmt: skip
   """Returns tables of what each column is, and of the classes.
 
   Args:
     schema: of the table.
     columns: its training rows.
     file: that of --schema, or ''.
+    drawn_from: how many training rows there are, if `columns` holds rows drawn
+      from them; 0 if it holds all.
   """
+  what = 'the training rows'
+  if drawn_from:
+    what = f'{reader.num_rows(columns):,} of {drawn_from:,} training rows'
   rows = [
     (
       str(row['column']),
       str(row['kind']),
       f'{row["missing"]:.1%}' if row['missing'] else '',
-      f'{row["distinct"]:,}',
+      _distinct(row, bool(drawn_from)),
       _short(str(row['example'])),
       mistakes.in_flags(str(row['note']), file),
     )
@@ -55,7 +61,7 @@ def describe(
   )
   shown = [
     display.TextTable(
-      'Columns, as the training rows show them',
+      f'Columns, as {what} show them',
       ('column', 'kind', 'missing', 'distinct', 'example', 'note'),
       rows,
       left=('column', 'kind', 'example', 'note'),
@@ -64,7 +70,7 @@ def describe(
   if classes:
     shown.append(
       display.TextTable(
-        'Classes in the training rows'
+        f'Classes in {what}'
         + ('; a probability is that of (positive)' if has_positive else ''),
         ('target', 'class', 'rows', 'share'),
         classes,
@@ -72,6 +78,11 @@ def describe(
       )
     )
   return [table.to_rich() for table in shown]
+
+
+def _distinct(row: Mapping[str, Any], is_drawn: bool) -> str:
+  """Returns how many values there are, or at least are, in all rows."""
+  return f'{">= " if is_drawn or row["sampled"] else ""}{row["distinct"]:,}'
 
 
 def _class(schema: tabular.Schema, row: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from lplmtl.storage import files, pytrees
 from lplmtl.tabular import predictor as predictors
 
 STDOUT = '-'
+ENDINGS = ('.csv', '.txt', '.parquet', '.pq')  # the first two: text
 # The settings that have an effect on predictions.
 _TAKEN = frozenset(
   {
@@ -118,10 +119,10 @@ def _check(config: Config, target: str) -> None:
   path = pathlib.Path(target).expanduser()
   if path.is_dir():
     raise InputError(f'--predict_to={target} is a folder: name a file in it')
-  if path.suffix.lower() not in ('.csv', '.txt', '.parquet', '.pq'):
+  if path.suffix.lower() not in ENDINGS:
     raise InputError(
-      f'--predict_to={target} must end in .csv or .parquet, or be - for '
-      'standard output'
+      f'--predict_to={target} must end in {", ".join(ENDINGS[:-1])} or '
+      f'{ENDINGS[-1]}, or be {STDOUT} for standard output'
     )
   if not path.parent.is_dir():
     raise InputError(

@@ -101,7 +101,9 @@ def _load_streamed(
       schema = tabular.infer(known, flags.targets(config), options)
     else:
       schema = tabular.complete(given, known)
-    for described in outputs.describe(schema, known, config.schema):
+    total = table.rows['train']
+    drawn_from = total if reader.num_rows(known) < total else 0
+    for described in outputs.describe(schema, known, config.schema, drawn_from):
       console.print(described)
   found = {'data': table.facts}
   facts = _facts(config, found, schema)
