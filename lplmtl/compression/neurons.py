@@ -166,8 +166,10 @@ def _scored(
   calibration.check_criterion(criterion, get_args(Criterion))
   batch = calibration.read(model, seeds[0], batch)
   layers = _layers(model, seeds[0], batch, chosen)
-  score = jax.jit(
-    _norms(layers) if criterion == 'norm' else _taylor(model, batch, layers)
+  score = (
+    _norms(layers)
+    if criterion == 'norm'
+    else jax.jit(_taylor(model, batch, layers))
   )
   shapes = jax.tree.map(np.shape, seeds[0])
   found = []
@@ -189,12 +191,18 @@ def _scored(
   return layers, found
 
 
-def _norms(layers: list[units.Layer]) -> Callable[[PyTree], list[Array]]:
-  """Returns a function of parameters, to `[copies, width]` per layer."""
+def _norms(layers: list[units.Layer]) -> Callable[[PyTree], list[Any]]:
+  """Returns a function of parameters, to `[copies, width]` per layer.
 
-  def norms(params: PyTree) -> list[Array]:
-    named = {k: jnp.abs(x) for k, x in leaves.names(params).items()}
-    return [_sum_units(layer, named, -1) for layer in layers]
+  By NumPy: a program that sums each copy takes long to compile.
+  """
+
+  def norms(params: PyTree) -> list[Any]:
+    named = {
+      name: np.abs(np.asarray(x, np.float64))
+      for name, x in leaves.names(params).items()
+    }
+    return [np.stack(_sum_units(layer, named, -1)) for layer in layers]
 
   return norms
 
@@ -216,7 +224,9 @@ def _taylor(
       )(params)
       products = jax.tree.map(jnp.multiply, params, slopes)
       named = leaves.names(products)
-      return [jnp.abs(_sum_units(layer, named, -2)) for layer in layers]
+      return [
+        jnp.abs(jnp.stack(_sum_units(layer, named, -2))) for layer in layers
+      ]
 
     # In blocks, which bounds the memory: each row has a gradient of its own.
     each = jax.lax.map(one, batch, batch_size=32)
@@ -225,19 +235,21 @@ def _taylor(
   return mean
 
 
-def _sum_units(layer: units.Layer, named: dict[str, Array], end: int) -> Array:
+def _sum_units(
+  layer: units.Layer, named: dict[str, Any], end: int
+) -> list[Any]:
   """Sums, for each unit of each copy, over the weights at one end of it."""
   rows = []
   for copy in layer.copies:
-    total = jnp.zeros(layer.width)
+    total: Any = 0
     for axis in (a for a in copy.axes if a.axis == end):
       x = named[axis.name]
       x = x if copy.expert is None else x[copy.expert]
-      x = jnp.moveaxis(x, end, -1)
+      x = x if end == -1 else x.swapaxes(-1, -2)
       x = x[..., axis.first : axis.first + layer.width]
-      total += x.sum(axis=tuple(range(x.ndim - 1)))
+      total = total + x.sum(axis=tuple(range(x.ndim - 1)))
     rows.append(total)
-  return jnp.stack(rows)
+  return rows
 
 
 def _layers(
