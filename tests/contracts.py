@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lplmtl
-from lplmtl import resume, tasks
+from lplmtl import losses, resume, tasks
 from tests import reference
 
 TASKS = (
@@ -143,6 +143,55 @@ def assert_as_reference(name, predictions, task_names, params, rows):
       np.testing.assert_allclose(
         predictions[task][i], expected, atol=2e-5, rtol=2e-5
       )
+
+
+def by_gramian(scope='shared'):
+  """A method whose weights depend on the whole Gramian, without a solver."""
+
+  def update(losses, state, *, gramian, **extra):
+    return gramian.sum(axis=1) / jnp.trace(gramian), state
+
+  return lplmtl.Balancer(
+    lambda key, num_tasks: (), update, needs_gramian=True, scope=scope
+  )
+
+
+def reached(model, params, batch):
+  """`(predictions, gradients)`, `[S, ...]` and `[S, T, ...]`.
+
+  Args:
+    model: of T tasks.
+    params: sets of parameters, stacked, `[S, ...]`.
+    batch: with labels of all tasks.
+  """
+
+  def weigh(params, weights):
+    predictions, _ = model.apply({'params': params}, batch.features)
+    values, _ = losses.task_losses(model.tasks, predictions, batch)
+    return values @ weights, predictions
+
+  def each(params):
+    one_task = np.eye(len(model.tasks), dtype=np.float32)
+    found = jax.vmap(jax.grad(weigh, has_aux=True), (None, 0))(params, one_task)
+    return jax.tree.map(lambda x: x[0], found[1]), found[0]
+
+  return jax.device_get(jax.jit(jax.vmap(each))(params))
+
+
+def assert_shared_as_reached(model, gradients):
+  """`is_shared` against the gradients themselves, `[S, T, ...]`.
+
+  Every parameter receives the gradient of at least one task. A relu unit may be
+  off for all rows of one of the S sets of parameters.
+  """
+
+  def check(path, leaf):
+    tasks = np.any(leaf, axis=(0, *range(2, leaf.ndim)))
+    assert tasks.any(), jax.tree_util.keystr(path)
+    is_shared = model.is_shared(tuple(part.key for part in path))
+    assert is_shared == (tasks.sum() > 1), jax.tree_util.keystr(path)
+
+  jax.tree_util.tree_map_with_path(check, gradients)
 
 
 class Interrupting(resume.Checkpoints):

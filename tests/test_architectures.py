@@ -134,23 +134,32 @@ def _turn(params, architecture):
   return jax.tree_util.tree_map_with_path(turn, params)
 
 
+def _batch(model):
+  batch = contracts.batch(len(X['numeric']))
+  zeros_and_ones = batch.labels['zebra']
+  chain = {task.name: zeros_and_ones for task in contracts.CHAIN}
+  return batch._replace(labels=batch.labels | chain)
+
+
 @pytest.mark.parametrize('name', MODELS)
-def test_order_of_tasks_and_vmap(name):
-  """The reversed tasks (but for a chain), mapped over two sets of parameters."""
-  model, params = MODELS[name], jax.device_get(draw(MODELS[name]))
-  doubled = jax.tree.map(lambda v: 2 * v, params)
-  turned, first, second = model, params, doubled
+def test_order_of_tasks_and_vmap_and_what_is_shared(name):
+  """The reversed tasks (but for a chain), mapped over sets of parameters.
+
+  Of this program's gradients, too: what is shared receives more than one task's.
+  """
+  model, turned = MODELS[name], MODELS[name]
+  plain = [jax.device_get(draw(model, seed)) for seed in range(3)]
+  sets = plain
   if name not in CHAINS:
     turned = dataclasses.replace(model, tasks=contracts.TASKS[::-1])
-    first, second = _turn(params, name), _turn(doubled, name)
-  both = jax.tree.map(lambda *leaves: np.stack(leaves), first, second)
-  found = jax.device_get(
-    jax.jit(jax.vmap(turned.apply, (0, None)))({'params': both}, X)[0]
-  )
-  for i, own in enumerate((params, doubled)):
+    sets = [_turn(params, name) for params in plain]
+  both = jax.tree.map(lambda *leaves: np.stack(leaves), *sets)
+  found, gradients = contracts.reached(turned, both, _batch(model))
+  contracts.assert_shared_as_reached(turned, gradients)
+  for i, params in enumerate(plain):
     contracts.assert_trees_close(
       jax.tree.map(lambda v, i=i: v[i], found),
-      predict(model, own),
+      predict(model, params),
       atol=1e-4,
       rtol=1e-4,
     )

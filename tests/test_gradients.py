@@ -15,24 +15,21 @@ from lplmtl.training import balanced, gradients, microbatch, steps
 from tests import contracts, reference
 
 MODELS = contracts.architectures(encoder=contracts.encoder())
-MODELS['ple_3_levels'] = dataclasses.replace(
-  MODELS['ple'], levels=(lplmtl.MLP((6,)),) * 3
-)
-MODELS['sple_4_levels'] = dataclasses.replace(
-  MODELS['sple_concat'], levels=(lplmtl.MLP((6,)),) * 4
-)
-CHAINS = contracts.chains(encoder=contracts.encoder())
+# Whose programs are smaller by half.
+WITHOUT_ENCODER = contracts.architectures()
 KEY = jax.random.key(0)
 NUM_TASKS = len(contracts.TASKS)
 
 
-def _example(name='ple', rows=8):
+def _batch(rows=8):
+  """Without categories."""
   batch = contracts.batch(rows)
-  return (
-    MODELS[name],
-    contracts.random_params(MODELS[name], batch.features),
-    batch,
-  )
+  return batch._replace(features=batch.features['numeric'])
+
+
+def _example(name):
+  model, batch = WITHOUT_ENCODER[name], _batch()
+  return model, contracts.random_params(model, batch.features), batch
 
 
 def _state(model, params, balancer, optimizer):
@@ -45,40 +42,15 @@ def _state(model, params, balancer, optimizer):
   )
 
 
-@pytest.mark.parametrize('name', sorted({*MODELS, *CHAINS}))
-def test_what_is_shared_receives_more_than_one_tasks_gradient(name):
-  """`is_shared` against the gradients themselves, on several draws.
-
-  Every parameter receives the gradient of at least one task.
-  """
-  model, batch = (MODELS | CHAINS)[name], contracts.batch(8)
-  if name in CHAINS:
-    zeros_and_ones = batch.labels['zebra']
-    batch = batch._replace(
-      labels={task.name: zeros_and_ones for task in model.tasks}
-    )
-
-  @jax.jit
-  @jax.grad
-  def gradient(params, weights):
-    predictions, _ = model.apply({'params': params}, batch.features)
-    return losses.task_losses(model.tasks, predictions, batch)[0] @ weights
-
-  draws = []
-  for seed in range(3):  # a relu unit may be off for all rows of one draw
-    params = contracts.random_params(model, batch.features, seed)
-    each = [gradient(params, one) for one in np.eye(NUM_TASKS)]
-    draws.append(
-      jax.tree.map(lambda *tasks: np.array([np.any(g) for g in tasks]), *each)
-    )
-  reached = jax.tree.map(lambda *tasks: np.any(tasks, axis=0), *draws)
-  for path, reaching in jax.tree.leaves_with_path(reached):
-    assert reaching.any(), jax.tree_util.keystr(path)
-  shared = jax.tree_util.tree_map_with_path(
-    lambda path, _: model.is_shared(tuple(part.key for part in path)), params
-  )
-  actual = jax.tree.map(lambda tasks: bool(tasks.sum() > 1), reached)
-  assert shared == actual
+@pytest.mark.parametrize('name, levels', [('ple', 3), ('sple_concat', 4)])
+def test_what_is_shared_in_the_middle(name, levels):
+  """`test_architectures.py` compares the models of one or two levels."""
+  model = dataclasses.replace(MODELS[name], levels=(lplmtl.MLP((6,)),) * levels)
+  batch = contracts.batch(8)
+  sets = [contracts.random_params(model, batch.features, i) for i in range(3)]
+  stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *sets)
+  _, found = contracts.reached(model, stacked, batch)
+  contracts.assert_shared_as_reached(model, found)
 
 
 @pytest.mark.slow
@@ -92,18 +64,25 @@ def test_task_gradients(num_tasks):
     lambda p: gradients.task_gradients(model, todo, p, batch)
   )(params)
 
+  @jax.jit
+  @jax.value_and_grad
   def loss(params, i):
     predictions = model.apply({'params': params}, batch.features)[0]
     return losses.task_losses(todo, predictions, batch)[0][i]
 
   for i in range(num_tasks):
-    value, expected = jax.jit(jax.value_and_grad(loss), static_argnums=1)(
-      params, i
-    )
+    value, expected = loss(params, i)
     np.testing.assert_allclose(values[i], value, rtol=1e-5)
     contracts.assert_trees_close(
-      jax.tree.map(lambda g, i=i: g[i], found), expected, atol=1e-6
+      jax.tree.map(lambda g, i=i: np.asarray(g)[i], found), expected, atol=1e-6
     )
+
+
+def _task_gradients(model, params, batch):
+  program = jax.jit(
+    lambda p: gradients.task_gradients(model, contracts.TASKS, p, batch)
+  )
+  return jax.device_get(program(params)[1])
 
 
 @pytest.mark.parametrize(
@@ -136,9 +115,7 @@ def test_a_gramian_step_by_hand(scope):
     steps.make_train_step(model, contracts.TASKS, optimizer, balancer)
   )
   new, metrics = step(state, batch)
-  _, found = jax.jit(
-    lambda p: gradients.task_gradients(model, contracts.TASKS, p, batch)
-  )(params)
+  found = _task_gradients(model, params, batch)
   shared = gradients.shared_leaves(model, params)
   if scope == 'all':
     shared = jax.tree.map(lambda _: True, shared)
@@ -156,10 +133,10 @@ def test_a_gramian_step_by_hand(scope):
   np.testing.assert_allclose(
     np.asarray(metrics['weights']) @ flat, expected, atol=1e-5, rtol=1e-4
   )
-  weights = metrics['weights']
+  weights = np.asarray(metrics['weights'])
   moved = jax.tree.map(
     lambda p, g, acts: (
-      p - 0.1 * jnp.tensordot(weights if acts else jnp.ones(NUM_TASKS), g, 1)
+      p - 0.1 * np.tensordot(weights if acts else np.ones(NUM_TASKS), g, 1)
     ),
     params,
     found,
@@ -201,9 +178,7 @@ def test_weights_for_shared_parameters_without_a_gramian():
         microbatch.Rows(batch, KEY),
       )
     )(params)
-  _, each = jax.jit(
-    lambda p: gradients.task_gradients(model, contracts.TASKS, p, batch)
-  )(params)
+  each = _task_gradients(model, params, batch)
   contracts.assert_trees_close(
     found['shared']['experts'], found['all']['experts'], atol=1e-6
   )
@@ -216,21 +191,24 @@ def test_weights_for_shared_parameters_without_a_gramian():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  'name, scope',
-  [('uncertainty', 'all'), ('pcgrad', 'all'), ('pcgrad', 'shared')],
+  'balancer',
+  [
+    balancing.uncertainty(),
+    contracts.by_gramian('all'),
+    contracts.by_gramian('shared'),
+  ],
 )
-def test_parts_give_the_gradient_of_the_whole(name, scope):
+def test_parts_give_the_gradient_of_the_whole(balancer):
   """Also with dropout, uneven missing labels, and weights, also by task."""
   noisy = lplmtl.MLP((6,), dropout_rate=0.3)
-  model = dataclasses.replace(MODELS['shared_bottom'], bottom=noisy)
-  batch = contracts.batch(rows=12)
+  model = dataclasses.replace(WITHOUT_ENCODER['shared_bottom'], bottom=noisy)
+  batch = _batch(rows=12)
   params = contracts.random_params(model, batch.features)
   weights = jnp.linspace(0.0, 2.0, 12)
   batch = batch._replace(
     where={'zebra': jnp.arange(12) % 5 > 1, 'mango': jnp.zeros(12, bool)},
-    weights=weights if scope == 'all' else {'zebra': weights},
+    weights=weights if balancer.scope == 'all' else {'zebra': weights},
   )
-  balancer = getattr(balancing, name)()._replace(scope=scope)
   state = balancer.init(KEY, NUM_TASKS)
   whole, split = (
     jax.jit(
@@ -256,22 +234,24 @@ class _Penalised:
     raise NotImplementedError
 
   def apply(self, variables, features, *, train=False, rngs=None):
-    predictions, aux = MODELS['shared_bottom'].apply(variables, features)
+    predictions, aux = WITHOUT_ENCODER['shared_bottom'].apply(
+      variables, features
+    )
     squares = jax.tree.map(lambda x: jnp.sum(x**2), variables['params'])
     penalty = sum(jax.tree.leaves(squares)) / 2
     return predictions, {**aux, 'penalty': penalty}
 
   def is_shared(self, path):
-    return MODELS['shared_bottom'].is_shared(path)
+    return WITHOUT_ENCODER['shared_bottom'].is_shared(path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  'name, num_microbatches', [('equal', 1), ('pcgrad', 2)]
+  'balancer, num_microbatches',
+  [(balancing.equal(), 1), (contracts.by_gramian(), 2)],
 )
-def test_a_penalty_is_added_once_and_not_weighted(name, num_microbatches):
-  _, params, batch = _example('shared_bottom')
-  balancer = getattr(balancing, name)()
+def test_a_penalty_is_added_once_and_not_weighted(balancer, num_microbatches):
+  plain, params, batch = _example('shared_bottom')
 
   def run(model):
     return jax.jit(
@@ -286,7 +266,7 @@ def test_a_penalty_is_added_once_and_not_weighted(name, num_microbatches):
     )(params)
 
   added = jax.tree.map(
-    jnp.subtract, run(_Penalised()), run(MODELS['shared_bottom'])
+    np.subtract, *map(jax.device_get, map(run, (_Penalised(), plain)))
   )
   contracts.assert_trees_close(added, params, atol=1e-5)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lplmtl
 from lplmtl import balancing
 from lplmtl.balancing import _keys, _solvers
 from lplmtl.balancing.aligned_mtl import alignment
@@ -21,6 +22,8 @@ SMALL = np.array([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
 WIDE = np.random.default_rng(0).normal(size=(3, 10)).round(2) * [
   [1], [3], [0.3],
 ]  # fmt: skip
+# A method whose number is an argument of what is compiled: all share a program.
+_CAGRAD = functools.partial(functools.partial, balancing.cagrad)
 # name: (balancer, weights on SMALL, weights on WIDE, the way to the same by
 # other means). TorchJD publishes the directions for SMALL that test_published
 # lists.
@@ -38,11 +41,11 @@ METHODS = {
     slow_balancing.dualproj,
   ),
   'cagrad': (
-    balancing.cagrad(0.5), [0.70412, 0.5], [1.03125, 0.33333, 1.90864],
+    _CAGRAD(0.5), [0.70412, 0.5], [1.03125, 0.33333, 1.90864],
     lambda j: slow_balancing.cagrad(j, 0.5),
   ),
   'cagrad_09': (
-    balancing.cagrad(0.9), [1.10735, 0.73823], [1.47819, 0.33333, 4.12444],
+    _CAGRAD(0.9), [1.10735, 0.73823], [1.47819, 0.33333, 4.12444],
     lambda j: slow_balancing.cagrad(j, 0.9),
   ),
   'imtl_g': (
@@ -93,25 +96,37 @@ SOLVED = [name for name, row in METHODS.items() if row[3] is not None]
 
 
 @functools.cache
-def _update(balancer, num_axes):
+def _update(method, num_axes):
   """Compiles once per shape: tests use the shapes of others where they can."""
 
-  def update(gramian, losses):
+  def update(gramian, losses, *numbers):
+    balancer = method(*numbers) if numbers else method
     state = balancer.init(KEY, len(losses))
     return balancer.update(losses, state, gramian=gramian)
 
   for _ in range(num_axes):
-    update = jax.vmap(update, (0, None))
-  return jax.jit(update)
+    update = _over_gramians(update)
+  is_jitted = num_axes == 0 and isinstance(method, lplmtl.Balancer)
+  return update if is_jitted else jax.jit(update)
+
+
+def _over_gramians(update):
+  return lambda gramians, *rest: jax.vmap(lambda g: update(g, *rest))(gramians)
 
 
 def _step(balancer, jacobian, dtype=jnp.float32, losses=None):
   """Weights and state after the first step, `[..., T]` for `[..., T, P]`."""
   jacobian = np.asarray(jacobian, np.float64)
   gramian = jnp.asarray(jacobian @ np.swapaxes(jacobian, -1, -2), dtype)
-  ones = jnp.ones(gramian.shape[-1], dtype)
-  update = _update(balancer, gramian.ndim - 2)
-  return update(gramian, ones if losses is None else losses)
+  return _step_of(balancer, gramian, losses)
+
+
+def _step_of(balancer, gramian, losses=None):
+  ones = jnp.ones(gramian.shape[-1], gramian.dtype)
+  losses, num_axes = ones if losses is None else losses, gramian.ndim - 2
+  if isinstance(balancer, functools.partial):
+    return _update(balancer.func, num_axes)(gramian, losses, *balancer.args)
+  return _update(balancer, num_axes)(gramian, losses)
 
 
 def _weights(*args, **kwargs):
@@ -263,20 +278,55 @@ def test_degenerate_gradients(name):
       )
 
 
+@pytest.mark.parametrize('name', METHODS)
+def test_cosines_beyond_one(name):
+  """Parallel and opposed gradients, whose products are rounded away from 0."""
+  cosine = 1 + 3e-6
+  found = [
+    _step_of(
+      METHODS[name][0],
+      jnp.asarray([[1, s * cosine * 2], [s * (cosine - 1e-6) * 2, 4]]),
+    )
+    for s in (1, -1)
+  ]
+  weights = np.stack([np.asarray(weights) for weights, _ in found])
+  assert np.isfinite(weights).all()
+  # Of lengths 1 and 2, along one line.
+  assert weights[0] @ [1.0, 2.0] > 0
+  # These are drawn to the mean, which is not 0.
+  if not name.startswith(('aligned', 'cagrad', 'gradnorm')):
+    opposed = weights[1] @ [1.0, -2.0]
+    assert abs(opposed) <= 1e-3 * np.abs(weights[1]).max()
+  residuals = [getattr(state, 'residual', 0.0) for _, state in found]
+  assert residuals[0] < 1e-5
+  if name in ('mgda', 'upgrad', 'dualproj'):
+    assert residuals[1] < 1e-5
+  if name == 'mgda':
+    wanted = [[1, 0], [2 / 3, 1 / 3]]
+    np.testing.assert_allclose(weights, wanted, atol=1e-4)
+
+
 def test_config_of_gradients_that_depend_on_each_other():
   """By least squares, as the pseudo-inverse of its definition says."""
   rng = np.random.default_rng(0)
   two = rng.normal(size=(2, 9))
+  many = rng.normal(size=(200, 10, 5))
+  many[::2, :, 2:] = 0  # of rank 2, the others of rank 5
   for jacobian in (
     np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]),
     np.concatenate([two, two.sum(axis=0, keepdims=True)]),
-    rng.normal(size=(10, 5)), rng.normal(size=(4, 2)),
-  ):  # fmt: skip
-    found = _weights(balancing.config(), jacobian) @ jacobian
-    wanted = slow_balancing.config(jacobian) @ jacobian
-    np.testing.assert_allclose(
-      found, wanted, atol=1e-3 * np.linalg.norm(wanted)
-    )
+    many,
+  ):
+    weights = _weights(METHODS['config'][0], jacobian)
+    for each, found in zip(
+      jacobian.reshape(-1, *jacobian.shape[-2:]),
+      weights.reshape(-1, weights.shape[-1]),
+      strict=True,
+    ):
+      wanted = slow_balancing.config(each) @ each
+      np.testing.assert_allclose(
+        found @ each, wanted, atol=1e-3 * np.linalg.norm(wanted)
+      )
 
 
 @pytest.mark.parametrize('name', ['mgda', 'upgrad', 'dualproj', 'nash_mtl',
@@ -321,7 +371,7 @@ def test_mgda_normalizations():
 
 
 def test_cagrad_stays_near_the_mean():
-  np.testing.assert_allclose(_weights(balancing.cagrad(0.0), WIDE), 1 / 3)
+  np.testing.assert_allclose(_weights(_CAGRAD(0.0), WIDE), 1 / 3)
   jacobians = _many(1e3)
   found = _weights(METHODS['cagrad'][0], jacobians)
   mean = jacobians.mean(axis=1)
@@ -361,13 +411,16 @@ def test_the_scale_of_a_task_does_not_turn_the_direction(name):
   np.testing.assert_allclose(cosine, 1, atol=1e-5)
 
 
+_alignment = jax.jit(alignment, static_argnums=1)
+
+
 @pytest.mark.parametrize('scale', ['min', 'median', 'rmse'])
 def test_aligned_gradients_are_orthogonal(scale):
   """The Gramian of the aligned gradients has condition number 1."""
   for jacobian in (SMALL, WIDE):
     gramian = jnp.asarray(jacobian @ jacobian.T, jnp.float32)
-    matrix = alignment(gramian, scale)
-    aligned = matrix @ gramian @ matrix.T
+    matrix = np.asarray(_alignment(gramian, scale))
+    aligned = matrix @ np.asarray(gramian) @ matrix.T
     np.testing.assert_allclose(
       aligned / aligned[0, 0], np.eye(len(jacobian)), atol=1e-4
     )
@@ -377,8 +430,8 @@ def test_aligned_gradients_are_orthogonal(scale):
 
 def test_pcgrad_and_gradvac_without_conflict_are_the_sum():
   jacobian = np.abs(WIDE)
-  np.testing.assert_allclose(_weights(balancing.pcgrad(), jacobian), 1)
-  np.testing.assert_allclose(_weights(balancing.gradvac(), jacobian), 1)
+  np.testing.assert_allclose(_weights(METHODS['pcgrad'][0], jacobian), 1)
+  np.testing.assert_allclose(_weights(METHODS['gradvac'][0], jacobian), 1)
 
 
 def test_gradvac_over_several_steps():
@@ -387,14 +440,13 @@ def test_gradvac_over_several_steps():
   balancer = balancing.gradvac(beta=0.3)
   state = balancer.init(KEY, 4)
   wanted = np.zeros((4, 4))
-  update = jax.jit(balancer.update)
   for _ in range(6):
     jacobian = rng.normal(size=(4, 5)) + 0.5
     _, order_key = jax.random.split(_keys.from_data(state.key))
     orders = np.argsort(jax.random.uniform(order_key, (4, 4)), axis=1)
     direction, wanted = slow_balancing.gradvac(jacobian, wanted, orders, 0.3)
     gramian = jnp.asarray(jacobian @ jacobian.T, jnp.float32)
-    weights, state = update(jnp.ones(4), state, gramian=gramian)
+    weights, state = balancer.update(jnp.ones(4), state, gramian=gramian)
     np.testing.assert_allclose(weights @ jacobian, direction, atol=1e-3)
     np.testing.assert_allclose(state.wanted, wanted, atol=1e-4)
   with pytest.raises(ValueError, match='beta .* at most 1, found 2'):
@@ -416,7 +468,7 @@ def test_gradnorm():
   np.testing.assert_allclose(
     state.weights, 3 * np.array([0.9, 1.1, 1.1]) / 3.1, rtol=1e-5
   )
-  update = jax.jit(balancer.update)
+  update = balancer.update  # jitted already
   even = balancing.gradnorm(alpha=0.0, learning_rate=0.01)
   state = even.init(KEY, 3)
 
@@ -455,7 +507,7 @@ def test_pcgrad_follows_its_definition():
     jax.random.uniform(jax.random.split(KEY)[1], (3, 3)), axis=1
   )
   np.testing.assert_allclose(
-    _weights(balancing.pcgrad(), WIDE) @ WIDE,
+    _weights(METHODS['pcgrad'][0], WIDE) @ WIDE,
     reference.pcgrad(WIDE, orders), atol=1e-4,
   )  # fmt: skip
 
@@ -499,7 +551,7 @@ def test_what_is_no_gramian():
 
 def test_gramians_and_losses_of_other_types():
   gramian = jnp.asarray(SMALL @ SMALL.T, jnp.bfloat16)
-  balancer = balancing.mgda()
+  balancer = METHODS['mgda'][0]
   state = balancer.init(KEY, 2)
   found, _ = balancer.update(jnp.ones(2, int), state, gramian=gramian)
   assert found.dtype == jnp.float32
@@ -507,12 +559,12 @@ def test_gramians_and_losses_of_other_types():
 
 
 def test_what_underflows_is_no_conflict():
-  found = _weights(balancing.pcgrad(), [[1.0, 0.0], [-1e-23, 0.0]])
+  found = _weights(METHODS['pcgrad'][0], [[1.0, 0.0], [-1e-23, 0.0]])
   np.testing.assert_array_equal(found, [1.0, 1.0])
 
 
 def test_numbers_that_are_settings_of_a_population():
-  """Learning rates and the like may be traced."""
+  """Learning rates may be traced; so is `cagrad`'s c in all tests above."""
 
   @jax.jit
   @jax.vmap
@@ -523,13 +575,10 @@ def test_numbers_that_are_settings_of_a_population():
       balancer.init(KEY, 2),
       gramian=jnp.diag(jnp.array([1.0, 2.0])),
     )
-    return state.weights, balancing.cagrad(rate).update(
-      jnp.ones(2), _solvers.unsolved(KEY, 2), gramian=jnp.eye(2)
-    )[0]
+    return state.weights
 
-  both = run(jnp.array([0.1, 0.2]))
-  for found in both:
-    assert np.isfinite(found).all() and (found[0] != found[1]).any()
+  found = run(jnp.array([0.1, 0.2]))
+  assert np.isfinite(found).all() and (found[0] != found[1]).any()
 
 
 def test_arguments_that_are_no_numbers():

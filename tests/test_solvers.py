@@ -8,7 +8,7 @@ import pytest
 from lplmtl import balancing
 from lplmtl.balancing import _solvers
 from tests import slow_balancing
-from tests.test_balancing import BALANCERS, GRAMIAN_METHODS
+from tests.test_balancing import BALANCERS
 
 KEY = jax.random.key(0)
 
@@ -22,41 +22,6 @@ def _weigh(name):
     return balancer.update(jnp.ones(size), state, gramian=gramian)
 
   return run
-
-
-# The solvers' own; the others are slow together.
-SOLVED = ('mgda', 'upgrad', 'dualproj')
-OTHERS = sorted({*GRAMIAN_METHODS} - {*SOLVED})
-
-
-@pytest.mark.parametrize(
-  'name', [*SOLVED, *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)]
-)
-def test_cosines_beyond_one(name):
-  """Parallel and opposed gradients, whose products are rounded away from 0."""
-  cosine = 1 + 3e-6
-  cases = np.array(
-    [[[1, s * cosine * 2], [s * (cosine - 1e-6) * 2, 4]] for s in (1, -1)]
-  )
-  weights, state = jax.jit(jax.vmap(_weigh(name)))(
-    jnp.asarray(cases, jnp.float32)
-  )
-  assert np.isfinite(weights).all()
-  # Of lengths 1 and 2, along one line.
-  weights = np.asarray(weights)
-  parallel = weights[0] @ [1.0, 2.0]
-  opposed = weights[1] @ [1.0, -2.0]
-  assert parallel > 0
-  # These are drawn to the mean, which is not 0.
-  if name not in ('aligned_mtl', 'cagrad', 'gradnorm'):
-    assert abs(opposed) <= 1e-3 * np.abs(weights[1]).max()
-  residual = getattr(state, 'residual', jnp.zeros(2))
-  assert residual[0] < 1e-5
-  if name in SOLVED:
-    assert residual[1] < 1e-5
-  if name == 'mgda':
-    wanted = [[1, 0], [2 / 3, 1 / 3]]
-    np.testing.assert_allclose(weights, wanted, atol=1e-4)
 
 
 def test_normalized_gramians_are_symmetric_and_at_most_one():

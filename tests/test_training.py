@@ -70,10 +70,15 @@ def three_seeds():
   return _fit(_keys(3))
 
 
+@jax.jit
+def _predict(params, features):
+  return MODEL.apply({'params': params}, features)[0]
+
+
 def test_one_step_by_hand():
   """Loss, weights, gradient and update of one step, spelled out."""
   step = jax.jit(lplmtl.make_train_step(MODEL, TASKS, optax.sgd(0.1), BALANCER))
-  batch = jax.tree.map(lambda x: jnp.asarray(x[:BATCH]), _data())
+  batch = jax.tree.map(lambda x: x[:BATCH], _data())
   params = contracts.random_params(MODEL, batch.features)
   state = steps.TrainState(
     jnp.int32(0),
@@ -95,7 +100,9 @@ def test_one_step_by_hand():
   gradient, losses = jax.jit(jax.grad(total, has_aux=True))(params)
   np.testing.assert_allclose(metrics['losses'], losses, rtol=1e-5)
   np.testing.assert_allclose(metrics['weights'], [1.0, 1.0])
-  expected = jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient)
+  expected = jax.tree.map(
+    lambda p, g: p - np.float32(0.1) * g, *jax.device_get((params, gradient))
+  )
   contracts.assert_trees_close(new.params, expected, atol=1e-6)
   assert new.step == 1
   contracts.assert_same_structure(new, state)
@@ -132,12 +139,20 @@ GOLDEN_WEIGHTS = [0.9612215, 0.9610066]
 @pytest.mark.slow
 def test_scan_is_a_loop():
   step = lplmtl.make_train_step(MODEL, TASKS, OPTIMIZER, BALANCER)
-  data = jax.device_put(_data())
+  data = _data()
   rows = np.random.default_rng(0).permutation(160)[:80].reshape(5, BATCH)
-  state = jax.jit(_state)(jax.random.key(0))
+  params = contracts.random_params(MODEL, data.features)
+  state = steps.TrainState(
+    jnp.int32(0),
+    params,
+    OPTIMIZER.init(params),
+    BALANCER.init(jax.random.key(0), 2),
+    jax.random.key(0),
+  )
   scanned, metrics = jax.jit(
-    lambda state, rows: steps.train_chunk(step, state, data, rows)
-  )(state, rows)
+    lambda state, data, rows: steps.train_chunk(step, state, data, rows)
+  )(state, data, rows)
+  metrics = jax.device_get(metrics)
   one = jax.jit(step)
   for i, row in enumerate(rows):
     state, now = one(state, jax.tree.map(lambda x, row=row: x[row], data))
@@ -177,7 +192,7 @@ def test_a_seed_alone_equals_that_seed_among_others():
 def test_a_predictor_knows_its_parameters():
   data = _data(rows=25)
   params = contracts.random_params(MODEL, data.features)
-  expected = MODEL.apply({'params': params}, data.features)[0]
+  expected = _predict(params, data.features)
   predictor = lplmtl.make_predictor(MODEL, params, chunk_size=10)
   for rows in (1, 10, 25):
     found = predictor(data.features[:rows])
@@ -249,12 +264,17 @@ def test_a_population_equals_its_members():
     ),
   )
   model, optimizer, balancer = parts({n: v[1] for n, v in settings.items()})
-  alone = _fit(keys[1], model=model, optimizer=optimizer, balancer=balancer)
+  alone = _fit(
+    keys[1], model=model, optimizer=optimizer, balancer=balancer,
+    validation=None,
+  )  # fmt: skip
   for many, one in zip(together.history, alone.history, strict=True):
     for name in ('losses', 'loss_weights'):
       np.testing.assert_allclose(many[name][1], one[name][0], atol=1e-5)
   contracts.assert_trees_close(
-    jax.tree.map(lambda x: x[1], together.params), alone.params, atol=1e-4
+    jax.tree.map(lambda x: np.asarray(x)[1], together.state.params),
+    alone.state.params,
+    atol=1e-4,
   )
 
 
@@ -334,7 +354,7 @@ def test_validation_rows_of_one_class():
 def test_an_evaluation_without_a_label_tells_nothing():
   rows = _data(rows=8)._replace(where={'apple': np.zeros(8, bool)})
   params = contracts.random_params(MODEL, rows.features)
-  found = lplmtl.make_eval_step(MODEL, TASKS)(params, rows)
+  found = jax.jit(lplmtl.make_eval_step(MODEL, TASKS))(params, rows)
   assert np.isnan(found['apple']['loss']) and found['zebra']['loss'] > 0
 
 
@@ -464,7 +484,7 @@ def test_former_name_of_microbatches():
 def test_predict_in_chunks():
   x = _data(rows=53).features
   params = contracts.random_params(MODEL, x)
-  whole = MODEL.apply({'params': params}, x)[0]
+  whole = _predict(params, x)
   for size in (10, 53, 1000):
     found = jax.jit(
       evaluation.predict, static_argnums=0, static_argnames='chunk_size'
@@ -489,7 +509,7 @@ def test_a_loss_that_is_not_finite_names_step_and_task(spoiled):
     'is inf'
   )
   with pytest.raises(training.NonFiniteError, match=expected):
-    _fit(data=data, num_epochs=1)
+    _fit(data=data, num_epochs=1, validation=None)
 
 
 @jax.custom_vjp
@@ -528,7 +548,7 @@ def test_a_gradient_that_is_not_finite():
     'not finite, first in the gradient of shared/bias'
   )
   with pytest.raises(training.NonFiniteError, match=expected):
-    _fit(model=Both(), num_epochs=2)
+    _fit(model=Both(), num_epochs=2, validation=None)
 
 
 @pytest.mark.slow
@@ -539,25 +559,28 @@ def test_a_weight_that_is_too_large():
     "the losses are 1e\\+30 for 'zebra', 2 for 'apple'"
   )
   with pytest.raises(training.NonFiniteError, match=expected):
-    _fit(balancer=balancing.static((1e30, 2.0)), num_epochs=1)
+    _fit(balancer=balancing.static((1e30, 2.0)), num_epochs=1, validation=None)
 
 
 @pytest.mark.slow
 def test_steps_that_are_not_finite_may_be_skipped(spoiled):
   data, _ = spoiled
-  found = _fit(_keys(2), data=data, num_epochs=2, skip_nonfinite=2)
+  fit = functools.partial(_fit, _keys(2), data=data, validation=None)
+  found = fit(num_epochs=2, skip_nonfinite=2)
   np.testing.assert_array_equal(found.num_skipped, [2, 2])
   assert (found.state.step == 20).all()
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(found.params))
   assert np.isfinite(found.history[0]['losses']).all()
   with pytest.raises(training.NonFiniteError, match='of epoch 2'):
-    _fit(_keys(2), data=data, num_epochs=3, skip_nonfinite=1)
+    fit(num_epochs=3, skip_nonfinite=1)
 
 
 @pytest.mark.slow
 def test_without_a_bad_step_skipping_changes_nothing(three_seeds):
-  found = _fit(_keys(3), skip_nonfinite=5)
-  contracts.assert_trees_close(found.params, three_seeds.params, atol=1e-6)
+  found = _fit(_keys(3), skip_nonfinite=5, validation=None)
+  contracts.assert_trees_close(
+    found.state.params, three_seeds.state.params, atol=1e-6
+  )
 
 
 @pytest.mark.parametrize(
@@ -675,7 +698,7 @@ def test_predict_takes_numpy_and_wants_rows():
   x = _data().features
   params = contracts.random_params(MODEL, x)
   found = lplmtl.predict(MODEL, params, x)
-  contracts.assert_trees_close(found, MODEL.apply({'params': params}, x)[0])
+  contracts.assert_trees_close(found, _predict(params, x))
   with pytest.raises(ValueError, match='at least one row'):
     lplmtl.predict(MODEL, params, x[:0])
 
