@@ -1,9 +1,12 @@
 """Files that are read and encoded in chunks, and tables fitted in one pass."""
 
+import datetime
+import decimal
 import os
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 import lplmtl
@@ -15,6 +18,7 @@ from tests import contracts
 pyarrow = pytest.importorskip('pyarrow')
 feather = pytest.importorskip('pyarrow.feather')
 parquet = pytest.importorskip('pyarrow.parquet')
+arrow = pytest.importorskip('experiments.datasets.tables.arrow')
 
 
 def _table(n=1000, first=0):
@@ -171,6 +175,40 @@ def test_columns_of_every_kind(folder):
   column = data.ArrowFiles(folder / 'nulls.pq').read(0)['n']
   assert tables.fit({'n': column}, {}).vocabularies == {'n': ('1', '3', 'nan')}
   (folder / 'nulls.pq').unlink()
+
+
+def test_the_library_reads_the_same_from_arrow_files(tmp_path):
+  """`data.ArrowFiles` has typed columns, of which tables make the same ids."""
+  when = pd.date_range('2024-01-30', periods=9, freq='19h').to_numpy().copy()
+  when[4] = 'NaT'
+  times = pyarrow.array(when.astype('datetime64[us]'))
+  hours = [datetime.time(i % 4, 30) for i in range(9)]
+  columns = {
+    'time': times, 'nano': times.cast('timestamp[ns]'),
+    'zone': times.cast(pyarrow.timestamp('us', 'Asia/Tokyo')),
+    'day': times.cast('date32', safe=False), 'hour': pyarrow.array(hours),
+    'whole': pyarrow.array([*range(8), None]), 'large': [2**60 + i for i in range(9)],
+    'flag': [True, None, False] * 3, 'text': ['007', None, ' 1.0'] * 3,
+    'number': [0.5, None, 3.0] * 3, 'amount': [decimal.Decimal('0.25'), None, decimal.Decimal('2.50')] * 3,
+    'kind': pyarrow.array(['a', None, 'b'] * 3).dictionary_encode(),
+  }  # fmt: skip
+  path = tmp_path / 'a.parquet'
+  parquet.write_table(pyarrow.table(columns), path)
+  dates = dict.fromkeys(('time', 'nano', 'zone', 'day'), '')
+  found = []
+  for table in arrow.read(path), data.ArrowFiles(path).read(0):
+    fitter = data.TableFitter(
+      ['hour', 'large', 'text', 'kind', 'whole', *(f'{n} as text' for n in dates)],
+      ['number', 'amount'], booleans=['flag'], dates=dates,
+      rules=tables.Rules(fill_missing=True),
+    )  # fmt: skip
+    table = {**table, **{f'{name} as text': table[name] for name in dates}}
+    fitter.add(table)
+    fitted = fitter.finish()
+    found.append((fitted, fitted.encode(table)))
+  (fitted, ours), (typed, theirs) = found
+  assert fitted == typed and len(fitted.vocabularies['zone as text']) > 8
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 @pytest.fixture(scope='module')

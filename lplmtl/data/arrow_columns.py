@@ -1,4 +1,8 @@
-"""Arrow's arrays as the columns that `lplmtl.tables` encodes."""
+"""Arrow's arrays as the columns that `lplmtl.tables` encodes.
+
+Typed, for whoever computes with them. `experiments` reads the same files as the
+texts that a CSV file would hold; tables encode both to the same arrays.
+"""
 
 from typing import Any
 
@@ -15,9 +19,9 @@ _UNITS = 'timestamp[us]'
 def of_array(name: str, array: Any, pyarrow: Any) -> Column:
   """Returns a column.
 
-  Texts, booleans and whole numbers that repeat become Factors, so that each
-  value is looked up once; times become datetime64 in UTC. Null is a missing
-  value.
+  Texts, booleans, times of a day and whole numbers that repeat become Factors,
+  so that each value is looked up once; dates and timestamps become datetime64
+  in UTC. Null is a missing value.
 
   Args:
     name: of the column, for messages.
@@ -41,6 +45,7 @@ def of_array(name: str, array: Any, pyarrow: Any) -> Column:
   if types.is_nested(kind) or not (
     types.is_integer(kind)
     or types.is_boolean(kind)
+    or types.is_time(kind)
     or types.is_string(kind)
     or types.is_large_string(kind)
     or types.is_string_view(kind)
@@ -58,7 +63,8 @@ def of_array(name: str, array: Any, pyarrow: Any) -> Column:
 def _factor(array: Any) -> Factor:
   values = array.dictionary
   codes = array.indices.to_numpy(zero_copy_only=False)
-  if values.null_count:
+  is_time = str(values.type).startswith('time')  # NumPy has no times of a day
+  if values.null_count or is_time:
     return Factor(codes, np.array(values.to_pylist(), object))
   return Factor(codes, values.to_numpy(zero_copy_only=False))
 

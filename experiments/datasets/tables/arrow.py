@@ -1,5 +1,9 @@
 """Reads Parquet, Feather and Arrow files; writes Parquet.
 
+Columns are as of a CSV file: texts, also those of dates, and float64, so that
+files of any kind can be read together, and blocks of one column are alike.
+`lplmtl.data.ArrowFiles` has typed columns; tables encode both to the same.
+
 Needs PyArrow, the extra `tables`: import this module through `sources.arrow`.
 """
 
