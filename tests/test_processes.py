@@ -276,6 +276,20 @@ def test_fewer_rows_than_processes_are_refused(monkeypatch):
   build.check_rows(dataclasses.replace(config, num_seeds=2), shards, 9)
 
 
+def test_shards_that_devices_do_not_divide(monkeypatch):
+  config, rows = Config(), lplmtl.Batch(np.zeros((48, 1)), {})
+  shards = data.Sharded(rows)
+  build.check_shares(config, shards)  # alone
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(jax, 'device_count', lambda: 16)
+  build.check_shares(dataclasses.replace(config, batch_size=32), rows)
+  build.check_shares(dataclasses.replace(config, num_seeds=2), shards)
+  with pytest.raises(InputError, match='the 8 shards .* more num_shards'):
+    build.check_shares(config, shards)
+  with pytest.raises(InputError, match='divide --batch_size=40 .*change one'):
+    build.check_shares(dataclasses.replace(config, batch_size=40), rows)
+
+
 SETTINGS = (
   '--dataset=sample', '--num_rows=400', *SIZES, '--epochs=9',
   '--save_every_steps=4', '--tasks=income',

@@ -281,13 +281,18 @@ def check_shares(config: Config, rows: Batch | Source) -> None:
   if count == 1 or config.num_seeds > 1:
     return
   size, what = config.batch_size, f'--batch_size={config.batch_size}'
+  remedy = 'change one of them, or --cpu_devices'
   if not isinstance(rows, Batch):
     size = rows.num_shards
     what = f'the {size} shards of a table that is read in chunks'
+    remedy = (
+      'start fewer processes or lower --cpu_devices; several seeds, and '
+      'lplmtl.data.write_rows with more num_shards, can use more'
+    )
   if size % devices:
     raise InputError(
       f'the {devices} devices of {count} processes must divide {what} evenly: '
-      'change one of them, or --cpu_devices'
+      f'{remedy}'
     )
 
 
