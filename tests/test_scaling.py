@@ -2,14 +2,26 @@
 
 import json
 
+import jax
 import numpy as np
+import optax
 import pytest
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
 
 pytest.importorskip('pyarrow')
 
+import lplmtl
 from experiments import scaling
-from experiments.benchmark import scaled, scaled_model, scaled_worker
+from experiments.benchmark import (
+  scaled,
+  scaled_model,
+  scaled_worker,
+  streamed_rows,
+)
 from experiments.benchmark.scaled_model import Line, Network
+from lplmtl import balancing, sparse
+from lplmtl.training import sharding, steps
 from tests import launching
 
 
@@ -21,6 +33,77 @@ def test_a_line_through_what_was_measured():
   assert through_zero.fixed == 0 and 1e-5 < through_zero.slope < 1.2e-5
   with pytest.raises(ValueError, match='two sizes or more; found .100.'):
     scaled_model.fit_line({100: 0.003})
+
+
+def test_between_what_was_measured():
+  found = {800: 8.0, 8: 1.0, 80: 2.0}
+  times = [scaled_model.between(found, n) for n in (4, 80, 440, 1600)]
+  np.testing.assert_allclose(times, (1, 2, 5, 16))
+
+
+def exchanged(model, optimizer, batch, devices):
+  """The bytes of each sum over devices in a step, by the traced program."""
+  method = model, model.tasks, optimizer, balancing.uncertainty()
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  state = jax.eval_shape(
+    lambda key, x: steps.init_state(key, *method, x), key, batch.features
+  )
+  mesh = AbstractMesh((devices,), ('data',), axis_types=(AxisType.Auto,))
+  spec = P()
+  if isinstance(optimizer, sparse.Lazy):
+    parts = sharding.parts_of(
+      model, optimizer, state.params, batch.features, mesh
+    )
+    method = (*method[:2], optimizer.with_parts(parts), method[3])
+    spec = sharding.specs(state, state.params, parts, lead=0)
+  step = jax.shard_map(
+    steps.make_train_step(*method, axis_name='data'), mesh=mesh,
+    in_specs=(spec, P('data')), out_specs=(spec, P()), check_vma=False,
+  )  # fmt: skip
+  found = []
+
+  def collect(program):
+    for equation in program.eqns:
+      if equation.primitive.name.startswith('psum'):
+        found.append(sum(4 * x.aval.size for x in equation.invars))
+      for value in equation.params.values():
+        for part in value if isinstance(value, tuple | list) else (value,):
+          inner = getattr(part, 'jaxpr', part)
+          if hasattr(inner, 'eqns'):
+            collect(inner)
+
+  collect(jax.make_jaxpr(step)(state, batch).jaxpr)
+  return state.params, found
+
+
+@pytest.mark.parametrize('is_sharded', [False, True])
+def test_a_step_exchanges_what_is_predicted(is_sharded):
+  """On 64 devices, which need not exist: nothing runs."""
+  devices, rows, columns, width = 64, 16, 2, 4
+  model = lplmtl.SharedBottom(
+    streamed_rows.TODO,
+    lplmtl.TabularEncoder((1024,) * columns, width, multiple_of=devices),
+    bottom=lplmtl.MLP((4,)), tower=lplmtl.MLP(()),
+  )  # fmt: skip
+  count, shape = devices * rows, jax.ShapeDtypeStruct
+  batch = lplmtl.Batch(
+    {
+      'categories': shape((count, columns), np.int32),
+      'numeric': shape((count, 1), np.float32),
+    },
+    {task.name: shape((count,), np.float32) for task in model.tasks},
+  )
+  optimizer = optax.adam(1e-3)
+  if is_sharded:
+    optimizer = sparse.lazy(optimizer, sharded=True)
+  params, found = exchanged(model, optimizer, batch, devices)
+  numbers = sum(x.size for x in jax.tree.leaves(params))
+  # Beside them, how many labels each task has, and its loss.
+  expected = (numbers + 2 + 2) * scaled_model.FLOAT
+  if is_sharded:
+    expected -= params['encoder']['embedding'].size * scaled_model.FLOAT
+    expected += scaled_model.table_bytes(count, columns, width)
+  assert sum(found) == expected and len(found) == 2 + is_sharded
 
 
 def test_exchanges():

@@ -129,7 +129,7 @@ def _check(
     exchange = 0.0
     if count > 1:
       times = {int(n): t for n, t in found[count]['exchanges'].items()}
-      exchange = scaled_model.fit_line(times).seconds(gradient)
+      exchange = scaled_model.between(times, gradient)
     sharing = max(1.0, count / num_cores())
     for batch_size in asked.batch_sizes:
       own = sharing * compute.seconds(batch_size / count)
