@@ -92,6 +92,15 @@ def test_one_by_one_where_block_pivoting_goes_in_circles():
   np.testing.assert_array_equal(kept, x[0])
 
 
+@pytest.mark.parametrize('power', [0.5, 1.0, 2.0])
+def test_utility_of_powers_that_are_traced(power):
+  """Newton's steps need its slope; the line search compares its values."""
+  x = jnp.array([0.5, 2.0])
+  slope = jax.grad(lambda x, power: _solvers._utility(x, power).sum())
+  for found in (jax.jit(slope)(x, power), slope(x, power)):
+    np.testing.assert_allclose(found, np.asarray(x) ** -power, rtol=1e-6)
+
+
 def test_gradnorm_hands_adam_the_slopes_themselves():
   """Adam's memory weighs a step by the size that its gradients had."""
   balancer = balancing.gradnorm(alpha=0.0, learning_rate=0.1)

@@ -213,7 +213,7 @@ def _lacks(matrix: Array, rhs: Array, x: Array) -> Array:
   return jnp.where(lacks > eps * terms, lacks, 0)
 
 
-def fair(matrix: Array, rhs: Array, power: float) -> tuple[Array, Array]:
+def fair(matrix: Array, rhs: Array, power: Any) -> tuple[Array, Array]:
   """Solves `(A x)_i = b_i x_i^-power` for `x > 0`, by Newton's method.
 
   The solution minimises the convex `x^T A x / 2 - sum_i b_i U(x_i)` with
@@ -226,7 +226,7 @@ def fair(matrix: Array, rhs: Array, power: float) -> tuple[Array, Array]:
   Args:
     matrix: `[T, T]`, as in `solve_on`.
     rhs: `[T]` > 0.
-    power: > 0.
+    power: > 0, a number or a traced scalar.
 
   Returns:
     (x, residual): `[T]`, and the largest relative error of an equation.
@@ -236,8 +236,7 @@ def fair(matrix: Array, rhs: Array, power: float) -> tuple[Array, Array]:
   lengths = 0.5 ** jnp.arange(16, dtype=matrix.dtype)
 
   def value(x: Array) -> Array:
-    utility = jnp.log(x) if power == 1 else x ** (1 - power) / (1 - power)
-    return x @ matrix @ x / 2 - rhs @ utility
+    return x @ matrix @ x / 2 - rhs @ _utility(x, power)
 
   def missed(x: Array) -> Array:
     wanted = rhs * x**-power
@@ -275,6 +274,15 @@ def fair(matrix: Array, rhs: Array, power: float) -> tuple[Array, Array]:
   loop = start, missed(start), jnp.array(True), jnp.array(0)
   x, residual, _, _ = jax.lax.while_loop(is_open, step, loop)
   return x, residual
+
+
+def _utility(x: Array, power: Any) -> Array:
+  """Returns an integral of `x^-power`."""
+  if not isinstance(power, jax.Array):
+    return jnp.log(x) if power == 1 else x ** (1 - power) / (1 - power)
+  is_log = power == 1
+  rest = jnp.where(is_log, 1, 1 - power)
+  return jnp.where(is_log, jnp.log(x), x**rest / rest)
 
 
 def inverse(norms: Array) -> Array:

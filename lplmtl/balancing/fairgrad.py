@@ -23,10 +23,10 @@ def fairgrad(alpha: float = 2.0, scope: Scope = 'shared') -> Balancer:
   grows as they vanish; `normalized` makes it comparable with other methods.
 
   Args:
-    alpha: >= 0.5. Up to about 6, the equation holds to float32 rounding. Beyond
-      that, the weights, which scale with a task's gain to the power of -alpha,
-      may leave the range of float32: they stay finite, and `residual` shows how
-      far they are from satisfying the equation.
+    alpha: >= 0.5; may be traced. Up to about 6, the equation holds to float32
+      rounding. Beyond that, the weights, which scale with a task's gain to the
+      power of -alpha, may leave the range of float32: they stay finite, and
+      `residual` shows how far they are from satisfying the equation.
     scope: see `Balancer`.
 
   Returns:
