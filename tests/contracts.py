@@ -145,6 +145,29 @@ def assert_as_reference(name, predictions, task_names, params, rows):
       )
 
 
+class Tiny:
+  """The smallest model: one shared vector, one scale of each task's own."""
+
+  tasks = (tasks.binary('a'), tasks.regression('b'))
+
+  def init(self, rngs, features):
+    shared = jax.random.normal(rngs['params'], (features.shape[-1],))
+    return {'params': {'shared': shared, 'a': jnp.ones(1), 'b': jnp.ones(1)}}
+
+  def apply(self, variables, features, *, train=False, rngs=None):
+    params = variables['params']
+    hidden = jnp.tanh(features @ params['shared'])[:, None]
+    return {name: hidden * params[name][None] for name in 'ab'}, {}
+
+  def is_shared(self, path):
+    return path[0] == 'shared'
+
+
+def tiny_rows(number=16):
+  x = np.random.default_rng(0).normal(size=(number, 4)).astype(np.float32)
+  return lplmtl.Batch(x, {'a': (x[:, 0] > x[:, 1]) * 1, 'b': x[:, 2] - x[:, 3]})
+
+
 def by_gramian(scope='shared'):
   """A method whose weights depend on the whole Gramian, without a solver."""
 

@@ -10,9 +10,10 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, tasks
+from lplmtl import balancing
+from lplmtl.balancing import _solvers
 from lplmtl.training import balanced, gradients, microbatch, steps
-from lplmtl.types import Aggregator, Batch
+from lplmtl.types import Aggregator
 from tests import contracts
 from tests.test_balancing import AGGREGATORS, BALANCERS
 
@@ -35,33 +36,14 @@ def _example(model, number=12):
   return contracts.random_params(model, batch.features), batch
 
 
-class Tiny:
-  """The smallest model: one shared vector, one scale of each task's own."""
-
-  tasks = (tasks.binary('a'), tasks.regression('b'))
-
-  def init(self, rngs, features):
-    shared = jax.random.normal(rngs['params'], (features.shape[-1],))
-    return {'params': {'shared': shared, 'a': jnp.ones(1), 'b': jnp.ones(1)}}
-
-  def apply(self, variables, features, *, train=False, rngs=None):
-    params = variables['params']
-    hidden = jnp.tanh(features @ params['shared'])[:, None]
-    return {name: hidden * params[name][None] for name in 'ab'}, {}
-
-  def is_shared(self, path):
-    return path[0] == 'shared'
-
-
-def _rows(number=16):
-  x = np.random.default_rng(0).normal(size=(number, 4)).astype(np.float32)
-  return Batch(x, {'a': (x[:, 0] > x[:, 1]) * 1, 'b': x[:, 2] - x[:, 3]})
-
-
 @pytest.mark.parametrize('name', sorted({**BALANCERS, **AGGREGATORS}))
 def test_fifty_steps_over_seeds(name):
-  """jit(vmap(scan)) without the host; losses fall; seeds as each alone."""
-  model, batch = Tiny(), _rows()
+  """jit(vmap(scan)) without the host; losses fall; seeds as each alone.
+
+  A method without a memory is traced alone: each of its steps is one of those
+  that the tests of its weights compute.
+  """
+  model, batch = contracts.Tiny(), contracts.tiny_rows()
   balancer, optimizer = getattr(balancing, name)(), optax.sgd(0.005)
   step = steps.make_train_step(model, model.tasks, optimizer, balancer)
 
@@ -79,6 +61,10 @@ def test_fifty_steps_over_seeds(name):
   )(jax.random.split(KEY, 3))
   both = jax.jit(jax.vmap(run)).lower(states)
   assert 'callback' not in both.as_text()
+  memory = states.balancer_state
+  has_none = not jax.tree.leaves(memory) or isinstance(memory, _solvers.Solved)
+  if has_none and name not in ONE_OF_EACH_KIND:
+    return
   params, metrics = jax.device_get(both.compile()(states))
   assert (metrics.pop('residual') < 1e-3).all()
   losses = metrics['losses'].sum(axis=2)
@@ -195,7 +181,9 @@ def test_dropout_and_penalty_with_a_representation():
   """One mask in both halves; a penalty is added once, not weighted."""
   noisy = lplmtl.MLP((6,), dropout_rate=0.4)
   model = dataclasses.replace(
-    MODELS['mmoe'], expert=noisy, tower=lplmtl.MLP((4,), dropout_rate=0.4)
+    MODELS['shared_bottom'],
+    bottom=noisy,
+    tower=lplmtl.MLP((4,), dropout_rate=0.4),
   )
   params, batch = _example(model)
 
@@ -247,7 +235,7 @@ def test_what_offers_no_representation():
 @pytest.mark.parametrize('scope', ['all', 'shared'])
 def test_an_aggregator_step_by_hand(scope):
   """It gets the gradients in its scope; the others stay plain."""
-  model = MODELS['cgc']
+  model = MODELS['shared_bottom']
   params, batch = _example(model, 8)
   weights = jnp.array([0.5, 2.0, 0.1])
 

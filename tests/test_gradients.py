@@ -227,22 +227,14 @@ def test_parts_give_the_gradient_of_the_whole(balancer):
   assert whole[-1]['present'].tolist() == [True, True, False]
 
 
-class _Penalised:
+class _Penalised(contracts.Tiny):
   """A model with a penalty: half the squared length of its parameters."""
 
-  def init(self, rngs, features):
-    raise NotImplementedError
-
-  def apply(self, variables, features, *, train=False, rngs=None):
-    predictions, aux = WITHOUT_ENCODER['shared_bottom'].apply(
-      variables, features
-    )
+  def apply(self, variables, features, **options):
+    predictions, aux = super().apply(variables, features, **options)
     squares = jax.tree.map(lambda x: jnp.sum(x**2), variables['params'])
     penalty = sum(jax.tree.leaves(squares)) / 2
     return predictions, {**aux, 'penalty': penalty}
-
-  def is_shared(self, path):
-    return WITHOUT_ENCODER['shared_bottom'].is_shared(path)
 
 
 @pytest.mark.slow
@@ -251,15 +243,17 @@ class _Penalised:
   [(balancing.equal(), 1), (contracts.by_gramian(), 2)],
 )
 def test_a_penalty_is_added_once_and_not_weighted(balancer, num_microbatches):
-  plain, params, batch = _example('shared_bottom')
+  batch, plain = contracts.tiny_rows(), contracts.Tiny()
+  params = {'shared': jnp.linspace(-1, 1, 4), 'a': jnp.ones(1)}
+  params['b'] = 2 * params['a']
 
   def run(model):
     return jax.jit(
       lambda p: balanced.gradient(
         model,
-        contracts.TASKS,
+        model.tasks,
         balancer,
-        balancer.init(KEY, NUM_TASKS),
+        balancer.init(KEY, 2),
         p,
         microbatch.Rows(batch, KEY, num_microbatches),
       )[0]
