@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 
@@ -15,30 +16,72 @@ from experiments.launcher.errors import InputError
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def _run(*arguments):
-  return subprocess.run(
-    [sys.executable, '-m', 'experiments.throughput', *arguments],
-    cwd=ROOT, capture_output=True, text=True, check=False,
-  )  # fmt: skip
-
-
 SMALL = (
-  '--architectures=shared_bottom', '--batch_sizes=64', '--num_rows=2000',
-  '--bottom_width=8', '--alternations=2',
-)  # fmt: skip
+  '--architectures=shared_bottom --batch_sizes=64 --num_rows=2000 '
+  '--bottom_width=8 --alternations=2'
+)
+RATES = f'{SMALL} --balancers=equal,mgda --num_tasks=3'
+PROCESSES = f'{SMALL} --epochs=1'
+MISTAKES = {
+  '--batch_sizes=0': '--batch_sizes .* found 0',
+  '--batch_sizes=9999 --num_rows=200': '--batch_sizes .* 120 training rows',
+  '--measures=train --epochs=1': '--epochs .* --measures',
+  '--architectures=single_task --balancers=mgda --num_rows=200 '
+  '--batch_sizes=32 --measures=train': 'SingleTask shares no parameters',
+  'more': "'more'",
+}
+LAUNCH = """
+import sys
+from experiments import throughput
+from experiments.benchmark import turns
+from tests import launching
+turns.CALLS = dict.fromkeys(turns.CALLS, 1)  # not about a second of each
+for arguments in sys.argv[1:]:
+  code = launching.launch(throughput.main, *arguments.split())
+  for stream in (sys.stdout, sys.stderr):
+    print('exit code', code, file=stream, flush=True)
+"""
+
+
+class Call(NamedTuple):
+  """What the command wrote, its exit code, and the figures that it kept."""
+
+  stdout: str
+  stderr: str
+  code: str
+  figures: pathlib.Path
+
+
+@pytest.fixture(scope='module')
+def called(tmp_path_factory):
+  """All calls, by arguments; its flags need their own process, one for all."""
+  folder = tmp_path_factory.mktemp('figures')
+  outs = {RATES: folder / 'rates.json', PROCESSES: folder / 'processes.json'}
+  calls = [f'{call} --out={out}' for call, out in outs.items()]
+  process = subprocess.run(
+    [sys.executable, '-c', LAUNCH, *calls, *MISTAKES],
+    cwd=ROOT, capture_output=True, text=True, check=True,
+  )  # fmt: skip
+  parts = [
+    re.findall(r'(.*?)exit code (.*?)\n', written, re.DOTALL)
+    for written in (process.stdout, process.stderr)
+  ]
+  return {
+    call: Call(stdout, stderr, code, outs.get(call))
+    for call, (stdout, _), (stderr, code) in zip(
+      [*outs, *MISTAKES], *parts, strict=True
+    )
+  }
 
 
 @pytest.mark.slow
-def test_rates_of_a_small_model(tmp_path):
-  out = tmp_path / 'figures.json'
-  found = _run(
-    *SMALL, '--balancers=equal,mgda', '--num_tasks=3', f'--out={out}'
-  )  # fmt: skip
-  assert found.returncode == 0, found.stderr
+def test_rates_of_a_small_model(called):
+  found = called[RATES]
+  assert found.code == '0', found.stderr
   assert 'shared_bottom, batch 64' in found.stdout
   assert 'lplmtl float32 mgda is ready' in found.stdout
   assert 'turn 2 of 2' in found.stdout
-  figures = json.loads(out.read_text())
+  figures = json.loads(found.figures.read_text())
   (measured,) = figures['measured']
   assert measured['facts']['flops_per_example'] > 0
   for name in ('lplmtl float32 equal', 'lplmtl float32 mgda'):
@@ -50,12 +93,11 @@ def test_rates_of_a_small_model(tmp_path):
 
 
 @pytest.mark.slow
-def test_whole_processes_of_a_small_model(tmp_path):
-  out = tmp_path / 'figures.json'
-  found = _run(*SMALL, '--epochs=1', f'--out={out}')
-  assert found.returncode == 0, found.stderr
+def test_whole_processes_of_a_small_model(called):
+  found = called[PROCESSES]
+  assert found.code == '0', found.stderr
   assert 'x our warm' in found.stdout
-  (measured,) = json.loads(out.read_text())['measured']
+  (measured,) = json.loads(found.figures.read_text())['measured']
   assert len(measured['processes']) == 2
   for spent in measured['processes'].values():
     assert set(spent) == {
@@ -147,39 +189,10 @@ def test_plans_that_cannot_be_measured(fields, complaint):
     plan.Plan(**{**PLAN, **fields})
 
 
-MISTAKES = {
-  '--batch_sizes=0': '--batch_sizes .* found 0',
-  '--batch_sizes=9999 --num_rows=200': '--batch_sizes .* 120 training rows',
-  '--measures=train --epochs=1': '--epochs .* --measures',
-  '--architectures=single_task --balancers=mgda --num_rows=200 '
-  '--batch_sizes=32 --measures=train': 'SingleTask shares no parameters',
-  'more': "'more'",
-}
-LAUNCH = """
-import sys
-from experiments import throughput
-from tests import launching
-for arguments in sys.argv[1:]:
-  code = launching.launch(throughput.main, *arguments.split())
-  print('exit code', code, file=sys.stderr, flush=True)
-"""
-
-
-@pytest.fixture(scope='module')
-def said():
-  """What the command says to each mistake; its flags need their own process."""
-  process = subprocess.run(
-    [sys.executable, '-c', LAUNCH, *MISTAKES],
-    cwd=ROOT, capture_output=True, text=True, check=True,
-  )  # fmt: skip
-  found = re.findall(r'(.*?)exit code (.*?)\n', process.stderr, re.DOTALL)
-  return dict(zip(MISTAKES, found, strict=True))
-
-
 @pytest.mark.slow  # a process, and no matter of versions
 @pytest.mark.parametrize('arguments', MISTAKES)
-def test_mistakes(arguments, said):
-  error, code = said[arguments]
+def test_mistakes(arguments, called):
+  _, error, code, _ = called[arguments]
   assert code == '1'
   assert re.search(f'error: .*{MISTAKES[arguments]}', error), error
   assert 'Traceback' not in error
