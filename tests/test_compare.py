@@ -48,6 +48,14 @@ TINY = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope='module', autouse=True)
+def one_metric():
+  """The others take long to compile; test_experiments.py has them all."""
+  with pytest.MonkeyPatch.context() as patch:
+    launching.keep_first_metrics(patch)
+    yield
+
+
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   """A finished comparison: its folder."""

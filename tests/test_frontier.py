@@ -83,6 +83,14 @@ def _points(asked, network, raw, store, note):
   ]  # fmt: skip
 
 
+@pytest.fixture(scope='module', autouse=True)
+def one_metric():
+  """The others take long to compile; test_experiments.py has them all."""
+  with pytest.MonkeyPatch.context() as patch:
+    launching.keep_first_metrics(patch)
+    yield
+
+
 @pytest.fixture(autouse=True)
 def cheap_families(monkeypatch):
   monkeypatch.setattr(families, 'points', _points)
