@@ -2,16 +2,18 @@
 
 import json
 import pathlib
+import types
 
 import numpy as np
 import pytest
 
 from experiments import tabular
 from experiments.datasets.tables import outputs, sampling, streamed
-from experiments.launcher import errors, options, run_folder
+from experiments.launcher import errors, finishing, options, run_folder
 from lplmtl import columns as raw
 from lplmtl import data
 from lplmtl import tabular as tabular_library
+from lplmtl.types import Batch
 from tests.launching import launch
 from tests.test_tabular_command import TARGETS, TINY
 
@@ -155,9 +157,33 @@ def test_rows_are_written_once_and_read_again(folder, monkeypatch, capsys):
   assert _tabular(*given, '--num_bins=0') == 1
   error = capsys.readouterr().err
   assert f'{block} has changed since' in error and error.count('\n') == 1
+  assert f'remove {run}/rows and repeat the command' in error
+  block.unlink()
+  assert _tabular(*given, '--num_bins=0') == 1
+  error = capsys.readouterr().err
+  assert error.startswith(f'error: {block} cannot be read: No such file')
+  assert f'remove {run}/rows' in error and error.count('\n') == 1
   (run / 'rows' / 'mine.txt').write_text('not yours')
   assert _tabular(*given, '--overwrite') == 1
   assert (run / 'rows' / 'mine.txt').exists()
+
+
+def test_test_rows_that_cannot_be_read_are_named(monkeypatch, tmp_path):
+  def score(*arguments):
+    raise ValueError('a block has changed')
+
+  monkeypatch.setattr('experiments.launcher.evaluation.score', score)
+  config = options.Config(out_dir=str(tmp_path))
+  parts, fitted = types.SimpleNamespace(model=None), types.SimpleNamespace()
+  fitted.params = {}
+  batch = Batch(np.zeros((8, 1)), {})
+  for rows, kind in (
+    (data.Sharded(batch), errors.InputError),
+    (batch, ValueError),
+  ):
+    with pytest.raises(ValueError, match='a block has changed') as caught:
+      finishing._scores(config, parts, fitted, types.SimpleNamespace(test=rows))
+    assert caught.type is kind
 
 
 def test_all_is_checked_before_rows_are_encoded(finished, folder, capsys):

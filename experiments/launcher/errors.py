@@ -1,6 +1,7 @@
 """Mistakes and failures that end a command in a single line."""
 
 import contextlib
+import pathlib
 import sys
 from collections.abc import Iterator
 
@@ -10,6 +11,27 @@ class InputError(ValueError):
 
   The message says what was expected, what was found and what to do.
   """
+
+
+@contextlib.contextmanager
+def reading(folder: pathlib.Path) -> Iterator[None]:
+  """Says what to do about encoded rows of a run that cannot be read.
+
+  Args:
+    folder: of the rows.
+
+  Raises:
+    InputError: in the place of ValueError.
+  """
+  try:
+    yield
+  except InputError:
+    raise
+  except ValueError as error:
+    raise InputError(
+      f'{error} (to write all rows again, remove {folder} and repeat the '
+      'command)'
+    ) from error
 
 
 @contextlib.contextmanager

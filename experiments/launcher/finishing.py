@@ -1,5 +1,6 @@
 """The end of a run: scores, and the files of its folder."""
 
+import contextlib
 import pathlib
 import sys
 import time
@@ -12,6 +13,7 @@ from experiments.datasets.base import Data, Encode
 from experiments.launcher import (
   build,
   drawing,
+  errors,
   evaluation,
   files,
   gate_map,
@@ -26,6 +28,7 @@ from experiments.launcher.options import Config
 from lplmtl import checkpoint, training
 from lplmtl.storage import saves
 from lplmtl.training import progress
+from lplmtl.types import Batch
 
 
 class Work(NamedTuple):
@@ -70,7 +73,7 @@ def finish(
   config, data, parts = work.config, work.data, work.parts
   names = [task.name for task in data.tasks]
   results = {
-    **evaluation.score(config, parts.model, fitted.params, data),
+    **_scores(config, parts, fitted, data),
     **_training_facts(config, fitted, names),
     **environment,
     'command': sys.argv,
@@ -95,6 +98,15 @@ def finish(
       'there is one'
     ) from error
   return results
+
+
+def _scores(
+  config: Config, parts: build.Parts, fitted: training.FitResult, data: Data
+) -> dict[str, Any]:
+  rows = config.run_dir / run_folder.ROWS
+  is_read = not isinstance(data.test, Batch)
+  with errors.reading(rows) if is_read else contextlib.nullcontext():
+    return evaluation.score(config, parts.model, fitted.params, data)
 
 
 def _training_facts(

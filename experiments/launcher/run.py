@@ -12,6 +12,7 @@ from experiments.launcher import (
   build,
   display,
   earlier,
+  errors,
   evaluation,
   files,
   finishing,
@@ -267,13 +268,11 @@ def _train(
       ) from None
     except resume.RestoreError as error:
       raise InputError(f'{error} (--overwrite does)') from error
-    except ValueError as error:
+    except ValueError:
       if isinstance(data.train, Batch):
         raise
-      rows = config.run_dir / run_folder.ROWS
-      raise InputError(
-        f'{error} (remove {rows}, and the same command does)'
-      ) from error
+      with errors.reading(config.run_dir / run_folder.ROWS):
+        raise
     except training.NonFiniteError as error:
       keeper.wait()
       kept = keeper.steps()

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.datasets import base
 from experiments.datasets.tables import mistakes
 from experiments.datasets.tables.streamed import SPLITS, Block, Streamed
-from experiments.launcher import display, files, run_folder
+from experiments.launcher import display, errors, files, run_folder
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import data, tabular
@@ -69,7 +69,8 @@ def encode(
     except BaseException:  # Ctrl-C, too
       run_folder.clear_rows(config.run_dir)
       raise
-  parts: Any = {split: data.Encoded(folder / split) for split in SPLITS}
+  with errors.reading(folder):
+    parts: Any = {split: data.Encoded(folder / split) for split in SPLITS}
   return base.Data(
     tabular.make_tasks(schema),
     train=parts['train'],
