@@ -297,6 +297,18 @@ SETTINGS = (
 
 
 @pytest.mark.slow
+def test_each_process_has_the_devices_that_were_asked_for(tmp_path):
+  found = subprocess.run(
+    [sys.executable, '-m', 'experiments.census', *SETTINGS, '--batch_size=30',
+     '--cpu_devices=2', '--local_processes=2', f'--out_dir={tmp_path / "run"}'],
+    cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+  )  # fmt: skip
+  assert found.returncode == 1
+  said = 'the 4 devices of 2 processes must divide --batch_size=30'
+  assert said in found.stderr, found.stderr
+
+
+@pytest.mark.slow
 def test_two_processes_stop_and_one_resumes(tmp_path):
   """SIGTERM to process 1 ends both; tests.stress_hosts compares the ends."""
   folder = tmp_path / 'run'

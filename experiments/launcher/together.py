@@ -39,17 +39,19 @@ def connect(place: Place, config: Config) -> Config:
     hosts.initialize(place.coordinator, place.num_processes, place.process_id)
   except (hosts.HostsError, ValueError) as error:
     raise InputError(str(error)) from error
+  if not config.cpu_devices:
+    # Equally many in each: hosts may have different numbers of cores.
+    share = 1
+    if place.is_local:
+      share = jax_setup.cpu_devices(config, place.num_processes or 1)
+    config = dataclasses.replace(config, cpu_devices=share)
+  # Before JAX looks for devices, as `is_first` makes it do.
+  jax.config.update('jax_num_cpu_devices', config.cpu_devices)
   if not hosts.is_first():  # which alone prints
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
-  if config.cpu_devices:
-    return config
-  # Equally many in each: hosts may have different numbers of cores.
-  share = 1
-  if place.is_local:
-    share = jax_setup.cpu_devices(config, place.num_processes or 1)
-  return dataclasses.replace(config, cpu_devices=share)
+  return config
 
 
 def is_first() -> bool:
