@@ -180,13 +180,17 @@ def main(_):
   if CASES_OF.value:
     gap = compare(CASES_OF.value)
     print(f'1, 2 and 4 processes agree to {gap:.1e}')
+  if not KILLS.value:
+    return
   with tempfile.TemporaryDirectory() as folder:
     longest = run(KILLS.value, EPOCHS.value, SEED.value, pathlib.Path(folder))
   print(f'{KILLS.value} kills: all ended within {longest:.1f} s, nothing lost')
 
 
 if __name__ == '__main__':
-  KILLS = flags.DEFINE_integer('kills', 10, 'How often to kill.', lower_bound=0)
+  KILLS = flags.DEFINE_integer(
+    'kills', 10, 'How often to kill; 0 only compares.', lower_bound=0
+  )
   EPOCHS = flags.DEFINE_integer('epochs', 60, 'Length of the run.')
   SEED = flags.DEFINE_integer('seed', 0, 'Seed of the moments.')
   CASES_OF = flags.DEFINE_list('cases', [*CASES], 'What to compare first.')
