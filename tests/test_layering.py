@@ -650,7 +650,7 @@ def test_imports_inside_functions_are_few_and_have_reasons():
         has_reason = '#' in line or above.startswith(('#', 'from ', 'import '))
         deferred[f'{path.relative_to(ROOT)}:{node.lineno}'] = has_reason
   assert all(deferred.values()), deferred
-  assert len(deferred) <= 28, deferred  # each command has one or two
+  assert len(deferred) <= 29, deferred  # each command has one or two
 
 
 def test_files_and_functions_are_short():

@@ -174,10 +174,11 @@ def parts(stack: Array) -> list[Array]:
   """Returns the arrays of a stack, each by the same operation.
 
   XLA compiles equal operations once. Slices differ in a constant, unless it is
-  hidden.
+  hidden. What makes the stack is hidden as well, or XLA would repeat it for
+  each array, such as the draw of random numbers.
   """
-  numbers = jax.lax.optimization_barrier(
-    [jnp.uint32(i) for i in range(len(stack))]
+  stack, *numbers = jax.lax.optimization_barrier(
+    [stack, *(jnp.uint32(i) for i in range(len(stack)))]
   )
   return [
     jax.lax.dynamic_index_in_dim(stack, number, keepdims=False)
