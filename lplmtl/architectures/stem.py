@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lplmtl import _alike
 from lplmtl.architectures import _common
 from lplmtl.layers import experts, extraction, mixture
 from lplmtl.types import Array, Task
@@ -78,10 +79,16 @@ class STEM(nn.Module):
     all_pools = tuple(pool.name for pool in pools)
     # Sums over tasks, here and below, are taken at once: the gradient of what
     # all tasks share would otherwise be a sum with a term for each.
-    read = jnp.stack([x[name] for name in names]) + x['shared'][None]
+    # For two tasks, a step would take 1.37 times as long.
+    are_few = len(names) <= _alike.FEW
+    if are_few:
+      read = [x[name] + x['shared'] for name in names]
+    else:
+      stack = jnp.stack([x[name] for name in names]) + x['shared'][None]
+      read = list(jnp.unstack(stack))
     gates = [
       mixture.Gate(f'gate_{name}', x, all_pools)
-      for name, x in zip(names, jnp.unstack(read), strict=True)
+      for name, x in zip(names, read, strict=True)
     ]
     outputs, logits = mixture.apply(
       self,
@@ -93,12 +100,29 @@ class STEM(nn.Module):
     )
     # Not of the dict itself, whose order JAX would change.
     fixed = {name: jax.lax.stop_gradient(x) for name, x in outputs.items()}
-    mixed, weights = mixture.weigh(fixed, logits, gates)
-    inputs = dict(
-      zip(names, _trained(names, outputs, mixed, weights), strict=True)
-    )
+    if are_few:
+      found = [
+        mixture.weigh(_seen(name, outputs, fixed), logits, [gate])
+        for name, gate in zip(names, gates, strict=True)
+      ]
+      mixed = [x for (x,), _ in found]
+      weights = [own for _, (own,) in found]
+    else:
+      mixed, weights = mixture.weigh(fixed, logits, gates)
+      mixed = _trained(names, outputs, mixed, weights)
+    inputs = dict(zip(names, mixed, strict=True))
     predictions = _common.predict(self, inputs, train=train)
     return predictions, {'gates': (dict(zip(names, weights, strict=True)),)}
+
+
+def _seen(
+  name: str, outputs: Mapping[str, Array], fixed: Mapping[str, Array]
+) -> dict[str, Array]:
+  """Returns outputs of which the task's own and the shared are trained."""
+  trained = (f'specific_experts_{name}', 'shared_experts')
+  return {
+    pool: (outputs if pool in trained else fixed)[pool] for pool in outputs
+  }
 
 
 def _trained(
