@@ -1,11 +1,13 @@
 """Soft sharing: a model per task, drawn towards the others by a penalty."""
 
+import itertools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lplmtl import _alike
 from lplmtl.architectures import _common
 from lplmtl.layers import experts
 from lplmtl.types import Array, PyTree, Task
@@ -70,9 +72,22 @@ class SoftSharing(nn.Module):
       {part: params.get(f'{part}_{name}', {}) for part in ('encoder', 'bottom')}
       for name in hidden
     ]
-    distance = _distance(jax.tree.map(lambda *x: jnp.stack(x), *trunks))
+    if len(trunks) <= _alike.FEW:
+      # A stack would copy all trunks: for two tasks, a tenth of a step.
+      pairs = itertools.combinations(trunks, 2)
+      distance = sum((_between(*pair) for pair in pairs), jnp.float32(0))
+    else:
+      distance = _distance(_alike.stack(trunks))
     predictions = _common.predict(self, hidden, train=train)
     return predictions, {'gates': (), 'penalty': self.strength * distance}
+
+
+def _between(a: PyTree, b: PyTree) -> Array:
+  """Returns the squared distance between two trunks, in float32."""
+  squares = jax.tree.map(
+    lambda x, y: jnp.sum(jnp.square((x - y).astype(jnp.float32))), a, b
+  )
+  return sum(jax.tree.leaves(squares), jnp.float32(0))
 
 
 def _distance(trunks: PyTree) -> Array:
