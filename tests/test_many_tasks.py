@@ -86,7 +86,9 @@ def test_what_runs_at_once_equals_one_after_another(name, of, monkeypatch):
     monkeypatch.setattr(mixture, '_DENSE', dense)
     run = jax.jit(functools.partial(of, MODELS[name]), compiler_options=FAST)
     found.append(run(params))
-  contracts.assert_trees_close(*found, atol=1e-5, rtol=1e-5)
+  # STEM's two forms sum in another order.
+  bound = 1e-5 if name == 'stem' else 1e-6
+  contracts.assert_trees_close(*found, atol=bound, rtol=bound)
 
 
 def _flops(model):

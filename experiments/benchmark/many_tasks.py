@@ -121,7 +121,7 @@ def measure(asked: Asked) -> None:
     {
       'measured': measured,
       'command': provenance.command_line(sys.argv),
-      'jax': jax.__version__,
+      **provenance.environment(),
     },
   )
 

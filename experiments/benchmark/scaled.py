@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,10 +12,11 @@ from typing import Any, NamedTuple
 
 from experiments.benchmark import out, scaled_model, streamed_rows
 from experiments.benchmark.scaled_model import Line
-from experiments.launcher import display, output, provenance
+from experiments.launcher import display, output, processes, provenance
 from experiments.launcher.display import Console, TextTable
 from experiments.launcher.errors import InputError
 from lplmtl import data
+from lplmtl.training import parallel
 
 _WORKER = 'benchmark.scaled_worker'
 # Bytes that are added up, from a message's latency to a large model.
@@ -130,18 +130,12 @@ def _check(
     if count > 1:
       times = {int(n): t for n, t in found[count]['exchanges'].items()}
       exchange = scaled_model.between(times, gradient)
-    sharing = max(1.0, count / num_cores())
+    sharing = max(1.0, count / parallel.num_cores())
     for batch_size in asked.batch_sizes:
       own = sharing * compute.seconds(batch_size / count)
       step = found[count]['steps'][str(batch_size)]
       checked.append(Checked(count, batch_size, own, exchange, step))
   return checked
-
-
-def num_cores() -> int:
-  """Returns how many cores this process may use."""
-  affinity = getattr(os, 'sched_getaffinity', None)
-  return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _check_table(checked: Sequence[Checked]) -> TextTable:
@@ -158,7 +152,7 @@ def _check_table(checked: Sequence[Checked]) -> TextTable:
     'processes', 'batch size', 'compute', 'exchange', 'predicted', 'measured',
     'ratio',
   )  # fmt: skip
-  title = f'A step here, ms ({num_cores()} cores)'
+  title = f'A step here, ms ({parallel.num_cores()} cores)'
   return TextTable(title, head, rows)
 
 
@@ -253,18 +247,16 @@ def _run(asked: Asked, count: int) -> dict[str, Any]:
   Raises:
     InputError: one of them failed.
   """
-  with socket.create_server(('127.0.0.1', 0)) as server:
-    port = server.getsockname()[1]
   sizes = set(asked.batch_sizes)
   if count == 1:  # what each of several processes will compute
     sizes |= {b // p for b in asked.batch_sizes for p in asked.processes}
   config = {
-    **asked.worker, 'processes': count, 'port': port,
+    **asked.worker, 'processes': count, 'port': processes.free_port(),
     'batch_sizes': sorted(sizes), 'messages': MESSAGES if count > 1 else (),
   }  # fmt: skip
   flags = os.environ.get('XLA_FLAGS', '')
   single = f'{flags} --xla_cpu_multi_thread_eigen=false'
-  processes = [
+  running = [
     subprocess.Popen(
       [sys.executable, '-m', 'lplmtl', _WORKER,
        json.dumps({**config, 'number': number})],
@@ -274,19 +266,19 @@ def _run(asked: Asked, count: int) -> dict[str, Any]:
     for number in range(count)
   ]  # fmt: skip
   try:
-    while None in (codes := [process.poll() for process in processes]):
+    while None in (codes := [process.poll() for process in running]):
       if any(codes):
         break
       time.sleep(_TICK)
   finally:
-    for process in processes:
+    for process in running:
       process.kill()
       process.wait()
   if any(codes):
     raise InputError(
       f'one of {count} processes stopped: see what it printed above'
     )
-  assert processes[0].stdout is not None
-  with processes[0].stdout as lines:  # the last one; Gloo prints others
+  assert running[0].stdout is not None
+  with running[0].stdout as lines:  # the last one; Gloo prints others
     found: dict[str, Any] = json.loads(lines.read().splitlines()[-1])
   return found

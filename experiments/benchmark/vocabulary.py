@@ -133,7 +133,7 @@ def measure(asked: Asked) -> None:
     ],
     'asked': asked._replace(out=None)._asdict(),
     'command': provenance.command_line(sys.argv),
-    'jax': jax.__version__,
+    **provenance.environment(),
   }
   console.print(_table(asked, spent).to_rich())
   console.print(_NOTE, soft_wrap=True)

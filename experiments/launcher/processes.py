@@ -78,7 +78,7 @@ def from_flags(values: flags.FlagValues) -> Place | None:
       f'--{next(iter(given))}'
     )
   if local:
-    return Place(f'127.0.0.1:{_free_port()}', local, 0, True)
+    return Place(f'127.0.0.1:{free_port()}', local, 0, True)
   if given and len(given) < len(names):
     missing = next(name for name in names if name not in given)
     raise InputError(
@@ -146,7 +146,8 @@ def _tpu_hosts() -> urllib.request.Request:
   )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+  """Returns a port on which nobody listens."""
   with socket.create_server(('127.0.0.1', 0)) as server:
     port: int = server.getsockname()[1]
   return port

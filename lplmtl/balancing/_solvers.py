@@ -96,8 +96,8 @@ def solve_on(matrix: Array, rhs: Array, support: Array) -> Array:
     ridge = 8 * loop[0]
     return ridge, factorize(ridge)
 
-  # In loops, each operation is compiled once: half of the time that a Gramian
-  # method took to compile. So the first factor, too, comes from `grow`.
+  # In loops, each operation is compiled once: a quarter less time to compile
+  # `nonnegative`. So `grow` makes the first factor, too.
   smallest = 4 * size * jnp.finfo(matrix.dtype).eps
   nothing = jnp.full_like(matrix, jnp.nan)
   loop = jnp.asarray(smallest / 8, matrix.dtype), nothing

@@ -241,7 +241,7 @@ def _sum_units(
   """Sums, for each unit of each copy, over the weights at one end of it."""
   rows = []
   for copy in layer.copies:
-    total: Any = 0
+    total: Any = np.zeros(layer.width, np.float32)
     for axis in (a for a in copy.axes if a.axis == end):
       x = named[axis.name]
       x = x if copy.expert is None else x[copy.expert]

@@ -187,7 +187,11 @@ def parts(stack: Array) -> list[Array]:
 
 
 def run(fn: Callable[..., PyTree], *arguments: Any) -> PyTree:
-  """Calls a function of pytrees, with its equal operations merged."""
+  """Calls a function of pytrees, with its equal operations merged.
+
+  Not to be differentiated: rules for derivatives of parts of the function, such
+  as `jax.custom_jvp`, are lost.
+  """
   closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*arguments)
   operands = jax.tree.leaves(arguments)
   program = operations.Program(closed, [])

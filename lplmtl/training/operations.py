@@ -152,7 +152,7 @@ class Program:
         number = np.asarray(x.value).tobytes() if are_stacked else None
         operands.append((x.aval.shape, str(x.aval.dtype), number))
     params = tuple(
-      (name, _hashable(value)) for name, value in operation.params.items()
+      (name, _alike.identity(value)) for name, value in operation.params.items()
     )
     return operation.primitive.name, params, tuple(operands)
 
@@ -195,11 +195,3 @@ def runs(operation: Operation) -> list[Run]:
     start += (last - first) * size
     first = last
   return found
-
-
-def _hashable(value: Any) -> Hashable:
-  try:
-    hash(value)
-  except TypeError:
-    return id(value)
-  return value
