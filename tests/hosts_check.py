@@ -72,7 +72,7 @@ def train(
   table, held_out = rows(0, NUM_ROWS), rows(1, 50)
   if 'seeds' in options:
     key = jax.vmap(jax.random.key)(jnp.arange(3))
-    rates = np.full(3, rate, np.float32)
+    rates = rate * np.array([1.0, 0.5, 0.25], np.float32)  # a population
   if 'source' in options:
     table, held_out = (
       (Spoiled if name in spoiled else data.Sharded)(x, num_shards=4)

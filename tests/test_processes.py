@@ -290,6 +290,17 @@ def test_shards_that_devices_do_not_divide(monkeypatch):
     build.check_shares(dataclasses.replace(config, batch_size=40), rows)
 
 
+def test_batches_of_small_tables_are_shared_evenly(monkeypatch):
+  config = dataclasses.replace(Config(), data='rows.csv')
+  assert build.fit_batch_size(config, 151).batch_size == 151  # alone
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(jax, 'device_count', lambda: 4)
+  assert build.fit_batch_size(config, 151).batch_size == 148
+  assert build.fit_batch_size(config, 300) == config
+  seeds = dataclasses.replace(config, num_seeds=2)
+  assert build.fit_batch_size(seeds, 151).batch_size == 151
+
+
 SETTINGS = (
   '--dataset=sample', '--num_rows=400', *SIZES, '--epochs=9',
   '--save_every_steps=4', '--tasks=income',

@@ -256,14 +256,17 @@ def fit_batch_size(config: Config, most: int) -> Config:
   """Lowers the batch size to what a small table of one's own can fill.
 
   As lplmtl.tabular does: that table may have fewer rows than the default is.
+  The devices of several processes share the batch of a single seed evenly.
 
   Args:
     config: the settings.
-    most: the training rows, or those of a chunk.
+    most: the training rows, or those of a chunk; at least the devices.
   """
-  if config.data and config.batch_size > most:
-    return dataclasses.replace(config, batch_size=most)
-  return config
+  if not config.data or config.batch_size <= most:
+    return config
+  if jax.process_count() > 1 and config.num_seeds == 1:
+    most -= most % jax.device_count()
+  return dataclasses.replace(config, batch_size=most)
 
 
 def check_batch_size(config: Config, num_train: int) -> None:
