@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import pathlib
 import shutil
 import statistics
@@ -9,16 +10,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any, NamedTuple, TypeVar
 
-from experiments.benchmark import anonymous, out, streamed_rows
+from experiments.benchmark import out, streamed_rows
 from experiments.benchmark.streamed_rows import ENCODED, MEMORY, PARQUET
 from experiments.launcher import display, output, provenance
 from experiments.launcher.display import Console, TextTable
 from experiments.launcher.errors import InputError
-from lplmtl import data
 from lplmtl.storage import saves
+
+_T = TypeVar('_T')
 
 _WORKER = 'benchmark.streamed_worker'
 _FORMS = (MEMORY, ENCODED, PARQUET)
@@ -86,24 +89,27 @@ def _table(
   folder.mkdir()
   try:
     files = folder / 'files'
-    streamed_rows.write_parquet(files, num_rows, is_sorted)
-    written = time.perf_counter()
-    with anonymous.watched() as peak:
-      raw = data.ArrowFiles(files)
-      encode = streamed_rows.Encoder(raw.pieces())
-      fitted = time.perf_counter()
-      pieces = (encode(columns) for columns in raw.pieces())
-      data.write_rows(folder / 'rows', pieces, streamed_rows.TODO)
-    done = time.perf_counter()
+    _alone(streamed_rows.write_parquet, files, num_rows, is_sorted)
+    generated = time.perf_counter() - start
+    took = _alone(streamed_rows.write_encoded, folder)
     console.print(
       f'{num_rows:,} rows: {_gigabytes(files):.2f} GB of Parquet generated in '
-      f'{written - start:.0f} s; tables fitted in {fitted - written:.0f} s; '
+      f'{generated:.0f} s; tables fitted in {took.fitted:.0f} s; '
       f'{_gigabytes(folder / "rows"):.2f} GB of encoded rows written in '
-      f'{done - fitted:.0f} s, in {peak.most / 1e6:,.0f} MB of memory'
+      f'{took.done - took.fitted:.0f} s, in {took.memory / 1e6:,.0f} MB of '
+      'memory'
     )
     yield folder
   finally:
     shutil.rmtree(folder)
+
+
+def _alone(function: Callable[..., _T], *arguments: Any) -> _T:
+  """Calls a function in a process of its own, whose memory is its own, too."""
+  with futures.ProcessPoolExecutor(
+    1, mp_context=multiprocessing.get_context('spawn')
+  ) as pool:
+    return pool.submit(function, *arguments).result()
 
 
 def _gigabytes(folder: pathlib.Path) -> float:

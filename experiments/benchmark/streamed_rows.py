@@ -4,13 +4,16 @@
 """
 
 import pathlib
+import time
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow
 from pyarrow import parquet
 
 import lplmtl
+from experiments.benchmark import anonymous
 from lplmtl import data, tasks
 from lplmtl.columns import Column
 
@@ -102,6 +105,36 @@ class Encoder:
       for name in LABELS
     }
     return lplmtl.Batch(self.tables.encode(columns), labels)
+
+
+class Written(NamedTuple):
+  """What it took to fit tables and to write encoded rows.
+
+  Attributes:
+    fitted: seconds until the tables were fitted.
+    done: seconds until the rows were written.
+    memory: the most anonymous memory meanwhile, in bytes.
+  """
+
+  fitted: float
+  done: float
+  memory: int
+
+
+def write_encoded(folder: pathlib.Path) -> Written:
+  """Encodes the Parquet of a table, and writes its rows, into `rows`.
+
+  Args:
+    folder: with the Parquet in `files`.
+  """
+  start = time.perf_counter()
+  with anonymous.watched() as peak:
+    raw = data.ArrowFiles(folder / 'files')
+    encode = Encoder(raw.pieces())
+    fitted = time.perf_counter()
+    data.write_rows(folder / 'rows', map(encode, raw.pieces()), TODO)
+  done = time.perf_counter()
+  return Written(fitted - start, done - start, peak.most)
 
 
 def fresh_rows(encode: Encoder, n: int) -> lplmtl.Batch:

@@ -8,7 +8,6 @@ in each epoch.
 
 import hashlib
 import json
-import math
 import pathlib
 import zlib
 from collections.abc import Iterator, Sequence
@@ -44,14 +43,16 @@ def plan(
     num_rows: of the folder.
     num_shards: see `write_rows`, as for `num_blocks`.
     num_blocks: of each shard.
-    chunk_rows: about how many rows a chunk should have.
+    chunk_rows: the most rows that a chunk may have, but for a block of each
+      shard, which it has at least.
   """
   size = num_rows // (num_shards * num_blocks)  # blocks differ by a row at most
   rows = max(num_shards * size, 1)
   # A divisor, so that an epoch reads all blocks.
-  step = min(
-    (step for step in range(1, num_blocks + 1) if num_blocks % step == 0),
-    key=lambda step: abs(math.log(step * rows / chunk_rows)),
+  step = max(
+    step
+    for step in range(1, num_blocks + 1)
+    if num_blocks % step == 0 and (step == 1 or step * rows <= chunk_rows)
   )
   return size, step
 
@@ -80,8 +81,9 @@ class Encoded:
 
     Args:
       folder: see `write_rows`.
-      chunk_rows: about how many rows a chunk should have; an epoch reads all
-        blocks, so many of each shard at a time. Two chunks are in memory.
+      chunk_rows: the most rows that a chunk may have, but for a block of each
+        shard, which it has at least. An epoch reads all blocks, equally many
+        for each chunk. Two chunks are in memory.
       seed: of the order of the blocks.
 
     Raises:
