@@ -15,11 +15,12 @@ import pytest
 from absl import flags
 
 import lplmtl
-from experiments import census
-from experiments.launcher import build, children, processes
+from experiments import census, tabular
+from experiments.launcher import build, children, processes, together
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import data
+from lplmtl.training import hosts
 from tests import launching
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -61,6 +62,10 @@ def test_places():
     (
       ['--coordinator=a:1', '--num_processes=2', '--process_id=2'],
       '--process_id=2 must be below --num_processes=2',
+    ),
+    (
+      ['--coordinator=a', '--num_processes=2', '--process_id=0'],
+      '--coordinator=a must be host:port',
     ),
     (['--local_processes=2', '--process_id=1'], 'leave out --process_id'),
   ],
@@ -260,6 +265,50 @@ def test_a_shard_that_has_changed_is_named_by_all(tmp_path):
   assert process.returncode == 1
   said = f'error: process 1: {path} has changed since it was written: '
   assert errors.startswith(said) and errors.count('\n') == 1, errors
+
+
+def test_nothing_is_written_if_processes_disagree(
+  tmp_path, monkeypatch, capsys
+):
+  compared = {}
+
+  def compare(facts):
+    compared.update(facts)
+    raise hosts.HostsError('process 1 differs from the first one in data')
+
+  monkeypatch.setattr(together, 'compare', compare)
+  table = tmp_path / 'table.csv'
+  lines = (f'{i % 7},{("no", "yes", "yes")[i % 3]}' for i in range(400))
+  table.write_text('\n'.join(['size,paid', *lines]))
+  code = launching.launch(
+    tabular.main, f'--data={table}', '--targets=paid', *SIZES,
+    f'--out_dir={tmp_path / "run"}',
+  )  # fmt: skip
+  assert code == 1 and 'differs from the first' in capsys.readouterr().err
+  assert compared['data'].startswith('400 rows, SHA-256 ')
+  assert [path.name for path in tmp_path.iterdir()] == ['table.csv']
+
+
+def test_local_processes_are_checked_before_they_start(capsys):
+  four, config = processes.Place('a:1', 4, 0, True), Config()
+  with pytest.raises(InputError, match='=30 must be a multiple of 4'):
+    processes.check(four, dataclasses.replace(config, batch_size=30))
+  many = dataclasses.replace(config, batch_size=2**20)
+  processes.check(four._replace(num_processes=2**20), many)
+  assert f'{2**20} processes take turns' in capsys.readouterr().out
+
+
+def test_a_process_that_waits_says_so(monkeypatch, capsys):
+  monkeypatch.setattr(together, '_SILENCE', 0.0)
+
+  def initialize(*_):
+    time.sleep(0.2)
+    raise hosts.HostsError('process 1 of 2 did not report')
+
+  monkeypatch.setattr(hosts, 'initialize', initialize)
+  with pytest.raises(InputError, match='did not report'):
+    together.connect(processes.Place('a:1', 2, 0), Config())
+  assert 'waiting for all 2 processes to start' in capsys.readouterr().out
 
 
 def test_fewer_rows_than_processes_are_refused(monkeypatch):

@@ -94,6 +94,21 @@ def differences(
   return [*found.values()]
 
 
+def contents(facts: Mapping[str, Any]) -> dict[str, str]:
+  """Says of each file, by its split, what it holds, in a few words.
+
+  Args:
+    facts: see `base.Source`.
+  """
+  rows = rows_of(facts)
+  return {
+    split: f'{rows[split]:,} rows, SHA-256 {file["sha256"][:8]}'
+    if split in rows
+    else f'SHA-256 {file["sha256"][:8]}'
+    for split, file in facts['files'].items()
+  }
+
+
 def former_targets(old: Schema, new: Schema) -> list[Any]:
   """Lists the inputs of a schema that are targets in an earlier one."""
   targets = {

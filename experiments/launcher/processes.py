@@ -14,6 +14,7 @@ from typing import NamedTuple
 from absl import flags
 
 from experiments.launcher.errors import InputError
+from experiments.launcher.options import Config
 
 _MOST = 256  # processes on one machine
 
@@ -88,6 +89,12 @@ def from_flags(values: flags.FlagValues) -> Place | None:
   if given:
     coordinator, num_processes, process_id = (values[n].value for n in names)
     place = Place(coordinator, num_processes, process_id)
+    host, _, port = str(coordinator).rpartition(':')
+    if not host or not port.isdecimal():
+      raise InputError(
+        f'--coordinator={coordinator} must be host:port of the first process, '
+        'such as 10.0.0.1:1234'
+      )
     if (place.process_id or 0) >= (place.num_processes or 0):
       raise InputError(
         f'--process_id={place.process_id} must be below '
@@ -95,6 +102,28 @@ def from_flags(values: flags.FlagValues) -> Place | None:
       )
     return place
   return Place() if _in_slurm(os.environ) or _in_tpu_pod(os.environ) else None
+
+
+def check(place: Place, config: Config) -> None:
+  """Looks at --local_processes before they are started, which takes a while.
+
+  Prints a line if they are more than the cores.
+
+  Raises:
+    InputError: they cannot share the rows of a batch.
+  """
+  count = place.num_processes or 1
+  if not place.is_local:
+    return
+  # The batch of a table of one's own may still be lowered.
+  if config.num_seeds == 1 and not config.data and config.batch_size % count:
+    raise InputError(
+      f'--local_processes={count} share the rows of a batch: '
+      f'--batch_size={config.batch_size} must be a multiple of {count}'
+    )
+  cores = len(getattr(os, 'sched_getaffinity', lambda _: [0])(0))
+  if count > cores:
+    print(f'{count} processes take turns on {cores} cores: this is slow')
 
 
 def refuse(values: flags.FlagValues, what: str) -> None:

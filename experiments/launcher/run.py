@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import pathlib
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -102,12 +101,16 @@ def _execute(
   environment = provenance.environment()
   run = run_folder.identity(work.config, work.data.facts)
   together.compare(
-    {**run, **environment['versions'], 'commit': environment['commit']}
-  )
+    {
+      **run, **environment['versions'], 'commit': environment['commit'],
+      'data': None, **earlier.contents(work.data.facts),
+    }
+  )  # fmt: skip
   if together.any_of(results is not None):
     if results is not None:
       summary.print_finished(console, results, folder)
     return results or {}
+  together.in_first(lambda: _make_ready(config, work.data, claim, console))
   work = together.first_then_others(functools.partial(_encoded, work))
   config, data, parts = work.config, work.data, work.parts
   summary.print_data(console, data.facts)
@@ -143,7 +146,6 @@ def _prepare(
   console: display.Console,
 ) -> finishing.Work:
   start = time.perf_counter()
-  folder = config.run_dir
   dataset.check(config)
   source = dataset.load(config, console)
   # Rows that take minutes to encode wait until there is nothing to refuse.
@@ -151,7 +153,7 @@ def _prepare(
   config, parts = _checked(config, data)
   results = None
   if together.is_first():
-    results = _look_into(folder, config, data, claim, console)
+    results = _finished(config, data, claim)
   return finishing.Work(
     config, data, parts, results, time.perf_counter() - start,
     source.encode if source.preview else None,
@@ -171,25 +173,31 @@ def _encoded(work: finishing.Work) -> finishing.Work:
   )  # fmt: skip
 
 
-def _look_into(
-  folder: pathlib.Path,
-  config: Config,
-  data: Data,
-  claim: lock.Claim,
-  console: display.Console,
+def _finished(
+  config: Config, data: Data, claim: lock.Claim
 ) -> dict[str, Any] | None:
-  """Returns the results of the run that a folder holds, if it is finished.
-
-  Otherwise makes the folder ready for this run.
-  """
+  """Returns the results of the run that the folder holds, if it is finished."""
+  folder = config.run_dir
   schema = earlier.parsed(data.extra.get('schema'))
   claim.check()
   if config.overwrite:
-    run_folder.clear(folder)
-  elif results := run_folder.finished(folder, config, data.facts, schema):
+    return None
+  results = run_folder.finished(folder, config, data.facts, schema)
+  if results:
     saves.clear(folder / run_folder.CHECKPOINTS)
     run_folder.clear_rows(folder)
-    return results
+  return results
+
+
+def _make_ready(
+  config: Config, data: Data, claim: lock.Claim, console: display.Console
+) -> None:
+  """Makes the folder ready for a run that nothing speaks against any more."""
+  folder = config.run_dir
+  claim.check()
+  if config.overwrite:
+    run_folder.clear(folder)
+  schema = earlier.parsed(data.extra.get('schema'))
   if schema is not None:  # before training, so that it may be edited soon
     summary.print_former_targets(
       console, earlier.schema_of_file(folder / run_folder.SCHEMA), schema
@@ -197,7 +205,6 @@ def _look_into(
     files.write_json(
       folder / run_folder.SCHEMA, schema.to_json(), ensure_ascii=False
     )
-  return None
 
 
 def _checked(config: Config, data: Data) -> tuple[Config, build.Parts]:

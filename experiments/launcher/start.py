@@ -45,6 +45,7 @@ def from_flags(
     return
   place = processes.from_flags(flags.FLAGS)
   if place is not None:
+    processes.check(place, config)
     place = children.split(place)
   _execute(config, ready, place, given=given, on_again=interrupts.leave)
 

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -21,6 +22,9 @@ from experiments.launcher.processes import Place
 from lplmtl.training import agreement, hosts
 
 _T = TypeVar('_T')
+# Seconds after which a person may wonder whether a start hangs: one that does
+# not hang takes a few.
+_SILENCE = 10.0
 
 
 def connect(place: Place, config: Config) -> Config:
@@ -35,10 +39,15 @@ def connect(place: Place, config: Config) -> Config:
   if place.is_local:
     # They could not share an accelerator.
     jax.config.update('jax_platforms', 'cpu')
+  waits = threading.Timer(_SILENCE, _say_wait, (place,))
+  waits.daemon = True
+  waits.start()
   try:
     hosts.initialize(place.coordinator, place.num_processes, place.process_id)
   except (hosts.HostsError, ValueError) as error:
     raise InputError(str(error)) from error
+  finally:
+    waits.cancel()
   if not config.cpu_devices:
     # Equally many in each: hosts may have different numbers of cores.
     share = 1
@@ -52,6 +61,16 @@ def connect(place: Place, config: Config) -> Config:
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
   return config
+
+
+def _say_wait(place: Place) -> None:
+  others = 'the other processes'
+  if place.num_processes:
+    others = f'all {place.num_processes} processes'
+  print(
+    f'waiting for {others} to start, up to {hosts.TIMEOUT / 60:.0f} minutes …',
+    flush=True,
+  )
 
 
 def is_first() -> bool:
