@@ -62,6 +62,15 @@ class Spoiled(data.Sharded):
       raise ValueError('a held-out shard is missing')
 
 
+class Late(data.Sharded):
+  """Rows that one process reads for longer than an exchange waits."""
+
+  def chunk(self, epoch, number, shards):
+    if epoch == 1 and jax.process_index() == 1:
+      time.sleep(35)
+    return super().chunk(epoch, number, shards)
+
+
 def train(
   case, *, rate=RATE, batch_size=BATCH, keeper=None, on_epoch=None,
   spoiled=(),
@@ -74,8 +83,11 @@ def train(
     key = jax.vmap(jax.random.key)(jnp.arange(3))
     rates = rate * np.array([1.0, 0.5, 0.25], np.float32)  # a population
   if 'source' in options:
+    made = dict.fromkeys(spoiled, Spoiled)
+    if 'late' in options:
+      made['data'] = Late
     table, held_out = (
-      (Spoiled if name in spoiled else data.Sharded)(x, num_shards=4)
+      made.get(name, data.Sharded)(x, num_shards=4)
       for name, x in (('data', table), ('validation', held_out))
     )
   result = lplmtl.fit(

@@ -28,6 +28,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 CASES = (
   *(f'{m} {b}' for m in ('ple', 'mmoe') for b in ('uncertainty', 'mgda', 'moco')),
   'mmoe uncertainty seeds', 'mmoe mgda source', 'ple moco source seeds',
+  'mmoe uncertainty source late',
 )  # fmt: skip
 SETTINGS = (
   '--dataset=sample', '--num_rows=20000', '--expert_widths=8',

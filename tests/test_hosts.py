@@ -149,6 +149,29 @@ def test_roll_call_ignores_what_is_no_process():
   assert not first.is_alive()
 
 
+def test_a_process_shows_signs_of_life_until_all_have_ended(monkeypatch):
+  said = []
+
+  def exchange(own):
+    said.append(bool(own))
+    return np.array([own, len(said) > 4])  # another one takes longer
+
+  monkeypatch.setattr(agreement, 'exchange', exchange)
+  monkeypatch.setattr(agreement, '_LONGEST_ABSENCE', 0.01)
+  slow = threading.Event()
+  assert agreement.attend(lambda: slow.wait(0.05)) is False
+  assert said[0] is False and said[-1] is True and len(said) >= 5
+  with pytest.raises(KeyError, match='own'):
+    agreement.attend(lambda: {}['own'])
+
+  def lose(own):
+    raise hosts.LostError('another process has ended')
+
+  monkeypatch.setattr(agreement, 'exchange', lose)
+  with pytest.raises(hosts.LostError):
+    agreement.attend(lambda: None)
+
+
 def test_a_process_that_starts_anew_replaces_itself():
   port = free_port()
   with socket.create_server(('127.0.0.1', port)):

@@ -8,6 +8,7 @@ the devices, as in training: no further connections are needed.
 import functools
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,6 +23,7 @@ from lplmtl.types import PyTree
 
 _T = TypeVar('_T')
 _BLOCK = 2**24  # bytes that are sent at once
+_LONGEST_ABSENCE = 1.0  # seconds, see `attend`
 
 
 def exchange(values: np.ndarray) -> np.ndarray:
@@ -77,18 +79,58 @@ def texts(text: str) -> list[str]:
   ]
 
 
+def attend(call: Callable[[], _T]) -> _T:
+  """Calls a function that may take far longer in some processes than in others.
+
+  All processes must call it; the call itself must exchange nothing. On CPUs an
+  exchange fails after 30 seconds without another process (Gloo's own limit), so
+  until the last call has ended, all of them meet every second.
+
+  Raises:
+    LostError: another process is lost.
+    Exception: whatever the call raises, once all calls have ended.
+  """
+  ended, failures = threading.Event(), list[Exception]()
+
+  def meet() -> None:
+    try:
+      is_over = False
+      while not is_over:
+        own = np.array(ended.wait(_LONGEST_ABSENCE), np.int32)
+        is_over = bool(exchange(own).all())
+    except Exception as error:
+      failures.append(error)
+
+  # A daemon: the end of a script must not wait for other processes.
+  thread = threading.Thread(target=meet, daemon=True)
+  thread.start()
+  error: Exception | None = None
+  try:
+    result = call()
+  except Exception as caught:
+    error = caught
+  # KeyboardInterrupt and the like end this process alone: the others find out.
+  ended.set()
+  thread.join()
+  if error is not None:
+    raise error
+  if failures:
+    raise failures[0]
+  return result
+
+
 def together(call: Callable[[], _T]) -> _T:
   """Calls a function in each process; raises in all of them if one fails.
 
   All processes must call it; the call itself must exchange nothing. A process
-  whose own call fails raises its error.
+  whose own call fails raises its error. The call may take long, see `attend`.
 
   Raises:
     HostsError: the call has failed in another process; says in which, and why.
   """
   error: Exception | None = None
   try:
-    result = call()
+    result = attend(call)
   except Exception as caught:
     error = caught
   reports = texts('' if error is None else _line(error))

@@ -8,6 +8,7 @@ may even have changed in between.
 """
 
 import collections
+import functools
 import hashlib
 import threading
 from collections.abc import Hashable
@@ -57,11 +58,14 @@ def compile_once(
     HostsError: it is another program in another process.
   """
   text = lowered.as_text()
+  compile_it = lowered.compile
   if hosts.spans(mesh):
     own = hashlib.sha256(text.encode()).hexdigest()[:12]
     agreement.check_alike({f'the program {name!r}': own})
+    # Only some of the processes may find it in a cache on their disks.
+    compile_it = functools.partial(agreement.together, lowered.compile)
   if _depends_on_more(text):
-    return lowered.compile()
+    return compile_it()
   # The text has neither the names in pytrees nor the kind of random keys.
   signature = str((lowered.args_info, jax.tree.leaves(lowered.out_info)))
   digest = hashlib.sha256(f'{signature}\n{text}'.encode()).digest()
@@ -69,7 +73,7 @@ def compile_once(
   slot = _use(key)
   with slot.lock:
     if slot.program is None:
-      slot.program = lowered.compile()
+      slot.program = compile_it()
     return slot.program
 
 

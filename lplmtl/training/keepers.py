@@ -146,8 +146,7 @@ class _Together(NamedTuple):
     """Calls the keeper in the first process; raises in all if it does."""
     error: Exception | None = None
     try:
-      if hosts.is_first():
-        call()
+      agreement.attend(call if hosts.is_first() else lambda: None)
     except Exception as caught:
       error = caught
     kind = 'interrupted' if isinstance(error, Interrupted) else 'failed'
