@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lplmtl import columns as raw
+from lplmtl import hashing
 
 
 def check_columns(name: str, columns: Any) -> None:
@@ -87,6 +88,16 @@ def check_counts(min_count: Any, max_vocabulary: Any, num_buckets: Any) -> None:
       raise ValueError(
         f'{name} must be a whole number of at least {least}, found {size!r}'
       )
+  check_buckets(num_buckets)
+
+
+def check_buckets(num_buckets: int) -> None:
+  """Raises ValueError for more buckets than have a number."""
+  if num_buckets > hashing.MOST_BUCKETS:
+    raise ValueError(
+      f'num_buckets must be at most {hashing.MOST_BUCKETS:,}, as buckets are '
+      f'numbered in int32; found {num_buckets:,}'
+    )
 
 
 def check_sizes(columns: Any) -> None:

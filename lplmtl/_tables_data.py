@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lplmtl import _tables_checks
+from lplmtl import _tables_checks, hashing
 from lplmtl.dates import PARTS, Date
 from lplmtl.numeric import Numeric
 
@@ -143,8 +143,12 @@ def _date(format: Any, parts: Any, origin: Any, flag: Any = False) -> Date:
 
 
 def _size(size: Any) -> int:
-  if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-    raise ValueError(f'a number of buckets must be at least 1, found {size!r}')
+  is_int = isinstance(size, int) and not isinstance(size, bool)
+  if not is_int or not 1 <= size <= hashing.MOST_BUCKETS:
+    raise ValueError(
+      f'a number of buckets must be from 1 to {hashing.MOST_BUCKETS:,}, found '
+      f'{size!r}'
+    )
   return size
 
 

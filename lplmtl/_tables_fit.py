@@ -33,7 +33,8 @@ class Rules:
     max_vocabulary: the largest vocabulary; a column with more values has each
       hashed into two of `num_buckets` buckets (see `hashing.buckets`), however
       rare. None for no limit.
-    num_buckets: see `max_vocabulary`; 2 or more, as one says nothing.
+    num_buckets: see `max_vocabulary`; 2 or more, as one says nothing, and at
+      most 2^31 - 1, the largest id.
     columns: `{column: {min_count, max_vocabulary or num_buckets: size}}`, other
       sizes for single columns of categories. With a `max_vocabulary` of 1 a
       column is hashed in any case.

@@ -11,6 +11,7 @@ import numpy as np
 # Longer texts cost no more time or memory than this; texts that agree so far
 # share both buckets. Values of that length are prose, not categories.
 NUM_BYTES = 256
+MOST_BUCKETS = 2**31 - 1  # their numbers are int32
 # FNV-1a over the bytes, then the finaliser of MurmurHash3, after which all bits
 # are mixed: its two halves serve as two independent hashes. (Two checksums of
 # one polynomial with different start values would collide together.)
@@ -37,10 +38,13 @@ def buckets(texts: Sequence[str], num_buckets: int) -> np.ndarray:
   Args:
     texts: V canonical texts (see `columns.canonical`), of which the first
       NUM_BYTES bytes of UTF-8 are read.
-    num_buckets: K >= 1.
+    num_buckets: K, from 1 to MOST_BUCKETS.
 
   Returns:
     `[V, 2]` int32, from 0 to K - 1.
+
+  Raises:
+    ValueError: K is out of range.
 
   References:
     Svenstrup et al. 2017, "Hash Embeddings for Efficient Word Representations".
@@ -49,6 +53,10 @@ def buckets(texts: Sequence[str], num_buckets: int) -> np.ndarray:
     >>> buckets(['Oslo', 'Rome'], 4096).tolist()
     [[3781, 4061], [3233, 3326]]
   """
+  if not 1 <= num_buckets <= MOST_BUCKETS:
+    raise ValueError(
+      f'num_buckets must be from 1 to {MOST_BUCKETS:,}, found {num_buckets:,}'
+    )
   found = np.empty((len(texts), 2), np.int32)
   for start in range(0, len(texts), _BLOCK):
     hashes = _hashes(texts[start : start + _BLOCK])

@@ -81,12 +81,19 @@ def lazy(
     `lazy(optax.chain(...))`, not `optax.chain(lazy(...))`.
 
   Raises:
-    ValueError: `tables` is a text or empty, or `optimizer` is no optimiser.
+    ValueError: `tables` is a text or empty, or `optimizer` is no optimiser or
+      collects steps.
 
   References:
     Duchi et al. 2011, "Adaptive Subgradient Methods"; `LazyAdam` of TensorFlow
     Addons and `SparseAdam` of PyTorch do the same to Adam.
   """
+  if isinstance(optimizer, optax.MultiSteps):
+    raise ValueError(
+      'sparse.lazy refuses optimisers that collect steps, such as '
+      'optax.MultiSteps: each step shows an optimiser only the rows that its '
+      'batch reads; take larger batches instead'
+    )
   if not isinstance(optimizer, optax.GradientTransformation):
     raise ValueError(
       f'expected an optax optimiser, such as optax.adam(1e-3); found '

@@ -91,10 +91,8 @@ def test_embeddings_start_alike():
 @pytest.mark.parametrize(
   'changes, complaint',
   [
-    ({'by': 'divide'}, 'one of multiply, add, concat, found .divide'),
-    ({'collisions': 0}, 'at least 1, found 0'),
+    ({'by': 'divide'}, 'one of multiply, add, concat, .*found .divide'),
     ({'by': 'concat', 'embed_dim': 3}, 'even, to concatenate .*, found 3'),
-    ({'multiple_of': 0}, 'multiple_of must be at least 1, found 0'),
     ({'num_ordered': 1}, 'compose_above must be at least the number of bins'),
   ],
 )

@@ -8,6 +8,7 @@ import pytest
 import lplmtl
 from lplmtl import tables
 from lplmtl.layers import piecewise
+from lplmtl.training import checks
 
 FEATURES = {
   'categories': jnp.array([[1, 0], [2, 3]]),
@@ -31,7 +32,8 @@ def test_the_embeddings_of_two_buckets_are_added(variables):
   np.testing.assert_array_equal(encoded[:, 4:6], expected)
   # What stands left and right of them is what an encoder without them returns.
   params = {'embedding': variables['params']['embedding']}
-  bare = lplmtl.TabularEncoder((3, 4), 2).apply({'params': params}, FEATURES)
+  rest = {k: v for k, v in FEATURES.items() if k != 'hashed'}
+  bare = lplmtl.TabularEncoder((3, 4), 2).apply({'params': params}, rest)
   np.testing.assert_array_equal(encoded[:, [0, 1, 2, 3, 6]], bare)
 
 
@@ -74,9 +76,54 @@ def test_buckets_are_checked(bucket):
     ENCODER.check_features({**FEATURES, 'hashed': hashed}, 'features')
 
 
-def test_sizes_of_hashed_columns():
-  with pytest.raises(ValueError, match='at least 1, found 4 and .*, 0'):
-    lplmtl.TabularEncoder((3, 4), num_buckets=(0,)).apply({}, FEATURES)
+@pytest.mark.parametrize(
+  'changes, complaint',
+  [
+    # It would learn nothing from the hashed columns.
+    (
+      {'num_buckets': ()},
+      r'shape \[B, 0, 2\], found \(2, 1, 2\): pass .*num_b',
+    ),
+    ({'num_buckets': (0,)}, r'num_buckets .* at least 1, .*found \(0,\)'),
+    ({'num_buckets': 5}, 'num_buckets .* must be a tuple .*; found 5'),
+    ({'num_categories': (-5, 4)}, r'num_categories .* found \(-5, 4\)'),
+    ({'num_categories': (1.5, 4)}, r'num_categories .* found \(1.5, 4\)'),
+    ({'num_pieces': (True,)}, r'num_pieces .*; found \(True,\)'),
+    ({'num_pieces': (2, 2)}, 'expects numeric with 2 positions, .*found 1'),
+    ({'embed_dim': 0}, 'embed_dim .* at least 1, found 0'),
+    ({'embed_dim': 1.5}, 'embed_dim .* whole number .* found 1.5'),
+    ({'num_ordered': 3}, 'num_ordered must be from 0 to the 2 .*, found 3'),
+    ({'num_ordered': -1}, 'num_ordered .* at least 0, found -1'),
+    ({'collisions': 2.5}, 'collisions .* whole number .* found 2.5'),
+    ({'collisions': 0}, 'collisions .* at least 1, found 0'),
+    ({'compose_above': None}, 'compose_above .* whole number .* found None'),
+    ({'compose_by': 'nosuch'}, "compose_by .* concat, or None, found 'nosuch'"),
+    ({'multiple_of': 0}, 'multiple_of .* at least 1, found 0'),
+    (
+      {'num_buckets': (2**31,)},
+      'at most 2,147,483,647 rows, .* found 2,147,483,648: .*num_buckets',
+    ),
+  ],
+)
+def test_settings_and_features_must_fit(changes, complaint):
+  """Shapes alone are needed: nothing is computed."""
+  encoder = ENCODER.clone(**changes)
+  key = jax.random.key(0)
+  with pytest.raises(ValueError, match=complaint):
+    jax.eval_shape(encoder.init, key, FEATURES)
+
+
+def test_fit_refuses_columns_that_the_encoder_was_not_told_of():
+  encoder = ENCODER.clone(num_buckets=())
+  model = lplmtl.SharedBottom((lplmtl.tasks.binary('y'),), encoder)
+  rows = lplmtl.Batch(FEATURES, {'y': np.array([0, 1])})
+  with pytest.raises(ValueError, match=r'hashed columns of shape \[B, 0, 2\]'):
+    checks.check_batches(model, rows, None)
+  others = {**FEATURES, 'image': np.zeros((2, 4))}
+  with pytest.raises(
+    ValueError, match=r"of data; found also \['image'\]: leave"
+  ):
+    ENCODER.check_features(others, 'data')
 
 
 def test_a_hashed_table_trains_and_scores(tmp_path):

@@ -137,6 +137,7 @@ def test_a_loop_over_steps_copies_no_table():
   method = model, TASKS, sparse.lazy(optax.adam(0.1)), contracts.by_gramian()
   data = _data(rows=40)
   data.features['categories'] = np.arange(40, dtype=np.int32)[:, None]
+  del data.features['hashed']
   state = jax.eval_shape(
     lambda key: steps.init_state(key, *method, data.features),
     jax.random.key(0),
@@ -160,6 +161,7 @@ def test_a_loop_over_steps_copies_no_table():
       optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation(),
       "in every step, .* computes 'cond'",
     ),
+    (optax.MultiSteps(optax.adam(0.1), 2), 'refuses .* that collect steps'),
     (optax.adafactor(0.1), 'treats each row .*'),
   ],
 )
@@ -198,6 +200,15 @@ def _traced(optimizer, balancer=None, model=MODEL):
     return state, lplmtl.make_train_step(*method)(state, data)[0]
 
   return jax.eval_shape(run, jax.random.key(0))
+
+
+def test_numbers_of_rows_must_fit_in_int32():
+  """A step numbers the rows that it leaves out behind those of the table."""
+  encoder = ENCODER.clone(num_buckets=(2**31 - 1,))
+  with pytest.raises(
+    ValueError, match=r'up to 2,147,483,631 rows where .* 16,.* encoder/buckets'
+  ):
+    _traced(sparse.lazy(optax.sgd(0.1)), model=MODEL.clone(encoder=encoder))
 
 
 def test_tables_are_named():

@@ -421,6 +421,10 @@ def test_a_column_may_have_sizes_of_its_own():
   [
     ({'user': {'buckets': 3}}, "dict of dicts .*; found {'user': {'buckets'"),
     ({'user': {'num_buckets': 1}}, 'num_buckets must be .* least 2, found 1'),
+    (
+      {'user': {'num_buckets': 2**33}},
+      'at most 2,147,483,647, .* 8,589,934,59',
+    ),
     ({'user': {'min_count': 0}}, 'min_count must be .* least 1, found 0'),
     ({'age': {'min_count': 2}}, r"there are \['user'\]; found 'age'"),
   ],

@@ -573,7 +573,7 @@ def test_new_fields_are_left_out_of_the_data_when_empty():
     ({'dates': {'d': {'format': '', 'parts': ['age'], 'origin': '2020-01-01'}}}, 'age'),
     ({'dates': {'d': {'format': '', 'parts': [], 'origin': 'then'}}}, 'then'),
     ({'dates': {'d': {'format': '', 'parts': ['days'], 'origin': '2020-01-01'}}}, "'d.days' must be one of the numerics"),
-    ({'hashed': {'h': 0}}, 'buckets must be at least 1, found 0'),
+    ({'hashed': {'h': 0}}, 'buckets must be from 1 to .*, found 0'),
     ({'numerics': {'n': {'log': False, 'mean': 0, 'std': 1, 'edges': [], 'flag': True}}}, 'fill'),
     ({'numerics': {'n': {'log': False, 'mean': 0, 'std': 1, 'edges': [], 'fill': NAN}}}, 'fill'),
   ],

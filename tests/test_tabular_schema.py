@@ -125,6 +125,7 @@ def test_a_minimal_schema_written_by_hand():
     (lambda d: d.update(missing='?'), "missing must be a list of texts, found '\\?'"),
     (lambda d: d.update(min_count=0), 'min_count must be at least 1, found 0'),
     (lambda d: d.update(num_buckets=1), 'num_buckets must be at least 2'),
+    (lambda d: d.update(num_buckets=2**31), 'num_buckets must be at most 2,147,483,647'),
     (lambda d: d.update(min_count='2'), "min_count must be a whole number, found '2'"),
     (lambda d: d['targets']['value'].update(std=0), "target 'value': std must be above 0, found 0"),
     (lambda d: d['targets']['value'].update(mean='1'), "mean must be a number or null, found '1'"),

@@ -13,6 +13,7 @@ from lplmtl.types import Array
 # dampens that. The value is not critical: with 0.1, 0.3 and 1 the income AUC on
 # census66k's validation rows is .9572, .9572 and .9570 (5 seeds).
 _STEP = 0.3
+MOST_ROWS = 2**31 - 1
 
 
 def add(
@@ -52,11 +53,18 @@ def to_rows(steps: Array, categories: Array, sizes: tuple[int, ...]) -> Array:
 
 
 def rounded(size: int, multiple_of: int) -> int:
-  """Rounds a number of rows up to a multiple.
+  """Rounds the number of rows of a table up to a multiple.
 
   Raises:
-    ValueError: `multiple_of` is below 1.
+    ValueError: `multiple_of` is below 1, or there are more than MOST_ROWS.
   """
   if multiple_of < 1:
     raise ValueError(f'multiple_of must be at least 1, found {multiple_of}')
-  return -(-size // multiple_of) * multiple_of
+  rows = -(-size // multiple_of) * multiple_of
+  if rows > MOST_ROWS:
+    raise ValueError(
+      f'a table of embeddings must have at most {MOST_ROWS:,} rows, as they '
+      f'are numbered in int32; found {rows:,}: take a smaller num_buckets, or '
+      'compose columns of many values (compose_by)'
+    )
+  return rows

@@ -7,7 +7,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl.layers import bins, composed, lookup, piecewise
+from lplmtl.layers import (
+  bins,
+  composed,
+  encoder_checks,
+  lookup,
+  piecewise,
+)
 from lplmtl.types import Array, PyTree
 
 
@@ -92,33 +98,20 @@ class TabularEncoder(nn.Module):
 
     Raises:
       ValueError: the features have another form, there are not C category
-        columns and H hashed ones, or a size is below 1.
+        columns and H hashed ones, or they hold anything else; a field is out of
+        range, or a table has more rows than `bins.MOST_ROWS`.
     """
-    self._check_names(features, 'features')
+    encoder_checks.check_settings(self)
+    encoder_checks.check_names(self, features, 'features')
+    encoder_checks.check_shapes(self, features)
     categories, numeric = features['categories'], features['numeric']
     num_columns = len(self.num_categories)
-    if categories.ndim != 2 or categories.shape[1] != num_columns:
-      raise ValueError(
-        f'the encoder expects categories of shape [B, {num_columns}], found '
-        f'{categories.shape}'
-      )
-    sizes = (*self.num_categories, *self.num_buckets)
-    if self.embed_dim < 1 or any(n < 1 for n in sizes):
-      raise ValueError(
-        'embed_dim and every vocabulary size must be at least 1, found '
-        f'{self.embed_dim} and {sizes}'
-      )
-    if not 0 <= self.num_ordered <= num_columns:
-      raise ValueError(
-        f'num_ordered must be from 0 to the {num_columns} columns, found '
-        f'{self.num_ordered}'
-      )
     parts = self._embed_all(categories) if num_columns else []
     if self.num_buckets:
       parts.append(self._embed_hashed(features['hashed']))
     if self.num_pieces:
       first = numeric.shape[1] - len(self.num_pieces)
-      numeric, positions = jnp.split(numeric, [max(first, 0)], axis=1)
+      numeric, positions = jnp.split(numeric, [first], axis=1)
       numeric = jnp.clip(numeric, -5, 5)
       parts.append(
         piecewise.PiecewiseLinear(
@@ -209,11 +202,6 @@ class TabularEncoder(nn.Module):
 
   def _embed_hashed(self, hashed: Array) -> Array:
     """Returns the embeddings of `[B, H, 2]` buckets as `[B, H embed_dim]`."""
-    if hashed.ndim != 3 or hashed.shape[1:] != (len(self.num_buckets), 2):
-      raise ValueError(
-        'the encoder expects hashed columns of shape '
-        f'[B, {len(self.num_buckets)}, 2], found {hashed.shape}'
-      )
     table = self.param(
       'buckets',
       # The sum of two has a category's standard deviation of 0.05.
@@ -255,38 +243,12 @@ class TabularEncoder(nn.Module):
       name: what to call them in the message.
 
     Raises:
-      ValueError: the features have another form, or an id is out of range.
+      ValueError: the features have another form, an id is out of range, or a
+        field is.
     """
-    self._check_names(features, name)
-    checked = [('categories', 2, self.num_categories)]
-    if self.num_buckets:
-      checked.append(('hashed', 3, self.num_buckets))
-    for part, ndim, sizes in checked:
-      ids = np.asarray(features[part])
-      if ids.ndim != ndim or not ids.size:
-        continue  # `__call__` checks the shape
-      axes = (0, *range(2, ndim))
-      lowest, highest = ids.min(axis=axes), ids.max(axis=axes)
-      columns = zip(sizes, lowest, highest, strict=False)
-      for i, (size, low, high) in enumerate(columns):
-        if low < 0 or high >= size:
-          raise ValueError(
-            f'{name}[{part!r}] must be from 0 to {size - 1} in column {i}, '
-            f'found {low} to {high}'
-          )
-
-  def _check_names(self, features: Any, name: str) -> None:
-    names = ['categories', 'numeric']
-    shapes = "'categories', [B, C] ids, and 'numeric', [B, N],"
-    if self.num_buckets:
-      names.append('hashed')
-      shapes += " and 'hashed', [B, H, 2],"
-    if isinstance(features, Mapping) and all(x in features for x in names):
-      return
-    found = list(features) if isinstance(features, Mapping) else 'an array'
-    raise ValueError(
-      f'{name} must be a dict of {shapes} for a TabularEncoder; found {found}'
-    )
+    encoder_checks.check_settings(self)
+    encoder_checks.check_names(self, features, name)
+    encoder_checks.check_ids(self, features, name)
 
 
 def _look_up(

@@ -62,6 +62,7 @@ class Input:
       size = getattr(self, name)
       if size != 0 and size < least:
         raise ValueError(f'{name} must be 0 or at least {least}, found {size}')
+    _tables_checks.check_buckets(self.num_buckets)
     owned = (
       ('log', 'number'),
       ('format', 'date'),
@@ -170,6 +171,7 @@ class Given:
       size = getattr(self, name)
       if size < least:
         raise ValueError(f'{name} must be at least {least}, found {size}')
+    _tables_checks.check_buckets(self.num_buckets)
 
   @property
   def given(self) -> dict[str, Any]:

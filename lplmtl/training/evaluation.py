@@ -104,6 +104,12 @@ def make_predictor(
     each N, and can be lowered and exported. Features are arrays; for a data
     frame pass `frame.to_numpy('float32')`.
 
+    Their values are not checked, as a call for one row may take 20 microseconds
+    in all: the id of a category outside its vocabulary reads another column's
+    embedding, or the first or last of all. Those that `Tables.encode` returns
+    are inside; `model.encoder.check_features(features, 'features')` checks
+    others, as `fit` does.
+
   Raises:
     ValueError: an argument is not a model or its parameters.
 

@@ -80,8 +80,8 @@ def which_rows(
     axis_name: the mapped axis over which the rows of a batch are spread.
 
   Raises:
-    ValueError: the model is no Linen module, or it looks up no table of a given
-      name.
+    ValueError: the model is no Linen module, it looks up no table of a given
+      name, or a table has too many rows.
   """
   which = {}
   for path, ids in reads(model, optimizer, params, features).items():
@@ -90,6 +90,7 @@ def which_rows(
     if axis_name is not None:
       flat = jax.lax.all_gather(flat, axis_name, tiled=True)
     whole = jax.ShapeDtypeStruct(array.shape, array.dtype)
+    _check_numbers(path, array.shape[0], flat.size)
     which[path] = Which(
       jnp.sort(flat),
       optimizer.parts.get(path, whole),
@@ -150,6 +151,17 @@ def _chosen(
     for table, path in listed.items()
     if any(f'/{table}'.endswith(f'/{name}') for name in names)
   ]
+
+
+def _check_numbers(path: Path, num_rows: int, num_reads: int) -> None:
+  """Raises ValueError if the numbers that `Which.write` needs exceed int32."""
+  most = 2**31 - 1 - num_reads
+  if num_rows > most:
+    raise ValueError(
+      f'sparse.lazy takes tables of up to {most:,} rows where a batch looks up '
+      f'{num_reads:,}, as int32 numbers them all; found {num_rows:,} in '
+      f'{"/".join(path)}: leave it out of `tables`, or take fewer rows'
+    )
 
 
 def on_rows(model: Model, which: Mapping[Path, Which]) -> standing.Standing:
