@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 
 from experiments import tabular
-from experiments.datasets.tables import outputs, sampling, streamed
+from experiments.datasets.tables import (
+  encoded_rows,
+  outputs,
+  sampling,
+  streamed,
+)
 from experiments.launcher import errors, finishing, options, run_folder
 from lplmtl import columns as raw
 from lplmtl import data
 from lplmtl import tabular as tabular_library
+from lplmtl.data import encoded
 from lplmtl.types import Batch
 from tests.launching import launch
 from tests.test_tabular_command import TARGETS, TINY
@@ -49,6 +55,16 @@ def finished(folder):
   given = (f'--data={folder}/files/*.parquet', TARGETS, *TINY, STREAM)
   assert _tabular(*given, f'--out_dir={run}') == 0
   return run, given
+
+
+def test_chunks_of_large_tables_have_no_more_rows():
+  for num_rows in (10**6, 3 * 10**7, 10**8, 2**28):
+    count = encoded_rows._num_blocks(num_rows)
+    size, step = encoded.plan(num_rows, data.NUM_SHARDS, count)
+    rows = size * step * data.NUM_SHARDS
+    assert encoded.CHUNK_ROWS / 2 < rows <= encoded.CHUNK_ROWS
+  assert encoded_rows._num_blocks(10**9) == encoded_rows._num_blocks(2**28)
+  assert encoded_rows._num_blocks(9000) == 1
 
 
 @pytest.mark.slow

@@ -64,11 +64,11 @@ def measure(asked: Asked) -> None:
   console = display.make_console()
   with display.steps(console, len(asked.processes) + 1) as done:
     reading = _read(asked.rows_to_read)
-    done('rows are read')
+    done('rows of both forms have been read')
     found: dict[int, dict[str, Any]] = {}
     for count in asked.processes:
       found[count] = _run(asked, count)
-      done(f'{count} processes have trained' if count > 1 else 'one has')
+      done(f'{count} process{"es" * (count > 1)} trained')
   alone = {int(b): t for b, t in found[1]['steps'].items()}
   compute = scaled_model.fit_line(alone)
   gradient = found[1]['parameters'] * scaled_model.FLOAT
@@ -229,11 +229,12 @@ def _read(num_rows: int) -> dict[str, float]:
     pieces = map(encode, raw.pieces())
     data.write_rows(folder / 'rows', pieces, streamed_rows.TODO)
     rates = {}
-    for name, source in (
-      ('encoded', data.Encoded(folder / 'rows')),
-      ('Parquet', data.ArrowSource(raw, encode)),
+    for name, make in (
+      ('encoded', lambda: data.Encoded(folder / 'rows')),
+      ('Parquet', lambda: data.ArrowSource(raw, encode)),
     ):
-      start, count = time.process_time(), 0
+      # A source of Parquet reads its first group as it is made.
+      start, count, source = time.process_time(), 0, make()
       for number in range(source.num_chunks):
         batch = source.chunk(0, number, range(source.num_shards))
         count += len(next(iter(batch.labels.values())))

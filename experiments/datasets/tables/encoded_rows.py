@@ -24,6 +24,7 @@ from lplmtl.tabular import checks, preparation
 from lplmtl.types import Batch
 
 _BLOCK_ROWS = 1000  # of a block of encoded rows, at least
+_NUM_BLOCKS, _MOST_BLOCKS = 64, 512  # of a shard: usually, and at most
 
 
 def encode(
@@ -200,8 +201,17 @@ def _write(
 
 
 def _num_blocks(num_rows: int) -> int:
-  """Returns how many blocks a shard has: as few rows as one may differ by."""
-  return int(np.clip(num_rows // (data.NUM_SHARDS * _BLOCK_ROWS), 1, 64))
+  """Returns how many blocks a shard has: as few rows as one may differ by.
+
+  Above 33 million rows there are more than usual, or chunks, which have a block
+  of each shard at least, would have more rows than they should. From 268
+  million rows on they have, as each block is a file.
+  """
+  count = num_rows // (data.NUM_SHARDS * _BLOCK_ROWS)
+  count = int(np.clip(count, 1, _NUM_BLOCKS))
+  while num_rows > count * encoded.CHUNK_ROWS and count < _MOST_BLOCKS:
+    count *= 2
+  return count
 
 
 def _fit(table: Streamed, schema: tabular.Schema, num_bins: int) -> Tables:
