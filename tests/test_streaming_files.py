@@ -279,6 +279,9 @@ def test_files_that_changed_are_named(folder, encode, tmp_path):
     data.ArrowFiles(tmp_path, ['x'])
   with pytest.raises(ValueError, match='names no file'):
     data.ArrowFiles(tmp_path / '*.pq')
+  (tmp_path / 'a.parquet').write_bytes(b'')
+  with pytest.raises(ValueError, match='a.parquet is empty, 0 bytes: expected'):
+    data.ArrowFiles(tmp_path)
   (tmp_path / 'a.parquet').write_bytes(b'PAR1 but no more')
   with pytest.raises(ValueError, match='a.parquet cannot be read'):
     data.ArrowFiles(tmp_path)

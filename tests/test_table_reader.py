@@ -21,6 +21,7 @@ from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import columns as raw
 from lplmtl.columns import Factor
+from lplmtl.data import arrow_files
 
 TEXTS = (
   '', ' ', 'a', 'Ärger', '007', '7', '7.0', '1.50', '1.5', '-0', '0.00001',
@@ -252,10 +253,42 @@ def test_a_stream_of_arrow_holds_what_its_file_holds(tmp_path):
   assert {k: _texts(v) for k, v in columns.items()} == {
     'a': ['1.5', 'nan'], 'b': ['x', 'y'],
   }  # fmt: skip
-  for damaged in (path.read_bytes()[:-40], b'a,b', b''):
+  for damaged in (path.read_bytes()[:-40], b'a,b'):
     path.write_bytes(damaged)
     with pytest.raises(InputError, match=r'a.arrow: cannot be read \('):
       _read(path)
+  path.write_bytes(b'')
+  for read in (
+    _read,
+    lambda path: list(reader.blocks_of(Config(data=str(path)), ())),
+  ):
+    with pytest.raises(InputError, match='a.arrow: .* found an empty file'):
+      read(path)
+
+
+def test_damage_within_checked_pages_is_found(tmp_path):
+  """Without checksums, other numbers are read without a word."""
+  parquet = pytest.importorskip('pyarrow.parquet')
+  pyarrow = pytest.importorskip('pyarrow')
+  path = tmp_path / 'a.parquet'
+  rows = pyarrow.table({'n': np.arange(1000.0)})
+  options = {'compression': 'none', 'use_dictionary': False}
+  for is_checked in (False, True):
+    parquet.write_table(rows, path, write_page_checksum=is_checked, **options)
+    content = bytearray(path.read_bytes())
+    content[content.find(np.float64(500).tobytes())] ^= 1
+    path.write_bytes(content)
+    if not is_checked:
+      assert _read(path)[0]['n'][500] != 500
+      continue
+    for read in (
+      _read,
+      lambda path: list(reader.blocks_of(Config(data=str(path)), ())),
+    ):
+      with pytest.raises(InputError, match='a.parquet: cannot be read .*CRC'):
+        read(path)
+    with pytest.raises(ValueError, match='a.parquet cannot be read: .*CRC'):
+      arrow_files.ArrowFiles(path).read(0)
 
 
 def test_arrow_files_without_pyarrow(tmp_path, monkeypatch):

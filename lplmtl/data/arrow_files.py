@@ -131,6 +131,11 @@ class ArrowFiles:
         head = file.read(4)
         file.seek(max(stamp[0] - _TAIL, 0))
         tail = hashlib.sha256(file.read()).hexdigest()
+      if not head:
+        raise ValueError(
+          f'{path} is empty, 0 bytes: expected a Parquet or Arrow file; write '
+          'it again, or move it away'
+        )
       if head == _PARQUET:
         meta = self._parquet.read_metadata(path)
         names = meta.schema.to_arrow_schema().names
@@ -174,7 +179,9 @@ class ArrowFiles:
       with self._ipc.open_file(str(file.path)) as reader:
         batch = reader.get_batch(number)
       return {name: batch.column(name) for name in self.names}
-    with self._parquet.ParquetFile(file.path, metadata=file.meta) as reader:
+    with self._parquet.ParquetFile(
+      file.path, metadata=file.meta, page_checksum_verification=True
+    ) as reader:
       # In the calling thread: the others train meanwhile.
       table = reader.read_row_group(
         number, columns=list(self.names), use_threads=False

@@ -41,10 +41,9 @@ def blocks(path: pathlib.Path) -> Iterator[dict[str, Column]]:
     InputError: as for `read`.
   """
   with _damage(path):
-    with open(path, 'rb') as file:
-      head = file.read(6)
+    head = _head(path)
     if head.startswith(b'PAR1'):
-      with parquet.ParquetFile(path) as stored:
+      with parquet.ParquetFile(path, page_checksum_verification=True) as stored:
         for group in range(stored.num_row_groups):
           yield _columns(path, stored.read_row_group(group, use_threads=False))
         if not stored.num_row_groups:
@@ -56,6 +55,18 @@ def blocks(path: pathlib.Path) -> Iterator[dict[str, Column]]:
           yield _columns(path, pyarrow.Table.from_batches([batch]))
     else:
       yield _columns(path, _table(path))
+
+
+def _head(path: pathlib.Path) -> bytes:
+  """Returns the first bytes of a file, which tell its format."""
+  with open(path, 'rb') as file:
+    head = file.read(6)
+  if not head:
+    raise InputError(
+      f'{path}: expected a table, found an empty file (0 bytes): write it '
+      'again, or move it away'
+    )
+  return head
 
 
 def _has_batches(path: pathlib.Path) -> bool:
@@ -89,10 +100,11 @@ def _columns(path: pathlib.Path, table: Any) -> dict[str, Column]:
 
 
 def _table(path: pathlib.Path) -> Any:
-  with open(path, 'rb') as file:
-    head = file.read(6)
+  head = _head(path)
   if head.startswith(b'PAR1'):
-    return parquet.read_table(path, partitioning=None)
+    return parquet.read_table(
+      path, partitioning=None, page_checksum_verification=True
+    )
   if head.startswith((b'ARROW1', b'FEA1')):
     return feather.read_table(path)
   # Arrow's streaming format, which has no mark of its own.
