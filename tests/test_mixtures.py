@@ -11,7 +11,8 @@ import pytest
 import lplmtl
 from lplmtl import checkpoint, inspection
 from lplmtl.architectures import dselect_k
-from lplmtl.layers import mixture
+from lplmtl.compression import cost
+from lplmtl.layers import mixture, products
 from lplmtl.training import gradients
 from tests import contracts
 
@@ -49,6 +50,29 @@ def test_reference(name, change):
   params = contracts.random_params(model, X)
   found = jax.jit(model.apply)({'params': params}, X)[0]
   contracts.assert_as_reference(name, found, contracts.NAMES, params, X)
+
+
+@pytest.mark.parametrize(
+  'width, num_gates, training',
+  [(64, 3, 208), (64, 8, 208), (60, 4, 192), (5, 2, 19)],
+)
+def test_products_are_as_wide_as_registers(width, num_gates, training):
+  """Unless that is over a sixteenth more, as 32 columns for 19."""
+  kernels = [jnp.ones((7, 3 * width)), jnp.ones((7, 2 * num_gates))]
+  kernels[1:] = jnp.split(kernels[1], 2, axis=1)
+  sizes = [kernel.shape[1] for kernel in kernels]
+  bias = jnp.arange(sizes[0], dtype=jnp.float32)
+
+  def run(train, x):
+    return products.joined(x, kernels, sizes, bias=bias, train=train)
+
+  for train, columns in ((True, training), (False, sum(sizes))):
+    one = functools.partial(run, train)
+    assert cost.matrix_products(one, X) == [(3, 7, columns)]
+    parts = one(X)
+    assert [x.shape[1] for x in parts] == sizes
+    np.testing.assert_allclose(parts[0], X @ kernels[0] + bias[None], atol=1e-5)
+    np.testing.assert_allclose(parts[-1], X @ kernels[-1], atol=1e-5)
 
 
 def test_one_number_for_all_is_each_number():

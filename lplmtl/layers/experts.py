@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lplmtl import _checks
-from lplmtl.layers import dropout, modules
+from lplmtl.layers import dropout, modules, products
 from lplmtl.types import Array, PyTree
 
 
@@ -171,13 +171,13 @@ def run(
   if not pools:
     return [], _products(flat, kernels)
   stacks, counts = zip(*pools, strict=True)
-  params = concatenate(stacks)
   if type(expert) is MLP and expert.widths and x.ndim == 2:
-    outputs, products = _run_mlps(expert, params, kernels, x, key, train)
+    outputs, of_kernels = _run_mlps(expert, stacks, kernels, x, key, train)
   else:
+    params = concatenate(stacks)
     outputs = _run_any(expert, params, sum(counts), x, key, train)
-    products = _products(flat, kernels)
-  return split(outputs, counts), products
+    of_kernels = _products(flat, kernels)
+  return products.split(outputs, counts), of_kernels
 
 
 def _run_any(
@@ -202,27 +202,38 @@ def _run_any(
 
 def _run_mlps(
   expert: MLP,
-  layers: PyTree,
+  stacks: Sequence[PyTree],
   kernels: Sequence[Array],
   x: Array,
   key: Array | None,
   train: bool,
 ) -> tuple[Array, list[Array]]:
-  first, bias = layers['layer_0']['kernel'], layers['layer_0']['bias']
-  num_experts, inputs, width = first.shape
-  flat = first.transpose(1, 0, 2).reshape(inputs, num_experts * width)
-  hidden, *products = _products(x, [flat, *kernels], expert.dtype)
-  hidden = hidden + bias.reshape(1, -1).astype(hidden.dtype)
+  # Stack by stack: XLA joins and transposes in one loop, which takes five times
+  # as long as the transposition of each stack.
+  flat = [
+    first.transpose(1, 0, 2).reshape(x.shape[1], -1)
+    for first in (stack['layer_0']['kernel'] for stack in stacks)
+  ]
+  bias = concatenate([stack['layer_0']['bias'] for stack in stacks])
+  hidden, *of_kernels = products.joined(
+    x,
+    [*flat, *kernels],
+    [bias.size, *(kernel.shape[1] for kernel in kernels)],
+    bias=bias.reshape(-1),
+    dtype=expert.dtype,
+    train=train,
+  )
   hidden = _finish(expert, hidden, key, 0, train)
-  hidden = hidden.reshape(-1, num_experts, width)
+  hidden = hidden.reshape(-1, *bias.shape)
   for i in range(1, len(expert.widths)):
-    kernel, bias = layers[f'layer_{i}']['kernel'], layers[f'layer_{i}']['bias']
+    layer = concatenate([stack[f'layer_{i}'] for stack in stacks])
+    kernel, bias = layer['kernel'], layer['bias']
     hidden, kernel, bias = nn.dtypes.promote_dtype(
       hidden, kernel, bias, dtype=expert.dtype
     )
     hidden = jnp.einsum('beh,ehk->bek', hidden, kernel) + bias[None]
     hidden = _finish(expert, hidden, key, i, train)
-  return hidden, products
+  return hidden, of_kernels
 
 
 def _finish(
@@ -235,15 +246,11 @@ def _finish(
   return dropout.dropout(key, x, expert.dropout_rate)
 
 
-def _products(
-  x: Array, kernels: Sequence[Array], dtype: Any = None
-) -> list[Array]:
+def _products(x: Array, kernels: Sequence[Array]) -> list[Array]:
   """Returns `[x @ kernel for kernel in kernels]`, from one product."""
   if not kernels:
     return []
-  x, *kernels = nn.dtypes.promote_dtype(x, *kernels, dtype=dtype)
-  joined = x @ _join(kernels, axis=1)
-  return split(joined, [kernel.shape[1] for kernel in kernels])
+  return products.joined(x, kernels, [kernel.shape[1] for kernel in kernels])
 
 
 def drop(module: nn.Module, rate: Any, x: Array, *, train: Any) -> Array:
@@ -279,17 +286,4 @@ def dropout_key(module: nn.Module, *, train: bool) -> Array | None:
 
 def concatenate(stacks: Sequence[PyTree]) -> PyTree:
   """Joins several stacks of experts into one."""
-  return jax.tree.map(lambda *leaves: _join(leaves, axis=0), *stacks)
-
-
-def split(x: Array, sizes: Sequence[int]) -> list[Array]:
-  """Splits axis 1 into parts of the given sizes.
-
-  The gradient of a split is one concatenation; that of slices would be one
-  padded array per slice, and their sum.
-  """
-  return list(jax.lax.split(x, tuple(sizes), axis=1))
-
-
-def _join(parts: Sequence[Array], axis: int) -> Array:
-  return parts[0] if len(parts) == 1 else jax.lax.concatenate(parts, axis)
+  return jax.tree.map(lambda *leaves: products.join(leaves, axis=0), *stacks)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _alike
-from lplmtl.layers import experts
+from lplmtl.layers import experts, products
 from lplmtl.types import Array
 
 
@@ -85,30 +85,39 @@ def kernels(
   module: nn.Module,
   sizes: Mapping[str, int],
   gates: Sequence[Gate],
-  is_dense: bool,
 ) -> dict[str, Array]:
-  """Returns each gate's kernel, `[D, E_g]`, or `[D, E]` if all are dense.
-
-  The columns of experts outside the gate's pools are then zero, and `weigh`
-  masks their logits, so that all gates mix in one contraction.
-  """
+  """Returns each gate's kernel, `[D, E_g]`."""
   found = {}
   for gate in gates:
     width = int(np.prod(gate.x.shape[1:]))
-    names = seen(sizes, gate)
-    kernel = module.param(
+    found[gate.name] = module.param(
       gate.name, nn.initializers.lecun_normal(),
       (width, num_seen(sizes, gate)), jnp.float32,
     )  # fmt: skip
-    if is_dense:
-      parts = iter(experts.split(kernel, [sizes[name] for name in names]))
-      columns = [
-        next(parts) if name in names else jnp.zeros((width, size), kernel.dtype)
-        for name, size in sizes.items()
-      ]
-      kernel = jnp.concatenate(columns, axis=1)
-    found[gate.name] = kernel
   return found
+
+
+def widened(sizes: Mapping[str, int], gate: Gate, logits: Array) -> Array:
+  """Returns logits `[B, E]`, with zeros for experts that a gate does not see.
+
+  `weigh` masks these, so that all gates mix in one contraction.
+
+  Args:
+    sizes: the number of experts of each pool, E in total.
+    gate: the gate.
+    logits: `[B, E_g]`, of the experts that it sees.
+  """
+  names = seen(sizes, gate)
+  if len(names) == len(sizes):
+    return logits
+  parts = iter(products.split(logits, [sizes[name] for name in names]))
+  columns = [
+    next(parts)
+    if name in names
+    else jnp.zeros((logits.shape[0], size), logits.dtype)
+    for name, size in sizes.items()
+  ]
+  return jnp.concatenate(columns, axis=1)
 
 
 class Reader(NamedTuple):

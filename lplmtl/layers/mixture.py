@@ -133,7 +133,7 @@ def apply(
   gates = [gate for gate in gates if gate.name not in logits]
   if gate_body is not None:
     gates = gating.deepen(module, gate_body, gates, train=train)
-  kernels = gating.kernels(module, sizes, gates, is_dense)
+  kernels = gating.kernels(module, sizes, gates)
   outputs = {p.name: p.outputs for p in pools if isinstance(p, Given)}
   read = [(p.name, p.x) for p in pools if isinstance(p, Pool)]
   readers = gating.readers(read, gates)
@@ -162,6 +162,11 @@ def apply(
   for reader, (of_pools, of_gates) in zip(readers, found, strict=True):
     outputs |= zip(reader.pools, of_pools, strict=True)
     logits |= zip(reader.gates, of_gates, strict=True)
+  if is_dense:
+    logits |= {
+      gate.name: gating.widened(sizes, gate, logits[gate.name])
+      for gate in gates
+    }
   return {p.name: outputs[p.name] for p in pools}, logits
 
 

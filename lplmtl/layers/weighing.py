@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _alike
-from lplmtl.layers import experts
+from lplmtl.layers import products
 from lplmtl.types import Array
 
 Weights = dict[str, Array]
@@ -41,7 +41,7 @@ def over_all(
   mixed = jnp.einsum('bge,be...->bg...', weights.astype(pool.dtype), pool)
   results = []
   for x, row, seen in zip(unstack(mixed), unstack(weights), pools, strict=True):
-    parts = dict(zip(names, experts.split(row, sizes), strict=True))
+    parts = dict(zip(names, products.split(row, sizes), strict=True))
     results.append((x, {name: parts[name] for name in seen}))
   return results
 
@@ -109,4 +109,4 @@ def _over_equal(
 
 def unstack(x: Array) -> list[Array]:
   """Splits `[B, G, ...]` into G arrays `[B, ...]`."""
-  return [part.squeeze(1) for part in experts.split(x, (1,) * x.shape[1])]
+  return [part.squeeze(1) for part in products.split(x, (1,) * x.shape[1])]
