@@ -51,7 +51,7 @@ def _masked(monkeypatch, model, params, kept):
   """
   weigh, calls = mixture.weigh, []
 
-  def masked(outputs, logits, gates):
+  def masked(outputs, logits, gates, **options):
     # A level is one call, but STEM's is one for each task.
     level = kept[min(len(calls), len(kept) - 1)]
     calls.append(level)
@@ -62,7 +62,7 @@ def _masked(monkeypatch, model, params, kept):
       mask.append(stay)
     mask = np.concatenate(mask)[None]
     logits = {k: jnp.where(mask, x, -jnp.inf) for k, x in logits.items()}
-    return weigh(outputs, logits, gates)
+    return weigh(outputs, logits, gates, **options)
 
   with monkeypatch.context() as patch:
     patch.setattr(mixture, 'weigh', masked)

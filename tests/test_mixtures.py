@@ -53,6 +53,31 @@ def test_reference(name, change):
 
 
 @pytest.mark.parametrize(
+  'name, dtype', [('ple', 'float32'), ('mmoe', 'bfloat16')]
+)
+def test_training_computes_what_scoring_does(name, dtype):
+  """Training pads products and unrolls mixtures, with a gradient of its own."""
+  expert = lplmtl.MLP((6,), dtype=dtype)
+  levels = {'levels': (expert, expert)} if name != 'mmoe' else {}
+  model = dataclasses.replace(
+    MODELS[name], **levels or {'expert': expert}, encoder=None
+  )
+  params = contracts.random_params(model, X)
+  weights = np.random.default_rng(0).normal(size=(3, 1)).astype(np.float32)
+
+  def loss(params, x, train):
+    predictions = model.apply({'params': params}, x, train=train)[0]
+    return sum(jnp.sum(x * weights) for x in predictions.values())
+
+  grad = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)
+  found, expected = grad(params, X, True), grad(params, X, False)
+  tolerance = {'float32': 1e-5, 'bfloat16': 5e-2}[dtype]
+  for new, old in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+    scale = np.abs(old).max()
+    np.testing.assert_allclose(new, old, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize(
   'width, num_gates, training',
   [(64, 3, 208), (64, 8, 208), (60, 4, 192), (5, 2, 19)],
 )

@@ -30,7 +30,7 @@ def _masked(monkeypatch, model, params):
   """Predicts without the top specific experts: their logits are -inf."""
   weigh, calls = mixture.weigh, []
 
-  def masked(outputs, logits, gates):
+  def masked(outputs, logits, gates, **options):
     calls.append(gates)
     if len(calls) == len(model.levels):
       stay = [
@@ -39,7 +39,7 @@ def _masked(monkeypatch, model, params):
       ]
       mask = np.concatenate(stay)[None]
       logits = {k: jnp.where(mask, x, -jnp.inf) for k, x in logits.items()}
-    return weigh(outputs, logits, gates)
+    return weigh(outputs, logits, gates, **options)
 
   with monkeypatch.context() as patch:
     patch.setattr(mixture, 'weigh', masked)

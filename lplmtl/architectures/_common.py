@@ -77,7 +77,7 @@ class SharedExperts(nn.Module):
     names = self._gate_names()
     gates = [mixture.Gate(name, x, ('experts',)) for name in names.values()]
     outputs, logits = self.mixture(pool, gates, train=train)
-    mixed, weights = mixture.weigh(outputs, logits, gates)
+    mixed, weights = mixture.weigh(outputs, logits, gates, train=train)
     by_gate = dict(zip(names, mixed, strict=True))
     inputs = {
       task: by_gate[task if task in by_gate else 'shared']

@@ -129,7 +129,7 @@ class _Level(nn.Module):
     outputs, logits = mixture.apply(
       self, self.expert, pools, gates, train=train, gate_body=self.gate_body
     )
-    mixed, weights = mixture.weigh(outputs, logits, gates)
+    mixed, weights = mixture.weigh(outputs, logits, gates, train=train)
     fused = {}
     for name, gated in zip(self.readers, mixed, strict=True):
       native = outputs[f'experts_{name}']

@@ -93,7 +93,7 @@ def mix(
   outputs, logits = apply(
     module, expert, pools, gates, train=train, gate_body=gate_body
   )
-  return weigh(outputs, logits, gates)
+  return weigh(outputs, logits, gates, train=train)
 
 
 def apply(
@@ -174,13 +174,18 @@ def weigh(
   outputs: Mapping[str, Array],
   logits: Mapping[str, Array],
   gates: Sequence[Gate],
+  *,
+  train: bool = False,
 ) -> tuple[list[Array], list[Weights]]:
   """Mixes the results of `apply`; returns the same as `mix`."""
   sizes = {name: x.shape[1] for name, x in outputs.items()}
   joined = [logits[gate.name] for gate in gates]
   has_all = all(x.shape[1] == sum(sizes.values()) for x in joined)
-  way = weighing.over_all if has_all else weighing.over_own
-  found = way(outputs, joined, [gating.seen(sizes, gate) for gate in gates])
+  seen = [gating.seen(sizes, gate) for gate in gates]
+  if has_all:
+    found = weighing.over_all(outputs, joined, seen, train=train)
+  else:
+    found = weighing.over_own(outputs, joined, seen)
   mixed, weights = zip(*found, strict=True)
   return list(mixed), list(weights)
 
