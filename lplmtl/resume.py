@@ -304,8 +304,10 @@ class Checkpoints:
       ) from error
 
   def _compare_environment(self, meta: Mapping[str, Any]) -> None:
-    old = meta.get('environment')  # a checkpoint may be older than this field
-    different = differences(old, self.environment) if old else []
+    # A checkpoint may be older than this field, or than a part of it.
+    old, new = meta.get('environment') or {}, self.environment or {}
+    known = {name: new[name] for name in new if name in old}
+    different = differences(old, known) if old else []
     if different:
       self._note(
         logging.WARNING,

@@ -433,6 +433,7 @@ def test_another_environment_is_said(tmp_path):
   meta = pytrees.read(saves.path(tmp_path, 3))[1]
   keeper(jax='0.10', commit=None)._compare_environment(meta)
   keeper()._compare_environment({})  # of an earlier release
+  keeper(jax='0.10', commit=None, files={})._compare_environment(meta)
   assert notes == []
   keeper(jax='0.11', commit='abc')._compare_environment(meta)
   assert len(notes) == 1 and '\n' not in notes[0]

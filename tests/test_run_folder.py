@@ -12,7 +12,14 @@ import pytest
 
 import lplmtl
 from experiments import census
-from experiments.launcher import build, finishing, lock, options, run_folder
+from experiments.launcher import (
+  build,
+  earlier,
+  finishing,
+  lock,
+  options,
+  run_folder,
+)
 from experiments.launcher import files as launcher_files
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
@@ -47,6 +54,36 @@ def made(tmp_path_factory):
 @pytest.fixture
 def folder(made, tmp_path):
   return pathlib.Path(shutil.copytree(made, tmp_path / 'run'))
+
+
+@pytest.mark.parametrize(
+  'files, rows, expected',
+  [
+    ('a1 b2 c3', 90, []),
+    ('a1 b2 c4', 90, ['the content of pq, 3 files (c has changed)']),
+    ('a1 c3', 60, ['pq, 2 files (b is missing; 90 rows, now 60)']),
+    (
+      'a2 b2 c3 d4 e5', 95,
+      ['pq, 5 files (a has changed, and 2 others differ; 90 rows, now 95)'],
+    ),
+    ('a1 b2 bb9 c3', 90, ['the content of pq, 4 files (bb is new)']),
+  ],
+)  # fmt: skip
+def test_the_first_file_that_has_changed_is_named(files, rows, expected):
+  def facts(files, rows):
+    parts = [{'file': x[:-1], 'sha256': x[-1]} for x in files.split()]
+    name = f'pq, {len(parts)} files'
+    about = {'file': name, 'rows': rows, 'sha256': files, 'parts': parts}
+    return {'files': {'data': about}}
+
+  old, new = facts('a1 b2 c3', 90), facts(files, rows)
+  runs = [{'data': {'data': x['files']['data']['sha256']}} for x in (old, new)]
+  known = earlier.about(old)
+  none = None, None
+  assert earlier.differences(*runs, new, known, none) == expected
+  # An earlier release did not note the files.
+  found = earlier.differences(*runs, new, {'rows': known['rows']}, none)
+  assert len(found) == len(expected) and 'differ' not in str(found)
 
 
 def test_overwriting_removes_what_a_run_wrote(folder):

@@ -68,7 +68,7 @@ def test_chunks_of_large_tables_have_no_more_rows():
 
 
 @pytest.mark.slow
-def test_a_table_is_trained_on_in_chunks(finished, capsys):
+def test_a_table_is_trained_on_in_chunks(finished, capsys, tmp_path):
   run, given = finished
   results = json.loads((run / 'results.json').read_text())
   rows = results['data']['rows']
@@ -91,6 +91,13 @@ def test_a_table_is_trained_on_in_chunks(finished, capsys):
   # In memory, it is another run.
   assert _tabular(*given[:-1], f'--out_dir={run}') == 1
   assert 'holds another run' in capsys.readouterr().err
+  # Of files that have changed, the first is named.
+  _table(tmp_path / '0.parquet', 1000)
+  _table(tmp_path / '2.parquet', 500, seed=2)
+  changed = f'--data={tmp_path}/*.parquet', *given[1:]
+  assert _tabular(*changed, f'--out_dir={run}') == 1
+  error = capsys.readouterr().err
+  assert '*.parquet (1.parquet is missing, and 1 other differs):' in error
 
 
 @pytest.mark.slow
@@ -128,21 +135,20 @@ def _streamed(folder, **changes):
 
 
 def test_each_row_has_one_split(folder):
+  def rows_of(table):
+    return [
+      (block.file, block.first + row, split)
+      for block in table.blocks()
+      for split, rows in block.rows.items()
+      for row in rows.tolist()
+    ]
+
   table = _streamed(folder)
-  seen = [
-    (block.first + row, split)
-    for block in table.blocks()
-    for split, rows in block.rows.items()
-    for row in rows.tolist()
-  ]
-  assert sorted(row for row, _ in seen) == [*range(1500)]
-  again = [
-    (block.first + row, split)
-    for block in _streamed(folder).blocks()
-    for split, rows in block.rows.items()
-    for row in rows.tolist()
-  ]
-  assert again == seen
+  seen = rows_of(table)
+  every = [('0.parquet', i) for i in range(1000)]
+  every += [('1.parquet', i) for i in range(500)]
+  assert sorted(x[:2] for x in seen) == every
+  assert rows_of(_streamed(folder)) == seen
 
 
 def test_rows_are_written_once_and_read_again(folder, monkeypatch, capsys):
@@ -271,14 +277,16 @@ def test_what_cannot_be_streamed(folder, flags, message, capsys):
   assert message in error and error.count('\n') == 1
 
 
-def test_a_value_that_does_not_fit_is_named(folder, tmp_path, capsys):
+@pytest.mark.parametrize('stream', ['always', 'never'])
+def test_a_value_that_does_not_fit_is_named(stream, tmp_path, capsys):
   table = {'x': [1.0] * 4999 + [float('inf')], 'y': [0, 1] * 2500}
-  path = tmp_path / 'bad.parquet'
-  parquet.write_table(pyarrow.table(table), path, row_group_size=700)
-  given = f'--data={path}', '--targets=y', *TINY, STREAM
+  bad = pyarrow.table(table)
+  parquet.write_table(bad, tmp_path / 'b.parquet', row_group_size=700)
+  parquet.write_table(bad.slice(0, 900), tmp_path / 'a.parquet')
+  given = f'--data={tmp_path}', '--targets=y', *TINY, f'--stream={stream}'
   assert _tabular(*given, f'--out_dir={tmp_path}/run') == 1
   error = capsys.readouterr().err
-  assert 'bad.parquet, row 4999' in error and error.count('\n') == 1
+  assert 'error: b.parquet, row 4999 ' in error and error.count('\n') == 1
   assert not pathlib.Path(f'{tmp_path}/run/rows').exists()
 
 

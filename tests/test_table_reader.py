@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from experiments.datasets import tables
-from experiments.datasets.tables import blocks, reader, values
+from experiments.datasets.tables import blocks, parts, reader, values
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import columns as raw
@@ -471,6 +471,26 @@ def test_the_cache_serves_equal_columns(tmp_path, monkeypatch):
     _read(path)
 
 
+def test_rows_of_several_files_know_their_file(tmp_path):
+  (tmp_path / 'more').mkdir()
+  for name, rows in (('a', 2), ('b', 0), ('more/c', 3)):
+    _write(tmp_path / f'{name}.csv', [['n'], *([i] for i in range(rows))])
+  data = [str(tmp_path / '*.csv'), str(tmp_path / '**/*.csv')]
+  facts = _read(data[0]).facts
+  assert [part['rows'] for part in facts['parts']] == [2, 0]
+  assert parts.place(facts, 1) == ('a.csv', 1)
+  every = [tmp_path / f'{name}.csv' for name in ('a', 'b', 'more/c')]
+  named = parts.of(every, ['1', '2', '3'], [2, 0, 3])
+  assert parts.place(named, 2) == ('more/c.csv', 0)
+  # From the cache, with the names that they have now.
+  (tmp_path / 'a.csv').rename(tmp_path / 'aa.csv')
+  again = _read(data[0]).facts
+  assert again['sha256'] == facts['sha256']
+  assert parts.place(again, 1) == ('aa.csv', 1)
+  found = reader.blocks_of(Config(data=data[0]), ())
+  assert next(found)[1:] == ('aa.csv', 0)
+
+
 def test_blocks_hold_what_the_whole_table_holds(tmp_path, monkeypatch):
   rows = [[i, '1.50' if i < 30 else 'x'] for i in range(60)]
   path = _write(tmp_path / 'a.csv', [['n', 't'], *rows])
@@ -479,5 +499,5 @@ def test_blocks_hold_what_the_whole_table_holds(tmp_path, monkeypatch):
   parts = list(reader.blocks_of(Config(data=str(path)), ()))
   assert len(parts) > 5
   for name in 'nt':
-    joined = [text for part in parts for text in _texts(part[name])]
+    joined = [text for part in parts for text in _texts(part.columns[name])]
     assert joined == _texts(whole[name])

@@ -55,36 +55,65 @@ def rows_of(facts: Mapping[str, Any]) -> dict[str, int]:
   return {split: file['rows'] for split, file in named if 'rows' in file}
 
 
+def about(facts: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what `differences` needs to know of the rows of an earlier run.
+
+  Args:
+    facts: see `base.Source`.
+
+  Returns:
+    JSON data: `rows`, see `rows_of`, and `files`, `{split: {name: digest}}` of
+    tables in many files.
+  """
+  parts = {split: f.get('parts', ()) for split, f in facts['files'].items()}
+  return {
+    'rows': rows_of(facts),
+    'files': {
+      split: {part['file']: part['sha256'][:16] for part in some}
+      for split, some in parts.items()
+      if some
+    },
+  }
+
+
 def differences(
   old: Mapping[str, Any],
   new: Mapping[str, Any],
   facts: Mapping[str, Any],
-  old_rows: Mapping[str, int],
+  known: Mapping[str, Any],
   schemas: tuple[Schema | None, Schema | None],
 ) -> list[str]:
   """Lists how two runs differ; nothing if they are one.
 
   Files are told apart by checksums, which say nothing to a person: he learns
-  which file has changed, by how many rows, and in which columns.
+  which file has changed, by how many rows, and in which columns; of a table in
+  many files, the first of those that have changed.
 
   Args:
     old: the `run_folder.identity` of the earlier run.
     new: that of the new one.
     facts: about the new rows, see `base.Source`.
-    old_rows: `rows_of` the earlier run.
+    known: `about` the rows of the earlier run.
     schemas: of the tables of both, as far as they are known.
   """
   found = {text.split(' ')[0]: text for text in resume.differences(old, new)}
-  rows = rows_of(facts)
+  now_known = about(facts)
   for split, file in facts['files'].items():
     name = f'data.{split}'
     if name not in found or name == _SCHEMA or split not in old['data']:
       continue
-    was, now = old_rows.get(split), rows.get(split)
-    if was != now and was is not None and now is not None:
-      found[name] = f'{file["file"]} ({was:,} rows, now {now:,})'
-    else:
-      found[name] = f'the content of {file["file"]}'
+    (old_files, new_files), (was, now) = (
+      [one.get(what, {}).get(split) for one in (known, now_known)]
+      for what in ('files', 'rows')
+    )
+    notes = _changed_files(old_files, new_files)
+    is_longer = was != now and was is not None and now is not None
+    if is_longer:
+      notes.append(f'{was:,} rows, now {now:,}')
+    listed = f' ({"; ".join(notes)})' if notes else ''
+    found[name] = (
+      f'{"" if is_longer else "the content of "}{file["file"]}{listed}'
+    )
   has_changed = 'data.data' in found
   names = _columns(*schemas, only_kinds=has_changed)
   if _SCHEMA in found and names:
@@ -92,6 +121,25 @@ def differences(
   elif has_changed:  # the mean of a target, say, follows from the content
     found.pop(_SCHEMA, None)
   return [*found.values()]
+
+
+def _changed_files(
+  old: Mapping[str, str] | None, new: Mapping[str, str] | None
+) -> list[str]:
+  """Names the first file that differs, and says how many others do."""
+  if not old or not new:
+    return []
+  changed = [
+    name for name in sorted({**old, **new}) if old.get(name) != new.get(name)
+  ]
+  if not changed:
+    return []
+  first, others = changed[0], len(changed) - 1
+  what = 'has changed'
+  if first not in old or first not in new:
+    what = 'is new' if first not in old else 'is missing'
+  more = f', and {others} other{"s differ" if others > 1 else " differs"}'
+  return [f'{first} {what}{more if others else ""}']
 
 
 def contents(facts: Mapping[str, Any]) -> dict[str, str]:

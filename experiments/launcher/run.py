@@ -123,7 +123,7 @@ def _execute(
       'run': run,
       'environment': {
         **{k: environment[k] for k in ('versions', 'commit')},
-        'rows': earlier.rows_of(data.facts),
+        **earlier.about(data.facts),
       },
       'check': claim.check,
     }

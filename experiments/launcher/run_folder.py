@@ -228,14 +228,14 @@ def finished(
     results: dict[str, Any] = figures.from_json(files.read_json(path))
     old = Config.from_json(results['config'])
     was = identity(old, results['data'])
-    rows = earlier.rows_of(results['data'])
+    known = earlier.about(results['data'])
   except (OSError, ValueError, TypeError, KeyError, InputError) as error:
     raise InputError(
       f'{path} is not what this release writes ({error!r}): start over with '
       '--overwrite, or choose another --out_dir'
     ) from error
   schemas = earlier.schema_of_model(folder / MODEL), schema
-  different = earlier.differences(was, run, facts, rows, schemas)
+  different = earlier.differences(was, run, facts, known, schemas)
   if different:
     raise InputError(
       f'--out_dir={folder} holds another run, which differs in '
@@ -269,8 +269,8 @@ def _check_unfinished(
   if not found:
     return
   schemas = earlier.schema_of_file(folder / SCHEMA), schema
-  rows = found['environment'].get('rows', {})
-  different = earlier.differences(found['run'], run, facts, rows, schemas)
+  known = found['environment']
+  different = earlier.differences(found['run'], run, facts, known, schemas)
   if different:
     raise InputError(
       f'--out_dir={folder} holds an unfinished run, which differs in '

@@ -51,12 +51,15 @@ def encode(
   config = table.config
   folder = config.run_dir / run_folder.ROWS
   tables_key = fitted.to_json() if fitted else [num_bins, config.interpolate]
+  known = {
+    split: {k: v for k, v in file.items() if k != 'parts'}  # of any name
+    for split, file in facts['files'].items()
+  }
   key = hashlib.sha256(
     json.dumps(
-      [table.digest, schema.to_json(), tables_key, config.split_seed,
-       facts['files']]
+      [table.digest, schema.to_json(), tables_key, config.split_seed, known]
     ).encode()
-  ).hexdigest()  # fmt: skip
+  ).hexdigest()
   note = _note(folder, key)
   if note is None:
     total = sum(table.rows.values())

@@ -126,8 +126,8 @@ def of_row(
 
   Args:
     error: about the value.
-    file: what to call the table.
-    row: its number in the table, counted from 0, as in predictions.
+    file: what to call the file that the row is in.
+    row: its number in the file, counted from 0.
     is_new: whether the columns are known from training already.
     schema: the file of --schema, or ''.
   """

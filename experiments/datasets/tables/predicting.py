@@ -157,7 +157,12 @@ def _predictions(
     is_asked: whether the table must have that column.
     counts: updated after each block.
   """
-  for columns in reader.blocks_of(config, predictor.schema.missing):
+  is_one = config.data == sources.STDIN or (
+    len(sources.find('data', config.data)) == 1
+  )
+  for piece in reader.blocks_of(config, predictor.schema.missing):
+    columns = piece.columns
+    place = f'--data={config.data}{"" if is_one else f", {piece.file}"}'
     if index not in columns:
       if is_asked:
         mistakes.check_names(config, columns)
@@ -166,12 +171,11 @@ def _predictions(
     try:
       features = predictor.encode(columns)
     except encoding.RowError as error:
-      row = counts.rows + error.row
-      place = f'--data={config.data}'
+      row = piece.first + error.row
       raise mistakes.of_row(error, place, row, is_new=True) from error
     except ValueError as error:
       reason = mistakes.in_flags(str(error))
-      raise InputError(f'--data={config.data}: {reason}') from error
+      raise InputError(f'{place}: {reason}') from error
     logits = predictors.apply(predictor.model, predictor.params, features)
     predicted = tabular.decode(predictor.schema, logits)
     rows = np.arange(counts.rows, counts.rows + num_rows)

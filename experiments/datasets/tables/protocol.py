@@ -26,6 +26,7 @@ from experiments.datasets.tables import (
   splits,
   streamed,
 )
+from experiments.datasets.tables import parts as places
 from experiments.launcher import display, parsing
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
@@ -242,11 +243,12 @@ def _mistake(
 ) -> InputError:
   """Returns what to say about rows of a split that do not fit the schema."""
   if not isinstance(error, encoding.RowError):
-    return InputError(f'{part.file}: {mistakes.in_flags(str(error), file)}')
-  row = part.rows[error.row]
+    table = part.facts['file']
+    return InputError(f'{table}: {mistakes.in_flags(str(error), file)}')
+  table, row = places.place(part.facts, int(part.rows[error.row]))
   if error.column in (schema.weight, *schema.task_weights.values()):
-    return mistakes.of_weight(error, part.file, row)
-  return mistakes.of_row(error, part.file, row, is_new, file)
+    return mistakes.of_weight(error, table, row)
+  return mistakes.of_row(error, table, row, is_new, file)
 
 
 def _labels(

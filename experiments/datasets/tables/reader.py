@@ -12,12 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, BinaryIO, NamedTuple, cast
 
-import numpy as np
-
 from experiments.datasets import cache
-from experiments.datasets.tables import blocks, dialect, header, sources
+from experiments.datasets.tables import (
+  blocks,
+  dialect,
+  header,
+  parts,
+  sources,
+)
 from experiments.datasets.tables.blocks import Block
-from experiments.datasets.tables.values import Growing, as_factor
+from experiments.datasets.tables.values import Growing, chained
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import columns as raw
@@ -33,11 +37,26 @@ class Table(NamedTuple):
 
   Attributes:
     columns: by name.
-    facts: JSON data: `file`, `rows`, `sha256`, and `format`, for people.
+    facts: JSON data: `file`, `rows`, `sha256`, and `format`, for people; of
+      several files also `parts`, see `parts.of`.
   """
 
   columns: dict[str, Column]
   facts: dict[str, Any]
+
+
+class Piece(NamedTuple):
+  """Some rows of a file.
+
+  Attributes:
+    columns: by name.
+    file: its name; '' for standard input.
+    first: the number of the first row in it.
+  """
+
+  columns: Columns
+  file: str
+  first: int
 
 
 def read(config: Config, missing: Sequence[str], flag: str = 'data') -> Table:
@@ -58,21 +77,32 @@ def read(config: Config, missing: Sequence[str], flag: str = 'data') -> Table:
     _check_rows(table)
     return table
   paths = sources.find(flag, data)
-  digest = sources.digest(paths)
+  digests = sources.digests(paths)
+  digest = sources.digest(digests)
   settings = [getattr(config, name) for name in _SETTINGS]
   key = f'{digest} {json.dumps([list(missing), *settings])}'
   kept = cache.path_of(os.path.abspath(data), 'table')
   found = cache.read(kept, 'table', key) if kept else None
   if found is not None:
-    return Table(*found)
+    columns, facts = found
+    counts = [part.get('rows', 0) for part in facts.get('parts', ())]
+    # Of an earlier release, several files have no parts.
+    if len(paths) == max(len(counts), 1):
+      return Table(columns, {**facts, **parts.of(paths, digests, counts)})
   tables = [_read(path, config, missing) for path in paths]
   columns = _joined(paths, [table.columns for table in tables])
-  rows = sum(table.facts['rows'] for table in tables)
+  counts = [table.facts['rows'] for table in tables]
   name = paths[0].name if len(paths) == 1 else f'{data}, {len(paths)} files'
-  facts = {**tables[0].facts, 'file': name, 'rows': rows, 'sha256': digest}
+  facts = {
+    **tables[0].facts, 'file': name, 'rows': sum(counts), 'sha256': digest,
+    **parts.of(paths, digests, counts),
+  }  # fmt: skip
   _check_rows(Table(columns, facts))
-  if sources.digest(paths) != digest:
-    raise InputError(f'{name} changed while it was read: try again')
+  for path, now, was in zip(
+    paths, sources.digests(paths), digests, strict=True
+  ):
+    if now != was:
+      raise InputError(f'{path} changed while it was read: try again')
   if kept:
     cache.write(kept, 'table', key, columns, facts)
   return Table(columns, facts)
@@ -85,7 +115,7 @@ def _check_rows(table: Table) -> None:
     )
 
 
-def blocks_of(config: Config, missing: Sequence[str]) -> Iterator[Columns]:
+def blocks_of(config: Config, missing: Sequence[str]) -> Iterator[Piece]:
   """Reads a table block by block; a table without rows is one empty block.
 
   The same text is the same value as in a table that is read as a whole.
@@ -97,14 +127,17 @@ def blocks_of(config: Config, missing: Sequence[str]) -> Iterator[Columns]:
     paths: list[pathlib.Path | None] = [None]
   else:
     paths = list(sources.find('data', config.data))
+  names = parts.names([path for path in paths if path]) or ['']
   first: Columns | None = None
-  for path in paths:
+  for path, name in zip(paths, names, strict=True):
+    before = 0
     for columns in _blocks_of(path, config, missing):
       # A file without rows may have no columns, either.
       if path and first is not None and num_rows(columns):
         _check_columns(path, columns, cast(pathlib.Path, paths[0]), first)
       first = first or columns
-      yield columns
+      yield Piece(columns, name, before)
+      before += num_rows(columns)
 
 
 def _blocks_of(
@@ -238,7 +271,7 @@ def _joined(
     if table:  # else a header without rows
       _check_columns(path, table, paths[0], first)
   tables = [table for table in tables if table]
-  return {name: _chained([t[name] for t in tables]) for name in first}
+  return {name: chained([t[name] for t in tables]) for name in first}
 
 
 def _check_columns(
@@ -255,23 +288,3 @@ def _check_columns(
         if names
       )
     )
-
-
-def _chained(columns: Sequence[Column]) -> Column:
-  """Returns one column of the rows of several."""
-  if not any(isinstance(column, Factor) for column in columns):
-    return np.concatenate(columns)
-  texts, codes, before = [], [], 0
-  for column in columns:
-    factor = column if isinstance(column, Factor) else as_factor(column)
-    texts += [factor.values]
-    codes += [factor.codes.astype(np.int64) + before]
-    before += len(factor.values)
-  # The same text may occur in several files.
-  every = [
-    str(t, 'utf-8') if isinstance(t, bytes) else t for v in texts for t in v
-  ]
-  code_of: dict[str, int] = {}
-  new = np.array([code_of.setdefault(t, len(code_of)) for t in every])
-  values = np.array(list(code_of), object)
-  return Factor(new[np.concatenate(codes)], values)

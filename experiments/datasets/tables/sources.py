@@ -117,18 +117,22 @@ def with_pyarrow(name: str) -> ModuleType | None:
     return None
 
 
-def digest(paths: list[pathlib.Path]) -> str:
-  """Returns the SHA-256 of the bytes of a file; of several, of their digests.
+def digests(paths: list[pathlib.Path]) -> list[str]:
+  """Returns the SHA-256 of the bytes of each file.
 
   Raises:
     InputError: a file cannot be read.
   """
   try:
-    digests = [files.sha256(path) for path in paths]
+    return [files.sha256(path) for path in paths]
   except OSError as error:
     raise InputError(
       f'{error.filename}: cannot be read ({error.strerror})'
     ) from error
+
+
+def digest(digests: list[str]) -> str:
+  """Returns the digest of a file; of several, the SHA-256 of theirs."""
   if len(digests) == 1:
     return digests[0]
   return hashlib.sha256(''.join(digests).encode()).hexdigest()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.datasets.tables import mistakes, reader
+from experiments.datasets.tables import parts as places
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import _threads, tabular
@@ -22,12 +23,12 @@ class Part(NamedTuple):
   Attributes:
     columns: their columns.
     rows: their numbers in the table.
-    file: the table, for messages.
+    facts: about the table, see `reader.Table`.
   """
 
   columns: Mapping[Any, Column]
   rows: np.ndarray
-  file: str
+  facts: Mapping[str, Any]
 
 
 def read(
@@ -55,7 +56,7 @@ def read(
     _refuse_test_data(config)
     none = every[:0]
     rows = {'train': none, 'validation': none, 'test': every}
-    return _taken(table.columns, rows, file), found
+    return _taken(table, rows), found
   if 'test' in trained_on and not config.test_data:
     raise InputError(
       f'{file} is what the model was trained on, and its test rows are in '
@@ -68,10 +69,9 @@ def read(
       table.columns, schema, config.split_seed, test=is_drawn
     )
   except encoding.RowError as error:
-    raise mistakes.of_row(
-      error, file, error.row, schema=config.schema
-    ) from error
-  parts = _taken(table.columns, rows, file)
+    file, row = places.place(table.facts, error.row)
+    raise mistakes.of_row(error, file, row, schema=config.schema) from error
+  parts = _taken(table, rows)
   if config.test_data:
     table = reader.read(config, schema.missing, 'test_data')
     if table.facts['sha256'] == own:
@@ -81,7 +81,7 @@ def read(
       )
     found['test'] = table.facts
     every = np.arange(table.facts['rows'])
-    parts['test'] = Part(table.columns, every, table.facts['file'])
+    parts['test'] = Part(table.columns, every, table.facts)
   counts = {split: len(part.rows) for split, part in parts.items()}
   if not all(counts.values()):
     raise InputError(
@@ -100,12 +100,13 @@ def _refuse_test_data(config: Config) -> None:
 
 
 def _taken(
-  columns: dict[str, Column], rows: Mapping[str, np.ndarray], file: str
+  table: reader.Table, rows: Mapping[str, np.ndarray]
 ) -> dict[str, Part]:
-  """Moves the rows of each split out of `columns`, which ends empty.
+  """Moves the rows of each split out of a table, whose columns end empty.
 
   So that no more than one column per thread is in memory twice.
   """
+  columns = table.columns
 
   def take(name: Any) -> list[Column]:
     column = columns.pop(name)
@@ -114,6 +115,6 @@ def _taken(
   names = list(columns)
   taken = zip(*_threads.each(take, names), strict=True)
   return {
-    split: Part(dict(zip(names, some, strict=True)), rows[split], file)
+    split: Part(dict(zip(names, some, strict=True)), rows[split], table.facts)
     for split, some in zip(SPLITS, taken, strict=True)
   }

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.datasets.tables import reader, sampling, sources
+from experiments.datasets.tables import parts, reader, sampling, sources
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import data
@@ -37,9 +37,9 @@ class Block(NamedTuple):
 
   Attributes:
     columns: by name.
-    first: the number of the first row in its table.
+    first: the number of the first row in its file.
     rows: `{split: numbers of its rows in the block}`.
-    file: the table, for messages.
+    file: its file, for messages.
   """
 
   columns: Mapping[Any, Column]
@@ -91,7 +91,8 @@ def is_own(config: Config, saved: Mapping[str, Any]) -> bool:
   trained_on = files_of.get('data', {})
   if trained_on.get('format') != FORMAT or config.data == sources.STDIN:
     return False
-  return bool(trained_on['sha256'] == _digest(config))
+  digests = sources.digests(_paths(config))
+  return bool(trained_on['sha256'] == _digest(digests))
 
 
 def _paths(config: Config) -> list[pathlib.Path]:
@@ -110,9 +111,9 @@ def _stamp(path: pathlib.Path) -> tuple[int, int] | None:
   return found.st_size, found.st_mtime_ns
 
 
-def _digest(config: Config) -> str:
+def _digest(digests: list[str]) -> str:
   # A run on the same rows in memory is another run: it splits others.
-  digest = f'{FORMAT} {sources.digest(_paths(config))}'
+  digest = f'{FORMAT} {sources.digest(digests)}'
   return hashlib.sha256(digest.encode()).hexdigest()
 
 
@@ -128,8 +129,10 @@ class Streamed:
       labels: the columns that are predicted.
     """
     self.config, self._missing = config, tuple(missing)
-    self._stamps = {path: _stamp(path) for path in _paths(config)}
-    self.digest = _digest(config)
+    paths = _paths(config)
+    self._stamps = {path: _stamp(path) for path in paths}
+    digests = sources.digests(paths)
+    self.digest, self._parts = _digest(digests), parts.of(paths, digests)
     sample = sampling.Sample(config.split_seed, labels)
     self.rows = dict.fromkeys(SPLITS, 0)
     for block in self.blocks():
@@ -146,10 +149,10 @@ class Streamed:
 
   @property
   def facts(self) -> dict[str, Any]:
-    """`file`, `rows`, `sha256` and `format`, as for a table in memory."""
+    """What is known of a table in memory, but for the rows of each file."""
     return {
       'file': _name(self.config.data), 'rows': sum(self.rows.values()),
-  'sha256': self.digest, 'format': FORMAT,
+      'sha256': self.digest, 'format': FORMAT, **self._parts,
     }  # fmt: skip
 
   def blocks(self) -> Iterator[Block]:
@@ -178,17 +181,15 @@ class Streamed:
         )
 
   def _table(self, config: Config, test_share: float) -> Iterator[Block]:
-    first = 0
-    for i, columns in enumerate(reader.blocks_of(config, self._missing)):
-      n = reader.num_rows(columns)
+    for i, piece in enumerate(reader.blocks_of(config, self._missing)):
+      n = reader.num_rows(piece.columns)
       drawn = np.random.default_rng([config.split_seed, i]).random(n)
       part = np.digitize(drawn, [test_share, test_share + _SHARE])
       rows = {
         name: np.flatnonzero(part == number)
         for number, name in ((0, 'test'), (1, 'validation'), (2, 'train'))
       }
-      yield Block(columns, first, rows, _name(config.data))
-      first += n
+      yield Block(piece.columns, piece.first, rows, piece.file)
 
 
 def _name(path: str) -> str:

@@ -209,3 +209,23 @@ def as_factor(numbers: np.ndarray) -> Factor:
 def as_text(number: float) -> str:
   """Returns the text of a number in a column of texts."""
   return raw.canonical(repr(number))
+
+
+def chained(columns: Sequence[Column]) -> Column:
+  """Returns one column of the rows of several."""
+  if not any(isinstance(column, Factor) for column in columns):
+    return np.concatenate(columns)
+  texts, codes, before = [], [], 0
+  for column in columns:
+    factor = column if isinstance(column, Factor) else as_factor(column)
+    texts += [factor.values]
+    codes += [factor.codes.astype(np.int64) + before]
+    before += len(factor.values)
+  # The same text may occur in several files.
+  every = [
+    str(t, 'utf-8') if isinstance(t, bytes) else t for v in texts for t in v
+  ]
+  code_of: dict[str, int] = {}
+  new = np.array([code_of.setdefault(t, len(code_of)) for t in every])
+  values = np.array(list(code_of), object)
+  return Factor(new[np.concatenate(codes)], values)
