@@ -352,11 +352,14 @@ def test_damage_is_named(folder, tmp_path):
   copy = tmp_path / 'rows'
   shutil.copytree(folder, copy)
   source = data.Encoded(copy)
+  source.verify()
   block = copy / '002_0001.rows'
   content = block.read_bytes()
   block.write_bytes(content[:-1] + b'?')
   with pytest.raises(ValueError, match=f'{block} has changed since'):
     source.chunk(0, 0, range(8))
+  with pytest.raises(ValueError, match=f'{block} has changed since'):
+    source.verify()
   source.chunk(0, 0, [0, 1])
   block.write_bytes(content[:-1])
   with pytest.raises(ValueError, match=f'{block} must have .* bytes, found'):

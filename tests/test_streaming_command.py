@@ -172,6 +172,16 @@ def test_rows_are_written_once_and_read_again(folder, monkeypatch, capsys):
     assert note.stat().st_mtime_ns == written
     assert _tabular(*given, '--num_bins=0', '--overwrite') == 1
   assert note.stat().st_mtime_ns != written
+  # Test rows would be read after all epochs: a resumed run compares them first.
+  block = run / 'rows' / 'test' / '007_0000.rows'
+  content = block.read_bytes()
+  block.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+  capsys.readouterr()
+  with monkeypatch.context() as patch:
+    patch.setattr('experiments.launcher.run._train', stop)
+    assert _tabular(*given, '--num_bins=0') == 1
+  assert f'error: {block} has changed since' in capsys.readouterr().err
+  block.write_bytes(content)
   block = run / 'rows' / 'train' / '007_0000.rows'
   content = block.read_bytes()
   block.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

@@ -61,6 +61,7 @@ def encode(
     ).encode()
   ).hexdigest()
   note = _note(folder, key)
+  is_resumed = note is not None
   if note is None:
     total = sum(table.rows.values())
     console.print(f'{total:,} rows are encoded into {folder}', soft_wrap=True)
@@ -75,6 +76,11 @@ def encode(
       raise
   with errors.reading(folder):
     parts: Any = {split: data.Encoded(folder / split) for split in SPLITS}
+    if is_resumed:
+      # Test rows are read when all epochs are over; training rows would take
+      # several times as long, and are compared as they are read.
+      for split in ('validation', 'test'):
+        parts[split].verify()
   return base.Data(
     tabular.make_tasks(schema),
     train=parts['train'],
