@@ -39,12 +39,14 @@ def each(
     keys: of each call; calls with equal keys are of a kind. Their arguments
       must have equal shapes.
     alone: what to call instead of `fn` for a kind with few calls.
-    in_turn: whether calls of a kind run one after the other, as one loop.
+    in_turn: whether calls of a kind run one after the other, as one loop, be
+      they few or many.
   """
   alone = alone or fn
+  few = 1 if in_turn else FEW
   results: list[PyTree] = [None] * len(calls)
   for positions in groups(keys):
-    if len(positions) <= FEW:
+    if len(positions) <= few:
       found = [alone(i, *calls[i]) for i in positions]
     else:
       found = unstack(_at_once(fn, calls, positions, in_turn), len(positions))

@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from scipy import special  # a dependency of jax
-
 
 class Interval(NamedTuple):
   """A two-sided confidence interval.
@@ -34,6 +32,9 @@ def from_variances(
   level: float,
 ) -> Interval:
   """Uses the rows' variance and, for each method, (seed variance, S)."""
+  # Deferred: it would be a tenth of what a command that trains imports.
+  from scipy import special  # a dependency of jax
+
   check_level(level)
   # An unbiased estimate of a variance near 0 is often negative.
   parts = [(max(variance, 0.0), size - 1) for variance, size in seed_variances]

@@ -143,6 +143,7 @@ ALLOWED = {
     'training.arrays',
     'training.values',
   },
+  'training.finite': set(),
   'training.frozen': {'training.optimizers'},
   'training.gradients': {
     'balancing',
@@ -184,6 +185,7 @@ ALLOWED = {
     'sparse',
     'training.balanced',
     'training.batches',
+    'training.finite',
     'training.frozen',
     'training.lazy',
     'training.merged',

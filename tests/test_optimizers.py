@@ -9,7 +9,7 @@ from optax import contrib
 
 import lplmtl
 from lplmtl import balancing, tasks
-from lplmtl.training import optimizers, steps
+from lplmtl.training import finite, optimizers, steps
 from tests import contracts
 
 PARAMS = {'w': jnp.array([1.0, -2.0]), 'b': jnp.array(0.5)}
@@ -65,10 +65,25 @@ def test_parameters_for_evaluation():
 def test_what_was_infinite_before():
   before = {'best': jnp.inf, 'other': jnp.zeros(2)}
   before = jax.tree.map(jnp.asarray, before)
-  assert not steps.is_finite(before)
-  assert steps.is_finite(before, before)
+  assert not finite.is_finite(before)
+  assert finite.is_finite(before, before)
   spoiled = {**before, 'other': jnp.array([0.0, jnp.nan])}
-  assert not steps.is_finite(spoiled, before)
+  assert not finite.is_finite(spoiled, before)
+
+
+def test_small_leaves_are_joined():
+  tree = {
+    'a': np.arange(3, dtype='f4'),
+    'b': jnp.full((2, 2), 5, jnp.bfloat16),
+    'c': np.full((1, 2), 7, 'f4'),
+    'count': np.zeros(2, 'i4'),
+    'large': np.ones(2**16 + 1, 'f4'),
+  }
+  found = finite.joined(jax.tree.map(jnp.asarray, tree))
+  assert [(x.shape, x.dtype) for x in found] == [
+    ((2**16 + 1,), 'float32'), ((5,), 'float32'), ((4,), 'bfloat16'),
+  ]  # fmt: skip
+  np.testing.assert_array_equal(found[1], [0, 1, 2, 7, 7])
 
 
 @pytest.mark.slow

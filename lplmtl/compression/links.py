@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special  # a dependency of jax
 
 from lplmtl import losses
 from lplmtl.types import Task
@@ -33,19 +32,30 @@ class Link(NamedTuple):
   outputs: Callable[[np.ndarray], np.ndarray]
 
 
+def _special() -> Any:
+  # Deferred: it would be a tenth of what a command that trains imports.
+  from scipy import special  # a dependency of jax
+
+  return special
+
+
+def _expit(logits: np.ndarray) -> np.ndarray:
+  return _special().expit(logits)
+
+
 def _logit(probabilities: np.ndarray) -> np.ndarray:
-  return special.logit(probabilities.clip(_LEAST, 1 - _LEAST))
+  return _special().logit(probabilities.clip(_LEAST, 1 - _LEAST))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-  return special.softmax(logits, axis=-1)
+  return _special().softmax(logits, axis=-1)
 
 
 def _log(values: np.ndarray) -> np.ndarray:
   return np.log(np.maximum(values, _LEAST))
 
 
-DECISIONS = Link('decisions', special.expit, _logit)
+DECISIONS = Link('decisions', _expit, _logit)
 CLASSES = Link('classes', _softmax, _log)
 NUMBER = Link('number', np.asarray, np.asarray)
 COUNT = Link('count', np.exp, _log)

@@ -1,6 +1,7 @@
 """How well scores rank the rows of one class above those of the other."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,17 +32,12 @@ def roc_auc(scores: Array, labels: Array, where: Array | None = None) -> Array:
     >>> float(roc_auc(scores, labels=jnp.array([0, 0, 1, 1])))
     0.875
   """
-  scores, positive, negative = _class_shares(scores, labels, where)
-  first, last, order = _ties(scores)
-  positive, negative = positive[order], negative[order]
-  below = _running_total(negative)  # [N + 1]
-  ties = below[last] - below[first]
-  wins = _rows.to_float(below[first]) + 0.5 * _rows.to_float(ties)
-  num_positive, num_negative = (
-    _rows.to_float(jnp.sum(positive)),
-    _rows.to_float(below[-1]),
-  )
-  share = _rows.to_float(positive) * (wins / _rows.or_one(num_negative))
+  rows = _rank(*_class_shares(scores, labels, where))
+  num_positive = _rows.to_float(rows.num_positive)
+  num_negative = _rows.to_float(rows.num_negative)
+  wins = _rows.to_float(rows.negative_below)
+  wins += 0.5 * _rows.to_float(rows.negative_tied)
+  share = _rows.to_float(rows.positive) * (wins / _rows.or_one(num_negative))
   return jnp.where(
     (num_positive > 0) & (num_negative > 0),
     jnp.sum(share) / _rows.or_one(num_positive),
@@ -65,17 +61,15 @@ def average_precision(
   Returns:
     Scalar float32 in [0, 1]; NaN if there is no positive row.
   """
-  scores, positive, negative = _class_shares(scores, labels, where)
-  first, _, order = _ties(scores)
-  positive, negative = positive[order], negative[order]
+  rows = _rank(*_class_shares(scores, labels, where))
   # Rows that score at least as high as each row, ties included.
-  true_positives = jnp.sum(positive) - _running_total(positive)[first]
-  false_positives = jnp.sum(negative) - _running_total(negative)[first]
+  true_positives = rows.num_positive - rows.positive_below
+  false_positives = rows.num_negative - rows.negative_below
   predicted = jnp.maximum(_rows.to_float(true_positives + false_positives), 1)
-  precision = _rows.to_float(positive) * (
+  precision = _rows.to_float(rows.positive) * (
     _rows.to_float(true_positives) / predicted
   )
-  num_positive = _rows.to_float(jnp.sum(positive))
+  num_positive = _rows.to_float(rows.num_positive)
   return jnp.where(
     num_positive > 0, jnp.sum(precision) / _rows.or_one(num_positive), jnp.nan
   )
@@ -159,32 +153,57 @@ def _class_shares(
   )
 
 
-def _ties(scores: Array) -> tuple[Array, Array, Array]:
-  """Returns start and end of each sorted row's run of ties, and the order."""
-  order = jnp.argsort(scores)
-  ordered = scores[order]
+class _Ranked(NamedTuple):
+  """Rows in the order of their scores, ties being rows of equal scores.
+
+  Attributes:
+    positive: `[N]`, the positive share of each row.
+    positive_below: `[N]`, the positive shares of all lower scores.
+    negative_below: `[N]`, the negative ones.
+    negative_tied: `[N]`, the negative ones of equal scores.
+    num_positive: scalar, the positive shares of all rows.
+    num_negative: scalar, the negative ones.
+  """
+
+  positive: Array
+  positive_below: Array
+  negative_below: Array
+  negative_tied: Array
+  num_positive: Array
+  num_negative: Array
+
+
+def _rank(scores: Array, positive: Array, negative: Array) -> _Ranked:
   position = jnp.arange(scores.size)
-  differs = ordered[1:] != ordered[:-1]
-  edge = jnp.ones(1, bool)
-  first = jax.lax.cummax(
-    jnp.where(jnp.concatenate([edge, differs]), position, 0)
+  ordered, order = jax.lax.sort((scores, position), num_keys=1)
+  positive, negative = positive[order], negative[order]
+  starts = (ordered != jnp.roll(ordered, 1)) & (position > 0)
+  positives, negatives, group = _running_totals(positive, negative, starts)
+  group = group[1:]  # the number of each row's ties, counted from 0
+  firsts = jnp.full(scores.size + 1, scores.size).at[group].min(position)
+  first, after = firsts[group], firsts[group + 1]
+  return _Ranked(
+    positive,
+    positives[first],
+    negatives[first],
+    negatives[after] - negatives[first],
+    positives[-1],
+    negatives[-1],
   )
-  last = jax.lax.cummin(
-    jnp.where(jnp.concatenate([differs, edge]), position + 1, scores.size),
-    reverse=True,
-  )
-  return first, last, order
 
 
-def _running_total(shares: Array) -> Array:
-  """Returns the sum before each position: `[N] -> [N + 1]`.
+def _running_totals(*shares: Array) -> list[Array]:
+  """Returns the sums before each position, `[N] -> [N + 1]` for each array.
 
   Whole rows are counted exactly, and only fractions are summed as floats: a
-  float32 sum of ones stops growing at 2^24.
+  float32 sum of ones stops growing at 2^24. All arrays at once, because XLA
+  makes some ten operations of each running sum, which take long to compile.
   """
-  is_whole_row = shares if shares.dtype == bool else shares == 1
-  total = jnp.cumsum(is_whole_row.astype(jnp.int32))
-  if shares.dtype != bool:
-    fractions = jnp.where(shares < 1, shares, 0)
-    total = _rows.to_float(total) + jnp.cumsum(fractions)
-  return jnp.concatenate([jnp.zeros(1, total.dtype), total])
+  whole = jnp.stack([x if x.dtype == bool else x == 1 for x in shares])
+  totals = list(jnp.cumsum(whole.astype(jnp.int32), axis=1))
+  soft = [i for i, x in enumerate(shares) if x.dtype != bool]
+  if soft:
+    parts = jnp.stack([jnp.where(shares[i] < 1, shares[i], 0) for i in soft])
+    for i, sums in zip(soft, jnp.cumsum(parts, axis=1), strict=True):
+      totals[i] = _rows.to_float(totals[i]) + sums
+  return [jnp.concatenate([jnp.zeros(1, x.dtype), x]) for x in totals]

@@ -204,7 +204,7 @@ def make_score(
       for task, call in zip(tasks, calls, strict=True)
     ]
     # In turn: sorting the rows of all tasks at once would take T times as much
-    # memory, and no less time.
+    # memory, and no less time. Few as well: metrics take long to compile.
     found = _alike.each(measure, calls, keys, in_turn=True)
     return {
       task.name: {'loss': task_losses[i], **metrics}

@@ -19,6 +19,7 @@ from lplmtl.layers import modules
 from lplmtl.training import (
   balanced,
   batches,
+  finite,
   frozen,
   lazy,
   merged,
@@ -185,7 +186,8 @@ def make_train_step(
     )
     if not skip_nonfinite:
       return new_state, {**metrics, 'skipped': jnp.array(False)}
-    good = is_finite(metrics['losses']) & is_finite(new_state, state)
+    good = finite.is_finite(metrics['losses'])
+    good &= finite.is_finite(new_state, state)
     return _select(good, new_state, state), {**metrics, 'skipped': ~good}
 
   return step
@@ -269,7 +271,7 @@ def run_chunk(
 
   Returns:
     (state, metrics, is_finite), whether the new state is finite wherever the
-    old one was: see `is_finite`.
+    old one was: see `finite.is_finite`.
   """
   names = tuple(task_names or data.labels)
   reader, packing = batches.Reader(data, names), packed.Packing(state, names)
@@ -297,7 +299,8 @@ def run_chunk(
   last = len(indices) if last is None else last
   start = packing.pack(state)
   end, metrics = jax.lax.fori_loop(first, last, body, (start, zeros))
-  return packing.unpack(end), metrics, is_finite(end, start)
+  is_finite = finite.is_finite(finite.joined(end), finite.joined(start))
+  return packing.unpack(end), metrics, is_finite
 
 
 def _check_alike(before: TrainState, after: TrainState) -> None:
@@ -314,25 +317,3 @@ def _check_alike(before: TrainState, after: TrainState) -> None:
         f'that steps can be looped over: its {field.name} was {old}, and '
         f'became {new}'
       )
-
-
-def is_finite(tree: PyTree, before: PyTree = None) -> Array:
-  """Returns whether all numbers in a pytree are finite, a scalar bool.
-
-  Args:
-    tree: pytree of arrays.
-    before: the same tree one step earlier. Numbers that were not finite then
-      are ignored, such as an optimiser's best loss so far, which starts at
-      infinity.
-  """
-  leaves = jax.tree.leaves(tree)
-  finite = [
-    jnp.isfinite(x) if old is None else jnp.isfinite(x) | ~jnp.isfinite(old)
-    for x, old in zip(
-      leaves,
-      [None] * len(leaves) if before is None else jax.tree.leaves(before),
-      strict=True,
-    )
-    if jnp.issubdtype(x.dtype, jnp.inexact)
-  ]
-  return jnp.stack([x.all() for x in finite]).all()
