@@ -30,7 +30,11 @@ def one_row(data: Data) -> PyTree:
 
 
 def score(
-  config: Config, model: nn.Module, params: PyTree, data: Data
+  config: Config,
+  model: nn.Module,
+  params: PyTree,
+  data: Data,
+  validation: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Returns what results.json says about a trained model.
 
@@ -39,13 +43,16 @@ def score(
     model: an architecture.
     params: its parameters, with a leading axis of S seeds.
     data: the rows; metrics are those of the test and the validation rows.
+    validation: the metrics of the validation rows, see `scoring.of_history`;
+      None computes them.
   """
   test = scoring.score(model, model.tasks, params, data.test)
-  validation = {}  # of a saved model that scores other rows than its own
-  if data.facts['rows']['validation']:
-    validation = scoring.score(
-      model, model.tasks, params, data.validation
-    ).metrics
+  if validation is None:
+    validation = {}  # of a saved model that scores other rows than its own
+    if data.facts['rows']['validation']:
+      validation = scoring.score(
+        model, model.tasks, params, data.validation
+      ).metrics
   return {
     'title': f'{config.architecture}, {config.balancer}, '
     f'{data.facts["dataset"]}',

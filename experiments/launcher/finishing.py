@@ -106,7 +106,10 @@ def _scores(
   rows = config.run_dir / run_folder.ROWS
   is_read = not isinstance(data.test, Batch)
   with errors.reading(rows) if is_read else contextlib.nullcontext():
-    return evaluation.score(config, parts.model, fitted.params, data)
+    validation = scoring.of_history(parts.model.tasks, fitted)
+    return evaluation.score(
+      config, parts.model, fitted.params, data, validation
+    )
 
 
 def _training_facts(

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from lplmtl import inspection, losses, metrics
+from lplmtl import inspection, losses, metrics, training
 from lplmtl.compression import cost
 from lplmtl.training import parallel, programs, scanning
 from lplmtl.types import Batch, PyTree, Source, Task
@@ -62,7 +62,7 @@ def score(
   # As two more metrics, logits and diagrams come out of the same program.
   extended = []
   for task in tasks:
-    more: Any = {'logits': lambda logits, labels, where: logits}
+    more: Any = {'logits': _logits}
     if task.num_outputs == 1 and task.label_range == (0, 1):
       more['calibration'] = metrics.calibration_curve
     extended.append(
@@ -100,6 +100,39 @@ def score(
     {name: of_task['logits'] for name, of_task in values.items()},
     batch,
   )
+
+
+def of_history(
+  tasks: Sequence[Task], fitted: training.FitResult
+) -> dict[str, dict[str, Any]]:
+  """Returns the validation metrics of the selected parameters of every seed.
+
+  Training has computed them; to do so again would compile another program.
+
+  Args:
+    tasks: of the model.
+    fitted: of S seeds, with validation rows.
+
+  Returns:
+    `{task: {metric: {mean, std, per_seed}}}`, as in `Scores`.
+  """
+  best = [fitted.history[i - 1]['validation'] for i in fitted.best_epoch]
+  return {
+    task.name: {
+      metric: over_seeds(
+        np.array(
+          [record[task.name][metric][s] for s, record in enumerate(best)],
+          np.float64,
+        )
+      )
+      for metric in (*task.metric_fns, 'loss')
+    }
+    for task in tasks
+  }
+
+
+def _logits(logits: Any, labels: Any, where: Any) -> Any:
+  return logits
 
 
 def features_of(rows: Batch | Source) -> PyTree:
