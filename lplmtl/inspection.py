@@ -1,5 +1,6 @@
 """Shows which experts the gates of a trained model use."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lplmtl import _checks
-from lplmtl.types import Model, PyTree
+from lplmtl import _alike, _checks
+from lplmtl.training import merged
+from lplmtl.types import Array, Model, PyTree
 
 # `{gate: {pool: [E_p]}}`: an entry of `aux['gates']` without the rows.
 Level = Mapping[str, Mapping[str, Any]]
@@ -59,15 +61,20 @@ def usage(
   num_chunks = -(-count // size)
   rows = jnp.arange(num_chunks * size)
 
-  def total(rows: Any) -> Any:
+  def share(chunk: PyTree, counts: Array) -> Any:
+    gates = model.apply({'params': params}, chunk)[1].get('gates', ())
+    return jax.tree.map(lambda w: counts @ w / count, gates)
+
+  is_large = len(model.tasks) > _alike.FEW
+  run = functools.partial(merged.run, share) if is_large else share
+
+  def of_chunk(rows: Array) -> Any:
     # The last chunk is padded with copies of the last row, of weight 0.
     chunk = jax.tree.map(lambda x: x[jnp.minimum(rows, count - 1)], features)
-    gates = model.apply({'params': params}, chunk)[1].get('gates', ())
-    counts = (rows < count).astype(jnp.float32)
-    return jax.tree.map(lambda w: counts @ w, gates)
+    return run(chunk, (rows < count).astype(jnp.float32))
 
-  sums = jax.lax.map(total, rows.reshape(num_chunks, size))
-  return jax.tree.map(lambda x: x.sum(axis=0) / count, sums)
+  parts = jax.lax.map(of_chunk, rows.reshape(num_chunks, size))
+  return jax.tree.map(lambda x: x.sum(axis=0), parts)
 
 
 def peaks(level: Level) -> dict[str, np.ndarray]:

@@ -101,7 +101,7 @@ ALLOWED = {
     'tables',
     'vocabulary',
   },
-  'inspection': set(),
+  'inspection': {'training.merged'},
   'data': {'tasks'},
   'data.sharded': {'training.agreement'},
   'data.leaves': set(),
@@ -412,6 +412,7 @@ ALLOWED = {
     'tabular.schema',
     'tabular.scores',
     'tabular.targets',
+    'training.evaluation',
     'training.progress',
   },
   'tabular.preparation': {

@@ -12,10 +12,12 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import _alike, balancing, tasks
+from experiments.launcher import scoring
+from lplmtl import _alike, balancing, inspection, tasks
 from lplmtl.compression import cost
 from lplmtl.layers import mixture
-from lplmtl.training import steps
+from lplmtl.tabular import predictor, scores
+from lplmtl.training import parallel, programs, steps
 from tests import contracts
 
 # Not in alphabetical order, as JAX sorts dicts; kinds take turns.
@@ -173,3 +175,65 @@ def test_a_step_for_more_tasks_has_no_more_operations():
   """Only what cuts and joins the arrays of each task grows with T."""
   found = _step_operations(20)
   assert len(found) == 5 and found == _step_operations(33)
+
+
+def _scoring_operations(num_each):
+  """Counts what is compiled to score a model of tasks of several kinds."""
+  todo = [
+    make(f'{kind}{i}')
+    for i in range(num_each)
+    for kind, make in (
+      ('yes', tasks.binary),
+      ('number', tasks.regression),
+      ('class', functools.partial(tasks.multiclass, num_classes=3)),
+    )
+  ]
+  model = lplmtl.MMoE(tuple(todo), tower=lplmtl.MLP((4,)))
+  x = np.zeros((8, 3), np.float32)
+  params = jax.eval_shape(
+    lambda key: model.init(key, x)['params'], jax.random.key(0)
+  )
+  params = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), params
+  )
+  rows = lplmtl.Batch(x, {task.name: np.zeros(8, np.float32) for task in todo})
+  rows = rows._replace(
+    labels={
+      name: y.astype(np.int32) if 'class' in name else y
+      for name, y in rows.labels.items()
+    }
+  )
+  mesh = parallel.make_mesh(1, 1)
+  evaluate = programs.make_evaluate(
+    model, scoring.extend(todo), num_seeds=1, mesh=mesh
+  )
+  usage = jax.jit(
+    jax.vmap(lambda params: inspection.usage(model, params, x, chunk_size=4))
+  )
+  computed = 'dot_general|multiply|divide|exponential|sort'
+  return [
+    collections.Counter(re.findall(rf'stablehlo\.({computed})', x.as_text()))
+    for x in (
+      evaluate.lower(params, None, rows),
+      usage.lower(params),
+      predictor._apply.lower(model, params, x),
+    )
+  ]
+
+
+def test_scoring_more_tasks_has_no_more_operations():
+  """Metrics, use of gates and predictions, of tasks of three kinds."""
+  found = _scoring_operations(10)
+  assert all(found) and found == _scoring_operations(12)
+
+
+def test_metrics_of_a_kind_compile_once():
+  rng = np.random.default_rng(0)
+  y, where = rng.normal(size=9).astype(np.float32), np.arange(9) > 0
+  before = scores._evaluate._cache_size()
+  found = [
+    scores.evaluate(tasks.huber(name), y[:, None] + shift, y, where)
+    for shift, name in enumerate(('a', 'b', 'c'))
+  ]
+  assert scores._evaluate._cache_size() == before + 1
+  np.testing.assert_allclose([x['mae'] for x in found], range(3), atol=1e-6)

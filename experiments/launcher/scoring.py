@@ -59,15 +59,7 @@ def score(
   # Through the host: training may have left them on other devices.
   params = parallel.fill(jax.device_get(params), mesh)
   padded = len(jax.tree.leaves(params)[0])
-  # As two more metrics, logits and diagrams come out of the same program.
-  extended = []
-  for task in tasks:
-    more: Any = {'logits': _logits}
-    if task.num_outputs == 1 and task.label_range == (0, 1):
-      more['calibration'] = metrics.calibration_curve
-    extended.append(
-      dataclasses.replace(task, metric_fns={**task.metric_fns, **more})
-    )
+  extended = extend(tasks)
   if isinstance(rows, Batch):
     batch = rows
     evaluate = programs.make_evaluate(
@@ -131,7 +123,25 @@ def of_history(
   }
 
 
+def extend(tasks: Sequence[Task]) -> list[Task]:
+  """Returns tasks whose metrics include their logits and diagrams.
+
+  As two more metrics, these come out of the same program.
+  """
+  extended = []
+  for task in tasks:
+    more: Any = {'logits': _logits}
+    if task.num_outputs == 1 and task.label_range == (0, 1):
+      more['calibration'] = metrics.calibration_curve
+    extended.append(
+      dataclasses.replace(task, metric_fns={**task.metric_fns, **more})
+    )
+  return extended
+
+
 def _logits(logits: Any, labels: Any, where: Any) -> Any:
+  # One function for all tasks: many tasks with equal metrics are compiled as
+  # one, a function made for each task would set them apart.
   return logits
 
 

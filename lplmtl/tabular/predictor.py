@@ -17,7 +17,7 @@ from lplmtl.storage.errors import CheckpointError
 from lplmtl.tables import Tables
 from lplmtl.tabular import checks, scores, targets
 from lplmtl.tabular.schema import USED, Schema
-from lplmtl.training import progress
+from lplmtl.training import evaluation, progress
 from lplmtl.types import Array, PyTree
 
 # Rows per call of the model. Always as many: the same program gives a row the
@@ -235,7 +235,9 @@ def _usage(model: nn.Module, params: PyTree, features: PyTree) -> list[Any]:
 @functools.partial(jax.jit, static_argnums=0)
 def _apply(model: nn.Module, params: PyTree, chunk: PyTree) -> dict[str, Array]:
   """Computes `{task: [S, CHUNK, K]}`; equal models share one program."""
-  return jax.vmap(lambda one: model.apply({'params': one}, chunk)[0])(params)
+  return jax.vmap(
+    lambda one: evaluation.predict_rows(model, one, chunk, CHUNK)
+  )(params)
 
 
 def apply(

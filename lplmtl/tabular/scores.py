@@ -10,7 +10,7 @@ import numpy as np
 
 from lplmtl.tabular import targets
 from lplmtl.tabular.schema import Schema, Target
-from lplmtl.types import Array, Task
+from lplmtl.types import Array, MetricFn, Task
 
 Metrics = dict[str, float]
 # Metrics compile for each number of rows, so rows are filled up to a power of
@@ -108,19 +108,19 @@ def evaluate(
     return np.concatenate([x, np.zeros((size - len(x), *x.shape[1:]), x.dtype)])
 
   values = jax.device_get(
-    _evaluate(task, fill(outputs), fill(labels), fill(where))
+    _evaluate(
+      tuple(task.metric_fns.values()), fill(outputs), fill(labels), fill(where)
+    )
   )
-  return {name: float(values[name]) for name in task.metric_fns}
+  return dict(zip(task.metric_fns, map(float, values), strict=True))
 
 
+# Of the metrics, not of the task: tasks of a kind share one program.
 @functools.partial(jax.jit, static_argnums=0)
 def _evaluate(
-  task: Task, outputs: Array, labels: Array, where: Array
-) -> dict[str, Array]:
-  return {
-    name: metric_fn(outputs, labels, where)
-    for name, metric_fn in task.metric_fns.items()
-  }
+  metric_fns: tuple[MetricFn, ...], outputs: Array, labels: Array, where: Array
+) -> list[Array]:
+  return [metric_fn(outputs, labels, where) for metric_fn in metric_fns]
 
 
 def _distances(
