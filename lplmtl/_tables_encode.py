@@ -165,7 +165,7 @@ def _piece(
   if isinstance(column, np.ndarray) or _SHARED * len(values) > len(
     column.codes
   ):
-    column = _whole(raw.spread(column))
+    column = whole(raw.spread(column))
   if isinstance(column, np.ndarray):
     values = column
     return _Piece(places, lambda rows: _encode(name, scaler, values[rows]))
@@ -211,8 +211,12 @@ def _encode(name: Any, scaler: Numeric, values: np.ndarray) -> list[np.ndarray]:
   return found
 
 
-def _whole(values: np.ndarray) -> Parsed:
-  """Returns whole numbers as a Factor, if many rows share them, or `values`."""
+def whole(values: np.ndarray) -> Parsed:
+  """Returns whole numbers as a Factor, if many rows share them, or `values`.
+
+  Args:
+    values: `[N]` float64, NaN where missing.
+  """
   with np.errstate(invalid='ignore', over='ignore'):
     is_missing = np.isnan(values)
     if len(values) < _MANY or is_missing.all():
@@ -220,15 +224,24 @@ def _whole(values: np.ndarray) -> Parsed:
     if (values[:_TRIED] % 1 > 0).any():
       return values
     first, last = np.nanmin(values), np.nanmax(values)
-    if not _SHARED * (last - first) < len(values) or abs(first) > _EXACT:
+    if not last - first < len(values) or abs(first) > _EXACT:
       return values
   size = int(last - first) + 1
-  distinct = np.append(first + np.arange(size), np.nan)
   codes = np.empty(len(values), np.min_scalar_type(size))
   for start in range(0, len(values), _BLOCK):
     rows = slice(start, start + _BLOCK)
     codes[rows] = np.where(is_missing[rows], size, values[rows] - first)
-    found = distinct[codes[rows]]
-    if not np.array_equal(found, values[rows], equal_nan=True):
+    found = np.where(is_missing[rows], np.nan, first + codes[rows])
+    # Bit by bit: a negative zero is not zero.
+    if (found.view(np.int64) != values[rows].view(np.int64)).any():
       return values
-  return Factor(codes, distinct if is_missing.any() else distinct[:-1])
+  is_used = np.zeros(size + 1, bool)
+  is_used[codes] = True
+  num_used = int(is_used.sum())
+  if _SHARED * num_used > len(values):
+    return values
+  place = (np.cumsum(is_used) - 1).astype(np.min_scalar_type(num_used))
+  distinct = first + np.flatnonzero(is_used).astype(np.float64)
+  if is_missing.any():
+    distinct[-1] = np.nan
+  return Factor(place[codes], distinct)

@@ -212,7 +212,10 @@ def _read_texts(
     texts: Any = array  # to look for equal ones would take longer
   else:
     value_codes, texts = raw.texts_of(name, array)
-    codes = value_codes if codes is None else value_codes[codes]
+    if codes is None:
+      codes = value_codes
+    elif not np.array_equal(value_codes, np.arange(len(texts))):
+      codes = value_codes[codes]  # else they are the same, and need no memory
   found, is_bad = _parse_all(texts, format, missing)
   if is_bad.any():
     bad_rows = is_bad if codes is None else is_bad[codes]

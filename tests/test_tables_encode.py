@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lplmtl import _knots, _quantiles, _tables_encode, _threads, numeric, tables
+from lplmtl import columns as raw
 
 
 @pytest.mark.parametrize('spread', [0.1, 1, 6])
@@ -161,15 +162,18 @@ def test_the_row_of_an_error_is_that_in_the_columns(step, monkeypatch):
 def test_whole_numbers_are_shared_only_where_rows_repeat_them():
   whole = np.repeat(np.arange(-3.0, 17), 15)
   whole[[2, 40]] = np.nan
-  found = _tables_encode._whole(whole)
+  found = _tables_encode.whole(whole)
   assert isinstance(found, tables.Factor)
   assert found.codes.dtype == np.uint8
   np.testing.assert_array_equal(found.values[found.codes], whole)
   late = np.append(np.zeros(300), 0.5)
+  negative = np.append(np.zeros(300), -0.0)
+  large = np.append(np.zeros(300), [np.inf, 2.0**60])
   missing = np.full(300, np.nan)
   few = np.zeros(9)
-  for others in (np.arange(300.0), late, missing, few, np.zeros(0)):
-    assert _tables_encode._whole(others) is others
+  few_of_a_kind = (np.arange(300.0), few, np.zeros(0))
+  for others in (*few_of_a_kind, late, negative, large, missing):
+    assert _tables_encode.whole(others) is others
 
 
 def test_numbers_of_a_factor_are_read_once_each():
@@ -179,3 +183,19 @@ def test_numbers_of_a_factor_are_read_once_each():
   np.testing.assert_array_equal(
     found.values[found.codes], [np.nan, 1, np.nan, 1]
   )
+
+
+@pytest.mark.parametrize('missing', [False, True])
+@pytest.mark.parametrize('step', [1, 100, 2.0**30])
+def test_whole_numbers_that_repeat_become_few_bytes(step, missing):
+  rng = np.random.default_rng(0)
+  values = step * rng.integers(-9, 9, 5000).astype(float)
+  if missing:
+    values[rng.random(5000) < 0.3] = np.nan
+  found = _tables_encode.whole(values)
+  if step > 5000:  # too far apart to be looked up
+    assert found is values
+    return
+  np.testing.assert_array_equal(raw.spread(found), values)
+  np.testing.assert_array_equal(found.values, np.unique(values))
+  assert found.codes.dtype == np.uint8

@@ -17,14 +17,15 @@ from absl import flags
 
 from experiments import datasets, tabular
 from experiments.datasets.census import sample
-from experiments.datasets.tables import memory, outputs, protocol
+from experiments.datasets.tables import memory, outputs, protocol, splits
 from experiments.launcher import display, fields, options, sections
 from experiments.launcher import files as launcher_files
 from experiments.launcher.errors import InputError
 from experiments.reporting import contents
-from lplmtl import data
+from lplmtl import data, tables
 from lplmtl import tabular as library
 from lplmtl.columns import Factor
+from lplmtl.tabular import schema
 from tests.launching import launch
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -646,6 +647,38 @@ def test_rows_are_encoded_as_often_as_they_are_asked_for(tmp_path, monkeypatch):
   last = source.encode(4, is_last=True)
   jax.tree.map(np.testing.assert_array_equal, first.train, last.train)
   assert raw[-1]() is None
+
+
+def test_rows_that_wait_take_little_memory_and_are_encoded_alike():
+  rng = np.random.default_rng(0)
+  columns = {
+    'age': rng.integers(0, 90, 500).astype(float), 'share': rng.random(500),
+    'id': np.arange(500.0), 'row': np.arange(500.0),
+    'weight': np.ones(500), 'paid': rng.integers(0, 3, 500).astype(float),
+  }  # fmt: skip
+  inputs = {
+    'age': schema.Input('number'), 'share': schema.Input('number'),
+    'id': schema.Input('identifier'), 'row': schema.Input('identifier'),
+    'weight': schema.Input('ignored'),
+  }  # fmt: skip
+  whole = schema.Schema(
+    inputs, {'paid': schema.Target('count')}, weight='weight'
+  )
+  part = splits.Part(columns, np.arange(500), {})
+  parts = splits.slimmed({'train': part, 'test': part}, whole, 'row')
+  train, test = parts['train'].columns, parts['test'].columns
+  assert list(train) == list(test) == ['age', 'share', 'row', 'weight', 'paid']
+  assert train['age'].codes.nbytes == 500
+  assert all(test[name] is columns[name] for name in test)
+  assert all(train[name] is columns[name] for name in test if name != 'age')
+  numbers = {name: columns[name] for name in ('age', 'share')}
+  fitted = tables.fit({}, numbers, num_bins=9)
+  assert tables.fit({}, {n: train[n] for n in numbers}, num_bins=9) == fitted
+  np.testing.assert_array_equal(
+    fitted.encode(train)['numeric'], fitted.encode(columns)['numeric']
+  )
+  labels = splits.only_labels(parts['train'], whole)
+  assert list(labels.columns) == ['weight', 'paid']
 
 
 @pytest.mark.parametrize('missing', [None, AttributeError, OSError, TypeError])

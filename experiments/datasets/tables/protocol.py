@@ -71,6 +71,8 @@ def load(
       for table in outputs.describe(schema, known, config.schema):
         console.print(table)
   facts = _facts(config, found, schema)
+  if not saved:  # else messages name all columns of the table
+    parts = splits.slimmed(parts, schema, config.index_column)
 
   def encode_rows(
     num_bins: int, tables: Tables | None = None, *, is_last: bool = False
@@ -190,10 +192,10 @@ def encode(
         tables = preparation.fit_tables(
           columns, schema, num_bins, interpolate=config.interpolate
         )
-      checks.check_columns(schema, columns)
-      memory.give_back()
-      features: Any = tables.encode(columns)
+      features = _features(schema, tables, columns)
       del columns
+      part = splits.only_labels(part, schema)
+      memory.give_back()
       labels, where, weights = _labels(schema, part, split, is_trained)
       labelled[split] = {name: int(y.sum()) for name, y in where.items()}
       has_all = all(known.all() for known in where.values())
@@ -232,6 +234,14 @@ def encode(
     extra={'schema': schema.to_json()},
     predict=predict,
   )
+
+
+def _features(
+  schema: tabular.Schema, tables: Tables, columns: Mapping[Any, Any]
+) -> Any:
+  checks.check_columns(schema, columns)
+  memory.give_back()
+  return tables.encode(columns)
 
 
 def _mistake(
