@@ -40,6 +40,7 @@ def _infer(target='churn', **changes):
     ({'value': 'regression'}, {'value': np.ones(N)}, "'value' must vary, but each of the 60 rows with a label has '1'"),
     ({'value': 'regression'}, {'value': ['cheap', *FRAME['value'][1:]]}, "'value' must hold numbers, found 'cheap' in 1 of 60 rows: name it in missing"),
     ({'value': 'regression'}, {'value': ['a', 'b', '1'] * 20}, "found 'a' in 20 of 60 rows, and the like in 40 rows altogether: make it multiclass"),
+    ({'churn': 'regression'}, {}, "'churn' must hold numbers, found 'no' in 28 of 60 rows, and the like in 60 rows altogether: make it binary$"),
     ({'value': 'regression'}, {'value': [f'{i}.001,5 EUR' for i in range(N)]}, "rows; numbers written like '0.001,5 EUR': convert them"),
     ('value', {'value': [f'CHF {i}\'000' for i in range(N)]}, "for classes, .*: numbers written like .CHF 0.000.: convert them"),
     ('value', {'value': [*map(str, range(N - 1)), 'x']}, 'for classes, .*: numbers are a regression, and texts between'),

@@ -102,7 +102,9 @@ def check_numbers(found: Facts, what: str = '') -> None:
   if found.nature != 'text':
     raise ValueError(f'{what} must hold numbers, found {found.values.dtype}')
   bad = [not facts.is_number(text) for text in found.values]
-  other = 'multiclass' if what.startswith('target') else 'a category'
+  other = 'a category'
+  if what.startswith('target'):
+    other = 'binary' if len(found.values) == 2 else 'multiclass'
   cure = kinds.written_numbers(found)
   cure = f'; {cure}' if cure else _cure(found, bad, other)
   i = bad.index(True)
