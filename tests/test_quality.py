@@ -118,6 +118,44 @@ def test_results_table_has_each_tasks_own_metrics():
   )
 
 
+def _many(given):
+  """Returns the tasks' parts four times over, under other names."""
+  return {f'{n}{i}': value for i in range(4) for n, value in given.items()}
+
+
+def test_many_tasks_stand_below_one_another():
+  found = _results()
+  for part in ('test', 'validation', 'loss_weights'):
+    found[part] = _many(found[part])
+  found['predictions'] = _many({n: {'auc': 0.5} for n in NAMES})
+  text = _text(summary.table(found))
+  cells = {
+    line.split('│')[1].strip(): [c.strip() for c in line.split('│')[2:-1]]
+    for line in text.splitlines()
+    if line.startswith('│')
+  }
+  assert list(cells) == [f'{name}{i}' for name in NAMES for i in range(4)]
+  assert cells['price3'] == ['0.7500 ± 0.0707', '0.8500 ± 0.0707']
+  assert text.count('test R²') == text.count(found['title']) == 1
+  assert summary.predictions(found) == (
+    'test predictions (mean of 2 seeds): AUC 0.5000 (mean of 16 tasks); those '
+    'of each task are in results.json'
+  )
+  names = [f'{name}{i}' for i in range(4) for name in NAMES]
+  record = _history()[0]
+  record |= {
+    'losses': np.ones((2, 16)),
+    'loss_weights': np.array([[1.0] * 15 + [0.5]] * 2),
+    'validation': _many(record['validation']),
+  }
+  record['validation']['price0'] = {'r2': np.array([np.nan, 1.0])}
+  assert display.epoch_line(record, 2, names) == (
+    'epoch 1/2 | losses 16.0000 | val R² 0.5500 (mean of 3 of 4 tasks) | val '
+    'accuracy 0.5500 (mean of 4 tasks) | val AUC 0.5500 (mean of 4 tasks) | '
+    'val loss 0.5500 (mean of 4 tasks) | weights 0.500 to 1.000'
+  )
+
+
 def test_loss_weights_are_shown_where_they_differ(drawn):
   weights = np.array([[1.0, 1.0, 1.0, 0.5]] * 2)
   history = [{**record, 'loss_weights': weights} for record in _history()]

@@ -273,6 +273,18 @@ def test_what_is_printed_says_that_rows_were_drawn():
   assert distinct == [['2', '2'], ['>= 2', '>= 2']]
 
 
+def test_classes_of_the_first_targets_only_are_shown():
+  labels = [f't{i}' for i in range(9)]
+  rows = {n: np.array(['no', 'yes'] * 20, object) for n in labels}
+  rows['age'] = np.arange(40) % 7 + 0.5
+  schema = tabular_library.infer(rows, labels)
+  _, classes = outputs.describe(schema, rows)
+  assert classes.row_count == 12
+  assert (
+    str(classes.caption) == 'the classes of 3 more targets are in schema.json'
+  )
+
+
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [

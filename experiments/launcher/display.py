@@ -94,7 +94,8 @@ def epoch_line(
   """Returns losses, primary metrics and loss weights, as means over seeds.
 
   Weights that are all equal are left out. Of more than three tasks the losses
-  are added up, so that the line fits a terminal.
+  are added up, so that the line fits a terminal; of more than six, metrics are
+  means over tasks of a kind. The history holds all.
   """
   width = len(str(num_epochs))
   parts = [f'epoch {record["epoch"]:{width}}/{num_epochs}']
@@ -103,15 +104,33 @@ def epoch_line(
   is_long = len(task_names) > _MOST_LOSSES
   if is_long:
     parts.append(f'losses {losses.sum():.4f}')
+  differ = quality.weights_differ(record['loss_weights'])
+  if len(task_names) > quality.MOST_TASKS:
+    return ' | '.join([*parts, *_of_many(record, task_names, differ)])
   for i, name in enumerate(task_names):
     text = name if is_long else f'{name} loss {losses[i]:.4f}'
     if 'validation' in record:
       metric, values = next(iter(record['validation'][name].items()))
       text += f' val {metric} {quality.shown(values.mean())}'
-    if quality.weights_differ(record['loss_weights']):
+    if differ:
       text += f' weight {weights[i]:.3f}'
     parts.append(text)
   return ' | '.join(parts)
+
+
+def _of_many(
+  record: Mapping[str, Any], task_names: Sequence[str], differ: bool
+) -> list[str]:
+  """Returns mean metrics of many tasks, and the span of their weights."""
+  parts = []
+  if 'validation' in record:
+    first = (next(iter(record['validation'][n].items())) for n in task_names)
+    means = quality.means((metric, values.mean()) for metric, values in first)
+    parts += [f'val {text}' for text in means]
+  if differ:
+    weights = record['loss_weights'].mean(axis=0)
+    parts.append(f'weights {weights.min():.3f} to {weights.max():.3f}')
+  return parts
 
 
 @contextlib.contextmanager

@@ -21,6 +21,9 @@ LABELS = {
   'calibration_error': 'calibration error',
   'mae': 'mean absolute error',
 }
+# So many tasks stand side by side: their numbers still have room in a table of
+# 100 columns. More are shown one below another, or by the means of a kind.
+MOST_TASKS = 6
 # Differences in test metrics that make none to a user, by metric: 0.002 in AUC
 # is what seeds differ by; 0.01 of the variance, or of a kappa, and 5 rows in a
 # thousand are as small beside what test sets of some 1,000 rows can tell.
@@ -73,6 +76,29 @@ def names(tasks: Iterable[Mapping[str, Any]]) -> list[str]:
     shown |= dict.fromkeys(named or ['loss'])
   known = [name for name in LABELS if name in shown]
   return [*known, *(name for name in shown if name not in LABELS)]
+
+
+def means(values: Iterable[tuple[str, float]]) -> list[str]:
+  """Returns the mean of each metric over the tasks where it is defined.
+
+  Args:
+    values: a metric and its value, for each of some tasks.
+
+  Returns:
+    A text for each metric, such as `AUC 0.9312 (mean of 20 tasks)`.
+  """
+  of_metric: dict[str, list[float]] = {}
+  for metric, value in values:
+    of_metric.setdefault(metric, []).append(float(value))
+  texts = []
+  for metric, of_tasks in of_metric.items():
+    defined = [value for value in of_tasks if math.isfinite(value)]
+    mean = float(np.mean(defined)) if defined else math.nan
+    of = f'{len(of_tasks)} tasks' if len(of_tasks) > 1 else 'one task'
+    if len(defined) < len(of_tasks):
+      of = f'{len(defined)} of {of}'
+    texts.append(f'{label(metric)} {shown(mean)} (mean of {of})')
+  return texts
 
 
 def weights_differ(weights: Any) -> bool:

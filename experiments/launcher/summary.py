@@ -4,10 +4,17 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from rich import console as rich_console
 from rich import table as rich_table
 from rich.text import Text
 
-from experiments.launcher import display, drawing, earlier, quality
+from experiments.launcher import (
+  display,
+  drawing,
+  earlier,
+  quality,
+  run_folder,
+)
 from lplmtl.tabular.schema import Schema
 
 # Relative residual of a balancer's solver above which it is worth a line: far
@@ -115,27 +122,76 @@ def print_finished(
   )
 
 
-def table(results: Mapping[str, Any]) -> rich_table.Table:
+def table(results: Mapping[str, Any]) -> rich_console.RenderableType:
   """Returns every task's test metrics and its primary validation metric.
 
-  A task's cell is empty in the row of a metric that it does not have.
+  Tasks stand side by side, and a cell is empty in the row of a metric that its
+  task does not have. More than six tasks stand one below another, in a table
+  for each kind of task.
   """
   names = list(results['test'])
   seeds = results['config']['num_seeds']
   spread = f'mean ± std over {seeds} seeds' if seeds > 1 else '1 seed'
-  made = rich_table.Table(title=Text(f'{results["title"]} ({spread})'))
+  title = Text(f'{results["title"]} ({spread})')
+  if len(names) <= quality.MOST_TASKS:
+    made = [_across(results, names)]
+  else:
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+      metrics = results['test'][name]
+      kind = quality.primary(metrics), *quality.names([metrics])
+      kinds.setdefault(kind, []).append(name)
+    made = [_down(results, of_kind) for of_kind in kinds.values()]
+  made[0].title = title
+  if results.get('gates'):
+    unused = ', '.join(
+      f'{level["collapsed"]["mean"]:.0%} at level {i}'
+      for i, level in enumerate(results['gates'])
+    )
+    made[-1].caption = Text(
+      f'unused experts (mean weight below 1% in every gate): {unused}'
+    )
+  return made[0] if len(made) == 1 else rich_console.Group(*made)
+
+
+def _across(results: Mapping[str, Any], names: list[str]) -> rich_table.Table:
+  """Returns a table with a column for each task."""
+  made = rich_table.Table()
   made.add_column('metric')
   for name in names:
     made.add_column(name, justify='right')
+  for head, cells in _lines(results, names):
+    made.add_row(head, *cells)
+  return made
+
+
+def _down(results: Mapping[str, Any], names: list[str]) -> rich_table.Table:
+  """Returns a table with a row for each task, all of them of one kind."""
+  lines = _lines(results, names)
+  made = rich_table.Table()
+  made.add_column('task')
+  for head, _ in lines:
+    made.add_column(head, justify='right')
+  for i, name in enumerate(names):
+    made.add_row(Text(name), *(cells[i] for _, cells in lines))
+  return made
+
+
+def _lines(
+  results: Mapping[str, Any], names: list[str]
+) -> list[tuple[str, list[str]]]:
+  """Returns what is shown of some tasks: a name, and a text for each task."""
+  of_tasks = [results['test'][name] for name in names]
   primary = {name: quality.primary(results['test'][name]) for name in names}
   rows = [
-    *(('test', metric) for metric in quality.names(results['test'].values())),
+    *(('test', metric) for metric in quality.names(of_tasks)),
     *(
       ('validation', metric)
       for metric in dict.fromkeys(primary.values())
       if results['validation']
     ),
   ]
+  lines = []
   for split, metric in rows:
     cells = [
       display.plus_minus(results[split][name][metric])
@@ -144,34 +200,33 @@ def table(results: Mapping[str, Any]) -> rich_table.Table:
       else ''
       for name in names
     ]
-    made.add_row(f'{split} {quality.label(metric)}', *cells)
+    lines.append((f'{split} {quality.label(metric)}', cells))
   weights = results.get('loss_weights', {})
   if weights and quality.weights_differ(
-    [weights[name]['per_seed'] for name in names]
+    [weights[name]['per_seed'] for name in results['test']]
   ):
     cells = [display.plus_minus(weights[name]) for name in names]
-    made.add_row('final loss weight', *cells)
-  if results.get('gates'):
-    unused = ', '.join(
-      f'{level["collapsed"]["mean"]:.0%} at level {i}'
-      for i, level in enumerate(results['gates'])
-    )
-    made.caption = Text(
-      f'unused experts (mean weight below 1% in every gate): {unused}'
-    )
-  return made
+    lines.append(('final loss weight', cells))
+  return lines
 
 
 def predictions(results: Mapping[str, Any]) -> str:
   """Returns the metrics of what a table's model predicts, in its own units."""
+  found = results['predictions']
+  seeds = results['config']['num_seeds']
+  whose = f'mean of {seeds} seeds' if seeds > 1 else 'one seed'
+  if len(found) > quality.MOST_TASKS:
+    means = quality.means(next(iter(one.items())) for one in found.values())
+    return (
+      f'test predictions ({whose}): {"; ".join(means)}; '
+      f'those of each task are in {run_folder.RESULTS}'
+    )
   tasks = []
-  for task, metrics in results['predictions'].items():
+  for task, metrics in found.items():
     first = quality.primary(metrics)
     shown = [name for name in (first, 'mae') if name in metrics]
     values = [f'{quality.label(n)} {drawing.number(metrics[n])}' for n in shown]
     tasks.append(f'{task} {", ".join(values)}')
-  seeds = results['config']['num_seeds']
-  whose = f'mean of {seeds} seeds' if seeds > 1 else 'one seed'
   return f'test predictions ({whose}): {"; ".join(tasks)}'
 
 

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from rich import table as rich_table
+from rich.text import Text
 
 from experiments.datasets.tables import dialect, mistakes, reader
-from experiments.launcher import display, run_folder
+from experiments.launcher import display, quality, run_folder
 from experiments.launcher.options import Config
 from lplmtl import columns as raw
 from lplmtl import tabular
@@ -47,6 +48,9 @@ def describe(
     )
     for row in tabular.describe(schema, columns)
   ]
+  balance = tabular.class_balance(schema, columns)
+  classified = list(dict.fromkeys(row['target'] for row in balance))
+  left_out = set(classified[quality.MOST_TASKS :])
   classes = [
     (
       str(row['target']),
@@ -54,7 +58,8 @@ def describe(
       f'{row["rows"]:,}',
       f'{row["share"]:.1%}',
     )
-    for row in tabular.class_balance(schema, columns)
+    for row in balance
+    if row['target'] not in left_out
   ]
   has_positive = any(
     target.positive is not None for target in schema.targets.values()
@@ -77,7 +82,13 @@ def describe(
         left=('target', 'class'),
       )
     )
-  return [table.to_rich() for table in shown]
+  tables = [table.to_rich() for table in shown]
+  if left_out:
+    more = f'{len(left_out)} more target{"s" * (len(left_out) > 1)}'
+    tables[-1].caption = Text(
+      f'the classes of {more} are in {run_folder.SCHEMA}'
+    )
+  return tables
 
 
 def _distinct(row: Mapping[str, Any], is_drawn: bool) -> str:
