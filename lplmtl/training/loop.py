@@ -155,7 +155,9 @@ def _end_epoch(job: Job, current: Progress) -> Progress:
   )
   if sum('validation' in record for record in current.history) == 1:
     _warn_of_undefined(job.tasks, current.history)
-  if improved.any():
+  if improved.all():  # as a single seed does: there is nothing to select from
+    current = current._replace(best_params=params)
+  elif improved.any():
     improved = parallel.fill(improved, job.mesh)
     best_params = _select(improved, params, current.best_params)
     current = current._replace(best_params=best_params)
