@@ -156,6 +156,16 @@ def test_many_tasks_stand_below_one_another():
   )
 
 
+@pytest.mark.parametrize('count', [6, 7])
+def test_a_long_compilation_is_announced(count):
+  file = io.StringIO()
+  console = display.Console(file=file, width=120)
+  with display.epochs(console, 1, [f't{i}' for i in range(count)]) as show:
+    show.note('ready')
+  said = 'compiling the training program for 7 tasks\n' if count == 7 else ''
+  assert file.getvalue() == f'{said}ready\n'
+
+
 def test_loss_weights_are_shown_where_they_differ(drawn):
   weights = np.array([[1.0, 1.0, 1.0, 0.5]] * 2)
   history = [{**record, 'loss_weights': weights} for record in _history()]

@@ -49,7 +49,11 @@ class Epochs(NamedTuple):
 def epochs(
   console: Console, num_epochs: int, task_names: Sequence[str]
 ) -> Iterator[Epochs]:
-  """Prints one line per epoch and, on a terminal, a bar below."""
+  """Prints one line per epoch and, on a terminal, a bar below.
+
+  Of many tasks, a first line says that programs are compiled, as that takes so
+  long that a person would wonder.
+  """
   columns = (
     rich_progress.TextColumn('{task.description}'),
     rich_progress.BarColumn(),
@@ -68,6 +72,8 @@ def epochs(
     def note(line: str) -> None:
       bar.console.print(line, soft_wrap=True)
 
+    if len(task_names) > quality.MOST_TASKS:
+      note(f'compiling the training program for {len(task_names)} tasks')
     with plain_warnings(note):
       yield Epochs(epoch, note)
 
