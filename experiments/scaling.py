@@ -23,7 +23,7 @@ flags.DEFINE_list(
   'Predicted devices, relative to a core of this machine.',
 )  # fmt: skip
 flags.DEFINE_enum(
-  'model', 'SPLE', ['SPLE', 'PLE', 'MMoE'], 'What is trained.',
+  'trained', 'SPLE', ['SPLE', 'PLE', 'MMoE'], 'The model that is trained.',
   allow_override=True,
 )  # fmt: skip
 for _name, _default, _least, _help in (
@@ -66,8 +66,8 @@ def main(argv: list[str]) -> None:
     from experiments.benchmark import scaled
 
     ready()
-    worker = {
-      name: values[name].value for name in ('model', 'width', 'steps', 'turns')
+    worker = {'model': values.trained} | {
+      name: values[name].value for name in ('width', 'steps', 'turns')
     }
     scaled.measure(
       scaled.Asked(
