@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from experiments.datasets import tables
-from experiments.datasets.tables import blocks, parts, reader, values
+from experiments.datasets.tables import blocks, parts, reader, sources, values
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import columns as raw
@@ -501,3 +501,25 @@ def test_blocks_hold_what_the_whole_table_holds(tmp_path, monkeypatch):
   for name in 'nt':
     joined = [text for part in parts for text in _texts(part.columns[name])]
     assert joined == _texts(whole[name])
+
+
+def test_columns_of_other_types_in_one_file_are_noted(tmp_path):
+  pa = pytest.importorskip('pyarrow')
+  parquet = pytest.importorskip('pyarrow.parquet')
+  tables = {
+    'a': {'zip': ['02885'], 'n': [1], 'empty': ['x']},
+    'b': {'zip': pa.array(['1'], pa.large_string()), 'n': [0.5]},
+    'c': {'zip': pa.array(['1']).dictionary_encode(), 'n': [None]},
+    'd': {'zip': [2885], 'n': [1], 'empty': [None]},
+  }
+  for name, columns in tables.items():
+    parquet.write_table(pa.table(columns), tmp_path / f'{name}.parquet')
+  with pytest.warns(UserWarning) as noted:
+    sources.warn_of_types(sorted(tmp_path.iterdir()))
+  a, d = tmp_path / 'a.parquet', tmp_path / 'd.parquet'
+  (line,) = [str(one.message) for one in noted]
+  assert line.startswith(
+    f"column 'zip' holds int64 in {d}, but string in {a}: all are read as texts"
+  )
+  d.unlink()
+  sources.warn_of_types(sorted(tmp_path.iterdir()))  # a warning would fail

@@ -10,7 +10,8 @@ Needs PyArrow, the extra `tables`: import this module through `sources.arrow`.
 import contextlib
 import io
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,11 @@ from pyarrow import compute, feather, ipc, parquet, types
 from experiments.launcher.errors import InputError
 from lplmtl.columns import Column, Factor
 
+_KINDS = {
+  'number': (types.is_integer, types.is_floating, types.is_decimal),
+  'text': (types.is_string, types.is_large_string, types.is_string_view),
+  'time': (types.is_temporal,),
+}
 _EXACT = 2**53  # float64 holds every whole number up to here
 
 
@@ -55,6 +61,62 @@ def blocks(path: pathlib.Path) -> Iterator[dict[str, Column]]:
           yield _columns(path, pyarrow.Table.from_batches([batch]))
     else:
       yield _columns(path, _table(path))
+
+
+def warn_of_types(paths: Sequence[pathlib.Path]) -> None:
+  """Warns of columns that are numbers in one file and texts in another.
+
+  Such as postcodes, where 02885 and 2885 would become two categories. Numbers
+  of all types are alike, as are texts, categories among them, and a column
+  without values fits all.
+
+  Raises:
+    InputError: a file is damaged.
+  """
+  first: dict[str, tuple[str, pathlib.Path, Any]] = {}
+  told = set()
+  for path in paths:
+    with _damage(path):
+      fields = _fields(path)
+    for field in fields:
+      kind = _kind(field.type)
+      if not kind:
+        continue
+      known, other, written = first.setdefault(
+        field.name, (kind, path, field.type)
+      )
+      if kind != known and field.name not in told:
+        told.add(field.name)
+        warnings.warn(
+          f'column {field.name!r} holds {field.type} in {path}, but {written} '
+          f'in {other}: all are read as texts, so that what is written as '
+          '02885 here and 2885 there makes two values; write the files with '
+          'one type',
+          stacklevel=2,
+        )
+
+
+def _fields(path: pathlib.Path) -> Iterable[Any]:
+  """Returns the fields of a file; none of a format that tells them late."""
+  head = _head(path)
+  if head.startswith(b'PAR1'):
+    return list(parquet.read_schema(path))
+  if head.startswith(b'ARROW1'):
+    with ipc.open_file(str(path)) as stored:
+      return list(stored.schema)
+  return ()
+
+
+def _kind(kind: Any) -> str:
+  """Returns what values of a type are; '' if there are none."""
+  if types.is_dictionary(kind):
+    kind = kind.value_type
+  if types.is_null(kind):
+    return ''
+  for name, is_kind in _KINDS.items():
+    if any(test(kind) for test in is_kind):
+      return name
+  return str(kind)
 
 
 def _head(path: pathlib.Path) -> bytes:

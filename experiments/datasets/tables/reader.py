@@ -77,6 +77,7 @@ def read(config: Config, missing: Sequence[str], flag: str = 'data') -> Table:
     _check_rows(table)
     return table
   paths = sources.find(flag, data)
+  sources.warn_of_types(paths)
   digests = sources.digests(paths)
   digest = sources.digest(digests)
   settings = [getattr(config, name) for name in _SETTINGS]

@@ -14,7 +14,7 @@ import re
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any, BinaryIO, cast
 
@@ -107,6 +107,17 @@ def arrow(path: pathlib.Path) -> ModuleType:
       f"{path} needs PyArrow: pip install 'lplmtl[tables]', or use CSV"
     )
   return module
+
+
+def warn_of_types(paths: Sequence[pathlib.Path]) -> None:
+  """Warns of columns that Arrow's files store in types that do not fit.
+
+  Raises:
+    InputError: a file is damaged, or PyArrow is missing.
+  """
+  stored = [path for path in paths if path.suffix.lower() in ARROW]
+  if len(stored) > 1:
+    arrow(stored[0]).warn_of_types(stored)
 
 
 def with_pyarrow(name: str) -> ModuleType | None:

@@ -130,6 +130,7 @@ class Streamed:
     """
     self.config, self._missing = config, tuple(missing)
     paths = _paths(config)
+    sources.warn_of_types(paths)
     self._stamps = {path: _stamp(path) for path in paths}
     digests = sources.digests(paths)
     self.digest, self._parts = _digest(digests), parts.of(paths, digests)
