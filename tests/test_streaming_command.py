@@ -206,8 +206,8 @@ def test_test_rows_that_cannot_be_read_are_named(monkeypatch, tmp_path):
 
   monkeypatch.setattr('experiments.launcher.evaluation.score', score)
   config = options.Config(out_dir=str(tmp_path))
-  parts, fitted = types.SimpleNamespace(model=None), types.SimpleNamespace()
-  fitted.params = {}
+  parts = types.SimpleNamespace(model=types.SimpleNamespace(tasks=()))
+  fitted = types.SimpleNamespace(params={}, history=[], best_epoch=[])
   batch = Batch(np.zeros((8, 1)), {})
   for rows, kind in (
     (data.Sharded(batch), errors.InputError),
