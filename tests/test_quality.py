@@ -208,6 +208,14 @@ def test_curves_are_of_the_primary_metrics(drawn):
     ]  # fmt: skip
 
 
+def test_curves_of_many_tasks_are_those_of_the_first(drawn, monkeypatch):
+  monkeypatch.setattr(plots, '_MOST_COLUMNS', 3)
+  plots.curves('', _history(), NAMES, 'title')
+  (figure,) = drawn
+  assert len(figure.axes) == 6
+  assert figure.get_suptitle().startswith('title, 3 of 4 tasks')
+
+
 @pytest.mark.parametrize(
   ('targets', 'label'),
   [

@@ -13,6 +13,8 @@ from experiments.launcher import drawing, quality
 
 # Bins with fewer rows per seed than this show chance rather than calibration.
 _FEWEST_ROWS = 20
+# Columns of learning curves, of which each is 4 inches wide.
+_MOST_COLUMNS = 12
 
 
 def curves(
@@ -23,18 +25,20 @@ def curves(
 ) -> None:
   """Draws the learning curves and loss weights of one run.
 
-  One column per task: training loss, primary validation metric, and loss
-  weight unless all weights are equal.
+  One column for each of the first 12 tasks: training loss, primary validation
+  metric, and loss weight unless all weights are equal.
   Lines are means over the seeds; bands span the lowest to the highest seed.
   """
   epochs = np.array([record['epoch'] for record in history])
   scored = [record for record in history if 'validation' in record]
   scored_epochs = np.array([record['epoch'] for record in scored])
   has_weights = quality.weights_differ([r['loss_weights'] for r in history])
-  height, num_tasks = 3 if has_weights else 2, len(task_names)
-  figure = drawing.new_figure(4 * num_tasks + 0.6, 2.6 * height + 0.2)
-  axes = figure.subplots(height, num_tasks, sharex=True, squeeze=False)
-  for i, name in enumerate(task_names):
+  height, shown = 3 if has_weights else 2, task_names[:_MOST_COLUMNS]
+  if len(shown) < len(task_names):
+    title = f'{title}, {len(shown)} of {len(task_names)} tasks'
+  figure = drawing.new_figure(4 * len(shown) + 0.6, 2.6 * height + 0.2)
+  axes = figure.subplots(height, len(shown), sharex=True, squeeze=False)
+  for i, name in enumerate(shown):
     style = drawing.STYLES[i % len(drawing.STYLES)]
     losses = np.stack([record['losses'][:, i] for record in history])
     metrics = scored[0]['validation'][name]
