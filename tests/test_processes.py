@@ -289,13 +289,17 @@ def test_nothing_is_written_if_processes_disagree(
   assert [path.name for path in tmp_path.iterdir()] == ['table.csv']
 
 
-def test_local_processes_are_checked_before_they_start(capsys):
+def test_local_processes_are_checked_before_they_start(monkeypatch, capsys):
   four, config = processes.Place('a:1', 4, 0, True), Config()
   with pytest.raises(InputError, match='=30 must be a multiple of 4'):
     processes.check(four, dataclasses.replace(config, batch_size=30))
   many = dataclasses.replace(config, batch_size=2**20)
   processes.check(four._replace(num_processes=2**20), many)
   assert f'{2**20} processes take turns' in capsys.readouterr().out
+  monkeypatch.delattr(os, 'sched_getaffinity', raising=False)  # as on macOS
+  monkeypatch.setattr(os, 'cpu_count', lambda: 4)
+  processes.check(four, many)
+  assert not capsys.readouterr().out
 
 
 def test_a_process_that_waits_says_so(monkeypatch, capsys):

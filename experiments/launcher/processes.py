@@ -121,7 +121,8 @@ def check(place: Place, config: Config) -> None:
       f'--local_processes={count} share the rows of a batch: '
       f'--batch_size={config.batch_size} must be a multiple of {count}'
     )
-  cores = len(getattr(os, 'sched_getaffinity', lambda _: [0])(0))
+  affinity = getattr(os, 'sched_getaffinity', None)  # on Linux
+  cores = len(affinity(0)) if affinity else os.cpu_count() or 1
   if count > cores:
     print(f'{count} processes take turns on {cores} cores: this is slow')
 

@@ -87,10 +87,10 @@ def check_names(encoder: Any, features: Any, name: str) -> None:
       'your own'
     )
   if 'hashed' in features:
-    check_hashed(encoder, np.shape(features['hashed']))
+    _check_hashed(encoder, np.shape(features['hashed']))
 
 
-def check_hashed(encoder: Any, shape: tuple[int, ...]) -> None:
+def _check_hashed(encoder: Any, shape: tuple[int, ...]) -> None:
   """Raises ValueError unless there are the hashed columns of an encoder."""
   num_hashed = len(encoder.num_buckets)
   if len(shape) != 3 or shape[1:] != (num_hashed, 2):
