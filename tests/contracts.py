@@ -1,5 +1,7 @@
 """The tables that every architecture is tested through, and shared helpers."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,8 +73,8 @@ def features(rows=7, seed=0):
   rng = np.random.default_rng(seed)
   categories = [rng.integers(0, n, rows) for n in NUM_CATEGORIES]
   return {
-    'categories': jnp.asarray(np.stack(categories, axis=1), jnp.int32),
-    'numeric': jnp.asarray(rng.normal(size=(rows, 3)), jnp.float32),
+    'categories': jnp.asarray(np.stack(categories, axis=1).astype(np.int32)),
+    'numeric': jnp.asarray(rng.normal(size=(rows, 3)).astype(np.float32)),
   }
 
 
@@ -81,7 +83,7 @@ def batch(rows=7, seed=0):
   labels = {
     'zebra': jnp.asarray(rng.integers(0, 2, rows)),
     'apple': jnp.asarray(rng.integers(0, 3, rows)),
-    'mango': jnp.asarray(rng.normal(size=rows), jnp.float32),
+    'mango': jnp.asarray(rng.normal(size=rows).astype(np.float32)),
   }
   return lplmtl.Batch(features(rows, seed), labels)
 
@@ -98,7 +100,7 @@ def random_params(model, x, seed=0):
   def draw(leaf):
     fan_in = leaf.shape[-2] if leaf.ndim > 1 else 4
     values = rng.normal(size=leaf.shape) * fan_in**-0.5
-    return jnp.asarray(values, leaf.dtype)
+    return jnp.asarray(values.astype(leaf.dtype))  # a cast by JAX is a program
 
   return jax.tree.map(draw, shapes)
 
@@ -180,41 +182,62 @@ def by_gramian(scope='shared'):
 
 
 def reached(model, params, batch):
-  """`(predictions, gradients)`, `[S, ...]` and `[S, T, ...]`.
+  """`(predictions [S, ...], which tasks a parameter's gradient comes from [T])`.
+
+  A gradient's program has three times the operations of a prediction's. So where
+  nothing stops a gradient, tasks are those whose predictions a leaf changes.
 
   Args:
     model: of T tasks.
-    params: sets of parameters, stacked, `[S, ...]`.
+    params: sets of parameters, stacked, `[S, ...]`; a relu unit may be off for
+      all rows of one of them.
     batch: with labels of all tasks.
   """
+  apply = lambda p: model.apply({'params': p}, batch.features)[0]  # noqa: E731
+  predict = jax.jit(jax.vmap(apply)).lower(params).compile()
+  predictions = jax.device_get(predict(params))
+  one = jax.tree.map(lambda x: x[0], params)
+  stopped = re.findall(
+    r'\[([\d,]+)\] = stop_gradient', str(jax.make_jaxpr(apply)(one))
+  )
+  # A softmax stops the gradient of its maximum, `[..., 1]`.
+  if not all(shape.endswith(',1') for shape in stopped):
+    return predictions, _gradients_reach(model, params, batch)
+  leaves, structure = jax.tree.flatten(params)
+  found = []
+  for i, leaf in enumerate(leaves):
+    noise = np.random.default_rng(i).normal(size=leaf.shape)
+    other = [*leaves[:i], np.float32(leaf + noise), *leaves[i + 1 :]]
+    changed = jax.device_get(predict(structure.unflatten(other)))
+    names = [task.name for task in model.tasks]
+    found.append([(changed[k] != predictions[k]).any() for k in names])
+  return predictions, structure.unflatten(map(np.array, found))
+
+
+def _gradients_reach(model, params, batch):
+  """The tasks whose gradient is not 0, `[T]`."""
 
   def weigh(params, weights):
     predictions, _ = model.apply({'params': params}, batch.features)
-    values, _ = losses.task_losses(model.tasks, predictions, batch)
-    return values @ weights, predictions
+    return losses.task_losses(model.tasks, predictions, batch)[0] @ weights
 
-  def each(params):
-    one_task = np.eye(len(model.tasks), dtype=np.float32)
-    found = jax.vmap(jax.grad(weigh, has_aux=True), (None, 0))(params, one_task)
-    return jax.tree.map(lambda x: x[0], found[1]), found[0]
+  one_task = np.eye(len(model.tasks), dtype=np.float32)
+  of_tasks = jax.vmap(jax.grad(weigh), (None, 0))
+  found = jax.jit(jax.vmap(of_tasks, (0, None)))(params, one_task)
+  return jax.tree.map(
+    lambda x: np.any(x, axis=(0, *range(2, x.ndim))), jax.device_get(found)
+  )
 
-  return jax.device_get(jax.jit(jax.vmap(each))(params))
 
+def assert_shared_as_reached(model, found):
+  """`is_shared` against the tasks that reach each leaf, `[T]`: at least one."""
 
-def assert_shared_as_reached(model, gradients):
-  """`is_shared` against the gradients themselves, `[S, T, ...]`.
-
-  Every parameter receives the gradient of at least one task. A relu unit may be
-  off for all rows of one of the S sets of parameters.
-  """
-
-  def check(path, leaf):
-    tasks = np.any(leaf, axis=(0, *range(2, leaf.ndim)))
+  def check(path, tasks):
     assert tasks.any(), jax.tree_util.keystr(path)
     is_shared = model.is_shared(tuple(part.key for part in path))
     assert is_shared == (tasks.sum() > 1), jax.tree_util.keystr(path)
 
-  jax.tree_util.tree_map_with_path(check, gradients)
+  jax.tree_util.tree_map_with_path(check, found)
 
 
 class Interrupting(resume.Checkpoints):

@@ -152,7 +152,7 @@ def _batch(model):
 def test_order_of_tasks_and_vmap_and_what_is_shared(name):
   """The reversed tasks (but for a chain), mapped over sets of parameters.
 
-  Of this program's gradients, too: what is shared receives more than one task's.
+  By this program, too: what is shared receives more than one task's gradient.
   """
   model, turned = MODELS[name], MODELS[name]
   plain = [jax.device_get(draw(model, seed)) for seed in range(3)]
@@ -161,8 +161,8 @@ def test_order_of_tasks_and_vmap_and_what_is_shared(name):
     turned = dataclasses.replace(model, tasks=contracts.TASKS[::-1])
     sets = [_turn(params, name) for params in plain]
   both = jax.tree.map(lambda *leaves: np.stack(leaves), *sets)
-  found, gradients = contracts.reached(turned, both, _batch(model))
-  contracts.assert_shared_as_reached(turned, gradients)
+  found, tasks_of = contracts.reached(turned, both, _batch(model))
+  contracts.assert_shared_as_reached(turned, tasks_of)
   for i, params in enumerate(plain):
     contracts.assert_trees_close(
       jax.tree.map(lambda v, i=i: v[i], found),
