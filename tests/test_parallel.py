@@ -37,18 +37,6 @@ def found(folder):
   return results
 
 
-@pytest.mark.parametrize('balancer', ['pcgrad', 'famo', 'mgda'])
-def test_losses_of_50_steps(balancer, found):
-  """With dropout, and labels that are missing unevenly.
-
-  Learned weights, and several seeds: see the runs that are resumed below.
-  """
-  one, many = (np.array(found[balancer][key]) for key in ('one', 'many'))
-  assert one.shape == (50, 2)
-  np.testing.assert_allclose(many, one, atol=1e-5, rtol=1e-5)
-  assert not np.allclose(one[0], one[-1])
-
-
 def test_a_single_seed_splits_its_batches(found):
   """Each of the eight devices holds an eighth of the rows of every step."""
   assert found['1 held'] == [[1, 50, 8]] * 8
@@ -57,11 +45,16 @@ def test_a_single_seed_splits_its_batches(found):
 
 @pytest.mark.parametrize('num_seeds', [1, 5])
 def test_chunks_of_a_source(num_seeds, found):
-  """A device holds the rows of one shard, or all rows if it has its own seed."""
+  """A device holds the rows of one shard, or all rows if it has its own seed.
+
+  With dropout, and labels that are missing unevenly, by MGDA on the Gramian of the
+  representation, and by FAMO; resumed runs, below, by PCGrad and learned weights.
+  """
   case = found[f'{num_seeds} streamed']
   one, many = np.array(case['one']), np.array(case['many'])
   assert one.shape == (10, num_seeds, 2)
   np.testing.assert_allclose(many, one, atol=1e-5, rtol=1e-5)
+  assert not np.allclose(one[0], one[-1])
   assert "the loss of task 'zebra' is nan" in case['error']
 
 
@@ -82,7 +75,7 @@ def test_what_eight_devices_saved_is_loaded_on_one(found, folder):
 
 @pytest.mark.parametrize('num_seeds', [1, 5])
 def test_a_run_resumes_with_another_number_of_devices(num_seeds, found):
-  """Saved on eight devices within an epoch, resumed on one."""
+  """Saved on eight devices within an epoch, resumed on one; 65 steps in all."""
   case = found[f'{num_seeds} resumed']
   assert case['left'] == 13
   whole, resumed = np.array(case['whole']), np.array(case['resumed'])
