@@ -1,5 +1,7 @@
 """Models with fewer experts, against the whole ones with masked gates."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,19 +9,20 @@ import optax
 import pytest
 
 import lplmtl
-from lplmtl import balancing, checkpoint, compression, inspection
+from lplmtl import balancing, checkpoint, compression, inspection, losses
 from lplmtl.compression import leaves, pruning
 from lplmtl.layers import mixture
 from tests import contracts
 
-X = contracts.features(rows=9)
+X = contracts.features(rows=9)['numeric']  # no expert is in an encoder
 NAMES = contracts.NAMES
+NUM_TASKS = len(NAMES)
 BODY = lplmtl.MLP((3,))
 
 
 def _models():
-  models = contracts.architectures(encoder=contracts.encoder())
-  three = dict(levels=(contracts.SMALL,) * 3, encoder=contracts.encoder())
+  models = contracts.architectures()
+  three = {'levels': (contracts.SMALL,) * 3}
   return models | {
     'deep_gates': models['ple'].clone(gate_body=BODY),
     'deep_gate': models['omoe'].clone(gate_body=BODY),
@@ -37,37 +40,51 @@ def _models():
 
 
 def _use(model, params):
-  return jax.jit(lambda p: inspection.usage(model, p, X))(params)
+  """What `inspection.usage` returns, with weights drawn at random."""
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(lambda p: inspection.usage(model, p, X), params)
+  return jax.tree.map(lambda x: rng.random(x.shape, np.float32), shapes)
 
 
-def _masked(monkeypatch, model, params, kept):
-  """Predicts with the gate logits of all other experts at minus infinity.
+def _maskable(monkeypatch, model, num_levels):
+  """Compiles a model whose gates may be told to leave experts out.
 
   Args:
     monkeypatch: pytest's.
     model: the whole model.
-    params: its parameters.
-    kept: per level, `{pool: numbers of the experts that stay}`.
-  """
-  weigh, calls = mixture.weigh, []
+    num_levels: with gates.
 
-  def masked(outputs, logits, gates, **options):
-    # A level is one call, but STEM's is one for each task.
-    level = kept[min(len(calls), len(kept) - 1)]
-    calls.append(level)
-    mask = []
-    for name, x in outputs.items():
-      stay = np.zeros(x.shape[1], bool)
-      stay[list(level.get(name, range(x.shape[1])))] = True
-      mask.append(stay)
-    mask = np.concatenate(mask)[None]
-    logits = {k: jnp.where(mask, x, -jnp.inf) for k, x in logits.items()}
+  Returns:
+    `(params, kept) -> (predictions, use)`, where `kept` holds per level `{pool:
+    numbers of the experts that stay}`: the logits of all others are minus
+    infinity.
+  """
+  weigh, pools, most = mixture.weigh, [], 64
+
+  def masked(stays, outputs, logits, gates, **options):
+    pools.append([(name, x.shape[1]) for name, x in outputs.items()])
+    stay = stays[len(pools) - 1, : sum(n for _, n in pools[-1])]
+    logits = {k: jnp.where(stay[None], x, -jnp.inf) for k, x in logits.items()}
     return weigh(outputs, logits, gates, **options)
 
-  with monkeypatch.context() as patch:
-    patch.setattr(mixture, 'weigh', masked)
-    # A new function, so that no unmasked program is reused.
-    return jax.jit(lambda p: model.apply({'params': p}, X))(params)
+  @jax.jit
+  def run(params, stays):
+    pools.clear()
+    with monkeypatch.context() as patch:
+      patch.setattr(mixture, 'weigh', functools.partial(masked, stays))
+      predictions, aux = model.apply({'params': params}, X)
+    return predictions, jax.tree.map(lambda w: w.mean(axis=0), aux['gates'])
+
+  def call(params, kept):
+    stays = np.ones((num_levels + NUM_TASKS, most), bool)
+    for i, names in enumerate(pools if kept else ()):
+      # A level is one call, but STEM's is one for each task.
+      level = kept[min(i, num_levels - 1)]
+      stay = [e in level.get(name, (e,)) for name, n in names for e in range(n)]
+      stays[i, : len(stay)] = stay
+    return jax.device_get(run(params, stays))
+
+  return call
 
 
 def _kept(use, num_experts, least):
@@ -111,6 +128,12 @@ SIZES = {
   'sple_concat': 6, 'sple_identity': 2, 'sple_shared': 2, 'one_level': 1,
 }  # fmt: skip
 
+# Whose equations those of a model with another name are.
+EQUATIONS = {
+  'deep_gate': 'omoe', 'deep_gates': 'ple', 'uneven': 'ple',
+  'three_levels': 'stacked_mmoe', 'one_level': 'sple_concat',
+}  # fmt: skip
+
 
 @pytest.mark.parametrize('name', SIZES)
 def test_is_the_masked_model(name, monkeypatch):
@@ -120,21 +143,27 @@ def test_is_the_masked_model(name, monkeypatch):
     lambda path, x: x * 3 if 'gate' in path or 'selector' in path else x,
     contracts.random_params(model, X),
   )
-  use = _use(model, params)
+  levels = len(getattr(model, 'levels', (None,)))
+  masked = _maskable(monkeypatch, model, levels)
+  _, use = masked(params, None)
   smaller, pruned = pruning.by_gate_use(model, params, use, SIZES[name])
   kept = _kept(use, SIZES[name], _may_lose(name))
-  expected, _ = _masked(monkeypatch, model, params, kept)
-  found, aux = jax.jit(smaller.apply)({'params': pruned}, X)
-  contracts.assert_trees_close(found, expected, atol=1e-6, rtol=1e-6)
-  # It has just the parameters that such a model draws.
+  expected, _ = masked(params, kept)
+  # The pruned parameters by the paper's equations, which compile nothing; the
+  # smaller model, which computes these, reads just such parameters.
+  contracts.assert_as_reference(
+    EQUATIONS.get(name, name), expected, NAMES, pruned, X
+  )
   drawn = jax.eval_shape(smaller.init, jax.random.key(0), X)['params']
   contracts.assert_same_structure(
-    pruned, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), drawn)
+    pruned, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), drawn)
   )
+  _, aux = jax.eval_shape(smaller.apply, {'params': pruned}, X)
   counts = [
-    {n: x.shape[-1] for n, x in level.items() if n not in NAMES}
-    for level in map(inspection.peaks, aux['gates'])
-  ]
+    {pool: x.shape[-1] for weights in level.values() for pool, x in weights.items()
+     if pool not in NAMES}
+    for level in aux['gates']
+  ]  # fmt: skip
   assert [sum(level.values()) for level in counts] == [
     sum(map(len, level.values())) for level in kept
   ]
@@ -143,7 +172,7 @@ def test_is_the_masked_model(name, monkeypatch):
 def test_number_of_parameters_by_hand():
   model = _models()['mmoe']
   params = contracts.random_params(model, X)
-  inputs = 2 * 2 + 3
+  inputs = 3
   smaller, pruned = pruning.by_gate_use(model, params, _use(model, params), 3)
   one = inputs * 6 + 6 + len(NAMES) * inputs
   assert smaller.num_experts == 3
@@ -171,13 +200,15 @@ def test_fine_tuning_starts_where_pruning_ended(tmp_path):
   loaded, start, _ = checkpoint.load(tmp_path / 'm')
   assert loaded == model
   contracts.assert_trees_equal(start, params)
-  rows = contracts.batch(rows=9)
+  rows = contracts.batch(rows=9)._replace(features=X)
   result = lplmtl.fit(
     jax.random.key(0), loaded, optax.sgd(0.0), balancing.equal(), rows,
     batch_size=9, num_epochs=1, start=start,
   )  # fmt: skip
   predictions = lplmtl.predict(model, params, rows.features)
-  expected, _ = lplmtl.losses.task_losses(model.tasks, predictions, rows)
+  expected, _ = jax.jit(losses.task_losses, static_argnums=0)(
+    model.tasks, predictions, rows
+  )
   np.testing.assert_allclose(
     np.squeeze(result.history[0]['losses']), expected, rtol=1e-5
   )
@@ -216,10 +247,10 @@ def test_mistakes():
     prune(model=other, params=others)
   with pytest.raises(ValueError, match="4 experts 'experts' at level 0, the"):
     prune(use=_use(other, others))
-  seeds = jax.tree.map(lambda x: jnp.stack([x, x, x]), params)
+  seeds = jax.tree.map(lambda x: np.stack([x, x, x]), params)
   with pytest.raises(ValueError, match='pass the parameters of one seed'):
     prune(params=seeds)
-  bad = jax.tree.map(lambda x: x * jnp.nan, use)
+  bad = jax.tree.map(lambda x: x * np.nan, use)
   with pytest.raises(ValueError, match='finite weights, found NaN'):
     prune(use=bad)
   with pytest.raises(ValueError, match='found dict'):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _checks
@@ -117,7 +118,7 @@ def _prune(
     if name in kept:
       if kept[name]:
         rows = np.array(kept[name])
-        part = jax.tree.map(lambda x, rows=rows: x[rows], part)
+        part = jax.tree.map(lambda x, rows=rows: _take(x, rows, 0), part)
         new[_renumbered(name, kept)] = part
     elif gate is None:
       new[name] = part
@@ -126,9 +127,15 @@ def _prune(
       # A gate over one expert has no parameters.
       if len(columns) > 1:
         is_kernel = not name.startswith('hidden_')
-        part = part[:, columns] if is_kernel else part
+        part = _take(part, columns, 1) if is_kernel else part
         new[name.replace(gate, _renumbered(gate, above))] = part
   return new
+
+
+def _take(x: Any, numbers: np.ndarray, axis: int) -> Any:
+  """Returns part of an array, taken by NumPy: JAX compiles each shape first."""
+  part = np.take(np.asarray(x), numbers, axis)
+  return jnp.asarray(part) if isinstance(x, jax.Array) else part
 
 
 def _columns(
