@@ -131,8 +131,8 @@ def assert_same_structure(actual, expected):
   assert jax.tree.map(describe, actual) == jax.tree.map(describe, expected)
 
 
-def assert_as_reference(name, predictions, task_names, params, rows):
-  """Predictions for each row, `[B, D]`, against the loops of `reference`."""
+def by_reference(name, task_names, params, rows):
+  """Predictions `[B, K]` of each task, row by row, by the loops of `reference`."""
   params = jax.tree.map(np.asarray, params)
   kind, _, top = name.partition('_')
   if kind == 'sple':
@@ -140,11 +140,17 @@ def assert_as_reference(name, predictions, task_names, params, rows):
   else:
     loop = getattr(reference, name)
     slow = lambda row: loop(params, task_names, row)  # noqa: E731
-  for i, row in enumerate(np.float64(rows)):
-    for task, expected in slow(row).items():
-      np.testing.assert_allclose(
-        predictions[task][i], expected, atol=2e-5, rtol=2e-5
-      )
+  found = [slow(row) for row in np.float64(rows)]
+  return {task: np.stack([row[task] for row in found]) for task in found[0]}
+
+
+def assert_as_reference(name, predictions, task_names, params, rows):
+  """Predictions for each row, `[B, D]`, against the loops of `reference`."""
+  slow = by_reference(name, task_names, params, rows)
+  for task, expected in slow.items():
+    np.testing.assert_allclose(
+      predictions[task], expected, atol=2e-5, rtol=2e-5
+    )
 
 
 class Tiny:
