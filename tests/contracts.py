@@ -73,17 +73,17 @@ def features(rows=7, seed=0):
   rng = np.random.default_rng(seed)
   categories = [rng.integers(0, n, rows) for n in NUM_CATEGORIES]
   return {
-    'categories': jnp.asarray(np.stack(categories, axis=1).astype(np.int32)),
-    'numeric': jnp.asarray(rng.normal(size=(rows, 3)).astype(np.float32)),
+    'categories': jax.device_put(np.stack(categories, axis=1).astype(np.int32)),
+    'numeric': jax.device_put(rng.normal(size=(rows, 3)).astype(np.float32)),
   }
 
 
 def batch(rows=7, seed=0):
   rng = np.random.default_rng(seed + 1)
   labels = {
-    'zebra': jnp.asarray(rng.integers(0, 2, rows)),
-    'apple': jnp.asarray(rng.integers(0, 3, rows)),
-    'mango': jnp.asarray(rng.normal(size=rows).astype(np.float32)),
+    'zebra': jax.device_put(rng.integers(0, 2, rows)),
+    'apple': jax.device_put(rng.integers(0, 3, rows)),
+    'mango': jax.device_put(rng.normal(size=rows).astype(np.float32)),
   }
   return lplmtl.Batch(features(rows, seed), labels)
 
@@ -100,7 +100,7 @@ def random_params(model, x, seed=0):
   def draw(leaf):
     fan_in = leaf.shape[-2] if leaf.ndim > 1 else 4
     values = rng.normal(size=leaf.shape) * fan_in**-0.5
-    return jnp.asarray(values.astype(leaf.dtype))  # a cast by JAX is a program
+    return jax.device_put(values.astype(leaf.dtype))  # jnp.asarray compiles
 
   return jax.tree.map(draw, shapes)
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lplmtl import _checks
@@ -135,7 +134,7 @@ def _prune(
 def _take(x: Any, numbers: np.ndarray, axis: int) -> Any:
   """Returns part of an array, taken by NumPy: JAX compiles each shape first."""
   part = np.take(np.asarray(x), numbers, axis)
-  return jnp.asarray(part) if isinstance(x, jax.Array) else part
+  return jax.device_put(part) if isinstance(x, jax.Array) else part
 
 
 def _columns(
