@@ -90,12 +90,20 @@ def _read(content):
     return reader.read(CONFIG, ['NA'])
 
 
-@hypothesis.example(b'a\n7\r8\n', 200, 2)  # PyArrow would find two rows
-@hypothesis.given(tables(), st.integers(8, 200), st.sampled_from([2, 1000]))
+# PyArrow would find two rows.
+@hypothesis.example(b'a\n7\r8\n', 200, 2, 4)
+@hypothesis.given(
+  tables(),
+  st.integers(8, 200),
+  st.sampled_from([2, 1000]),
+  st.sampled_from([0.1, 4]),  # the former looks all columns up
+)
 @hypothesis.settings(deadline=None, max_examples=300)
-def test_both_ways_read_the_same(content, block, many):
+def test_both_ways_read_the_same(content, block, many, shared):
+  quick_reader = sources.with_pyarrow('quick')
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(blocks, 'BLOCK', block)
+    patch.setattr(quick_reader, '_SHARED', shared)
     patch.setattr(values, '_MANY', many)
     quick = _outcome(content)
     patch.setattr(reader, '_quick', lambda: None)
@@ -103,11 +111,34 @@ def test_both_ways_read_the_same(content, block, many):
 
 
 def test_numbers_beside_missing_texts_are_parsed_at_once(quick):
-  (column,) = quick.split(b'4\nNA\n-1.5\n""\n', ',', 1)
+  (column,) = quick.Splitter()(b'4\nNA\n-1.5\n""\n', ',', 1)
   found, are_numbers = column.numbers('.', ('', 'NA'))
   np.testing.assert_array_equal(found, [4, np.nan, -1.5, np.nan])
   assert are_numbers.all()
   assert not column.numbers('.', ('',))[1][1]
+
+
+def test_fields_that_repeat_are_looked_up_while_they_are_split(quick):
+  splitter = quick.Splitter()
+  first = splitter(b'a,b\n' + b'1,x\n,y\n' * 9 + b'2,z\n3,"w"\n', ',', 0)
+  assert [column.is_coded for column in first] == [False, False]
+  rows = b'7,x\n,y\n7,x\n'
+  columns = splitter.after([column.skip(1) for column in first])(rows, ',', 2)
+  assert [column.is_coded for column in columns] == [True, True]
+  assert [len(column.distinct()[1]) for column in columns] == [2, 2]
+  for coded, plain in zip(columns, splitter(rows, ',', 2), strict=True):
+    assert len(coded) == 3 and coded.longest() == plain.longest()
+    assert coded.texts() == plain.texts()
+    assert coded.skip(2).texts() == plain.skip(2).texts()
+    codes, fields = coded.distinct()
+    assert [fields.texts()[code] for code in codes] == plain.texts()
+    assert coded.as_bytes().texts() == plain.texts()
+    for ours, theirs in zip(
+      coded.numbers('.', ('',)), plain.numbers('.', ('',)), strict=True
+    ):
+      np.testing.assert_array_equal(ours, theirs)
+  others = splitter.after(splitter(b'1,x\n1,y\n1,z\n1,w\n1,x\n', ',', 2))
+  assert [c.is_coded for c in others(rows, ',', 2)] == [True, False]
 
 
 def test_reading_imports_no_pandas():
@@ -115,7 +146,7 @@ def test_reading_imports_no_pandas():
   code = """
 import sys
 from experiments.datasets.tables import quick
-for column in quick.split(b'a,b\\n,NA\\n2,c\\n', ',', 2):
+for column in quick.Splitter()(b'a,b\\n,NA\\n2,c\\n', ',', 2):
   rows = column.skip(1)
   rows.numbers('.', ('', 'NA')), rows.distinct()[1].texts()
 assert rows.distinct()[0].tolist() == [0, 1]

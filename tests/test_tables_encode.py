@@ -1,6 +1,7 @@
 """The fast paths of encoding give what the plain ones give."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -199,3 +200,30 @@ def test_whole_numbers_that_repeat_become_few_bytes(step, missing):
   np.testing.assert_array_equal(raw.spread(found), values)
   np.testing.assert_array_equal(found.values, np.unique(values))
   assert found.codes.dtype == np.uint8
+
+
+def test_jobs_done_ahead_keep_their_order(monkeypatch):
+  taken = []
+
+  def job(i):
+    if i == 5:
+      raise ValueError(i)
+    return -i
+
+  def jobs(n):
+    for i in range(n):
+      taken.append(i)
+      yield functools.partial(job, i)
+    raise ValueError('jobs')
+
+  monkeypatch.setattr(_threads.os, 'cpu_count', lambda: 2)
+  found = _threads.ahead(jobs(9))
+  assert next(found) == 0
+  assert taken == [0, 1, 2]  # one is due, and two are done meanwhile
+  assert [next(found) for _ in range(4)] == [-1, -2, -3, -4]
+  with pytest.raises(ValueError, match='^5$'):
+    next(found)
+  found = _threads.ahead(jobs(2))
+  assert [next(found), next(found)] == [0, -1]  # the error is not due yet
+  with pytest.raises(ValueError, match='jobs'):
+    next(found)

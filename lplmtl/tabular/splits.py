@@ -155,17 +155,20 @@ def _by_group(
     _, codes = np.unique(groups, return_inverse=True)
   else:
     codes = groups  # each row is its own
-  sizes = np.bincount(codes)
+  sizes = np.bincount(codes) if name else np.broadcast_to(1, len(codes))
   order = np.random.default_rng(seed).permutation(len(sizes))
-  part_of = np.zeros(len(sizes), np.int64)
+  part_of = np.zeros(len(sizes), np.int8)
   first = 0
   for part in (2, 1):
     if not shares[part - 1]:
       continue
     # Rounded down, as a tenth of Census-Income is; 0.29 * 100 is 29.
     rows = max(int(shares[part - 1] * len(groups) + 1e-9), 1)
-    total = np.cumsum(sizes[order[first:]])
-    last = first + int(np.searchsorted(total, rows)) + 1
+    count = rows
+    if name:
+      total = np.cumsum(sizes[order[first:]])
+      count = int(np.searchsorted(total, rows)) + 1
+    last = first + count
     part_of[order[first:last]] = part
     first = last
   if first >= len(sizes):
@@ -173,7 +176,7 @@ def _by_group(
       f'group column {name!r} has {len(sizes)} groups, too few to keep each '
       'whole and have one for training'
     )
-  return part_of[codes]
+  return part_of[codes] if name else part_of
 
 
 def _by_time(

@@ -6,26 +6,73 @@ ends and doubled quotes, as in RFC 4180.
 """
 
 import csv
+import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
-from experiments.datasets.tables.fields import MARGIN, Bytes, Fields
+from experiments.datasets.tables import splitting
+from experiments.datasets.tables.fields import MARGIN
+from experiments.datasets.tables.splitting import (
+  CR,
+  LF,
+  MAX_CELL,
+  QUOTE,
+  Block,
+  Place,
+)
 from experiments.launcher.errors import InputError
+from lplmtl import _threads
 
 # Bytes per block: large enough to hide NumPy's cost per call, small enough that
 # a block and its index stay in a processor's cache.
 BLOCK = 2**21
-MAX_CELL = 2**17  # bytes, as in Python's csv module: no category is that long
 LOOSE_ROWS = 10_000  # rows per block of a file with loose quotes
-_LF, _CR, _QUOTE = b'\n'[0], b'\r'[0], b'"'[0]
 
 
-Block = Sequence[Fields]  # the columns
-# Takes whole rows, the separator and K, which is 0 in the first block.
-Split = Callable[[bytes, str, int], Block | None]
+class Split(Protocol):
+  """Splits rows faster than `read` does without it."""
+
+  def __call__(
+    self, content: bytes, separator: str, num_fields: int
+  ) -> Block | None:
+    """Splits whole rows; returns None at any doubt.
+
+    Args:
+      content: the rows.
+      separator: an ASCII character.
+      num_fields: K; 0 in the first block.
+    """
+
+  def after(self, first: Block) -> 'Split':
+    """Returns what splits the blocks that follow the first."""
+
+
+class _Form(NamedTuple):
+  """What the blocks of a file have in common.
+
+  Attributes:
+    separator: a byte.
+    num_fields: K; 0 until the first row.
+    split: see `read`.
+  """
+
+  separator: str
+  num_fields: int
+  split: Split | None
+
+  def after(self, first: Block) -> '_Form':
+    split = self.split and self.split.after(first)
+    return _Form(self.separator, len(first), split)
+
+  def block(self, rows: bytes, place: Place) -> Block | None:
+    """Returns the fields of whole rows; None if there are only blank lines."""
+    place.check_utf8(rows)
+    split, k = self.split, self.num_fields
+    block = split(rows, self.separator, k) if split else None
+    return block or splitting.find(rows, ord(self.separator), place, k)
 
 
 def read(
@@ -33,104 +80,65 @@ def read(
 ) -> Iterator[Block]:
   """Reads blocks of rows; blank lines are left out.
 
+  Threads split some blocks while earlier ones are made use of.
+
   Args:
     stream: UTF-8 text.
     separator: an ASCII character.
     file: what to call it in messages.
-    split: splits whole rows faster, and returns None at any doubt.
+    split: splits whole rows faster.
 
   Raises:
     InputError: a row has another number of fields, a field is too long, or the
       text is not UTF-8 or has NUL bytes. The message names the line.
   """
+  found = _threads.ahead(_jobs(stream, _Form(separator, 0, split), file))
+  return (block for block in found if block)
+
+
+def _jobs(
+  stream: BinaryIO, form: _Form, file: str
+) -> Iterator[Callable[[], Block | None]]:
+  """Returns functions that split the blocks of a file."""
+  separator = form.separator
   rest, line, is_last = b'', 1, False
-  num_fields = 0  # K; 0 until the first row
   while not is_last:
     more = stream.read(BLOCK)
     is_last = not more
     content = rest + more
     if is_last and content and not content.endswith(b'\n'):
       content += b'\n'
-    place = _Place(file, line)
+    place = Place(file, line)
     place.check_nul(content)
     quotes = _quotes(content)
     if quotes is not None and _are_loose(content, quotes, ord(separator)):
-      yield from _loose(content, stream, separator, place, num_fields)
+      loose = _loose(content, stream, separator, place, form.num_fields)
+      yield from (functools.partial(_same, block) for block in loose)
       return
     cut = _end_of_rows(content, quotes)
     rows, rest = content[:cut], content[cut:]
-    line += int(np.count_nonzero(np.frombuffer(rows, np.uint8) == _LF))
+    line += int(np.count_nonzero(np.frombuffer(rows, np.uint8) == LF))
     if len(rest) > MAX_CELL:
-      ends = _marks(rest, ord(separator))
-      _Place(file, line).check_lengths(rest, ends)
+      ends = splitting.marks(rest, ord(separator))
+      Place(file, line).check_lengths(rest, ends)
     if is_last and rest:
       raise place.error(0, 'a quote is not closed')
-    place.check_utf8(rows)
-    block = split(rows, separator, num_fields) if split else None
-    block = block or _fields(rows, ord(separator), place, num_fields)
-    if block:
-      num_fields = len(block)
-      yield block
+    if form.num_fields:
+      yield functools.partial(form.block, rows, place)
+    elif first := form.block(rows, place):
+      form = form.after(first)
+      yield functools.partial(_same, first)
 
 
-class _Place(NamedTuple):
-  """Where a block begins.
-
-  Attributes:
-    file: what to call it.
-    line: its first line, counted from 1.
-  """
-
-  file: str
-  line: int
-
-  def error(
-    self, position: int, complaint: str, content: bytes = b''
-  ) -> InputError:
-    line = self.line + content.count(b'\n', 0, position)
-    return InputError(f'{self.file}, line {line}: {complaint}')
-
-  def check_nul(self, content: bytes) -> None:
-    position = content.find(b'\0')
-    if position >= 0:
-      raise self.error(
-        position,
-        'found a NUL byte, so this is not text (or it is UTF-16: pass '
-        '--encoding=utf-16)',
-        content,
-      )
-
-  def check_utf8(self, content: bytes) -> None:
-    if content.isascii():
-      return
-    try:
-      content.decode()
-    except UnicodeDecodeError as error:
-      raise self.error(
-        error.start,
-        f'expected UTF-8, found byte 0x{content[error.start]:02x}: pass the '
-        "file's --encoding, such as cp1252",
-        content,
-      ) from error
-
-  def check_lengths(self, content: bytes, ends: np.ndarray) -> None:
-    lengths = np.diff(ends, prepend=-1, append=len(content)) - 1
-    if lengths.max() > MAX_CELL:
-      long = int(np.argmax(lengths > MAX_CELL))
-      start = int(ends[long - 1]) + 1 if long else 0
-      raise self.error(
-        start,
-        f'expected at most {MAX_CELL:,} bytes in a field, found more (or a '
-        'quote that is not closed)',
-        content,
-      )
+def _same(block: Block) -> Block:
+  return block
 
 
 def _quotes(content: bytes) -> np.ndarray | None:
   """Returns where quotes are; None if nowhere."""
   if b'"' not in content:
     return None
-  return np.flatnonzero(np.frombuffer(content, np.uint8) == _QUOTE)
+  return np.flatnonzero(np.frombuffer(content, np.uint8) == QUOTE)
 
 
 def _end_of_rows(content: bytes, quotes: np.ndarray | None) -> int:
@@ -144,105 +152,24 @@ def _end_of_rows(content: bytes, quotes: np.ndarray | None) -> int:
   return end
 
 
-def _marks(content: bytes, separator: int) -> np.ndarray:
-  """Returns where fields end."""
-  text = np.frombuffer(content, np.uint8)
-  marks = (text == separator) | (text == _LF)
-  if b'"' in content:
-    marks &= ~np.logical_xor.accumulate(text == _QUOTE)
-  return np.flatnonzero(marks)
-
-
 def _are_loose(content: bytes, quotes: np.ndarray, separator: int) -> bool:
   """Whether a quote stands elsewhere than around a field, or doubled in one."""
   text = np.frombuffer(content, np.uint8)
   opening, closing = quotes[::2], quotes[1::2]
   before = text[np.maximum(opening - 1, 0)]
-  is_start = (opening == 0) | (before == separator) | (before == _LF)
+  is_start = (opening == 0) | (before == separator) | (before == LF)
   is_start[1:] |= opening[1:] == closing[: len(opening) - 1] + 1
   after = text[np.minimum(closing + 1, len(text) - 1)]
   is_end = (closing == len(text) - 1) | (after == separator)
-  is_end |= (after == _LF) | (after == _CR) | (after == _QUOTE)
+  is_end |= (after == LF) | (after == CR) | (after == QUOTE)
   return not (is_start.all() and is_end.all())
-
-
-def _fields(
-  content: bytes, separator: int, place: _Place, num_fields: int
-) -> Block | None:
-  """Returns the fields of whole rows; None if there are only blank lines."""
-  ends = _marks(content, separator)
-  if not len(ends):
-    return None
-  place.check_lengths(content, ends)
-  text = np.frombuffer(
-    b'%b%b%b' % (bytes(MARGIN), content, bytes(MARGIN)), np.uint8
-  )
-  starts = np.empty_like(ends)
-  starts[:1], starts[1:] = 0, ends[:-1] + 1
-  size = ends - starts
-  # The last field of each row.
-  rows = np.flatnonzero(text[ends + MARGIN] == _LF)
-  if b'\r' in content:
-    is_crlf = text[ends[rows] + MARGIN - 1] == _CR
-    size[rows] -= is_crlf & (size[rows] > 0)
-  counts = np.diff(rows, prepend=-1)
-  is_blank = (counts == 1) & (size[rows] == 0)
-  if is_blank.any():
-    starts, size = (np.delete(x, rows[is_blank]) for x in (starts, size))
-    counts = counts[~is_blank]
-    rows = np.cumsum(counts) - 1
-  if not len(rows):
-    return None
-  num_fields = num_fields or int(counts[0])
-  if (counts != num_fields).any():
-    wrong = int(np.argmax(counts != num_fields))
-    start = int(starts[rows[wrong] - counts[wrong] + 1])
-    raise place.error(
-      start,
-      f'expected {num_fields} fields, as in the lines above, found '
-      f'{counts[wrong]}: correct the line, or pass the right --separator',
-      content,
-    )
-  starts = starts.reshape(-1, num_fields).T + MARGIN
-  size = size.reshape(-1, num_fields).T
-  starts = np.ascontiguousarray(starts)
-  ends = starts + size
-  doubled = None
-  if b'"' in content:
-    starts, ends, doubled = _unquoted(text, starts, ends)
-  return _columns(text, starts, ends, doubled)
-
-
-def _columns(
-  text: np.ndarray,
-  starts: np.ndarray,
-  ends: np.ndarray,
-  doubled: np.ndarray | None = None,
-) -> Block:
-  """Returns the columns of fields that are `[K, N]`."""
-  return [
-    Bytes(text, starts[k], ends[k], None if doubled is None else doubled[k])
-    for k in range(len(starts))
-  ]
-
-
-def _unquoted(
-  text: np.ndarray, starts: np.ndarray, ends: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-  """Returns where fields begin and end inside their quotes; see `Bytes`."""
-  is_quoted = (text[starts] == _QUOTE) & (ends - starts >= 2)
-  starts, ends = starts + is_quoted, ends - is_quoted
-  before = np.zeros(len(text) + 1, np.int32)  # how many quotes stand before
-  before[1:] = np.cumsum(text == _QUOTE)
-  doubled = is_quoted & (before[ends] > before[starts])
-  return starts, ends, doubled if doubled.any() else None
 
 
 def _loose(
   content: bytes,
   stream: BinaryIO,
   separator: str,
-  place: _Place,
+  place: Place,
   num_fields: int,
 ) -> Iterator[Block]:
   """Reads the rest of a file as Python's csv module does, more slowly.
@@ -283,10 +210,10 @@ def _loose(
       np.ascontiguousarray(x.reshape(-1, num_fields).T)
       for x in (ends - lengths, ends)
     )
-    yield _columns(text, starts, ends)
+    yield splitting.columns(text, starts, ends)
 
 
-def _lines(content: bytes, stream: BinaryIO, place: _Place) -> Iterator[str]:
+def _lines(content: bytes, stream: BinaryIO, place: Place) -> Iterator[str]:
   while content:
     end = content.rfind(b'\n') + 1
     place.check_nul(content)

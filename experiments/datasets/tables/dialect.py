@@ -2,7 +2,6 @@
 
 import codecs
 import csv
-import hashlib
 import io
 import itertools
 import re
@@ -161,19 +160,6 @@ def _point(rows: list[list[str]], separator: str) -> str:
     cells = _cells(x for x in columns if all(map(_WHOLE_OR_COMMA.fullmatch, x)))
   commas = [cell for cell in cells if _COMMA.fullmatch(cell)]
   return '.' if all(map(_THOUSANDS.fullmatch, commas)) else ','
-
-
-class Hashed:
-  """A stream that can be read once, and the SHA-256 of its bytes."""
-
-  def __init__(self, stream: BinaryIO):
-    self._stream, self.digest = stream, hashlib.sha256()
-
-  def read(self, size: int) -> bytes:
-    """Reads at most `size` bytes."""
-    found = self._stream.read(size)
-    self.digest.update(found)
-    return found
 
 
 class Decoded:

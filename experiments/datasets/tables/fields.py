@@ -17,7 +17,15 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio
 
 
 class Fields(Protocol):
-  """The fields of a column, in the order of its rows."""
+  """The fields of a column, in the order of its rows.
+
+  Attributes:
+    is_coded: whether the different ones are known, so that it takes less time
+      to look at each of these than at the field of each row.
+  """
+
+  @property
+  def is_coded(self) -> bool: ...
 
   def __len__(self) -> int:
     """Returns N."""
@@ -65,6 +73,7 @@ class Bytes:
   starts: np.ndarray
   ends: np.ndarray
   doubled: np.ndarray | None = None
+  is_coded = False
 
   def __len__(self) -> int:
     return len(self.starts)

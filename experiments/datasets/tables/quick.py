@@ -7,57 +7,98 @@ the fields, to NumPy, so that columns and complaints are the same.
 Needs PyArrow: import this module through `sources.with_pyarrow`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow
 from pyarrow import compute, csv
 
-from experiments.datasets.tables import blocks
 from experiments.datasets.tables.fields import DIGITS, MARGIN, Bytes
+from experiments.datasets.tables.splitting import MAX_CELL, Block
 
 _MINUS, _POINT, _ZERO, _NINE = b'-.09'
 _BOM = b'\xef\xbb\xbf'
+_TEXT = pyarrow.string()
+_CODED = pyarrow.dictionary(pyarrow.int32(), _TEXT)
+_SHARED = 4  # rows per field from which fields are looked up
 
 
-def split(
-  content: bytes, separator: str, num_fields: int
-) -> blocks.Block | None:
-  """Returns the columns of whole rows; see `blocks.Split`."""
-  # PyArrow ends lines at single carriage returns, and skips a mark.
-  has_single = b'\r' in content and content.replace(b'\r\n', b'').count(b'\r')
-  if has_single or content.startswith(_BOM):
-    return None
-  if not num_fields:
-    header = content[: content.find(b'\n')]
-    if b'"' in header:
+class Splitter:
+  """Splits rows; see `blocks.Split`.
+
+  Args:
+    are_coded: whether the fields of a column are looked up while they are
+      split, column by column.
+  """
+
+  def __init__(self, are_coded: Sequence[bool] = ()):
+    self._are_coded = are_coded
+
+  def after(self, first: Block) -> 'Splitter':
+    """Has columns looked up in whose first block fields repeat."""
+    distinct = [len(column.distinct()[1]) for column in first]
+    rows = len(first[0])
+    return Splitter([_SHARED * number < rows for number in distinct])
+
+  def __call__(
+    self, content: bytes, separator: str, num_fields: int
+  ) -> Block | None:
+    """Returns the columns of whole rows."""
+    # PyArrow ends lines at single carriage returns, and skips a mark.
+    has_single = b'\r' in content and content.replace(b'\r\n', b'').count(b'\r')
+    if has_single or content.startswith(_BOM):
       return None
-    num_fields = header.count(separator.encode()) + 1
-  names = [str(k) for k in range(num_fields)]
-  try:
-    table = csv.read_csv(
-      pyarrow.BufferReader(content),
-      csv.ReadOptions(
-        use_threads=False, block_size=len(content) + 1, column_names=names
-      ),
-      csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-      csv.ConvertOptions(
-        check_utf8=False,
-        column_types=dict.fromkeys(names, pyarrow.string()),
-        null_values=[''],
-        strings_can_be_null=True,
-      ),
-    )
-  except pyarrow.ArrowException:  # a row of another length, say
-    return None
-  if not table.num_rows:
-    return None
-  columns = [Strings(column.chunk(0)) for column in table.columns]
-  # A quote in a field may have been two.
-  longest = max(int(column.sizes().max()) for column in columns)
-  return None if 2 * longest + 2 > blocks.MAX_CELL else columns
+    if not num_fields:
+      header = content[: content.find(b'\n')]
+      if b'"' in header:
+        return None
+      num_fields = header.count(separator.encode()) + 1
+    table = self._read(content, separator, num_fields)
+    if table is None or not table.num_rows:
+      return None
+    columns = [_fields(column.chunk(0)) for column in table.columns]
+    # A quote in a field may have been two.
+    longest = max(column.longest() for column in columns)
+    return None if 2 * longest + 2 > MAX_CELL else columns
+
+  def _read(
+    self, content: bytes, separator: str, num_fields: int
+  ) -> pyarrow.Table | None:
+    names = [str(k) for k in range(num_fields)]
+    types = [_CODED if is_coded else _TEXT for is_coded in self._are_coded]
+    types = types or [_TEXT] * num_fields
+    try:
+      return csv.read_csv(
+        pyarrow.BufferReader(content),
+        csv.ReadOptions(
+          use_threads=False, block_size=len(content) + 1, column_names=names
+        ),
+        csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+        csv.ConvertOptions(
+          check_utf8=False,
+          column_types=dict(zip(names, types, strict=True)),
+          null_values=[''],
+          strings_can_be_null=True,
+        ),
+      )
+    except pyarrow.ArrowException:  # a row of another length, say
+      return None
+
+
+def _fields(array: pyarrow.Array) -> 'Strings | Coded':
+  if isinstance(array, pyarrow.StringArray):
+    return Strings(array)
+  codes, values = _values(array.indices, np.int32), array.dictionary
+  if array.null_count:
+    codes = np.where(_are_known(array.indices), codes, len(values))
+    values = pyarrow.concat_arrays([values, pyarrow.nulls(1, _TEXT)])
+  return Coded(codes, Strings(values))
 
 
 class Strings:
   """Fields in memory of PyArrow; see `fields.Fields`."""
+
+  is_coded = False
 
   def __init__(self, array: pyarrow.StringArray):
     self._array = array  # empty texts are null
@@ -69,13 +110,17 @@ class Strings:
     """Returns them without the first rows."""
     return Strings(self._array[rows:])
 
+  def take(self, rows: np.ndarray) -> 'Strings':
+    """Returns the fields of some rows."""
+    return Strings(self._array.take(_integers(rows)))
+
   def texts(self) -> list[str]:
     """Returns what stands in each."""
     return [text or '' for text in self._array.to_pylist()]
 
-  def sizes(self) -> np.ndarray:
-    """Returns the length of each in bytes."""
-    return np.diff(self._offsets())
+  def longest(self) -> int:
+    """Returns the length of the longest in bytes."""
+    return int(np.diff(self._offsets()).max(initial=0))
 
   def numbers(
     self, point: str, missing: tuple[str, ...]
@@ -145,6 +190,53 @@ class Strings:
     return bool((data[starts[zeros] + 1] != _POINT).any())
 
 
+class Coded:
+  """Fields many of which are the same; see `fields.Fields`.
+
+  Args:
+    codes: `[N]` int32.
+    values: the different fields.
+  """
+
+  is_coded = True
+
+  def __init__(self, codes: np.ndarray, values: Strings):
+    self._codes, self._values = codes, values
+
+  def __len__(self) -> int:
+    return len(self._codes)
+
+  def skip(self, rows: int) -> Strings:
+    """Returns them without the first rows."""
+    return self._spread().skip(rows)
+
+  def texts(self) -> list[str]:
+    """Returns what stands in each."""
+    return self._spread().texts()
+
+  def longest(self) -> int:
+    """Returns the length of the longest in bytes."""
+    return self._values.longest()
+
+  def numbers(
+    self, point: str, missing: tuple[str, ...]
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the numbers, and which of the fields they are."""
+    found, are_numbers = self._values.numbers(point, missing)
+    return found[self._codes], are_numbers[self._codes]
+
+  def distinct(self) -> tuple[np.ndarray, Strings]:
+    """Returns `[N]` codes, and the different fields."""
+    return self._codes, self._values
+
+  def as_bytes(self) -> Bytes:
+    """Returns a copy with zeros at either end."""
+    return self._spread().as_bytes()
+
+  def _spread(self) -> Strings:
+    return self._values.take(self._codes)
+
+
 # PyArrow has what follows, too, but first imports pandas: 0.4 s and 40 MB
 # that reading does not need.
 
@@ -155,6 +247,13 @@ def _strings(texts: tuple[str, ...]) -> pyarrow.StringArray:
   offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
   return pyarrow.StringArray.from_buffers(
     len(texts), pyarrow.py_buffer(offsets), pyarrow.py_buffer(b''.join(encoded))
+  )
+
+
+def _integers(values: np.ndarray) -> pyarrow.Int32Array:
+  """Returns an array of int32."""
+  return pyarrow.Int32Array.from_buffers(
+    pyarrow.int32(), len(values), [None, pyarrow.py_buffer(values)]
   )
 
 

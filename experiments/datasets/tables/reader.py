@@ -9,7 +9,6 @@ import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent import futures
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from experiments.datasets import cache
@@ -73,40 +72,45 @@ def read(config: Config, missing: Sequence[str], flag: str = 'data') -> Table:
   """
   data = getattr(config, flag)
   if data == sources.STDIN:
-    table = _read_csv(None, config, missing)
+    table = _read_stdin(config, missing)
     _check_rows(table)
     return table
   paths = sources.find(flag, data)
   sources.warn_of_types(paths)
-  digests = sources.digests(paths)
-  digest = sources.digest(digests)
-  settings = [getattr(config, name) for name in _SETTINGS]
-  key = f'{digest} {json.dumps([list(missing), *settings])}'
   kept = cache.path_of(os.path.abspath(data), 'table')
-  found = cache.read(kept, 'table', key) if kept else None
-  if found is not None:
-    columns, facts = found
-    counts = [part.get('rows', 0) for part in facts.get('parts', ())]
-    # Of an earlier release, several files have no parts.
-    if len(paths) == max(len(counts), 1):
-      return Table(columns, {**facts, **parts.of(paths, digests, counts)})
+  digests: list[str] = []
+  if kept and kept.exists():  # else files are hashed while they are read
+    digests = sources.digests(paths)
+    found = cache.read(kept, 'table', _key(digests, config, missing))
+    if found is not None:
+      columns, facts = found
+      counts = [part.get('rows', 0) for part in facts.get('parts', ())]
+      # Of an earlier release, several files have no parts.
+      if len(paths) == max(len(counts), 1):
+        return Table(columns, {**facts, **parts.of(paths, digests, counts)})
   tables = [_read(path, config, missing) for path in paths]
   columns = _joined(paths, [table.columns for table in tables])
   counts = [table.facts['rows'] for table in tables]
+  was, digests = digests, [table.facts['sha256'] for table in tables]
   name = paths[0].name if len(paths) == 1 else f'{data}, {len(paths)} files'
   facts = {
-    **tables[0].facts, 'file': name, 'rows': sum(counts), 'sha256': digest,
-    **parts.of(paths, digests, counts),
+    **tables[0].facts, 'file': name, 'rows': sum(counts),
+    'sha256': sources.digest(digests), **parts.of(paths, digests, counts),
   }  # fmt: skip
   _check_rows(Table(columns, facts))
-  for path, now, was in zip(
-    paths, sources.digests(paths), digests, strict=True
-  ):
-    if now != was:
-      raise InputError(f'{path} changed while it was read: try again')
+  for path, before, now in zip(paths, was, digests, strict=False):
+    if before != now:
+      raise sources.changed(path)
   if kept:
+    key = _key(digests, config, missing)
     cache.write(kept, 'table', key, columns, facts)
   return Table(columns, facts)
+
+
+def _key(digests: list[str], config: Config, missing: Sequence[str]) -> str:
+  """Returns what the columns of a table depend on."""
+  settings = [getattr(config, name) for name in _SETTINGS]
+  return f'{sources.digest(digests)} {json.dumps([list(missing), *settings])}'
 
 
 def _check_rows(table: Table) -> None:
@@ -159,34 +163,45 @@ def _blocks_of(
 
 
 def _read(path: pathlib.Path, config: Config, missing: Sequence[str]) -> Table:
-  if path.suffix.lower() in sources.ARROW:
-    columns = sources.arrow(path).read(path)
-    kind = path.suffix[1:]
-    return Table(columns, {'rows': num_rows(columns), 'format': kind})
-  return _read_csv(path, config, missing)
+  """Reads a file; its `sha256` is that of the bytes that were read."""
+  if path.suffix.lower() not in sources.ARROW:
+    with sources.hashed(path) as (stream, source):
+      columns, facts = _parsed(stream, config, missing, str(path))
+      return Table(columns, {**facts, 'sha256': source.hexdigest()})
+  (digest,) = sources.digests([path])
+  columns = sources.arrow(path).read(path)
+  if sources.digests([path]) != [digest]:
+    raise sources.changed(path)
+  facts = {'rows': num_rows(columns), 'format': path.suffix[1:]}
+  return Table(columns, {**facts, 'sha256': digest})
 
 
-def _read_csv(
-  path: pathlib.Path | None, config: Config, missing: Sequence[str]
+def _read_stdin(config: Config, missing: Sequence[str]) -> Table:
+  """Reads standard input; its `sha256` is that of the text."""
+  with sources.opened(None) as text:
+    stream = sources.Hashed(text)
+    columns, facts = _parsed(
+      cast(BinaryIO, stream), config, missing, 'standard input'
+    )
+    return Table(columns, {**facts, 'sha256': stream.hexdigest()})
+
+
+def _parsed(
+  stream: BinaryIO, config: Config, missing: Sequence[str], name: str
 ) -> Table:
-  name = str(path) if path else 'standard input'
-  with sources.opened(path) as file:
-    stream = file if path else cast(BinaryIO, dialect.Hashed(file))
-    written, decoded = _sniffed(stream, config, name)
-    names, found = _blocks(decoded, written, config.column_names, name)
-    growing = [Growing(missing, written.point) for _ in names]
-    rows = 0
-    for block in found:
-      for i, column in enumerate(growing):
-        column.add(block[i])
-      rows += len(block[0])
+  """Parses the text of a CSV file."""
+  written, decoded = _sniffed(stream, config, name)
+  names, found = _blocks(decoded, written, config.column_names, name)
+  growing = [Growing(missing, written.point) for _ in names]
+  rows = 0
+  for block in found:
+    for i, column in enumerate(growing):
+      column.add(block[i])
+    rows += len(block[0])
   columns: dict[str, Column] = {}
   if rows:
     columns = {n: c.finish() for n, c in zip(names, growing, strict=True)}
-  facts = {'file': name, 'rows': rows, 'format': str(written)}
-  if isinstance(stream, dialect.Hashed):
-    facts['sha256'] = stream.digest.hexdigest()
-  return Table(columns, facts)
+  return Table(columns, {'file': name, 'rows': rows, 'format': str(written)})
 
 
 def _sniffed(
@@ -227,22 +242,13 @@ def _blocks(
       header.names_of(first_row, file),
       [column.skip(1) for column in first],
     )
-  return names, _ahead(itertools.chain([first], found))
-
-
-def _ahead(found: Iterator[Block]) -> Iterator[Block]:
-  """Reads and splits each block while the one before is parsed."""
-  with futures.ThreadPoolExecutor(1) as pool:
-    coming = pool.submit(next, found, None)
-    while (block := coming.result()) is not None:
-      coming = pool.submit(next, found, None)
-      yield block
+  return names, itertools.chain([first], found)
 
 
 def _quick() -> blocks.Split | None:
   """Returns what splits rows with PyArrow; None without it."""
   module = sources.with_pyarrow('quick')
-  return module.split if module else None
+  return module.Splitter() if module else None
 
 
 def values(columns: Columns) -> dict[str, Any]:

@@ -9,12 +9,14 @@ import hashlib
 import importlib
 import io
 import lzma
+import os
 import pathlib
 import re
 import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 from types import ModuleType
 from typing import Any, BinaryIO, cast
 
@@ -149,6 +151,58 @@ def digest(digests: list[str]) -> str:
   return hashlib.sha256(''.join(digests).encode()).hexdigest()
 
 
+class Hashed:
+  """A stream that can be read once, and the SHA-256 of its bytes.
+
+  Args:
+    stream: a thread hashes what is read from it.
+  """
+
+  def __init__(self, stream: BinaryIO):
+    self._stream, self._digest = stream, hashlib.sha256()
+    self._pool = futures.ThreadPoolExecutor(1)  # one, to keep the order
+
+  def read(self, size: int) -> bytes:
+    """Reads at most `size` bytes."""
+    found = self._stream.read(size)
+    self._pool.submit(self._digest.update, found)
+    return found
+
+  def hexdigest(self) -> str:
+    """Reads what is left, and returns the digest."""
+    while self.read(_CHUNK):
+      pass
+    self._pool.shutdown()
+    return self._digest.hexdigest()
+
+
+@contextlib.contextmanager
+def hashed(path: pathlib.Path) -> Iterator[tuple[BinaryIO, Hashed]]:
+  """Opens a file, unpacked, and has the bytes of the file hashed.
+
+  Raises:
+    InputError: it cannot be read or unpacked, or was written to meanwhile.
+  """
+  with _complaints(str(path)), contextlib.ExitStack() as stack:
+    file = stack.enter_context(files.open_regular(path))
+    before = _state(file)
+    source = Hashed(file)
+    yield _unpacked(cast(BinaryIO, source), str(path), stack), source
+    if _state(file) != before:
+      raise changed(path)
+
+
+def _state(file: BinaryIO) -> tuple[int, int]:
+  """Returns what is another after a file was written to."""
+  status = os.fstat(file.fileno())
+  return status.st_size, status.st_mtime_ns
+
+
+def changed(path: pathlib.Path) -> InputError:
+  """Returns what to say about a file that was written to."""
+  return InputError(f'{path} changed while it was read: try again')
+
+
 @contextlib.contextmanager
 def opened(path: pathlib.Path | None) -> Iterator[BinaryIO]:
   """Opens a file, unpacked; standard input if there is no path.
@@ -157,13 +211,19 @@ def opened(path: pathlib.Path | None) -> Iterator[BinaryIO]:
     InputError: it cannot be read or unpacked.
   """
   name = str(path) if path else 'standard input'
+  with _complaints(name), contextlib.ExitStack() as stack:
+    if path is None:
+      file = cast(BinaryIO, sys.stdin.buffer)
+    else:
+      file = stack.enter_context(files.open_regular(path))
+    yield _unpacked(file, name, stack)
+
+
+@contextlib.contextmanager
+def _complaints(name: str) -> Iterator[None]:
+  """Turns what a damaged file raises into InputErrors."""
   try:
-    with contextlib.ExitStack() as stack:
-      if path is None:
-        file = cast(BinaryIO, sys.stdin.buffer)
-      else:
-        file = stack.enter_context(files.open_regular(path))
-      yield _unpacked(file, name, stack)
+    yield
   except InputError:
     raise
   except OSError as error:
