@@ -26,32 +26,41 @@ _TOWER = lplmtl.MLP((4,))
 
 
 def architectures(tasks=TASKS, encoder=None):
-  """`{name: module}`, each small and without dropout."""
-  common = {'tasks': tasks, 'encoder': encoder, 'tower': _TOWER}
-  levels = {'levels': (lplmtl.MLP((5, 6)), SMALL)}
-  counts = {'num_specific': 2, 'num_shared': 3}
-  sple = {**levels, **counts, 'num_top': 2}
+  """`{name: module}`, each small and without dropout.
+
+  Layers in towers and in experts are alike for all: a few models have several.
+  """
+  bare = {'tasks': tasks, 'encoder': encoder, 'tower': lplmtl.MLP(())}
+  common = bare | {'tower': _TOWER}
+  deep = {'levels': (lplmtl.MLP((5, 6)), SMALL)}
   two = {'levels': (lplmtl.MLP((5,)), SMALL)}
+  counts = {'num_specific': 2, 'num_shared': 3}
   return {
-    'single_task': lplmtl.SingleTask(bottom=SMALL, **common),
-    'shared_bottom': lplmtl.SharedBottom(bottom=SMALL, **common),
-    'soft_sharing': lplmtl.SoftSharing(bottom=SMALL, **common),
-    'cross_stitch': lplmtl.CrossStitch(**levels, **common),
+    'single_task': lplmtl.SingleTask(bottom=SMALL, **bare),
+    'shared_bottom': lplmtl.SharedBottom(bottom=SMALL, **bare),
+    'soft_sharing': lplmtl.SoftSharing(bottom=SMALL, **bare),
+    'cross_stitch': lplmtl.CrossStitch(**deep, **bare),
     'tensor_factorization': lplmtl.TensorFactorization(
-      bottom=lplmtl.MLP((6, 5)), ranks=(4, 3, 2), **common
+      bottom=lplmtl.MLP((6, 5)), ranks=(4, 3, 2), **bare
     ),
-    'omoe': lplmtl.OMoE(expert=SMALL, num_experts=4, **common),
-    'stacked_mmoe': lplmtl.StackedMMoE(num_experts=3, **levels, **common),
-    'dselect_k': lplmtl.DSelectK(expert=SMALL, num_experts=4, **common),
+    'omoe': lplmtl.OMoE(expert=SMALL, num_experts=4, **bare),
+    'stacked_mmoe': lplmtl.StackedMMoE(num_experts=3, **two, **bare),
+    'dselect_k': lplmtl.DSelectK(expert=SMALL, num_experts=4, **bare),
     'mtan': lplmtl.MTAN(**two, **common),
-    'adatt': lplmtl.AdaTT(num_specific=2, num_shared=2, **levels, **common),
-    'stem': lplmtl.STEM(expert=SMALL, num_specific=2, num_shared=3, **common),
-    'mmoe': lplmtl.MMoE(expert=SMALL, num_experts=4, **common),
-    'cgc': lplmtl.CGC(expert=SMALL, **counts, **common),
-    'ple': lplmtl.PLE(**levels, **counts, **common),
-    'sple_concat': lplmtl.SPLE(top='concat', **sple, **common),
-    'sple_identity': lplmtl.SPLE(top='identity', **sple, **common),
-    'sple_shared': lplmtl.SPLE(top='shared', **sple, **common),
+    'adatt': lplmtl.AdaTT(num_specific=2, num_shared=2, **two, **bare),
+    'stem': lplmtl.STEM(expert=SMALL, num_specific=2, num_shared=3, **bare),
+    'mmoe': lplmtl.MMoE(expert=SMALL, num_experts=4, **bare),
+    'cgc': lplmtl.CGC(expert=SMALL, **counts, **bare),
+    'ple': lplmtl.PLE(**deep, **counts, **common),
+    'sple_concat': lplmtl.SPLE(
+      top='concat', num_top=2, **deep, **counts, **common
+    ),
+    'sple_identity': lplmtl.SPLE(
+      top='identity', num_top=2, levels=(SMALL, SMALL), **counts, **bare
+    ),
+    'sple_shared': lplmtl.SPLE(
+      top='shared', num_top=2, **two, **counts, **bare
+    ),
   }
 
 
@@ -60,7 +69,7 @@ def chains(encoder=None, tasks=CHAIN):
   common = {'tasks': tasks, 'encoder': encoder, 'bottom': SMALL}
   return {
     'esmm': lplmtl.ESMM(tower=_TOWER, **common),
-    'aitm': lplmtl.AITM(tower=_TOWER, **common),
+    'aitm': lplmtl.AITM(tower=lplmtl.MLP(()), **common),
   }
 
 

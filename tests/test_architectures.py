@@ -200,7 +200,9 @@ def test_mmoe_with_one_expert_is_shared_bottom():
 
 def test_one_level_ple_is_cgc():
   cgc = MODELS['cgc']
-  ple = dataclasses.replace(MODELS['ple'], levels=(cgc.expert,))
+  ple = dataclasses.replace(
+    MODELS['ple'], levels=(cgc.expert,), tower=cgc.tower
+  )
   contracts.assert_trees_close(predict(ple, draw(cgc)), predict(cgc, draw(cgc)))
 
 
@@ -382,7 +384,10 @@ def test_conditional_probabilities_of_a_chain(scale):
 def test_sple_shared_is_ple_with_its_top_experts_pruned():
   """top='shared' = a PLE whose top gates give specific experts no weight."""
   ple = MODELS['ple']
-  sple = dataclasses.replace(MODELS['sple_shared'], num_top=ple.num_shared)
+  sple = dataclasses.replace(
+    MODELS['sple_shared'], levels=ple.levels, num_top=ple.num_shared,
+    tower=ple.tower,
+  )  # fmt: skip
   params, unpruned = draw(sple), draw(ple, seed=1)
   top = {
     **unpruned['level_1'],

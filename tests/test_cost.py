@@ -79,7 +79,10 @@ def _softmax(size):
 
 
 def test_shared_bottom_and_mmoe_by_hand():
-  models = contracts.architectures()
+  models = {
+    name: contracts.architectures()[name].clone(tower=lplmtl.MLP((4,)))
+    for name in ('shared_bottom', 'mmoe')
+  }
   x = jnp.ones((1, 7))
   tower = sum(
     _dense(6, 4) + 4 + _dense(4, task.num_outputs) for task in contracts.TASKS
@@ -260,6 +263,7 @@ def test_bytes_of_wrong_parameters():
 
 def test_multiply_adds_are_those_of_products():
   model = contracts.architectures()['shared_bottom']
+  model = model.clone(tower=lplmtl.MLP((4,)))
   x = jnp.ones((1, 7))
   params = contracts.random_params(model, x)
   counted = multiply_adds(lambda x: model.apply({'params': params}, x)[0], x)

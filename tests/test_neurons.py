@@ -21,13 +21,15 @@ ROWS = ROWS._replace(features=X)
 
 def _models():
   models = contracts.architectures()
+  for name in ('shared_bottom', 'tensor_factorization', 'sple_identity'):
+    models[name] = models[name].clone(tower=lplmtl.MLP((4,)))  # with units
   two = lplmtl.MLP((7, 6))
   return models | {
     'deep_towers': models['ple'].clone(
       tower=(lplmtl.MLP((4, 3)), two, lplmtl.MLP(())), gate_body=two
     ),
     'gelu': models['mmoe'].clone(
-      expert=lplmtl.MLP((7, 6), activation=jax.nn.gelu)
+      expert=lplmtl.MLP((7, 6), activation=jax.nn.gelu), tower=lplmtl.MLP((4,))
     ),
   }
 
@@ -44,11 +46,11 @@ COPIES = {
           'levels[1].widths[0]': 1, 'tower.widths[0]': 3},
   'sple_concat': {'levels[0].widths[0]': 9, 'levels[0].widths[1]': 1,
                   'levels[1].widths[0]': 1, 'tower.widths[0]': 3},
-  # Level 0 and the top must be of equal width.
-  'sple_identity': {'levels[0].widths[0]': 9, 'tower.widths[0]': 3},
+  # Both levels must be of equal width.
+  'sple_identity': {'tower.widths[0]': 3},
   'gelu': {'expert.widths[0]': 4, 'expert.widths[1]': 1,
            'tower.widths[0]': 3},
-  'single_task': {'bottom.widths[0]': 1, 'tower.widths[0]': 3},
+  'single_task': {'bottom.widths[0]': 1},
   # Widths stand on both axes of one matrix.
   'mtan': {'tower.widths[0]': 3},
   'deep_towers': {

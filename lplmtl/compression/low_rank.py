@@ -165,10 +165,11 @@ def multiply(model: LowRank, params: PyTree) -> tuple[Any, PyTree]:
     >>> import jax, lplmtl
     >>> from lplmtl import tasks
     >>> model = lplmtl.SharedBottom((tasks.binary('click'),))
-    >>> params = model.init(jax.random.key(0), jnp.ones((1, 8)))['params']
+    >>> init = jax.jit(model.init)
+    >>> params = init(jax.random.key(0), jnp.ones((1, 8)))['params']
     >>> small, factors = factorise(model, params, ranks(params, 2))
     >>> inner, whole = multiply(small, factors)
-    >>> int(jnp.linalg.matrix_rank(whole['bottom']['layer_0']['kernel']))
+    >>> int(np.linalg.matrix_rank(whole['bottom']['layer_0']['kernel']))
     2
   """
   return model.model, model.weights(params)

@@ -100,7 +100,8 @@ def merge(
     >>> batch = Batch(fitted.encode({'x': x}), {'y': (x > 20).astype(int)})
     >>> encoder = lplmtl.TabularEncoder(fitted.num_categories, embed_dim=2)
     >>> model = lplmtl.SharedBottom((tasks.binary('y'),), encoder=encoder)
-    >>> params = model.init(jax.random.key(0), batch.features)['params']
+    >>> init = jax.jit(model.init)
+    >>> params = init(jax.random.key(0), batch.features)['params']
     >>> merged = merge(fitted, model, params, batch, num_ids=4)
     >>> merged.tables.num_categories
     (4,)

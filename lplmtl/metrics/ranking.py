@@ -27,9 +27,9 @@ def roc_auc(scores: Array, labels: Array, where: Array | None = None) -> Array:
     Scalar float32 in [0, 1]; NaN if either class has no row.
 
   Example:
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> scores = jnp.array([0.1, 0.4, 0.4, 0.8])
-    >>> float(roc_auc(scores, labels=jnp.array([0, 0, 1, 1])))
+    >>> float(jax.jit(roc_auc)(scores, labels=jnp.array([0, 0, 1, 1])))
     0.875
   """
   rows = _rank(*_class_shares(scores, labels, where))

@@ -63,7 +63,7 @@ class Estimator(parameters.Parameters):
     >>> table = data.customers(200)
     >>> model = tabular.Estimator(
     ...   ['churn', 'value'], architecture=lplmtl.SharedBottom, widths=(4,),
-    ...   num_crosses=0, num_epochs=1)
+    ...   tower_widths=(), num_epochs=1, num_seeds=1)
     >>> sorted(model.fit(table).predict(table))
     ['churn', 'churn_probability', 'value']
   """

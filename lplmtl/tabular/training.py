@@ -58,7 +58,8 @@ def train(
     >>> table = data.customers(200)
     >>> schema = tabular.infer(table, ['churn', 'value'])
     >>> settings = tabular.Settings(
-    ...   lplmtl.SharedBottom, widths=(4,), num_crosses=0, num_epochs=1)
+    ...   lplmtl.SharedBottom, widths=(4,), tower_widths=(), num_epochs=1,
+    ...   num_seeds=1)
     >>> predictor = tabular.train(table, schema, settings)
     >>> sorted(predictor.predict(table))
     ['churn', 'churn_probability', 'value']
