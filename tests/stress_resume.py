@@ -29,7 +29,7 @@ from tests import stopping
 ROOT = pathlib.Path(__file__).parent.parent
 SETTINGS = (
   '--dataset=sample', '--num_rows=20000', '--architecture=shared_bottom',
-  '--bottom_widths=8', '--tower_widths=4', '--num_bins=8', '--num_seeds=2',
+  '--bottom_widths=8', '--tower_widths=', '--num_bins=0', '--num_seeds=2',
   '--batch_size=16', '--cpu_devices=2',
 )  # fmt: skip
 OFTEN = ('--save_every_steps=300',)

@@ -350,8 +350,9 @@ def test_a_population_of_settings_is_its_members():
   raw = loading.read('sample', num_rows=1500)
   data = protocol.encode(raw, ('income', 'marital'), num_bins=4)
   base = Config(
-    architecture='shared_bottom', bottom_widths=(8,), tower_widths=(4,),
-    epochs=1, num_seeds=2, num_bins=4, schedule='cosine', optimizer='adamw',
+    architecture='shared_bottom', bottom_widths=(8,), tower_widths=(),
+    balancer='equal', epochs=1, num_seeds=2, num_bins=4, schedule='cosine',
+    optimizer='adamw',
   )  # fmt: skip
   other = dataclasses.replace(
     base, dropout=0.0, learning_rate=1e-2, weight_decay=0.1

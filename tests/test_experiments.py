@@ -51,8 +51,12 @@ ONE_TASK = (
   '--balancer=equal', '--schedule=cosine', '--optimizer=adamw', '--epochs=2',
   '--batch_size=64',
 )  # fmt: skip
-# The fastest to compile; `!` removes a flag of TINY.
-SMALL = ('--architecture=shared_bottom', '--bottom_widths=4', '!expert_widths')
+# Quick to compile, and deep enough for a logit to overflow; `!` removes a flag of
+# TINY.
+SMALL = (
+  '--architecture=shared_bottom', '--bottom_widths=4x4', '!expert_widths',
+  '--tasks=income', '--balancer=equal',
+)  # fmt: skip
 
 launch = functools.partial(launching.launch, census.main)
 
@@ -571,7 +575,8 @@ def test_checkpoints_that_cannot_be_resumed(tmp_path, capsys):
   """The error comes before training, and says what to do."""
   folder = tmp_path / 'run'
   (folder / 'checkpoints' / 'step_0000000010').mkdir(parents=True)
-  assert launch(*TINY, f'--out_dir={folder}') == 1
+  # Two seeds, as in `finished`, whose programs are in the cache.
+  assert launch(*TINY, '--num_seeds=2', f'--out_dir={folder}') == 1
   error = capsys.readouterr().err
   assert 'is intact; the oldest: ' in error and '(--overwrite does)' in error
   shutil.rmtree(folder / 'checkpoints')

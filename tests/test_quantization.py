@@ -78,7 +78,7 @@ def _with_scale(x, fraction, most, scheme):
 
 @pytest.mark.parametrize('scheme', SCHEMES, ids=lambda s: f'{s.bits}bits')
 def test_rounding_is_what_the_docstrings_say(scheme):
-  model = Quantized(MODELS['cgc'], scheme)
+  model = Quantized(MODELS['omoe'], scheme)
   params = _params(model.model)
   frozen = quantization.freeze(model, params)
   thawed = leaves.names(quantization.thaw(frozen))
@@ -99,7 +99,7 @@ def test_rounding_is_what_the_docstrings_say(scheme):
 def test_settled_parameters_are_far_from_a_tie(scheme):
   """They have the same integers, which a small change leaves as they are."""
   rng = np.random.default_rng(0)
-  model = Quantized(MODELS['mmoe'], scheme)
+  model = Quantized(MODELS['omoe'], scheme)
   params = _params(model, seed=3)
   first = _leaves(quantization.freeze(model, params))
   # To half-way between codes, but for one number in three and the largest ones.
@@ -151,7 +151,7 @@ def test_seeds_share_their_program(num_compiled):
 
 @pytest.mark.slow
 def test_integers_stay_within_their_bits():
-  model = Quantized(MODELS['cgc'], SCHEMES[1])
+  model = Quantized(MODELS['omoe'], SCHEMES[1])
   frozen = quantization.freeze(model, _params(model.model))
   codes = {n: x for n, x in leaves.names(frozen).items() if hasattr(x, 'codes')}
   assert len(codes) == len(leaves.names(frozen))
@@ -185,10 +185,11 @@ def test_gradients_pass_straight_through():
 
 @pytest.mark.slow
 def test_trains_saves_and_scores_like_any_model(tmp_path):
-  model, rows = Quantized(MODELS['cgc'], Scheme()), contracts.batch(40)
+  model = Quantized(MODELS['shared_bottom'], Scheme())
+  rows = contracts.batch(40)
   result = lplmtl.fit(
     jax.random.split(jax.random.key(0), 2), model, optax.adam(1e-2),
-    balancing.uncertainty(), rows, batch_size=20, num_epochs=4,
+    balancing.equal(), rows, batch_size=20, num_epochs=4,
   )  # fmt: skip
   losses = [record['losses'].sum(axis=1) for record in result.history]
   assert (losses[-1] < losses[0]).all()

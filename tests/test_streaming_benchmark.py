@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip('pyarrow')
 
+import lplmtl
 from experiments.benchmark import (
   anonymous,
   streamed,
@@ -45,7 +46,11 @@ def test_sorted_files_hold_the_same_rows(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_answer(folder, tmp_path):
+def test_workers_answer(folder, tmp_path, monkeypatch):
+  def quick_to_compile(tasks, levels, encoder):
+    return lplmtl.SharedBottom(tasks, encoder, levels[0], lplmtl.MLP(()))
+
+  monkeypatch.setattr(lplmtl, 'PLE', quick_to_compile)
   config = {**CONFIG, 'folder': str(folder), 'checkpoints': str(tmp_path)}
   found = {}
   for form in streamed_rows.MEMORY, streamed_rows.ENCODED:
