@@ -57,32 +57,29 @@ def test_what_is_shared_in_the_middle(name, levels):
 @pytest.mark.parametrize('num_tasks', [2, 3])  # without and with a loop
 def test_task_gradients(num_tasks):
   todo = contracts.TASKS[:num_tasks]
-  model = dataclasses.replace(MODELS['cgc'], tasks=todo)
+  model = dataclasses.replace(
+    MODELS['cgc'], tasks=todo, num_specific=1, num_shared=1
+  )
   batch = contracts.batch(8)
   params = contracts.random_params(model, batch.features)
-  values, found = jax.jit(
-    lambda p: gradients.task_gradients(model, todo, p, batch)
-  )(params)
 
-  @jax.jit
   @jax.value_and_grad
   def loss(params, i):
     predictions = model.apply({'params': params}, batch.features)[0]
     return losses.task_losses(todo, predictions, batch)[0][i]
 
+  @jax.jit
+  def both(params):
+    found = gradients.task_gradients(model, todo, params, batch)
+    return *found, jax.lax.map(lambda i: loss(params, i), jnp.arange(num_tasks))
+
+  values, found, each = jax.device_get(both(params))
   for i in range(num_tasks):
-    value, expected = loss(params, i)
+    value, expected = jax.tree.map(lambda x, i=i: x[i], each)
     np.testing.assert_allclose(values[i], value, rtol=1e-5)
     contracts.assert_trees_close(
       jax.tree.map(lambda g, i=i: np.asarray(g)[i], found), expected, atol=1e-6
     )
-
-
-def _task_gradients(model, params, batch):
-  program = jax.jit(
-    lambda p: gradients.task_gradients(model, contracts.TASKS, p, batch)
-  )
-  return jax.device_get(program(params)[1])
 
 
 @pytest.mark.parametrize(
@@ -111,11 +108,16 @@ def test_a_gramian_step_by_hand(scope):
   balancer = balancing.pcgrad(scope)
   optimizer = optax.sgd(0.1)
   state = _state(model, params, balancer, optimizer)
-  step = jax.jit(
-    steps.make_train_step(model, contracts.TASKS, optimizer, balancer)
-  )
-  new, metrics = step(state, batch)
-  found = _task_gradients(model, params, batch)
+  step = steps.make_train_step(model, contracts.TASKS, optimizer, balancer)
+
+  @jax.jit
+  def both(state):
+    found = gradients.task_gradients(
+      model, contracts.TASKS, state.params, batch
+    )
+    return step(state, batch), found[1]
+
+  (new, metrics), found = jax.device_get(both(state))
   shared = gradients.shared_leaves(model, params)
   if scope == 'all':
     shared = jax.tree.map(lambda _: True, shared)
@@ -166,19 +168,20 @@ def test_weights_for_shared_parameters_without_a_gramian():
     lambda losses, state, **extra: (jnp.array([2.0, 0.0, 0.5]), state),
     needs_losses=False,
   )
-  found = {}
-  for scope in ('all', 'shared'):
-    found[scope], _, _ = jax.jit(
-      lambda p, scope=scope: balanced.gradient(
-        model,
-        contracts.TASKS,
-        plain._replace(scope=scope),
-        (),
-        p,
+
+  @jax.jit
+  def all_ways(params):
+    found = {
+      scope: balanced.gradient(
+        model, contracts.TASKS, plain._replace(scope=scope), (), params,
         microbatch.Rows(batch, KEY),
-      )
-    )(params)
-  each = _task_gradients(model, params, batch)
+      )[0]
+      for scope in ('all', 'shared')
+    }  # fmt: skip
+    each = gradients.task_gradients(model, contracts.TASKS, params, batch)
+    return found, each[1]
+
+  found, each = jax.device_get(all_ways(params))
   contracts.assert_trees_close(
     found['shared']['experts'], found['all']['experts'], atol=1e-6
   )
@@ -201,7 +204,8 @@ def test_weights_for_shared_parameters_without_a_gramian():
 def test_parts_give_the_gradient_of_the_whole(balancer):
   """Also with dropout, uneven missing labels, and weights, also by task."""
   noisy = lplmtl.MLP((6,), dropout_rate=0.3)
-  model = dataclasses.replace(WITHOUT_ENCODER['shared_bottom'], bottom=noisy)
+  todo = (contracts.TASKS[0], contracts.TASKS[2])
+  model = lplmtl.SharedBottom(todo, bottom=noisy, tower=lplmtl.MLP(()))
   batch = _batch(rows=12)
   params = contracts.random_params(model, batch.features)
   weights = jnp.linspace(0.0, 2.0, 12)
@@ -209,22 +213,20 @@ def test_parts_give_the_gradient_of_the_whole(balancer):
     where={'zebra': jnp.arange(12) % 5 > 1, 'mango': jnp.zeros(12, bool)},
     weights=weights if balancer.scope == 'all' else {'zebra': weights},
   )
-  state = balancer.init(KEY, NUM_TASKS)
-  whole, split = (
-    jax.jit(
-      lambda p, n=n: balanced.gradient(
-        model,
-        contracts.TASKS,
-        balancer,
-        state,
-        p,
-        microbatch.Rows(batch, KEY, n),
+  state = balancer.init(KEY, 2)
+
+  @jax.jit
+  def both(params):
+    return [
+      balanced.gradient(
+        model, todo, balancer, state, params, microbatch.Rows(batch, KEY, n)
       )
-    )(params)
-    for n in (1, 3)
-  )
+      for n in (1, 3)
+    ]
+
+  whole, split = both(params)
   contracts.assert_trees_close(split, whole, atol=1e-6)
-  assert whole[-1]['present'].tolist() == [True, True, False]
+  assert whole[-1]['present'].tolist() == [True, False]
 
 
 class _Penalised(contracts.Tiny):
@@ -247,21 +249,17 @@ def test_a_penalty_is_added_once_and_not_weighted(balancer, num_microbatches):
   params = {'shared': jnp.linspace(-1, 1, 4), 'a': jnp.ones(1)}
   params['b'] = 2 * params['a']
 
-  def run(model):
-    return jax.jit(
-      lambda p: balanced.gradient(
-        model,
-        model.tasks,
-        balancer,
-        balancer.init(KEY, 2),
-        p,
+  @jax.jit
+  def both(params):
+    return [
+      balanced.gradient(
+        model, model.tasks, balancer, balancer.init(KEY, 2), params,
         microbatch.Rows(batch, KEY, num_microbatches),
       )[0]
-    )(params)
+      for model in (_Penalised(), plain)
+    ]  # fmt: skip
 
-  added = jax.tree.map(
-    np.subtract, *map(jax.device_get, map(run, (_Penalised(), plain)))
-  )
+  added = jax.tree.map(np.subtract, *jax.device_get(both(params)))
   contracts.assert_trees_close(added, params, atol=1e-5)
 
 
