@@ -21,7 +21,13 @@ from lplmtl.export import (
 )
 from tests import contracts
 from tests.test_export import EVERY_KIND
-from tests.test_export_c99 import COMPILERS, FLAGS, SANITIZERS, check
+from tests.test_export_c99 import (
+  COMPILERS,
+  FLAGS,
+  SANITIZED,
+  SANITIZERS,
+  check,
+)
 
 needs_c = pytest.mark.skipif(not COMPILERS, reason='needs a C compiler')
 # What C and NumPy compute by polynomials, and the exact values.
@@ -83,7 +89,11 @@ int main(void) {{
   command = compiler, *FLAGS, '-O3', *SANITIZERS, 'all.c', '-o', 'all'
   subprocess.run(command, cwd=tmp_path, check=True)
   run = subprocess.run(
-    [tmp_path / 'all'], input=x.tobytes(), capture_output=True, check=True
+    [tmp_path / 'all'],
+    input=x.tobytes(),
+    env=SANITIZED,
+    capture_output=True,
+    check=True,
   )
   found = np.frombuffer(run.stdout, np.float32).reshape(-1, len(names))
   for values, (name, (_, _)) in zip(found.T, FUNCTIONS.items(), strict=True):
