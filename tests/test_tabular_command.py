@@ -30,7 +30,7 @@ from tests.launching import launch
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = (
-  '--epochs=2', '--tower_widths=4', '--num_bins=4', '--num_crosses=0',
+  '--epochs=2', '--tower_widths=', '--num_bins=4', '--num_crosses=0',
   '--batch_size=64', '--architecture=shared_bottom', '--bottom_widths=4',
   '--num_seeds=1', '--schedule=constant',
 )  # fmt: skip

@@ -9,7 +9,7 @@ import pandas as pd
 import lplmtl
 
 OPTIONS = {
-  'architecture': lplmtl.SharedBottom, 'widths': (4,), 'tower_widths': (4,),
+  'architecture': lplmtl.SharedBottom, 'widths': (4,), 'tower_widths': (),
   'embed_dim': 2, 'num_bins': 4, 'num_crosses': 0, 'dropout': 0.0,
   'batch_size': 16, 'num_epochs': 4, 'learning_rate': 0.02,
   'validation_share': 0,  # evaluation is a program of its own
