@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 import lplmtl
-from lplmtl import balancing, resume, sparse, tasks
+from lplmtl import resume, sparse, tasks
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
@@ -49,8 +49,9 @@ def fit(devices, keeper=None, model=MODEL):
   """Takes 50 steps in five epochs, and evaluates after each."""
   return lplmtl.fit(
     jax.random.key(0), model, sparse.lazy(OPTIMIZER, sharded=True),
-    balancing.mgda(), make_data(10 * BATCH, 0), validation=make_data(100, 1),
-    batch_size=BATCH, num_epochs=5, devices=devices, keeper=keeper,
+    contracts.by_gramian(), make_data(10 * BATCH, 0),
+    validation=make_data(100, 1), batch_size=BATCH, num_epochs=5,
+    devices=devices, keeper=keeper,
   )  # fmt: skip
 
 

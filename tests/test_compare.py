@@ -41,10 +41,11 @@ FLAG_FILES = sorted((ROOT / 'experiments' / 'flags').glob('compare*.flags'))
 TINY = (
   '--dataset=sample', '--num_rows=1500', '--epochs=1', '--num_bins=4',
   '--compilation_cache=none', '--num_seeds=3', '--tuning_seeds=2',
-  '--optimizer=sgd', '--tower_widths=',
-  '--row=shared_bottom', '--row=single_task bottom_widths=8',
+  '--optimizer=sgd', '--tower_widths=', '--balancer=equal',
+  # Of the second row both settings are one, so that it has nothing to tune.
+  '--row=shared_bottom', '--row=single_task bottom_widths=8 dropout=0.2',
   '--setting=dropout=0.0 bottom_widths=16', '--setting=dropout=0.2 bottom_widths=16',
-  '--baseline=shared_bottom', '--single=single_task  bottom_widths=8',
+  '--baseline=shared_bottom', '--single=single_task  bottom_widths=8 dropout=0.2',
 )  # fmt: skip
 
 
@@ -118,15 +119,15 @@ def test_files(finished):
     assert (finished / name).read_bytes().startswith(b'\x89PNG')
   found = _results(finished)
   assert found['versions']['jax'] and found['command']
-  assert len(list((finished / 'cells').glob('*.json'))) == 4
+  assert len(list((finished / 'cells').glob('*.json'))) == 3
 
 
 def test_rows(finished):
   found = _results(finished)
   ours, single = found['rows']
   assert ours['name'] == 'shared_bottom'
-  assert single['name'] == 'single_task bottom_widths=8'
-  assert ours['fits'] == 2 * 2 + 3
+  assert single['name'] == 'single_task bottom_widths=8 dropout=0.2'
+  assert ours['fits'] == 2 * 2 + 3 and single['fits'] == 3
   assert ours['verdict'] == 'baseline' and ours['difference'] is None
   assert single['mtl_gain'] is None
   aucs = [ours['test'][t]['auc']['mean'] for t in found['tasks']]
@@ -181,7 +182,7 @@ def test_tables(finished):
 def test_another_baseline_fits_nothing(finished, tmp_path, no_fits):
   folder = tmp_path / 'again'
   shutil.copytree(finished, folder)
-  other = '--baseline=single_task bottom_widths=8'
+  other = '--baseline=single_task bottom_widths=8 dropout=0.2'
   assert launch(*TINY, other, f'--out_dir={folder}') == 0
   first, again = _results(finished), _results(folder)
   assert again['rows'][1]['verdict'] == 'baseline'

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow  # together
 CONFIG = Config(
   architecture='shared_bottom', bottom_widths=(8,), tower_widths=(),
   num_bins=0, epochs=1, batch_size=100, learning_rate=0.05,
-  compilation_cache='none',
+  compilation_cache='none', optimizer='sgd',
 )  # fmt: skip
 COMPARED = {'churn': 'auc', 'value': 'r2', 'rating': 'kappa'}
 

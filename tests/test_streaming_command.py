@@ -26,6 +26,8 @@ from tests.test_tabular_command import TARGETS, TINY
 pyarrow = pytest.importorskip('pyarrow')
 parquet = pytest.importorskip('pyarrow.parquet')
 STREAM = '--stream=always'
+# Without states of a balancer and an optimiser it compiles faster.
+QUICK = (*TINY, '--balancer=equal', '--optimizer=sgd')
 
 
 def _table(path, num_rows, seed=0):
@@ -52,7 +54,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def finished(folder):
   run = folder / 'run'
-  given = (f'--data={folder}/files/*.parquet', TARGETS, *TINY, STREAM)
+  given = (f'--data={folder}/files/*.parquet', TARGETS, *QUICK, STREAM)
   assert _tabular(*given, f'--out_dir={run}') == 0
   return run, given
 
@@ -153,7 +155,10 @@ def test_each_row_has_one_split(folder):
 
 def test_rows_are_written_once_and_read_again(folder, monkeypatch, capsys):
   run = folder / 'rows_of'
-  given = [f'--data={folder}/files', TARGETS, *TINY, STREAM, f'--out_dir={run}']
+  given = [
+    f'--data={folder}/files', '--targets=churn', *QUICK, STREAM,
+    f'--out_dir={run}',
+  ]  # fmt: skip
 
   def stop(*arguments, **options):
     raise errors.InputError('stopped')
@@ -293,7 +298,7 @@ def test_classes_of_the_first_targets_only_are_shown():
   ],
 )
 def test_what_cannot_be_streamed(folder, flags, message, capsys):
-  given = f'--data={folder}/files', TARGETS, *TINY, STREAM, *flags
+  given = f'--data={folder}/files', TARGETS, *QUICK, STREAM, *flags
   assert _tabular(*given, f'--out_dir={folder}/none') == 1
   error = capsys.readouterr().err
   assert message in error and error.count('\n') == 1
@@ -305,7 +310,7 @@ def test_a_value_that_does_not_fit_is_named(stream, tmp_path, capsys):
   bad = pyarrow.table(table)
   parquet.write_table(bad, tmp_path / 'b.parquet', row_group_size=700)
   parquet.write_table(bad.slice(0, 900), tmp_path / 'a.parquet')
-  given = f'--data={tmp_path}', '--targets=y', *TINY, f'--stream={stream}'
+  given = f'--data={tmp_path}', '--targets=y', *QUICK, f'--stream={stream}'
   assert _tabular(*given, f'--out_dir={tmp_path}/run') == 1
   error = capsys.readouterr().err
   assert 'error: b.parquet, row 4999 ' in error and error.count('\n') == 1
