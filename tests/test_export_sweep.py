@@ -20,9 +20,13 @@ from tests.test_export_c99 import COMPILERS, check
 @pytest.mark.slow
 @pytest.mark.parametrize('name', sweep_exports.ARCHITECTURES)
 def test_every_architecture(name, tmp_path):
-  """One of 16 models each, which differ between architectures."""
-  place = sweep_exports.ARCHITECTURES.index(name)
-  one = sweep_exports.case(name, place % sweep_exports.NUM_CASES)
+  """One of 16 models each, which differ between architectures.
+
+  The last architectures, of levels, have the fewest tasks: each is compiled.
+  """
+  after = len(sweep_exports.ARCHITECTURES) - 1
+  after -= sweep_exports.ARCHITECTURES.index(name)
+  one = sweep_exports.case(name, after % sweep_exports.NUM_CASES)
   made = sweep_exports.forms(one)
   sweep_exports.check(one, made)
   if COMPILERS:

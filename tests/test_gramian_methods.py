@@ -347,11 +347,24 @@ def test_mgda_goes_down_equally_for_all_that_count():
   np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
 
 
-def test_mgda_normalizations():
-  """Weights are found for normalised gradients, as if these were given."""
+def test_mgda_normalizations(monkeypatch):
+  """Weights are found for normalised gradients, as if these were given.
+
+  Of opposed gradients, whose shortest mixture is of both: the solver, which takes
+  long to compile, is a quotient.
+  """
+  assert (SMALL[0] @ SMALL[1]) < 0
+  plain = METHODS['mgda'][0]
+  _weights(plain, SMALL)  # by the solver itself
+
+  def solve(cosines, least):
+    cosine = cosines[0, 1]
+    found = (least - cosine * least[::-1]) / (1 - cosine**2)
+    return found, jnp.zeros((), found.dtype)
+
+  monkeypatch.setattr(_solvers, 'nonnegative', solve)
   losses = jnp.array([0.5, 2.0])
   lengths = np.linalg.norm(SMALL, axis=1)
-  plain = METHODS['mgda'][0]
   for normalization, factors in (
     ('l2', lengths), ('loss', losses), ('loss+', losses * lengths),
   ):  # fmt: skip
