@@ -74,6 +74,8 @@ def seeds(model: Any, params: PyTree, features: PyTree) -> list[PyTree]:
   """
   if not calibration.has_seeds(model, params, features):
     return [params]
+  # JAX would compile a program for each shape.
+  params = jax.device_get(params)
   count = len(jax.tree.leaves(params)[0])
   return [jax.tree.map(lambda x, i=i: x[i], params) for i in range(count)]
 

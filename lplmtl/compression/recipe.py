@@ -152,7 +152,7 @@ def from_lesson(
   result = learning.train(key, lesson, tables, chosen, recipe)
   model = student.make(lesson.tasks, tables, chosen)
   rounds = quantization.Quantized(model, chosen.scheme)
-  last = result.state.params
+  last = jax.device_get(result.state.params)
   seeds = [last]
   if key.ndim:
     seeds = [jax.tree.map(lambda x, i=i: x[i], last) for i in range(len(key))]
