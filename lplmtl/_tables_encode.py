@@ -16,9 +16,9 @@ from lplmtl import columns as raw
 from lplmtl.columns import Factor, RowError
 from lplmtl.numeric import Numeric
 
-# Numbers written at a time, 4 MB: they stay in a processor's cache, and need
+# Numbers written at a time, 2 MB: they stay in a processor's cache, and need
 # next to no memory beside the result.
-_CELLS = 1 << 20
+_CELLS = 1 << 19
 _SHARED = 4  # rows per value from which values are encoded once each
 _EXACT = 2**52  # up to here, numbers one apart are exact in float64
 _BLOCK = 1 << 16  # rows looked at at a time, next to no memory as well

@@ -128,7 +128,7 @@ def numbers(
 
   def fit(item: tuple[Any, Column]) -> tuple[Any, Numeric]:
     name, column = item
-    values = numeric.read(name, column, rules.texts)
+    values = numeric.parse(name, column, rules.texts)
     return _tables_checks.column_name(name), numeric.fit(
       name,
       values,
@@ -169,7 +169,7 @@ def dates(
     name, values = item
     scaler = numeric.fit(
       name,
-      raw.spread(values),
+      values,
       log=False,
       num_bins=num_bins,
       fill=rules.fill_missing,

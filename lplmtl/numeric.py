@@ -106,13 +106,18 @@ class Numeric:
 
 
 def fit(
-  name: Any, values: np.ndarray, *, log: bool, num_bins: int, fill: bool
+  name: Any,
+  column: np.ndarray | Factor,
+  *,
+  log: bool,
+  num_bins: int,
+  fill: bool,
 ) -> Numeric:
   """Fits a scaler on training rows.
 
   Args:
     name: of the column, for messages.
-    values: `[N]` float64, NaN where missing.
+    column: `[N]` float64, or a Factor of these, NaN where missing.
     log: see Numeric.
     num_bins: the maximum number of bins, or 0 for none.
     fill: whether missing numbers are filled in; they are refused otherwise.
@@ -121,6 +126,7 @@ def fit(
     ValueError: there are no rows; RowError if a number is missing and `fill` is
       False, or if one is too large to scale.
   """
+  values = raw.spread(column)
   _tables_checks.check_rows(name, values)
   is_missing = np.isnan(values)
   has_missing = bool(is_missing.any())
@@ -130,10 +136,13 @@ def fit(
   if not len(present):  # such as in a small fold: the flag says it all
     return Numeric(log, 0.0, 1.0, fill=0.0, flag=True)
   scaler = _scaler(name, values, present, log)
-  # Sorted once, for both; where there is a copy already, without another one.
-  present = present if has_missing else present.copy()
-  present.sort()
-  distinct, counts = _quantiles.counted(present)
+  factor = column if isinstance(column, Factor) else None
+  counted = factor and _quantiles.counted_once(*factor)
+  if not counted:  # where there is a copy already, without another one
+    present = present if has_missing else present.copy()
+    present.sort()
+    counted = _quantiles.counted(present)
+  distinct, counts = counted
   return dataclasses.replace(
     scaler,
     edges=_quantiles.edges(distinct, counts, num_bins) if num_bins else (),

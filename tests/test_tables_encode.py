@@ -227,3 +227,19 @@ def test_jobs_done_ahead_keep_their_order(monkeypatch):
   assert [next(found), next(found)] == [0, -1]  # the error is not due yet
   with pytest.raises(ValueError, match='jobs'):
     next(found)
+
+
+def test_shared_numbers_are_counted_as_sorted_rows_are():
+  rng = np.random.default_rng(0)
+  values = np.array([3.5, np.nan, -1, 7, 3.5, 1e9, -2])  # the last is unused
+  column = raw.Factor(rng.integers(0, 6, 100).astype(np.uint8), values)
+  rows = np.sort(raw.spread(column))
+  found = _quantiles.counted_once(*column)
+  expected = _quantiles.counted(rows[~np.isnan(rows)])
+  for ours, theirs in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(ours, theirs)
+    assert ours.dtype == theirs.dtype
+  options = {'log': False, 'num_bins': 3, 'fill': True}
+  fitted = numeric.fit('a', column, **options)
+  assert fitted == numeric.fit('a', raw.spread(column), **options)
+  assert _quantiles.counted_once(np.arange(6), values) is None

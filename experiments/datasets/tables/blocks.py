@@ -24,11 +24,10 @@ from experiments.datasets.tables.splitting import (
   Place,
 )
 from experiments.launcher.errors import InputError
-from lplmtl import _threads
 
-# Bytes per block: large enough to hide NumPy's cost per call, small enough that
-# a block and its index stay in a processor's cache.
-BLOCK = 2**21
+# Bytes per block: large enough to hide the cost of a call, and of looking up
+# the same texts again; small enough that a few of them are little memory.
+BLOCK = 2**22
 LOOSE_ROWS = 10_000  # rows per block of a file with loose quotes
 
 
@@ -75,12 +74,10 @@ class _Form(NamedTuple):
     return block or splitting.find(rows, ord(self.separator), place, k)
 
 
-def read(
+def jobs(
   stream: BinaryIO, separator: str, file: str, split: Split | None = None
-) -> Iterator[Block]:
+) -> Iterator[Callable[[], Block | None]]:
   """Reads blocks of rows; blank lines are left out.
-
-  Threads split some blocks while earlier ones are made use of.
 
   Args:
     stream: UTF-8 text.
@@ -88,19 +85,15 @@ def read(
     file: what to call it in messages.
     split: splits whole rows faster.
 
+  Returns:
+    For each block a function that splits it, also in a thread, while the next
+    block is read; None if it has no row.
+
   Raises:
     InputError: a row has another number of fields, a field is too long, or the
       text is not UTF-8 or has NUL bytes. The message names the line.
   """
-  found = _threads.ahead(_jobs(stream, _Form(separator, 0, split), file))
-  return (block for block in found if block)
-
-
-def _jobs(
-  stream: BinaryIO, form: _Form, file: str
-) -> Iterator[Callable[[], Block | None]]:
-  """Returns functions that split the blocks of a file."""
-  separator = form.separator
+  form = _Form(separator, 0, split)
   rest, line, is_last = b'', 1, False
   while not is_last:
     more = stream.read(BLOCK)

@@ -1,9 +1,13 @@
-"""The files of a table that is in several: what is known of each."""
+"""The files of a table that is in several: what is known of each, and all."""
 
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from experiments.datasets.tables import values
+from experiments.launcher.errors import InputError
+from lplmtl.columns import Column
 
 
 def names(paths: Sequence[pathlib.Path]) -> list[str]:
@@ -53,3 +57,36 @@ def place(facts: Mapping[str, Any], row: int) -> tuple[str, int]:
       return part['file'], row - first
     first += part['rows']
   return facts['file'], row
+
+
+def joined(
+  paths: Sequence[pathlib.Path], tables: Sequence[dict[str, Column]]
+) -> dict[str, Column]:
+  """Returns the rows of several files with the same columns, in any order."""
+  if len(tables) == 1:
+    return tables[0]
+  first = tables[0]
+  for path, table in zip(paths, tables, strict=True):
+    if table:  # else a header without rows
+      check_columns(path, table, paths[0], first)
+  tables = [table for table in tables if table]
+  return {name: values.chained([t[name] for t in tables]) for name in first}
+
+
+def check_columns(
+  path: pathlib.Path,
+  table: Mapping[str, Column],
+  first_path: pathlib.Path,
+  first: Mapping[str, Column],
+) -> None:
+  """Raises InputError unless a file has the columns of the first."""
+  lacks, more = first.keys() - table.keys(), table.keys() - first.keys()
+  if lacks or more:
+    raise InputError(
+      f'{path} must have the columns of {first_path.name}: '
+      + '; '.join(
+        f'{what} {", ".join(sorted(names)[:5])}'
+        for what, names in (('it lacks', lacks), ('it has also', more))
+        if names
+      )
+    )

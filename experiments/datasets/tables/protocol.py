@@ -5,10 +5,9 @@ only. What a column is, is decided by `lplmtl.tabular`, as it is in Python.
 """
 
 import contextlib
-import hashlib
-import json
 import pathlib
 from collections.abc import Iterator, Mapping
+from concurrent import futures
 from types import MappingProxyType
 from typing import Any
 
@@ -24,10 +23,11 @@ from experiments.datasets.tables import (
   outputs,
   reader,
   splits,
+  statement,
   streamed,
 )
 from experiments.datasets.tables import parts as places
-from experiments.launcher import display, parsing
+from experiments.launcher import display
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
 from lplmtl import tables as encoding
@@ -53,10 +53,33 @@ def load(
   )
   if is_streamed:
     return _load_streamed(config, console, given)
+  memory.share()
+  with futures.ThreadPoolExecutor(1) as later:  # writes the cache
+    parts, found, schema = _read(config, console, saved, given, later)
+  facts = statement.facts(config, found, schema)
+
+  def encode_rows(
+    num_bins: int, tables: Tables | None = None, *, is_last: bool = False
+  ) -> base.Data:
+    rows = parts if is_last else dict(parts)  # `encode` empties it
+    with inputs_of_users(console, config.schema):
+      return encode(config, rows, schema, facts, num_bins, tables)
+
+  return base.Source(tabular.make_tasks(schema), facts, {}, encode_rows)
+
+
+def _read(
+  config: Config,
+  console: display.Console,
+  saved: Mapping[str, Any],
+  given: tabular.Schema | None,
+  later: futures.Executor,
+) -> tuple[dict[str, splits.Part], dict[str, Any], tabular.Schema]:
+  """Returns the rows of each split, facts about the files, and the schema."""
   with inputs_of_users(console, config.schema):
     options = flags.options(config)
     rough = given or inference.before_split(options)
-    parts, found = splits.read(config, rough, saved)
+    parts, found = splits.read(config, rough, saved, later)
     memory.give_back()
     known = looked_at.Seen(parts['train'].columns)
     if not saved:
@@ -70,18 +93,9 @@ def load(
     if reader.num_rows(known):
       for table in outputs.describe(schema, known, config.schema):
         console.print(table)
-  facts = _facts(config, found, schema)
   if not saved:  # else messages name all columns of the table
     parts = splits.slimmed(parts, schema, config.index_column)
-
-  def encode_rows(
-    num_bins: int, tables: Tables | None = None, *, is_last: bool = False
-  ) -> base.Data:
-    rows = parts if is_last else dict(parts)  # `encode` empties it
-    with inputs_of_users(console, config.schema):
-      return encode(config, rows, schema, facts, num_bins, tables)
-
-  return base.Source(tabular.make_tasks(schema), facts, {}, encode_rows)
+  return parts, found, schema
 
 
 def _load_streamed(
@@ -109,7 +123,7 @@ def _load_streamed(
     for described in outputs.describe(schema, known, config.schema, drawn_from):
       console.print(described)
   found = {'data': table.facts}
-  facts = _facts(config, found, schema)
+  facts = statement.facts(config, found, schema)
 
   def encode_rows(
     num_bins: int, tables: Tables | None = None, *, is_last: bool = False
@@ -305,34 +319,6 @@ def _given_schema(
     return tabular.Schema.from_json(data)
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise InputError(f'{place}: {error}') from error
-
-
-def _facts(
-  config: Config, found: dict[str, Any], schema: tabular.Schema
-) -> dict[str, Any]:
-  name = parsing.stem(config.data)
-  content = json.dumps(schema.to_json(), sort_keys=True).encode()
-  digest = hashlib.sha256(content).hexdigest()
-  what = ' and '.join(
-    f'{facts["file"]} ({facts["rows"]:,} rows, {facts["format"]})'
-    for facts in found.values()
-  )
-  return {
-    'dataset': name,
-    'statement': what,
-    # The schema identifies a run as the files do.
-    'files': {**found, 'schema': {'file': 'schema.json', 'sha256': digest}},
-    'targets': _targets(schema),
-  }
-
-
-def _targets(schema: tabular.Schema) -> dict[str, Any]:
-  """Returns names of classes and units, for tables and pictures."""
-  targets: dict[str, Any] = schema.to_json()['targets']
-  for name, target in schema.targets.items():
-    columns = list(schemas.label_columns(name, target))
-    targets[name] = {**targets[name], 'columns': columns}
-  return targets
 
 
 DATASET = base.Dataset(flags.check, load)

@@ -67,13 +67,18 @@ class Splitter:
     names = [str(k) for k in range(num_fields)]
     types = [_CODED if is_coded else _TEXT for is_coded in self._are_coded]
     types = types or [_TEXT] * num_fields
+    has_quotes = b'"' in content  # without, it takes less time
     try:
       return csv.read_csv(
         pyarrow.BufferReader(content),
         csv.ReadOptions(
           use_threads=False, block_size=len(content) + 1, column_names=names
         ),
-        csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+        csv.ParseOptions(
+          delimiter=separator,
+          quote_char='"' if has_quotes else False,
+          newlines_in_values=has_quotes,
+        ),
         csv.ConvertOptions(
           check_utf8=False,
           column_types=dict(zip(names, types, strict=True)),

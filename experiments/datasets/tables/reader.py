@@ -4,29 +4,36 @@ Columns are Factors of texts, or `[N]` float64 where every text is a plain
 number; see `values`. What is missing, or a date, is not decided here.
 """
 
+import functools
 import itertools
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, NamedTuple, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 from experiments.datasets import cache
 from experiments.datasets.tables import (
   blocks,
   dialect,
   header,
+  memory,
+  opening,
   parts,
   sources,
 )
-from experiments.datasets.tables.blocks import Block
-from experiments.datasets.tables.values import Growing, chained
+from experiments.datasets.tables.splitting import Block
+from experiments.datasets.tables.values import Growing, Looked
 from experiments.launcher.errors import InputError
 from experiments.launcher.options import Config
+from lplmtl import _threads
 from lplmtl import columns as raw
 from lplmtl.columns import Column, Factor
 
 Columns = Mapping[str, Column]
+Job = Callable[[], Block | None]
+_Out = TypeVar('_Out')
 # Settings on which the columns of a CSV file depend.
 _SETTINGS = ('separator', 'encoding', 'decimal', 'column_names')
 
@@ -58,13 +65,20 @@ class Piece(NamedTuple):
   first: int
 
 
-def read(config: Config, missing: Sequence[str], flag: str = 'data') -> Table:
+def read(
+  config: Config,
+  missing: Sequence[str],
+  flag: str = 'data',
+  later: futures.Executor | None = None,
+) -> Table:
   """Reads a table.
 
   Args:
     config: names the files and says how they are written.
     missing: texts that mean "missing" in a column of numbers.
     flag: the setting that names the files: `data` or `test_data`.
+    later: writes the cache, while the table is made use of; None has it written
+      before.
 
   Raises:
     InputError: a file is missing, damaged or malformed, or files have other
@@ -89,7 +103,8 @@ def read(config: Config, missing: Sequence[str], flag: str = 'data') -> Table:
       if len(paths) == max(len(counts), 1):
         return Table(columns, {**facts, **parts.of(paths, digests, counts)})
   tables = [_read(path, config, missing) for path in paths]
-  columns = _joined(paths, [table.columns for table in tables])
+  columns = parts.joined(paths, [table.columns for table in tables])
+  memory.give_back()  # what blocks took
   counts = [table.facts['rows'] for table in tables]
   was, digests = digests, [table.facts['sha256'] for table in tables]
   name = paths[0].name if len(paths) == 1 else f'{data}, {len(paths)} files'
@@ -103,7 +118,12 @@ def read(config: Config, missing: Sequence[str], flag: str = 'data') -> Table:
       raise sources.changed(path)
   if kept:
     key = _key(digests, config, missing)
-    cache.write(kept, 'table', key, columns, facts)
+    # A copy, as the caller may take columns out.
+    arguments = kept, 'table', key, dict(columns), facts
+    if later:
+      later.submit(cache.write, *arguments)
+    else:
+      cache.write(*arguments)
   return Table(columns, facts)
 
 
@@ -139,7 +159,7 @@ def blocks_of(config: Config, missing: Sequence[str]) -> Iterator[Piece]:
     for columns in _blocks_of(path, config, missing):
       # A file without rows may have no columns, either.
       if path and first is not None and num_rows(columns):
-        _check_columns(path, columns, cast(pathlib.Path, paths[0]), first)
+        parts.check_columns(path, columns, cast(pathlib.Path, paths[0]), first)
       first = first or columns
       yield Piece(columns, name, before)
       before += num_rows(columns)
@@ -152,20 +172,26 @@ def _blocks_of(
     yield from sources.arrow(path).blocks(path)
     return
   name = str(path) if path else 'standard input'
-  with sources.opened(path) as stream:
+  with opening.opened(path) as stream:
     written, decoded = _sniffed(stream, config, name)
-    names, found = _blocks(decoded, written, config.column_names, name)
-    for block in found:
+    names, jobs = _blocks(decoded, written, config.column_names, name)
+
+    def columns(job: Job) -> Columns | None:
+      block = job()
+      if not block:
+        return None
       growing = [Growing(missing, written.point) for _ in names]
-      for i, column in enumerate(growing):
-        column.add(block[i])
-      yield dict(zip(names, (c.finish() for c in growing), strict=True))
+      for column, fields in zip(growing, block, strict=True):
+        column.add(column.look(fields))
+      return dict(zip(names, (c.finish() for c in growing), strict=True))
+
+    yield from filter(None, _ahead(columns, jobs))
 
 
 def _read(path: pathlib.Path, config: Config, missing: Sequence[str]) -> Table:
   """Reads a file; its `sha256` is that of the bytes that were read."""
   if path.suffix.lower() not in sources.ARROW:
-    with sources.hashed(path) as (stream, source):
+    with opening.hashed(path) as (stream, source):
       columns, facts = _parsed(stream, config, missing, str(path))
       return Table(columns, {**facts, 'sha256': source.hexdigest()})
   (digest,) = sources.digests([path])
@@ -178,8 +204,8 @@ def _read(path: pathlib.Path, config: Config, missing: Sequence[str]) -> Table:
 
 def _read_stdin(config: Config, missing: Sequence[str]) -> Table:
   """Reads standard input; its `sha256` is that of the text."""
-  with sources.opened(None) as text:
-    stream = sources.Hashed(text)
+  with opening.opened(None) as text:
+    stream = opening.Hashed(text)
     columns, facts = _parsed(
       cast(BinaryIO, stream), config, missing, 'standard input'
     )
@@ -191,13 +217,18 @@ def _parsed(
 ) -> Table:
   """Parses the text of a CSV file."""
   written, decoded = _sniffed(stream, config, name)
-  names, found = _blocks(decoded, written, config.column_names, name)
+  names, jobs = _blocks(decoded, written, config.column_names, name)
   growing = [Growing(missing, written.point) for _ in names]
+
+  def look(job: Job) -> list[Looked]:
+    pairs = zip(growing, job() or (), strict=False)
+    return [column.look(fields) for column, fields in pairs]
+
   rows = 0
-  for block in found:
-    for i, column in enumerate(growing):
-      column.add(block[i])
-    rows += len(block[0])
+  for block in filter(None, _ahead(look, jobs)):
+    for column, looked in zip(growing, block, strict=True):
+      column.add(looked)
+    rows += len(block[0].fields)
   columns: dict[str, Column] = {}
   if rows:
     columns = {n: c.finish() for n, c in zip(names, growing, strict=True)}
@@ -227,10 +258,11 @@ def _blocks(
   written: dialect.Dialect,
   names: Sequence[str],
   file: str,
-) -> tuple[Sequence[str], Iterator[Block]]:
-  """Returns the names of the columns, and blocks of rows."""
-  found = blocks.read(cast(BinaryIO, stream), written.separator, file, _quick())
-  first = next(found, None)
+) -> tuple[Sequence[str], Iterator[Job]]:
+  """Returns the names of the columns, and what splits blocks of rows."""
+  text = cast(BinaryIO, stream)
+  jobs = blocks.jobs(text, written.separator, file, _quick())
+  first = next(filter(None, (job() for job in jobs)), None)
   if first is None:
     raise InputError(f'{file}: expected a table, found an empty file')
   tops = [column.as_bytes().take(slice(1)) for column in first]
@@ -242,7 +274,14 @@ def _blocks(
       header.names_of(first_row, file),
       [column.skip(1) for column in first],
     )
-  return names, itertools.chain([first], found)
+  return names, itertools.chain([lambda: first], jobs)
+
+
+def _ahead(
+  function: Callable[[Job], _Out], jobs: Iterator[Job]
+) -> Iterator[_Out]:
+  """Returns what a function makes of blocks; threads call it."""
+  return _threads.ahead(functools.partial(function, job) for job in jobs)
 
 
 def _quick() -> blocks.Split | None:
@@ -265,33 +304,3 @@ def num_rows(columns: Columns) -> int:
   """Returns the number of rows of a table."""
   column = next(iter(columns.values()), ())
   return len(column.codes if isinstance(column, Factor) else column)
-
-
-def _joined(
-  paths: Sequence[pathlib.Path], tables: Sequence[dict[str, Column]]
-) -> dict[str, Column]:
-  """Returns the rows of several files with the same columns, in any order."""
-  if len(tables) == 1:
-    return tables[0]
-  first = tables[0]
-  for path, table in zip(paths, tables, strict=True):
-    if table:  # else a header without rows
-      _check_columns(path, table, paths[0], first)
-  tables = [table for table in tables if table]
-  return {name: chained([t[name] for t in tables]) for name in first}
-
-
-def _check_columns(
-  path: pathlib.Path, table: Columns, first_path: pathlib.Path, first: Columns
-) -> None:
-  """Raises InputError unless a file has the columns of the first."""
-  lacks, more = first.keys() - table.keys(), table.keys() - first.keys()
-  if lacks or more:
-    raise InputError(
-      f'{path} must have the columns of {first_path.name}: '
-      + '; '.join(
-        f'{what} {", ".join(sorted(names)[:5])}'
-        for what, names in (('it lacks', lacks), ('it has also', more))
-        if names
-      )
-    )

@@ -1,6 +1,7 @@
 """The rows of a table, split into those for training, validation and test."""
 
 from collections.abc import Mapping
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +35,10 @@ class Part(NamedTuple):
 
 
 def read(
-  config: Config, schema: tabular.Schema, saved: Mapping[str, Any]
+  config: Config,
+  schema: tabular.Schema,
+  saved: Mapping[str, Any],
+  later: futures.Executor | None = None,
 ) -> tuple[dict[str, Part], dict[str, Any]]:
   """Reads and splits the rows.
 
@@ -44,13 +48,14 @@ def read(
     saved: the `extra` data of a saved model that is to be scored; else nothing.
       Its own table is split as it was in training; all rows of any other table
       are test rows.
+    later: see `reader.read`.
 
   Returns:
     The rows of each split, and facts about the files.
   """
   # `{flag: facts of its file}` of the saved model.
   trained_on = (saved.get('data') or {}).get('files', {})
-  table = reader.read(config, schema.missing)
+  table = reader.read(config, schema.missing, later=later)
   file, found = table.facts['file'], {'data': table.facts}
   every = np.arange(table.facts['rows'])
   own = trained_on.get('data', table.facts)['sha256']
@@ -75,7 +80,7 @@ def read(
     raise mistakes.of_row(error, file, row, schema=config.schema) from error
   parts = _taken(table, rows)
   if config.test_data:
-    table = reader.read(config, schema.missing, 'test_data')
+    table = reader.read(config, schema.missing, 'test_data', later)
     if table.facts['sha256'] == own:
       raise InputError(
         f'--test_data={config.test_data} holds the rows of --data, which the '

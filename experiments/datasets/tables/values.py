@@ -11,7 +11,7 @@ import math
 import mmap
 import re
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,6 +79,20 @@ def _space(size: int, dtype: np.dtype) -> np.ndarray:
   return np.frombuffer(memory, dtype)
 
 
+class Looked(NamedTuple):
+  """What a block of a column holds.
+
+  Attributes:
+    fields: of its rows.
+    numbers: `[N]` float64, if they may all be numbers.
+    coded: `[N]` codes and the different fields, if they are not.
+  """
+
+  fields: Fields
+  numbers: np.ndarray | None
+  coded: tuple[np.ndarray, Fields] | None
+
+
 class Growing:
   """One column as it grows.
 
@@ -98,15 +112,21 @@ class Growing:
     self._further = Rows()
     self._num_texts = 0
 
-  def add(self, fields: Fields) -> None:
-    """Adds the rows of a block."""
+  def look(self, fields: Fields) -> Looked:
+    """Looks at a block; threads may look at several, in any order."""
     # After the first text, numbers are texts, too.
     values = None if self._num_texts else self._numbers(fields)
-    if values is None:
+    coded = fields.distinct() if values is None else None
+    return Looked(fields, values, coded)
+
+  def add(self, looked: Looked) -> None:
+    """Adds the rows of a block, in the order of the file."""
+    fields, values, coded = looked
+    if self._num_texts or values is None:
       if not self._num_texts and self._rows.size:
         codes, texts = as_factor(self._rows.array())
         self._rows = Rows(self._narrow(self._coded(texts.tolist())[codes]))
-      values = self._codes(fields)
+      values = self._codes(*(coded or fields.distinct()))
     self._rows.extend(values)
 
   def finish(self) -> Column:
@@ -150,7 +170,7 @@ class Growing:
     if fields.is_coded:
       codes, distinct = fields.distinct()
       values = self._numbers(distinct)
-      return None if values is None else values[codes]
+      return None if values is None else values.take(codes)
     values, is_number = fields.numbers(self._point, self._missing)
     others = np.flatnonzero(~is_number)
     if not len(others):
@@ -175,18 +195,17 @@ class Growing:
     number = float(text)
     return number if math.isfinite(number) else None
 
-  def _codes(self, fields: Fields) -> np.ndarray:
+  def _codes(self, codes: np.ndarray, distinct: Fields) -> np.ndarray:
     """Returns the block's codes, narrow; adds the texts that are new."""
-    codes, distinct = fields.distinct()
     has_further = self._further.size > 0
     are_many = has_further or (
       self._num_texts > _MANY and 2 * len(distinct) > len(codes)
     )
     if not are_many:
-      return self._narrow(self._coded(distinct.texts()))[codes]
+      return self._narrow(self._coded(distinct.texts())).take(codes)
     texts = self._bytes(distinct.as_bytes())
     if texts is None and not has_further:
-      return self._narrow(self._coded(distinct.texts()))[codes]
+      return self._narrow(self._coded(distinct.texts())).take(codes)
     if texts is None:
       cells = [self._normal(text).encode() for text in distinct.texts()]
       texts = np.array(cells)
@@ -200,14 +219,18 @@ class Growing:
     width = max(int(size.max()), 1)
     if width > _WIDE or fields.doubled is not None:
       return None
-    windows = np.lib.stride_tricks.sliding_window_view(
-      np.concatenate([fields.text, np.zeros(width, np.uint8)]), width
-    )
-    found = windows[starts] * (np.arange(width) < size[:, None])
+    if size.min() == width and (starts[1:] == fields.ends[:-1]).all():
+      found = fields.text[starts[0] : fields.ends[-1]].reshape(-1, width)
+    else:
+      windows = np.lib.stride_tricks.sliding_window_view(
+        np.concatenate([fields.text, np.zeros(width, np.uint8)]), width
+      )
+      found = windows[starts] * (np.arange(width) < size[:, None])
     may_differ = (found == ord(self._point)) | (found == ord('e'))
-    if (may_differ.any(1) & _IN_NUMBERS[found].all(1)).any():  # see `_normal`
+    some = found[may_differ.any(1)]
+    if _IN_NUMBERS[some].all(1).any():  # see `_normal`
       return None
-    texts = found.astype(np.uint8).view(f'S{width}')[:, 0]
+    texts = np.ascontiguousarray(found).view(f'S{width}')[:, 0]
     return None if (texts == b'-0').any() else texts
 
   def _normal(self, text: str) -> str:
