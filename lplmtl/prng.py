@@ -65,9 +65,9 @@ def _numbers(shape: tuple[int, ...], start: Any, step: Any) -> Array:
 def _new_keys(words: Array, numbers: Array) -> Array:
   """Returns one key per number, for the same rows."""
   first = _hash(words[0], words[1], numbers)
-  new = jnp.stack([first, _hash(words[1], first, numbers)], axis=-1)
+  second = _hash(words[1], first, numbers)
   rows = jnp.broadcast_to(words[2:], (*numbers.shape, 2))
-  return jnp.concatenate([new, rows], axis=-1)
+  return jnp.concatenate([first[..., None], second[..., None], rows], axis=-1)
 
 
 def _seed(seed: Array) -> Array:
@@ -83,7 +83,7 @@ def _split(words: Array, shape: tuple[int, ...]) -> Array:
 def _fold_in(words: Array, data: Any) -> Array:
   # Separates these keys from those of a split, which hash the same numbers. Any
   # constant would do; this one is the multiplier of MurmurHash2.
-  other = words.at[:2].set(words[:2] ^ np.uint32(0x5BD1E995))
+  other = words ^ np.array([0x5BD1E995, 0x5BD1E995, 0, 0], np.uint32)
   return _new_keys(other, jnp.asarray(data, jnp.uint32))
 
 
