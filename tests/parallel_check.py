@@ -15,7 +15,7 @@ import optax
 import lplmtl
 from lplmtl import balancing, checkpoint, resume, tasks, training
 from lplmtl.data import sharded
-from lplmtl.training import parallel
+from lplmtl.training import parallel, programs
 from tests import contracts
 
 TASKS = (tasks.binary('zebra'), tasks.regression('apple'))
@@ -117,6 +117,20 @@ def stream(num_seeds, devices):
     return losses, str(error)
 
 
+def look(devices, num_rows):
+  """Loss and use of gates for rows that devices share unevenly."""
+  model = lplmtl.MMoE(TASKS, num_experts=2, expert=lplmtl.MLP((4,)))
+  rows = jax.tree.map(lambda x: x[:num_rows], make_data())
+  params = model.init(jax.random.key(0), rows.features)['params']
+  mesh = parallel.make_mesh(1, len(devices), devices)
+  evaluate = programs.make_scores(
+    model, TASKS, num_rows=num_rows, num_seeds=1, mesh=mesh
+  )
+  metrics, usage = evaluate(jax.tree.map(lambda x: x[None], params), rows)
+  loss = float(metrics['zebra']['loss'][0])
+  return [loss, *usage[0]['zebra']['experts'][0].tolist()]
+
+
 def main():
   devices = jax.devices()
   folder = pathlib.Path(sys.argv[1])
@@ -128,6 +142,10 @@ def main():
     many, found_too = stream(seeds, devices)
     assert message == found_too, (message, found_too)
     found[f'{seeds} streamed'] = {'one': one, 'many': many, 'error': message}
+  for rows in (3, 13):
+    found[f'{rows} looked at'] = {
+      'one': look(devices[:1], rows), 'many': look(devices, rows)
+    }  # fmt: skip
   print(json.dumps(found))
 
 

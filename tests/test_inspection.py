@@ -7,7 +7,7 @@ import pytest
 
 import lplmtl
 from lplmtl import inspection
-from lplmtl.training import steps
+from lplmtl.training import parallel, programs, steps
 from tests import contracts
 
 
@@ -28,6 +28,27 @@ def test_usage_is_the_mean_over_rows(name, chunk_size):
     for pools in level.values():
       total = sum(float(w.sum()) for w in pools.values())
       np.testing.assert_allclose(total, 1, rtol=1e-5)
+
+
+def test_usage_beside_metrics():
+  """Of two seeds, and rows that leave the second chunk almost empty."""
+  model = contracts.architectures(encoder=contracts.encoder())['mmoe']
+  x = contracts.features(rows=1030)
+  names = [task.name for task in model.tasks]
+  rows = lplmtl.Batch(x, {name: np.arange(1030) % 2 for name in names})
+  seeds = [contracts.random_params(model, x, seed) for seed in (0, 1)]
+  params = jax.tree.map(lambda *leaves: np.stack(leaves), *seeds)
+  mesh = parallel.make_mesh(2, 1)
+  evaluate = programs.make_scores(
+    model, model.tasks, num_rows=1030, num_seeds=2, mesh=mesh
+  )
+  found, usage = evaluate(params, rows)
+  plain = programs.make_evaluate(model, model.tasks, num_seeds=2, mesh=mesh)
+  contracts.assert_trees_close(found, plain(params, None, rows))
+  look = jax.jit(lambda params: inspection.usage(model, params, x))
+  for seed, params in enumerate(seeds):
+    of_seed = jax.tree.map(lambda w, s=seed: w[s], usage)
+    contracts.assert_trees_close(of_seed, look(params))
 
 
 def test_a_model_without_gates():

@@ -58,6 +58,14 @@ def test_chunks_of_a_source(num_seeds, found):
   assert "the loss of task 'zebra' is nan" in case['error']
 
 
+@pytest.mark.parametrize('rows', [3, 13])
+def test_gates_of_rows_that_devices_share(rows, found):
+  """With 3 rows, five of eight devices have none."""
+  one, many = (np.array(found[f'{rows} looked at'][k]) for k in ('one', 'many'))
+  np.testing.assert_allclose(many, one, rtol=1e-5)
+  np.testing.assert_allclose(one[1:].sum(), 1, rtol=1e-5)
+
+
 def test_mesh_sizes():
   devices = jax.devices() * 8  # only counted here
   assert parallel.make_mesh(1, None, devices[:1]).size == 1

@@ -69,9 +69,7 @@ class Engine:
     self.state = init(keys, None, self.single_rows[0], None)
     self.epoch = 0
     self.predict = jax.jit(
-      parallel.over_table(
-        functools.partial(evaluation.predict, self.model), mesh
-      )
+      parallel.over_table(evaluation.predictor(self.model), mesh)
     )
     self.forward = lambda params, x: self.model.apply({'params': params}, x)[0]
 

@@ -175,7 +175,8 @@ def train(
     fitted, model = populations.fit([config], lesson or data)
     if lesson:
       model = model.clone(tasks=data.tasks)
-    facts, arrays = _score(config, data, fitted, model)
+    validation = None if lesson else scoring.of_history(data.tasks, fitted)
+    facts, arrays = _score(config, data, fitted, model, validation)
     if keep:
       for name, leaf in leaves.names(jax.device_get(fitted.params)).items():
         arrays[_PARAMETER + name] = leaf
@@ -204,22 +205,29 @@ def parameters_of(
 
 
 def _score(
-  config: Config, data: Data, fitted: training.FitResult, model: nn.Module
+  config: Config,
+  data: Data,
+  fitted: training.FitResult,
+  model: nn.Module,
+  validation: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   params = jax.device_get(fitted.params)
   row = populations.one_row(data)
   rows_seen = fitted.steps_taken * config.batch_size * config.num_seeds
   weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
   test = scoring.score(model, data.tasks, fitted.params, data.test)
-  validation = scoring.score(model, data.tasks, fitted.params, data.validation)
+  if validation is None:  # of the rows of a lesson, not of these
+    validation = scoring.score(
+      model, data.tasks, fitted.params, data.validation
+    ).metrics
   first_seed = jax.tree.map(lambda x: x[0], params)
   predict = evaluation.make_predictor(model, first_seed)
   facts = {
     'test': test.metrics,
-    'validation': validation.metrics,
+    'validation': validation,
     'calibration': test.calibration,
     **scoring.costs(model, params, row),
-    'gates': scoring.gate_use(model, params, data.test.features),
+    'gates': test.gates,
     'loss_weights': {
       task.name: scoring.over_seeds(weights[:, i])
       for i, task in enumerate(data.tasks)

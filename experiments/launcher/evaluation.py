@@ -63,7 +63,7 @@ def score(
       model.tasks, test.logits, test.rows, data.facts.get('targets', {})
     ),
     **scoring.costs(model, params, one_row(data)),
-    'gates': scoring.gate_use(model, params, scoring.features_of(data.test)),
+    'gates': test.gates,
     'config': config.effective(),
     'data': {**data.facts, 'optimum': data.optimum},
   }

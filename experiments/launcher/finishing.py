@@ -117,7 +117,8 @@ def _training_facts(
 ) -> dict[str, Any]:
   """Returns what results.json says about the training itself."""
   weights = np.asarray(fitted.history[-1]['loss_weights'], np.float64)
-  num_steps = int(fitted.state.step[0])
+  # Taken on the host: on a device, it would be a program.
+  num_steps = int(np.asarray(fitted.state.step)[0])
   rows_seen = fitted.steps_taken * config.batch_size * config.num_seeds
   return {
     'best_epoch': fitted.best_epoch.tolist(),

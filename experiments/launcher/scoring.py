@@ -42,12 +42,15 @@ class Scores(NamedTuple):
       empty bins.
     logits: `{task: [S, N, ..., K]}` float32 arrays.
     rows: labels and masks of the N rows.
+    gates: which experts the gates use for these rows (see `_of_levels`); of a
+      source, for its first 20,000.
   """
 
   metrics: dict[str, dict[str, Any]]
   calibration: dict[str, dict[str, Any]]
   logits: dict[str, np.ndarray]
   rows: Batch
+  gates: list[dict[str, Any]]
 
 
 def score(
@@ -62,15 +65,18 @@ def score(
   extended = extend(tasks)
   if isinstance(rows, Batch):
     batch = rows
-    evaluate = programs.make_evaluate(
-      model, extended, num_seeds=padded, mesh=mesh
+    num_rows = len(jax.tree.leaves(batch.features)[0])
+    evaluate = programs.make_scores(
+      model, extended, num_rows=num_rows, num_seeds=padded, mesh=mesh
     )
-    values = evaluate(params, None, parallel.replicate(batch, mesh))
+    values, usage = evaluate(params, parallel.replicate(batch, mesh))
+    gates = _of_levels(usage, num_seeds)
   else:
     scan = programs.make_scan(model, extended, num_seeds=padded, mesh=mesh)
     table = scanning.read(rows, tasks, 'rows')
     predictions, batch = scan.collect(params, None, table)
     values = scan.score(predictions, batch)
+    gates = _of_levels(_usage(model, params, _some_features(rows)), num_seeds)
   values = jax.tree.map(lambda x: x[:num_seeds], jax.device_get(values))
   diagrams = {
     name: of_task.pop('calibration')._asdict()
@@ -91,6 +97,7 @@ def score(
     },
     {name: of_task['logits'] for name, of_task in values.items()},
     batch,
+    gates,
   )
 
 
@@ -145,10 +152,8 @@ def _logits(logits: Any, labels: Any, where: Any) -> Any:
   return logits
 
 
-def features_of(rows: Batch | Source) -> PyTree:
-  """Returns the features of all rows or, of a source, of the first 20,000."""
-  if isinstance(rows, Batch):
-    return rows.features
+def _some_features(rows: Source) -> PyTree:
+  """Returns the features of the first 20,000 rows."""
   found, count = [], 0
   for piece in rows.scan(range(rows.num_shards)):
     found.append(piece.features)
@@ -180,24 +185,29 @@ def _without_nan(values: np.ndarray) -> list[list[float | None]]:
   ]
 
 
-def gate_use(
-  model: nn.Module, params: PyTree, features: PyTree
-) -> list[dict[str, Any]]:
+def _usage(model: nn.Module, params: PyTree, features: PyTree) -> Any:
+  """Returns `inspection.usage` of every seed."""
+  run = jax.jit(
+    lambda params, features: jax.lax.map(
+      lambda one_seed: inspection.usage(model, one_seed, features), params
+    )
+  )
+  return run(params, features)
+
+
+def _of_levels(usage: Any, num_seeds: int) -> list[dict[str, Any]]:
   """Returns the mean gate weights of every seed, and the unused experts.
+
+  Args:
+    usage: from `inspection.usage`, with a leading axis of padded seeds.
+    num_seeds: S.
 
   Returns:
     One dict per level: `usage`, `{gate: {pool: [S][E_p]}}`, and `collapsed`,
     the share of experts that get less than 1 % from every gate (mean, standard
     deviation, and per seed).
   """
-  run = jax.jit(
-    lambda params, features: jax.lax.map(
-      lambda one_seed: inspection.usage(model, one_seed, features), params
-    )
-  )
-  # Through the host: training may have left them on other devices.
-  levels = jax.device_get(run(jax.device_get(params), features))
-  num_seeds = len(jax.tree.leaves(params)[0])
+  levels = jax.tree.map(lambda x: x[:num_seeds], jax.device_get(usage))
   return [
     {
       'collapsed': over_seeds(

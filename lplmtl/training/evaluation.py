@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,28 +57,86 @@ def predict_rows(
   model: Model, params: PyTree, features: PyTree, chunk_size: int = _CHUNK
 ) -> dict[str, Array]:
   """Does what `predict` does; a pure function, to be compiled by the caller."""
-  count = _checks.num_rows(features)
+
+  def one(rows: PyTree, _: Array) -> dict[str, Array]:
+    return _checks.model_outputs(model.apply({'params': params}, rows))[0]
+
+  found: dict[str, Array] = _in_chunks(model, one, features, chunk_size)
+  return found
+
+
+def predictor(model: Model) -> Callable[..., dict[str, Array]]:
+  """Returns `predict_rows` of a model, for `parallel.over_table`."""
+  return lambda params, features, is_row=None: predict_rows(
+    model, params, features
+  )
+
+
+def predict_with_gates(
+  model: Model, params: PyTree, features: PyTree, is_row: Array | None = None
+) -> tuple[dict[str, Array], PyTree]:
+  """Returns predictions, and how much weight the gates give to each expert.
+
+  Args:
+    model: see `predict`, as are the next two.
+    params: its parameters.
+    features: pytree of `[N, ...]`.
+    is_row: `[N]` bool, False for rows whose gates do not count; None for all.
+
+  Returns:
+    (predictions, sums): `aux['gates']` summed over the rows of each chunk,
+    `[E_p]` each with a leading axis of chunks.
+  """
+
+  def one(rows: PyTree, counts: Array) -> tuple[dict[str, Array], PyTree]:
+    features, is_row = rows
+    if is_row is not None:
+      counts &= is_row
+    predictions, aux = _checks.model_outputs(
+      model.apply({'params': params}, features)
+    )
+    weights = counts.astype(jnp.float32)
+    gates = aux.get('gates', ())
+    return predictions, jax.tree.map(lambda w: (weights @ w)[None], gates)
+
+  found: tuple[dict[str, Array], PyTree] = _in_chunks(
+    model, one, (features, is_row), _CHUNK
+  )
+  return found
+
+
+def _in_chunks(
+  model: Model, one: Callable[..., Any], rows: PyTree, chunk_size: int
+) -> Any:
+  """Returns what a function of a chunk returns of all, one after the other.
+
+  Args:
+    model: asked only for the number of its tasks.
+    one: `(rows, is_first) -> results`, pytrees with a leading axis. `is_first`
+      is False for repeated rows, which fill the last chunk. Results may have
+      that of the rows, or any shorter one that does not depend on these.
+    rows: pytree of `[N, ...]`.
+    chunk_size: rows at a time.
+  """
+  count = _checks.num_rows(rows)
   if not count or chunk_size < 1:
     raise ValueError(
       'expected at least one row to predict, and chunks of at least one; found '
       f'{count} rows and a chunk_size of {chunk_size}'
     )
-
-  def one(rows: PyTree) -> dict[str, Array]:
-    return _checks.model_outputs(model.apply({'params': params}, rows))[0]
-
   is_large = len(model.tasks) > _alike.FEW
-  score = functools.partial(merged.run, one) if is_large else one
+  run = functools.partial(merged.run, one) if is_large else one
   if count <= chunk_size:
-    return score(features)
+    return run(rows, jnp.ones(count, bool))
   num_chunks = -(-count // chunk_size)
-  # The last chunk repeats the last row: padding would copy every column.
-  rows = jnp.minimum(jnp.arange(num_chunks * chunk_size), count - 1)
 
-  chunks = jax.lax.map(
-    lambda chunk: score(jax.tree.map(lambda x: x[chunk], features)),
-    rows.reshape(num_chunks, chunk_size),
-  )
+  def of_chunk(numbers: Array) -> Any:
+    # The last chunk repeats the last row: padding would copy every column.
+    places = jnp.minimum(numbers, count - 1)
+    return run(jax.tree.map(lambda x: x[places], rows), numbers < count)
+
+  numbers = jnp.arange(num_chunks * chunk_size).reshape(num_chunks, chunk_size)
+  chunks = jax.lax.map(of_chunk, numbers)
   return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], chunks)
 
 
@@ -140,8 +199,8 @@ def make_eval_step(
     model: see `lplmtl.types.Model`.
     tasks: T tasks of the model, or some of them; their metrics may differ from
       those used in training.
-    spread: turns `(params, features) -> predictions` into a function that
-      computes them on several devices.
+    spread: turns `predictor(model)` into a function that computes predictions
+      on several devices.
 
   Returns:
     `(params, batch) -> {task: {metric: scalar}}`: for each task its metrics in
@@ -153,8 +212,8 @@ def make_eval_step(
   def evaluate(params: PyTree, batch: Batch) -> dict[str, dict[str, Array]]:
     batch = jax.tree.map(jnp.asarray, batch)
     _checks.check_call(model, params)
-    predict = functools.partial(predict_rows, model)
-    return score(spread(predict)(params, batch.features), batch)
+    predict = spread(predictor(model))
+    return score(predict(params, batch.features), batch)
 
   return evaluate
 

@@ -159,7 +159,9 @@ def over_table(
   The last row is repeated until the rows divide evenly among the devices.
 
   Args:
-    predict: a function of arrays.
+    predict: a function of arrays; on several devices, it also receives a mask
+      that is False for repeated rows. Results may have a leading axis of
+      chunks (see `evaluation.predict_with_gates`) in place of one of rows.
     mesh: from `make_mesh`.
     params: how parameters are spread; every device holds all by default.
   """
@@ -168,7 +170,7 @@ def over_table(
   sharded = jax.shard_map(
     predict,
     mesh=mesh,
-    in_specs=(params, P(DATA)),
+    in_specs=(params, P(DATA), P(DATA)),
     out_specs=P(DATA),
     check_vma=False,
   )
@@ -179,14 +181,19 @@ def over_table(
     if len(rows) > num_rows:
       rows = np.minimum(rows, num_rows - 1)
       features = jax.tree.map(lambda x: x[rows], features)
-    predictions = sharded(params, features)
+    predictions = sharded(params, features, np.arange(len(rows)) < num_rows)
+    # Of chunks, there are no more than rows before the first repeated one.
     return jax.tree.map(lambda x: x[:num_rows], predictions)
 
   return spread
 
 
 def over_seeds(
-  fn: Callable, num_seeds: int, in_axes: tuple[int | None, ...], mesh: Mesh
+  fn: Callable,
+  num_seeds: int,
+  in_axes: tuple[int | None, ...],
+  mesh: Mesh,
+  updates: bool = False,
 ) -> Callable:
   """Spreads a function of one seed over a leading S axis.
 
@@ -200,6 +207,7 @@ def over_seeds(
     in_axes: for each argument, 0 if its leading axis is S, None if all seeds
       share it.
     mesh: from `make_mesh`.
+    updates: whether the first result is the first argument with other values.
 
   Returns:
     A function whose results have a leading S axis, too.
@@ -207,7 +215,10 @@ def over_seeds(
   if num_seeds == 1:
     # Without vmap: a batch axis of 1 makes every contraction slower.
     return _with_axis(fn, in_axes)
-  many = _in_turn(fn, in_axes) if on_cpu(mesh) else jax.vmap(fn, in_axes)
+  if on_cpu(mesh):
+    many = _in_turn(fn, in_axes, updates)
+  else:
+    many = jax.vmap(fn, in_axes)
   if mesh.size == 1:
     return many
   return jax.shard_map(
@@ -264,15 +275,13 @@ def num_cores() -> int:
   return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def _in_turn(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
-  """Runs one seed after the other."""
+def _in_turn(
+  fn: Callable, in_axes: tuple[int | None, ...], updates: bool
+) -> Callable:
+  """Runs one seed after the other; see `over_seeds`."""
 
   def many(*args: Any) -> Any:
-    mapped = tuple(
-      x for x, axis in zip(args, in_axes, strict=True) if axis is not None
-    )
-
-    def one(of_seed: tuple[Any, ...]) -> Any:
+    def one(of_seed: Sequence[Any]) -> Any:
       rest = iter(of_seed)
       return fn(
         *(
@@ -281,7 +290,30 @@ def _in_turn(fn: Callable, in_axes: tuple[int | None, ...]) -> Callable:
         )
       )
 
-    return jax.lax.map(one, mapped)
+    first, *others = (
+      x for x, axis in zip(args, in_axes, strict=True) if axis is not None
+    )
+    if not updates:
+      return jax.lax.map(one, (first, *others))
+
+    # In place: results of their own would begin as zeros, which XLA compiles
+    # for each shape.
+    def step(all_seeds: Any, of_seed: Any) -> Any:
+      i, rest = of_seed
+      own = jax.tree.map(
+        lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), all_seeds
+      )
+      new, *results = one((own, *rest))
+      new = jax.tree.map(
+        lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, i, 0),
+        all_seeds,
+        new,
+      )
+      return new, tuple(results)
+
+    num_seeds = len(jax.tree.leaves(first)[0])
+    new, results = jax.lax.scan(step, first, (np.arange(num_seeds), others))
+    return (new, *results)
 
   return many
 
