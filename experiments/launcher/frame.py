@@ -15,9 +15,7 @@ and looks like this:
 `ready` comes right after the last import.
 """
 
-import atexit
 import contextlib
-import gc
 import os
 import re
 import signal
@@ -102,9 +100,6 @@ def run(main: Callable[[list[str]], Any]) -> None:
 
   The process exits with the code of `main`, even if its output is lost.
   """
-  # As it ends, Python looks for garbage among all objects of JAX, in vain and
-  # for 0.3 s; what is frozen is left out.
-  atexit.register(gc.freeze)
   _open_standard_files()
   sys.stdout, sys.stderr = output.safe(sys.stdout), output.safe(sys.stderr)  # type: ignore
   streams = sys.stdout, sys.stderr
