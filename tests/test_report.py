@@ -25,8 +25,8 @@ def runs(tmp_path_factory):
   census.run(
     Config(
       dataset='sample', num_rows=1500, epochs=2, architecture='mmoe', num_bins=4,
-      expert_widths=((4,),), num_experts=2, tower_widths=(4,), num_seeds=2,
-      out_dir=str(folder / 'mmoe'),
+      expert_widths=((4,),), num_experts=2, tower_widths=(), num_seeds=2,
+      optimizer='sgd', out_dir=str(folder / 'mmoe'),
     )
   )  # fmt: skip
   shutil.copytree(folder / 'mmoe', folder / 'other')
