@@ -747,7 +747,7 @@ def test_crosses():
 
 def test_losses_of_a_model_are_finite():
   model, batch = MODELS['ple'], contracts.batch()
-  values, present = losses.task_losses(
+  values, present = jax.jit(losses.task_losses, static_argnums=0)(
     contracts.TASKS, predict(model, draw(model)), batch
   )
   assert values.shape == (3,) and present.all() and (values > 0).all()
