@@ -9,8 +9,17 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import errors
 
 from lplmtl.types import PyTree
+
+# What Linen raises for parameters that are missing or have other shapes.
+_MISFITS = (
+  errors.ScopeParamShapeError,
+  errors.ScopeParamNotFoundError,
+  errors.ScopeCollectionNotFound,
+  errors.ApplyScopeInvalidVariablesTypeError,
+)
 
 
 def is_whole_number(value: Any, least: int = 1) -> bool:
@@ -82,6 +91,25 @@ def check_params(params: Any) -> None:
       "params must be the parameters themselves, found {'params': ...}: pass "
       "variables['params']"
     )
+
+
+def apply_trained(model: Any, params: Any, features: PyTree) -> tuple[Any, Any]:
+  """Returns `model_outputs` of rows.
+
+  Raises:
+    ValueError: as there, or the parameters are not those of the model, for one
+      seed and features of this width.
+  """
+  try:
+    outputs = model.apply({'params': params}, features)
+  except _MISFITS as error:
+    shapes = ', '.join(str(leaf.shape) for leaf in jax.tree.leaves(features))
+    found = str(error).partition(' (http')[0]  # Flax adds an address
+    raise ValueError(
+      'the parameters must be those of this model, of one seed, for features '
+      f'as wide as in training; with features of {shapes}, {found}'
+    ) from error
+  return model_outputs(outputs)
 
 
 def model_outputs(outputs: Any) -> tuple[Any, Any]:

@@ -323,6 +323,7 @@ def test_arrow_files_without_pyarrow(tmp_path, monkeypatch):
     (b'a,b,a\n1,2,3\n', 'line 1: column names must differ, found .a. more than once: .* pass --column_names'),
     (b'PAR1\x15\x04', 'a.csv: let its name end in .parquet, as it is one'),
     (b'a,b\r1,2\r', 'line 1: found a carriage return inside a line'),
+    (b'a,b\r\n1,2\r3,4\r\n', r'line 2: .* found 3: correct the line \(it holds a carriage return, .*\), or'),
     (b'1,2\n3,4\n', 'line 1: expected names of columns, found numbers only: pass --column_names'),
     (b'a,b\n1,\0\n', 'line 2: found a NUL byte'),
     (b'a,b\n1,' + b'x' * 140_000 + b'\n', 'line 2: expected at most 131,072 bytes in a field'),
@@ -333,7 +334,7 @@ def test_arrow_files_without_pyarrow(tmp_path, monkeypatch):
     (b'a,b\n1,\x81\n', 'line 2: expected UTF-8, found byte 0x81'),
     (b'a,b\n1,\xe9\n' + b'1,x\n' * 80_000 + b'1,\x81\n', 'line 80003: expected cp1252, found byte 0x81'),
   ],
-  ids=range(18),
+  ids=range(19),
 )  # fmt: skip
 def test_bad_files_end_in_one_line(content, complaint, tmp_path):
   path = tmp_path / 'a.csv'

@@ -1,5 +1,6 @@
 """The benchmark runs, and refuses what it cannot do."""
 
+import io
 import json
 import pathlib
 import re
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from experiments.benchmark import plan
+from experiments.benchmark import plan, protocol
 from experiments.launcher import options
 from experiments.launcher.errors import InputError
 
@@ -197,3 +198,22 @@ def test_mistakes(arguments, called):
   assert code == '1'
   assert re.search(f'error: .*{MISTAKES[arguments]}', error), error
   assert 'Traceback' not in error
+
+
+def test_first_calls_are_not_timed(monkeypatch, capsys):
+  """They compile, whatever is measured; an engine is told how many calls."""
+  calls = []
+
+  class Counting:
+    facts = staticmethod(dict)
+
+    def __getattr__(self, what):
+      return lambda count: calls.append((what, count)) or count
+
+  monkeypatch.setattr('sys.stdin', io.StringIO('train 3\nproducts 2\n' * 2))
+  protocol.serve(Counting())
+  assert calls[:3] == [('latency', 1), ('score', 1), ('train', 1)]
+  once = [('train', 3), ('products', 2)]
+  assert calls[3:] == [('train', 3), ('products', 1), ('products', 2), *once]
+  answers = capsys.readouterr().out.splitlines()[1:]
+  assert [json.loads(answer)[0] for answer in answers] == [3, 2, 3, 2]

@@ -130,7 +130,8 @@ def declare(
     if found - {(num_experts,)}:
       raise ValueError(
         f'the parameter {name!r} must hold {num_experts} experts on axis 0, '
-        f'found leading axes {sorted(found)}: pass the parameters of this model'
+        f'found leading axes {sorted(found)}: pass the parameters of this '
+        'model, of one seed'
       )
     return stack
 

@@ -59,7 +59,7 @@ def predict_rows(
   """Does what `predict` does; a pure function, to be compiled by the caller."""
 
   def one(rows: PyTree, _: Array) -> dict[str, Array]:
-    return _checks.model_outputs(model.apply({'params': params}, rows))[0]
+    return _checks.apply_trained(model, params, rows)[0]
 
   found: dict[str, Array] = _in_chunks(model, one, features, chunk_size)
   return found
@@ -92,9 +92,7 @@ def predict_with_gates(
     features, is_row = rows
     if is_row is not None:
       counts &= is_row
-    predictions, aux = _checks.model_outputs(
-      model.apply({'params': params}, features)
-    )
+    predictions, aux = _checks.apply_trained(model, params, features)
     weights = counts.astype(jnp.float32)
     gates = aux.get('gates', ())
     return predictions, jax.tree.map(lambda w: (weights @ w)[None], gates)

@@ -113,11 +113,14 @@ def find(
   num_fields = num_fields or int(counts[0])
   if (counts != num_fields).any():
     wrong = int(np.argmax(counts != num_fields))
-    start = int(starts[rows[wrong] - counts[wrong] + 1])
+    last = rows[wrong]
+    start = int(starts[last - counts[wrong] + 1])
+    has_cr = b'\r' in content[start : starts[last] + size[last]]
+    note = ' (it holds a carriage return, which ends no line)' if has_cr else ''
     raise place.error(
       start,
       f'expected {num_fields} fields, as in the lines above, found '
-      f'{counts[wrong]}: correct the line, or pass the right --separator',
+      f'{counts[wrong]}: correct the line{note}, or pass the right --separator',
       content,
     )
   starts = starts.reshape(-1, num_fields).T + MARGIN
